@@ -1,0 +1,165 @@
+"""What a page or a script may ask of a lab, wherever the model lives. No torch in here: a visitor's kernel imports this.
+
+`editlab.lab.Lab` answers in process. Anything that takes long is a `Job`; what only changes a session's log
+(undo, redo, goto, toggle) answers at once, because the weights follow when the next job needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from editlab.facts import Fact
+from editlab.records import Completion, Record, SessionState, Step
+
+
+class Cancelled(Exception):
+    """Raised inside a job that was asked to stop; log, weights and measurements are as before it began."""
+
+
+@dataclass(frozen=True)
+class Progress(Record):
+    """How far a job is: "optimising the value", step 7 of 25, with the numbers that are worth watching."""
+
+    stage: str
+    done: int = 0
+    total: int | None = None  # None: unknown
+    p_new: float | None = None
+
+
+@dataclass(frozen=True)
+class HyperparameterInfo(Record):
+    """One field of a method: its value in this model's preset and what it may be."""
+
+    name: str
+    kind: str  # "int", "float" or "layers"
+    value: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class MethodInfo(Record):
+    name: str  # "rome"
+    title: str  # "ROME"
+    help: str
+    hyperparameters: tuple[HyperparameterInfo, ...]
+
+
+@dataclass(frozen=True)
+class TaskInfo(Record):
+    name: str  # "sentiment"
+    title: str
+    n: int
+    chance: float
+    note: str  # whose examples they are; known weaknesses of the model on it
+
+
+@dataclass(frozen=True)
+class PresetFact(Record):
+    """A fact worth trying, with the reason."""
+
+    title: str
+    why: str
+    fact: Fact
+
+
+@dataclass(frozen=True)
+class LabInfo(Record):
+    """What the lab holds; constant while it lives."""
+
+    model: Mapping[str, Any]  # name, family, device, dtype, layers, parameters, reason, revision
+    methods: tuple[MethodInfo, ...]  # the default first
+    tasks: tuple[TaskInfo, ...]
+    presets: tuple[PresetFact, ...]
+    relations: tuple[str, ...]  # relation ids of the facts that can be searched
+    facts_source: str  # where `search` looks, in words
+    n_facts: int
+
+
+class Job(Protocol):
+    """A piece of work in the lab's queue."""
+
+    @property
+    def status(self) -> str:
+        """ "queued", "running", "done", "failed" or "cancelled"."""
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs run before this one; 0 once it runs."""
+
+    @property
+    def progress(self) -> Progress: ...
+
+    @property
+    def error(self) -> str | None:
+        """One sentence for the user once the status is "failed"; the traceback goes to the log."""
+
+    def cancel(self) -> None:
+        """Ask the job to stop; it does at its next progress report, and leaves no trace."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait and return; raises the job's own exception, `Cancelled`, or TimeoutError (seconds)."""
+
+
+class LabProtocol(Protocol):
+    """The calls; an unknown session raises KeyError, bad input ValueError with a sentence."""
+
+    def info(self) -> LabInfo: ...
+
+    def create(self) -> str:
+        """Id of a new session over the unedited model."""
+
+    def state(self, session: str) -> SessionState: ...
+
+    # jobs
+    def preview(self, session: str, fact: Fact) -> Job:
+        """Job of a tuple[Completion, ...]: what the model in force says to the fact's own prompt. Changes nothing."""
+
+    def edit(
+        self, session: str, facts: Sequence[Fact], method: str = "rome", hyperparameters: Mapping[str, Any] | None = None
+    ) -> Job:
+        """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
+
+    def measure(self, session: str, tasks: Sequence[str] = ()) -> Job:
+        """Job of the Step in force, measured if it was not yet, and on the tasks named; behind every edit in the queue."""
+
+    # at once
+    def undo(self, session: str) -> SessionState: ...
+
+    def redo(self, session: str) -> SessionState: ...
+
+    def goto(self, session: str, index: int) -> SessionState:
+        """Put step `index` in force (0: the unedited model)."""
+
+    def toggle(self, session: str, index: int) -> SessionState:
+        """Switch edit `index` off, or on again, wherever it stands; as if it had never been made."""
+
+    def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
+        """Replace the session's own watched prompts."""
+
+    def search(
+        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+    ) -> list[Fact]: ...
+
+    def random(self, seed: int) -> Fact: ...
+
+    def close(self) -> None:
+        """Stop the worker; running jobs are cancelled."""
+
+
+__all__ = [
+    "Cancelled",
+    "Completion",
+    "HyperparameterInfo",
+    "Job",
+    "LabInfo",
+    "LabProtocol",
+    "MethodInfo",
+    "PresetFact",
+    "Progress",
+    "Step",
+    "TaskInfo",
+]
