@@ -111,7 +111,6 @@ class Completion(Record):
     top: tuple[TokenChance, ...]  # most likely next tokens, best first
     p_new: float | None = None  # exp(-mean NLL per token) of the fact's new object; None without a fact
     p_true: float | None = None
-    case: str | None = None  # id of the step whose fact this prompt belongs to
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,16 @@ class TaskScore(Record):
 
 @dataclass(frozen=True)
 class Measurement(Record):
-    """What was measured of one state of the weights. `tasks` is filled later than the rest, and may stay empty."""
+    """What was measured of one state of the weights. `tasks` is filled later than the rest, and may stay empty.
+
+    `completions` holds the step's own fact first (rewrite, paraphrases, neighbours), then the user's watched prompts;
+    `before` (the state without this step) and `base` (the unedited model) hold the same prompts in the same order.
+    """
 
     drift: Mapping[int, Drift]
     completions: tuple[Completion, ...]
+    before: tuple[Completion, ...] = ()
+    base: tuple[Completion, ...] = ()
     tasks: Mapping[str, TaskScore] = field(default_factory=dict)
     seconds: float = 0.0
 
