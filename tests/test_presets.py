@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from editlab import embedded
+from editlab.presets import DEFAULT, LARGE, PRESETS, Preset, choose
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty hub cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def put_in_hub_cache(hub: Path, preset: Preset) -> None:
+    """What a finished download leaves behind."""
+    repository = hub / ("models--" + preset.source.replace("/", "--"))
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", preset.weights):
+        (snapshot / name).touch()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+
+
+def test_auto_follows_device_cache_and_consent(hub: Path) -> None:
+    assert choose("auto", cuda=False, allow_download=True) == (
+        DEFAULT,
+        "SmolLM2 135M Instruct, the small embedded model, because there is no CUDA device",
+    )
+    preset, reason = choose("auto", cuda=True, allow_download=False)
+    assert preset == DEFAULT
+    assert "6.4 GB was not agreed to" in reason
+    preset, reason = choose("auto", cuda=True, allow_download=True)
+    assert preset == LARGE
+    assert "6.4 GB was agreed to" in reason
+    put_in_hub_cache(hub, LARGE)
+    preset, reason = choose("auto", cuda=True, allow_download=False)
+    assert preset == LARGE
+    assert "weights are on this machine" in reason
+    assert choose("auto", cuda=False, allow_download=False)[0] == DEFAULT
+
+
+def test_local_means_the_weights_are_complete(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = PRESETS["gpt-j-6b"]
+    assert not preset.is_local()
+    put_in_hub_cache(hub, preset)
+    assert preset.is_local()
+    next(hub.rglob(preset.weights)).unlink()
+    assert not preset.is_local()
+    monkeypatch.setattr(embedded, "is_ready", lambda: True)
+    assert DEFAULT.is_local()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_by_name_in_any_case_and_by_hub_id(name: str) -> None:
+    preset = PRESETS[name]
+    assert choose(name, cuda=False, allow_download=False)[0] == preset
+    assert choose(f" {name.upper()} ", cuda=False, allow_download=False)[0] == preset
+    assert choose(preset.source, cuda=False, allow_download=False)[0] == preset
+
+
+def test_folders_and_hub_ids_pass_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert choose(str(tmp_path), cuda=False, allow_download=False)[0] == tmp_path
+    assert choose("./gpt2", cuda=False, allow_download=False)[0] == Path("gpt2")
+    assert choose("gpt2", cuda=False, allow_download=False)[0] == PRESETS["gpt2"]
+    assert choose("org/some-name_1.5B", cuda=False, allow_download=False)[0] == "org/some-name_1.5B"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("gtp2-xl", "did you mean 'gpt2-xl'"),
+        ("smollm2", "did you mean 'smollm2-135m'"),
+        ("", "got ''"),
+        ("/no/such/folder", "got '/no/such/folder'"),
+        ("../org/name", "got '../org/name'"),
+        ("a/b/c", "got 'a/b/c'"),
+        ("org/na me", "got 'org/na me'"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="model must be one of auto, smollm2-135m, gpt2,") as refused:
+        choose(name, cuda=False, allow_download=False)
+    assert hint in str(refused.value)
