@@ -1,0 +1,228 @@
+"""The page of one session. Panels draw and call back; only what is here talks to the lab."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editlab.api import Cancelled, Job, LabProtocol, Progress
+from editlab.facts import Fact
+from editlab.page.controls import box
+from editlab.page.panels.before_after import BeforeAfter
+from editlab.page.panels.charts import DownstreamPanel, DriftPanel
+from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
+from editlab.page.panels.state_line import StateLine
+from editlab.page.panels.timeline import Timeline, TimelineCallbacks
+from editlab.page.work import JobError, Runner, follow
+from editlab.records import SessionState
+
+SETTLE_SECONDS = 0.6  # a draft is previewed once it has not changed for so long
+FOUND = 30  # facts that one search lists
+
+
+class App:
+    """Widgets for a new session of `lab`; `root` is what to display. Needs a running event loop, as a kernel has."""
+
+    def __init__(self, lab: LabProtocol, settle: float = SETTLE_SECONDS) -> None:
+        self.lab, self._settle = lab, settle
+        self.info = lab.info()
+        self.session = lab.create()
+        self.runner = Runner(self._report)
+        self._edit_job: Job | None = None
+        self._preview_job: Job | None = None
+        self._drafts = itertools.count(1)
+        self._draft_number = 0
+        self._draft: Fact | None = None
+        self._measuring = self._measure_again = False
+        handler = self.runner.handler
+        self.line = StateLine(self.info)
+        self.make = MakeEdit(
+            self.info,
+            MakeEditCallbacks(
+                draft=handler(self._drafted),
+                apply=handler(self._edit),
+                cancel=handler(self._cancel),
+                search=handler(self._search),
+                random=handler(self._random),
+            ),
+        )
+        goto = handler(self._goto)
+        steps = TimelineCallbacks(
+            undo=handler(lambda: self._changed(self.lab.undo(self.session), "Undone.")),
+            redo=handler(lambda: self._changed(self.lab.redo(self.session), "Redone.")),
+            goto=goto,
+            toggle=handler(self._toggle),
+        )
+        self.after = BeforeAfter(handler(self._watch))
+        self.timeline = Timeline(self.info, steps, lambda: self.lab.state(self.session).to_json())
+        self.drift = DriftPanel(goto)
+        self.downstream = DownstreamPanel(self.info, handler(self._chose_tasks), goto)
+        left = box([self.make.widget, self.timeline.widget], "el-column")
+        right = box([self.after.widget, self.drift.widget, self.downstream.widget], "el-column")
+        self.root = box([self.line.widget, box([left, right], "el-columns")], "el-lab")
+        self.draw(lab.state(self.session))
+        self.line.say("Ready.")
+        self._measure()
+
+    def draw(self, state: SessionState) -> None:
+        for part in (self.line, self.after, self.timeline, self.drift, self.downstream):
+            part.show(state)
+
+    # Making an edit
+
+    async def _edit(self, fact: Fact, method: str, hyperparameters: Mapping[str, Any]) -> None:
+        if self._edit_job is not None:
+            return
+        self._begin_edit(f"Editing: {fact}")
+        try:
+            self._edit_job = self.lab.edit(self.session, [fact], method, hyperparameters)
+            step = await follow(self._edit_job, self.make.job.show)
+        except Cancelled:
+            self.line.say("Cancelled. The model is as it was.")
+        except (ValueError, JobError) as error:
+            self.make.form.complain(str(error))
+            self.line.say(str(error), "error")
+        else:
+            self.line.say(f"Edit {step.index} is in force: {fact}")
+        finally:
+            self._edit_job = None
+            self.make.running(False)
+            self.timeline.lock(False)
+        self._refresh()
+
+    def _begin_edit(self, sentence: str) -> None:
+        self.line.say(sentence, "busy")
+        self.make.form.complain("")
+        self.make.running(True)
+        self.timeline.lock(True)
+        self._drop_preview()
+
+    def _cancel(self) -> None:
+        if self._edit_job is not None:
+            self._edit_job.cancel()
+            self.make.job.stopping()
+
+    # What the model says before the edit
+
+    def _drafted(self, fact: Fact | None) -> None:
+        self._drop_preview()
+        self._draft = fact
+        if fact is None:
+            self.make.show_no_preview()
+        elif self._edit_job is None:
+            self._draft_number = next(self._drafts)
+            self.runner.start(self._preview(fact, self._draft_number))
+
+    def _drop_preview(self) -> None:
+        self._draft_number = 0
+        if self._preview_job is not None:
+            self._preview_job.cancel()
+            self._preview_job = None
+
+    async def _preview(self, fact: Fact, number: int) -> None:
+        await asyncio.sleep(self._settle)
+        if number != self._draft_number:
+            return
+        self.make.show_asking()
+        try:
+            job = self._preview_job = self.lab.preview(self.session, fact)
+            completions = await follow(job)
+        except (ValueError, JobError) as error:
+            if number == self._draft_number:
+                self.make.show_preview_failed(str(error))
+            return
+        if number == self._draft_number:
+            self._preview_job = None
+            self.make.show_preview(fact, completions)
+
+    # Facts
+
+    def _search(self, text: str, relation: str | None, case_id: int | None) -> None:
+        found = self.lab.search(text, relation=relation, case_id=case_id, limit=FOUND)
+        self.make.finder.show_found(found, FOUND)
+
+    def _random(self) -> None:
+        fact = self.lab.random(random.randrange(2**31))
+        self.make.finder.show_picked(fact)
+        self.make.form.fill(fact)
+
+    # The log
+
+    def _goto(self, index: int) -> None:
+        if self._edit_job is None:
+            self._changed(self.lab.goto(self.session, index), f"Step {index} is in force.")
+
+    def _toggle(self, index: int) -> None:
+        state = self.lab.toggle(self.session, index)
+        self._changed(state, f"Edit {index} is {'on again' if state.steps[index].enabled else 'off'}.")
+
+    def _watch(self, prompts: Sequence[str]) -> None:
+        try:
+            state = self.lab.watch(self.session, prompts)
+        except ValueError as error:
+            self.after.complain(str(error))
+        else:
+            self._changed(
+                state,
+                "Watching " + (f"{len(prompts)} prompts of yours." if len(prompts) != 1 else "a prompt of yours."),
+            )
+
+    def _chose_tasks(self, _: Sequence[str]) -> None:
+        self._refresh()
+
+    def _changed(self, state: SessionState, sentence: str) -> None:
+        self.line.say(sentence)
+        self._refresh(state)
+
+    def _refresh(self, state: SessionState | None = None) -> None:
+        """Draw the session, measure what is not measured yet, and ask again what the model says to the draft."""
+        self.draw(state or self.lab.state(self.session))
+        self._measure()
+        self._drafted(self._draft)
+
+    # Measuring
+
+    def _measure(self) -> None:
+        """Measure the step in force, after the measurement that is going on if there is one."""
+        if self._measuring:
+            self._measure_again = True
+        elif self._unmeasured():
+            self._measuring = True
+            self.runner.start(self._measure_all())
+
+    def _unmeasured(self) -> bool:
+        state = self.lab.state(self.session)
+        measured = state.steps[state.position].measurement
+        if measured is None:
+            return True
+        own = {completion.prompt for completion in measured.completions if completion.kind == "own"}
+        return not set(state.watched) <= own or not set(self.downstream.chosen) <= set(measured.tasks)
+
+    async def _measure_all(self) -> None:
+        try:
+            again = True
+            while again:
+                self._measure_again = False
+                self.downstream.measuring(Progress("Measuring"), waiting=True)
+                await follow(self.lab.measure(self.session, self.downstream.chosen), self._draw_measuring)
+                self.draw(self.lab.state(self.session))
+                again = self._measure_again and self._unmeasured()
+        except (ValueError, JobError) as error:
+            self.downstream.failed(str(error))
+            self.line.say(f"Not measured: {error}", "error")
+        else:
+            self.downstream.measuring(None)
+        finally:
+            self._measuring = False
+
+    def _draw_measuring(self, job: Job) -> None:
+        if job.status == "queued":
+            self.downstream.measuring(Progress("Measuring, once the model is free"), waiting=True)
+        else:
+            self.downstream.measuring(job.progress)
+
+    def _report(self, sentence: str) -> None:
+        self.line.say(sentence, "error")

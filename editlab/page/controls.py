@@ -1,0 +1,98 @@
+"""The few kinds of widgets the page is made of, each with the class that style.css draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from editlab.page.html import tag
+
+
+def html(value: str = "", css: str = "") -> widgets.HTML:
+    box = widgets.HTML(value)
+    for name in css.split():
+        box.add_class(name)
+    return box
+
+
+def box(children: Sequence[widgets.Widget], css: str = "") -> widgets.Box:
+    """A plain container; how it lays out its children is in style.css."""
+    container = widgets.Box(list(children))
+    for name in f"el-box {css}".split():
+        container.add_class(name)
+    return container
+
+
+def panel(title: str, children: Sequence[widgets.Widget], css: str, hint: str = "") -> widgets.Box:
+    """A titled card."""
+    heading = tag("h2", title) + (tag("p", hint, "el-hint") if hint else "")
+    return box([html(heading, "el-heading"), *children], f"el-panel {css}")
+
+
+def button(label: str, on_click: Callable[..., Any], css: str = "", hint: str = "") -> widgets.Button:
+    control = widgets.Button(description=label, tooltip=hint or label)
+    for name in f"el-button {css}".split():
+        control.add_class(name)
+    control.on_click(on_click)
+    return control
+
+
+def field(label: str, placeholder: str = "", value: str = "", css: str = "") -> widgets.Text:
+    """A labelled line of text."""
+    control = widgets.Text(description=label, placeholder=placeholder, value=value)
+    for name in f"el-field {css}".split():
+        control.add_class(name)
+    return control
+
+
+def choice(label: str, options: Sequence[Any], css: str = "", **traits: Any) -> widgets.Dropdown:
+    control = widgets.Dropdown(description=label, options=options, **traits)
+    for name in f"el-field {css}".split():
+        control.add_class(name)
+    return control
+
+
+def segments(options: Sequence[Any], label: str = "", css: str = "") -> widgets.ToggleButtons:
+    """A row of buttons of which one is down."""
+    control = widgets.ToggleButtons(description=label, options=options)
+    for name in f"el-segments {css}".split():
+        control.add_class(name)
+    return control
+
+
+def check(label: str, value: bool, hint: str = "") -> widgets.Checkbox:
+    control = widgets.Checkbox(description=label, value=value, indent=False, tooltip=hint)
+    control.add_class("el-check")
+    return control
+
+
+def on_enter(control: widgets.Text, call: Callable[[], Any]) -> None:
+    """Call `call` when Enter is pressed in `control`, and only then (not when it loses the focus)."""
+    control.on_msg(lambda _, content, __: call() if content.get("event") == "submit" else None)
+
+
+def show_if(widget: widgets.DOMWidget, visible: bool) -> None:
+    wanted = None if visible else "none"
+    if widget.layout.display != wanted:
+        widget.layout.display = wanted
+
+
+class Fold:
+    """A button that shows and hides `child`; its words say which it will do, and the child keeps its state."""
+
+    def __init__(self, closed: str, opened: str, child: widgets.DOMWidget, css: str = "") -> None:
+        self._names = (closed, opened)
+        self._child = child
+        self.button = button(closed, lambda _: self.set(not self.is_open), "el-quiet")
+        self.widget = box([self.button, child], f"el-fold {css}")
+        self.set(False)
+
+    @property
+    def is_open(self) -> bool:
+        return self._child.layout.display != "none"
+
+    def set(self, opened: bool) -> None:
+        show_if(self._child, opened)
+        self.button.description = self.button.tooltip = self._names[opened]

@@ -1,0 +1,163 @@
+"""Small pieces of HTML. Everything that people typed or that a model wrote passes through `escape` here."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from editlab.facts import Fact
+from editlab.records import TokenChance
+
+NOTHING = "–"
+
+
+def percent(p: float | None) -> str:
+    """A probability for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
+    if p is None:
+        return NOTHING
+    value = 100 * p
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
+    return f"{value:.{digits}f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent between 0.001 and 100 000."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    if value != value or abs(value) == float("inf"):
+        return "not finite"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+    return f"{value:.2e}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
+
+
+def tag(name: str, content: str = "", css: str = "", **attributes: str) -> str:
+    """An element around `content`, which is HTML already; attribute values are escaped."""
+    attributes = {"class": css, **attributes} if css else attributes
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{written}>{content}</{name}>"
+
+
+def show_token(token: str) -> str:
+    """A token made visible: the leading space dropped, line breaks and blank tokens drawn."""
+    text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")
+    return escape(text) if text.strip() else "␣" * max(1, len(text))
+
+
+def marked_prompt(text: str, subject: str | None, where: int | None = None) -> str:
+    """The prompt with its subject marked (at `where`, or where it occurs first)."""
+    at = text.find(subject) if subject and where is None else where
+    if not subject or at is None or at < 0:
+        return escape(text)
+    return f"{escape(text[:at])}{tag('mark', escape(subject), 'el-subject')}{escape(text[at + len(subject) :])}"
+
+
+def fact_line(fact: Fact) -> str:
+    """A fact in one line: prompt with the subject marked, arrow, new object."""
+    prompt = marked_prompt(fact.text, fact.subject, fact.prompt.index("{}"))
+    return f"{prompt} <span class='el-arrow' aria-hidden='true'>→</span> {tag('b', escape(fact.target_new), 'el-new')}"
+
+
+def role_of(token: str, new: str | None, true: str | None) -> str:
+    """ "new" or "true" when `token` begins that object, else ""."""
+    bare = token.strip()
+    if bare and new and new.startswith(bare):
+        return "new"
+    if bare and true and true.startswith(bare):
+        return "true"
+    return ""
+
+
+def bars(
+    top: Sequence[TokenChance],
+    before: Mapping[str, float] | None = None,
+    *,
+    new: str | None = None,
+    true: str | None = None,
+    before_name: str = "before",
+) -> str:
+    """Next tokens as bars; the value of `before` is an outline on the same scale, and a number.
+
+    A token that `before` lacks was not among the tokens kept then, so its outline is left out.
+    """
+    rows = []
+    for chance in top:
+        role = role_of(chance.token, new, true)
+        fill = tag("span", "", f"el-fill el-fill-{role or 'other'}", style=f"width:{100 * chance.p:.2f}%")
+        old = None if before is None else before.get(chance.token)
+        if old is not None:
+            fill += tag("span", "", "el-outline", style=f"width:{100 * old:.2f}%")
+        word = tag("span", show_token(chance.token), "el-token")
+        if role:
+            word += tag("span", role, f"el-role el-role-{role}")
+        numbers = tag("span", percent(chance.p), "el-p")
+        if before is not None:
+            numbers += tag("span", f"{before_name} {percent(old) if old is not None else 'not listed'}", "el-was")
+        track = tag("span", fill, "el-track", aria_hidden="true")
+        rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
+    return tag("ul", "".join(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
+
+
+def changed_words(before: str | None, now: str) -> str:
+    """`now`, with the words that `before` did not have there marked as inserted."""
+    if before is None:
+        return escape(now)
+    old, new = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", now)
+    parts = []
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        piece = "".join(new[start:end])
+        if piece:
+            parts.append(escape(piece) if kind == "equal" else tag("ins", escape(piece), "el-changed"))
+    return "".join(parts)
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A data table; cells are HTML already, the first of a row is its header."""
+    head = "".join(tag("th", cell, scope="col") for cell in header)
+    body = "".join(
+        tag("tr", tag("th", row[0], scope="row") + "".join(tag("td", cell) for cell in row[1:])) for row in rows
+    )
+    inner = f"{tag('caption', caption)}{tag('thead', tag('tr', head))}{tag('tbody', body)}"
+    return tag("div", tag("table", inner, "el-table"), "el-scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def note(text: str, css: str = "el-note") -> str:
+    """A paragraph of plain text."""
+    return tag("p", escape(text), css)
+
+
+def empty(title: str, text: str) -> str:
+    """What stands where nothing is yet: what will appear, and what to do for it."""
+    return tag("div", tag("b", escape(title)) + tag("span", escape(text)), "el-empty")
+
+
+def sparkline(values: Sequence[float], label: str) -> str:
+    """Probabilities over steps as an inline drawing, 0 at the bottom and 1 at the top."""
+    if len(values) < 2:
+        return ""
+    points = " ".join(f"{100 * i / (len(values) - 1):.1f},{29 - 28 * v:.1f}" for i, v in enumerate(values))
+    line = tag("polyline", points=points, fill="none", vector_effect="non-scaling-stroke")
+    return tag(
+        "svg", line, "el-spark", viewBox="0 0 100 30", preserveAspectRatio="none", role="img", aria_label=label
+    )  # fmt: skip
+
+
+def download_link(name: str, values: Any) -> str:
+    """A link in the page itself that saves `values` as JSON."""
+    payload = json.dumps(values, ensure_ascii=False, indent=1).encode()
+    address = f"data:application/json;base64,{base64.b64encode(payload).decode()}"
+    size = f"{len(payload) / 1024:.0f} KB"
+    return tag("a", f"Save {escape(name)} ({size})", "el-link", href=address, download=name)

@@ -1,0 +1,173 @@
+"""Before and after: what the watched prompts gave in the unedited model, at the step before, and now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+from editlab.facts import Fact
+from editlab.page.compare import Compared, compared, wins
+from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
+from editlab.page.html import NOTHING, bars, changed_words, empty, marked_prompt, percent, tag
+from editlab.records import SessionState
+
+NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
+PAST = {"base": "unedited", "before": "before"}
+SHOWN_OTHERS = 4  # paraphrases and neighbours that stand outside of the fold
+
+
+class BeforeAfter:
+    """`on_watch(prompts)` is called with all of the user's own prompts when he adds or drops one."""
+
+    def __init__(self, on_watch: Callable[[Sequence[str]], None]) -> None:
+        self._on_watch = on_watch
+        self._state: SessionState | None = None
+        self.against = segments([("Unedited model", "base"), ("Step before", "before")], "Compare now with")
+        self._summary = html(css="el-summary")
+        self._cards = html(css="el-cards")
+        self._rest = html(css="el-cards")
+        self._more = Fold("More neighbours", "Fewer neighbours", self._rest)
+        self.own = field("A prompt of your own", "The Louvre is in the city of", css="el-wide")
+        self.add = button("Watch it", lambda _: self._add(), "el-small")
+        self._watched = box([], "el-row el-watched")
+        self._problem = html(css="el-problem el-live")
+        on_enter(self.own, self._add)
+        content = [
+            self.against,
+            self._summary,
+            self._cards,
+            self._more.widget,
+            box([self.own, self.add], "el-row el-own"),
+            self._watched,
+            self._problem,
+        ]
+        self.widget = panel("Before and after", content, "el-after")
+        self.against.observe(self._redraw, "value")
+
+    def show(self, state: SessionState) -> None:
+        if self._state is None or state.watched != self._state.watched:
+            self._offer_own(state.watched)
+        self._state = state
+        self._redraw()
+
+    def complain(self, sentence: str) -> None:
+        self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""
+
+    def _offer_own(self, prompts: Sequence[str]) -> None:
+        self._watched.children = [
+            button(
+                f"{prompt} ✕",
+                lambda _, gone=prompt: self._on_watch([p for p in prompts if p != gone]),
+                "el-chip",
+                f"Stop watching: {prompt}",
+            )
+            for prompt in prompts
+        ]
+
+    def _add(self) -> None:
+        prompt = " ".join(self.own.value.split())
+        watched = self._state.watched if self._state else ()
+        if not prompt or prompt in watched:
+            self.complain("Type a prompt to watch." if not prompt else f"Already watched: {prompt}")
+            return
+        self.complain("")
+        self._on_watch([*watched, prompt])
+        self.own.value = ""
+
+    def _redraw(self, _: object = None) -> None:
+        state = self._state
+        if state is None:
+            return
+        step = state.steps[state.position]
+        rows, fact = compared(step.measurement), step.facts[0] if step.facts else None
+        show_if(self.against, any(row.base or row.before for row in rows))
+        main = [row for row in rows if row.now.kind in ("rewrite", "own")]
+        others = [row for row in rows if row not in main]
+        self._summary.value = _summary(rows, fact) if fact else ""
+        if rows:
+            shown = main + others[:SHOWN_OTHERS]
+            self._cards.value = "".join(self._card(row, fact) for row in shown)
+        else:
+            self._cards.value = _nothing_yet(state)
+        rest = others[SHOWN_OTHERS:]
+        self._rest.value = "".join(self._card(row, fact) for row in rest)
+        show_if(self._more.widget, bool(rest))
+
+    def _card(self, row: Compared, fact: Fact | None) -> str:
+        now, which = row.now, self.against.value
+        past = row.past(which)
+        new, true, subject = (fact.target_new, fact.target_true, fact.subject) if fact else (None, None, None)
+        head = tag("span", NAMES.get(now.kind, now.kind), f"el-kind el-kind-{now.kind}") + tag(
+            "span", marked_prompt(now.prompt, subject), "el-prompt"
+        )
+        old = past.completion if past else None
+        lines = tag("p", f"<span class='el-when'>now</span> …{changed_words(old, now.completion)}", "el-continuation")
+        if old is not None and old != now.completion:
+            lines += tag("p", f"<span class='el-when'>{PAST[which]}</span> …{escape(old)}", "el-continuation el-old")
+        elif old is not None:
+            lines += tag("p", f"same as {PAST[which]}", "el-same")
+        top = now.top[:5] if now.kind in ("rewrite", "own") else now.top[:3]
+        before = {chance.token: chance.p for chance in past.top} if past else None
+        body = bars(top, before, new=new, true=true, before_name=PAST[which])
+        if now.p_new is not None:
+            body += _chances(row, fact)
+        return tag("article", tag("header", head) + lines + body, f"el-card el-card-{now.kind}")
+
+
+def _chances(row: Compared, fact: Fact | None) -> str:
+    """P(new) and P(true), unedited, before and now, as a small table."""
+    moments = [("unedited", row.base), ("before", row.before), ("now", row.now)]
+    head = tag("tr", "<td></td>" + "".join(tag("th", name, scope="col") for name, _ in moments))
+    rows = ""
+    for name, key, target in (
+        ("P(new)", "p_new", fact and fact.target_new),
+        ("P(true)", "p_true", fact and fact.target_true),
+    ):
+        values = [getattr(completion, key) if completion else None for _, completion in moments]
+        if any(value is not None for value in values):
+            label = tag("th", f"{name} <small>{escape(target or '')}</small>", scope="row")
+            rows += tag(
+                "tr", label + "".join(tag("td", percent(value) if value is not None else NOTHING) for value in values)
+            )
+    return tag("table", tag("thead", head) + tag("tbody", rows), "el-chances-table")
+
+
+def _summary(rows: Sequence[Compared], fact: Fact) -> str:
+    """One sentence per kind: on how many prompts the new object is now likelier than the true one."""
+    sentences = []
+    for kind, noun in (("rewrite", "rewrite"), ("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
+        counted = wins(rows, kind)
+        if counted is None:
+            continue
+        before = f" <small>({counted.base} unedited)</small>" if counted.base is not None else ""
+        wanted = counted.now == 0 if kind == "neighborhood" else counted.now == counted.n
+        verdict = (
+            "as wanted"
+            if wanted
+            else "side effect"
+            if kind == "neighborhood"
+            else "not everywhere"
+            if counted.now
+            else "did not take"
+        )
+        css = "el-good" if wanted else "el-bad"
+        sentences.append(
+            tag("li", f"{tag('b', f'{counted.now} of {counted.n}')} {noun}{before} {tag('span', verdict, css)}")
+        )
+    if not sentences:
+        return ""
+    new, true = tag("b", escape(fact.target_new), "el-new"), tag("b", escape(fact.target_true or ""), "el-true")
+    return tag("p", f"{new} likelier than {true}:") + tag("ul", "".join(sentences))
+
+
+def _nothing_yet(state: SessionState) -> str:
+    if state.steps[state.position].measurement is None:
+        return tag(
+            "div", "<i></i><i></i><i></i><i></i>", "el-skeleton", role="img", aria_label="measuring the watched prompts"
+        )
+    if state.position == 0:
+        return empty(
+            "The unedited model",
+            "Make an edit: what the model says to it, to paraphrases and to neighbours appears here, before and after.",
+        )
+    return empty("No prompts for this edit", "Add a prompt of your own below.")

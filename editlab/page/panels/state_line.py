@@ -1,0 +1,59 @@
+"""The line that stays on top: which model, what was done to it, how far it drifted, and what is going on."""
+
+from __future__ import annotations
+
+from html import escape
+
+from editlab.api import LabInfo
+from editlab.page.controls import box, html
+from editlab.page.html import percent, plural, tag
+from editlab.page.plots import largest_drift
+from editlab.records import SessionState
+
+
+class StateLine:
+    def __init__(self, info: LabInfo) -> None:
+        self._titles = {method.name: method.title for method in info.methods}
+        self._facts = html(css="el-facts")
+        self._activity = html(css="el-activity el-live")
+        self.widget = box([self._facts, self._activity], "el-state")
+
+    def show(self, state: SessionState) -> None:
+        model = state.model
+        parts = [
+            tag("b", "editlab", "el-brand"),
+            tag(
+                "span",
+                f"{escape(str(model.get('name', 'model')))} <small>on {escape(str(model.get('device', '?')))}</small>",
+                "el-model",
+            ),
+            *(tag("span", text) for text in self._summary(state)),
+        ]
+        self._facts.value = "".join(parts)
+
+    def _summary(self, state: SessionState) -> list[str]:
+        made = [step for step in state.steps if step.facts]
+        edits = [step for step in made if step.in_force]
+        if not edits:
+            undone = f" <small>({len(made)} undone or off)</small>" if made else ""
+            return [f"<b>unedited</b>{undone}"]
+        more = f" <small>of {len(made)}</small>" if len(made) > len(edits) else ""
+        methods = dict.fromkeys(self._titles.get(step.method or "", step.method or "") for step in edits)
+        layers = sorted({layer for step in edits if step.trace for layer in step.trace.layers})
+        summary = [f"<b>{plural(len(edits), 'edit')}</b>{more}", escape(" + ".join(methods))]
+        if layers:
+            summary.append(f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}")
+        largest = largest_drift(state.steps[state.position])
+        if largest:
+            where = f", layer {largest[0]}" if len(layers) > 1 else ""
+            summary.append(f"drift <b>{percent(largest[1].relative)}</b> <small>of ‖W₀‖{where}</small>")
+        return summary
+
+    def say(self, text: str, kind: str = "ready") -> None:
+        """What is going on; `kind` is "ready", "busy" or "error"."""
+        word = "<span class='el-visually-hidden'>Error: </span>" if kind == "error" else ""
+        dot = tag("span", "", f"el-dot el-dot-{kind}", aria_hidden="true")
+        role = "alert" if kind == "error" else "status"
+        self._activity.value = tag(
+            "span", f"{dot}{word}{escape(text)}", f"el-says el-says-{kind}", role=role, title=text
+        )

@@ -1,0 +1,107 @@
+"""Running what takes time without freezing the page: jobs are watched from asyncio tasks, never waited for.
+
+An exception in a widget's handler or in a task shows nowhere by itself; here each is caught once, becomes a
+sentence for the user and a traceback in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from editlab.api import Cancelled, Progress
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.12
+
+
+class JobError(Exception):
+    """A job ended in an error; the message is its sentence for the user."""
+
+
+class Watched(Protocol):
+    """What `follow` needs of a job."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def progress(self) -> Progress: ...
+    @property
+    def error(self) -> str | None: ...
+    def result(self, timeout: float | None = None) -> Any: ...
+
+
+J = TypeVar("J", bound=Watched)
+
+
+async def follow(job: J, draw: Callable[[J], None] | None = None, interval: float = POLL_SECONDS) -> Any:
+    """The job's result, `draw` having been called about every `interval` seconds while it waits and runs.
+
+    Raises Cancelled, or JobError with the job's sentence.
+    """
+    while (status := job.status) in ("queued", "running"):
+        if draw is not None:
+            draw(job)
+        await asyncio.sleep(interval)
+    if status == "cancelled":
+        raise Cancelled
+    if status == "failed":
+        raise JobError(job.error or "it failed without saying why")
+    return job.result(0)
+
+
+class Runner:
+    """Calls handlers and starts tasks, and tells `report` when one of them fails."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
+
+    def handler(self, function: Callable[..., Any]) -> Callable[..., None]:
+        """`function` as a callback that never raises; a coroutine it returns is started."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> None:
+            try:
+                outcome = function(*arguments, **named)
+            except Exception as error:
+                self._failed(error)
+            else:
+                if inspect.iscoroutine(outcome):
+                    self.start(outcome)
+
+        return call
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def idle(self) -> None:
+        """Wait until nothing is running."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _guarded(self, work: Awaitable[Any]) -> None:
+        try:
+            await work
+        except Cancelled:
+            log.info("a job was cancelled")
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, (ValueError, JobError)):
+            log.info("%s: %s", type(error).__name__, error)
+            self._report(str(error))
+        else:
+            log.error("unexpected error on the page", exc_info=error)
+            self._report(
+                f"Something went wrong that should not have ({type(error).__name__}: {error}). The log has more."
+            )
