@@ -1,0 +1,115 @@
+"""What is installed, cached and would run here, as plain JSON types; loads no model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from editlab import __version__
+from editlab.paths import cache_dir, resource
+from editlab.presets import AUTO, Preset, choose
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def examine() -> dict[str, Any]:
+    """The state of this installation; `problems` holds one sentence for each thing that is essential and missing."""
+    problems: list[str] = []
+    packages = dict(_packages(problems))
+    device = _device()
+    chosen, reason = choose(AUTO, cuda=bool(device["cuda"]), allow_download=False)
+    assert isinstance(chosen, Preset)
+    return {
+        "editlab": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "device": device,
+        "resources": _resources(),
+        "cache": _cache(),
+        "auto": {"model": chosen.name, "reason": reason, "local": chosen.is_local(), "download_gb": chosen.download_gb},
+        "page": _page(problems),
+        "problems": problems,
+    }
+
+
+def _packages(problems: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Every package that editlab asks for, by its own metadata, and the version that is there."""
+    try:
+        wanted = importlib.metadata.requires("editlab") or []
+    except importlib.metadata.PackageNotFoundError:
+        problems.append("editlab itself is not installed: pip install . in its folder")
+        return
+    for text in wanted:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is not installed; editlab needs {requirement}")
+            yield requirement.name, None
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{requirement.name} is {version}; editlab needs {requirement}")
+        yield requirement.name, version
+
+
+def _device() -> dict[str, Any]:
+    """Where a model would run. `cuda` is the device's name, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return {"cuda": None, "threads": None}
+    import torch
+
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cuda": cuda, "threads": torch.get_num_threads()}
+
+
+def _resources() -> dict[str, Any]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    place = next(p for p in (cache_dir(), *cache_dir().parents) if p.exists())
+    return {
+        "cpus": os.cpu_count(),
+        "memory_gb": _gb(memory.total),
+        "memory_free_gb": _gb(memory.available),
+        "disk_free_gb": _gb(shutil.disk_usage(place).free),
+    }
+
+
+def _cache() -> dict[str, Any]:
+    """The cache folder and the size in GB of what is in it, two levels deep."""
+    folder = cache_dir()
+    items = sorted(item for item in folder.glob("*/*") if not item.name.startswith("."))
+    return {
+        "folder": str(folder),
+        "items": {str(item.relative_to(folder)): _gb(_size(item)) for item in items},
+    }
+
+
+def _page(problems: list[str]) -> dict[str, Any]:
+    """What the page needs, and Chromium, which only the browser tests need."""
+    try:
+        notebook = str(resource("app.ipynb"))
+    except FileNotFoundError as error:
+        notebook = None
+        problems.append(str(error))
+    chromium = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    return {"notebook": notebook, "chromium": chromium}
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
+def _gb(size: int) -> float:
+    return round(size / 1e9, 3)

