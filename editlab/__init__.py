@@ -1,3 +1,29 @@
-"""editlab: a laboratory for knowledge editing in language models."""
+"""editlab: a laboratory for knowledge editing in language models, live in a browser.
+
+`load` gives a model, `Editor` makes it ready for editing methods, `Session` keeps a log of edits over it, `Lab` serves many
+sessions, `show` is the page. Names are imported when they are first used: the page must not pull in torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Fact": "editlab.facts",
+    "read_facts": "editlab.facts",
+    "load": "editlab.loading",
+    "Editor": "editlab.editor",
+    "Session": "editlab.session",
+    "Lab": "editlab.lab",
+    "show": "editlab.page",
+}
+__all__ = ["Editor", "Fact", "Lab", "Session", "load", "read_facts", "show"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'editlab' has no attribute {name!r}")

@@ -119,7 +119,11 @@ class LabProtocol(Protocol):
         """Job of a tuple[Completion, ...]: what the model in force says to the fact's own prompt. Changes nothing."""
 
     def edit(
-        self, session: str, facts: Sequence[Fact], method: str = "rome", hyperparameters: Mapping[str, Any] | None = None
+        self,
+        session: str,
+        facts: Sequence[Fact],
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> Job:
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 

@@ -167,7 +167,9 @@ class Step(Record):
     trace: Trace | None
     enabled: bool  # not switched off by the user
     in_force: bool  # at or before the session's position (not undone) and enabled
-    measurement: Measurement | None  # of the state "steps 1..index, without those switched off"; None if not yet measured
+    measurement: (
+        Measurement | None
+    )  # of the state "steps 1..index, without those switched off"; None if not yet measured
     provenance: Mapping[str, Any]
     seconds: float  # wall time of the edit
 

@@ -1,0 +1,122 @@
+"""Editor: a model with everything that a method needs beside the fact: hyperparameters, contexts, second moments.
+
+Computes edits; keeps no log and writes no weight but to sample from the unedited model, which it puts back.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from editlab.contexts import ContextPlan, check_contexts, sample_contexts
+from editlab.deltas import Edit
+from editlab.facts import Fact
+from editlab.hyperparameters import methods_for
+from editlab.methods import Method, adjusted, method_class
+from editlab.methods._base import check_facts, check_layers
+from editlab.model import EditableModel
+from editlab.moments import SecondMoments, moments_of
+from editlab.progress import Report, quiet
+from editlab.records import Trace
+
+
+class Editor:
+    """One model, made ready for every method.
+
+    `moments` is a source as `moments_of` takes it, or second moments at hand; `contexts` replaces the sampled ones.
+    Weights are as the caller left them after every call, also after an exception.
+    """
+
+    def __init__(
+        self,
+        model: EditableModel,
+        *,
+        moments: str | SecondMoments = "auto",
+        n_keys: int | None = None,
+        contexts: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self.methods = methods_for(model)
+        self._source = moments if isinstance(moments, str) else None
+        self._n_keys = n_keys
+        self._moments = None if isinstance(moments, str) else moments
+        self._given_contexts = None if contexts is None else check_contexts(contexts)
+        self._contexts: dict[ContextPlan, tuple[str, ...]] = {}
+
+    def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
+        """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
+        method_class(name)
+        method = adjusted(self.methods[name], changes or {})
+        check_layers(method.edited_layers, self.model)
+        return method
+
+    def contexts(self, method: Method) -> tuple[str, ...]:
+        """The contexts given, or those sampled once for the method's plan."""
+        if self._given_contexts is not None:
+            return self._given_contexts
+        plan = method.context_plan
+        if plan not in self._contexts:
+            self._contexts[plan] = sample_contexts(self.model, plan, self.seed)
+        return self._contexts[plan]
+
+    def moments(self, layers: Sequence[int], report: Report = quiet) -> SecondMoments:
+        """Second moments that cover the layers; what is missing is computed or read from the cache."""
+        have = self._moments
+        missing = [layer for layer in layers if have is None or layer not in have.matrices]
+        if missing and self._source is not None:
+            found = moments_of(self.model, missing, self._source, self._n_keys, self.seed, report)
+            if have is None:
+                self._moments = have = found
+            else:
+                have.matrices.update(found.matrices)
+        assert have is not None
+        return have
+
+    def prepare(self, report: Report = quiet) -> None:
+        """Do beforehand what the first edit by the first method would wait for."""
+        method = next(iter(self.methods.values()))
+        self.model.hold(layer for each in self.methods.values() for layer in each.edited_layers)
+        self.contexts(method)
+        self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
+
+    def compute(
+        self, facts: Sequence[Fact], method: Method, report: Report = quiet
+    ) -> tuple[Edit, Trace, dict[str, Any]]:
+        """The edit that a method makes of the model in force, its anatomy, and where everything came from.
+
+        Raises ValueError for facts that this model or method cannot take, FloatingPointError for deltas that are not finite.
+        """
+        check_facts(method, self.model, facts)
+        contexts = self.contexts(method)
+        moments = self.moments(method.edited_layers, report)
+        edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
+        for layer, delta in edit.items():
+            if not delta.is_finite():
+                raise FloatingPointError(f"the edit of layer {layer} is not finite and was refused; nothing was changed")
+        provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
+        return edit, trace, provenance
+
+    def provenance(self) -> dict[str, Any]:
+        """Which model, device, seed and versions."""
+        packages = ("editlab", "torch", "transformers")
+        return {
+            "model": self.model.name,
+            "model_revision": self.model.revision,
+            "model_fingerprint": self.model.fingerprint(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": device_name(self.model.device),
+            "threads": torch.get_num_threads(),
+            "seed": self.seed,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        }
+
+
+def device_name(device: torch.device) -> str:
+    """ "CPU", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()

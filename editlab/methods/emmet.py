@@ -1,0 +1,75 @@
+"""EMMET: ROME's equality constraint for a batch of facts (Gupta et al. 2024, arXiv 2403.14236, eq. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from editlab.api import Progress
+from editlab.contexts import MEMIT_STARTERS, ContextPlan
+from editlab.deltas import Edit, LowRank
+from editlab.facts import Fact
+from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
+from editlab.methods._rows import rows_of
+from editlab.methods.memit import bare_outputs, layer_trace, optimise_values, stacked_keys
+from editlab.model import EditableModel
+from editlab.progress import Report, quiet
+from editlab.records import Trace
+from editlab.timing import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMMET(ValueHyperparameters):
+    """Equality-constrained mass model editing: every averaged key of the batch is mapped to its value."""
+
+    name: ClassVar[str] = "emmet"
+    title: ClassVar[str] = "EMMET"
+    help: ClassVar[str] = "ROME's exact fit for one fact or a batch, in one layer, with MEMIT's keys and values."
+    max_facts: ClassVar[int | None] = None
+    context_plan: ClassVar[ContextPlan] = ContextPlan(starters=MEMIT_STARTERS)
+
+    layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
+    clamp: float = knob(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    moment_weight: float = knob(1000.0, "λ, the weight of the second moment; cancels for one fact", 1e-6, 1e12)
+    batch_ridge: float = knob(0.1, "added to the diagonal of KᵀC′⁻¹K in a batch", 0.0, 1e6)
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        return (self.layer,)
+
+    def __call__(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        *,
+        moments: Moments,
+        contexts: Sequence[str],
+        report: Report = quiet,
+    ) -> tuple[Edit, Trace]:
+        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written."""
+        check_layers(self.edited_layers, model)
+        check_facts(self, model, facts)
+        watch = Stopwatch()
+        with watch.stage("value"):
+            values = optimise_values(model, facts, self.layer, contexts, self, report)
+        with watch.stage("insertion"):
+            report(Progress("inserting"))
+            z = torch.stack([value.target for value in values], dim=1).double()  # (d_out, n)
+            keys = stacked_keys(model, facts, contexts, self.layer)  # (d_in, n)
+            residual = z - bare_outputs(model, facts, contexts, self.layer)
+            solved = moments.solve(self.layer, keys, self.ridge) / self.moment_weight
+            small = keys.T @ solved  # D (n, n)
+            if len(facts) > 1:
+                small += self.batch_ridge * torch.eye(len(facts), dtype=small.dtype, device=small.device)
+            right = torch.linalg.solve(small, solved, left=False)
+            delta = LowRank(residual.float(), right.float())
+        layer = layer_trace(model, self.layer, delta, keys, residual)
+        position = int(rows_of(model, facts[0], contexts[:1]).lookup[0])
+        values_trace = tuple(value.trace for value in values)
+        return {self.layer: delta}, Trace(values_trace, {self.layer: layer}, position, watch.seconds)
+
+
+METHOD = EMMET

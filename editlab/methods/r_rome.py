@@ -1,0 +1,31 @@
+"""r-ROME: ROME with one key throughout (Gupta et al. 2024, arXiv 2403.07175).
+
+The averaged key stands in the divisor and in the numerator too, which takes the disabling edits away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from editlab.methods.rome import ROME
+
+
+@dataclass(frozen=True, kw_only=True)
+class RROME(ROME):
+    """ROME whose k_bare and output are their means over all contexts."""
+
+    name: ClassVar[str] = "r-rome"
+    title: ClassVar[str] = "r-ROME"
+    help: ClassVar[str] = "ROME with the averaged key throughout, so that no divisor vanishes."
+
+    def solving_key(self, keys: Tensor) -> Tensor:
+        return keys.mean(0)
+
+    def replaced_output(self, outputs: Tensor) -> Tensor:
+        return outputs.mean(0)
+
+
+METHOD = RROME

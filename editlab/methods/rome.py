@@ -1,0 +1,95 @@
+"""ROME: a rank-one edit of one layer (Meng et al. 2022, arXiv 2202.05262, eq. 2).
+
+ΔW = (v* - W k_bare) / (k_bare · u) uᵀ with u = C⁻¹ k̄. As in the authors' code the key is averaged over contexts in u
+but bare in numerator and divisor; where the two keys disagree the divisor is tiny and ΔW explodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from editlab.api import Progress
+from editlab.contexts import ContextPlan
+from editlab.deltas import Edit, LowRank
+from editlab.facts import Fact
+from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers
+from editlab.methods._rows import rows_of, subject_keys, subject_outputs
+from editlab.methods._value import optimise_value
+from editlab.model import EditableModel
+from editlab.progress import Report, quiet
+from editlab.records import LayerTrace, Trace
+from editlab.timing import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ROME(ValueHyperparameters):
+    """Rank-one model editing: fits the new object exactly at the bare prompt's key."""
+
+    name: ClassVar[str] = "rome"
+    title: ClassVar[str] = "ROME"
+    help: ClassVar[str] = "One rank-one change of one layer; exact at the bare prompt, sometimes explosive."
+    max_facts: ClassVar[int | None] = 1
+    context_plan: ClassVar[ContextPlan] = ContextPlan(groups=((10, 5), (10, 10)))
+
+    layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
+
+    @property
+    def edited_layers(self) -> tuple[int, ...]:
+        return (self.layer,)
+
+    def solving_key(self, keys: Tensor) -> Tensor:
+        """The key (d_in,) that W′ maps to v*, from those in all contexts (n, d_in): the bare one."""
+        return keys[0]
+
+    def replaced_output(self, outputs: Tensor) -> Tensor:
+        """The output (d_out,) that v* takes the place of, from those in all contexts (n, d_out)."""
+        return outputs[0]
+
+    def __call__(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        *,
+        moments: Moments,
+        contexts: Sequence[str],
+        report: Report = quiet,
+    ) -> tuple[Edit, Trace]:
+        """The edit of one fact, and its anatomy. Weights are read as they are now, and not written."""
+        check_layers(self.edited_layers, model)
+        check_facts(self, model, facts)
+        (fact,) = facts
+        watch = Stopwatch()
+        with watch.stage("value"):
+            value = optimise_value(model, fact, self.layer, "mlp", contexts, self, report)
+        with watch.stage("insertion"):
+            report(Progress("inserting"))
+            keys = subject_keys(model, fact, contexts, [self.layer])[self.layer]  # (n, d_in)
+            mean = keys.mean(0)
+            u = moments.solve(self.layer, mean[:, None], self.ridge)[:, 0]
+            u = (u / u.norm()).float()
+            key = self.solving_key(keys)
+            replaced = self.replaced_output(subject_outputs(model, fact, contexts, self.layer, "mlp"))
+            divisor = key @ u
+            left = (value.target - replaced) / divisor
+            delta = LowRank(left[:, None], u[:, None])
+        bare = keys[0]
+        layer = LayerTrace(
+            delta_norm=delta.norm(),
+            weight_norm=float(torch.linalg.matrix_norm(model.weight(self.layer).float())),
+            key_norm=float(mean.norm()),
+            residual_norm=float((value.target - replaced).norm()),
+            bare_key_norm=float(bare.norm()),
+            key_cosine=float(torch.cosine_similarity(bare, mean, dim=0)),
+            divisor=float(divisor),
+            divisor_ratio=float(divisor / (mean @ u)),
+        )
+        position = int(rows_of(model, fact, contexts[:1]).lookup[0])
+        return {self.layer: delta}, Trace((value.trace,), {self.layer: layer}, position, watch.seconds)
+
+
+METHOD = ROME

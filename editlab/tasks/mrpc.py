@@ -1,0 +1,14 @@
+"""MRPC (GLUE): whether two sentences from the news mean the same, with this project's own shots and wording."""
+
+from editlab.tasks._task import TaskSource
+
+TASK = TaskSource(
+    name="mrpc",
+    title="MRPC",
+    template="Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo they mean the same?",
+    labels=("No", "Yes"),
+    own="paraphrase.json",
+    fields=("sentence1", "sentence2"),
+    glue="mrpc",
+    note="wording and shots are editlab's own",
+)
