@@ -20,6 +20,10 @@ class FigureWidget(BokehModel):
             state["render_bundle"] = serialize_json(self._model_to_traits(self._model))
         return state
 
+    def refresh(self) -> None:
+        """Send the figure as it is now: patches reach only views that exist, and none does before the first display."""
+        self.update_from_model(self._model)
+
 
 def bring_bokeh_into_notebook() -> None:
     """Load BokehJS, from the installed package, where a notebook shows the page (Voila's template does it itself)."""

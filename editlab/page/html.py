@@ -119,8 +119,11 @@ def changed_words(before: str | None, now: str) -> str:
     parts = []
     for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         piece = "".join(new[start:end])
-        if piece:
-            parts.append(escape(piece) if kind == "equal" else tag("ins", escape(piece), "el-changed"))
+        if kind == "equal":
+            parts.append(escape(piece))
+        elif piece:
+            words = piece.lstrip()
+            parts.append(escape(piece[: len(piece) - len(words)]) + tag("ins", escape(words), "el-changed"))
     return "".join(parts)
 
 

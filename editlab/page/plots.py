@@ -37,9 +37,11 @@ class Chart:
     figure: figure
     sources: Mapping[str, ColumnDataSource]
 
-    def draw(self, columns: Columns) -> None:
+    def draw(self, columns: Columns, last_step: int) -> None:
+        """Show `columns` on an axis that ends with `last_step`, so that all charts of a session share theirs."""
         for name, data in columns.items():
             self.sources[name].data = {key: list(values) for key, values in data.items()}
+        self.figure.x_range.update(end=max(last_step, 4) + 0.6)
 
 
 def edited_layers(steps: Sequence[Step]) -> list[int]:
@@ -99,6 +101,7 @@ def drift_columns(state: SessionState, log: bool = False) -> Columns:
         for step in state.steps:
             drift = drift_of(step, layer)
             if drift is None or not math.isfinite(drift.norm) or (log and drift.norm <= 0):
+                found.append((step.index, math.nan))  # a gap in the line
                 continue
             found.append((step.index, drift.norm))
             row = (
@@ -185,9 +188,7 @@ def task_chart(task: str, chance: float, unedited: float | None) -> Chart:
     plot.yaxis.ticker = FixedTicker(ticks=[0, 0.25, 0.5, 0.75, 1])
     plot.hspan(y=[chance], line_color=CHANCE, line_dash="dotted", line_width=1.5)
     if unedited is not None:
-        plot.add_layout(
-            Span(location=unedited, dimension="width", line_color=LEVEL, line_dash="dashed", line_width=1.5)
-        )
+        plot.hspan(y=[unedited], line_color=LEVEL, line_dash="dashed", line_width=1.5)
     points = sources["points"]
     plot.segment("step", "low", "step", "high", source=points, line_color=NOW, line_width=2, line_alpha=0.35)
     plot.line("step", "accuracy", source=points, line_color=NOW, line_width=2)
@@ -221,7 +222,7 @@ def _figure(scale: Literal["linear", "log"], y_label: str, height: int = 250) ->
     plot = figure(
         height=height, sizing_mode="stretch_width", y_axis_type=scale, y_axis_label=y_label, x_axis_label="step",
         tools="", toolbar_location=None, background_fill_color=None, border_fill_color=None, outline_line_color=None,
-        min_border_right=12,
+        min_border_right=12, x_range=Range1d(start=-0.6, end=4.6),
     )  # fmt: skip
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     plot.xgrid.visible = False

@@ -9,7 +9,7 @@ from editlab.facts import Fact
 from editlab.page.compare import Compared, compared, wins
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
 from editlab.page.html import NOTHING, bars, changed_words, empty, marked_prompt, percent, tag
-from editlab.records import SessionState
+from editlab.records import Completion, SessionState
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before"}
@@ -101,17 +101,21 @@ class BeforeAfter:
             "span", marked_prompt(now.prompt, subject), "el-prompt"
         )
         old = past.completion if past else None
-        lines = tag("p", f"<span class='el-when'>now</span> …{changed_words(old, now.completion)}", "el-continuation")
+        lines = _said("now", changed_words(old, now.completion))
         if old is not None and old != now.completion:
-            lines += tag("p", f"<span class='el-when'>{PAST[which]}</span> …{escape(old)}", "el-continuation el-old")
+            lines += _said(PAST[which], escape(old), "el-old")
         elif old is not None:
             lines += tag("p", f"same as {PAST[which]}", "el-same")
         top = now.top[:5] if now.kind in ("rewrite", "own") else now.top[:3]
         before = {chance.token: chance.p for chance in past.top} if past else None
         body = bars(top, before, new=new, true=true, before_name=PAST[which])
         if now.p_new is not None:
-            body += _chances(row, fact)
+            body += _chances(row, fact) if now.kind == "rewrite" else _chance_line(now, past)
         return tag("article", tag("header", head) + lines + body, f"el-card el-card-{now.kind}")
+
+
+def _said(when: str, continuation: str, css: str = "") -> str:
+    return tag("p", tag("span", when, "el-when") + tag("span", f"…{continuation}"), f"el-continuation {css}")
 
 
 def _chances(row: Compared, fact: Fact | None) -> str:
@@ -130,6 +134,18 @@ def _chances(row: Compared, fact: Fact | None) -> str:
                 "tr", label + "".join(tag("td", percent(value) if value is not None else NOTHING) for value in values)
             )
     return tag("table", tag("thead", head) + tag("tbody", rows), "el-chances-table")
+
+
+def _chance_line(now: Completion, past: Completion | None) -> str:
+    """P(new) and P(true), past and now, in one line."""
+    parts = []
+    for name, p, was in (
+        ("P(new)", now.p_new, past.p_new if past else None),
+        ("P(true)", now.p_true, past.p_true if past else None),
+    ):
+        if p is not None:
+            parts.append(f"<span>{name} {percent(was)} → <b>{percent(p)}</b></span>")
+    return tag("p", "".join(parts), "el-chances")
 
 
 def _summary(rows: Sequence[Compared], fact: Fact) -> str:

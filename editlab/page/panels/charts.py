@@ -66,7 +66,7 @@ class DriftPanel:
                 html(
                     tag(
                         "p",
-                        "Lines: ‖W − W₀‖ of each edited layer. Bars: ‖ΔW‖ of the edit. Click a point to go to its step.",
+                        "Lines: ‖W − W₀‖ of each edited layer. Bars: ‖ΔW‖ of the edit. Click a point to go there.",
                         "el-note",
                     )
                 ),
@@ -79,16 +79,14 @@ class DriftPanel:
             "el-drift",
             "How far the edited weights are from the unedited model’s.",
         )
-        self.scale.observe(self._switched, "value")
-        self._switched()
+        self.scale.observe(self._draw, "value")
 
     def show(self, state: SessionState) -> None:
         self._state = state
         edited = len(state.steps) > 1
         show_if(self._empty, not edited)
         show_if(self._filled, edited)
-        for scale, chart in self.charts.items():
-            chart.draw(drift_columns(state, scale == "log"))
+        self._draw()
         layers = edited_layers(state.steps)
         header = ["step", "edit", "‖ΔW‖", *(f"layer {layer}: ‖W − W₀‖ (of ‖W₀‖)" for layer in layers)]
         self._table.value = table(
@@ -101,8 +99,16 @@ class DriftPanel:
         cells = [f"{number(d.norm)} ({percent(d.relative)})" if d else "not measured" for d in drifts]
         return [str(step.index), escape(step_title(step)), number(edit_size(step)), *cells]
 
-    def _switched(self, _: object = None) -> None:
-        self._holder.children = [self._figures[self.scale.value]]
+    def _draw(self, _: object = None) -> None:
+        """Bring the chart of the chosen scale up to date, and in place."""
+        state, scale = self._state, self.scale.value
+        if state is None or len(state.steps) == 1:
+            self._holder.children = []
+            return
+        self.charts[scale].draw(drift_columns(state, scale == "log"), len(state.steps) - 1)
+        if self._holder.children != (self._figures[scale],):
+            self._figures[scale].refresh()
+            self._holder.children = [self._figures[scale]]
 
 
 class TaskView:
@@ -134,8 +140,10 @@ class TaskView:
         )
         if self.chart is None or self._level != unedited:
             self.chart, self._level = task_chart(info.name, info.chance, unedited), unedited
+            self.chart.draw(task_columns(state, info.name), len(state.steps) - 1)
             self._holder.children = [_figure_widget(self.chart, self._on_goto)]
-        self.chart.draw(task_columns(state, info.name))
+        else:
+            self.chart.draw(task_columns(state, info.name), len(state.steps) - 1)
         rows = [
             [
                 str(step.index),

@@ -27,7 +27,7 @@ class FactFinder:
             [("Type", "type"), ("Examples", "examples"), (f"Search {plural(info.n_facts, 'fact')}", "search")]
         )
         self._presets = self._preset_box(info.presets)
-        self.text = field("Words", "subject, prompt or object")
+        self.text = field("Words", "any")
         self.relation = choice("Relation", [("any", None), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
         self.results = widgets.Select(options=[], rows=6, description="Facts found")

@@ -69,12 +69,12 @@ class MakeEdit:
     def show_preview(self, fact: Fact, completions: Sequence[Completion]) -> None:
         parts = [tag("h3", "The model says now")]
         for completion in completions[:1]:
-            parts.append(tag("p", f"…{tag('b', escape(completion.completion))}", "el-continuation"))
+            parts.append(tag("p", tag("b", f"…{escape(completion.completion)}"), "el-continuation"))
             parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
             chances = [f"P(new) {tag('b', percent(completion.p_new))}"]
             if fact.target_true:
                 chances.append(f"P(true) {tag('b', percent(completion.p_true))}")
-            parts.append(tag("p", " · ".join(chances), "el-chances"))
+            parts.append(tag("p", "".join(f"<span>{chance}</span>" for chance in chances), "el-chances"))
         self._says.value = "".join(parts)
 
     def show_preview_failed(self, sentence: str) -> None:
