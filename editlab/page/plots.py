@@ -164,17 +164,17 @@ def drift_chart(log: bool = False) -> Chart:
 
 
 def task_columns(state: SessionState, task: str) -> Columns:
-    """Accuracy of `task` at every step where it was measured, with its Wilson interval."""
-    scores = scores_of(state.steps, task)
+    """Accuracy of `task` at every step, with its Wilson interval; a gap where it was not measured."""
     points: dict[str, list[Any]] = {
-        "step": [s.index for s, _ in scores],
-        "accuracy": [score.accuracy for _, score in scores],
-        "low": [score.interval[0] for _, score in scores],
-        "high": [score.interval[1] for _, score in scores],
-        "alpha": [_alpha(s, state) for s, _ in scores],
-        "title": [step_title(s) for s, _ in scores],
-        "n": [score.n for _, score in scores],
-    }
+        name: [] for name in ("step", "accuracy", "low", "high", "alpha", "title", "n")
+    }  # fmt: skip
+    measured = {step.index: score for step, score in scores_of(state.steps, task)}
+    for step in state.steps:
+        score = measured.get(step.index)
+        values = (score.accuracy, *score.interval) if score else (math.nan,) * 3
+        row = (step.index, *values, _alpha(step, state), step_title(step), score.n if score else 0)
+        for name, value in zip(points, row, strict=True):
+            points[name].append(value)
     here = [i for i, step in enumerate(points["step"]) if step == state.position]
     return {"points": points, "now": {name: [points[name][i] for i in here] for name in ("step", "accuracy")}}
 
