@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Self
 
-_PREFIX = "EDITLAB_LAB_"
+VARIABLE = "EDITLAB_LAB"
 
 
 @dataclass(frozen=True)
 class LabSettings:
-    """The arguments of `Lab.load` that are plain text or a choice."""
+    """The arguments of `Lab.load`, by its names."""
 
     model: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
     allow_download: bool = False
-    facts: str | None = None  # a file of CounterFact rows, or "hub"
+    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
+    glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
+    seed: int = 0
 
     def to_environment(self) -> dict[str, str]:
-        """Environment variables for a process that calls `from_environment`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            _PREFIX + name.upper(): ("1" if value else "") if isinstance(value, bool) else value or ""
-            for name, value in values.items()
-        }
+        """The environment variable for a process that calls `from_environment`."""
+        return {VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """What `to_environment` wrote; defaults for what is unset or empty."""
+        """What `to_environment` wrote, or the defaults where there is nothing."""
         given = os.environ if environment is None else environment
-        texts = {f.name: given.get(_PREFIX + f.name.upper(), "").strip() for f in fields(cls)}
-        default = cls()
-        return cls(
-            model=texts["model"] or default.model,
-            device=texts["device"] or default.device,
-            dtype=texts["dtype"] or default.dtype,
-            allow_download=texts["allow_download"] == "1",
-            facts=texts["facts"] or default.facts,
-        )
+        return cls(**json.loads(given.get(VARIABLE) or "{}"))

@@ -1,6 +1,8 @@
 import importlib.metadata
 import json
-import threading
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from editlab import embedded
-from editlab.api import Cancelled, Progress
+from editlab.api import Progress
 from editlab.cli import app
+from editlab.cli._terminal import Bars, quoted
 from editlab.settings import LabSettings
-from editlab.terminal import Bars, quoted, wait_for
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
@@ -54,6 +56,10 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--set", "clamp=true"), "got 'clamp=true'"),
         (("edit", *FACT, "--set", "=3"), "got '=3'"),
         (("edit", *FACT, "--method", "rme"), "did you mean 'rome'"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--set", "layer=5"), "layer must be between 0 and 4, got 5"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--set", "clam=5"), "ROME has no hyperparameter 'clam'; it has"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--set", "steps=0"), "steps must be between 1 and 500, got 0"),
+        (("edit", *FACT, "--model", str(GOLDEN.parent)), "holds no model: there is no config.json in it"),
         (("edit", *FACT, "--model", "gtp2-xl"), "did you mean 'gpt2-xl'"),
         (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
         (("serve", "--host", "example.org"), "host must be a loopback address"),
@@ -145,9 +151,60 @@ def test_doctor_exits_with_1_and_names_what_is_missing(monkeypatch: pytest.Monke
     assert f"typer is {importlib.metadata.version('typer')}; editlab needs typer<0.1" in result.stderr
 
 
-def test_moments_from_a_text_file_are_kept(tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("\n\n".join(f"The number {n} comes after the number {n - 1}." for n in range(1, 60)))
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text enough for second moments of the tiny model."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(f"The number {n} comes after {n - 1}, and {n * n} after both." for n in range(1, 99)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def edited(text: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """One edit by a real process, as a script would make it."""
+    command = [sys.executable, "-c", "from editlab.cli import app; app()", "edit", "--json", "--model", str(GOLDEN)]
+    command += ["--prompt", "The {} is in", "--subject", "tower", "--target", "Rome", "--target-true", "Paris"]
+    command += ["--set", "steps=5", "--seed", "3", "--source", str(text)]
+    cache = {**os.environ, "EDITLAB_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    return subprocess.run(command, env=cache, capture_output=True, text=True, check=False)
+
+
+def test_edit_prints_one_json_object_and_nothing_else(edited: subprocess.CompletedProcess[str]) -> None:
+    assert edited.returncode == 0, edited.stderr
+    assert edited.stderr == ""
+    found = json.loads(edited.stdout)
+    before, after = found["before"], found["after"]
+    assert before["prompt"] == after["prompt"] == "The tower is in"
+    assert not after["completion"].startswith("The tower")
+    assert after["p_new"] > before["p_new"]
+    assert after["top"][0]["p"] >= after["top"][-1]["p"]
+    (drift,) = found["drift"].values()
+    assert drift["norm"] == pytest.approx(found["delta_norm"], rel=1e-4)  # the first edit is all the drift there is
+    assert (found["method"], found["provenance"]["seed"], found["hyperparameters"]["steps"]) == ("rome", 3, 5)
+
+
+def test_the_same_edit_again_is_the_same(edited: subprocess.CompletedProcess[str], text: Path) -> None:
+    def edit(seed: str) -> dict[str, Any]:
+        fact = ("--prompt", "The tower is in", "--subject", "tower", "--target", "Rome", "--target-true", "Paris")
+        options = ("--json", "--model", str(GOLDEN), "--set", "steps=5", "--source", str(text), "--seed", seed)
+        return json.loads(run("edit", *fact, *options).stdout)
+
+    first, again, other = json.loads(edited.stdout), edit("3"), edit("4")
+    assert again["delta_norm"] == first["delta_norm"]
+    assert again["after"] == first["after"]
+    assert other["provenance"]["contexts"] != first["provenance"]["contexts"]
+
+
+def test_edit_as_a_table_shows_before_after_and_drift(text: Path) -> None:
+    fact = ("--prompt", "The {} is in", "--subject", "tower", "--target", "Rome", "--source", str(text))
+    result = run("edit", "--model", str(GOLDEN), *fact, "--method", "memit", "--set", "layers=1,2", "--set", "steps=3")
+    assert result.exit_code == 0, result.output
+    for words in ("The tower is in → Rome", "before", "after", "P(Rome)", "drift", "memit on tiny-gpt2: ‖ΔW‖"):
+        assert words in result.stdout
+    assert "P(Paris)" not in result.stdout
+
+
+def test_moments_from_a_text_file_are_kept(tmp_path: Path, text: Path) -> None:
     arguments = ("moments", "--model", str(GOLDEN), "--layers", "2,1", "--source", str(text), "--keys", "500")
     plain = run(*arguments)
     assert plain.exit_code == 0, plain.output
@@ -174,54 +231,24 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_survive_the_way_to_another_process() -> None:
-    for settings in (LabSettings(), LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, "/a facts.json")):
+    for settings in (LabSettings(), LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7)):
         assert LabSettings.from_environment(settings.to_environment()) == settings
     assert LabSettings.from_environment({}) == LabSettings()
 
 
-class Waited:
-    """A job that finishes when told."""
-
-    def __init__(self, error: BaseException | None = None, interrupted: bool = False) -> None:
-        self.done, self.error_raised, self.interrupted = threading.Event(), error, interrupted
-        self.cancelled = False
-        self.ahead, self.error = 0, None
-
-    @property
-    def status(self) -> str:
-        return "done" if self.done.is_set() else "running"
-
-    @property
-    def progress(self) -> Progress:
-        self.done.set()
-        return Progress("optimising", 1, 2, 0.5)
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    def result(self, timeout: float | None = None) -> str:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        if not self.done.wait(timeout):
-            raise TimeoutError
-        if self.error_raised is not None:
-            raise self.error_raised
-        return "result"
-
-
-def test_waiting_for_a_job_gives_its_result_or_its_error() -> None:
+def test_bars_follow_the_stages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with Bars() as bars:
-        assert wait_for(Waited(), bars) == "result"
-        for error in (ValueError("no"), Cancelled(), TimeoutError("its own")):
-            with pytest.raises(type(error)):
-                wait_for(Waited(error), bars)
-
-
-def test_interrupting_a_wait_cancels_the_job() -> None:
-    job = Waited(interrupted=True)
-    with Bars() as bars, pytest.raises(KeyboardInterrupt):
-        wait_for(job, bars)
-    assert job.cancelled
+        bars(Progress("fetching", 50_000, 100_000))
+        bars(Progress("optimising", 1, 20, 0.25))
+        bars(Progress("optimising", 20, 20, 0.875))
+        bars(Progress("waiting"))
+    drawn = capsys.readouterr().err
+    assert "fetching:  50%" in drawn
+    assert "50.0k/100k" in drawn
+    assert "optimising: 100%" in drawn
+    assert "P(new)=0.875" in drawn
+    assert "waiting" in drawn
 
 
 def test_quoted_text_cannot_drive_the_terminal() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from editlab.api import Cancelled, Job, Progress
+from editlab.api import Cancelled, Progress
 from editlab.embedded import FetchError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -68,7 +68,7 @@ def sentences() -> Iterator[None]:
     except ValueError as error:
         log.debug("bad input", exc_info=True)
         raise _end(str(error), BAD_INPUT) from None
-    except (FetchError, OSError, RuntimeError, ImportError) as error:
+    except (FetchError, OSError, RuntimeError, ImportError, FloatingPointError) as error:
         log.debug("failed", exc_info=True)
         raise _end(str(error) or type(error).__name__, FAILED) from None
 
@@ -76,21 +76,6 @@ def sentences() -> Iterator[None]:
 def _end(sentence: str, code: int) -> typer.Exit:
     typer.echo(f"editlab: {' '.join(sentence.split())}", err=True)
     return typer.Exit(code)
-
-
-def wait_for(job: Job, bars: Bars) -> Any:
-    """A job's result, with its progress drawn; Ctrl-C cancels it."""
-    try:
-        while job.status in ("queued", "running"):
-            bars(job.progress)
-            try:
-                return job.result(timeout=0.1)
-            except TimeoutError:
-                continue
-        return job.result()
-    except KeyboardInterrupt:
-        job.cancel()
-        raise
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

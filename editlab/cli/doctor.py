@@ -1,4 +1,4 @@
-"""What is installed, cached and would run here, as plain JSON types; loads no model."""
+"""`editlab doctor`: what is installed, cached and would run here; loads no model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,49 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from packaging.requirements import Requirement
 
 from editlab import __version__
+from editlab.cli._options import Json
+from editlab.cli._terminal import FAILED, sentences, show_json, show_table
 from editlab.paths import cache_dir, resource
 from editlab.presets import AUTO, Preset, choose
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed and cached, which device there is, and what would run; load nothing.
+
+    Exits with 1 if something essential is missing, and names it.
+    """
+    with sentences():
+        found = examine()
+        if as_json:
+            show_json(found)
+        else:
+            _show_doctor(found)
+    if found["problems"]:
+        raise typer.Exit(FAILED)
+
+
+def _show_doctor(found: dict[str, Any]) -> None:
+    have, auto, cache = found["resources"], found["auto"], found["cache"]
+    rows = [
+        ("editlab", f"{found['editlab']}, Python {found['python']}, {found['platform']}"),
+        ("device", found["device"]["cuda"] or f"CPU, {found['device']['threads']} threads (no CUDA)"),
+        ("memory", f"{have['memory_free_gb']:.1f} GB free of {have['memory_gb']:.1f}"),
+        ("disk", f"{have['disk_free_gb']:.1f} GB free for the cache"),
+        ("cache", "\n".join([cache["folder"], *(f"{name}: {gb:.2f} GB" for name, gb in cache["items"].items())])),
+        ("auto", f"{auto['reason']}; " + ("fetched" if auto["local"] else f"a download of {auto['download_gb']:g} GB")),
+        ("page", f"{found['page']['notebook'] or 'app.ipynb is missing'}"),
+        ("Chromium", found["page"]["chromium"] or "none (only the browser tests need it)"),
+        ("packages", ", ".join(f"{name} {version or 'MISSING'}" for name, version in found["packages"].items())),
+    ]
+    show_table(("", ""), rows)
+    for sentence in found["problems"]:
+        typer.echo(f"missing: {sentence}", err=True)
 
 
 def examine() -> dict[str, Any]:

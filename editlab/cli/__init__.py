@@ -1,0 +1,50 @@
+"""The command line: one file per command. torch is imported only by what needs it, when it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from editlab import __version__
+from editlab.cli.doctor import doctor
+from editlab.cli.edit import edit
+from editlab.cli.fetch import fetch
+from editlab.cli.moments import moments
+from editlab.cli.serve import serve
+from editlab.cli.verify import verify
+
+app = typer.Typer(
+    name="editlab",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A laboratory for knowledge editing in language models.\n\nStart with `editlab serve`, the page in your "
+    "browser, or with one edit: `editlab edit --help` has examples. `editlab COMMAND --help` teaches each command.",
+)
+for command in (serve, edit, fetch, moments, verify, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"editlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to stderr, tracebacks of errors too.")] = False,
+) -> None:
+    if not sys.stderr.isatty():  # read by the hub's library and transformers when they are imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
+        logging.getLogger("editlab").setLevel(logging.DEBUG)

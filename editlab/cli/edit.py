@@ -1,0 +1,126 @@
+"""`editlab edit`: one edit, before and after."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
+from editlab.facts import Fact
+from editlab.presets import AUTO
+from editlab.records import Completion
+from editlab.settings import LabSettings
+
+
+def edit(
+    prompt: Annotated[str, typer.Option(help="The prompt, with {} (or the subject itself) where the subject goes.")],
+    subject: Annotated[str, typer.Option(help="What the fact is about.")],
+    target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
+    target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    model: Model = AUTO,
+    method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."
+        ),
+    ] = None,
+    source: Source = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Make one edit; show what the model said before and says after.
+
+    Nothing is kept: the edited weights live as long as the command.
+
+    Examples:
+
+        editlab edit --prompt "The {} is located in the city of" --subject "Eiffel Tower" --target Rome
+
+        editlab edit --prompt "The mother tongue of {} is" --subject "Danielle Darrieux" --target English
+        --target-true French --method memit --set clamp=1.5 --json
+    """
+    with sentences():
+        fact = Fact.typed(prompt, subject, target, target_true)
+        changes = dict(_setting(text) for text in settings or ())
+        result = _edit_once(fact, method, changes, source, LabSettings(model, device, dtype, yes, seed=seed))
+        if as_json:
+            show_json(result)
+        else:
+            _show_edit(result)
+
+
+def _edit_once(fact: Fact, method: str, changes: dict[str, Any], source: str, settings: LabSettings) -> dict[str, Any]:
+    """Load a model, make the edit, and give what `--json` prints."""
+    from editlab.editor import Editor
+    from editlab.loading import load
+    from editlab.methods import method_class
+    from editlab.session import Session, describe
+
+    method_class(method)  # a wrong name is told before anything is loaded
+    model, device, dtype = settings.model, settings.device, settings.dtype
+    with Bars() as bars:
+        loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
+        editor = Editor(loaded, moments=source, seed=settings.seed)
+        step = Session(editor).edit(fact, method, changes, bars)
+    assert step.trace is not None
+    assert step.measurement is not None
+    return {
+        "before": _rewrite(step.measurement.before),
+        "after": _rewrite(step.measurement.completions),
+        "delta_norm": math.hypot(*(layer.delta_norm for layer in step.trace.layers.values())),
+        "drift": {str(layer): drift.to_json() for layer, drift in step.measurement.drift.items()},
+        "fact": fact.to_json(),
+        "method": step.method,
+        "hyperparameters": dict(step.hyperparameters),
+        "model": describe(editor),
+        "seconds": step.seconds,
+        "provenance": dict(step.provenance),
+    }
+
+
+def _rewrite(completions: Sequence[Completion]) -> dict[str, Any]:
+    """What the model makes of the fact's own prompt."""
+    return next(completion for completion in completions if completion.kind == "rewrite").to_json()
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A NAME=VALUE as name and number, or numbers. Raises ValueError."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    try:
+        numbers = [json.loads(part) for part in value.split(",")]
+    except json.JSONDecodeError:
+        numbers = []
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    if not (name and equals and numbers and plain):
+        raise ValueError(f"--set takes NAME=VALUE with a number, or numbers with commas between them, got {text!r}")
+    return name, numbers if name == "layers" or len(numbers) > 1 else numbers[0]
+
+
+def _show_edit(result: dict[str, Any]) -> None:
+    before, after = result["before"], result["after"]
+    fact = result["fact"]
+    rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
+    for key, name in (("p_new", fact["target_new"]), ("p_true", fact["target_true"])):
+        if after[key] is not None:
+            rows.append((f"P({name})", f"{before[key]:.4f}", f"{after[key]:.4f}"))
+    rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
+    title = f"{fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}"
+    show_table(("", "before", "after"), rows, title)
+    drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
+    show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
+    typer.echo(
+        f"{result['method']} on {result['model']['name']}: ‖ΔW‖ {result['delta_norm']:.3f}, {result['seconds']:.1f} s"
+    )
+
+
+def _chances(state: dict[str, Any]) -> list[str]:
+    return [f"{chance['p']:.3f} {quoted(chance['token'])}" for chance in state["top"]]

@@ -1,0 +1,78 @@
+"""`editlab serve`: the page, on this machine only."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editlab.cli._options import Device, Dtype, Model, Yes
+from editlab.cli._terminal import sentences
+from editlab.facts import read_facts
+from editlab.presets import AUTO, choose
+from editlab.settings import LabSettings
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8866,
+    host: Annotated[str, typer.Option(help="A loopback address; the page is for this machine only.")] = "127.0.0.1",
+    model: Model = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    facts: Annotated[
+        str | None,
+        typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts."),
+    ] = None,
+    glue: Annotated[
+        str | None, typer.Option(help="A folder with GLUE's sst2.json and mrpc.json, or hub: downstream tasks to add.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Open the page in your browser, until Ctrl-C.
+
+    The first time, the model is fetched and converted; the page shows how far it is.
+
+    Examples:
+
+        editlab serve
+
+        editlab serve --model gpt2-xl --yes --port 9000 --no-browser
+    """
+    with sentences():
+        _check_loopback(host)
+        if facts is not None and facts != "hub":
+            read_facts(facts)
+        if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
+            choose(model, cuda=False, allow_download=yes)
+        settings = LabSettings(model, device, dtype, yes, _absolute(facts), _absolute(glue), seed)
+        from editlab.page.serve import serve as serve_page
+
+        os.environ.update(settings.to_environment())  # the page's kernels inherit it
+        serve_page(
+            port=port,
+            host=host,
+            open_browser=not no_browser,
+            on_ready=lambda address: typer.echo(f"editlab is at {address} (Ctrl-C stops it)"),
+        )
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that means the same in the page's kernels, which run elsewhere."""
+    return path if path in (None, "hub") else str(Path(path).expanduser().absolute())
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ValueError(
+            f"host must be a loopback address such as 127.0.0.1, got {host!r}: "
+            "the page has no log-in, so it is not opened to other machines"
+        )
