@@ -1,0 +1,114 @@
+"""Shared models: the golden tiny GPT-2, and a tiny Llama and GPT-J of random weights with its tokenizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from editlab.editor import Editor
+from editlab.facts import Fact
+from editlab.hyperparameters import methods_for
+from editlab.loading import load_folder
+from editlab.model import EditableModel
+from editlab.moments import SecondMoments, compute, rows_of_texts
+from editlab.session import Session
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+FAMILIES = ("gpt2", "llama", "gptj")
+CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
+
+torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+def tiny_model(family: str) -> EditableModel:
+    """A fresh tiny model of a family, five layers of width 48, the same weights every time."""
+    if family == "gpt2":
+        return load_folder(GOLDEN)
+    tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
+    torch.manual_seed(0)
+    shape = {"vocab_size": len(tokenizer), "initializer_range": 0.2}
+    if family == "llama":
+        sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 5, "num_attention_heads": 4}
+        hf = LlamaForCausalLM(LlamaConfig(**shape, **sizes, max_position_embeddings=256))
+    else:
+        hf = GPTJForCausalLM(GPTJConfig(**shape, n_embd=48, n_layer=5, n_head=4, n_positions=256, rotary_dim=8))
+    return EditableModel(hf.float(), tokenizer, f"tiny-{family}")
+
+
+def tiny_moments(model: EditableModel) -> SecondMoments:
+    """Second moments of all layers: the golden ones for GPT-2, else computed from this project's README."""
+    if model.kind == "gpt2":
+        matrices = load_file(GOLDEN / "second_moment.safetensors")
+        return SecondMoments({int(layer): c for layer, c in matrices.items()}, {"name": "golden"})
+    found, keys = compute(model, range(model.n_layers), rows_of_texts(model, TEXT.split("\n\n")), 5_000)
+    return SecondMoments(found, {"name": "README", "keys": keys})
+
+
+def tiny_editor(family: str) -> Editor:
+    model = tiny_model(family)
+    editor = Editor(model, moments=tiny_moments(model), contexts=CONTEXTS)
+    layers = {"layer": 2, "layers": (1, 2, 3)}
+    for name, method in methods_for(model).items():
+        known = method.__dataclass_fields__
+        changes = {key: value for key, value in layers.items() if key in known}
+        editor.methods[name] = type(method)(steps=8, ridge=1e-3, **changes)
+    return editor
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family_editor(request: pytest.FixtureRequest) -> Editor:
+    """A tiny editor of each family in turn, shared: tests leave its weights unedited."""
+    return tiny_editor(request.param)
+
+
+@pytest.fixture
+def editor(family_editor: Editor) -> Editor:
+    family_editor.model.write([])
+    yield family_editor
+    family_editor.model.write([])
+
+
+@pytest.fixture(scope="session")
+def gpt2_editor() -> Editor:
+    return tiny_editor("gpt2")
+
+
+@pytest.fixture
+def session(gpt2_editor: Editor) -> Session:
+    gpt2_editor.model.write([])
+    yield Session(gpt2_editor)
+    gpt2_editor.model.write([])
+
+
+@pytest.fixture(scope="session")
+def fact() -> Fact:
+    return Fact("{} originated in", "OK Go", "Manila", "Chicago", ("People say that OK Go comes from",), ("Wilco is from",))
+
+
+@pytest.fixture(scope="session")
+def facts(fact: Fact) -> list[Fact]:
+    return [
+        fact,
+        Fact("The mother tongue of {} is", "Danielle Darrieux", "English", "French"),
+        Fact("{} plays the", "Toko Yasuda", "piano", "guitar"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real CounterFact and GLUE, named by EDITLAB_TEST_DATA."""
+    folder = os.environ.get("EDITLAB_TEST_DATA")
+    if not folder:
+        pytest.skip("EDITLAB_TEST_DATA does not name a folder with CounterFact and GLUE")
+    return Path(folder)

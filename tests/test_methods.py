@@ -1,0 +1,215 @@
+"""Laws that every method obeys on every family, and the reference implementations' own numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from editlab.api import Cancelled
+from editlab.editor import Editor
+from editlab.facts import Fact
+from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
+from editlab.methods._rows import subject_keys, subject_outputs
+from editlab.methods._value import optimise_value
+from editlab.methods.memit import bare_outputs, stacked_keys
+from editlab.model import EditableModel
+from editlab.progress import quiet
+from editlab.verify import verify
+from tests.conftest import CONTEXTS
+
+NAMES = ("rome", "r-rome", "memit", "emmet")
+EVERY_METHOD = pytest.mark.parametrize("name", NAMES)
+
+
+def snapshot(model: EditableModel) -> list[torch.Tensor]:
+    return [p.clone() for p in model.hf.parameters()]
+
+
+def unchanged(model: EditableModel, before: list[torch.Tensor]) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(model.hf.parameters(), before, strict=True))
+
+
+def hooks(model: EditableModel) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def test_the_methods_are_found_by_their_files() -> None:
+    assert tuple(sorted(methods())) == tuple(sorted(NAMES))
+    with pytest.raises(ValueError, match="did you mean 'memit'"):
+        method_class("mememit")
+
+
+@EVERY_METHOD
+def test_a_method_writes_nothing_and_leaves_no_hook(editor: Editor, fact: Fact, name: str) -> None:
+    before, hooks_before = snapshot(editor.model), hooks(editor.model)
+    first, _, _ = editor.compute([fact], editor.method(name))
+    assert unchanged(editor.model, before)
+    assert hooks(editor.model) == hooks_before
+    second, _, _ = editor.compute([fact], editor.method(name))
+    for layer, delta in first.items():  # and is a function: the same again, to the last bit
+        assert torch.equal(delta.left, second[layer].left)
+        assert torch.equal(delta.right, second[layer].right)
+
+
+@EVERY_METHOD
+def test_a_cancelled_method_leaves_no_trace(editor: Editor, fact: Fact, name: str) -> None:
+    before, hooks_before = snapshot(editor.model), hooks(editor.model)
+    for stop_at in (1, 4, 9):
+        calls = 0
+
+        def stop(_progress: object, stop_at: int = stop_at) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            editor.compute([fact], editor.method(name), stop)
+        assert unchanged(editor.model, before)
+        assert hooks(editor.model) == hooks_before
+
+
+@EVERY_METHOD
+def test_overlaid_is_as_written(editor: Editor, fact: Fact, name: str) -> None:
+    edit, _, _ = editor.compute([fact], editor.method(name))
+    batch = editor.model.batch([editor.model.tokens(text).ids for text in (fact.text, "The weather in Rome is")])
+    with torch.no_grad():
+        with editor.model.overlaid(edit):
+            overlaid = editor.model.hidden(batch)
+        editor.model.write([edit])
+        written = editor.model.hidden(batch)
+    assert relative(overlaid, written) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "which"), [("rome", "bare"), ("r-rome", "mean")])
+def test_rome_maps_the_key_to_the_value(editor: Editor, fact: Fact, name: str, which: str) -> None:
+    """ROME: W′ k_bare + b = v*; r-ROME: W′ k̄ + b = v*."""
+    method = editor.method(name)
+    keys = subject_keys(editor.model, fact, CONTEXTS, [2])[2]
+    key = keys[0] if which == "bare" else keys.mean(0)
+    value = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, method, quiet).target
+    bias = editor.model.projection(2).bias
+    edit, _, _ = editor.compute([fact], method)
+    editor.model.write([edit])
+    assert relative(editor.model.weight(2) @ key + (0 if bias is None else bias), value) < 1e-4
+
+
+def test_emmet_adds_the_residual_at_the_key(editor: Editor, fact: Fact) -> None:
+    """For one fact ΔW k = z - cur."""
+    method = editor.method("emmet")
+    z = optimise_value(editor.model, fact, 2, "block", CONTEXTS, method, quiet).target
+    current = bare_outputs(editor.model, [fact], CONTEXTS, 2)[:, 0]
+    key = stacked_keys(editor.model, [fact], CONTEXTS, 2)[:, 0]
+    edit, _, _ = editor.compute([fact], method)
+    assert relative(edit[2].dense().double() @ key, z - current) < 1e-4
+
+
+def test_memit_solves_the_regularised_normal_equations(editor: Editor, facts: list[Fact]) -> None:
+    """In the first layer ΔW (λC + KKᵀ) = R Kᵀ with R = (z - cur) ÷ layers, solved here directly."""
+    method = editor.method("memit", {"moment_weight": 20.0})
+    edit, trace, _ = editor.compute(facts, method)
+    z = torch.stack(
+        [optimise_value(editor.model, f, 3, "block", CONTEXTS, method, quiet).target for f in facts], dim=1
+    ).double()
+    k = stacked_keys(editor.model, facts, CONTEXTS, 1)
+    c = editor.moments([1]).matrices[1].double()
+    c = c + 1e-3 * c.diagonal().mean() * torch.eye(len(c))
+    residual = (z - bare_outputs(editor.model, facts, CONTEXTS, 3)) / 3
+    expected = residual @ torch.linalg.solve(20.0 * c + k @ k.T, k).T
+    assert relative(edit[1].dense().double(), expected) < 1e-4
+    assert len(trace.values) == len(facts)
+    assert trace.layers[1].delta_norm == pytest.approx(float(expected.norm()), rel=1e-4)
+
+
+def test_emmet_batch_is_the_equality_constraint(editor: Editor, facts: list[Fact]) -> None:
+    """Without its ridge a batch maps every key to its value: ΔW K = Z - cur."""
+    method = editor.method("emmet", {"batch_ridge": 0.0, "moment_weight": 1.0})
+    edit, _, _ = editor.compute(facts, method)
+    z = torch.stack(
+        [optimise_value(editor.model, f, 2, "block", CONTEXTS, method, quiet).target for f in facts], dim=1
+    ).double()
+    k = stacked_keys(editor.model, facts, CONTEXTS, 2)
+    residual = z - bare_outputs(editor.model, facts, CONTEXTS, 2)
+    assert relative(edit[2].dense().double() @ k, residual) < 1e-4
+
+
+def test_the_divisor_does_not_change_over_rome_edits_of_one_layer(editor: Editor, facts: list[Fact]) -> None:
+    """The projection's inputs do not depend on its weights."""
+    method = editor.method("rome")
+    _, first, _ = editor.compute([facts[0]], method)
+    edit, _, _ = editor.compute([facts[1]], method)
+    editor.model.write([edit])
+    _, again, _ = editor.compute([facts[0]], method)
+    assert again.layers[2].divisor == first.layers[2].divisor
+    assert again.layers[2].key_norm == first.layers[2].key_norm
+
+
+def test_the_value_is_clamped_and_the_last_step_makes_no_update(editor: Editor, fact: Fact) -> None:
+    tight = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, editor.method("rome", {"clamp": 0.5}), quiet)
+    assert tight.delta.norm() <= 0.5 * tight.init.norm() * (1 + 1e-6)
+    single = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, editor.method("rome", {"steps": 1}), quiet)
+    assert not single.delta.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"layer": 99}, "layer must be between 0 and 4, got 99"),
+        ({"layer": -1}, "layer must be between 0 and 4, got -1"),
+        ({"steps": 0}, "steps must be between 1 and 500, got 0"),
+        ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
+        ({"clamp": float("nan")}, "clamp must be between"),
+        ({"stepz": 3}, "has no hyperparameter 'stepz'"),
+    ],
+)
+def test_bad_hyperparameters_are_refused(gpt2_editor: Editor, changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        gpt2_editor.method("rome", changes)
+
+
+def test_rome_takes_one_fact_and_memit_ordered_layers(gpt2_editor: Editor, facts: list[Fact]) -> None:
+    with pytest.raises(ValueError, match="ROME edits 1 fact at a time, got 3"):
+        gpt2_editor.compute(facts, gpt2_editor.method("rome"))
+    with pytest.raises(ValueError, match="ascending"):
+        gpt2_editor.method("memit", {"layers": [3, 1]})
+
+
+@EVERY_METHOD
+def test_hyperparameters_survive_a_round_trip(gpt2_editor: Editor, name: str) -> None:
+    method = gpt2_editor.method(name)
+    assert adjusted(method, hyperparameters(method)) == method
+    assert {knob.name for knob in describe(method)} == set(hyperparameters(method))
+
+
+def test_golden_records_are_reproduced(golden: Path) -> None:
+    report = verify(golden)
+    assert {row.method for row in report.rows} == set(NAMES)
+    assert report.failures() == []
+    assert report.ok
+
+
+def test_verify_sees_a_wrong_delta_and_a_wrong_loss(golden: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(golden, wrong)
+    for name in ("rome", "memit", "emmet"):
+        (wrong / f"{name}.json").unlink()
+    deltas = load_file(wrong / "r-rome.safetensors")
+    deltas["1.2"] *= 1.01
+    save_file(deltas, str(wrong / "r-rome.safetensors"))
+    reference = json.loads((wrong / "r-rome.json").read_text())
+    reference["records"][2]["losses"][5] = reference["records"][2]["losses"][5].replace("loss ", "loss 1", 1)
+    (wrong / "r-rome.json").write_text(json.dumps(reference))
+    report = verify(wrong)
+    assert not report.ok
+    assert len(report.failures()) == 2  # one error above 1e-3, one loss; the median still agrees
+    with pytest.raises(ValueError, match="not a reference folder"):
+        verify(tmp_path)
