@@ -1,7 +1,7 @@
 """editlab: a laboratory for knowledge editing in language models, live in a browser.
 
-`load` gives a model, `Editor` makes it ready for editing methods, `Session` keeps a log of edits over it, `Lab` serves many
-sessions, `show` is the page. Names are imported when they are first used: the page must not pull in torch.
+`load` gives a model, `Editor` makes it ready for editing methods, `Session` keeps a log of edits over it, `Lab` serves
+many sessions, `show` is the page. Names are imported when they are first used: the page must not pull in torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a page or a script may ask of a lab, wherever the model lives. No torch in here: a visitor's kernel imports this.
+"""What a page or a script may ask of a lab, wherever the model lives. A visitor's kernel imports this: no torch.
 
 `editlab.lab.Lab` answers in process. Anything that takes long is a `Job`; what only changes a session's log
 (undo, redo, goto, toggle) answers at once, because the weights follow when the next job needs them.
@@ -128,7 +128,7 @@ class LabProtocol(Protocol):
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
     def measure(self, session: str, tasks: Sequence[str] = ()) -> Job:
-        """Job of the Step in force, measured if it was not yet, and on the tasks named; behind every edit in the queue."""
+        """Job of the Step in force, measured if it was not yet, and on the tasks named; edits go before it."""
 
     # at once
     def undo(self, session: str) -> SessionState: ...

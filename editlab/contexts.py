@@ -21,8 +21,8 @@ MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
 class ContextPlan:
     """What contexts to sample: `groups` of (how many, of how many tokens), after the end-of-text token or `starters`.
 
-    Lengths count the token or the words that the sample starts with. ROME (arXiv 2202.05262): 10 of 5 and 10 of 10 tokens after the
-    end-of-text token; MEMIT (arXiv 2210.07229): one of 10 tokens for each of five starters.
+    Lengths count the token or the words that the sample starts with. ROME (arXiv 2202.05262): 10 of 5 and 10 of 10
+    tokens after the end-of-text token; MEMIT (arXiv 2210.07229): one of 10 tokens for each of five starters.
     """
 
     groups: tuple[tuple[int, int], ...] = ()

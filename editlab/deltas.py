@@ -26,7 +26,8 @@ class LowRank:
     def __post_init__(self) -> None:
         if self.left.ndim != 2 or self.right.ndim != 2 or self.left.shape[1] != self.right.shape[1]:
             raise ValueError(
-                f"left (d_out, r) and right (d_in, r) must share r, got {tuple(self.left.shape)} and {tuple(self.right.shape)}"
+                "left (d_out, r) and right (d_in, r) must share r, "
+                f"got {tuple(self.left.shape)} and {tuple(self.right.shape)}"
             )
 
     @property
@@ -63,7 +64,7 @@ def load_edit(path: str | Path, device: str | torch.device = "cpu") -> dict[int,
     """The edit that `save_edit` wrote, bit for bit. Raises ValueError if the file is none."""
     with safe_open(str(path), "pt", device=str(device)) as file:
         try:
-            layers = sorted({int(key.split(".")[0]) for key in file.keys()})  # noqa: SIM118: not a dict
+            layers = sorted({int(key.split(".")[0]) for key in file.keys()})  # noqa: SIM118
             return {n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in layers}
         except Exception as error:
             raise ValueError(f"{path} is not an edit: {error}") from None

@@ -90,7 +90,8 @@ class Editor:
     ) -> tuple[Edit, Trace, dict[str, Any]]:
         """The edit that a method makes of the model in force, its anatomy, and where everything came from.
 
-        Raises ValueError for facts that this model or method cannot take, FloatingPointError for deltas that are not finite.
+        Raises ValueError for facts that this model or method cannot take, FloatingPointError for a delta that is not
+        finite.
         """
         check_facts(method, self.model, facts)
         contexts = self.contexts(method)
@@ -98,7 +99,9 @@ class Editor:
         edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
         for layer, delta in edit.items():
             if not delta.is_finite():
-                raise FloatingPointError(f"the edit of layer {layer} is not finite and was refused; nothing was changed")
+                raise FloatingPointError(
+                    f"the edit of layer {layer} is not finite and was refused; nothing was changed"
+                )
         provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
         return edit, trace, provenance
 

@@ -60,7 +60,8 @@ class Fact:
             raise ValueError(f"subject must not contain braces, got {self.subject!r}")
         if self.prompt.count("{}") != 1 or self.prompt.count("{") != 1 or self.prompt.count("}") != 1:
             raise ValueError(
-                f"prompt must contain {{}} exactly once, where the subject goes, and no other brace, got {self.prompt!r}"
+                "prompt must contain {} exactly once, where the subject goes, and no other brace, "
+                f"got {self.prompt!r}"
             )
         if self.target_new == self.target_true:
             raise ValueError(f"new object and true object must differ, both are {self.target_new!r}")
@@ -93,7 +94,7 @@ class Fact:
 
     @classmethod
     def from_counterfact(cls, row: Mapping[str, Any]) -> Fact:
-        """A Fact from a CounterFact row, in the original schema or in the flat one (`ground_truth`, `rephrase_prompt`)."""
+        """A Fact from a CounterFact row, in the original schema or in the flat one (`ground_truth` and so on)."""
         try:
             if "requested_rewrite" in row:
                 rewrite = row["requested_rewrite"]
@@ -128,7 +129,8 @@ class Fact:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Fact:
         """The Fact that `to_json` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**plain)
 
 
 def _texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -177,7 +179,7 @@ def search_facts(
     case_id: int | None = None,
     limit: int | None = None,
 ) -> list[Fact]:
-    """Facts whose subject, prompt or objects contain every word of `text` (case ignored), of one relation or case id."""
+    """Facts whose prompt or objects contain every word of `text` (case ignored), of one relation or case id."""
     words = text.lower().split()
     found = []
     for fact in facts:

@@ -6,7 +6,6 @@ or of HTTP.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -14,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from editlab.api import Cancelled, LabInfo, MethodInfo, PresetFact, Progress
 from editlab.editor import Editor
@@ -124,8 +121,8 @@ class Lab:
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
-        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a folder of
-        GLUE files, or None. The rest as `editlab.load`. Raises ValueError with a sentence.
+        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a folder
+        of GLUE files, or None. The rest as `editlab.load`. Raises ValueError with a sentence.
         """
         report = progress or quiet
         tasks = load_tasks(glue)
@@ -148,7 +145,9 @@ class Lab:
                     method.title,
                     method.help,
                     tuple(
-                        replace(knob, low=0, high=self.editor.model.n_layers - 1) if knob.name.startswith("layer") else knob
+                        replace(knob, low=0, high=self.editor.model.n_layers - 1)
+                        if knob.name.startswith("layer")
+                        else knob
                         for knob in describe_method(method)
                     ),
                 )

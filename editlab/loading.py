@@ -79,7 +79,7 @@ def _pretrained(
     source: str, device: str | torch.device, dtype: torch.dtype, name: str, local_files_only: bool
 ) -> EditableModel:
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
-    hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
+    hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
     return EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
 
 

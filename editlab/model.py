@@ -69,7 +69,7 @@ class EditableModel:
     W is (d_out, d_in) throughout, whatever the architecture stores.
     """
 
-    def __init__(self, hf: nn.Module, tokenizer: Any, name: str, revision: str | None = None) -> None:
+    def __init__(self, hf: Any, tokenizer: Any, name: str, revision: str | None = None) -> None:
         kind = hf.config.model_type
         if kind not in FAMILIES:
             raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(sorted(FAMILIES))}")
@@ -82,7 +82,7 @@ class EditableModel:
         self.reason = ""  # why this model, in a sentence, where something chose it
         self.kind = kind
         self.family = FAMILIES[kind]
-        self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)  # type: ignore[assignment]
+        self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
         self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
         self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
         self._norms: dict[int, float] = {}
@@ -297,7 +297,7 @@ class EditableModel:
         return Tokens(tuple(encoded["input_ids"]), tuple(map(tuple, encoded["offset_mapping"])))
 
     def target_ids(self, target: str) -> tuple[int, ...]:
-        """Token ids of an object, with one leading space and without special tokens. Raises ValueError if there are none."""
+        """Token ids of an object, after one space and without special tokens. Raises ValueError if there are none."""
         ids = tuple(self.tokenizer(" " + target.strip(), add_special_tokens=False)["input_ids"])
         if not ids:
             raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")

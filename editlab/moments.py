@@ -57,8 +57,8 @@ class SecondMoments:
             factor, failed = torch.linalg.cholesky_ex(c)
             if failed:
                 raise ValueError(
-                    f"the second moment of layer {layer} is singular ({self.provenance.get('keys', 'unknown')} keys for "
-                    f"{len(c)} dimensions): use more keys, or a ridge above 0"
+                    f"the second moment of layer {layer} is singular ({self.provenance.get('keys', 'unknown')} keys "
+                    f"for {len(c)} dimensions): use more keys, or a ridge above 0"
                 )
             self._factors[key] = factor
         return self._factors[key]
@@ -130,9 +130,9 @@ def moments_of(
 ) -> SecondMoments:
     """C of the layers named, from the cache where it is there, else computed and kept.
 
-    `source`: "auto" (the text that comes with the project where it was made for this model, else "sample"), "sample" (text sampled
-    from the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts parted by blank lines), or the
-    reference project's ``.npz`` file for one layer. `n_keys` is 10·d_in unless told.
+    `source`: "auto" (the text that comes with the project where it was made for this model, else "sample"), "sample"
+    (text sampled from the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts parted
+    by blank lines), or the reference project's ``.npz`` file for one layer. `n_keys` is 10·d_in unless told.
     """
     for layer in layers:
         model.projection(layer)

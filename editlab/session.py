@@ -142,7 +142,9 @@ class Session:
             raise ValueError(f"at most {MAX_WATCHED} prompts can be watched, got {len(cleaned)}")
         for prompt in cleaned:
             if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
-                raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
+                raise ValueError(
+                    f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}"
+                )
             if len(self.model.tokens(prompt).ids) > self.model.max_tokens // 2:
                 raise ValueError(f"a watched prompt may be at most {self.model.max_tokens // 2} tokens long")
         if len(set(cleaned)) < len(cleaned):

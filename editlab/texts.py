@@ -38,7 +38,7 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
         packaged = SAMPLED_FOR.get(model.name)
         source = str(resource(packaged)) if packaged else "sample"
     if source == "sample":
-        digest = hashlib.sha256(f"{n_tokens} {seed} {TOKENS_PER_SAMPLE}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{n_tokens} {seed} {TOKENS_PER_SAMPLE} {TOP_P}".encode()).hexdigest()[:16]
         return Texts(
             f"sampled from the model, seed {seed}",
             f"sample-{digest}",
@@ -74,11 +74,12 @@ def _from_hub(name: str) -> Iterator[str]:
 
 TOKENS_PER_SAMPLE = 200
 SAMPLES_PER_BATCH = 64
+TOP_P = 0.9  # the tail of a small model's distribution is noise, not text
 
 
 @torch.no_grad()
 def sample_texts(model: EditableModel, n_tokens: int, seed: int, report: Report = quiet) -> list[str]:
-    """Texts of about `n_tokens` in all, sampled from the unedited model at temperature 1 after its start token."""
+    """Texts of about `n_tokens` in all, sampled from the unedited model after its start token (nucleus of TOP_P)."""
     length = min(TOKENS_PER_SAMPLE, model.max_tokens - 1)
     n_texts = -(-n_tokens // length)
     texts: list[str] = []
@@ -92,7 +93,7 @@ def sample_texts(model: EditableModel, n_tokens: int, seed: int, report: Report 
                 attention_mask=torch.ones_like(start),
                 do_sample=True,
                 top_k=0,
-                top_p=1.0,
+                top_p=TOP_P,
                 temperature=1.0,
                 min_new_tokens=length,
                 max_new_tokens=length,

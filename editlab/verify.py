@@ -1,7 +1,7 @@
 """`verify`: recompute what a reference implementation computed, record by record, and compare.
 
 A folder holds a small model, `second_moment.safetensors` (layer -> C), and per method `{name}.json` (contexts,
-hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's own order).
+hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's order).
 """
 
 from __future__ import annotations

@@ -93,7 +93,9 @@ def session(gpt2_editor: Editor) -> Session:
 
 @pytest.fixture(scope="session")
 def fact() -> Fact:
-    return Fact("{} originated in", "OK Go", "Manila", "Chicago", ("People say that OK Go comes from",), ("Wilco is from",))
+    return Fact(
+        "{} originated in", "OK Go", "Manila", "Chicago", ("People say that OK Go comes from",), ("Wilco is from",)
+    )
 
 
 @pytest.fixture(scope="session")

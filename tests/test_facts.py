@@ -87,7 +87,11 @@ def test_files_that_are_none_are_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "facts.json"
     with pytest.raises(ValueError, match="no such file"):
         read_facts(file)
-    for text, sentence in (("{", "not a JSON file"), ('{"a": 1}', "JSON list"), ('[{"a": 1}]', "row 0: not a CounterFact row")):
+    for text, sentence in (
+        ("{", "not a JSON file"),
+        ('{"a": 1}', "JSON list"),
+        ('[{"a": 1}]', "row 0: not a CounterFact row"),
+    ):
         file.write_text(text)
         with pytest.raises(ValueError, match=sentence):
             read_facts(file)

@@ -123,7 +123,7 @@ def test_a_failure_is_told_in_a_sentence(lab: Lab, fact: Fact) -> None:
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:
     info = lab.info()
-    assert [m.name for m in info.methods][0] == "rome"
+    assert info.methods[0].name == "rome"
     layer = next(k for k in info.methods[0].hyperparameters if k.name == "layer")
     assert (layer.low, layer.high) == (0, 4)
     assert info.n_facts == 3

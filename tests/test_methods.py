@@ -14,7 +14,7 @@ from editlab.api import Cancelled
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
-from editlab.methods._rows import subject_keys, subject_outputs
+from editlab.methods._rows import subject_keys
 from editlab.methods._value import optimise_value
 from editlab.methods.memit import bare_outputs, stacked_keys
 from editlab.model import EditableModel

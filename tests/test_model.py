@@ -48,7 +48,11 @@ def test_going_on_after_a_shared_beginning_is_the_whole_forward(editor: Editor) 
 
 @pytest.mark.parametrize(
     ("text", "subject"),
-    [("The mother tongue of Danielle Darrieux is", "Danielle Darrieux"), ("Zürich is in", "Zürich"), ("日本の首都は", "日本")],
+    [
+        ("The mother tongue of Danielle Darrieux is", "Danielle Darrieux"),
+        ("Zürich is in", "Zürich"),
+        ("日本の首都は", "日本"),
+    ],
 )
 def test_the_subjects_last_token_is_found_by_character(text: str, subject: str) -> None:
     model = tiny_model("gpt2")

@@ -51,7 +51,7 @@ def test_solve_is_the_inverse_with_its_ridge() -> None:
 
 def test_a_singular_moment_names_the_way_out() -> None:
     moments = SecondMoments({0: torch.ones(4, 4)}, {"keys": 3})
-    with pytest.raises(ValueError, match="3 keys for 4 dimensions.*ridge"):
+    with pytest.raises(ValueError, match=r"3 keys for 4 dimensions.*ridge"):
         moments.solve(0, torch.ones(4, 1))
     assert torch.isfinite(moments.solve(0, torch.ones(4, 1), ridge=0.1)).all()
 
@@ -110,7 +110,7 @@ def test_text_sampled_from_the_model_is_repeatable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["nonsense", "no-such-file.txt", "no-such-file.npz"])
 def test_an_unknown_source_is_a_sentence(source: str) -> None:
-    with pytest.raises(ValueError, match="no such|text must be"):
+    with pytest.raises(ValueError, match=r"no such|text must be"):
         moments_of(tiny_model("gpt2"), [1], source, 100)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -57,10 +58,8 @@ def test_every_state_is_bit_equal_to_a_replay_of_its_log(edited: Session) -> Non
 def test_any_walk_through_the_log_ends_in_the_same_weights_as_going_there(edited: Session, walk: list[str]) -> None:
     for move in walk:
         name, *argument = move.split()
-        try:
+        with contextlib.suppress(ValueError):  # at either end there is nothing to undo or redo
             getattr(edited, name)(*map(int, argument))
-        except ValueError as error:
-            assert "nothing to" in str(error)
         edited.put_in_force()
     walked = weights(edited)
     direct = tiny_like(edited)
@@ -181,7 +180,11 @@ def test_a_state_crosses_json(session: Session, fact: Fact) -> None:
 
 
 def test_watched_prompts_are_checked(session: Session) -> None:
-    for prompts, sentence in ((["x"] * 2, "twice"), ([" "], "characters"), ([f"p{i}" for i in range(13)], "at most 12")):
+    for prompts, sentence in (
+        (["x"] * 2, "twice"),
+        ([" "], "characters"),
+        ([f"p{i}" for i in range(13)], "at most 12"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             session.watch(prompts)
     assert session.watched == ()

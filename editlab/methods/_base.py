@@ -34,6 +34,9 @@ class Method(Protocol):
     context_plan: ClassVar[ContextPlan]
 
     @property
+    def ridge(self) -> float: ...
+
+    @property
     def edited_layers(self) -> tuple[int, ...]: ...
 
     def __call__(

@@ -90,8 +90,9 @@ def optimise_value(
 
     assert init is not None
     found = delta.detach()
-    losses = [tuple(column) for column in zip(*history, strict=True)]
-    trace = ValueTrace(*losses, float(init.norm()), float(found.norm()), float((init + found).norm()))
+    loss_of, nll_of, kl_of, decay_of, p_of = (tuple(column) for column in zip(*history, strict=True))
+    norms = float(init.norm()), float(found.norm()), float((init + found).norm())
+    trace = ValueTrace(loss_of, nll_of, kl_of, decay_of, p_of, *norms)
     return Value(init, found, trace)
 
 

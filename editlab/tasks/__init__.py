@@ -20,7 +20,9 @@ def sources() -> dict[str, TaskSource]:
     """Every known task by its name, loaded or not."""
     names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     found = [importlib.import_module(f"{__name__}.{name}").TASK for name in names]
-    return {task.name: task for task in sorted(found, key=lambda task: (task.glue is not None, task.name != "sentiment"))}
+    return {
+        task.name: task for task in sorted(found, key=lambda task: (task.glue is not None, task.name != "sentiment"))
+    }
 
 
 def load_tasks(glue: str | None = None) -> dict[str, Task]:
