@@ -190,8 +190,9 @@ def test_the_same_edit_again_is_the_same(edited: subprocess.CompletedProcess[str
         return json.loads(run("edit", *fact, *options).stdout)
 
     first, again, other = json.loads(edited.stdout), edit("3"), edit("4")
-    assert again["delta_norm"] == first["delta_norm"]
-    assert again["after"] == first["after"]
+    assert again["delta_norm"] == pytest.approx(first["delta_norm"], rel=1e-5)  # another process: not to the last bit
+    assert again["after"]["completion"] == first["after"]["completion"]
+    assert again["provenance"]["contexts"] == first["provenance"]["contexts"]
     assert other["provenance"]["contexts"] != first["provenance"]["contexts"]
 
 

@@ -64,7 +64,7 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Cancelled):
-        raise _end("interrupted; nothing was kept", INTERRUPTED) from None
+        raise _end("interrupted", INTERRUPTED) from None
     except ValueError as error:
         log.debug("bad input", exc_info=True)
         raise _end(str(error), BAD_INPUT) from None

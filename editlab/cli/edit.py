@@ -111,7 +111,7 @@ def _show_edit(result: dict[str, Any]) -> None:
     rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
     for key, name in (("p_new", fact["target_new"]), ("p_true", fact["target_true"])):
         if after[key] is not None:
-            rows.append((f"P({name})", f"{before[key]:.4f}", f"{after[key]:.4f}"))
+            rows.append((f"P({name})", f"{before[key]:.3g}", f"{after[key]:.3g}"))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
     title = f"{fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}"
     show_table(("", "before", "after"), rows, title)
@@ -123,4 +123,4 @@ def _show_edit(result: dict[str, Any]) -> None:
 
 
 def _chances(state: dict[str, Any]) -> list[str]:
-    return [f"{chance['p']:.3f} {quoted(chance['token'])}" for chance in state["top"]]
+    return [f"{chance['p']:.3g} {quoted(chance['token'])}" for chance in state["top"]]
