@@ -33,9 +33,12 @@ log = logging.getLogger(__name__)
 class LocalJob:
     """A piece of work in a lab's queue; see `editlab.api.Job`."""
 
-    def __init__(self, lab: Lab, session: str, priority: int, work: Callable[[Report], Any]) -> None:
+    def __init__(
+        self, lab: Lab, session: str, work: Callable[[Report], Any], priority: int = FIRST, changes_log: bool = False
+    ) -> None:
         self.session = session
         self.priority = priority
+        self.changes_log = changes_log
         self.status = "queued"
         self.progress = Progress("waiting")
         self.error: str | None = None
@@ -121,8 +124,8 @@ class Lab:
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
-        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a folder
-        of GLUE files, or None. The rest as `editlab.load`. Raises ValueError with a sentence.
+        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
+        folder of GLUE files, or None. The rest as `editlab.load`. Raises ValueError with a sentence.
         """
         report = progress or quiet
         tasks = load_tasks(glue)
@@ -182,7 +185,7 @@ class Lab:
     def preview(self, session: str, fact: Fact) -> LocalJob:
         chosen = self._session(session)
         self.editor.model.check(fact)
-        return self._put(LocalJob(self, session, FIRST, lambda _report: chosen.preview(fact)))
+        return self._put(LocalJob(self, session, lambda _report: chosen.preview(fact)))
 
     def edit(
         self,
@@ -196,13 +199,15 @@ class Lab:
         for fact in facts:
             self.editor.model.check(fact)
         return self._put(
-            LocalJob(self, session, FIRST, lambda report: chosen.edit(facts, method, hyperparameters, report))
+            LocalJob(
+                self, session, lambda report: chosen.edit(facts, method, hyperparameters, report), changes_log=True
+            )
         )
 
     def measure(self, session: str, tasks: Sequence[str] = ()) -> LocalJob:
         chosen = self._session(session)
         return self._put(
-            LocalJob(self, session, LATER if tasks else FIRST, lambda report: chosen.measure(tasks, report))
+            LocalJob(self, session, lambda report: chosen.measure(tasks, report), LATER if tasks else FIRST)
         )
 
     # --- at once ---
@@ -226,8 +231,8 @@ class Lab:
         chosen = self._session(session)
         with self._changed:
             jobs = [*self._queue, *([self._running] if self._running else [])]
-            if any(job.session == session and job.priority == FIRST for job in jobs):
-                raise ValueError("an edit or a measurement is under way; wait for it, or cancel it first")
+            if any(job.session == session and job.changes_log for job in jobs):
+                raise ValueError("an edit is under way; wait for it, or cancel it first")
             change(chosen)
         return chosen.state()
 

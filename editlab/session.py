@@ -82,7 +82,7 @@ class Session:
         with self._weights_restored():
             self.put_in_force()
             watched = self._watched(facts)
-            before = self._complete(self._state(kept), watched, report)
+            before = self._complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report)
             self.model.write([*_edits(kept), edit])
             drift = drift_of(self.model, _layers([*_edits(kept), edit]))  # refuses weights that are not finite
@@ -183,8 +183,7 @@ class Session:
         for name in tasks:
             if name not in self.tasks:
                 raise ValueError(f"no task {name!r}; there are {', '.join(self.tasks) or 'none'}")
-        index = self.position
-        entries = self.log[:index]
+        entries = self.log[: self.position]  # the log may change while this runs; what is measured belongs to a state
         state = self._state(entries)
         with self._weights_restored():
             self.put_in_force()
@@ -193,36 +192,36 @@ class Session:
             for name in tasks:
                 if (state, name) not in self._scores:
                     self._scores[state, name] = self.tasks[name].score(self.model, report)
-            watched = self._watched_at(index)
-            for which in (state, self._state(entries[:-1]), ()):
-                if (which, watched) not in self._completions:
-                    self._completions[which, watched] = self._complete(which, watched, report)
+            watched = self._watched_after(entries)
+            for which in (entries, entries[:-1], ()):
+                self._completions[self._state(which), watched] = self._complete(which, watched, report)
             self.put_in_force()
-        return self.step(index)
+        return self._step(entries, entries)
 
-    def _complete(self, state: State, watched: tuple[Watched, ...], report: Report) -> tuple[Completion, ...]:
-        """Completions of the model in a state that the log knows; leaves that state in force."""
-        known = self._completions.get((state, watched))
+    def _complete(
+        self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: Report
+    ) -> tuple[Completion, ...]:
+        """Completions after these entries, asked of the model if they are not known; may leave that state in force."""
+        known = self._completions.get((self._state(entries), watched))
         if known is not None:
             return known
         report(Progress("measuring"))
-        self.model.write([entry.edit for entry in self.log if entry.id in state])
+        self.model.write(_edits(entries))
         return complete(self.model, watched)
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
         own = tuple(Watched(prompt, "own") for prompt in self.watched)
         return tuple(w for fact in facts for w in watched_of(fact)) + own
 
-    def _watched_at(self, index: int) -> tuple[Watched, ...]:
-        return self._watched(self.log[index - 1].facts if index else ())
+    def _watched_after(self, entries: Sequence[Entry]) -> tuple[Watched, ...]:
+        return self._watched(entries[-1].facts if entries else ())
 
     @staticmethod
     def _state(entries: Sequence[Entry]) -> State:
         return tuple(entry.id for entry in entries if entry.enabled)
 
-    def _measurement(self, index: int) -> Measurement | None:
-        entries = self.log[:index]
-        state, watched = self._state(entries), self._watched_at(index)
+    def _measurement(self, entries: Sequence[Entry]) -> Measurement | None:
+        state, watched = self._state(entries), self._watched_after(entries)
         now = self._completions.get((state, watched), None if watched else ())
         before = self._completions.get((self._state(entries[:-1]), watched), None if watched else ())
         base = self._completions.get(((), watched), None if watched else ())
@@ -235,20 +234,22 @@ class Session:
 
     def step(self, index: int) -> Step:
         """Row `index` of the timeline; 0 is the unedited model."""
-        measurement = self._measurement(index)
-        if index == 0:
+        return self._step(self.log[:index], self.log[: self.position])
+
+    def _step(self, entries: Sequence[Entry], in_force: Sequence[Entry]) -> Step:
+        measurement = self._measurement(entries)
+        if not entries:
             return Step(0, "", (), None, {}, None, True, True, measurement, self.editor.provenance(), 0.0)
-        entry = self.log[index - 1]
-        in_force = entry.enabled and index <= self.position
+        entry = entries[-1]
         return Step(
-            index,
+            len(entries),
             entry.id,
             entry.facts,
             entry.method,
             entry.hyperparameters,
             entry.trace,
             entry.enabled,
-            in_force,
+            entry.enabled and len(entries) <= len(in_force),
             measurement,
             entry.provenance,
             entry.seconds,

@@ -93,9 +93,32 @@ def test_the_least_served_session_and_edits_go_first(lab: Lab, facts: list[Fact]
 def test_the_log_cannot_change_under_an_edit(lab: Lab, fact: Fact) -> None:
     session = lab.create()
     gate = hold_the_worker(lab, session)
+    job = lab.edit(session, [fact])
     with pytest.raises(ValueError, match="under way"):
-        lab.toggle(session, 1)
+        lab.goto(session, 0)
     gate.set()
+    job.result(60)
+    assert lab.goto(session, 0).position == 0
+
+
+def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact]) -> None:
+    """What a late measurement finds belongs to the state that it was made of."""
+    session = lab.create()
+    for fact in facts[:2]:
+        lab.edit(session, [fact]).result(60)
+    chosen = lab.sessions[session]
+    real, position = YES_NO.score, []
+
+    def score(model, report):
+        position.append(chosen.position)
+        chosen.goto(1)
+        return real(model, report)
+
+    chosen.tasks["parity"] = type("Slow", (), {"score": staticmethod(score)})()
+    assert lab.measure(session, ["parity"]).result(60).index == 2
+    assert position == [2]
+    assert chosen.step(2).measurement.tasks["parity"].n == 4
+    assert chosen.step(1).measurement.tasks == {}
 
 
 def test_bad_input_is_refused_before_it_is_queued(lab: Lab, fact: Fact) -> None:
