@@ -1,8 +1,10 @@
 import importlib.metadata
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,39 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         result = run("verify", str(GOLDEN), "--json")
         assert result.exit_code == code
         assert json.loads(result.stdout)["ok"] is (code == 0)
+
+
+def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: dict[str, Any] = {}
+
+    def serve(on_ready: Callable[[str], None], **options: Any) -> None:
+        served.update(options, settings=LabSettings.from_environment())
+        on_ready("http://127.0.0.1:9000/")
+
+    facts = tmp_path / "facts.json"
+    facts.write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDITLAB_LAB", "")
+    monkeypatch.setattr("editlab.page.serve.serve", serve)
+    result = run("serve", "--port", "9000", "--no-browser", "--model", "gpt2", "--facts", "facts.json", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "editlab is at http://127.0.0.1:9000/ (Ctrl-C stops it)\n"
+    assert served == {
+        "port": 9000,
+        "host": "127.0.0.1",
+        "open_browser": False,
+        "settings": LabSettings("gpt2", facts=str(facts), seed=7),
+    }
+
+
+def test_serve_on_a_port_in_use_exits_with_1_and_says_so() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run("serve", "--no-browser", "--port", str(port))
+    assert result.exit_code == 1
+    assert f"port {port} on 127.0.0.1 is in use" in result.stderr
 
 
 def test_settings_survive_the_way_to_another_process() -> None:
