@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from editlab.api import Cancelled, Job, LabProtocol, Progress
@@ -16,7 +16,7 @@ from editlab.page.panels.charts import DownstreamPanel, DriftPanel
 from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import POLL_SECONDS, JobError, Runner, follow
 from editlab.records import SessionState
 
 SETTLE_SECONDS = 0.6  # a draft is previewed once it has not changed for so long
@@ -33,6 +33,7 @@ class App:
         self.runner = Runner(self._report)
         self._edit_job: Job | None = None
         self._preview_job: Job | None = None
+        self._short_jobs: list[Job] = []
         self._drafts = itertools.count(1)
         self._draft_number = 0
         self._draft: Fact | None = None
@@ -51,8 +52,8 @@ class App:
         )
         goto = handler(self._goto)
         steps = TimelineCallbacks(
-            undo=handler(lambda: self._changed(self.lab.undo(self.session), "Undone.")),
-            redo=handler(lambda: self._changed(self.lab.redo(self.session), "Redone.")),
+            undo=handler(lambda: self._change(self.lab.undo, "Undone.")),
+            redo=handler(lambda: self._change(self.lab.redo, "Redone.")),
             goto=goto,
             toggle=handler(self._toggle),
         )
@@ -129,6 +130,7 @@ class App:
         self.make.show_asking()
         try:
             job = self._preview_job = self.lab.preview(self.session, fact)
+            self._short_jobs.append(job)
             completions = await follow(job)
         except (ValueError, JobError) as error:
             if number == self._draft_number:
@@ -151,31 +153,40 @@ class App:
 
     # The log
 
-    def _goto(self, index: int) -> None:
-        if self._edit_job is None:
-            self._changed(self.lab.goto(self.session, index), f"Step {index} is in force.")
+    def _goto(self, index: int) -> Awaitable[None]:
+        return self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
 
-    def _toggle(self, index: int) -> None:
-        state = self.lab.toggle(self.session, index)
-        self._changed(state, f"Edit {index} is {'on again' if state.steps[index].enabled else 'off'}.")
+    def _toggle(self, index: int) -> Awaitable[None]:
+        off = self.lab.state(self.session).steps[index].enabled
+        sentence = f"Edit {index} is {'off' if off else 'on again'}."
+        return self._change(lambda session: self.lab.toggle(session, index), sentence)
 
-    def _watch(self, prompts: Sequence[str]) -> None:
+    async def _watch(self, prompts: Sequence[str]) -> None:
+        count = len(prompts)
+        sentence = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
         try:
-            state = self.lab.watch(self.session, prompts)
+            await self._change(lambda session: self.lab.watch(session, prompts), sentence)
         except ValueError as error:
             self.after.complain(str(error))
-        else:
-            self._changed(
-                state,
-                "Watching " + (f"{len(prompts)} prompts of yours." if len(prompts) != 1 else "a prompt of yours."),
-            )
+
+    async def _change(self, change: Callable[[str], SessionState], sentence: str) -> None:
+        """Change the log once nothing of this session that is short is under way; an edit is not waited for."""
+        if self._edit_job is not None:
+            raise ValueError("An edit is under way: wait for it, or cancel it.")
+        self._drop_preview()
+        await self._quiet()
+        state = change(self.session)
+        self.line.say(sentence)
+        self._refresh(state)
+
+    async def _quiet(self) -> None:
+        """Wait until no preview and no measurement of the watched prompts is queued or running."""
+        while any(job.status in ("queued", "running") for job in self._short_jobs):
+            await asyncio.sleep(POLL_SECONDS)
+        self._short_jobs.clear()
 
     def _chose_tasks(self, _: Sequence[str]) -> None:
         self._refresh()
-
-    def _changed(self, state: SessionState, sentence: str) -> None:
-        self.line.say(sentence)
-        self._refresh(state)
 
     def _refresh(self, state: SessionState | None = None) -> None:
         """Draw the session, measure what is not measured yet, and ask again what the model says to the draft."""
@@ -207,8 +218,12 @@ class App:
             while again:
                 self._measure_again = False
                 self.downstream.measuring(Progress("Measuring"), waiting=True)
-                await follow(self.lab.measure(self.session, self.downstream.chosen), self._draw_measuring)
+                self._short_jobs.append(prompts := self.lab.measure(self.session))
+                await follow(prompts, self._draw_measuring)
                 self.draw(self.lab.state(self.session))
+                if self.downstream.chosen:
+                    await follow(self.lab.measure(self.session, self.downstream.chosen), self._draw_measuring)
+                    self.draw(self.lab.state(self.session))
                 again = self._measure_again and self._unmeasured()
         except (ValueError, JobError) as error:
             self.downstream.failed(str(error))

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 
@@ -18,6 +19,7 @@ from editlab.page.controls import box, html
 from editlab.page.html import tag
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.work import JobError, Runner, follow
+from editlab.settings import LabSettings
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +109,14 @@ def _loading_words(progress: Progress) -> str:
 def _load_lab(progress: Callable[[Progress], None]) -> LabProtocol:
     from editlab.lab import Lab
 
-    return Lab.load(progress=progress)
+    return Lab.load(**asdict(LabSettings.from_environment()), progress=progress)
 
 
 def show(lab: LabProtocol | None = None) -> widgets.Widget:
     """The page as a widget, to be the last expression of a cell.
 
-    Without `lab` one is loaded in this process, in the background, while the page already stands.
+    Without `lab` one is loaded in this process, in the background, while the page already stands; which one is
+    said by `editlab.settings.LabSettings`.
     """
     if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
         bring_bokeh_into_notebook()

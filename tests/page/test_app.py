@@ -1,0 +1,333 @@
+"""The page without a browser: widgets are clicked and filled from here, the lab is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from editlab.api import Cancelled
+from editlab.page import work
+from editlab.page.app import App
+from editlab.records import SessionState
+from tests.page.fake_lab import FakeLab
+
+Scenario = Callable[[App, FakeLab], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work.follow, "__defaults__", (None, 0.001))
+    monkeypatch.setattr("editlab.page.app.POLL_SECONDS", 0.001)
+
+
+def run(scenario: Scenario, **lab_options: Any) -> None:
+    async def main() -> None:
+        lab = FakeLab(**lab_options)
+        app = App(lab, settle=0.0)
+        await app.runner.idle()
+        await scenario(app, lab)
+
+    asyncio.run(main())
+
+
+def fill(app: App, prompt: str, subject: str, new: str, true: str = "") -> None:
+    form = app.make.form
+    form.prompt.value, form.subject.value, form.new.value, form.true.value = prompt, subject, new, true
+
+
+async def apply(app: App) -> SessionState:
+    app.make.apply.click()
+    await app.runner.idle()
+    return app.lab.state(app.session)
+
+
+def press_enter(control: Any) -> None:
+    control._handle_custom_msg({"event": "submit"}, [])
+
+
+def visible(widget: Any) -> bool:
+    return widget.layout.display != "none"
+
+
+def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
+        state = await apply(app)
+        assert state.position == 1
+        assert state.steps[1].facts[0].target_new == "Rome"
+        assert "<b>1 edit</b>" in app.line._facts.value
+        assert "layer 6" in app.line._facts.value
+        assert "Rome" in app.after._cards.value
+        assert len(app.timeline._rows) == 2
+        assert list(app.drift.charts["linear"].sources["points"].data["step"]) == [0, 1]
+        assert list(app.downstream.views["sentiment"].chart.sources["points"].data["step"]) == [0, 1]
+
+    run(scenario)
+
+
+def test_enter_applies_and_leaving_a_field_does_not() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        await app.runner.idle()
+        assert not [call for call in lab.calls if call[0] == "edit"]
+        press_enter(app.make.form.new)
+        await app.runner.idle()
+        assert len([call for call in lab.calls if call[0] == "edit"]) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (("The tower is in", "Eiffel Tower", "Rome"), "must occur in the prompt"),
+        (("", "Eiffel Tower", "Rome"), "prompt must not be blank"),
+        (("The {} and {} are in", "Prado", "Rome"), "exactly once"),
+        (("The Prado is in", "Prado", ""), "new object must not be blank"),
+    ],
+)
+def test_bad_input_gives_a_sentence_and_loses_nothing(fields: tuple[str, str, str], sentence: str) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, *fields)
+        await apply(app)
+        assert sentence in app.make.form._problem.value
+        assert (app.make.form.prompt.value, app.make.form.subject.value, app.make.form.new.value) == fields
+        assert not [call for call in lab.calls if call[0] == "edit"]
+
+    run(scenario)
+
+
+def test_a_failed_edit_says_why_next_to_the_form_and_leaves_the_model() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The impossible <i>tower</i> is in", "impossible <i>tower</i>", "Rome")
+        state = await apply(app)
+        assert state.position == 0
+        assert "cannot be edited" in app.make.form._problem.value
+        assert "<i>tower" not in app.make.form._problem.value
+        assert visible(app.make._apply_row)
+        assert not visible(app.make.job.widget)
+
+    run(scenario)
+
+
+def test_cancel_leaves_the_model_as_it_was() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        app.make.apply.click()
+        await asyncio.sleep(0.01)
+        assert visible(app.make.job.widget)
+        app.make.job.cancel.click()
+        await app.runner.idle()
+        assert lab.state(app.session).position == 0
+        assert "Cancelled" in app.line._activity.value
+
+    run(scenario, steps=100_000)
+
+
+def test_a_waiting_edit_shows_its_place_in_the_queue() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        app.make.apply.click()
+        await asyncio.sleep(0.01)
+        assert re.search(r"Waiting: [\d ]+ jobs before yours", app.make.job._text.value)
+        app.make.job.cancel.click()
+        await app.runner.idle()
+
+    run(scenario, ahead=5_000)
+
+
+def test_changed_hyperparameters_are_passed_and_bad_ones_refused() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        app.make.method.choice.value = "memit"
+        texts = app.make.method._texts["memit"]
+        texts["layers"].value = "3 4"
+        await apply(app)
+        assert lab.calls[-3][3:] == ("memit", {"layers": (3, 4)}) or any(
+            call[3:] == ("memit", {"layers": (3, 4)}) for call in lab.calls if call[0] == "edit"
+        )
+        texts["layers"].value = "99"
+        await apply(app)
+        assert "layers must be layer numbers such as 4, 5, 6 between 0 and 29" in app.make.form._problem.value
+        assert len([call for call in lab.calls if call[0] == "edit"]) == 1
+
+    run(scenario)
+
+
+def test_the_model_is_asked_before_the_edit() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
+        await app.runner.idle()
+        assert "The model says now" in app.make._says.value
+        assert "el-role-true" in app.make._says.value
+
+    run(scenario)
+
+
+def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.finder.source.value = "search"
+        app.make.finder.text.value = "colosseum"
+        app.make.finder.next.click()
+        fact = app.make.form.read()
+        assert fact.case_id == 101
+        assert len(fact.paraphrase_prompts) == 2
+        app.make.form.new.value = "Oslo"
+        assert app.make.form.read().paraphrase_prompts == fact.paraphrase_prompts
+        assert app.make.form.read().case_id is None
+        app.make.form.subject.value = "city"
+        assert app.make.form.read().paraphrase_prompts == ()
+        await app.runner.idle()
+
+    run(scenario)
+
+
+def test_search_by_relation_and_case_id() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        finder = app.make.finder
+        finder.source.value = "search"
+        assert len(finder.results.options) == len(lab.facts)
+        finder.relation.value = "P276"
+        assert len(finder.results.options) == len(lab.facts) // 2
+        finder.relation.value, finder.case_id.value = None, "203"
+        assert [lab.facts[11].text] == [label.split(" →")[0] for label, _ in finder.results.options]
+        finder.case_id.value = "two"
+        assert "whole number" in finder._count.value
+
+    run(scenario)
+
+
+def test_undo_redo_go_to_and_off() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        for subject in ("Prado", "Hofburg", "Big Ben"):
+            fill(app, "The {} is located in the city of", subject, "Oslo")
+            await apply(app)
+
+        async def click(button: Any) -> SessionState:
+            button.click()
+            await app.runner.idle()
+            return lab.state(app.session)
+
+        assert (await click(app.timeline.undo)).position == 2
+        assert (await click(app.timeline.redo)).position == 3
+        assert app.timeline.redo.disabled
+        assert (await click(app.timeline._rows[1].goto)).position == 1
+        assert not (await click(app.timeline._rows[2].toggle)).steps[2].enabled
+        assert app.timeline._rows[2].toggle.description == "On"
+        assert (await click(app.timeline._rows[2].toggle)).steps[2].enabled
+
+    run(scenario)
+
+
+def test_a_tap_on_a_point_goes_to_its_step() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        for subject in ("Prado", "Hofburg"):
+            fill(app, "The {} is located in the city of", subject, "Oslo")
+            await apply(app)
+        source = app.drift.charts["linear"].sources["points"]
+        source.selected.indices = [list(source.data["step"]).index(1)]
+        await app.runner.idle()
+        assert lab.state(app.session).position == 1
+        assert source.selected.indices == []
+
+    run(scenario)
+
+
+def test_what_is_typed_is_escaped_everywhere() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        evil = "<img src=x onerror=alert(1)>"
+        fill(app, f"The {evil} is located in the city of", evil, f"{evil} new", f"{evil} true")
+        app.after.own.value = f"Say {evil}"
+        app.after.add.click()
+        await apply(app)
+        texts = [app.line._facts, app.line._activity, app.after._cards, app.after._summary, app.make.form._shown]
+        texts += [app.make._says, app.drift._table, *(row._text for row in app.timeline._rows)]
+        assert any("&lt;img" in text.value for text in texts)
+        assert not any("<img" in text.value for text in texts)
+
+    run(scenario)
+
+
+def test_own_prompts_are_watched_measured_and_dropped() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.after.own.value = "The Louvre is in the city of"
+        press_enter(app.after.own)
+        await app.runner.idle()
+        assert lab.state(app.session).watched == ("The Louvre is in the city of",)
+        assert "The Louvre is in the city of" in app.after._cards.value
+        app.after._watched.children[0].click()
+        await app.runner.idle()
+        assert lab.state(app.session).watched == ()
+
+    run(scenario)
+
+
+def test_only_the_chosen_tasks_are_measured() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.downstream.boxes["paraphrase"].value = False
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        state = await apply(app)
+        assert set(state.steps[1].measurement.tasks) == {"sentiment"}
+        assert set(state.steps[0].measurement.tasks) == {"sentiment", "paraphrase"}
+
+    run(scenario)
+
+
+def test_the_export_is_the_session() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        await apply(app)
+        app.timeline.save.click()
+        payload = re.search(r"base64,([^\"]+)\"", app.timeline._link.value)
+        assert payload is not None
+        values = json.loads(base64.b64decode(payload[1]))
+        assert SessionState.from_json(values) == lab.state(app.session)
+
+    run(scenario)
+
+
+def test_an_unexpected_error_becomes_a_sentence_and_a_log_entry(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        def broken(_: str) -> SessionState:
+            raise ZeroDivisionError("<b>nothing</b>")
+
+        lab.undo = broken  # type: ignore[method-assign]
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        await apply(app)
+        app.timeline.undo.click()
+        await app.runner.idle()
+        assert "ZeroDivisionError: &lt;b&gt;nothing" in app.line._activity.value
+        assert any("ZeroDivisionError" in (record.exc_text or "") for record in caplog.records)
+
+    run(scenario)
+
+
+def test_two_pages_of_one_lab_have_sessions_of_their_own() -> None:
+    async def main() -> None:
+        lab = FakeLab()
+        one, two = App(lab, settle=0.0), App(lab, settle=0.0)
+        fill(one, "The {} is located in the city of", "Prado", "Oslo")
+        await apply(one)
+        await two.runner.idle()
+        assert lab.state(one.session).position == 1
+        assert lab.state(two.session).position == 0
+
+    asyncio.run(main())
+
+
+def test_follow_raises_what_became_of_the_job() -> None:
+    async def main() -> None:
+        lab = FakeLab()
+        session = lab.create()
+        job = lab.edit(session, [lab.facts[0]])
+        job.cancel()
+        with pytest.raises(Cancelled):
+            await work.follow(job)
+
+    asyncio.run(main())
