@@ -28,12 +28,18 @@ class Family:
     blocks: str
     projection: str  # the MLP's output projection, inside a block
     transposed: bool  # a Conv1D keeps (d_in, d_out)
+    norm: str  # between the last block and the head
+    past: str = "past_key_values"  # a block's argument for what its attention remembers
+    learned_positions: str | None = None  # added to the token embeddings
+    rotary: str | None = None  # angles that all blocks are given
 
 
 FAMILIES = {
-    "gpt2": Family("transformer.h", "mlp.c_proj", transposed=True),
-    "gptj": Family("transformer.h", "mlp.fc_out", transposed=False),
-    "llama": Family("model.layers", "mlp.down_proj", transposed=False),
+    "gpt2": Family(
+        "transformer.h", "mlp.c_proj", True, norm="transformer.ln_f", learned_positions="transformer.wpe"
+    ),
+    "gptj": Family("transformer.h", "mlp.fc_out", False, norm="transformer.ln_f", past="layer_past"),
+    "llama": Family("model.layers", "mlp.down_proj", False, norm="model.norm", rotary="model.rotary_emb"),
 }
 
 
@@ -61,6 +67,10 @@ class Batch:
 
     def inputs(self) -> dict[str, Tensor]:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+class _Enough(Exception):
+    """Ends a forward pass whose rest is not needed."""
 
 
 class EditableModel:
@@ -238,6 +248,23 @@ class EditableModel:
             for layer in layers:
                 hooks.callback(self.projection(layer).register_forward_pre_hook(keeping(layer)).remove)
             yield seen
+
+    def keys_of(self, batch: Batch, layers: Iterable[int]) -> dict[int, Tensor]:
+        """Each layer's projection input (n, t, d_in), from a forward that ends where the last of them is known."""
+        layers = sorted(layers)
+
+        def stop(_module: nn.Module, _inputs: tuple) -> None:
+            raise _Enough
+
+        with self.keys(layers) as seen:
+            handle = self.projection(layers[-1]).register_forward_pre_hook(stop)
+            try:
+                self.hidden(batch)
+            except _Enough:
+                pass
+            finally:
+                handle.remove()
+        return seen
 
     @contextmanager
     def output_of(self, layer: int, part: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:

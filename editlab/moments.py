@@ -79,10 +79,10 @@ def compute(
     sums: dict[int, Tensor] = {}
     seen = 0
     report(Progress("second moments", 0, n_keys))
-    with model.unedited(), model.keys(layers) as keys:
+    with model.unedited():
         for batch in _batches(rows, n_keys):
             padded = model.batch(batch)
-            model.hidden(padded)
+            keys = model.keys_of(padded, layers)
             mask = padded.attention_mask.bool()
             for layer in layers:
                 k = keys[layer][mask].float()  # (tokens, d_in)

@@ -143,7 +143,8 @@ class TaskSource:
             if file is None:
                 raise ValueError(f"{self.title} needs a file {self.glue}{{{','.join(_SUFFIXES)}}} in {glue}")
             examples = _balanced(self._examples(_file_rows(file)))
-        return Task(self.name, self.title, self.template, self.labels, shots, examples, self.note)
+        note = self.note or own.get("note", "")
+        return Task(self.name, self.title, self.template, self.labels, shots, examples, note)
 
     def _file(self, folder: str) -> Path | None:
         if not Path(folder).expanduser().is_dir():
