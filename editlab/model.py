@@ -35,9 +35,7 @@ class Family:
 
 
 FAMILIES = {
-    "gpt2": Family(
-        "transformer.h", "mlp.c_proj", True, norm="transformer.ln_f", learned_positions="transformer.wpe"
-    ),
+    "gpt2": Family("transformer.h", "mlp.c_proj", True, norm="transformer.ln_f", learned_positions="transformer.wpe"),
     "gptj": Family("transformer.h", "mlp.fc_out", False, norm="transformer.ln_f", past="layer_past"),
     "llama": Family("model.layers", "mlp.down_proj", False, norm="model.norm", rotary="model.rotary_emb"),
 }

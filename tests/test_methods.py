@@ -14,13 +14,12 @@ from editlab.api import Cancelled
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
-from editlab.methods._rows import subject_keys
 from editlab.methods._value import optimise_value
-from editlab.methods.memit import bare_outputs, stacked_keys
 from editlab.model import EditableModel
 from editlab.progress import quiet
 from editlab.verify import verify
 from tests.conftest import CONTEXTS
+from tests.plain import bare_outputs, stacked_keys, subject_keys
 
 NAMES = ("rome", "r-rome", "memit", "emmet")
 EVERY_METHOD = pytest.mark.parametrize("name", NAMES)
@@ -107,7 +106,7 @@ def test_emmet_adds_the_residual_at_the_key(editor: Editor, fact: Fact) -> None:
     """For one fact ΔW k = z - cur."""
     method = editor.method("emmet")
     z = optimise_value(editor.model, fact, 2, "block", CONTEXTS, method, quiet).target
-    current = bare_outputs(editor.model, [fact], CONTEXTS, 2)[:, 0]
+    current = bare_outputs(editor.model, [fact], 2)[:, 0]
     key = stacked_keys(editor.model, [fact], CONTEXTS, 2)[:, 0]
     edit, _, _ = editor.compute([fact], method)
     assert relative(edit[2].dense().double() @ key, z - current) < 1e-4
@@ -123,7 +122,7 @@ def test_memit_solves_the_regularised_normal_equations(editor: Editor, facts: li
     k = stacked_keys(editor.model, facts, CONTEXTS, 1)
     c = editor.moments([1]).matrices[1].double()
     c = c + 1e-3 * c.diagonal().mean() * torch.eye(len(c))
-    residual = (z - bare_outputs(editor.model, facts, CONTEXTS, 3)) / 3
+    residual = (z - bare_outputs(editor.model, facts, 3)) / 3
     expected = residual @ torch.linalg.solve(20.0 * c + k @ k.T, k).T
     assert relative(edit[1].dense().double(), expected) < 1e-4
     assert len(trace.values) == len(facts)
@@ -138,7 +137,7 @@ def test_emmet_batch_is_the_equality_constraint(editor: Editor, facts: list[Fact
         [optimise_value(editor.model, f, 2, "block", CONTEXTS, method, quiet).target for f in facts], dim=1
     ).double()
     k = stacked_keys(editor.model, facts, CONTEXTS, 2)
-    residual = z - bare_outputs(editor.model, facts, CONTEXTS, 2)
+    residual = z - bare_outputs(editor.model, facts, 2)
     assert relative(edit[2].dense().double() @ k, residual) < 1e-4
 
 

@@ -1,6 +1,8 @@
 """The value v* (ROME, arXiv 2202.05262, eq. 4) and z (MEMIT, arXiv 2210.07229, eq. 16): one optimisation, two places.
 
 A vector δ is added to a layer's output at the subject's last token and moved until the model says the new object.
+Layers up to that one, and tokens before the subject's last, do not feel δ: they are run once, and only the rest is run
+at every step.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor
 
 from editlab.api import Progress
+from editlab.blocks import Suffixes, at, embed, log_probs, run
 from editlab.facts import Fact
 from editlab.methods._base import ValueHyperparameters
-from editlab.methods._rows import Rows, at, rows_of
+from editlab.methods._rows import lookups, row_of, rows_of
 from editlab.model import EditableModel
 from editlab.progress import Report
 from editlab.records import ValueTrace
@@ -24,11 +27,18 @@ STOP_BELOW = 0.05  # the reference code's constant
 
 @dataclass(frozen=True)
 class Value:
-    """init (d_out,), the output that δ is added to in the bare row, δ (d_out,), and how δ was found."""
+    """δ (d_out,), how it was found, and what the layer did at the subject's last token before, in every context."""
 
-    init: Tensor
     delta: Tensor
     trace: ValueTrace
+    keys: Tensor  # (n, d_in), float32; the first is the bare prompt's
+    outputs: Tensor  # (n, d_out), float32, of the part that δ is added to
+    position: int  # the subject's last token in the bare prompt
+
+    @property
+    def init(self) -> Tensor:
+        """What δ is added to in the bare prompt, (d_out,)."""
+        return self.outputs[0]
 
     @property
     def target(self) -> Tensor:
@@ -50,33 +60,20 @@ def optimise_value(
     The KL term is KL(now ‖ at first) of the next token at the *subject's last token* of "{subject} is a", the decay is
     of ‖δ‖ not squared, and the last step makes no update: all three as the reference code has them.
     """
-    target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
-    rows = rows_of(model, fact, contexts, appended=target[:-1].tolist(), kl_prompt=True)
-    d_out = model.weight(layer).shape[0]
-    delta = torch.zeros(d_out, device=model.device, requires_grad=True)
+    scene = _Scene(model, fact, layer, part, contexts)
+    init_norm = scene.outputs[0].norm()
+    delta = torch.zeros_like(scene.outputs[0], requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
-    init: Tensor | None = None
     first_kl: Tensor | None = None
     history: list[list[float]] = []
 
-    def add_delta(output: Tensor) -> Tensor:
-        nonlocal init
-        if init is None:
-            init = output[0, rows.lookup[0]].detach().float().clone()
-        output = output.clone()
-        output[torch.arange(len(rows.lookup), device=output.device), rows.lookup] += delta.to(output.dtype)
-        return output
-
     for step in range(settings.steps):
-        with torch.enable_grad(), model.output_of(layer, part, add_delta):
-            hidden = model.hidden(rows.batch)
-        assert init is not None
         with torch.enable_grad():
-            nll_of_row, kl_log_probs = _read(model, rows, hidden, target)
+            nll_of_row, kl_log_probs = scene.read(delta)
             first_kl = kl_log_probs.detach() if first_kl is None else first_kl
             nll = nll_of_row.mean()
             kl = settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - first_kl)).sum()
-            decay = settings.weight_decay * delta.norm() / init.norm() ** 2
+            decay = settings.weight_decay * delta.norm() / init_norm**2
             loss = nll + kl + decay
         history.append(torch.stack([loss, nll, kl, decay, (-nll_of_row).exp().mean()]).tolist())
         report(Progress("finding the value", step + 1, settings.steps, p_new=history[-1][4]))
@@ -85,22 +82,57 @@ def optimise_value(
         (delta.grad,) = torch.autograd.grad(loss, [delta])
         optimiser.step()
         with torch.no_grad():
-            longest = settings.clamp * init.norm()
-            delta *= torch.clamp(longest / delta.norm(), max=1.0)
+            delta *= torch.clamp(settings.clamp * init_norm / delta.norm(), max=1.0)
 
-    assert init is not None
     found = delta.detach()
     loss_of, nll_of, kl_of, decay_of, p_of = (tuple(column) for column in zip(*history, strict=True))
-    norms = float(init.norm()), float(found.norm()), float((init + found).norm())
+    norms = float(init_norm), float(found.norm()), float((scene.outputs[0] + found).norm())
     trace = ValueTrace(loss_of, nll_of, kl_of, decay_of, p_of, *norms)
-    return Value(init, found, trace)
+    return Value(found, trace, scene.keys, scene.outputs, scene.position)
 
 
-def _read(model: EditableModel, rows: Rows, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean NLL per target token of each context's row (n,), and the KL row's log-probabilities (vocabulary,)."""
-    n, m = len(rows.lookup) - 1, len(target)
-    where = rows.lengths[:n, None] - 1 + torch.arange(m, device=target.device)  # (n, m)
-    at_target = hidden[torch.arange(n, device=target.device)[:, None], where]  # (n, m, d)
-    log_probs = model.log_probs(at_target)  # (n, m, vocabulary)
-    nll = -log_probs.gather(2, target.expand(n, m)[..., None]).squeeze(2).mean(1)
-    return nll, model.log_probs(at(rows.lookup, hidden)[-1])
+class _Scene:
+    """A fact in its contexts, run up to a layer: what the model says of it can be read for any δ."""
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str]) -> None:
+        self._model = model
+        self._target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
+        n, m = len(contexts), len(self._target)
+        rows = rows_of(model, fact, contexts)
+        ends = torch.tensor([len(row.ids) - row.lookup - 1 for row in rows], device=model.device)  # (n,)
+        self._reading = ends[:, None] + torch.arange(m, device=model.device)  # (n, m), counted from the subject
+        ids = [[*row.ids, *self._target[:-1].tolist()] for row in rows]
+        kl = row_of(model, f"{fact.subject} is a", len(fact.subject)).through_subject()
+        self._kl_row = 0  # where the prompt begins with the subject, the bare row says the same there
+        if rows[0].through_subject() != kl:
+            rows.append(kl)
+            ids.append(list(kl.ids))
+            self._kl_row = n
+
+        starts = lookups(model, rows)
+        with model.keys([layer]) as keys:
+            hidden = run(model, range(layer + 1), embed(model, model.batch(ids).input_ids))
+        at_subject = at(starts, keys[layer])[:n]
+        self.keys = at_subject.float()
+        self.outputs = {
+            "mlp": lambda: model.projection(layer)(at_subject).float(),
+            "block": lambda: at(starts, hidden)[:n].float(),
+        }[part]()
+        self.position = rows[0].lookup
+        self._suffixes = Suffixes(model, layer + 1, hidden, starts, int(ends.max()) + m)
+
+    def read(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean NLL per target token of each context's row (n,), and the KL row's log-probabilities (vocabulary,).
+
+        A block adds its MLP's output to the rest, so δ enters the block's output whichever the part.
+        """
+        hidden = self._suffixes.hidden.clone()
+        hidden[:, 0] += delta.to(hidden.dtype)
+        hidden = self._suffixes.run(hidden)
+        n, m = self._reading.shape
+        rows = torch.arange(n, device=hidden.device)[:, None]
+        wanted = torch.cat([hidden[rows, self._reading].flatten(0, 1), hidden[self._kl_row, :1]])  # (n·m + 1, d)
+        said = log_probs(self._model, wanted)
+        nll = -said[:-1].gather(1, self._target.repeat(n)[:, None]).view(n, m).mean(1)
+        return nll, said[-1]

@@ -13,8 +13,7 @@ from editlab.contexts import MEMIT_STARTERS, ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
-from editlab.methods._rows import rows_of
-from editlab.methods.memit import bare_outputs, layer_trace, optimise_values, stacked_keys
+from editlab.methods.memit import layer_trace, optimised_values, typed_mean
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.records import Trace
@@ -54,12 +53,15 @@ class EMMET(ValueHyperparameters):
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
-            values = optimise_values(model, facts, self.layer, contexts, self, report)
+            values = [
+                (value.delta, typed_mean(value.keys), value.trace, value.position)
+                for value in optimised_values(model, facts, self.layer, contexts, self, report)
+            ]
         with watch.stage("insertion"):
             report(Progress("inserting"))
-            z = torch.stack([value.target for value in values], dim=1).double()  # (d_out, n)
-            keys = stacked_keys(model, facts, contexts, self.layer)  # (d_in, n)
-            residual = z - bare_outputs(model, facts, contexts, self.layer)
+            deltas, mean_keys, traces, positions = zip(*values, strict=True)
+            residual = torch.stack(deltas, dim=1).double()  # z - cur = δ (d_out, n)
+            keys = torch.stack(mean_keys, dim=1).double()  # (d_in, n)
             solved = moments.solve(self.layer, keys, self.ridge) / self.moment_weight
             small = keys.T @ solved  # D (n, n)
             if len(facts) > 1:
@@ -67,9 +69,7 @@ class EMMET(ValueHyperparameters):
             right = torch.linalg.solve(small, solved, left=False)
             delta = LowRank(residual.float(), right.float())
         layer = layer_trace(model, self.layer, delta, keys, residual)
-        position = int(rows_of(model, facts[0], contexts[:1]).lookup[0])
-        values_trace = tuple(value.trace for value in values)
-        return {self.layer: delta}, Trace(values_trace, {self.layer: layer}, position, watch.seconds)
+        return {self.layer: delta}, Trace(traces, {self.layer: layer}, positions[0], watch.seconds)
 
 
 METHOD = EMMET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,53 +10,86 @@ import torch
 from torch import Tensor
 
 from editlab.api import Progress
+from editlab.blocks import at, embed, run
 from editlab.contexts import MEMIT_STARTERS, ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
-from editlab.methods._rows import rows_of, subject_keys, subject_outputs
+from editlab.methods._rows import lookups, rows_of
 from editlab.methods._value import Value, optimise_value
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.records import LayerTrace, Trace
 from editlab.timing import Stopwatch
 
+ROWS_AT_ONCE = 192
+KEPT_BYTES = 2**30
 
-def optimise_values(
+
+def optimised_values(
     model: EditableModel,
     facts: Sequence[Fact],
     layer: int,
     contexts: Sequence[str],
     settings: ValueHyperparameters,
     report: Report,
-) -> list[Value]:
-    """z of every fact at the block output of `layer`."""
-    found = []
+) -> Iterator[Value]:
+    """z of every fact at the block output of `layer`, one after the other: a batch need not keep all that made them."""
     for number, fact in enumerate(facts):
         name = f" of fact {number + 1} of {len(facts)}" if len(facts) > 1 else ""
 
         def tell(progress: Progress, name: str = name) -> None:
             report(Progress(progress.stage + name, progress.done, progress.total, progress.p_new))
 
-        found.append(optimise_value(model, fact, layer, "block", contexts, settings, tell))
-    return found
+        yield optimise_value(model, fact, layer, "block", contexts, settings, tell)
 
 
 def typed_mean(keys: Tensor) -> Tensor:
-    """Mean of the two context types' means: (n, d_in), the first row bare, the others prefixed, to (d_in,)."""
-    return keys[0] if len(keys) == 1 else (keys[0] + keys[1:].mean(0)) / 2
+    """Mean of the two context types' means over rows (..., n, d_in), the first row bare, the others prefixed."""
+    return keys[..., 0, :] if keys.shape[-2] == 1 else (keys[..., 0, :] + keys[..., 1:, :].mean(-2)) / 2
 
 
-def stacked_keys(model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], layer: int) -> Tensor:
-    """K (d_in, n): one averaged key per fact, float64."""
-    keys = [typed_mean(subject_keys(model, fact, contexts, [layer])[layer]) for fact in facts]
-    return torch.stack(keys, dim=1).double()
+class SubjectPass:
+    """Some facts in their contexts, up to the subjects' last tokens, on their way through the layers."""
+
+    def __init__(self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> None:
+        self.keep = True  # reach a layer from where the last reading was, else from the first layer again
+        self._model = model
+        self._shape = len(facts), len(contexts)
+        rows = [row.through_subject() for fact in facts for row in rows_of(model, fact, contexts)]
+        self._subjects = lookups(model, rows)
+        self._ids = model.batch([row.ids for row in rows]).input_ids
+        self._reached: tuple[int, Tensor] | None = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that being reached takes, as float32."""
+        return 4 * self._ids.numel() * self._model.weight(0).shape[0]
+
+    @torch.no_grad()
+    def read(self, layer: int, last: int) -> tuple[Tensor, Tensor]:
+        """Keys of `layer` in every context (facts, n, d_in), and what the block `last` >= `layer` gives at the bare
+        prompts' subjects (facts, d_out), float32. Deltas of earlier layers must be in force, and layers ascend.
+        """
+        start, hidden = self._reached or (0, embed(self._model, self._ids))
+        hidden = run(self._model, range(start, layer), hidden)
+        self._reached = (layer, hidden) if self.keep else None
+        with self._model.keys([layer]) as seen:
+            hidden = run(self._model, [layer], hidden)
+        facts, n = self._shape
+        keys = at(self._subjects, seen[layer]).float().view(facts, n, -1)
+        bare = run(self._model, range(layer + 1, last + 1), hidden[::n])
+        return keys, at(self._subjects[::n], bare).float()
 
 
-def bare_outputs(model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], layer: int) -> Tensor:
-    """cur (d_out, n): the block output of `layer` at each bare prompt's subject, float64."""
-    outputs = [subject_outputs(model, fact, contexts[:1], layer, "block")[0] for fact in facts]
-    return torch.stack(outputs, dim=1).double()
+def subject_passes(model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> list[SubjectPass]:
+    """All facts, some at once; they keep what they reached where there is memory for all."""
+    some = max(1, ROWS_AT_ONCE // len(contexts))
+    passes = [SubjectPass(model, facts[i : i + some], contexts) for i in range(0, len(facts), some)]
+    keep = sum(each.kept_bytes for each in passes) <= KEPT_BYTES
+    for each in passes:
+        each.keep = keep
+    return passes
 
 
 def layer_trace(model: EditableModel, layer: int, delta: LowRank, keys: Tensor, residual: Tensor) -> LayerTrace:
@@ -108,24 +141,29 @@ class MEMIT(ValueHyperparameters):
         watch = Stopwatch()
         last = self.layers[-1]
         with watch.stage("value"):
-            values = optimise_values(model, facts, last, contexts, self, report)
-        z = torch.stack([value.target for value in values], dim=1).double()  # (d_out, n)
+            values = [
+                (value.target, value.trace, value.position)
+                for value in optimised_values(model, facts, last, contexts, self, report)
+            ]
+        targets, traces, positions = zip(*values, strict=True)
+        z = torch.stack(targets, dim=1).double()  # (d_out, n)
         edit: dict[int, LowRank] = {}
         layers: dict[int, LayerTrace] = {}
         with watch.stage("insertion"):
+            passes = subject_passes(model, facts, contexts)
             for done, layer in enumerate(self.layers):
                 report(Progress("spreading over the layers", done, len(self.layers)))
                 with model.overlaid(edit):
-                    keys = stacked_keys(model, facts, contexts, layer)  # (d_in, n)
-                    current = bare_outputs(model, facts, contexts, last)
+                    read = [each.read(layer, last) for each in passes]
+                keys = torch.cat([typed_mean(keys) for keys, _ in read]).double().T  # (d_in, n)
+                current = torch.cat([outputs for _, outputs in read]).double().T  # cur (d_out, n)
                 residual = (z - current) / (len(self.layers) - done)  # (d_out, n)
                 solved = moments.solve(layer, keys, self.ridge) / self.moment_weight  # C′⁻¹K (d_in, n)
                 small = torch.eye(len(facts), dtype=keys.dtype, device=keys.device) + keys.T @ solved
                 right = torch.linalg.solve(small, solved, left=False)
                 edit[layer] = LowRank(residual.float(), right.float())
                 layers[layer] = layer_trace(model, layer, edit[layer], keys, residual)
-        position = int(rows_of(model, facts[0], contexts[:1]).lookup[0])
-        return edit, Trace(tuple(value.trace for value in values), layers, position, watch.seconds)
+        return edit, Trace(traces, layers, positions[0], watch.seconds)
 
 
 METHOD = MEMIT

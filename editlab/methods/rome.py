@@ -18,7 +18,6 @@ from editlab.contexts import ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers
-from editlab.methods._rows import rows_of, subject_keys, subject_outputs
 from editlab.methods._value import optimise_value
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
@@ -68,16 +67,15 @@ class ROME(ValueHyperparameters):
             value = optimise_value(model, fact, self.layer, "mlp", contexts, self, report)
         with watch.stage("insertion"):
             report(Progress("inserting"))
-            keys = subject_keys(model, fact, contexts, [self.layer])[self.layer]  # (n, d_in)
-            mean = keys.mean(0)
+            mean = value.keys.mean(0)
             u = moments.solve(self.layer, mean[:, None], self.ridge)[:, 0]
             u = (u / u.norm()).float()
-            key = self.solving_key(keys)
-            replaced = self.replaced_output(subject_outputs(model, fact, contexts, self.layer, "mlp"))
+            key = self.solving_key(value.keys)
+            replaced = self.replaced_output(value.outputs)
             divisor = key @ u
             left = (value.target - replaced) / divisor
             delta = LowRank(left[:, None], u[:, None])
-        bare = keys[0]
+        bare = value.keys[0]
         layer = LayerTrace(
             delta_norm=delta.norm(),
             weight_norm=float(torch.linalg.matrix_norm(model.weight(self.layer).float())),
@@ -88,8 +86,7 @@ class ROME(ValueHyperparameters):
             divisor=float(divisor),
             divisor_ratio=float(divisor / (mean @ u)),
         )
-        position = int(rows_of(model, fact, contexts[:1]).lookup[0])
-        return {self.layer: delta}, Trace((value.trace,), {self.layer: layer}, position, watch.seconds)
+        return {self.layer: delta}, Trace((value.trace,), {self.layer: layer}, value.position, watch.seconds)
 
 
 METHOD = ROME

@@ -1,0 +1,119 @@
+"""The model's own decoder blocks, some of them, from any hidden state on: what an edit need not repeat it does once.
+
+Masks and positions are explicit, so that every attention implementation that takes a mask does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editlab.model import EditableModel
+
+_NEVER = 2**31  # a position that no token sees
+
+
+def at(positions: Tensor, activations: Tensor) -> Tensor:
+    """Activations (n, t, d) at one position per row: (n, d)."""
+    return activations[torch.arange(len(positions), device=activations.device), positions]
+
+
+def row_positions(ids: Tensor) -> Tensor:
+    """Positions (n, t) of whole rows (n, t)."""
+    return torch.arange(ids.shape[1], device=ids.device).expand(*ids.shape)
+
+
+def embed(model: EditableModel, ids: Tensor) -> Tensor:
+    """What enters the first block (n, t, d), for whole rows of token ids (n, t)."""
+    hidden = model.hf.get_input_embeddings()(ids)
+    learned = model.family.learned_positions
+    return hidden + model.hf.get_submodule(learned)(row_positions(ids)) if learned else hidden
+
+
+def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Causal attention between positions (n, q) and (n, k), as a term (n, 1, q, k) added to the scores."""
+    unseen = keys[:, None, None, :] > queries[:, None, :, None]
+    return torch.zeros(unseen.shape, dtype=dtype, device=queries.device).masked_fill(unseen, torch.finfo(dtype).min)
+
+
+def run(
+    model: EditableModel,
+    layers: Iterable[int],
+    hidden: Tensor,
+    positions: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    past: Past | None = None,
+) -> Tensor:
+    """What leaves the last of these blocks (n, t, d), from what enters the first; whole rows unless told otherwise."""
+    if positions is None:
+        positions = row_positions(hidden[..., 0])
+    if attention_mask is None:
+        attention_mask = mask(positions, positions, hidden.dtype)
+    arguments: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": positions}
+    if past is not None:
+        arguments[model.family.past] = past
+    if model.family.rotary is not None:
+        arguments["position_embeddings"] = model.hf.get_submodule(model.family.rotary)(hidden, positions)
+    for layer in layers:
+        output = model.blocks[layer](hidden, **arguments)
+        hidden = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
+    """Log-probabilities (..., vocabulary) of the next token, float32, from what leaves the last block (..., d)."""
+    return model.log_probs(model.hf.get_submodule(model.family.norm)(hidden))
+
+
+class Past:
+    """Attention's keys and values of what comes before, per layer: recorded once, then only served.
+
+    It stands where the blocks expect a cache; a cache that grows would keep the graph of every step.
+    """
+
+    def __init__(self) -> None:
+        self.recording = True
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What the layer attends to, (n, heads, t, d_head) each."""
+        if self.recording:
+            self._kept[layer] = keys, values
+            return keys, values
+        if layer not in self._kept:
+            return keys, values
+        before = self._kept[layer]
+        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+
+
+class Suffixes:
+    """Rows from one position each on, to be run through the blocks above a layer as often as wanted.
+
+    What comes before that position cannot change, whatever is changed there; it is run once. `hidden` (n, length, d)
+    is what enters the first of these blocks; rows may differ in where they start, and in length by padding at the end.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, first: int, hidden: Tensor, starts: Tensor, length: int) -> None:
+        """`hidden` (n, t, d) enters block `first`; row i goes on from starts[i] for `length` positions."""
+        self._model = model
+        self._layers = range(first, model.n_layers)
+        positions = starts[:, None] + torch.arange(length, device=starts.device)  # (n, length)
+        inside = positions.clamp(max=hidden.shape[1] - 1)  # beyond it is padding
+        self.hidden = hidden.gather(1, inside[..., None].expand(*inside.shape, hidden.shape[2]))
+        before = hidden[:, : int(starts.max())]
+        earlier = row_positions(before[..., 0])
+        self._past = Past()
+        if before.shape[1]:
+            run(model, self._layers, before, past=self._past)
+        self._past.recording = False
+        earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
+        self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
+        self._positions = positions.clamp(max=model.max_tokens - 1)
+
+    def run(self, hidden: Tensor) -> Tensor:
+        """What leaves the last block (n, length, d), from what enters the first of these."""
+        return run(self._model, self._layers, hidden, self._positions, self._mask, self._past)
