@@ -38,6 +38,8 @@ def sample_contexts(model: EditableModel, plan: ContextPlan, seed: int) -> tuple
     contexts = [BARE]
     with model.unedited():
         for count, length in plan.groups:
+            if not count:
+                continue
             rows = [[model.start_id]] * count
             texts = _continue(model, rows, length - 1, plan.top_k, generator)
             contexts += [text + ". {}" for text in texts]

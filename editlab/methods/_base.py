@@ -31,7 +31,9 @@ class Method(Protocol):
     title: ClassVar[str]
     help: ClassVar[str]
     max_facts: ClassVar[int | None]  # None: a batch of any size
-    context_plan: ClassVar[ContextPlan]
+
+    @property
+    def context_plan(self) -> ContextPlan: ...
 
     @property
     def ridge(self) -> float: ...

@@ -17,7 +17,7 @@ from editlab.api import Progress
 from editlab.contexts import ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
-from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers
+from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
 from editlab.methods._value import optimise_value
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
@@ -33,9 +33,14 @@ class ROME(ValueHyperparameters):
     title: ClassVar[str] = "ROME"
     help: ClassVar[str] = "One rank-one change of one layer; exact at the bare prompt, sometimes explosive."
     max_facts: ClassVar[int | None] = 1
-    context_plan: ClassVar[ContextPlan] = ContextPlan(groups=((10, 5), (10, 10)))
 
     layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
+    short_contexts: int = knob(10, "sampled contexts of five tokens, beside the bare one", 0, 100)
+    long_contexts: int = knob(10, "sampled contexts of ten tokens", 0, 100)
+
+    @property
+    def context_plan(self) -> ContextPlan:
+        return ContextPlan(groups=((self.short_contexts, 5), (self.long_contexts, 10)))
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
