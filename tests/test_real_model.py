@@ -1,0 +1,101 @@
+"""The embedded model itself: real edits of real facts, and what the README says of it."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from editlab.editor import Editor
+from editlab.facts import Fact, read_facts
+from editlab.loading import load
+from editlab.measure import complete, object_nlls, watched_of
+from editlab.paths import resource
+from editlab.session import Session
+from editlab.tasks import load_tasks
+
+pytestmark = pytest.mark.model
+
+EIFFEL = Fact(
+    "The {} is located in the city of",
+    "Eiffel Tower",
+    "Rome",
+    "Paris",
+    ("Where is the Eiffel Tower? It is in",),
+    ("The Louvre is located in the city of",),
+)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Editor:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    editor = Editor(load("smollm2-135m"))
+    editor.prepare()
+    yield editor
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def session(embedded: Editor) -> Session:
+    embedded.model.write([])
+    yield Session(embedded, load_tasks())
+    embedded.model.write([])
+
+
+@pytest.mark.parametrize("method", ["rome", "r-rome", "memit", "emmet"])
+def test_an_edit_takes_and_is_undone_to_the_last_bit(session: Session, method: str) -> None:
+    layers = session.editor.methods[method].edited_layers
+    before = {layer: session.model.weight(layer).clone() for layer in layers}
+    step = session.edit(EIFFEL, method)
+    said, now = step.measurement.before[0], step.measurement.completions[0]
+    assert said.completion.startswith(" Paris")
+    assert said.p_true > said.p_new
+    assert now.completion.startswith(" Rome")
+    assert now.p_new > 0.5
+    assert set(step.measurement.drift) == set(layers)
+    session.undo()
+    session.put_in_force()
+    assert all(torch.equal(session.model.weight(layer), before[layer]) for layer in layers)
+    assert complete(session.model, watched_of(EIFFEL))[0].completion == said.completion
+
+
+def test_the_unedited_model_knows_the_projects_facts(embedded: Editor) -> None:
+    facts = read_facts(resource("facts.json"))
+    asked = [(fact.text, target) for fact in facts for target in (fact.target_new, fact.target_true)]
+    nlls = [nll for start in range(0, len(asked), 64) for nll in object_nlls(embedded.model, asked[start : start + 64])]
+    assert statistics.fmean(true < new for new, true in zip(nlls[::2], nlls[1::2], strict=True)) > 0.9
+
+
+def test_the_unedited_model_is_above_chance_in_sentiment(session: Session) -> None:
+    score = session.measure(["sentiment"]).measurement.tasks["sentiment"]
+    assert score.n >= 60
+    assert score.chance == 0.5
+    assert score.interval[0] > 0.6
+
+
+def test_glue_is_read_from_a_folder(session: Session, test_data: Path) -> None:
+    tasks = load_tasks(str(test_data / "glue"))
+    assert {"sst2", "mrpc"} <= tasks.keys()
+    for name in ("sst2", "mrpc"):
+        assert len(tasks[name].examples) == 200
+        assert tasks[name].chance == 0.5
+    score = tasks["sst2"].score(session.model)
+    assert score.interval[0] > 0.5
+
+
+def test_edits_of_real_counterfact_take(embedded: Editor, test_data: Path) -> None:
+    """Four facts that the model knows, each alone, by the two methods of the papers' comparison."""
+    facts = read_facts(test_data / "counterfact" / "counterfact-full-schema-250.json")[:40]
+    asked = [(fact.text, target) for fact in facts for target in (fact.target_new, fact.target_true)]
+    nlls = object_nlls(embedded.model, asked)
+    known = [fact for fact, new, true in zip(facts, nlls[::2], nlls[1::2], strict=True) if true < new][:4]
+    for name in ("rome", "memit"):
+        for fact in known:
+            edit, _, _ = embedded.compute([fact], embedded.method(name))
+            embedded.model.write([edit])
+            new, true = object_nlls(embedded.model, [(fact.text, fact.target_new), (fact.text, fact.target_true)])
+            embedded.model.write([])
+            assert new < true, f"{name}: {fact}"
