@@ -16,10 +16,11 @@ from editlab.hyperparameters import methods_for
 from editlab.loading import load_folder
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments, compute, rows_of_texts
+from editlab.paths import resource
 from editlab.session import Session
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
-TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
 FAMILIES = ("gpt2", "llama", "gptj")
 CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
 
@@ -47,12 +48,12 @@ def tiny_model(family: str) -> EditableModel:
 
 
 def tiny_moments(model: EditableModel) -> SecondMoments:
-    """Second moments of all layers: the golden ones for GPT-2, else computed from this project's README."""
+    """Second moments of all layers: the golden ones for GPT-2, else computed from some text."""
     if model.kind == "gpt2":
         matrices = load_file(GOLDEN / "second_moment.safetensors")
         return SecondMoments({int(layer): c for layer, c in matrices.items()}, {"name": "golden"})
     found, keys = compute(model, range(model.n_layers), rows_of_texts(model, TEXT.split("\n\n")), 5_000)
-    return SecondMoments(found, {"name": "README", "keys": keys})
+    return SecondMoments(found, {"name": "some text", "keys": keys})
 
 
 def tiny_editor(family: str) -> Editor:
