@@ -194,7 +194,7 @@ def test_search_by_relation_and_case_id() -> None:
         assert len(finder.results.options) == len(lab.facts)
         finder.relation.value = "P276"
         assert len(finder.results.options) == len(lab.facts) // 2
-        finder.relation.value, finder.case_id.value = None, "203"
+        finder.relation.value, finder.case_id.value = "", "203"
         assert [lab.facts[11].text] == [label.split(" →")[0] for label, _ in finder.results.options]
         finder.case_id.value = "two"
         assert "whole number" in finder._count.value
