@@ -131,39 +131,52 @@ class MEMIT(ValueHyperparameters):
         contexts: Sequence[str],
         report: Report = quiet,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written."""
+        check_layers(self.layers, model)
+        check_facts(self, model, facts)
+        watch = Stopwatch()
+        with watch.stage("value"):
+            values = [
+                (value.target, value.trace, value.position)
+                for value in optimised_values(model, facts, self.layers[-1], contexts, self, report)
+            ]
+        targets, traces, positions = zip(*values, strict=True)
+        with watch.stage("insertion"):
+            z = torch.stack(targets, dim=1).double()
+            edit, layers = self.insertion(model, facts, z, moments=moments, contexts=contexts, report=report)
+        return edit, Trace(traces, layers, positions[0], watch.seconds)
+
+    def insertion(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        z: Tensor,
+        *,
+        moments: Moments,
+        contexts: Sequence[str],
+        report: Report = quiet,
+    ) -> tuple[dict[int, LowRank], dict[int, LayerTrace]]:
+        """The deltas that bring the facts' block outputs to z (d_out, n), float64, layer by layer.
 
         Right = (λC + KKᵀ)⁻¹K is computed as C′⁻¹K (I + KᵀC′⁻¹K)⁻¹ with C′ = λC (Woodbury), so that one factor of C
         serves every edit; the reference code solves anew.
         """
-        check_layers(self.layers, model)
-        check_facts(self, model, facts)
-        watch = Stopwatch()
-        last = self.layers[-1]
-        with watch.stage("value"):
-            values = [
-                (value.target, value.trace, value.position)
-                for value in optimised_values(model, facts, last, contexts, self, report)
-            ]
-        targets, traces, positions = zip(*values, strict=True)
-        z = torch.stack(targets, dim=1).double()  # (d_out, n)
         edit: dict[int, LowRank] = {}
-        layers: dict[int, LayerTrace] = {}
-        with watch.stage("insertion"):
-            passes = subject_passes(model, facts, contexts)
-            for done, layer in enumerate(self.layers):
-                report(Progress("spreading over the layers", done, len(self.layers)))
-                with model.overlaid(edit):
-                    read = [each.read(layer, last) for each in passes]
-                keys = torch.cat([typed_mean(keys) for keys, _ in read]).double().T  # (d_in, n)
-                current = torch.cat([outputs for _, outputs in read]).double().T  # cur (d_out, n)
-                residual = (z - current) / (len(self.layers) - done)  # (d_out, n)
-                solved = moments.solve(layer, keys, self.ridge) / self.moment_weight  # C′⁻¹K (d_in, n)
-                small = torch.eye(len(facts), dtype=keys.dtype, device=keys.device) + keys.T @ solved
-                right = torch.linalg.solve(small, solved, left=False)
-                edit[layer] = LowRank(residual.float(), right.float())
-                layers[layer] = layer_trace(model, layer, edit[layer], keys, residual)
-        return edit, Trace(traces, layers, positions[0], watch.seconds)
+        traces: dict[int, LayerTrace] = {}
+        passes = subject_passes(model, facts, contexts)
+        for done, layer in enumerate(self.layers):
+            report(Progress("spreading over the layers", done, len(self.layers)))
+            with model.overlaid(edit):
+                read = [each.read(layer, self.layers[-1]) for each in passes]
+            keys = torch.cat([typed_mean(keys) for keys, _ in read]).double().T  # K (d_in, n)
+            current = torch.cat([outputs for _, outputs in read]).double().T  # cur (d_out, n)
+            residual = (z - current) / (len(self.layers) - done)  # (d_out, n)
+            solved = moments.solve(layer, keys, self.ridge) / self.moment_weight  # C′⁻¹K (d_in, n)
+            small = torch.eye(len(facts), dtype=keys.dtype, device=keys.device) + keys.T @ solved
+            right = torch.linalg.solve(small, solved, left=False)
+            edit[layer] = LowRank(residual.float(), right.float())
+            traces[layer] = layer_trace(model, layer, edit[layer], keys, residual)
+        return edit, traces
 
 
 METHOD = MEMIT

@@ -91,8 +91,9 @@ def bars(
 ) -> str:
     """Next tokens as bars; the value of `before` is an outline on the same scale, and a number.
 
-    A token that `before` lacks was not among the tokens kept then, so its outline is left out.
+    A token that `before` lacks was less likely than all that were kept then: no outline, and an upper bound.
     """
+    floor = f"< {percent(min(before.values()))}" if before else NOTHING
     rows = []
     for chance in top:
         role = role_of(chance.token, new, true)
@@ -105,7 +106,7 @@ def bars(
             word += tag("span", role, f"el-role el-role-{role}")
         numbers = tag("span", percent(chance.p), "el-p")
         if before is not None:
-            numbers += tag("span", f"{before_name} {percent(old) if old is not None else 'not listed'}", "el-was")
+            numbers += tag("span", f"{before_name} {floor if old is None else percent(old)}", "el-was")
         track = tag("span", fill, "el-track", aria_hidden="true")
         rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
     return tag("ul", "".join(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))

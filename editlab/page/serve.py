@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
 from traitlets.config import Config
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
@@ -34,9 +35,12 @@ class ThisPythonOnly(KernelSpecManager):
     """Knows one kernel: the interpreter that runs the server, whatever else is installed for this user."""
 
     def find_kernel_specs(self) -> dict[str, str]:
-        from ipykernel.kernelspec import RESOURCES
-
         return {NATIVE_KERNEL_NAME: RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name != NATIVE_KERNEL_NAME:
+            raise NoSuchKernel(kernel_name)
+        return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
 
 
 class ShutdownHandler(VoilaShutdownKernelHandler):

@@ -97,10 +97,10 @@ class Page:
 
 def _loading_words(progress: Progress) -> str:
     steps = (
-        "Type a fact or pick one",
-        "see what the model says",
-        "write the new fact into its weights",
-        "see what else moved",
+        "Type a fact, or pick one",
+        "See what the model says",
+        "Write the new fact into its weights",
+        "See what else moved",
     )
     todo = "".join(tag("li", step) for step in steps)
     return tag("h2", "Getting the model ready") + progress_bar(progress) + tag("ol", todo, "el-lesson")

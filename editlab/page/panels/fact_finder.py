@@ -28,7 +28,7 @@ class FactFinder:
         )
         self._presets = self._preset_box(info.presets)
         self.text = field("Words", "any")
-        self.relation = choice("Relation", [("any", None), *((name, name) for name in info.relations)])
+        self.relation = choice("Relation", [("any", ""), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
         self.results = widgets.Select(options=[], rows=6, description="Facts found")
         self.results.add_class("el-field")
@@ -100,7 +100,7 @@ class FactFinder:
         if digits and not digits.isdigit():
             self._count.value = note(f"A case id is a whole number, got {digits!r}.")
             return
-        self._on_search(self.text.value, self.relation.value, int(digits) if digits else None)
+        self._on_search(self.text.value, self.relation.value or None, int(digits) if digits else None)
 
     def _chosen(self, _: object) -> None:
         if self.results.index is not None:

@@ -1,0 +1,1 @@
+"""How fast, side by side with the plain way: `python -m benchmarks.edit --help`, run from the project's root."""

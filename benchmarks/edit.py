@@ -1,0 +1,76 @@
+"""ROME: one edit, plain against fast."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import setting
+from editlab.deltas import Edit
+from editlab.methods.rome import ROME
+from editlab.progress import quiet
+from tests import plain
+
+
+def main(
+    model: Annotated[str, typer.Option(help="a model's name, with its real weights")] = "smollm2-135m",
+    shape: Annotated[str | None, typer.Option(help="random weights of this GPT-2's shape instead")] = None,
+    contexts: Annotated[int, typer.Option(help="contexts, the bare prompt included, at most 21")] = 21,
+    steps: Annotated[int | None, typer.Option(help="steps at most; the method's own unless told")] = None,
+    facts: Annotated[int, typer.Option(help="facts, at most 3")] = 3,
+    repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
+    threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
+    cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Time ROME's edit against the plain implementation; ratio is plain ÷ fast, medians of interleaved runs."""
+    torch.set_num_threads(threads)
+    editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers)
+    method = editor.method("rome", {} if steps is None else {"steps": steps})
+    assert isinstance(method, ROME)
+    rows = setting.ROME_CONTEXTS[:contexts]
+    moments = editor.moments([method.layer])
+    moments.warm([method.layer], method.ridge, editor.model.device)
+    product, multiplications = setting.large_product()
+
+    measured = []
+    for fact in setting.FACTS[:facts]:
+        steps_made = 0
+
+        def fast(fact: setting.Fact = fact) -> Edit:
+            nonlocal steps_made
+            edit, trace = method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
+            steps_made = len(trace.values[0].loss)
+            return edit
+
+        def slow(fact: setting.Fact = fact) -> Edit:
+            return plain.edit(editor.model, [fact], method, moments, rows)[0]
+
+        seconds = setting.interleaved({"plain": slow, "fast": fast, "product": product}, repeats, cpu_time)
+        needed = setting.value_products(editor.model, fact, method.layer, rows, steps_made)
+        floor = needed / multiplications * seconds["product"]
+        measured.append(
+            {
+                "ratio": seconds["plain"] / seconds["fast"],
+                "times_floor": seconds["fast"] / floor,
+                "plain_seconds": seconds["plain"],
+                "fast_seconds": seconds["fast"],
+                "floor_seconds": floor,
+                "product_gflops": 2e-9 * multiplications / seconds["product"],
+                "steps": steps_made,
+                "plain_token_layers": setting.token_layers(editor.model, slow),
+                "fast_token_layers": setting.token_layers(editor.model, fast),
+                "max_error": setting.error(fast(), slow()),
+            }
+        )
+    medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
+    worst = max(each["max_error"] for each in measured)
+    about = {"model": shape or model, "method": "rome", "threads": threads, "contexts": len(rows)}
+    setting.tell({**about, **medians, "max_error": worst}, as_json)
+
+
+if __name__ == "__main__":
+    typer.run(main)

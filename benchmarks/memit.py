@@ -1,0 +1,94 @@
+"""MEMIT: one fact, plain against fast, whole and its insertion alone."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import setting
+from editlab.deltas import Edit
+from editlab.methods.memit import MEMIT
+from editlab.progress import quiet
+from tests import plain
+
+
+def main(
+    model: Annotated[str, typer.Option(help="a model's name, with its real weights")] = "smollm2-135m",
+    shape: Annotated[str | None, typer.Option(help="random weights of this GPT-2's shape instead")] = None,
+    steps: Annotated[int | None, typer.Option(help="steps at most; the method's own unless told")] = None,
+    facts: Annotated[int, typer.Option(help="facts, one after the other, at most 3")] = 3,
+    repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
+    threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
+    cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Time MEMIT's edit of one fact against the plain implementation; ratio is plain ÷ fast, medians of interleaved
+    runs. The plain insertion solves its normal equations anew for each layer, as the reference code does.
+    """
+    torch.set_num_threads(threads)
+    editor = setting.editor_of(model, shape, lambda e: e.method("memit").edited_layers)
+    method = editor.method("memit", {} if steps is None else {"steps": steps})
+    assert isinstance(method, MEMIT)
+    rows = setting.MEMIT_CONTEXTS
+    moments = editor.moments(method.layers)
+    moments.warm(method.layers, method.ridge, editor.model.device)
+    product, multiplications = setting.large_product()
+
+    measured = []
+    for fact in setting.FACTS[:facts]:
+        edit, trace = method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
+        reference, values = plain.memit(editor.model, [fact], method, moments, rows)
+        z = values[0].target[:, None].double()
+
+        def fast(fact: setting.Fact = fact) -> Edit:
+            return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)[0]
+
+        def slow(fact: setting.Fact = fact) -> Edit:
+            return plain.memit(editor.model, [fact], method, moments, rows)[0]
+
+        def fast_insertion(fact: setting.Fact = fact, z: torch.Tensor = z) -> Edit:
+            return method.insertion(editor.model, [fact], z, moments=moments, contexts=rows)[0]
+
+        def slow_insertion(fact: setting.Fact = fact, values: list[plain.Value] = values) -> Edit:
+            return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
+
+        sides = {
+            "plain": slow,
+            "fast": fast,
+            "plain_insertion": slow_insertion,
+            "fast_insertion": fast_insertion,
+            "product": product,
+        }
+        seconds = setting.interleaved(sides, repeats, cpu_time)
+        steps_made = len(trace.values[0].loss)
+        needed = setting.value_products(editor.model, fact, method.layers[-1], rows, steps_made)
+        needed += setting.insertion_products(editor.model, fact, method.layers, rows)
+        floor = needed / multiplications * seconds["product"]
+        measured.append(
+            {
+                "ratio": seconds["plain"] / seconds["fast"],
+                "insertion_ratio": seconds["plain_insertion"] / seconds["fast_insertion"],
+                "times_floor": seconds["fast"] / floor,
+                "plain_seconds": seconds["plain"],
+                "fast_seconds": seconds["fast"],
+                "plain_insertion_seconds": seconds["plain_insertion"],
+                "fast_insertion_seconds": seconds["fast_insertion"],
+                "floor_seconds": floor,
+                "product_gflops": 2e-9 * multiplications / seconds["product"],
+                "steps": steps_made,
+                "plain_token_layers": setting.token_layers(editor.model, slow),
+                "fast_token_layers": setting.token_layers(editor.model, fast),
+                "max_error": setting.error(edit, reference),
+            }
+        )
+    medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
+    worst = max(each["max_error"] for each in measured)
+    about = {"model": shape or model, "method": "memit", "threads": threads, "contexts": len(rows)}
+    setting.tell({**about, **medians, "max_error": worst}, as_json)
+
+
+if __name__ == "__main__":
+    typer.run(main)

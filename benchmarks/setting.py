@@ -1,0 +1,165 @@
+"""What the benchmarks share: a model, facts and contexts, interleaved timing, and the machine's own speed."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import typer
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from editlab import embedded
+from editlab.deltas import Edit
+from editlab.editor import Editor
+from editlab.facts import Fact
+from editlab.loading import load
+from editlab.methods._rows import rows_of
+from editlab.model import EditableModel
+from editlab.moments import SecondMoments
+
+SHAPES = {
+    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},
+    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+}
+FACTS = (
+    Fact("{} is located in the city of", "The Eiffel Tower", "Rome", "Paris"),
+    Fact("The mother tongue of {} is", "Danielle Darrieux", "English", "French"),
+    Fact("{} was created by", "The iPhone 5", "Nintendo", "Apple"),
+)
+FIVE_TOKENS = tuple(
+    f"{text}. {{}}"
+    for text in (
+        "The first of the three",
+        "A man in his late",
+        "It was a very cold",
+        "In the summer of that",
+        "This is what I mean",
+        "We are going to the",
+        "There is a large house",
+        "My father used to say",
+        "Some of the best people",
+        "On the other hand they",
+    )
+)
+TEN_TOKENS = tuple(
+    f"{text}. {{}}"
+    for text in (
+        "The city council has decided to build a new",
+        "A group of students from the university came to the",
+        "In the last few years the number of people has",
+        "This article is about the history of the town and",
+        "There are many ways to cook a fish but the",
+        "He was born in a small village near the sea",
+        "The book was published for the first time in the",
+        "If you want to learn how to play the violin",
+        "Most of the work was done by hand until the",
+        "When the war was over the family moved to a",
+    )
+)
+ROME_CONTEXTS = ("{}", *FIVE_TOKENS, *TEN_TOKENS)
+MEMIT_CONTEXTS = ("{}", *TEN_TOKENS[:5])
+
+
+def editor_of(model: str, shape: str | None, layers: Callable[[Editor], Sequence[int]]) -> Editor:
+    """A model of real weights, or one of a GPT-2's shape with random ones and a random second moment."""
+    if shape is None:
+        return Editor(load(model))
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
+    torch.manual_seed(0)
+    hf = GPT2LMHeadModel(GPT2Config(**SHAPES[shape]))
+    editor = Editor(EditableModel(hf, AutoTokenizer.from_pretrained(str(embedded.fetch())), shape))
+    d_in = editor.model.weight(0).shape[1]
+    keys = torch.randn(2 * d_in, d_in)
+    moments = SecondMoments(dict.fromkeys(layers(editor), keys.T @ keys / len(keys)), {"name": "random"})
+    return Editor(editor.model, moments=moments)
+
+
+def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int, cpu_time: bool) -> dict[str, float]:
+    """Median seconds of each side, one after the other in every round.
+
+    With `cpu_time` the processor's seconds for this process, all threads together, which other processes disturb less.
+    """
+    clock = time.process_time if cpu_time else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            start = clock()
+            side()
+            seconds[name].append(clock() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def large_product(size: int = 2048) -> tuple[Callable[[], Any], float]:
+    """A product of large matrices, by whose time the floor is reckoned, and its multiplications."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return lambda: a @ b, float(size) ** 3
+
+
+def token_layers(model: EditableModel, side: Callable[[], Any]) -> int:
+    """Tokens that a side runs through the blocks, forward, counted in each layer."""
+    count = 0
+
+    def counting(_module: Any, _arguments: Any, output: Any) -> None:
+        nonlocal count
+        hidden = output[0] if isinstance(output, tuple) else output
+        count += hidden.shape[:-1].numel()
+
+    with ExitStack() as hooks:
+        for block in model.blocks:
+            hooks.callback(block.register_forward_hook(counting).remove)
+        side()
+    return count
+
+
+def value_products(model: EditableModel, fact: Fact, layer: int, contexts: Sequence[str], steps: int) -> float:
+    """Multiplications that no exact search for a value can do without, padding and attention's scores not counted.
+
+    Once: all tokens up to the layer, what comes before the subject above it. Every step: the rest above it, forward
+    and, but in the last, back; the head where it is read.
+    """
+    block = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
+    rows = rows_of(model, fact, contexts)
+    m = len(model.target_ids(fact.target_new))
+    suffix = sum(len(row.ids) - row.lookup + m - 1 for row in rows) + 1
+    before = sum(row.lookup for row in rows)
+    passes = 2 * steps - 1
+    above = model.n_layers - layer - 1
+    once = (suffix + before) * (layer + 1) + before * above
+    head = (len(rows) * m + 1) * model.hf.get_output_embeddings().weight.numel()
+    return float((once + passes * suffix * above) * block + passes * head)
+
+
+def insertion_products(model: EditableModel, fact: Fact, layers: Sequence[int], contexts: Sequence[str]) -> float:
+    """As `value_products` for MEMIT's insertion, which may begin where the value's search came by the first layer."""
+    block = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
+    rows = rows_of(model, fact, contexts)
+    through = sum(row.lookup + 1 for row in rows)
+    bare = sum(layers[-1] - layer for layer in layers) * (rows[0].lookup + 1)
+    d_in = model.weight(layers[0]).shape[1]
+    return float((through * (layers[-1] - layers[0] + 1) + bare) * block + len(layers) * d_in**2)
+
+
+def error(ours: Edit, theirs: Edit) -> float:
+    """Largest relative error of ΔW over the layers."""
+    found = []
+    for layer, delta in ours.items():
+        reference = theirs[layer].dense().double()
+        found.append(float((delta.dense().double() - reference).norm() / reference.norm()))
+    return max(found)
+
+
+def tell(results: Mapping[str, Any], as_json: bool) -> None:
+    """One JSON object, or a line per number."""
+    if as_json:
+        typer.echo(json.dumps(results))
+        return
+    for name, value in results.items():
+        typer.echo(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")

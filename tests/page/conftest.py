@@ -1,0 +1,173 @@
+"""A served page, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from editlab.settings import LabSettings
+from tests.page.fake_lab import make_facts
+
+ROOT = Path(__file__).parents[2]
+TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
+SERVE = (
+    "import sys; from editlab.page.serve import serve; "
+    "serve(port=int(sys.argv[1]), on_ready=lambda address: print(address, flush=True))"
+)
+ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Served:
+    """A running server: its process and its address."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def kernels(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if _is_kernel(child)]
+
+
+def _is_kernel(process: psutil.Process) -> bool:
+    try:
+        return "ipykernel_launcher" in " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[Served]:
+    """The page's server in a process of its own, started as the command line starts it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(free_port())],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), "the server ended without an address"
+        yield Served(process, address)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _save_tiny_llama(folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(str(TOKENIZER))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def lab_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a kernel whose lab holds a tiny Llama of random weights and the fake lab's facts."""
+    folder = tmp_path_factory.mktemp("lab")
+    _save_tiny_llama(folder / "model")
+    rows = [
+        {
+            "case_id": fact.case_id,
+            "requested_rewrite": {
+                "prompt": fact.prompt,
+                "subject": fact.subject,
+                "target_new": {"str": fact.target_new},
+                "target_true": {"str": fact.target_true},
+                "relation_id": fact.relation,
+            },
+            "paraphrase_prompts": fact.paraphrase_prompts,
+            "neighborhood_prompts": fact.neighborhood_prompts[:2],
+        }
+        for fact in make_facts()
+    ]
+    facts = folder / "facts.json"
+    facts.write_text(json.dumps(rows), encoding="utf-8")
+    settings = LabSettings(model=str(folder / "model"), device="cpu", facts=str(facts))
+    # One thread: several kernels and a browser share the cores, and so small a model gains nothing from more.
+    return {**settings.to_environment(), "EDITLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def served(lab_environment: dict[str, str]) -> Iterator[Served]:
+    with serving(lab_environment) as server:
+        yield server
+
+
+def _chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium: the system's, else the one playwright installed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as tool:
+        try:
+            chromium = tool.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium to look at the page with: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """A page in a window of its own, with what it asked for and what went wrong in it."""
+
+    page: Any
+    requests: list[str]
+    errors: list[str]
+
+
+@pytest.fixture
+def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+    """Opens the page, each time as another visitor, and waits until the form is there."""
+    contexts = []
+
+    def open_page(**options: Any) -> Visit:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page, requests, errors = context.new_page(), [], []
+        page.set_default_timeout(90_000)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(served.address)
+        page.wait_for_selector(".el-make")
+        return Visit(page, requests, errors)
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,107 @@
+"""The page as people meet it: served by Voila, in Chromium, over a real lab with a tiny model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.page.conftest import Served, Visit
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+
+DRIFT_STEPS = """() => {
+  const found = [];
+  for (const doc of Bokeh.documents) for (const model of doc.all_models)
+    if (model.type === "ColumnDataSource" && model.data.drift && model.data.relative)
+      found.push(Array.from(model.data.step));
+  return found;
+}"""
+
+
+def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") -> None:
+    for label, text in (("Prompt", prompt), ("Subject", subject), ("New object", new), ("True object", true)):
+        page.get_by_label(label, exact=True).fill(text)
+
+
+def apply(page: Any, edits: str) -> None:
+    page.get_by_role("button", name="Apply edit").click()
+    page.locator(".el-state", has_text=edits).wait_for()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.2)
+    return condition()
+
+
+def test_an_edit_is_made_charted_and_undone(visit: Open) -> None:
+    seen = visit()
+    page = seen.page
+    type_fact(page, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
+    page.locator(".el-says-now .el-bars").wait_for()
+    apply(page, "1 edit")
+    page.locator(".el-card-rewrite").wait_for()
+    page.locator(".el-drift canvas").first.wait_for()
+    assert wait_until(lambda: [0, 1] in page.evaluate(DRIFT_STEPS))
+    page.locator(".el-task-now").first.wait_for()
+    page.get_by_role("button", name="Undo", exact=True).click()
+    page.locator(".el-state", has_text="unedited").wait_for()
+    assert seen.errors == []
+    away = [url for url in seen.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+    assert away == []
+
+
+def test_two_visitors_do_not_see_each_other(visit: Open) -> None:
+    one, two = visit().page, visit().page
+    type_fact(one, "The Prado is located in the city of", "Prado", "Oslo")
+    apply(one, "1 edit")
+    assert one.locator(".el-step").count() == 2  # the unedited model and the edit
+    assert "unedited" in two.locator(".el-state").inner_text()
+    assert two.locator(".el-step").count() == 1
+
+
+def test_a_closed_tab_takes_its_kernel_along(visit: Open, served: Served) -> None:
+    before = {kernel.pid for kernel in served.kernels()}
+    page = visit().page
+    mine = {kernel.pid for kernel in served.kernels()} - before
+    assert len(mine) == 1
+    page.close(run_before_unload=True)
+    assert wait_until(lambda: not mine & {kernel.pid for kernel in served.kernels()})
+
+
+def test_a_bad_fact_gives_a_sentence_and_keeps_the_form(visit: Open) -> None:
+    page = visit().page
+    type_fact(page, "The tower is located in the city of", "Eiffel <b>Tower</b>", "Rome")
+    page.get_by_label("New object", exact=True).press("Enter")
+    problem = page.locator(".el-problem [role=alert]").first
+    problem.wait_for()
+    assert "'Eiffel <b>Tower</b>' must occur in the prompt" in problem.inner_text()
+    assert page.get_by_label("Subject", exact=True).input_value() == "Eiffel <b>Tower</b>"
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
+    page = visit(viewport={"width": width, "height": 800}).page
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Next", exact=True).click()
+    apply(page, "1 edit")
+    page.locator(".el-card-rewrite").wait_for()
+    for _ in range(page.get_by_role("button", name="Show as table").count()):
+        page.get_by_role("button", name="Show as table").first.click()
+        page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> None:
+    page = visit().page
+    assert page.locator(".el-activity").get_attribute("aria-live") == "polite"
+    nameless = "[...document.querySelectorAll('.el-app input, .el-app select')].filter(e => !e.labels.length).length"
+    assert page.evaluate(nameless) == 0

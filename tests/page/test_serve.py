@@ -1,0 +1,72 @@
+"""The server: a free port or a sentence, the right notebook and Python, and no kernel left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from editlab.page.serve import ServeError, ThisPythonOnly, notebook_path, serve
+from tests.page.conftest import serving
+
+
+def test_a_port_in_use_gives_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port} on 127.0.0.1 is in use"):
+            serve(port=port)
+
+
+def test_a_missing_notebook_gives_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="no such notebook"):
+        serve(notebook=tmp_path / "none.ipynb")
+
+
+def test_kernels_are_this_python() -> None:
+    manager = ThisPythonOnly()
+    assert list(manager.find_kernel_specs()) == ["python3"]
+    assert manager.get_kernel_spec("python3").argv[0] == sys.executable
+
+
+def test_the_notebook_has_two_cells() -> None:
+    cells = json.loads(notebook_path().read_text(encoding="utf-8"))["cells"]
+    assert ["".join(cell["source"]) for cell in cells] == ["import editlab", "editlab.show()"]
+
+
+def get(address: str, **headers: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, ""
+
+
+def test_it_serves_only_this_machine_and_ends_with_its_kernels(lab_environment: dict[str, str]) -> None:
+    with serving(lab_environment) as server:
+        host = server.address.removeprefix("http://").rstrip("/")
+        assert get(server.address, Host="attacker.example")[0] == 403
+        assert server.kernels() == []
+        status, page = get(f"{server.address}?template=lab")
+        assert status == 200
+        assert "cdn.jsdelivr.net" not in page
+        assert "static/bokeh.min.js" in page
+        assert get(f"http://{host}/voila/files/app.ipynb")[0] == 403
+        kernels = [kernel.pid for kernel in server.kernels()]
+        assert len(kernels) == 1
+        os.kill(server.process.pid, signal.SIGINT)
+        assert server.process.wait(timeout=30) == 0
+        end = time.monotonic() + 15
+        while any(map(psutil.pid_exists, kernels)) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not any(map(psutil.pid_exists, kernels))
