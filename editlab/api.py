@@ -127,8 +127,8 @@ class LabProtocol(Protocol):
     ) -> Job:
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
-    def measure(self, session: str, tasks: Sequence[str] = ()) -> Job:
-        """Job of the Step in force, measured if it was not yet, and on the tasks named; edits go before it."""
+    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> Job:
+        """Job of step `index` (the one in force now) with what was not yet measured, tasks too; gives way to edits."""
 
     # at once
     def undo(self, session: str) -> SessionState: ...

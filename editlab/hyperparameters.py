@@ -43,9 +43,9 @@ def _gpt_j() -> list[Method]:
 def _smollm2() -> list[Method]:
     ridge = 0.01
     return [
-        ROME(layer=6, steps=25, ridge=ridge, short_contexts=3, long_contexts=3),
-        RROME(layer=6, steps=25, ridge=ridge, short_contexts=3, long_contexts=3),
-        MEMIT(layers=(4, 5, 6, 7, 8), steps=25, clamp=4.0, ridge=ridge),
+        ROME(layer=6, steps=25, clamp=2.0, ridge=ridge, short_contexts=3, long_contexts=3),
+        RROME(layer=6, steps=25, clamp=2.0, ridge=ridge, short_contexts=3, long_contexts=3),
+        MEMIT(layers=(4, 5, 6, 7, 8), steps=25, clamp=4.0, moment_weight=2000.0, ridge=ridge),
         EMMET(layer=6, steps=25, clamp=4.0, ridge=ridge),
     ]
 

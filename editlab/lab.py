@@ -6,11 +6,12 @@ or of HTTP.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ from editlab.tasks import Task, load_tasks
 FIRST, LATER = 0, 1  # priorities
 
 log = logging.getLogger(__name__)
+
+
+class _GaveWay(Exception):
+    """Raised inside a measurement when something more urgent waits: it goes back into the queue."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: str
+    exception: BaseException | None = None
+    error: str | None = None
 
 
 class LocalJob:
@@ -64,31 +76,35 @@ class LocalJob:
             raise self._exception
         return self._result
 
-    def run(self) -> None:
-        """Do the work, on the lab's worker. Every outcome ends in a status; nothing is raised."""
+    def run(self) -> _Outcome:
+        """Do the work, on the lab's worker, and say how it went; raises nothing but `_GaveWay`."""
         self.status = "running"
         try:
             self._report(self.progress)
             self._result = self._work(self._report)
+        except _GaveWay:
+            self.status, self.progress = "queued", Progress("waiting")
+            raise
         except Cancelled as cancelled:
-            self.end("cancelled", cancelled)
+            return _Outcome("cancelled", cancelled)
         except (ValueError, FloatingPointError) as error:  # sentences meant for the user
-            self.end("failed", error, str(error))
+            return _Outcome("failed", error, str(error))
         except Exception as error:
             log.exception("a job failed")
-            self.end("failed", error, f"the lab failed: {type(error).__name__}: {error}".splitlines()[0])
-        else:
-            self.end("done")
+            return _Outcome("failed", error, f"the lab failed: {type(error).__name__}: {error}".splitlines()[0])
+        return _Outcome("done")
 
-    def end(self, status: str, exception: BaseException | None = None, error: str | None = None) -> None:
+    def end(self, outcome: _Outcome) -> None:
         """Set the outcome and wake whoever waits for it."""
-        self._exception, self.error = exception, error
-        self.status = status
+        self._exception, self.error = outcome.exception, outcome.error
+        self.status = outcome.status
         self._ended.set()
 
     def _report(self, progress: Progress) -> None:
         if self._cancel.is_set():
             raise Cancelled("the job was cancelled")
+        if self.priority > self._lab.most_urgent():
+            raise _GaveWay
         self.progress = progress
 
 
@@ -204,10 +220,11 @@ class Lab:
             )
         )
 
-    def measure(self, session: str, tasks: Sequence[str] = ()) -> LocalJob:
+    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> LocalJob:
         chosen = self._session(session)
+        entries = chosen.entries(index)  # the log may change before the job's turn
         return self._put(
-            LocalJob(self, session, lambda report: chosen.measure(tasks, report), LATER if tasks else FIRST)
+            LocalJob(self, session, lambda report: chosen.measure(tasks, report, entries), LATER if tasks else FIRST)
         )
 
     # --- at once ---
@@ -262,12 +279,17 @@ class Lab:
             order = sorted(self._queue, key=self._order)  # stable: among equals the first come
             return order.index(job) + (self._running is not None)
 
+    def most_urgent(self) -> int:
+        """The priority of the most urgent job that waits."""
+        with self._changed:
+            return min((job.priority for job in self._queue), default=LATER)
+
     def forget(self, job: LocalJob) -> None:
         """Take a job that does not run yet out of the queue."""
         with self._changed:
             if job in self._queue:
                 self._queue.remove(job)
-                job.end("cancelled", Cancelled("the job was cancelled"))
+                job.end(_Outcome("cancelled", Cancelled("the job was cancelled")))
 
     def _work(self) -> None:
         while True:
@@ -280,11 +302,16 @@ class Lab:
                 self._running = job
             start = time.perf_counter()
             try:
-                job.run()
-            finally:
-                with self._changed:
-                    self._running = None
-                    self._served[job.session] += time.perf_counter() - start
+                outcome = job.run()
+            except _GaveWay:
+                outcome = None
+            with self._changed:
+                self._running = None
+                self._served[job.session] += time.perf_counter() - start
+                if outcome is None:
+                    self._queue.append(job)
+            if outcome is not None:
+                job.end(outcome)
 
     def close(self) -> None:
         with self._changed:
@@ -305,4 +332,7 @@ def _facts(facts: str | Path | None) -> tuple[list[Fact], str]:
 
 
 def _preset_facts() -> tuple[PresetFact, ...]:
-    return ()
+    """The project's own facts that are worth trying first."""
+    own = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+    rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
+    return tuple(PresetFact(row["title"], row["why"], own[row["case_id"]]) for row in rows)

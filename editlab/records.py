@@ -152,7 +152,6 @@ class Measurement(Record):
     before: tuple[Completion, ...] = ()
     base: tuple[Completion, ...] = ()
     tasks: Mapping[str, TaskScore] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

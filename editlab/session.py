@@ -178,15 +178,26 @@ class Session:
             self.put_in_force()
             return complete(self.model, watched_of(fact))
 
-    def measure(self, tasks: Sequence[str] = (), report: Report = quiet) -> Step:
-        """The step in force, with whatever was not yet measured of it, and the tasks named."""
+    def entries(self, index: int | None = None) -> tuple[Entry, ...]:
+        """The log as far as step `index`, or as far as it is in force."""
+        if index is not None and not 0 <= index <= len(self.log):
+            raise ValueError(f"step must be between 0 and {len(self.log)}, got {index}")
+        return self.log[: self.position if index is None else index]
+
+    def measure(
+        self, tasks: Sequence[str] = (), report: Report = quiet, entries: tuple[Entry, ...] | None = None
+    ) -> Step:
+        """The step that ends these entries (the one in force), with what was not yet measured of it, tasks too.
+
+        The log may change while this runs: what is measured belongs to the state that the entries make.
+        """
         for name in tasks:
             if name not in self.tasks:
                 raise ValueError(f"no task {name!r}; there are {', '.join(self.tasks) or 'none'}")
-        entries = self.log[: self.position]  # the log may change while this runs; what is measured belongs to a state
+        entries = self.entries() if entries is None else entries
         state = self._state(entries)
         with self._weights_restored():
-            self.put_in_force()
+            self.model.write(_edits(entries))
             if state not in self._drift:
                 self._drift[state] = drift_of(self.model, _layers(_edits(entries)))
             for name in tasks:

@@ -121,6 +121,28 @@ def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact]) ->
     assert chosen.step(1).measurement.tasks == {}
 
 
+def test_a_measurement_gives_way_to_an_edit_and_goes_on(lab: Lab, facts: list[Fact]) -> None:
+    """And it is still of the step that was in force when it was asked for."""
+    session = lab.create()
+    chosen = lab.sessions[session]
+    real, edits, begun = YES_NO.score, [], []
+
+    def score(model, report):
+        begun.append(len(chosen.log))
+        if not edits:
+            edits.append(lab.edit(session, [facts[0]]))
+        return real(model, report)
+
+    chosen.tasks["parity"] = type("Slow", (), {"score": staticmethod(score)})()
+    step = lab.measure(session, ["parity"]).result(60)
+    assert begun == [0, 1]
+    assert edits[0].status == "done"
+    assert step.index == 0
+    assert step.measurement.tasks["parity"].n == 4
+    assert lab.measure(session, (), index=0).result(60) == step
+    assert lab.state(session).steps[1].measurement.tasks == {}
+
+
 def test_bad_input_is_refused_before_it_is_queued(lab: Lab, fact: Fact) -> None:
     session = lab.create()
     with pytest.raises(KeyError):

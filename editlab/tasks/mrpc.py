@@ -5,7 +5,7 @@ from editlab.tasks._task import TaskSource
 TASK = TaskSource(
     name="mrpc",
     title="MRPC",
-    template="Sentence 1: {sentence1}\nSentence 2: {sentence2}\nDo they mean the same?",
+    template="{sentence1}\n{sentence2}\nIs the second sentence another way of saying the first?",
     labels=("No", "Yes"),
     own="paraphrase.json",
     fields=("sentence1", "sentence2"),

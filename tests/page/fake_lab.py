@@ -293,10 +293,10 @@ class FakeLab:
         s["measured"][s["position"]] = self._measure(s, s["position"])
         return self.state(session).steps[-1]
 
-    def measure(self, session: str, tasks: Sequence[str] = ()) -> FakeJob:
+    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> FakeJob:
         self.calls.append(("measure", session, tuple(tasks)))
         s = self.sessions[session]
-        index = s["position"]
+        index = s["position"] if index is None else index
 
         def finish() -> Step:
             if index <= len(s["log"]):
