@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -10,9 +12,22 @@ import typer
 
 from benchmarks import setting
 from editlab.deltas import Edit
+from editlab.methods._value import optimise_value
 from editlab.methods.memit import MEMIT
+from editlab.model import EditableModel
 from editlab.progress import quiet
 from tests import plain
+
+
+def reached_by_the_value(
+    model: EditableModel, fact: setting.Fact, method: MEMIT, contexts: Sequence[str]
+) -> tuple[int, torch.Tensor]:
+    """What enters the first edited layer, which the search for the value leaves behind."""
+    first = method.layers[0]
+    short = replace(method, steps=1)
+    value = optimise_value(model, fact, method.layers[-1], "block", contexts, short, quiet, first)
+    assert value.entering is not None
+    return first, value.entering
 
 
 def main(
@@ -42,6 +57,7 @@ def main(
         edit, trace = method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
         reference, values = plain.memit(editor.model, [fact], method, moments, rows)
         z = values[0].target[:, None].double()
+        reached = reached_by_the_value(editor.model, fact, method, rows)
 
         def fast(fact: setting.Fact = fact) -> Edit:
             return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)[0]
@@ -49,8 +65,10 @@ def main(
         def slow(fact: setting.Fact = fact) -> Edit:
             return plain.memit(editor.model, [fact], method, moments, rows)[0]
 
-        def fast_insertion(fact: setting.Fact = fact, z: torch.Tensor = z) -> Edit:
-            return method.insertion(editor.model, [fact], z, moments=moments, contexts=rows)[0]
+        def fast_insertion(
+            fact: setting.Fact = fact, z: torch.Tensor = z, reached: tuple[int, torch.Tensor] = reached
+        ) -> Edit:
+            return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
         def slow_insertion(fact: setting.Fact = fact, values: list[plain.Value] = values) -> Edit:
             return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)

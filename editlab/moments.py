@@ -40,7 +40,9 @@ class SecondMoments:
 
         Raises ValueError where C is singular, with the way out.
         """
-        return torch.cholesky_solve(x.double(), self._factor(layer, ridge, x.device))
+        factor = self._factor(layer, ridge, x.device)
+        half = torch.linalg.solve_triangular(factor, x.double(), upper=False)
+        return torch.linalg.solve_triangular(factor.mT, half, upper=True)  # cholesky_solve would copy the factor
 
     def warm(self, layers: Sequence[int], ridge: float, device: torch.device) -> None:
         """Factor beforehand what `solve` will need."""

@@ -34,6 +34,7 @@ class Value:
     keys: Tensor  # (n, d_in), float32; the first is the bare prompt's
     outputs: Tensor  # (n, d_out), float32, of the part that δ is added to
     position: int  # the subject's last token in the bare prompt
+    entering: Tensor | None = None  # what enters the layer asked for, up to the subject (n, t, d)
 
     @property
     def init(self) -> Tensor:
@@ -54,13 +55,16 @@ def optimise_value(
     contexts: Sequence[str],
     settings: ValueHyperparameters,
     report: Report,
+    enter: int | None = None,
 ) -> Value:
     """The value that makes the model in force say the new object; `part` is where δ enters, "mlp" or "block".
+
+    What enters the layer `enter` <= `layer` is kept if asked for.
 
     The KL term is KL(now ‖ at first) of the next token at the *subject's last token* of "{subject} is a", the decay is
     of ‖δ‖ not squared, and the last step makes no update: all three as the reference code has them.
     """
-    scene = _Scene(model, fact, layer, part, contexts)
+    scene = _Scene(model, fact, layer, part, contexts, layer if enter is None else enter)
     init_norm = scene.outputs[0].norm()
     delta = torch.zeros_like(scene.outputs[0], requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
@@ -88,14 +92,17 @@ def optimise_value(
     loss_of, nll_of, kl_of, decay_of, p_of = (tuple(column) for column in zip(*history, strict=True))
     norms = float(init_norm), float(found.norm()), float((scene.outputs[0] + found).norm())
     trace = ValueTrace(loss_of, nll_of, kl_of, decay_of, p_of, *norms)
-    return Value(found, trace, scene.keys, scene.outputs, scene.position)
+    entering = None if enter is None else scene.entering
+    return Value(found, trace, scene.keys, scene.outputs, scene.position, entering)
 
 
 class _Scene:
     """A fact in its contexts, run up to a layer: what the model says of it can be read for any δ."""
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str]) -> None:
+    def __init__(
+        self, model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], enter: int
+    ) -> None:
         self._model = model
         self._target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
         n, m = len(contexts), len(self._target)
@@ -111,8 +118,10 @@ class _Scene:
             self._kl_row = n
 
         starts = lookups(model, rows)
+        entering = run(model, range(enter), embed(model, model.batch(ids).input_ids))
         with model.keys([layer]) as keys:
-            hidden = run(model, range(layer + 1), embed(model, model.batch(ids).input_ids))
+            hidden = run(model, range(enter, layer + 1), entering)
+        self.entering = entering[:n, : int(starts[:n].max()) + 1]
         at_subject = at(starts, keys[layer])[:n]
         self.keys = at_subject.float()
         self.outputs = {

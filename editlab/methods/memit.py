@@ -33,6 +33,7 @@ def optimised_values(
     contexts: Sequence[str],
     settings: ValueHyperparameters,
     report: Report,
+    enter: int | None = None,
 ) -> Iterator[Value]:
     """z of every fact at the block output of `layer`, one after the other: a batch need not keep all that made them."""
     for number, fact in enumerate(facts):
@@ -41,7 +42,7 @@ def optimised_values(
         def tell(progress: Progress, name: str = name) -> None:
             report(Progress(progress.stage + name, progress.done, progress.total, progress.p_new))
 
-        yield optimise_value(model, fact, layer, "block", contexts, settings, tell)
+        yield optimise_value(model, fact, layer, "block", contexts, settings, tell, enter)
 
 
 def typed_mean(keys: Tensor) -> Tensor:
@@ -52,19 +53,27 @@ def typed_mean(keys: Tensor) -> Tensor:
 class SubjectPass:
     """Some facts in their contexts, up to the subjects' last tokens, on their way through the layers."""
 
-    def __init__(self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> None:
-        self.keep = True  # reach a layer from where the last reading was, else from the first layer again
+    def __init__(
+        self,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        contexts: Sequence[str],
+        reached: tuple[int, Tensor] | None = None,
+    ) -> None:
+        """`reached` is what enters a layer, if it is known already."""
+        self.keep = True  # go on from what was reached, else from the first layer again
         self._model = model
         self._shape = len(facts), len(contexts)
         rows = [row.through_subject() for fact in facts for row in rows_of(model, fact, contexts)]
         self._subjects = lookups(model, rows)
         self._ids = model.batch([row.ids for row in rows]).input_ids
-        self._reached: tuple[int, Tensor] | None = None
+        self._reached = reached
+        self._keys: Tensor | None = None
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that being reached takes, as float32."""
-        return 4 * self._ids.numel() * self._model.weight(0).shape[0]
+        """Memory that keeping takes, as float32."""
+        return 4 * self._ids.numel() * sum(self._model.weight(0).shape)
 
     @torch.no_grad()
     def read(self, layer: int, last: int) -> tuple[Tensor, Tensor]:
@@ -73,17 +82,29 @@ class SubjectPass:
         """
         start, hidden = self._reached or (0, embed(self._model, self._ids))
         hidden = run(self._model, range(start, layer), hidden)
-        self._reached = (layer, hidden) if self.keep else None
         with self._model.keys([layer]) as seen:
             hidden = run(self._model, [layer], hidden)
+        if self.keep:
+            self._reached, self._keys = (layer + 1, hidden), seen[layer]
         facts, n = self._shape
         keys = at(self._subjects, seen[layer]).float().view(facts, n, -1)
         bare = run(self._model, range(layer + 1, last + 1), hidden[::n])
         return keys, at(self._subjects[::n], bare).float()
 
+    def add(self, delta: LowRank) -> None:
+        """Puts the delta of the layer just read in force on what was reached; a block adds its MLP's output."""
+        if self._reached is not None and self._keys is not None:
+            layer, hidden = self._reached
+            change = (self._keys.to(delta.right.dtype) @ delta.right) @ delta.left.T
+            self._reached, self._keys = (layer, hidden + change.to(hidden.dtype)), None
 
-def subject_passes(model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> list[SubjectPass]:
+
+def subject_passes(
+    model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], reached: tuple[int, Tensor] | None
+) -> list[SubjectPass]:
     """All facts, some at once; they keep what they reached where there is memory for all."""
+    if reached is not None:
+        return [SubjectPass(model, facts, contexts, reached)]
     some = max(1, ROWS_AT_ONCE // len(contexts))
     passes = [SubjectPass(model, facts[i : i + some], contexts) for i in range(0, len(facts), some)]
     keep = sum(each.kept_bytes for each in passes) <= KEPT_BYTES
@@ -137,13 +158,16 @@ class MEMIT(ValueHyperparameters):
         watch = Stopwatch()
         with watch.stage("value"):
             values = [
-                (value.target, value.trace, value.position)
-                for value in optimised_values(model, facts, self.layers[-1], contexts, self, report)
+                (value.target, value.trace, value.position, value.entering)
+                for value in optimised_values(
+                    model, facts, self.layers[-1], contexts, self, report, self.layers[0] if len(facts) == 1 else None
+                )
             ]
-        targets, traces, positions = zip(*values, strict=True)
+        targets, traces, positions, entering = zip(*values, strict=True)
         with watch.stage("insertion"):
             z = torch.stack(targets, dim=1).double()
-            edit, layers = self.insertion(model, facts, z, moments=moments, contexts=contexts, report=report)
+            reached = None if entering[0] is None else (self.layers[0], entering[0])
+            edit, layers = self.insertion(model, facts, z, reached, moments=moments, contexts=contexts, report=report)
         return edit, Trace(traces, layers, positions[0], watch.seconds)
 
     def insertion(
@@ -151,6 +175,7 @@ class MEMIT(ValueHyperparameters):
         model: EditableModel,
         facts: Sequence[Fact],
         z: Tensor,
+        reached: tuple[int, Tensor] | None = None,
         *,
         moments: Moments,
         contexts: Sequence[str],
@@ -158,12 +183,14 @@ class MEMIT(ValueHyperparameters):
     ) -> tuple[dict[int, LowRank], dict[int, LayerTrace]]:
         """The deltas that bring the facts' block outputs to z (d_out, n), float64, layer by layer.
 
+        `reached` may be what enters a layer up to the first, from the search for the value.
+
         Right = (λC + KKᵀ)⁻¹K is computed as C′⁻¹K (I + KᵀC′⁻¹K)⁻¹ with C′ = λC (Woodbury), so that one factor of C
         serves every edit; the reference code solves anew.
         """
         edit: dict[int, LowRank] = {}
         traces: dict[int, LayerTrace] = {}
-        passes = subject_passes(model, facts, contexts)
+        passes = subject_passes(model, facts, contexts, reached)
         for done, layer in enumerate(self.layers):
             report(Progress("spreading over the layers", done, len(self.layers)))
             with model.overlaid(edit):
@@ -175,6 +202,8 @@ class MEMIT(ValueHyperparameters):
             small = torch.eye(len(facts), dtype=keys.dtype, device=keys.device) + keys.T @ solved
             right = torch.linalg.solve(small, solved, left=False)
             edit[layer] = LowRank(residual.float(), right.float())
+            for each in passes:
+                each.add(edit[layer])
             traces[layer] = layer_trace(model, layer, edit[layer], keys, residual)
         return edit, traces
 
