@@ -244,6 +244,7 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
     facts.write_text("[]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITLAB_LAB", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("editlab.page.serve.serve", serve)
     result = run("serve", "--port", "9000", "--no-browser", "--model", "gpt2", "--facts", "facts.json", "--seed", "7")
     assert result.exit_code == 0, result.output

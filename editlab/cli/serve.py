@@ -53,6 +53,8 @@ def serve(
         from editlab.page.serve import serve as serve_page
 
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
+        # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
         serve_page(
             port=port,
             host=host,

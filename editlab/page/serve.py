@@ -19,6 +19,8 @@ from traitlets.config import Config
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 
+from editlab.paths import resource
+
 log = logging.getLogger(__name__)
 
 TEMPLATE = "editlab"
@@ -77,15 +79,6 @@ class Server(Voila):
         super().listen()
 
 
-def notebook_path() -> Path:
-    """The notebook of two cells: inside an installed package, or at the top of a source tree."""
-    package = Path(str(files("editlab")))
-    for path in (package / "app.ipynb", package.parent / "app.ipynb"):
-        if path.is_file():
-            return path
-    raise ServeError(f"app.ipynb is neither in {package} nor beside it: the installation is incomplete")
-
-
 def serve(
     port: int = 8866,
     host: str = "127.0.0.1",
@@ -98,7 +91,7 @@ def serve(
     `on_ready` is called once with the address, when it answers. Raises ServeError with a sentence when the port
     is taken or `notebook` does not exist. Blocks, and belongs in the main thread.
     """
-    path = Path(notebook) if notebook is not None else notebook_path()
+    path = Path(notebook) if notebook is not None else resource("app.ipynb")
     if not path.is_file():
         raise ServeError(f"no such notebook: {path}")
     _check_port(host, port)

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from editlab.page.serve import notebook_path
+from editlab.paths import resource
 
 WAIT = """
 import asyncio
@@ -19,9 +19,11 @@ print([child._dom_classes for child in page.children[-1].children])
 def test_both_cells_run_and_show_the_page(lab_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in lab_environment.items():
         monkeypatch.setenv(name, value)
-    notebook = nbformat.read(notebook_path(), as_version=4)
+    notebook = nbformat.read(resource("app.ipynb"), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("page = _\n" + WAIT))
-    client = nbclient.NotebookClient(notebook, timeout=180, resources={"metadata": {"path": notebook_path().parent}})
+    client = nbclient.NotebookClient(
+        notebook, timeout=180, resources={"metadata": {"path": resource("app.ipynb").parent}}
+    )
     client.execute()
     shown = notebook.cells[1].outputs[-1]
     assert "application/vnd.jupyter.widget-view+json" in shown["data"]

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from editlab.page.serve import ServeError, ThisPythonOnly, notebook_path, serve
+from editlab.page.serve import ServeError, ThisPythonOnly, serve
+from editlab.paths import resource
 from tests.page.conftest import serving
 
 
@@ -40,7 +41,7 @@ def test_kernels_are_this_python() -> None:
 
 
 def test_the_notebook_has_two_cells() -> None:
-    cells = json.loads(notebook_path().read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(resource("app.ipynb").read_text(encoding="utf-8"))["cells"]
     assert ["".join(cell["source"]) for cell in cells] == ["import editlab", "editlab.show()"]
 
 
