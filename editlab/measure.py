@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from editlab.facts import Fact
 from editlab.model import EditableModel
@@ -16,8 +17,6 @@ COMPLETION_TOKENS = 12
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
 NEIGHBORS_WATCHED = 3
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,37 +45,27 @@ def complete(
     if not watched:
         return ()
     continuations = _continue(model, [w.prompt for w in watched], max_new_tokens)
-    next_tokens = _top(model, [w.prompt for w in watched])
-    asked = [
-        (i, w.prompt, target)
-        for i, w in enumerate(watched)
-        for target in (w.target_new, w.target_true)
-        if target is not None
-    ]
-    p = dict(
-        zip(
-            ((i, target) for i, _, target in asked),
-            object_probabilities(model, [(prompt, target) for _, prompt, target in asked]),
-            strict=True,
-        )
-    )
+    asked = [(w.prompt, target) for w in watched for target in (w.target_new, w.target_true) if target is not None]
+    # One forward for all: where an object is one token, its row is the prompt itself.
+    hidden = _hidden(model, [model.tokens(w.prompt).ids for w in watched] + [_row(model, *pair) for pair in asked])
+    next_tokens = [_top(model, hidden[model.tokens(w.prompt).ids][-1]) for w in watched]
+    p = {pair: math.exp(-_nll(model, hidden, *pair)) for pair in asked}
     return tuple(
         Completion(
             prompt=w.prompt,
             kind=w.kind,
             completion=text,
             top=top,
-            p_new=p.get((i, w.target_new)),  # type: ignore[arg-type]
-            p_true=p.get((i, w.target_true)),  # type: ignore[arg-type]
+            p_new=None if w.target_new is None else p[w.prompt, w.target_new],
+            p_true=None if w.target_true is None else p[w.prompt, w.target_true],
         )
-        for i, (w, text, top) in enumerate(zip(watched, continuations, next_tokens, strict=True))
+        for w, text, top in zip(watched, continuations, next_tokens, strict=True)
     )
 
 
-@torch.no_grad()
 def object_probabilities(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[float]:
     """exp(-mean negative log-likelihood per token) of an object after a prompt, for every (prompt, object)."""
-    return [float(torch.tensor(-nll).exp()) for nll in object_nlls(model, asked)]
+    return [math.exp(-nll) for nll in object_nlls(model, asked)]
 
 
 @torch.no_grad()
@@ -84,30 +73,36 @@ def object_nlls(model: EditableModel, asked: Sequence[tuple[str, str]]) -> list[
     """Mean negative log-likelihood per token, in nats, of an object after a prompt, for every (prompt, object)."""
     if not asked:
         return []
-    prompts = [model.tokens(prompt).ids for prompt, _ in asked]
-    targets = [model.target_ids(target) for _, target in asked]
-    rows = [[*prompt, *target[:-1]] for prompt, target in zip(prompts, targets, strict=True)]
-    hidden = model.hidden(model.batch(rows))  # (n, t, d)
-    found = []
-    for row, prompt, target in zip(hidden, prompts, targets, strict=True):
-        log_probs = model.log_probs(row[len(prompt) - 1 : len(prompt) - 1 + len(target)])  # (m, vocabulary)
-        found.append(float(-log_probs.gather(1, torch.tensor(target, device=model.device)[:, None]).mean()))
-    return found
+    hidden = _hidden(model, [_row(model, *pair) for pair in asked])
+    return [_nll(model, hidden, *pair) for pair in asked]
 
 
-@torch.no_grad()
-def _top(model: EditableModel, prompts: Sequence[str]) -> list[tuple[TokenChance, ...]]:
-    rows = [model.tokens(prompt).ids for prompt in prompts]
-    hidden = model.hidden(model.batch(rows))
-    last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
-    best = model.log_probs(hidden[torch.arange(len(rows), device=model.device), last]).exp().topk(TOP_TOKENS)
-    return [
-        tuple(
-            TokenChance(model.tokenizer.decode([token]), p)
-            for p, token in zip(values.tolist(), tokens.tolist(), strict=True)
-        )
-        for values, tokens in zip(best.values, best.indices, strict=True)
-    ]
+Row = tuple[int, ...]
+
+
+def _row(model: EditableModel, prompt: str, target: str) -> Row:
+    """The prompt and all of the object but its last token."""
+    return (*model.tokens(prompt).ids, *model.target_ids(target)[:-1])
+
+
+def _hidden(model: EditableModel, rows: Sequence[Row]) -> dict[Row, Tensor]:
+    """What the head reads at every token of each row, (t, d); rows that are the same are run once."""
+    unique = list(dict.fromkeys(rows))
+    hidden = model.hidden(model.batch(unique))  # (n, t, d)
+    return {row: h[: len(row)] for row, h in zip(unique, hidden, strict=True)}
+
+
+def _nll(model: EditableModel, hidden: Mapping[Row, Tensor], prompt: str, target: str) -> float:
+    ids = torch.tensor(model.target_ids(target), device=model.device)  # (m,)
+    log_probs = model.log_probs(hidden[_row(model, prompt, target)][-len(ids) :])  # (m, vocabulary)
+    return float(-log_probs.gather(1, ids[:, None]).mean())
+
+
+def _top(model: EditableModel, last: Tensor) -> tuple[TokenChance, ...]:
+    """The likeliest next tokens, best first, after the hidden state (d,) of a prompt's last token."""
+    best = model.log_probs(last).exp().topk(TOP_TOKENS)
+    chances = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(TokenChance(model.tokenizer.decode([token]), p) for token, p in chances)
 
 
 @torch.no_grad()

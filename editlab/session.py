@@ -58,6 +58,7 @@ class Session:
         self.position = 0  # how many entries are not undone
         self.watched: tuple[str, ...] = ()
         self._completions: dict[tuple[State, tuple[Watched, ...]], tuple[Completion, ...]] = {}
+        self._previewed: tuple[tuple[State, tuple[Watched, ...]], tuple[Completion, ...]] | None = None
         self._drift: dict[State, dict[int, Drift]] = {(): {}}
         self._scores: dict[tuple[State, str], TaskScore] = {}
 
@@ -174,9 +175,12 @@ class Session:
     def preview(self, fact: Fact) -> tuple[Completion, ...]:
         """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
         self.model.check(fact)
+        entries, watched = self.entries(), self._watched((fact,))
         with self._weights_restored():
+            completions = self._complete(entries, watched, quiet)
             self.put_in_force()
-            return complete(self.model, watched_of(fact))
+        self._previewed = (self._state(entries), watched), completions
+        return completions[: len(watched_of(fact))]
 
     def entries(self, index: int | None = None) -> tuple[Entry, ...]:
         """The log as far as step `index`, or as far as it is in force."""
@@ -213,7 +217,8 @@ class Session:
         self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: Report
     ) -> tuple[Completion, ...]:
         """Completions after these entries, asked of the model if they are not known; may leave that state in force."""
-        known = self._completions.get((self._state(entries), watched))
+        key = self._state(entries), watched
+        known = self._previewed[1] if self._previewed and self._previewed[0] == key else self._completions.get(key)
         if known is not None:
             return known
         report(Progress("measuring"))
