@@ -37,7 +37,7 @@ class App:
         self._drafts = itertools.count(1)
         self._draft_number = 0
         self._draft: Fact | None = None
-        self._measuring = self._measure_again = False
+        self._measuring = False
         handler = self.runner.handler
         self.line = StateLine(self.info)
         self.make = MakeEdit(
@@ -197,34 +197,34 @@ class App:
     # Measuring
 
     def _measure(self) -> None:
-        """Measure the step in force, after the measurement that is going on if there is one."""
-        if self._measuring:
-            self._measure_again = True
-        elif self._unmeasured():
+        """Measure what is not measured yet; a measurement that is going on finds it by itself."""
+        if not self._measuring and self._next_unmeasured() is not None:
             self._measuring = True
             self.runner.start(self._measure_all())
 
-    def _unmeasured(self) -> bool:
+    def _next_unmeasured(self) -> tuple[int, tuple[str, ...]] | None:
+        """A step and the tasks to measure it on: the one in force first, then the latest that lacks a chosen task."""
         state = self.lab.state(self.session)
-        measured = state.steps[state.position].measurement
-        if measured is None:
-            return True
-        own = {completion.prompt for completion in measured.completions if completion.kind == "own"}
-        return not set(state.watched) <= own or not set(self.downstream.chosen) <= set(measured.tasks)
+        now = state.steps[state.position]
+        measured = now.measurement
+        if measured is None or not set(state.watched) <= {c.prompt for c in measured.completions if c.kind == "own"}:
+            return now.index, ()
+        chosen = tuple(self.downstream.chosen)
+        for step in [now, *reversed(state.steps)]:
+            if chosen and (step.measurement is None or not set(chosen) <= set(step.measurement.tasks)):
+                return step.index, chosen
+        return None
 
     async def _measure_all(self) -> None:
         try:
-            again = True
-            while again:
-                self._measure_again = False
+            while (wanted := self._next_unmeasured()) is not None:
+                index, tasks = wanted
                 self.downstream.measuring(Progress("Measuring"), waiting=True)
-                self._short_jobs.append(prompts := self.lab.measure(self.session))
-                await follow(prompts, self._draw_measuring)
+                job = self.lab.measure(self.session, tasks, index)
+                if not tasks:
+                    self._short_jobs.append(job)
+                await follow(job, self._draw_measuring)
                 self.draw(self.lab.state(self.session))
-                if self.downstream.chosen:
-                    await follow(self.lab.measure(self.session, self.downstream.chosen), self._draw_measuring)
-                    self.draw(self.lab.state(self.session))
-                again = self._measure_again and self._unmeasured()
         except (ValueError, JobError) as error:
             self.downstream.failed(str(error))
             self.line.say(f"Not measured: {error}", "error")

@@ -216,7 +216,7 @@ class FakeLab:
                 name, info.title, "scores", 60, tuple(i < right for i in range(60)), accuracy,
                 (accuracy - 0.11, min(1.0, accuracy + 0.08)), 0.5, 0.0, seconds=1.0,
             )  # fmt: skip
-        return Measurement(drift, complete(log), before, complete([]) if mine else (), scores, 0.1)
+        return Measurement(drift, complete(log), before, complete([]) if mine else (), scores)
 
     # state
 

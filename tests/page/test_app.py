@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from editlab.api import Cancelled
+from editlab.facts import Fact
 from editlab.page import work
 from editlab.page.app import App
 from editlab.records import SessionState
@@ -274,6 +275,21 @@ def test_only_the_chosen_tasks_are_measured() -> None:
         state = await apply(app)
         assert set(state.steps[1].measurement.tasks) == {"sentiment"}
         assert set(state.steps[0].measurement.tasks) == {"sentiment", "paraphrase"}
+
+    run(scenario)
+
+
+def test_steps_passed_over_are_measured_later() -> None:
+    """Edits in quick succession leave gaps in the charts; they are filled once there is time."""
+
+    async def scenario(app: App, lab: FakeLab) -> None:
+        for name in ("Prado", "Louvre"):
+            await work.follow(lab.edit(app.session, [Fact("The {} is located in the city of", name, "Oslo")]))
+        app._refresh()
+        await app.runner.idle()
+        steps = lab.state(app.session).steps
+        assert len(steps) == 3
+        assert all(set(step.measurement.tasks) == {"sentiment", "paraphrase"} for step in steps)
 
     run(scenario)
 
