@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,8 @@ def serving(environment: dict[str, str]) -> Iterator[Served]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env={**os.environ, **environment},
     )
     try:
