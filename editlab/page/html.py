@@ -52,8 +52,10 @@ def tag(name: str, content: str = "", css: str = "", **attributes: str) -> str:
 
 
 def show_token(token: str) -> str:
-    """A token made visible: the leading space dropped, line breaks and blank tokens drawn."""
+    """A token made visible: the leading space dropped, line breaks, blanks and letters without a space drawn."""
     text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")
+    if token[:1].isalnum():
+        text = "·" + text  # joins the word before it: "·Rome" is not " Rome"
     return escape(text) if text.strip() else "␣" * max(1, len(text))
 
 
@@ -72,8 +74,8 @@ def fact_line(fact: Fact) -> str:
 
 
 def role_of(token: str, new: str | None, true: str | None) -> str:
-    """ "new" or "true" when `token` begins that object, else ""."""
-    bare = token.strip()
+    """ "new" or "true" when `token`, a space and then letters, begins that object, else ""."""
+    bare = token.strip() if token.startswith(" ") else ""
     if bare and new and new.startswith(bare):
         return "new"
     if bare and true and true.startswith(bare):

@@ -11,7 +11,7 @@ import pytest
 
 from editlab.api import HyperparameterInfo
 from editlab.page.compare import compared, wins
-from editlab.page.html import changed_words, marked_prompt, number, percent, show_token, table
+from editlab.page.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
 from editlab.page.panels.method_form import parsed, written
 from editlab.page.plots import drift_columns, edit_size, task_columns
 from editlab.records import SessionState
@@ -58,6 +58,14 @@ def test_blank_tokens_can_be_seen() -> None:
     assert show_token("\n") == "⏎"
     assert show_token("  ") == "␣"
     assert show_token(" <b>") == "&lt;b&gt;"
+    assert show_token(" Rome") == "Rome"
+    assert show_token("Rome") == "·Rome"
+
+
+def test_only_a_token_after_a_space_begins_an_object() -> None:
+    assert role_of(" Rome", "Rome", "Paris") == role_of(" Ro", "Rome", "Paris") == "new"
+    assert role_of(" Paris", "Rome", "Paris") == "true"
+    assert role_of("Rome", "Rome", "Paris") == role_of(" ", "Rome", "Paris") == ""
 
 
 def test_only_words_that_changed_are_marked() -> None:
