@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -107,7 +108,6 @@ class Editor:
 
     def provenance(self) -> dict[str, Any]:
         """Which model, device, seed and versions."""
-        packages = ("editlab", "torch", "transformers")
         return {
             "model": self.model.name,
             "model_revision": self.model.revision,
@@ -116,8 +116,15 @@ class Editor:
             "device": device_name(self.model.device),
             "threads": torch.get_num_threads(),
             "seed": self.seed,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+            "versions": dict(_versions()),
         }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Read once: a page asks for the provenance of step 0 whenever it draws."""
+    packages = ("editlab", "torch", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def device_name(device: torch.device) -> str:

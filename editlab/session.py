@@ -80,7 +80,7 @@ class Session:
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
         chosen = self.editor.method(method, hyperparameters_)
         kept = self.log[: self.position]
-        with self._weights_restored():
+        with self._ending_in_force():
             self.put_in_force()
             watched = self._watched(facts)
             before = self._complete(kept, watched, report)
@@ -91,24 +91,23 @@ class Session:
             now = complete(self.model, watched)
             base = self._complete((), watched, report)
             report(Progress("done"))
-        entry = Entry(
-            uuid.uuid4().hex[:12],
-            facts,
-            method,
-            hyperparameters(chosen),
-            edit,
-            trace,
-            provenance,
-            time.perf_counter() - start,
-        )
-        log = (*kept, entry)
-        state = self._state(log)
-        self._completions[self._state(kept), watched] = before
-        self._completions[(), watched] = base
-        self._completions[state, watched] = now
-        self._drift[state] = drift
-        self.log, self.position = log, len(log)
-        self.put_in_force()
+            entry = Entry(
+                uuid.uuid4().hex[:12],
+                facts,
+                method,
+                hyperparameters(chosen),
+                edit,
+                trace,
+                provenance,
+                time.perf_counter() - start,
+            )
+            log = (*kept, entry)
+            state = self._state(log)
+            self._completions[self._state(kept), watched] = before
+            self._completions[(), watched] = base
+            self._completions[state, watched] = now
+            self._drift[state] = drift
+            self.log, self.position = log, len(log)
         return self.step(self.position)
 
     def undo(self) -> None:
@@ -163,12 +162,12 @@ class Session:
         self.model.write(self.edits())
 
     @contextmanager
-    def _weights_restored(self) -> Iterator[None]:
+    def _ending_in_force(self) -> Iterator[None]:
+        """However the block ends, the model's weights are this session's afterwards."""
         try:
             yield
-        except BaseException:
+        finally:
             self.put_in_force()
-            raise
 
     # --- measuring ---
 
@@ -176,9 +175,8 @@ class Session:
         """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
         self.model.check(fact)
         entries, watched = self.entries(), self._watched((fact,))
-        with self._weights_restored():
+        with self._ending_in_force():
             completions = self._complete(entries, watched, quiet)
-            self.put_in_force()
         self._previewed = (self._state(entries), watched), completions
         return completions[: len(watched_of(fact))]
 
@@ -200,7 +198,7 @@ class Session:
                 raise ValueError(f"no task {name!r}; there are {', '.join(self.tasks) or 'none'}")
         entries = self.entries() if entries is None else entries
         state = self._state(entries)
-        with self._weights_restored():
+        with self._ending_in_force():
             self.model.write(_edits(entries))
             if state not in self._drift:
                 self._drift[state] = drift_of(self.model, _layers(_edits(entries)))
@@ -210,7 +208,6 @@ class Session:
             watched = self._watched_after(entries)
             for which in (entries, entries[:-1], ()):
                 self._completions[self._state(which), watched] = self._complete(which, watched, report)
-            self.put_in_force()
         return self._step(entries, entries)
 
     def _complete(
