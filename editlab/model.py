@@ -264,22 +264,6 @@ class EditableModel:
                 handle.remove()
         return seen
 
-    @contextmanager
-    def output_of(self, layer: int, part: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Passes a layer's output (n, t, d_out) through `change`: `part` is "mlp" (the projection) or "block"."""
-        module = {"mlp": self.projection(layer), "block": self.blocks[layer]}[part]
-
-        def hook(_module: nn.Module, _inputs: tuple, output: Any) -> Any:
-            if isinstance(output, tuple):  # blocks of older transformers
-                return (change(output[0]), *output[1:])
-            return change(output)
-
-        handle = module.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
-
     def hidden(self, batch: Batch) -> Tensor:
         """What the head reads: final-normed hidden states (n, t, d)."""
         return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state

@@ -6,8 +6,10 @@ of its own, and MEMIT solves its normal equations anew for each layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,23 @@ from editlab.methods import Method
 from editlab.methods._base import ValueHyperparameters
 from editlab.model import Batch, EditableModel
 from editlab.moments import SecondMoments
+
+
+@contextmanager
+def output_of(model: EditableModel, layer: int, part: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Passes a layer's output (n, t, d_out) through `change`: `part` is "mlp" (the projection) or "block"."""
+    module = {"mlp": model.projection(layer), "block": model.blocks[layer]}[part]
+
+    def hook(_module: Any, _inputs: tuple, output: Any) -> Any:
+        if isinstance(output, tuple):  # blocks of older transformers
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ def subject_outputs(model: EditableModel, fact: Fact, contexts: Sequence[str], l
         seen.append(at(rows.lookup, output).float())
         return output
 
-    with model.output_of(layer, part, keep):
+    with output_of(model, layer, part, keep):
         model.hidden(rows.batch)
     return seen[0]
 
@@ -118,7 +137,7 @@ def optimise_value(
 
     for step in range(settings.steps):
         with torch.enable_grad():
-            with model.output_of(layer, part, add_delta):
+            with output_of(model, layer, part, add_delta):
                 logits = model.hf(**rows.batch.inputs(), use_cache=False).logits
             log_probs = torch.log_softmax(logits.float(), dim=-1)  # (n + 1, t, vocabulary)
             nll_of_row = torch.stack(

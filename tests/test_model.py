@@ -10,6 +10,7 @@ from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.loading import load, load_folder
 from tests.conftest import GOLDEN, tiny_model
+from tests.plain import output_of
 
 
 def test_weight_maps_keys_to_the_mlps_output(editor: Editor) -> None:
@@ -17,7 +18,7 @@ def test_weight_maps_keys_to_the_mlps_output(editor: Editor) -> None:
     model = editor.model
     seen = []
     batch = model.batch([model.tokens("The Eiffel Tower is in Paris").ids])
-    with model.keys([2]) as keys, model.output_of(2, "mlp", lambda out: seen.append(out) or out), torch.no_grad():
+    with model.keys([2]) as keys, output_of(model, 2, "mlp", lambda out: seen.append(out) or out), torch.no_grad():
         model.hidden(batch)
     bias = model.projection(2).bias
     expected = keys[2] @ model.weight(2).T + (0 if bias is None else bias)
