@@ -53,7 +53,8 @@ class TaskInfo(Record):
     name: str  # "sentiment"
     title: str
     n: int
-    chance: float
+    chance: float  # accuracy of always giving one label
+    chance_f1: float  # weighted F1 of the same
     note: str  # whose examples they are; known weaknesses of the model on it
 
 
@@ -128,7 +129,10 @@ class LabProtocol(Protocol):
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
     def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> Job:
-        """Job of step `index` (the one in force now) with what was not yet measured, tasks too; gives way to edits."""
+        """Job of step `index` (the one in force now) with what was not yet measured, tasks too; gives way to edits.
+
+        A task's name asks for its score by the likelier label word, "name:generation" by a generated answer.
+        """
 
     # at once
     def undo(self, session: str) -> SessionState: ...

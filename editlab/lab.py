@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from editlab.api import Cancelled, LabInfo, MethodInfo, PresetFact, Progress
+from editlab.downstream import Downstream
 from editlab.editor import Editor
 from editlab.facts import Fact, counterfact_from_hub, random_fact, read_facts, search_facts
 from editlab.loading import load
@@ -113,7 +114,7 @@ class Lab:
 
     def __init__(self, editor: Editor, tasks: Mapping[str, Task], facts: Sequence[Fact], facts_source: str) -> None:
         self.editor = editor
-        self.tasks = dict(tasks)
+        self.downstream = Downstream(editor.model, tasks)
         self.facts = tuple(facts)
         self.facts_source = facts_source
         self.sessions: dict[str, Session] = {}
@@ -136,21 +137,23 @@ class Lab:
         facts: str | Path | None = None,
         glue: str | None = None,
         seed: int = 0,
+        tasks: Sequence[str | Path] = (),
         progress: Report | None = None,
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
         `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
-        folder of GLUE files, or None. The rest as `editlab.load`. Raises ValueError with a sentence.
+        folder of GLUE files, or None. `tasks`: files of tasks of the user's own, in the form that `editlab.tasks`
+        tells. The rest as `editlab.load`. Raises ValueError with a sentence.
         """
         report = progress or quiet
-        tasks = load_tasks(glue)
+        loaded = load_tasks(glue, tasks)
         known, source = _facts(facts)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
         editor.prepare(report)
-        return cls(editor, tasks, known, source)
+        return cls(editor, loaded, known, source)
 
     # --- what there is ---
 
@@ -172,7 +175,7 @@ class Lab:
                 )
                 for method in self.editor.methods.values()
             ),
-            tasks=tuple(task.info() for task in self.tasks.values()),
+            tasks=tuple(task.info() for task in self.downstream.tasks.values()),
             presets=_preset_facts(),
             relations=tuple(relations),
             facts_source=self.facts_source,
@@ -188,7 +191,7 @@ class Lab:
         return random_fact(self.facts, seed)
 
     def create(self) -> str:
-        session = Session(self.editor, self.tasks)
+        session = Session(self.editor, self.downstream)
         self.sessions[session.id] = session
         self._served[session.id] = min(self._served.values(), default=0.0)
         return session.id

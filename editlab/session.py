@@ -15,13 +15,13 @@ from typing import Any
 
 from editlab.api import Progress
 from editlab.deltas import Edit
+from editlab.downstream import Downstream
 from editlab.editor import Editor, device_name
 from editlab.facts import MAX_PROMPT_CHARACTERS, Fact
 from editlab.measure import Watched, complete, drift_of, watched_of
 from editlab.methods import hyperparameters
 from editlab.progress import Report, quiet
 from editlab.records import Completion, Drift, Measurement, SessionState, Step, TaskScore, Trace
-from editlab.tasks import Task
 
 MAX_WATCHED = 12
 
@@ -49,11 +49,11 @@ class Session:
     Every public call that computes leaves weights, log and measurements as they were if it raises.
     """
 
-    def __init__(self, editor: Editor, tasks: Mapping[str, Task] | None = None) -> None:
+    def __init__(self, editor: Editor, downstream: Downstream | None = None) -> None:
         self.id = uuid.uuid4().hex
         self.editor = editor
         self.model = editor.model
-        self.tasks = dict(tasks or {})
+        self.downstream = downstream or Downstream(editor.model, {})
         self.log: tuple[Entry, ...] = ()
         self.position = 0  # how many entries are not undone
         self.watched: tuple[str, ...] = ()
@@ -193,9 +193,7 @@ class Session:
 
         The log may change while this runs: what is measured belongs to the state that the entries make.
         """
-        for name in tasks:
-            if name not in self.tasks:
-                raise ValueError(f"no task {name!r}; there are {', '.join(self.tasks) or 'none'}")
+        self.downstream.check(tasks)
         entries = self.entries() if entries is None else entries
         state = self._state(entries)
         with self._ending_in_force():
@@ -204,7 +202,7 @@ class Session:
                 self._drift[state] = drift_of(self.model, _layers(_edits(entries)))
             for name in tasks:
                 if (state, name) not in self._scores:
-                    self._scores[state, name] = self.tasks[name].score(self.model, report)
+                    self._scores[state, name] = self.downstream.score(name, report)
             watched = self._watched_after(entries)
             for which in (entries, entries[:-1], ()):
                 self._completions[self._state(which), watched] = self._complete(which, watched, report)
@@ -240,7 +238,7 @@ class Session:
         base = self._completions.get(((), watched), None if watched else ())
         if now is None or before is None or base is None or state not in self._drift:
             return None
-        scores = {name: self._scores[state, name] for name in self.tasks if (state, name) in self._scores}
+        scores = {name: self._scores[state, name] for name in self.downstream.names if (state, name) in self._scores}
         return Measurement(self._drift[state], now, before, base, scores)
 
     # --- telling ---

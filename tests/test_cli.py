@@ -67,6 +67,7 @@ def test_version_is_the_installed_one() -> None:
         (("serve", "--host", "example.org"), "host must be a loopback address"),
         (("serve", "--model", "smollm"), "did you mean 'smollm2-135m'"),
         (("serve", "--facts", "/no/such/facts.json"), "no such file of facts"),
+        (("serve", "--task", "/no/such/task.json"), "cannot read a task from /no/such/task.json"),
         (("fetch", "gpt2-xl"), "a download from the Hugging Face hub (6.4 GB); agree to it with --yes"),
         (("fetch", "org/name"), "(size unknown); agree to it with --yes"),
         (("fetch", "."), "is a folder on this machine already"),
@@ -242,18 +243,21 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
 
     facts = tmp_path / "facts.json"
     facts.write_text("[]")
+    task = {"name": "t", "title": "T", "template": "{x}:", "labels": ["a", "b"], "examples": [{"x": "y", "label": 0}]}
+    (tmp_path / "task.json").write_text(json.dumps(task))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITLAB_LAB", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("editlab.page.serve.serve", serve)
-    result = run("serve", "--port", "9000", "--no-browser", "--model", "gpt2", "--facts", "facts.json", "--seed", "7")
+    chosen = ("--model", "gpt2", "--facts", "facts.json", "--seed", "7", "--task", "task.json")
+    result = run("serve", "--port", "9000", "--no-browser", *chosen)
     assert result.exit_code == 0, result.output
     assert result.stdout == "editlab is at http://127.0.0.1:9000/ (Ctrl-C stops it)\n"
     assert served == {
         "port": 9000,
         "host": "127.0.0.1",
         "open_browser": False,
-        "settings": LabSettings("gpt2", facts=str(facts), seed=7),
+        "settings": LabSettings("gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
     }
 
 
@@ -268,7 +272,10 @@ def test_serve_on_a_port_in_use_exits_with_1_and_says_so() -> None:
 
 
 def test_settings_survive_the_way_to_another_process() -> None:
-    for settings in (LabSettings(), LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7)):
+    for settings in (
+        LabSettings(),
+        LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7, ("/t",)),
+    ):
         assert LabSettings.from_environment(settings.to_environment()) == settings
     assert LabSettings.from_environment({}) == LabSettings()
 

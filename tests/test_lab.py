@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from editlab.api import Cancelled
+from editlab.downstream import Downstream
 from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.tasks import Example, Task
@@ -107,14 +108,15 @@ def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact]) ->
     for fact in facts[:2]:
         lab.edit(session, [fact]).result(60)
     chosen = lab.sessions[session]
-    real, position = YES_NO.score, []
+    position = []
 
-    def score(model, report):
-        position.append(chosen.position)
-        chosen.goto(1)
-        return real(model, report)
+    class Slow(Downstream):
+        def score(self, name, report):
+            position.append(chosen.position)
+            chosen.goto(1)
+            return super().score(name, report)
 
-    chosen.tasks["parity"] = type("Slow", (), {"score": staticmethod(score)})()
+    chosen.downstream = Slow(chosen.model, lab.downstream.tasks)
     assert lab.measure(session, ["parity"]).result(60).index == 2
     assert position == [2]
     assert chosen.step(2).measurement.tasks["parity"].n == 4
@@ -125,15 +127,16 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(lab: Lab, facts: list[Fa
     """And it is still of the step that was in force when it was asked for."""
     session = lab.create()
     chosen = lab.sessions[session]
-    real, edits, begun = YES_NO.score, [], []
+    edits, begun = [], []
 
-    def score(model, report):
-        begun.append(len(chosen.log))
-        if not edits:
-            edits.append(lab.edit(session, [facts[0]]))
-        return real(model, report)
+    class Slow(Downstream):
+        def score(self, name, report):
+            begun.append(len(chosen.log))
+            if not edits:
+                edits.append(lab.edit(session, [facts[0]]))
+            return super().score(name, report)
 
-    chosen.tasks["parity"] = type("Slow", (), {"score": staticmethod(score)})()
+    chosen.downstream = Slow(chosen.model, lab.downstream.tasks)
     step = lab.measure(session, ["parity"]).result(60)
     assert begun == [0, 1]
     assert edits[0].status == "done"
@@ -173,22 +176,6 @@ def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:
     assert (layer.low, layer.high) == (0, 4)
     assert info.n_facts == 3
     assert info.tasks[0].chance == 0.5
-
-
-def test_a_task_scored_in_batches_is_scored_one_by_one(lab: Lab, facts: list[Fact]) -> None:
-    """The likelier first token of the label words after the whole prompt, from a plain forward pass."""
-    session = lab.create()
-    lab.edit(session, [facts[0]]).result(60)
-    score = lab.measure(session, ["parity"]).result(60).measurement.tasks["parity"]
-    chosen = lab.sessions[session]
-    chosen.put_in_force()
-    no, yes = (chosen.model.target_ids(label)[0] for label in YES_NO.labels)
-    for example, correct in zip(YES_NO.examples, score.correct, strict=True):
-        ids = torch.tensor([chosen.model.tokens(YES_NO.prompt(example)).ids])
-        with torch.no_grad():
-            logits = chosen.model.hf(ids).logits[0, -1]
-        assert int(logits[yes] > logits[no]) == (example.label if correct else 1 - example.label)
-    assert score.accuracy == sum(score.correct) / 4
 
 
 def test_search_finds_by_words_relation_and_case_id(lab: Lab) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from editlab.downstream import Downstream
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.loading import load
@@ -41,7 +42,7 @@ def embedded() -> Editor:
 @pytest.fixture
 def session(embedded: Editor) -> Session:
     embedded.model.write([])
-    yield Session(embedded, load_tasks())
+    yield Session(embedded, Downstream(embedded.model, load_tasks()))
     embedded.model.write([])
 
 
