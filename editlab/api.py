@@ -58,6 +58,16 @@ class TaskInfo(Record):
 
 
 @dataclass(frozen=True)
+class MeasureInfo(Record):
+    """Something that can be measured of a step by its name; every task is one of them."""
+
+    name: str  # "retention", or a task's "sst2": where `Measurement.get` finds it
+    title: str
+    help: str
+    every: int  # how often the default plan measures it: at every so many steps; 0: on demand
+
+
+@dataclass(frozen=True)
 class PresetFact(Record):
     """A fact worth trying, with the reason."""
 
@@ -77,6 +87,7 @@ class LabInfo(Record):
     relations: tuple[str, ...]  # relation ids of the facts that can be searched
     facts_source: str  # where `search` looks, in words
     n_facts: int
+    measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
 
 
 class Job(Protocol):
@@ -128,7 +139,10 @@ class LabProtocol(Protocol):
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
     def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> Job:
-        """Job of step `index` (the one in force now) with what was not yet measured, tasks too; gives way to edits."""
+        """Job of step `index` (the one in force now) with what was not yet measured, tasks too.
+
+        Without names only what the step says is measured. It gives way to edits and goes on with what it has.
+        """
 
     # at once
     def undo(self, session: str) -> SessionState: ...
@@ -161,6 +175,7 @@ __all__ = [
     "Job",
     "LabInfo",
     "LabProtocol",
+    "MeasureInfo",
     "MethodInfo",
     "PresetFact",
     "Progress",
