@@ -138,10 +138,16 @@ class LabProtocol(Protocol):
     ) -> Job:
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
-    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> Job:
-        """Job of step `index` (the one in force now) with what was not yet measured, tasks too.
+    def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> Job:
+        """Job of step `index` (the one in force now) with what was not yet measured, these measures and tasks too.
 
         Without names only what the step says is measured. It gives way to edits and goes on with what it has.
+        """
+
+    def measure_due(self, session: str) -> Job:
+        """Job that measures all that the plan asks for and that is missing, the step in force first; gives way too.
+
+        Its result is the SessionState at its end. It follows the log: what becomes due while it runs is measured.
         """
 
     # at once
@@ -157,6 +163,9 @@ class LabProtocol(Protocol):
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
         """Replace the session's own watched prompts."""
+
+    def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
+        """Replace the plan: measure name -> at every so many steps (1: each). What is left out waits for `measure`."""
 
     def search(
         self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20

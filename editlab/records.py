@@ -213,7 +213,10 @@ class Broken(Record):
 
 @dataclass(frozen=True)
 class Bleeding(Record):
-    """Unrelated facts that the unedited model knows: true object the argmax at every token; edited subjects excepted."""
+    """Unrelated facts that the unedited model knows: the true object is the argmax at every token.
+
+    Facts of a subject that an edit in force is of are left out.
+    """
 
     n: int
     share: float  # of them still right
@@ -280,9 +283,29 @@ class Measurement(Record):
     bleeding: Bleeding | None = None
     generation: Generation | None = None
 
+    @classmethod
+    def of(
+        cls,
+        drift: Mapping[int, Drift],
+        completions: tuple[Completion, ...] = (),
+        before: tuple[Completion, ...] = (),
+        base: tuple[Completion, ...] = (),
+        found: Mapping[str, Record] | None = None,
+    ) -> Self:
+        """With what measures found, by their names."""
+        tasks = {name: record for name, record in (found or {}).items() if isinstance(record, TaskScore)}
+        others: dict[str, Any] = {name: record for name, record in (found or {}).items() if name not in tasks}
+        return cls(drift, completions, before, base, tasks, **others)
+
+    @property
+    def found(self) -> dict[str, Record]:
+        """What measures found, by their names; tasks last."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
+
     def get(self, name: str) -> Record | None:
         """What the measure of that name found, a task's score too; None if it was not measured."""
-        return self.tasks.get(name) or getattr(self, name, None)
+        return self.found.get(name)
 
 
 @dataclass(frozen=True)

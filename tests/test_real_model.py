@@ -11,8 +11,9 @@ import torch
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.loading import load
-from editlab.measure import complete, object_nlls, watched_of
+from editlab.measures import standard
 from editlab.paths import resource
+from editlab.reading import complete, object_nlls, watched_of
 from editlab.session import Session
 from editlab.tasks import load_tasks
 
@@ -41,7 +42,7 @@ def embedded() -> Editor:
 @pytest.fixture
 def session(embedded: Editor) -> Session:
     embedded.model.write([])
-    yield Session(embedded, load_tasks())
+    yield Session(embedded, standard(load_tasks()))
     embedded.model.write([])
 
 
