@@ -13,7 +13,7 @@ from typing import Any
 
 from editlab.api import LabInfo, MethodInfo, PresetFact
 from editlab.editor import Editor
-from editlab.facts import Fact, counterfact_from_hub, random_fact, read_facts, search_facts
+from editlab.facts import Fact, facts_of, random_fact, read_facts, search_facts
 from editlab.jobs import FIRST, LATER, LocalJob, Queue
 from editlab.loading import load
 from editlab.measures import standard
@@ -66,7 +66,7 @@ class Lab:
         """
         report = progress or quiet
         tasks = load_tasks(glue)
-        known, source = _facts(facts)
+        known, source = facts_of(facts)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
@@ -192,14 +192,6 @@ class Lab:
 
     def close(self) -> None:
         self._queue.close()
-
-
-def _facts(facts: str | Path | None) -> tuple[list[Fact], str]:
-    if facts is None:
-        return read_facts(resource("facts.json")), "editlab's own facts"
-    if facts == "hub":
-        return counterfact_from_hub(), "CounterFact (Hugging Face hub)"
-    return read_facts(facts), Path(facts).name
 
 
 def _preset_facts() -> tuple[PresetFact, ...]:

@@ -14,7 +14,7 @@ from editlab.measures import EditedFact, Known, Measure, Measures, State, Subjec
 from editlab.model import EditableModel
 from editlab.progress import Report
 from editlab.reading import Watched, drift_of
-from editlab.records import Completion, Cost, Measurement
+from editlab.records import Completion, Cost, Measurement, Record
 
 
 class Ledger:
@@ -60,23 +60,23 @@ class Ledger:
         for which in (entries, entries[:-1], ()):
             self.complete(which, watched, report)
 
-    def measure(self, name: str, entries: Sequence[Entry], report: Report) -> None:
-        """Find out what a measure gives of the step that ends these entries, unless it is known."""
+    def measure(self, name: str, entries: Sequence[Entry], report: Report) -> Record | None:
+        """What a measure gives of the step that ends these entries: found out now, unless it is known."""
         measure = self.measures.by_name[name]
-        if self.has(name, entries):
-            return
-        subject = self.subject(entries)
-        start, tokens = time.perf_counter(), None
-        try:
-            found = measure(subject, report)
-            tokens = measure.tokens(subject)
-        finally:
-            self.measures.took(name, time.perf_counter() - start, tokens)
-        subject.now.known.found[name, self._key(measure, entries)] = found
+        known = self.state(entries).known.found
+        key = name, self._facts_of(measure, entries)
+        if key not in known:
+            subject = self.subject(entries)
+            start, tokens = time.perf_counter(), None
+            try:
+                known[key] = measure(subject, report)
+                tokens = measure.tokens(subject)
+            finally:
+                self.measures.took(name, time.perf_counter() - start, tokens)
+        return known[key]
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
-        measure = self.measures.by_name[name]
-        return (name, self._key(measure, entries)) in self.state(entries).known.found
+        return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).known.found
 
     def costs(self, entries: Sequence[Entry]) -> dict[str, Cost]:
         """What each measure takes on the state of these entries."""
@@ -93,7 +93,7 @@ class Ledger:
         found = {
             name: value
             for name, measure in self.measures.by_name.items()
-            if (value := known.found.get((name, self._key(measure, entries)))) is not None
+            if (value := known.found.get((name, self._facts_of(measure, entries)))) is not None
         }
         return Measurement.of(known.drift, now, before, base, found)
 
@@ -101,5 +101,5 @@ class Ledger:
     def _facts(entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return entries[-1].facts if entries else ()
 
-    def _key(self, measure: Measure, entries: Sequence[Entry]) -> tuple[Fact, ...]:
+    def _facts_of(self, measure: Measure, entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return self._facts(entries) if measure.of_step else ()

@@ -25,7 +25,7 @@ from editlab.measures.retention import prefers_new
 from editlab.methods import hyperparameters
 from editlab.progress import Report, quiet
 from editlab.reading import Watched, drift_of, watched_of
-from editlab.records import Completion, Drift, SessionState, Step
+from editlab.records import Completion, Drift, Record, SessionState, Step
 from editlab.table import table_of
 
 if TYPE_CHECKING:
@@ -194,9 +194,15 @@ class Session:
         entries = self.entries() if entries is None else entries
         with self._ending_in_force():
             self._ledger.say(entries, self._watched_after(entries), report)
-            for name in names:
-                self._ledger.measure(name, entries, report)
+        for name in names:
+            self.find(name, report, entries)
         return self._step(entries, entries)
+
+    def find(self, name: str, report: Report = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
+        """What one measure gives of the step that ends these entries (the one in force); None if it is not defined."""
+        self.measures.check([name])
+        with self._ending_in_force():
+            return self._ledger.measure(name, self.entries() if entries is None else entries, report)
 
     def set_plan(self, every: Mapping[str, int]) -> None:
         """Replace the plan: measure name -> at every so many steps. Raises ValueError for what is not allowed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from editlab.records import Completion, Drift, Record
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to tell beforehand what a measurement takes
 
 T = TypeVar("T")
+Piece = tuple[str | int, ...]  # what a piece of a measurement is known by
 
 
 @dataclass(eq=False)
@@ -32,8 +33,18 @@ class Known:
     objects: dict[Question, ObjectScore] = field(default_factory=dict)
     completions: dict[tuple[Watched, ...], tuple[Completion, ...]] = field(default_factory=dict)
     drift: dict[int, Drift] | None = None
-    pieces: dict[Hashable, Any] = field(default_factory=dict)  # of measurements, so that they can be interrupted
+    pieces: dict[Piece, Any] = field(default_factory=dict)  # of measurements, so that they can be interrupted
     found: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and its facts
+
+    def to_json(self) -> dict[str, Any]:
+        """What took time to find out, as JSON types: objects and pieces."""
+        objects = [(*question, score.nll, score.said) for question, score in self.objects.items()]
+        return {"objects": objects, "pieces": list(self.pieces.items())}
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Learn what `to_json` gave."""
+        self.objects |= {(prompt, target): ObjectScore(nll, said) for prompt, target, nll, said in values["objects"]}
+        self.pieces |= {tuple(key): tuple(p) if isinstance(p, list) else p for key, p in values["pieces"]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +90,7 @@ class State:
                         known.objects.setdefault((w.prompt, target), ObjectScore(-math.log(p), bool(right)))
         return known.completions[watched]
 
-    def piece(self, key: Hashable, compute: Callable[[], T]) -> T:
+    def piece(self, key: Piece, compute: Callable[[], T]) -> T:
         """A piece of a measurement: computed with this state in force, and kept."""
         if key not in self.known.pieces:
             self.put_in_force()

@@ -26,7 +26,7 @@ from editlab.progress import Report
 from editlab.reading import left_padded
 from editlab.records import Generation
 
-PROMPTS_AT_ONCE = 30
+PROMPTS_AT_ONCE = 64
 
 
 def words(text: str) -> list[str]:
@@ -124,11 +124,12 @@ class GenerationEntropy:
 
     def _mean_entropy(self, state: State, prompts: Sequence[str], report: Report, whose: str) -> float:
         pieces = state.known.pieces
-        missing = [prompt for prompt in prompts if (self, prompt) not in pieces]
+        keys = {prompt: (self.name, self.n_tokens, self.top_k, self.seed, prompt) for prompt in prompts}
+        missing = [prompt for prompt in prompts if keys[prompt] not in pieces]
         for start in range(0, len(missing), PROMPTS_AT_ONCE):
             report(Progress(f"measuring texts{whose}", start, len(missing)))
             batch = missing[start : start + PROMPTS_AT_ONCE]
             state.put_in_force()
             texts = sampled_texts(state.model, batch, self.n_tokens, self.top_k, self.seed)
-            pieces.update({(self, p): generation_entropy(text) for p, text in zip(batch, texts, strict=True)})
-        return sum(pieces[self, prompt] for prompt in prompts) / len(prompts)
+            pieces.update({keys[p]: generation_entropy(text) for p, text in zip(batch, texts, strict=True)})
+        return sum(pieces[key] for key in keys.values()) / len(prompts)
