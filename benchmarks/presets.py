@@ -23,9 +23,9 @@ from tqdm import tqdm
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.loading import load
-from editlab.measure import object_nlls
 from editlab.model import EditableModel
 from editlab.paths import resource
+from editlab.reading import object_nlls
 
 
 def main(

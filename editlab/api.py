@@ -59,6 +59,16 @@ class TaskInfo(Record):
 
 
 @dataclass(frozen=True)
+class MeasureInfo(Record):
+    """Something that can be measured of a step by its name; every task is one of them."""
+
+    name: str  # "retention", or a task's "sst2": where `Measurement.get` finds it
+    title: str
+    help: str
+    every: int  # how often the default plan measures it: at every so many steps; 0: on demand
+
+
+@dataclass(frozen=True)
 class PresetFact(Record):
     """A fact worth trying, with the reason."""
 
@@ -78,6 +88,7 @@ class LabInfo(Record):
     relations: tuple[str, ...]  # relation ids of the facts that can be searched
     facts_source: str  # where `search` looks, in words
     n_facts: int
+    measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
 
 
 class Job(Protocol):
@@ -128,10 +139,17 @@ class LabProtocol(Protocol):
     ) -> Job:
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
 
-    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> Job:
-        """Job of step `index` (the one in force now) with what was not yet measured, tasks too; gives way to edits.
+    def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> Job:
+        """Job of step `index` (the one in force now) with what was not yet measured, these measures and tasks too.
 
-        A task's name asks for its score by the likelier label word, "name:generation" by a generated answer.
+        A task's name asks for its score by the likelier label word, "name:generation" by a generated answer. Without
+        names only what the step says is measured. It gives way to edits and goes on with what it has.
+        """
+
+    def measure_due(self, session: str) -> Job:
+        """Job that measures all that the plan asks for and that is missing, the step in force first; gives way too.
+
+        Its result is the SessionState at its end. It follows the log: what becomes due while it runs is measured.
         """
 
     # at once
@@ -147,6 +165,9 @@ class LabProtocol(Protocol):
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
         """Replace the session's own watched prompts."""
+
+    def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
+        """Replace the plan: measure name -> at every so many steps (1: each). What is left out waits for `measure`."""
 
     def search(
         self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
@@ -165,6 +186,7 @@ __all__ = [
     "Job",
     "LabInfo",
     "LabProtocol",
+    "MeasureInfo",
     "MethodInfo",
     "PresetFact",
     "Progress",

@@ -1,13 +1,9 @@
-"""Downstream: how a model does on its tasks, by either of two rules, after every edit.
+"""What a model answers on a downstream task, by either of two rules: the likelier label word, or a generated one.
 
-"sst2" asks for a score by the likelier label word, "sst2:generation" for the paper's: a greedy continuation that must
-name a label. What was prepared for one score serves the next. Knows nothing of sessions.
+A rule is made ready once for a task and a model, and asked after every edit. Knows nothing of what is right.
 """
 
 from __future__ import annotations
-
-import time
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,12 +11,9 @@ from torch import Tensor
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.prompts import Budget, Prompts
-from editlab.records import TaskScore
-from editlab.scores import chance, weighted_f1, wilson
 from editlab.tasks import Task
 
 GENERATED_TOKENS = 3  # as Gupta et al. 2024 (arXiv 2401.07453)
-KEPT_BYTES = 256 * 2**20  # activations below the edited layers, of all tasks together
 
 
 class ByScores:
@@ -67,55 +60,6 @@ class ByGeneration:
 
 
 RULES: dict[str, type[ByScores] | type[ByGeneration]] = {"scores": ByScores, "generation": ByGeneration}
-
-
-class Downstream:
-    """A model's tasks by name; `keep_bytes` bounds the activations kept for them all."""
-
-    def __init__(self, model: EditableModel, tasks: Mapping[str, Task], keep_bytes: int = KEPT_BYTES) -> None:
-        self.tasks = dict(tasks)
-        self._model = model
-        self._budget = Budget(keep_bytes)
-        self._prepared: dict[str, ByScores | ByGeneration] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What can be asked for: every task by scores, and by generation."""
-        return tuple(name for task in self.tasks for name in (task, f"{task}:generation"))
-
-    def check(self, names: Sequence[str]) -> None:
-        """Raises ValueError for a name that is not one of `names`."""
-        for name in names:
-            if name not in self.names:
-                raise ValueError(f"no task {name!r}; there are {', '.join(self.names) or 'none'}")
-
-    def score(self, name: str, report: Report = quiet) -> TaskScore:
-        """The model in force on a task. Raises ValueError for a task that this model cannot be given."""
-        self.check([name])
-        start = time.perf_counter()
-        task_name, _, rule = name.partition(":")
-        task, rule = self.tasks[task_name], rule or "scores"
-        if name not in self._prepared:
-            self._prepared[name] = RULES[rule](self._model, task, self._budget)
-        answers = self._prepared[name].answers(report)
-        right = [example.label for example in task.examples]
-        correct = tuple(answer == label for answer, label in zip(answers, right, strict=True))
-        by_chance, f1_by_chance = chance(right)
-        return TaskScore(
-            task=task.name,
-            title=task.title,
-            rule=rule,
-            n=len(right),
-            correct=correct,
-            accuracy=sum(correct) / len(right),
-            interval=wilson(sum(correct), len(right)),
-            chance=by_chance,
-            f1=weighted_f1(answers, right),
-            chance_f1=f1_by_chance,
-            invalid=answers.count(None) / len(right),
-            note=task.note,
-            seconds=time.perf_counter() - start,
-        )
 
 
 def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...]]:

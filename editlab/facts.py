@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from editlab.paths import resource
+
 MAX_PROMPT_CHARACTERS = 600
 MAX_TARGET_CHARACTERS = 100
 
@@ -159,6 +161,15 @@ def counterfact_from_hub(split: str = "train") -> list[Fact]:
     from datasets import load_dataset
 
     return _facts_of(load_dataset("azhx/counterfact", split=split), "azhx/counterfact")
+
+
+def facts_of(source: str | Path | None) -> tuple[list[Fact], str]:
+    """Facts, and where they are from: "hub" is CounterFact, None the project's own, else a file of CounterFact rows."""
+    if source is None:
+        return read_facts(resource("facts.json")), "editlab's own facts"
+    if source == "hub":
+        return counterfact_from_hub(), "CounterFact (Hugging Face hub)"
+    return read_facts(source), Path(source).name
 
 
 def _facts_of(rows: Iterable[Mapping[str, Any]], source: str) -> list[Fact]:

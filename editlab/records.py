@@ -111,11 +111,13 @@ class Completion(Record):
     top: tuple[TokenChance, ...]  # most likely next tokens, best first
     p_new: float | None = None  # exp(-mean NLL per token) of the fact's new object; None without a fact
     p_true: float | None = None
+    says_new: bool | None = None  # the new object is the argmax at every one of its tokens
+    says_true: bool | None = None
 
 
 @dataclass(frozen=True)
 class Drift(Record):
-    """How far an edited layer is from where it began."""
+    """How far an edited layer is from where it began; of a single edit (`Step.size`) the same with its own ΔW."""
 
     norm: float  # ‖W - W₀‖_F
     relative: float  # ÷ ‖W₀‖_F
@@ -154,8 +156,130 @@ class PairedTest(Record):
 
 
 @dataclass(frozen=True)
+class Quality(Record):
+    """CounterFact's measures over one kind of prompt: means over facts of the mean over a fact's prompts.
+
+    The object asked for is the new one, and on neighborhood prompts the true one; the other is its rival. P is
+    exp(-mean NLL per token).
+    """
+
+    n: int  # prompts
+    success: float | None  # share of prompts where the object is likelier than its rival; None without a true object
+    difference: float | None  # mean of P(object) - P(rival): the magnitude of ROME and MEMIT
+    accuracy: float | None  # share of prompts where the object is the argmax at every one of its tokens
+
+
+@dataclass(frozen=True)
+class CounterFact(Record):
+    """Efficacy, paraphrase and neighborhood of one edit, or means over all edits so far. None: no such prompts."""
+
+    n_facts: int
+    of: int  # facts there are; more than `n_facts` where a fixed sample was taken
+    efficacy: Quality | None
+    paraphrase: Quality | None
+    neighborhood: Quality | None
+    score: float | None  # S, the harmonic mean of the three successes
+    base: CounterFact | None = None  # the same prompts on the unedited model
+
+
+@dataclass(frozen=True)
+class Recall(Record):
+    """What is left of one edited fact."""
+
+    edit: str  # id of its step
+    number: int  # of the fact among the step's facts, from 0
+    says_new: bool  # the new object is the argmax at every one of its tokens now
+    said_new: bool  # the same, when the edit was made
+    prefers_new: bool | None  # P(new) > P(true) now; None without a true object
+    preferred_new: bool | None  # the same, in the unedited model
+
+
+@dataclass(frozen=True)
+class Retention(Record):
+    """Which edited facts of a state are still recalled (forgetting, in the papers), oldest first."""
+
+    recalls: tuple[Recall, ...]
+    of: int  # edited facts in force; more than the recalls where a fixed sample was taken
+    succeeded: int  # how many of the recalls said the new object when their edit was made
+    kept: float | None  # the headline: share of those that still do; None if none succeeded
+    prefers_new: float | None  # share with P(new) > P(true) now
+    preferred_new: float | None  # the level of that before any edit
+
+
+@dataclass(frozen=True)
+class Perplexity(Record):
+    """exp(mean NLL per token) of a fixed text, read in windows that do not overlap."""
+
+    value: float
+    text: str  # which text, in words
+    n: int  # tokens scored: all but the first of each window
+    window: int  # tokens in a window, at most
+
+
+@dataclass(frozen=True)
+class Broken(Record):
+    """An unrelated fact that the unedited model knows and this state does not."""
+
+    prompt: str
+    target: str
+    case_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Bleeding(Record):
+    """Unrelated facts that the unedited model knows: the true object is the argmax at every token.
+
+    Facts of a subject that an edit in force is of are left out.
+    """
+
+    n: int
+    share: float  # of them still right
+    broken: tuple[Broken, ...]
+
+
+@dataclass(frozen=True)
+class Generation(Record):
+    """Generation entropy GE in bits: (2/3·H₂ + 4/3·H₃)/2 over words, mean over the generation prompts."""
+
+    entropy: float
+    base: float  # of the same prompts in the unedited model
+    n: int  # prompts
+    n_facts: int
+    of: int  # facts there are; more than `n_facts` where only the first were asked
+    tokens: int  # prompt included, at most
+
+
+@dataclass(frozen=True)
+class Cost(Record):
+    """How long a measurement of the step in force would take."""
+
+    seconds: float
+    measured: bool  # from the last time it was done; else from its tokens and the model's size
+
+
+@dataclass(frozen=True)
+class ChangePoint(Record):
+    """A step at which a run left its own ways."""
+
+    step: int
+    edit: str  # id of the step
+    kind: str  # "jump" (catastrophic) or "trend" (gradual: the step from which on it shows)
+    measure: str  # "drift", "perplexity", "retention" or a task
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Health(Record):
+    """What a run's history says of the model in force."""
+
+    status: str  # "healthy", "degrading" or "collapsed"
+    reason: str  # one sentence
+    changes: tuple[ChangePoint, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement(Record):
-    """What was measured of one state of the weights. `tasks` is filled later than the rest, and may stay empty.
+    """What was measured of one state of the weights. All after `base` is measured by name, later or never.
 
     `completions` holds the step's own fact first (rewrite, paraphrases, neighbours), then the user's watched prompts;
     `before` (the state without this step) and `base` (the unedited model) hold the same prompts in the same order.
@@ -166,6 +290,36 @@ class Measurement(Record):
     before: tuple[Completion, ...] = ()
     base: tuple[Completion, ...] = ()
     tasks: Mapping[str, TaskScore] = field(default_factory=dict)  # by the name asked for: "sst2", "sst2:generation"
+    counterfact: CounterFact | None = None  # of the step's own facts
+    counterfact_all: CounterFact | None = None  # of all facts edited so far
+    retention: Retention | None = None
+    perplexity: Perplexity | None = None
+    bleeding: Bleeding | None = None
+    generation: Generation | None = None
+
+    @classmethod
+    def of(
+        cls,
+        drift: Mapping[int, Drift],
+        completions: tuple[Completion, ...] = (),
+        before: tuple[Completion, ...] = (),
+        base: tuple[Completion, ...] = (),
+        found: Mapping[str, Record] | None = None,
+    ) -> Self:
+        """With what measures found, by their names."""
+        tasks = {name: record for name, record in (found or {}).items() if isinstance(record, TaskScore)}
+        others: dict[str, Any] = {name: record for name, record in (found or {}).items() if name not in tasks}
+        return cls(drift, completions, before, base, tasks, **others)
+
+    @property
+    def found(self) -> dict[str, Record]:
+        """What measures found, by their names; tasks last."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
+
+    def get(self, name: str) -> Record | None:
+        """What the measure of that name found, a task's score too; None if it was not measured."""
+        return self.found.get(name)
 
 
 @dataclass(frozen=True)
@@ -180,11 +334,10 @@ class Step(Record):
     trace: Trace | None
     enabled: bool  # not switched off by the user
     in_force: bool  # at or before the session's position (not undone) and enabled
-    measurement: (
-        Measurement | None
-    )  # of the state "steps 1..index, without those switched off"; None if not yet measured
+    measurement: Measurement | None  # of the state "steps 1..index, without those switched off"; None: not yet
     provenance: Mapping[str, Any]
     seconds: float  # wall time of the edit
+    size: Mapping[int, Drift] = field(default_factory=dict)  # of this edit's own ΔW, per layer
 
 
 @dataclass(frozen=True)
@@ -196,3 +349,6 @@ class SessionState(Record):
     position: int  # the step in force: steps after it are undone and can be redone
     watched: tuple[str, ...]  # the user's own prompts
     model: Mapping[str, Any]  # name, device, dtype, parameters, layers, reason
+    plan: Mapping[str, int] = field(default_factory=dict)  # measure -> at every so many steps; absent: on demand
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # measure -> what it would take of the step in force
+    health: Health | None = None  # of the step in force

@@ -7,8 +7,12 @@ import this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from editlab.records import PairedTest, TaskScore
+
+if TYPE_CHECKING:
+    from editlab.tasks import Task
 
 
 def weighted_f1(answers: Sequence[int | None], right: Sequence[int]) -> float:
@@ -36,6 +40,28 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
     interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def score_of(task: Task, rule: str, answers: Sequence[int | None], seconds: float = 0.0) -> TaskScore:
+    """What these answers (None: no label) to the task's examples are worth."""
+    right = [example.label for example in task.examples]
+    correct = tuple(answer == label for answer, label in zip(answers, right, strict=True))
+    by_chance, f1_by_chance = chance(right)
+    return TaskScore(
+        task=task.name,
+        title=task.title,
+        rule=rule,
+        n=len(right),
+        correct=correct,
+        accuracy=sum(correct) / len(right),
+        interval=wilson(sum(correct), len(right)),
+        chance=by_chance,
+        f1=weighted_f1(answers, right),
+        chance_f1=f1_by_chance,
+        invalid=list(answers).count(None) / len(right),
+        note=task.note,
+        seconds=seconds,
+    )
 
 
 def compare(before: TaskScore, after: TaskScore) -> PairedTest:

@@ -1,7 +1,7 @@
 """Session: a log of edits over a base. Weights = base + Σ of the log's edits that are in force, in order.
 
-Undo is a shorter log, switching an edit off is a log without it; both are exact. What was measured belongs to a state
-(which edits are in force), so nothing is measured twice. Knows nothing of queues or of other sessions.
+Undo is a shorter log, switching an edit off is a log without it; both are exact. What was measured is in a ledger, by
+state. Knows nothing of queues or of other sessions.
 """
 
 from __future__ import annotations
@@ -10,37 +10,28 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from editlab.api import Progress
 from editlab.deltas import Edit
-from editlab.downstream import Downstream
 from editlab.editor import Editor, device_name
 from editlab.facts import MAX_PROMPT_CHARACTERS, Fact
-from editlab.measure import Watched, complete, drift_of, watched_of
+from editlab.health import health_of
+from editlab.ledger import Ledger
+from editlab.log import Entry, Made, edits_of, layers_of
+from editlab.measures import Known, Measures, State, standard
+from editlab.measures.retention import prefers_new
 from editlab.methods import hyperparameters
 from editlab.progress import Report, quiet
-from editlab.records import Completion, Drift, Measurement, SessionState, Step, TaskScore, Trace
+from editlab.reading import Watched, drift_of, watched_of
+from editlab.records import Completion, Drift, Record, SessionState, Step
+from editlab.table import table_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MAX_WATCHED = 12
-
-State = tuple[str, ...]  # ids of the edits in force
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One edit of the log."""
-
-    id: str
-    facts: tuple[Fact, ...]
-    method: str
-    hyperparameters: Mapping[str, Any]
-    edit: Edit
-    trace: Trace
-    provenance: Mapping[str, Any]
-    seconds: float
-    enabled: bool = True
 
 
 class Session:
@@ -49,18 +40,16 @@ class Session:
     Every public call that computes leaves weights, log and measurements as they were if it raises.
     """
 
-    def __init__(self, editor: Editor, downstream: Downstream | None = None) -> None:
+    def __init__(self, editor: Editor, measures: Measures | None = None) -> None:
         self.id = uuid.uuid4().hex
         self.editor = editor
         self.model = editor.model
-        self.downstream = downstream or Downstream(editor.model, {})
+        self.measures = measures or standard()
+        self.plan = self.measures.default_plan()
         self.log: tuple[Entry, ...] = ()
         self.position = 0  # how many entries are not undone
         self.watched: tuple[str, ...] = ()
-        self._completions: dict[tuple[State, tuple[Watched, ...]], tuple[Completion, ...]] = {}
-        self._previewed: tuple[tuple[State, tuple[Watched, ...]], tuple[Completion, ...]] | None = None
-        self._drift: dict[State, dict[int, Drift]] = {(): {}}
-        self._scores: dict[tuple[State, str], TaskScore] = {}
+        self._ledger = Ledger(self.model, self.measures)
 
     # --- the log ---
 
@@ -71,7 +60,7 @@ class Session:
         hyperparameters_: Mapping[str, Any] | None = None,
         report: Report = quiet,
     ) -> Step:
-        """Make an edit on top of what is in force, and measure it. Undone steps leave the log.
+        """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
 
         Raises ValueError for facts or hyperparameters that are not allowed, FloatingPointError for a delta or weights
         that are not finite, and whatever `report` raises.
@@ -83,32 +72,36 @@ class Session:
         with self._ending_in_force():
             self.put_in_force()
             watched = self._watched(facts)
-            before = self._complete(kept, watched, report)
+            self._ledger.complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report)
-            self.model.write([*_edits(kept), edit])
-            drift = drift_of(self.model, _layers([*_edits(kept), edit]))  # refuses weights that are not finite
-            report(Progress("measuring"))
-            now = complete(self.model, watched)
-            base = self._complete((), watched, report)
+            new, base = State(self.model, (*edits_of(kept), edit), Known()), self._ledger.state(())
+            new.put_in_force()
+            new.known.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
+            new.complete(watched, report)
+            said = new.objects([(fact.text, fact.target_new) for fact in facts], report)
+            base.complete(watched, report)
+            unedited = base.objects([question for fact in facts for question in _own_questions(fact)], report)
             report(Progress("done"))
-            entry = Entry(
-                uuid.uuid4().hex[:12],
-                facts,
-                method,
-                hyperparameters(chosen),
-                edit,
-                trace,
-                provenance,
-                time.perf_counter() - start,
+            made = Made(
+                id=uuid.uuid4().hex[:12],
+                facts=facts,
+                method=method,
+                hyperparameters=hyperparameters(chosen),
+                trace=trace,
+                size=self._size(edit),
+                said_new=tuple(said[fact.text, fact.target_new].said for fact in facts),
+                preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
+                provenance=provenance,
+                seconds=time.perf_counter() - start,
             )
-            log = (*kept, entry)
-            state = self._state(log)
-            self._completions[self._state(kept), watched] = before
-            self._completions[(), watched] = base
-            self._completions[state, watched] = now
-            self._drift[state] = drift
+            log = (*kept, Entry(edit, made))
+            self._ledger.enter(log, new.known)
             self.log, self.position = log, len(log)
         return self.step(self.position)
+
+    def restore(self, entries: Sequence[Entry]) -> None:
+        """Take over a log that was made before, with all of it in force. Nothing is computed anew."""
+        self.log, self.position = tuple(entries), len(entries)
 
     def undo(self) -> None:
         """One step back. Raises ValueError at the unedited model."""
@@ -124,8 +117,7 @@ class Session:
 
     def goto(self, index: int) -> None:
         """Put step `index` in force; 0 is the unedited model."""
-        if not 0 <= index <= len(self.log):
-            raise ValueError(f"step must be between 0 and {len(self.log)}, got {index}")
+        self.entries(index)
         self.position = index
 
     def toggle(self, index: int) -> None:
@@ -155,7 +147,7 @@ class Session:
 
     def edits(self) -> list[Edit]:
         """The edits in force, in order."""
-        return _edits(self.log[: self.position])
+        return list(edits_of(self.log[: self.position]))
 
     def put_in_force(self) -> None:
         """Make the model's weights this session's."""
@@ -169,15 +161,20 @@ class Session:
         finally:
             self.put_in_force()
 
+    def _size(self, edit: Edit) -> dict[int, Drift]:
+        norms = {layer: (delta.norm(), delta.shape) for layer, delta in edit.items()}
+        return {
+            layer: Drift(norm, norm / self.model.base_norm(layer), norm / (d_out * d_in))
+            for layer, (norm, (d_out, d_in)) in norms.items()
+        }
+
     # --- measuring ---
 
     def preview(self, fact: Fact) -> tuple[Completion, ...]:
         """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
         self.model.check(fact)
-        entries, watched = self.entries(), self._watched((fact,))
         with self._ending_in_force():
-            completions = self._complete(entries, watched, quiet)
-        self._previewed = (self._state(entries), watched), completions
+            completions = self._ledger.complete(self.entries(), self._watched((fact,)), quiet)
         return completions[: len(watched_of(fact))]
 
     def entries(self, index: int | None = None) -> tuple[Entry, ...]:
@@ -187,38 +184,55 @@ class Session:
         return self.log[: self.position if index is None else index]
 
     def measure(
-        self, tasks: Sequence[str] = (), report: Report = quiet, entries: tuple[Entry, ...] | None = None
+        self, names: Sequence[str] = (), report: Report = quiet, entries: tuple[Entry, ...] | None = None
     ) -> Step:
-        """The step that ends these entries (the one in force), with what was not yet measured of it, tasks too.
+        """The step that ends these entries (the one in force), with what was not yet measured of it, these names too.
 
         The log may change while this runs: what is measured belongs to the state that the entries make.
         """
-        self.downstream.check(tasks)
+        self.measures.check(names)
         entries = self.entries() if entries is None else entries
-        state = self._state(entries)
         with self._ending_in_force():
-            self.model.write(_edits(entries))
-            if state not in self._drift:
-                self._drift[state] = drift_of(self.model, _layers(_edits(entries)))
-            for name in tasks:
-                if (state, name) not in self._scores:
-                    self._scores[state, name] = self.downstream.score(name, report)
-            watched = self._watched_after(entries)
-            for which in (entries, entries[:-1], ()):
-                self._completions[self._state(which), watched] = self._complete(which, watched, report)
+            self._ledger.say(entries, self._watched_after(entries), report)
+        for name in names:
+            self.find(name, report, entries)
         return self._step(entries, entries)
 
-    def _complete(
-        self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: Report
-    ) -> tuple[Completion, ...]:
-        """Completions after these entries, asked of the model if they are not known; may leave that state in force."""
-        key = self._state(entries), watched
-        known = self._previewed[1] if self._previewed and self._previewed[0] == key else self._completions.get(key)
-        if known is not None:
-            return known
-        report(Progress("measuring"))
-        self.model.write(_edits(entries))
-        return complete(self.model, watched)
+    def find(self, name: str, report: Report = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
+        """What one measure gives of the step that ends these entries (the one in force); None if it is not defined."""
+        self.measures.check([name])
+        with self._ending_in_force():
+            return self._ledger.measure(name, self.entries() if entries is None else entries, report)
+
+    def set_plan(self, every: Mapping[str, int]) -> None:
+        """Replace the plan: measure name -> at every so many steps. Raises ValueError for what is not allowed."""
+        self.measures.check(every)
+        if wrong := {name: k for name, k in every.items() if type(k) is not int or k < 1}:
+            raise ValueError(f"a measure is planned for every 1, 2, ... steps, got {wrong}")
+        self.plan = {name: every[name] for name in self.measures.by_name if name in every}
+
+    def measure_due(self, report: Report = quiet) -> None:
+        """Measure all that the plan asks for and that is missing, the step in force first, the cheap ones first.
+
+        It follows the log: what becomes due meanwhile is measured too.
+        """
+        while (due := self._next_due()) is not None:
+            entries, names = due
+            self.measure(names, report, entries)
+
+    def _next_due(self) -> tuple[tuple[Entry, ...], list[str]] | None:
+        """The entries of a step, and what is missing of it: what it says, or one measure."""
+        others = [index for index in range(len(self.log), -1, -1) if index != self.position]
+        for index in [self.position, *others]:
+            entries = self.entries(index)
+            if index == self.position and self._ledger.measurement(entries, self._watched_after(entries)) is None:
+                return entries, []
+            if entries and not entries[-1].enabled:
+                continue  # the state is that of the step before
+            for name, every in self.plan.items():
+                if index % every == 0 and not self._ledger.has(name, entries):
+                    return entries, [name]
+        return None
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
         own = tuple(Watched(prompt, "own") for prompt in self.watched)
@@ -227,20 +241,6 @@ class Session:
     def _watched_after(self, entries: Sequence[Entry]) -> tuple[Watched, ...]:
         return self._watched(entries[-1].facts if entries else ())
 
-    @staticmethod
-    def _state(entries: Sequence[Entry]) -> State:
-        return tuple(entry.id for entry in entries if entry.enabled)
-
-    def _measurement(self, entries: Sequence[Entry]) -> Measurement | None:
-        state, watched = self._state(entries), self._watched_after(entries)
-        now = self._completions.get((state, watched), None if watched else ())
-        before = self._completions.get((self._state(entries[:-1]), watched), None if watched else ())
-        base = self._completions.get(((), watched), None if watched else ())
-        if now is None or before is None or base is None or state not in self._drift:
-            return None
-        scores = {name: self._scores[state, name] for name in self.downstream.names if (state, name) in self._scores}
-        return Measurement(self._drift[state], now, before, base, scores)
-
     # --- telling ---
 
     def step(self, index: int) -> Step:
@@ -248,22 +248,23 @@ class Session:
         return self._step(self.log[:index], self.log[: self.position])
 
     def _step(self, entries: Sequence[Entry], in_force: Sequence[Entry]) -> Step:
-        measurement = self._measurement(entries)
+        measurement = self._ledger.measurement(entries, self._watched_after(entries))
         if not entries:
             return Step(0, "", (), None, {}, None, True, True, measurement, self.editor.provenance(), 0.0)
-        entry = entries[-1]
+        entry, made = entries[-1], entries[-1].made
         return Step(
-            len(entries),
-            entry.id,
-            entry.facts,
-            entry.method,
-            entry.hyperparameters,
-            entry.trace,
-            entry.enabled,
-            entry.enabled and len(entries) <= len(in_force),
-            measurement,
-            entry.provenance,
-            entry.seconds,
+            index=len(entries),
+            id=made.id,
+            facts=made.facts,
+            method=made.method,
+            hyperparameters=made.hyperparameters,
+            trace=made.trace,
+            enabled=entry.enabled,
+            in_force=entry.enabled and len(entries) <= len(in_force),
+            measurement=measurement,
+            provenance=made.provenance,
+            seconds=made.seconds,
+            size=made.size,
         )
 
     def steps(self) -> tuple[Step, ...]:
@@ -272,7 +273,25 @@ class Session:
 
     def state(self) -> SessionState:
         """All that a page needs to draw the session."""
-        return SessionState(self.id, self.steps(), self.position, self.watched, describe(self.editor))
+        steps, position = self.steps(), self.position
+        return SessionState(
+            id=self.id,
+            steps=steps,
+            position=position,
+            watched=self.watched,
+            model=describe(self.editor),
+            plan=self.plan,
+            costs=self._ledger.costs(self.entries()),
+            health=health_of(steps[: position + 1]),
+        )
+
+    def table(self) -> DataFrame:
+        """Everything that was measured, tidy: one row per step, measure and layer; see `editlab.table`."""
+        return table_of(self.steps(), self.id)
+
+
+def _own_questions(fact: Fact) -> list[tuple[str, str]]:
+    return [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
 
 
 def describe(editor: Editor) -> dict[str, Any]:
@@ -288,11 +307,3 @@ def describe(editor: Editor) -> dict[str, Any]:
         "reason": model.reason,
         "revision": model.revision,
     }
-
-
-def _edits(entries: Sequence[Entry]) -> list[Edit]:
-    return [entry.edit for entry in entries if entry.enabled]
-
-
-def _layers(edits: Sequence[Edit]) -> list[int]:
-    return sorted({layer for edit in edits for layer in edit})

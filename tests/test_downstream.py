@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from editlab.api import Cancelled, Progress
 from editlab.deltas import Edit, LowRank
-from editlab.downstream import GENERATED_TOKENS, ByGeneration, ByScores, Downstream
+from editlab.downstream import GENERATED_TOKENS, ByGeneration, ByScores
 from editlab.editor import Editor
 from editlab.facts import Fact
+from editlab.measures import standard
+from editlab.measures._task import task_measures
 from editlab.model import EditableModel
 from editlab.prompts import Budget, Prompts
 from editlab.session import Session
@@ -175,11 +177,10 @@ def test_a_continuation_ends_where_the_text_does(model: EditableModel, monkeypat
     assert ended == [plain.continuation(model, text, 4) for text in WORDS]
 
 
-class TestDownstream:
+class TestMeasure:
     def test_a_score_by_hand(self, model: EditableModel) -> None:
         task = TASKS["two words"]
-        downstream = Downstream(model, {"parity": task})
-        by_scores, by_generation = downstream.score("parity"), downstream.score("parity:generation")
+        by_scores, by_generation = (measure.score(model) for measure in task_measures([task]))
         answers = ByScores(model, task, Budget(0)).answers()
         assert by_scores.correct == tuple(a == e.label for a, e in zip(answers, task.examples, strict=True))
         assert by_scores.accuracy == sum(by_scores.correct) / 5
@@ -189,36 +190,36 @@ class TestDownstream:
         assert (by_generation.rule, by_generation.invalid, by_generation.accuracy) == ("generation", 1, 0)
         assert by_generation.f1 == 0
 
-    def test_names_are_checked(self, model: EditableModel) -> None:
-        downstream = Downstream(model, {"parity": TASKS["two words"]})
-        assert downstream.names == ("parity", "parity:generation")
-        for name in ("chess", "parity:guess", "parity:scores"):
-            with pytest.raises(ValueError, match=f"no task '{name}'"):
-                downstream.score(name)
+    def test_either_rule_is_asked_for_by_name(self, editor: Editor) -> None:
+        session = Session(editor, standard({"parity": TASKS["two words"]}))
+        scores = session.measure(["parity", "parity:generation"]).measurement.tasks
+        assert {name: score.rule for name, score in scores.items()} == {
+            "parity": "scores",
+            "parity:generation": "generation",
+        }
+        with pytest.raises(ValueError, match="no measure 'parity:guess'"):
+            session.measure(["parity:guess"])
 
     def test_a_prompt_that_is_too_long_is_refused_in_a_sentence(self, model: EditableModel) -> None:
         task = Task("long", "Long", "{text}", ("no", "yes"), (), (Example({"text": "word " * model.max_tokens}, 0),))
         with pytest.raises(ValueError, match=f"example 1 of Long is .* reads at most {model.max_tokens}"):
-            Downstream(model, {"long": task}).score("long")
+            ByScores(model, task, Budget(0))
 
     def test_a_label_word_that_begins_another_is_refused(self, model: EditableModel) -> None:
         with pytest.raises(ValueError, match="'no' of Parity begins another"):
             ByScores(model, task_of(("no", "no one")), Budget(0))
 
-    @pytest.mark.parametrize("name", ["parity", "parity:generation"])
-    def test_a_cancelled_score_leaves_nothing_wrong(self, model: EditableModel, name: str) -> None:
-        downstream = Downstream(model, {"parity": TASKS["two words"]})
-        fresh = Downstream(model, {"parity": TASKS["two words"]})
-
+    def test_a_cancelled_score_leaves_nothing_wrong(self, model: EditableModel) -> None:
         def cancel(progress: Progress) -> None:
             if progress.done:
                 raise Cancelled
 
         try:
-            model.write([random_edit(model, 2, 0)])
-            with pytest.raises(Cancelled):
-                downstream.score(name, cancel)
-            model.write([random_edit(model, 3, 0)])
-            assert downstream.score(name).correct == fresh.score(name).correct
+            for measure, fresh in zip(*(task_measures([TASKS["two words"]]) for _ in range(2)), strict=True):
+                model.write([random_edit(model, 2, 0)])
+                with pytest.raises(Cancelled):
+                    measure.score(model, cancel)
+                model.write([random_edit(model, 3, 0)])
+                assert measure.score(model).correct == fresh.score(model).correct
         finally:
             model.write([])

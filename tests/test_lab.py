@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from editlab.api import Cancelled
-from editlab.downstream import Downstream
 from editlab.facts import Fact
 from editlab.lab import Lab
+from editlab.measures import TaskMeasure
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
 
@@ -102,41 +102,41 @@ def test_the_log_cannot_change_under_an_edit(lab: Lab, fact: Fact) -> None:
     assert lab.goto(session, 0).position == 0
 
 
-def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact]) -> None:
+def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
     """What a late measurement finds belongs to the state that it was made of."""
     session = lab.create()
     for fact in facts[:2]:
         lab.edit(session, [fact]).result(60)
     chosen = lab.sessions[session]
-    position = []
+    real, position = TaskMeasure.score, []
 
-    class Slow(Downstream):
-        def score(self, name, report):
-            position.append(chosen.position)
-            chosen.goto(1)
-            return super().score(name, report)
+    def score(task, model, report):
+        position.append(chosen.position)
+        chosen.goto(1)
+        return real(task, model, report)
 
-    chosen.downstream = Slow(chosen.model, lab.downstream.tasks)
+    monkeypatch.setattr(TaskMeasure, "score", score)
     assert lab.measure(session, ["parity"]).result(60).index == 2
     assert position == [2]
     assert chosen.step(2).measurement.tasks["parity"].n == 4
     assert chosen.step(1).measurement.tasks == {}
 
 
-def test_a_measurement_gives_way_to_an_edit_and_goes_on(lab: Lab, facts: list[Fact]) -> None:
+def test_a_measurement_gives_way_to_an_edit_and_goes_on(
+    lab: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And it is still of the step that was in force when it was asked for."""
     session = lab.create()
     chosen = lab.sessions[session]
-    edits, begun = [], []
+    real, edits, begun = TaskMeasure.score, [], []
 
-    class Slow(Downstream):
-        def score(self, name, report):
-            begun.append(len(chosen.log))
-            if not edits:
-                edits.append(lab.edit(session, [facts[0]]))
-            return super().score(name, report)
+    def score(task, model, report):
+        begun.append(len(chosen.log))
+        if not edits:
+            edits.append(lab.edit(session, [facts[0]]))
+        return real(task, model, report)
 
-    chosen.downstream = Slow(chosen.model, lab.downstream.tasks)
+    monkeypatch.setattr(TaskMeasure, "score", score)
     step = lab.measure(session, ["parity"]).result(60)
     assert begun == [0, 1]
     assert edits[0].status == "done"
@@ -154,19 +154,26 @@ def test_bad_input_is_refused_before_it_is_queued(lab: Lab, fact: Fact) -> None:
         lab.edit(session, [fact], "rom")
     with pytest.raises(ValueError, match="tokens"):
         lab.edit(session, [Fact("{} " + "word " * 110, "OK Go", "x")])
+    with pytest.raises(ValueError, match="no measure 'chess'"):
+        lab.measure(session, ["chess"])
+    with pytest.raises(ValueError, match="every 1, 2"):
+        lab.plan(session, {"parity": 0})
     with pytest.raises(ValueError, match="nothing to undo"):
         lab.undo(session)
     with pytest.raises(ValueError, match="between 0 and 0"):
         lab.goto(session, 7)
 
 
-def test_a_failure_is_told_in_a_sentence(lab: Lab, fact: Fact) -> None:
-    session = lab.create()
-    job = lab.measure(session, ["chess"])
-    with pytest.raises(ValueError, match="no task 'chess'"):
+def test_a_failure_is_told_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("the label words begin with the same token")
+
+    monkeypatch.setattr(TaskMeasure, "score", fail)
+    job = lab.measure(lab.create(), ["parity"])
+    with pytest.raises(ValueError, match="label words"):
         job.result(60)
     assert job.status == "failed"
-    assert "parity" in (job.error or "")
+    assert job.error == "the label words begin with the same token"
 
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:

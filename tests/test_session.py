@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from editlab.api import Cancelled, Progress
 from editlab.deltas import LowRank, load_edit, save_edit
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.measure import Watched, complete, object_nlls, object_probabilities
 from editlab.methods.rome import ROME
+from editlab.reading import Watched, complete, object_nlls
 from editlab.records import SessionState
 from editlab.session import Session
 from tests.conftest import tiny_editor, tiny_model
@@ -147,7 +148,7 @@ def test_a_step_tells_before_now_drift_and_where_it_came_from(session: Session, 
     now, before = step.measurement.completions, step.measurement.before
     assert [c.prompt for c in now] == [c.prompt for c in before] == [c.prompt for c in step.measurement.base]
     assert now[0].p_new > before[0].p_new
-    assert now[0].p_new == pytest.approx(object_probabilities(session.model, [(fact.text, "Manila")])[0], rel=1e-5)
+    assert now[0].p_new == pytest.approx(math.exp(-object_nlls(session.model, [(fact.text, "Manila")])[0]), rel=1e-5)
     delta = session.log[0].edit[2]
     drift = step.measurement.drift[2]
     w0 = session.model.base_weight(2)

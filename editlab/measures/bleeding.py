@@ -1,0 +1,55 @@
+"""Bleeding: unrelated facts that the unedited model knows, and which of them an edited one has lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from editlab.facts import Fact, read_facts
+from editlab.measures._measure import Subject, tokens_of
+from editlab.paths import resource
+from editlab.progress import Report
+from editlab.reading import ObjectScore, Question
+from editlab.records import Bleeding, Broken
+
+
+def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> Bleeding | None:
+    """How many facts of a panel are still right: the true object is the argmax at every one of its tokens. Pure."""
+    if not panel:
+        return None
+    asked = [(fact, (fact.text, fact.target_true or "")) for fact in panel]
+    broken = tuple(Broken(*question, fact.case_id) for fact, question in asked if not scores[question].said)
+    return Bleeding(len(panel), 1 - len(broken) / len(panel), broken)
+
+
+@dataclass(frozen=True)
+class BleedingOfPanel:
+    """Of the project's own facts, as far as the unedited model knows them and no edit in force is of their subject."""
+
+    name: str = "bleeding"
+    title: str = "Bleeding"
+    help: str = (
+        "Unrelated facts that the unedited model knows (of editlab's own): how many are still right, and which broke."
+    )
+    every: int = 0
+    of_step: bool = False
+
+    @cached_property
+    def _facts(self) -> list[Fact]:
+        return [fact for fact in read_facts(resource("facts.json")) if fact.target_true is not None]
+
+    def _others(self, subject: Subject) -> list[Fact]:
+        edited = {e.fact.subject.casefold() for e in subject.edited}
+        return [fact for fact in self._facts if fact.subject.casefold() not in edited]
+
+    def tokens(self, subject: Subject) -> int:
+        return tokens_of(fact.text for fact in self._facts)
+
+    def __call__(self, subject: Subject, report: Report) -> Bleeding | None:
+        facts = self._others(subject)
+        asked = [(fact.text, fact.target_true or "") for fact in facts]
+        base = subject.base.objects(asked, report, "what the unedited model knows")
+        panel = [fact for fact, question in zip(facts, asked, strict=True) if base[question].said]
+        known = [(fact.text, fact.target_true or "") for fact in panel]
+        return bleeding(panel, subject.now.objects(known, report, "bleeding"))

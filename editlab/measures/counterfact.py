@@ -1,0 +1,114 @@
+"""CounterFact's measures (Meng et al. 2022, arXiv 2202.05262): efficacy, paraphrase, neighborhood, and their score.
+
+An object is likelier than another if its mean negative log-likelihood per token is smaller. Success and the difference
+of probabilities are those papers'; accuracy (the object is the argmax at every one of its tokens) is what Gupta et al.
+(arXiv 2401.07453) have in their tables. All are means over a fact's prompts, then over facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scipy.stats import hmean
+
+from editlab.facts import Fact
+from editlab.measures._measure import Subject, fixed_sample, questions_of, tokens_of
+from editlab.progress import Report
+from editlab.reading import ObjectScore, Question
+from editlab.records import CounterFact, Quality
+
+
+def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> CounterFact:
+    """The measures of these facts from the scores of both objects after all of their prompts. Pure."""
+    efficacy = _quality([(fact, (fact.text,)) for fact in facts], scores)
+    paraphrase = _quality([(fact, fact.paraphrase_prompts) for fact in facts], scores)
+    neighbors = [(fact, fact.neighborhood_prompts) for fact in facts if fact.target_true is not None]
+    neighborhood = _quality(neighbors, scores, true=True)
+    successes = [quality.success if quality else None for quality in (efficacy, paraphrase, neighborhood)]
+    known = [success for success in successes if success is not None]
+    score = float(hmean(known)) if len(known) == len(successes) else None
+    return CounterFact(len(facts), len(facts) if of is None else of, efficacy, paraphrase, neighborhood, score)
+
+
+def _quality(
+    asked: Iterable[tuple[Fact, Sequence[str]]], scores: Mapping[Question, ObjectScore], true: bool = False
+) -> Quality | None:
+    """Means over facts of one kind of prompt; `true`: the true object is the one that is asked for."""
+    n, success, difference, accuracy = 0, [], [], []
+    for fact, prompts in asked:
+        if not prompts:
+            continue
+        n += len(prompts)
+        wanted, rival = (fact.target_true, fact.target_new) if true else (fact.target_new, fact.target_true)
+        assert wanted is not None
+        own = [scores[prompt, wanted] for prompt in prompts]
+        accuracy.append(_mean([score.said for score in own]))
+        if rival is not None:
+            others = [scores[prompt, rival] for prompt in prompts]
+            pairs = list(zip(own, others, strict=True))
+            success.append(_mean([score.nll < other.nll for score, other in pairs]))
+            difference.append(_mean([score.p - other.p for score, other in pairs]))
+    if not n:
+        return None
+    return Quality(n, _mean(success) if success else None, _mean(difference) if success else None, _mean(accuracy))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _questions(facts: Iterable[Fact]) -> list[Question]:
+    return [
+        question
+        for fact in facts
+        for question in questions_of((fact.text, *fact.paraphrase_prompts, *fact.neighborhood_prompts), fact)
+    ]
+
+
+def _measured(subject: Subject, facts: Sequence[Fact], of: int, report: Report) -> CounterFact | None:
+    """Of these facts now, with the same on the unedited model as `base`."""
+    if not facts:
+        return None
+    asked = _questions(facts)
+    base = counterfact(facts, subject.base.objects(asked, report, "CounterFact, unedited"), of)
+    now = counterfact(facts, subject.now.objects(asked, report, "CounterFact"), of)
+    return replace(now, base=base)
+
+
+@dataclass(frozen=True)
+class OfStep:
+    """Of the step's own facts."""
+
+    name: str = "counterfact"
+    title: str = "CounterFact, this edit"
+    help: str = "Efficacy, paraphrase and neighborhood of the step's own facts, before any edit and now."
+    every: int = 1
+    of_step: bool = True
+
+    def tokens(self, subject: Subject) -> int:
+        return tokens_of(prompt for prompt, _ in _questions(subject.facts))
+
+    def __call__(self, subject: Subject, report: Report) -> CounterFact | None:
+        return _measured(subject, subject.facts, len(subject.facts), report)
+
+
+@dataclass(frozen=True)
+class OfAll:
+    """Means over all facts edited so far, or over a fixed sample of them."""
+
+    limit: int = 100  # facts; beyond it a fixed sample
+    name: str = "counterfact_all"
+    title: str = "CounterFact, all edits so far"
+    help: str = "Means over all facts that edits in force wrote; beyond 100 facts a fixed sample of them."
+    every: int = 0
+    of_step: bool = False
+
+    def _facts(self, subject: Subject) -> tuple[Fact, ...]:
+        return tuple(edited.fact for edited in fixed_sample(subject.edited, self.limit, lambda e: str(e.fact)))
+
+    def tokens(self, subject: Subject) -> int:
+        return tokens_of(prompt for prompt, _ in _questions(self._facts(subject)))
+
+    def __call__(self, subject: Subject, report: Report) -> CounterFact | None:
+        return _measured(subject, self._facts(subject), len(subject.edited), report)

@@ -1,0 +1,135 @@
+"""Generation entropy (Meng et al. 2022, arXiv 2202.05262, after Zhang et al. 2018); repetition lowers it.
+
+GE = (2/3·H₂ + 4/3·H₃)/2 with the entropies of word bigrams and trigrams in bits, over a whole text: the prompt and what
+the model goes on with. Deviations from the reference code: words are runs of letters and digits, every other visible
+character is a word of its own (theirs are NLTK's, which part contractions and join some marks); a prompt that a fact
+has twice is asked once; each prompt has random numbers of its own, so that a text does not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from editlab.api import Progress
+from editlab.facts import Fact
+from editlab.measures._measure import State, Subject
+from editlab.model import EditableModel
+from editlab.progress import Report
+from editlab.reading import left_padded
+from editlab.records import Generation
+
+PROMPTS_AT_ONCE = 64
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, and every other visible character by itself."""
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def ngram_entropy(tokens: Sequence[str], n: int) -> float:
+    """Entropy in bits of the distribution of n-grams; 0 where there are none."""
+    counts = Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+    total = counts.total()
+    return sum(count / total * math.log2(total / count) for count in counts.values())
+
+
+def generation_entropy(text: str) -> float:
+    """(2/3·H₂ + 4/3·H₃)/2 in bits, over the words of a text."""
+    tokens = words(text)
+    return (2 / 3 * ngram_entropy(tokens, 2) + 4 / 3 * ngram_entropy(tokens, 3)) / 2
+
+
+@torch.no_grad()
+def sampled_texts(
+    model: EditableModel, prompts: Sequence[str], n_tokens: int = 100, top_k: int = 5, seed: int = 0
+) -> list[str]:
+    """Each prompt and what follows, `n_tokens` in all, drawn from the `top_k` likeliest next tokens.
+
+    It does not stop at an end of text, as the reference code does not. A prompt of more tokens is left as it is.
+    """
+    rows = [model.tokens(prompt).ids for prompt in prompts]
+    steps = max(0, min(n_tokens, model.max_tokens) - min(map(len, rows)))
+    draws = torch.stack([_uniform(prompt, steps, seed) for prompt in prompts]).to(model.device)  # (n, steps)
+    ids, mask = left_padded(model, rows)
+    texts, past, fed = ids, None, ids
+    for step in range(steps):
+        hidden, past = _next_hidden(model, fed, mask, past)
+        best = model.log_probs(hidden).topk(top_k)
+        share = best.values.softmax(1).cumsum(1)  # (n, k)
+        chosen = (share < draws[:, step : step + 1]).sum(1, keepdim=True).clamp(max=top_k - 1)
+        fed = best.indices.gather(1, chosen)  # (n, 1)
+        texts = torch.cat([texts, fed], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    begins = [ids.shape[1] - len(row) for row in rows]
+    kept = [text[begin : begin + max(n_tokens, len(row))] for text, begin, row in zip(texts, begins, rows, strict=True)]
+    return model.tokenizer.batch_decode(kept, skip_special_tokens=True)
+
+
+def _uniform(prompt: str, n: int, seed: int) -> torch.Tensor:
+    """Uniform random numbers (n,) that depend on prompt and seed only."""
+    digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
+    return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+
+
+def _next_hidden(model: EditableModel, fed: torch.Tensor, mask: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+    """What the head reads after the last token (n, d), and keys and values of all so far."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -fed.shape[1] :]
+    out = model.hf.base_model(
+        input_ids=fed, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True
+    )
+    return out.last_hidden_state[:, -1], out.past_key_values
+
+
+@dataclass(frozen=True)
+class GenerationEntropy:
+    """Of the generation prompts of the first facts in force; the same prompts on the unedited model beside it."""
+
+    limit: int = 20  # facts
+    n_tokens: int = 100
+    top_k: int = 5
+    seed: int = 0
+    name: str = "generation"
+    title: str = "Generation entropy"
+    help: str = (
+        "How varied the model's own texts are, in bits: 100 tokens after the prompts of the first 20 edited facts."
+    )
+    every: int = 0
+    of_step: bool = False
+
+    def _facts(self, subject: Subject) -> list[Fact]:
+        return [e.fact for e in subject.edited if e.fact.generation_prompts][: self.limit]
+
+    def _prompts(self, subject: Subject) -> list[str]:
+        return list(dict.fromkeys(prompt for fact in self._facts(subject) for prompt in fact.generation_prompts))
+
+    def tokens(self, subject: Subject) -> int:
+        return self.n_tokens * len(self._prompts(subject))
+
+    def __call__(self, subject: Subject, report: Report) -> Generation | None:
+        prompts = self._prompts(subject)
+        if not prompts:
+            return None
+        base = self._mean_entropy(subject.base, prompts, report, " of the unedited model")
+        now = self._mean_entropy(subject.now, prompts, report, "")
+        facts = self._facts(subject)
+        return Generation(now, base, len(prompts), len(facts), len(subject.edited), self.n_tokens)
+
+    def _mean_entropy(self, state: State, prompts: Sequence[str], report: Report, whose: str) -> float:
+        pieces = state.known.pieces
+        keys = {prompt: (self.name, self.n_tokens, self.top_k, self.seed, prompt) for prompt in prompts}
+        missing = [prompt for prompt in prompts if keys[prompt] not in pieces]
+        for start in range(0, len(missing), PROMPTS_AT_ONCE):
+            report(Progress(f"measuring texts{whose}", start, len(missing)))
+            batch = missing[start : start + PROMPTS_AT_ONCE]
+            state.put_in_force()
+            texts = sampled_texts(state.model, batch, self.n_tokens, self.top_k, self.seed)
+            pieces.update({keys[p]: generation_entropy(text) for p, text in zip(batch, texts, strict=True)})
+        return sum(pieces[key] for key in keys.values()) / len(prompts)

@@ -1,0 +1,99 @@
+"""Perplexity of a fixed text: the cheap surrogate of a model's health (Yang et al. 2024, arXiv 2402.09656)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from editlab.api import Progress
+from editlab.measures._measure import Subject, tokens_of
+from editlab.model import EditableModel
+from editlab.paths import resource
+from editlab.progress import Report
+from editlab.records import Perplexity
+
+WINDOW = 512  # tokens
+MAX_TOKENS = 8192  # of a longer text only the beginning is read
+MAX_CHARACTERS = 8 * MAX_TOKENS
+POSITIONS_AT_ONCE = 128  # through the head: bounds the memory of their logits
+WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
+
+
+def perplexity(nlls: Sequence[tuple[float, int]]) -> float:
+    """exp(mean NLL per token) from windows' (sum of NLLs in nats, tokens scored); inf where it cannot be written."""
+    total, n = sum(nll for nll, _ in nlls), sum(n for _, n in nlls)
+    try:
+        return math.exp(total / n)
+    except OverflowError:
+        return math.inf
+
+
+@torch.no_grad()
+def window_nll(model: EditableModel, ids: Sequence[int]) -> tuple[float, int]:
+    """Sum of the NLLs of a window's tokens given those before them in it, and their number: all but the first."""
+    hidden = model.hidden(model.batch([ids]))[0, :-1]  # (t - 1, d)
+    following = torch.tensor(ids[1:], device=hidden.device)
+    parts = zip(hidden.split(POSITIONS_AT_ONCE), following.split(POSITIONS_AT_ONCE), strict=True)
+    return float(sum(_nll(model, h, t) for h, t in parts)), len(following)
+
+
+def _nll(model: EditableModel, hidden: Tensor, following: Tensor) -> float:
+    return -float(model.log_probs(hidden).gather(1, following[:, None]).double().sum())
+
+
+@dataclass(frozen=True)
+class PerplexityOfText:
+    """Of the project's own text (None), "wikitext" from the hub (test split of WikiText-2), or a .txt file.
+
+    Read in windows of at most 512 tokens that do not overlap, without special tokens; the first token of each window is
+    not scored. Of texts with more than 8,192 tokens the beginning.
+    """
+
+    source: str | None = None
+    name: str = "perplexity"
+    title: str = "Perplexity"
+    help: str = "exp(mean NLL per token) of a fixed text; the unedited model's is the level to compare with."
+    every: int = 1
+    of_step: bool = False
+
+    @cached_property
+    def _text(self) -> tuple[str, str]:
+        """The text, and its name."""
+        if self.source is None:
+            return resource("perplexity.txt").read_text(encoding="utf-8"), "editlab's own text"
+        if self.source == "wikitext":
+            from datasets import load_dataset
+
+            rows = load_dataset(WIKITEXT[0], WIKITEXT[1], split="test")
+            return "".join(row["text"] for row in rows), "WikiText-2, test"
+        path = Path(self.source).expanduser()
+        if path.suffix != ".txt" or not path.is_file():
+            raise ValueError(f"text for perplexity must be 'wikitext' or a .txt file that exists, got {self.source!r}")
+        return path.read_text(encoding="utf-8"), path.name
+
+    def windows(self, model: EditableModel) -> list[tuple[int, ...]]:
+        """The text's token ids in windows. Raises ValueError for a text of less than two tokens."""
+        text = self._text[0][:MAX_CHARACTERS]
+        ids = tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])[:MAX_TOKENS]
+        size = min(WINDOW, model.max_tokens)
+        found = [ids[start : start + size] for start in range(0, len(ids), size)]
+        if not found or len(found[0]) < 2:
+            raise ValueError(f"the text for perplexity must have at least two tokens, {self._text[1]} has {len(ids)}")
+        return [window for window in found if len(window) > 1]
+
+    def tokens(self, subject: Subject) -> int:
+        return min(tokens_of([self._text[0]]), MAX_TOKENS)
+
+    def __call__(self, subject: Subject, report: Report) -> Perplexity:
+        model, nlls = subject.now.model, []
+        windows = self.windows(model)
+        for number, ids in enumerate(windows):
+            report(Progress("measuring perplexity", number, len(windows)))
+            nlls.append(subject.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
+        return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))

@@ -1,0 +1,81 @@
+"""Retention, the forgetting of Gupta et al. (arXiv 2401.07453): which earlier edits are still recalled.
+
+The headline is the share, of the edits whose new object was the argmax at every token when they were made, that still
+say it. P(new) > P(true) stands beside it with its level before any edit: a wrecked model prefers the new object in
+about half of the facts, so that number alone cannot show a collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from editlab.facts import Fact
+from editlab.measures._measure import EditedFact, Subject, fixed_sample, questions_of, tokens_of
+from editlab.progress import Report
+from editlab.reading import ObjectScore, Question
+from editlab.records import Recall, Retention
+
+
+def prefers_new(fact: Fact, scores: Mapping[Question, ObjectScore]) -> bool | None:
+    """P(new) > P(true) after the fact's own prompt; None without a true object."""
+    if fact.target_true is None:
+        return None
+    return scores[fact.text, fact.target_new].nll < scores[fact.text, fact.target_true].nll
+
+
+def retention(edited: Sequence[EditedFact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> Retention:
+    """What is left of these facts, from the scores of both objects after their own prompts. Pure."""
+    recalls = tuple(
+        Recall(
+            edit=e.edit,
+            number=e.number,
+            says_new=scores[e.fact.text, e.fact.target_new].said,
+            said_new=e.said_new,
+            prefers_new=prefers_new(e.fact, scores),
+            preferred_new=e.preferred_new,
+        )
+        for e in edited
+    )
+    succeeded = [recall for recall in recalls if recall.said_new]
+    return Retention(
+        recalls=recalls,
+        of=len(recalls) if of is None else of,
+        succeeded=len(succeeded),
+        kept=_share([recall.says_new for recall in succeeded]),
+        prefers_new=_share([recall.prefers_new for recall in recalls]),
+        preferred_new=_share([recall.preferred_new for recall in recalls]),
+    )
+
+
+def _share(values: Sequence[bool | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True)
+class RetentionOfEdits:
+    """Of every edited fact in force whose prompt no later edit wrote anew; beyond `limit` facts, of a fixed sample."""
+
+    limit: int = 200
+    name: str = "retention"
+    title: str = "Retention"
+    help: str = "Which facts edited so far are still recalled; beyond 200 facts of a fixed sample."
+    every: int = 1
+    of_step: bool = False
+
+    def _edited(self, subject: Subject) -> tuple[EditedFact, ...]:
+        last = {e.fact.text: e for e in subject.edited}
+        standing = [e for e in subject.edited if last[e.fact.text] is e]
+        return fixed_sample(standing, self.limit, lambda e: str(e.fact))
+
+    def tokens(self, subject: Subject) -> int:
+        return 2 * tokens_of(e.fact.text for e in self._edited(subject))
+
+    def __call__(self, subject: Subject, report: Report) -> Retention | None:
+        edited = self._edited(subject)
+        if not edited:
+            return None
+        asked = [question for e in edited for question in questions_of((e.fact.text,), e.fact)]
+        scores = subject.now.objects(asked, report, "retention")
+        return retention(edited, scores, len({e.fact.text for e in subject.edited}))

@@ -1,0 +1,222 @@
+"""A sequence of edits without a page: facts in order, one method, measures by schedule, all of it in a folder.
+
+It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
+twice, and deltas are read back to the last bit. In the folder: `run.json` (what is run), `edits/` (one safetensors file
+per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known of the unedited
+model), and at the end `table.parquet` and `table.csv`.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from editlab.api import Progress
+from editlab.facts import Fact
+from editlab.log import Entry
+from editlab.measures import Measures
+from editlab.model import EditableModel
+from editlab.progress import Report, quiet
+from editlab.reading import object_nlls
+from editlab.records import Measurement, Record, Step
+from editlab.session import Session
+from editlab.table import table_of, write_table
+
+EVERYTHING = "everything"
+FACTS_AT_ONCE = 25  # asked together whether the model knows them
+
+Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to run, as a file says it. Paths in a file are relative to the file."""
+
+    methods: tuple[str, ...]
+    schedule: Schedule
+    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
+    n: int = 100
+    case_ids: tuple[int, ...] | None = None  # these facts in this order; None: the file's first
+    known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
+    model: str = "auto"
+    glue: str | None = None
+    text: str | None = None  # what perplexity is measured on
+    moments: str = "auto"
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The configuration in a .toml or .json file. Raises ValueError that says what is wrong with it."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        except FileNotFoundError:
+            raise ValueError(f"no such file: {path}") from None
+        except ValueError as error:  # both decoders' errors are ValueErrors
+            raise ValueError(f"{path} is neither TOML nor JSON by its name: {error}") from None
+        allowed = [f.name for f in fields(cls)]
+        if unknown := [name for name in values if name not in allowed]:
+            raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
+        if missing := [name for name in ("methods", "schedule") if not values.get(name)]:
+            raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
+        for name in ("facts", "glue", "text"):
+            if values.get(name) not in (None, "hub", "wikitext"):
+                values[name] = str(path.parent / Path(values[name]).expanduser())
+        values["methods"] = tuple(values["methods"])
+        return cls(**values)
+
+    def choose(self, model: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
+        """The facts to edit. Raises ValueError if there are too few of them."""
+        if self.case_ids is not None:
+            by_id = {fact.case_id: fact for fact in facts}
+            if missing := [case for case in self.case_ids if case not in by_id]:
+                raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
+            facts = [by_id[case] for case in self.case_ids]
+        with model.unedited():
+            chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
+        if len(chosen) < self.n:
+            raise ValueError(f"{self.n} facts were asked for, there are {len(chosen)}")
+        return chosen
+
+
+def _known(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
+    """Those that the model in force knows, in order: P(true) > P(new), by mean NLL per token."""
+    rest = (fact for fact in facts if fact.target_true is not None)
+    while batch := list(islice(rest, FACTS_AT_ONCE)):
+        nlls = object_nlls(model, [(f.text, target or "") for f in batch for target in (f.target_new, f.target_true)])
+        yield from (fact for fact, new, true in zip(batch, nlls[::2], nlls[1::2], strict=True) if true < new)
+
+
+def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
+    """The measures that a schedule asks for at a step, in the measures' own order. Raises ValueError for no measure."""
+    asked: set[str] = set()
+    for names, when in schedule.items():
+        chosen = [*measures.by_name] if names.strip() == EVERYTHING else [name.strip() for name in names.split(",")]
+        measures.check(chosen)
+        if step % when == 0 if isinstance(when, int) else step in when:
+            asked.update(chosen)
+    return [name for name in measures.by_name if name in asked]
+
+
+@dataclass(frozen=True)
+class Sequenced(Record):
+    """What a folder holds a run of: it goes on only with the same."""
+
+    facts: tuple[Fact, ...]
+    method: str
+    hyperparameters: Mapping[str, Any]
+    seed: int
+    model: str  # fingerprint
+
+
+class RunFolder:
+    """What a run has done, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._edits = folder / "edits"
+        self._lines = folder / "measured.jsonl"
+        self._base = folder / "base.json"
+
+    def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
+        """What is run here: as it was when the folder was begun, or as it is now. It is asked only in a new folder."""
+        file = self.folder / "run.json"
+        if not file.exists():
+            self._edits.mkdir(parents=True, exist_ok=True)
+            _write(file, sequenced().to_json())
+        return Sequenced.from_json(json.loads(file.read_text(encoding="utf-8")))
+
+    def entries(self) -> list[Entry]:
+        """The edits made so far, in order."""
+        return [Entry.load(path) for path in sorted(self._edits.glob("*.safetensors"))]
+
+    def add_edit(self, number: int, entry: Entry) -> None:
+        entry.save(self._edits / f"{number:05}.safetensors")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines; one that was cut off by a kill is taken away."""
+        if not self._lines.exists():
+            return []
+        text = self._lines.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            self._lines.write_bytes(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def add_line(self, line: Mapping[str, Any]) -> None:
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def load_base(self, measures: Measures) -> None:
+        if self._base.exists():
+            measures.base.load(json.loads(self._base.read_text(encoding="utf-8")))
+
+    def save_base(self, measures: Measures) -> None:
+        _write(self._base, measures.base.to_json())
+
+
+def run_sequence(
+    session: Session, wanted: Callable[[], Sequenced], schedule: Schedule, folder: Path, report: Report = quiet
+) -> tuple[Step, ...]:
+    """Run a sequence of edits in a session without any, or go on with the one in `folder`; all of its steps.
+
+    `wanted` says what is to be run; what the folder already holds must not contradict it. Raises ValueError if it does,
+    and whatever an edit, a measure or `report` raises; then the folder is as if the process had been killed.
+    """
+    disk = RunFolder(folder)
+    told = disk.begin(wanted)
+    if told.model != session.model.fingerprint():
+        raise ValueError(f"{folder} holds a run of another model; choose an empty folder")
+    for step in range(len(told.facts) + 1):
+        measures_at(schedule, session.measures, step)  # a wrong name is told before anything is run
+    disk.load_base(session.measures)
+    session.restore(disk.entries())
+    done = {(line["step"], line.get("measure")) for line in disk.lines()}
+
+    def reporting(index: int) -> Report:
+        return lambda _inner: report(Progress(told.method, index, len(told.facts)))
+
+    for index in range(len(told.facts) + 1):
+        here = reporting(index)
+        here(Progress(told.method))
+        if index > len(session.log):
+            session.edit(told.facts[index - 1], told.method, told.hyperparameters, here)
+            disk.add_edit(index, session.log[-1])
+        entries = session.entries(index)
+        if (index, None) not in done:
+            disk.add_line({"step": index, "told": session.measure((), here, entries).to_json()})
+        for name in measures_at(schedule, session.measures, index):
+            if (index, name) not in done:
+                found = session.find(name, here, entries)
+                disk.save_base(session.measures)
+                disk.add_line({"step": index, "measure": name, "found": found and found.to_json()})
+    steps = read_run(folder)
+    for name in ("table.parquet", "table.csv"):
+        write_table(table_of(steps, folder.name), folder / name)
+    return steps
+
+
+def read_run(folder: Path) -> tuple[Step, ...]:
+    """The steps of a run as far as it has come, with all that was measured of them."""
+    steps: dict[int, dict[str, Any]] = {}
+    untold = {f.name for f in fields(Measurement)}
+    for line in RunFolder(folder).lines():
+        if "told" in line:
+            steps[line["step"]] = {**line["told"], "in_force": True}
+        else:
+            measurement, name = steps[line["step"]]["measurement"], line["measure"]
+            (measurement if name in untold else measurement["tasks"])[name] = line["found"]
+    return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+
+
+def _write(file: Path, values: Any) -> None:
+    """Write JSON, whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    part.replace(file)
