@@ -83,8 +83,8 @@ def test_a_recorded_run_that_slides_and_then_breaks() -> None:
 
 
 # GPT-2 XL under MEMIT, one edit at a time: right answers of 872 on SST-2 after every 50 edits, from 773 on, until
-# none is right (scalable-model-editing/gradual-catastrophic-forgetting, sst_eval_data); `half_invalid` is where half of the
-# answers were no label any more.
+# none is right (scalable-model-editing/gradual-catastrophic-forgetting, sst_eval_data); `half_invalid` is where half of
+# the answers were no label any more.
 PUBLISHED = {
     0: [
         770,

@@ -29,6 +29,9 @@ def serve(
     glue: Annotated[
         str | None, typer.Option(help="A folder with GLUE's sst2.json and mrpc.json, or hub: downstream tasks to add.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
     yes: Yes = False,
@@ -49,7 +52,7 @@ def serve(
             read_facts(facts)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
-        settings = LabSettings(model, device, dtype, yes, _absolute(facts), _absolute(glue), seed)
+        settings = LabSettings(model, device, dtype, yes, _absolute(facts), _absolute(glue), seed, _absolute(text))
         from editlab.page.serve import serve as serve_page
 
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
@@ -65,7 +68,7 @@ def serve(
 
 def _absolute(path: str | None) -> str | None:
     """A path that means the same in the page's kernels, which run elsewhere."""
-    return path if path in (None, "hub") else str(Path(path).expanduser().absolute())
+    return path if path in (None, "hub", "wikitext") else str(Path(path).expanduser().absolute())
 
 
 def _check_loopback(host: str) -> None:
