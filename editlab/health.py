@@ -12,8 +12,8 @@ measure was not taken at every step, the jump is laid to the edit of outstanding
 without enough history only then is it called a jump.
 
 **Trend** (Mann 1945, Kendall 1975): Kendall's τ between step and value, one-sided at `P_TREND`, on each stretch between
-jumps, where a Theil-Sen slope makes at least `trend` over the stretch. It is dated to the step at which the same test
-of what had been seen by then first came out so.
+jumps that ends worse than it begins and over which a Theil-Sen slope makes at least `trend`. It is dated to the step at
+which the same test of what had been seen by then first came out so.
 
 **Status.** Collapsed: a jump of an outcome that lasts (the latest value is nearer to what came after it than to what
 was before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
@@ -201,8 +201,9 @@ def _is_trend(sign: Sign, points: Sequence[Point]) -> bool:
     if len(finite) < TREND_VALUES:
         return False
     x, y = [index for index, _ in finite], [value for _, value in finite]
-    test = kendalltau(x, y, alternative="greater")
-    return bool(test.pvalue < P_TREND and theilslopes(y, x).slope * (x[-1] - x[0]) >= sign.trend)
+    if y[-1] <= y[0] or kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
+        return False
+    return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= sign.trend)
 
 
 def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
@@ -228,8 +229,8 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
     stretches = [points[begin:end] for begin, end in pairwise([0, *breaks, len(points)])]
     trends = [(stretch, shown) for stretch in stretches if (shown := trend_shows(sign, stretch))]
     for stretch, shown in trends:
-        sentence = _change(sign, stretch[0], stretch[-1], "little by little ")
-        changes.append(ChangePoint(shown.step.index, shown.step.id, "trend", name, sentence))
+        slide = _capital(_change(sign, stretch[0], stretch[-1], "little by little "))
+        changes.append(ChangePoint(shown.step.index, shown.step.id, "trend", name, slide))
     worse = 0.0 if base is None else sign.worse(now.value) - sign.worse(base)
     level = f"{sign.title} is {now.value:{sign.form}}" + (
         "" if base is None else f", {base:{sign.form}} before any edit"
@@ -239,9 +240,7 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
     if worse >= sign.collapsed:
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
-        return Verdict(
-            "degrading", _change(sign, trends[-1][0][0], trends[-1][0][-1], "little by little "), tuple(changes)
-        )
+        return Verdict("degrading", slide, tuple(changes))
     if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
@@ -256,13 +255,13 @@ def _catastrophe(
     change = _change(sign, before, after)
     if suspects:
         culprit = max(suspects, key=lambda step: size_of(step) or 0.0)
-        return culprit, f"With {_named(culprit)}, {change[0].lower()}{change[1:]}"
-    return after.step, f"Between steps {before.step.index} and {after.step.index}, {change[0].lower()}{change[1:]}"
+        return culprit, f"With {_named(culprit)}, {change}"
+    return after.step, f"Between steps {before.step.index} and {after.step.index}, {change}"
 
 
 def _change(sign: Sign, before: Point, after: Point, how: str = "") -> str:
     values = f"from {before.value:{sign.form}} to {after.value:{sign.form}}"
-    return f"{_capital(sign.title)} went {how}{values}, step {before.step.index} to {after.step.index}."
+    return f"{sign.title} went {how}{values}, step {before.step.index} to {after.step.index}."
 
 
 def _size(step: Step) -> str:

@@ -22,6 +22,7 @@ class LabSettings:
     facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
     glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
     seed: int = 0
+    text: str | None = None  # what perplexity is measured on: "wikitext" or a .txt file; None: the project's own
     tasks: tuple[str, ...] = ()  # files of tasks of the user's own
 
     def to_environment(self) -> dict[str, str]:

@@ -64,11 +64,16 @@ def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
 
 def write_table(frame: DataFrame, path: Path) -> None:
     """Write as .csv or .parquet, by the file's name. Raises ValueError for another."""
+    check_table_name(path)
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
     else:
+        frame.to_parquet(path, index=False)
+
+
+def check_table_name(path: Path) -> None:
+    """Raises ValueError for a file that is neither .csv nor .parquet by its name."""
+    if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a table is written to a .csv or .parquet file, got {path.name!r}")
 
 

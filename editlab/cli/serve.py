@@ -34,6 +34,9 @@ def serve(
     task: Annotated[
         list[str] | None, typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
     yes: Yes = False,
@@ -56,8 +59,17 @@ def serve(
             read_task(file, glue)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
-        tasks = tuple(str(_absolute(file)) for file in task or [])
-        settings = LabSettings(model, device, dtype, yes, _absolute(facts), _absolute(glue), seed, tasks)
+        settings = LabSettings(
+            model,
+            device,
+            dtype,
+            yes,
+            _absolute(facts),
+            _absolute(glue),
+            seed,
+            _absolute(text),
+            tuple(str(Path(file).expanduser().absolute()) for file in task or []),
+        )
         from editlab.page.serve import serve as serve_page
 
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
@@ -73,7 +85,7 @@ def serve(
 
 def _absolute(path: str | None) -> str | None:
     """A path that means the same in the page's kernels, which run elsewhere."""
-    return path if path in (None, "hub") else str(Path(path).expanduser().absolute())
+    return path if path in (None, "hub", "wikitext") else str(Path(path).expanduser().absolute())
 
 
 def _check_loopback(host: str) -> None:

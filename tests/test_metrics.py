@@ -1,0 +1,332 @@
+"""Every measure against a case worked out by hand, and batches against one prompt at a time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from editlab import reading
+from editlab.editor import Editor
+from editlab.facts import Fact
+from editlab.history import first_broken, first_forgotten, recall_map
+from editlab.measures import EditedFact, Known, Measures, State, Subject, standard
+from editlab.measures._measure import fixed_sample
+from editlab.measures.bleeding import BleedingOfPanel, bleeding
+from editlab.measures.counterfact import OfAll, counterfact
+from editlab.measures.generation import generation_entropy, ngram_entropy, sampled_texts, words
+from editlab.measures.perplexity import PerplexityOfText, perplexity, window_nll
+from editlab.measures.retention import RetentionOfEdits, retention
+from editlab.progress import quiet
+from editlab.reading import ObjectScore, object_scores
+from editlab.session import Session
+from editlab.table import rows_of
+
+
+def likely(p: float, said: bool = False) -> ObjectScore:
+    return ObjectScore(-math.log(p), said)
+
+
+ONE = Fact("{} is in", "Rome", "Spain", "Italy", ("Where is Rome? In", "Rome lies in"), ("Milan is in", "Turin is in"))
+TWO = Fact("{} speaks", "Ada", "Greek", "English")
+SCORES = {
+    ("Rome is in", "Spain"): likely(0.6, True),
+    ("Rome is in", "Italy"): likely(0.1),
+    ("Where is Rome? In", "Spain"): likely(0.5, True),
+    ("Where is Rome? In", "Italy"): likely(0.2),
+    ("Rome lies in", "Spain"): likely(0.1),
+    ("Rome lies in", "Italy"): likely(0.4, True),
+    ("Milan is in", "Spain"): likely(0.3),
+    ("Milan is in", "Italy"): likely(0.4, True),
+    ("Turin is in", "Spain"): likely(0.05),
+    ("Turin is in", "Italy"): likely(0.2),
+    ("Ada speaks", "Greek"): likely(0.2),
+    ("Ada speaks", "English"): likely(0.5, True),
+}
+
+
+def test_counterfact_by_hand() -> None:
+    found = counterfact([ONE], SCORES)
+    assert (found.efficacy.n, found.efficacy.success, found.efficacy.accuracy) == (1, 1.0, 1.0)
+    assert found.efficacy.difference == pytest.approx(0.5)
+    assert (found.paraphrase.n, found.paraphrase.success, found.paraphrase.accuracy) == (2, 0.5, 0.5)
+    assert found.paraphrase.difference == pytest.approx((0.3 - 0.3) / 2)
+    assert (found.neighborhood.n, found.neighborhood.success, found.neighborhood.accuracy) == (2, 1.0, 0.5)
+    assert found.neighborhood.difference == pytest.approx((0.1 + 0.15) / 2)
+    assert found.score == pytest.approx(3 / (1 / 1 + 1 / 0.5 + 1 / 1))
+
+
+def test_means_are_over_facts_and_what_is_not_asked_is_left_out() -> None:
+    found = counterfact([ONE, TWO], SCORES)
+    assert found.efficacy.success == 0.5
+    assert found.efficacy.difference == pytest.approx((0.5 - 0.3) / 2)
+    assert found.paraphrase == counterfact([ONE], SCORES).paraphrase
+    alone = counterfact([TWO], SCORES)
+    assert (alone.paraphrase, alone.neighborhood, alone.score) == (None, None, None)
+
+
+def test_without_a_true_object_only_the_argmax_is_told() -> None:
+    fact = Fact("{} is in", "Rome", "Spain", None, ONE.paraphrase_prompts, ONE.neighborhood_prompts)
+    found = counterfact([fact], SCORES)
+    assert (found.efficacy.success, found.efficacy.difference, found.efficacy.accuracy) == (None, None, 1.0)
+    assert found.paraphrase.accuracy == 0.5
+    assert found.neighborhood is None
+    assert found.score is None
+
+
+def test_a_success_of_nothing_makes_the_score_nothing() -> None:
+    assert counterfact([ONE], SCORES | {("Rome is in", "Spain"): likely(0.01)}).score == 0.0
+
+
+def test_retention_by_hand() -> None:
+    edited = [EditedFact(ONE, "a", 0, True, False), EditedFact(TWO, "b", 0, True, True)]
+    found = retention(edited, SCORES)
+    assert [recall.says_new for recall in found.recalls] == [True, False]
+    assert (found.succeeded, found.kept, found.prefers_new, found.preferred_new) == (2, 0.5, 0.5, 0.5)
+    found = retention([edited[0], EditedFact(TWO, "b", 0, False, True)], SCORES)
+    assert (found.succeeded, found.kept) == (1, 1.0)
+    assert retention([EditedFact(TWO, "b", 0, False, None)], SCORES).kept is None
+
+
+def test_a_sample_is_fixed_and_hardly_changes_as_facts_come() -> None:
+    names = [f"fact {number}" for number in range(60)]
+    few, more = fixed_sample(names[:50], 20, str), fixed_sample(names, 20, str)
+    assert len(few) == len(more) == 20
+    assert len(set(few) & set(more)) >= 13
+    assert list(more) == sorted(more, key=names.index)
+    assert fixed_sample(names, 60, str) == tuple(names)
+
+
+def subject_of(editor: Editor, edited: list[EditedFact]) -> Subject:
+    state = State(editor.model, (), Known())
+    return Subject(state, state, (), tuple(edited))
+
+
+def test_retention_leaves_out_what_was_edited_anew_and_says_that_it_sampled(gpt2_editor: Editor) -> None:
+    again = EditedFact(Fact("{} is in", "Rome", "Peru", "Italy"), "c", 0, True, False)
+    edited = [EditedFact(ONE, "a", 0, True, False), EditedFact(TWO, "b", 0, True, True), again]
+    found = RetentionOfEdits()(subject_of(gpt2_editor, edited), quiet)
+    assert [recall.edit for recall in found.recalls] == ["b", "c"]
+    assert found.of == 2
+    found = RetentionOfEdits(limit=1)(subject_of(gpt2_editor, edited), quiet)
+    assert (len(found.recalls), found.of) == (1, 2)
+    found = OfAll(limit=1)(subject_of(gpt2_editor, edited), quiet)
+    assert (found.n_facts, found.of, found.base.n_facts) == (1, 3, 1)
+
+
+def test_objects_in_batches_are_those_one_by_one(editor: Editor) -> None:
+    """Sorted, padded and bounded batches against token by token from the whole model's logits."""
+    model = editor.model
+    asked = [(text, target) for text in ("Rome is in", "I", "Once upon a time there") for target in ("Italy", "Peru x")]
+    with torch.no_grad():
+        ids = torch.tensor([model.tokens("I").ids])
+        asked.append(("I", model.tokenizer.decode([int(model.hf(ids).logits[0, -1].argmax())]).strip() or "Italy"))
+    batches = list(object_scores(model, [*asked, asked[0]], tokens_at_once=20))
+    assert len(batches) > 2
+    found = {question: score for batch in batches for question, score in batch.items()}
+    assert set(found) == set(asked)
+    for (prompt, target), score in found.items():
+        ids, nll, said = list(model.tokens(prompt).ids), 0.0, True
+        for token in model.target_ids(target):
+            with torch.no_grad():
+                logits = model.hf(torch.tensor([ids])).logits[0, -1]
+            nll -= float(torch.log_softmax(logits, -1)[token])
+            said = said and int(logits.argmax()) == token
+            ids.append(token)
+        assert score.nll == pytest.approx(nll / len(model.target_ids(target)), rel=1e-4)
+        assert score.said == said
+
+
+def test_no_batch_is_larger_than_allowed(gpt2_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    real = reading._hidden
+    monkeypatch.setattr(
+        reading, "_hidden", lambda model, rows: (sizes.append(len(rows) * max(map(len, rows))), real(model, rows))[1]
+    )
+    list(object_scores(gpt2_editor.model, [("word " * n, "Rome") for n in range(1, 30)], tokens_at_once=64))
+    assert max(sizes) <= 64
+    assert len(sizes) < 29
+
+
+def test_entropies_by_hand() -> None:
+    assert words("It's 5 km, no?") == ["It", "'", "s", "5", "km", ",", "no", "?"]
+    h2 = -(2 / 3) * math.log2(2 / 3) - (1 / 3) * math.log2(1 / 3)  # ab, ba, ab
+    assert ngram_entropy(["a", "b", "a", "b"], 2) == pytest.approx(h2)
+    assert ngram_entropy(["a", "b", "a", "b"], 3) == pytest.approx(1.0)  # aba, bab
+    assert generation_entropy("a b a b") == pytest.approx((2 / 3 * h2 + 4 / 3 * 1.0) / 2)
+    assert generation_entropy("a a a a a") == 0.0
+    assert generation_entropy("a") == 0.0
+    assert generation_entropy(" ".join(map(str, range(18)))) == pytest.approx(
+        (2 / 3 * math.log2(17) + 4 / 3 * math.log2(16)) / 2
+    )
+
+
+def test_texts_in_a_batch_are_those_one_by_one(editor: Editor) -> None:
+    prompts = ["Rome is", "Once upon a time there was a", "I"]
+    together = sampled_texts(editor.model, prompts, 24, seed=1)
+    assert together == [sampled_texts(editor.model, [prompt], 24, seed=1)[0] for prompt in prompts]
+    assert together != sampled_texts(editor.model, prompts, 24, seed=2)
+    for prompt, text in zip(prompts, together, strict=True):
+        assert text.startswith(prompt)
+
+
+def test_every_token_is_one_of_the_likeliest(editor: Editor) -> None:
+    """As the whole model's logits have it, without a cache; and n_tokens are there, prompt included."""
+    model = editor.model
+    kept: list[list[int]] = []
+    real = model.tokenizer.batch_decode
+    model.tokenizer.batch_decode = lambda rows, **_: kept.extend(row.tolist() for row in rows) or ["", ""]
+    try:
+        sampled_texts(model, ["Rome is", "Once upon a time"], 20, top_k=3)
+    finally:
+        model.tokenizer.batch_decode = real
+    for prompt, ids in zip(["Rome is", "Once upon a time"], kept, strict=True):
+        begin = len(model.tokens(prompt).ids)
+        assert len(ids) == 20
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([ids])).logits[0]
+        for position in range(begin, 20):
+            assert ids[position] in logits[position - 1].topk(4).indices  # one more: equal ones may change places
+
+
+def test_a_prompt_that_is_too_long_is_left_as_it_is(gpt2_editor: Editor) -> None:
+    text = "Once upon a time there was a king"
+    assert sampled_texts(gpt2_editor.model, [text], 3) == [text]
+
+
+def test_perplexity_by_hand() -> None:
+    assert perplexity([(2 * math.log(4.0), 2), (math.log(2.0), 1)]) == pytest.approx((4 * 4 * 2) ** (1 / 3))
+    assert perplexity([(1e6, 1)]) == math.inf
+
+
+def test_a_window_scores_all_but_its_first_token(editor: Editor) -> None:
+    model = editor.model
+    ids = model.tokens("Bread is among the oldest foods that people make.").ids
+    total = 0.0
+    for t in range(1, len(ids)):
+        with torch.no_grad():
+            total -= float(torch.log_softmax(model.hf(torch.tensor([ids[:t]])).logits[0, -1], -1)[ids[t]])
+    nll, n = window_nll(model, ids)
+    assert n == len(ids) - 1
+    assert nll == pytest.approx(total, rel=1e-4)
+
+
+def test_the_text_is_read_in_windows_that_do_not_overlap(gpt2_editor: Editor, tmp_path: Path) -> None:
+    model = gpt2_editor.model
+    measure = PerplexityOfText()
+    windows = measure.windows(model)
+    size = model.max_tokens  # 256: smaller than 512
+    text = measure._text[0]
+    assert [i for window in windows for i in window] == model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert {len(window) for window in windows[:-1]} == {size}
+    found = measure(subject_of(gpt2_editor, []), quiet)
+    assert found.n == sum(map(len, windows)) - len(windows)
+    assert (found.window, found.text) == (size, "editlab's own text")
+    (tmp_path / "one.txt").write_text("")
+    for wrong, sentence in ((tmp_path / "none.txt", "and there"), (tmp_path / "one.txt", "two tokens")):
+        with pytest.raises(ValueError, match=sentence):
+            PerplexityOfText(str(wrong)).windows(model)
+
+
+def test_bleeding_by_hand() -> None:
+    panel = [
+        Fact("{} is in", "Rome", "Spain", "Italy", case_id=1),
+        Fact("{} speaks", "Ada", "Greek", "English", case_id=2),
+    ]
+    found = bleeding(panel, SCORES)
+    assert (found.n, found.share) == (2, 0.5)
+    assert [(broken.prompt, broken.target, broken.case_id) for broken in found.broken] == [("Rome is in", "Italy", 1)]
+    assert bleeding([], {}) is None
+
+
+def test_the_panel_is_what_the_unedited_model_knows_without_edited_subjects(gpt2_editor: Editor) -> None:
+    measure = BleedingOfPanel()
+    base, now = State(gpt2_editor.model, (), Known()), State(gpt2_editor.model, (), Known())
+    known, edited = measure._facts[3], measure._facts[5]
+    for state in (base, now):
+        for fact in measure._facts:
+            said = fact in (known, edited) or fact.subject in (known.subject, edited.subject)
+            state.known.objects[fact.text, fact.target_true] = ObjectScore(1.0, said)
+    now.known.objects[known.text, known.target_true] = ObjectScore(9.0, False)
+    found = measure(Subject(now, base, (), (EditedFact(edited, "a", 0, True, False),)), quiet)
+    assert found.n == sum(fact.subject == known.subject for fact in measure._facts)
+    assert [broken.prompt for broken in found.broken] == [known.text]
+
+
+@pytest.fixture(scope="module")
+def edited_session() -> Session:
+    from tests.conftest import tiny_editor
+
+    session = Session(tiny_editor("gpt2"))
+    for number, target in enumerate(("Manila", "Paris", "Rome", "Oslo")):
+        session.edit(Fact("{} originated in", f"Band {number}", target, "Chicago", generation_prompts=("We",)))
+        session.measure(["retention", "counterfact", "bleeding", "generation"])
+    return session
+
+
+def test_what_a_session_measures_is_what_plain_asking_finds(edited_session: Session) -> None:
+    """The whole way: retention after every edit, one fact at a time from the logits."""
+    model = edited_session.model
+    for index in range(1, 5):
+        edited_session.goto(index)
+        edited_session.put_in_force()
+        found = edited_session.step(index).measurement.retention
+        assert [recall.edit for recall in found.recalls] == [entry.id for entry in edited_session.log[:index]]
+        for recall, entry in zip(found.recalls, edited_session.log, strict=False):
+            (fact,) = entry.facts
+            ids = [*model.tokens(fact.text).ids, *model.target_ids(fact.target_new)]
+            with torch.no_grad():
+                best = model.hf(torch.tensor([ids])).logits[0].argmax(-1).tolist()
+            n = len(model.target_ids(fact.target_new))
+            assert recall.says_new == (best[-n - 1 : -1] == ids[-n:])
+            assert recall.said_new == entry.made.said_new[0]
+    edited_session.goto(4)
+
+
+def test_first_forgotten_is_the_first_step_that_lost_it(edited_session: Session) -> None:
+    steps = edited_session.steps()
+    rows = recall_map(steps)
+    assert [len(row) for row in rows.values()] == [4, 3, 2, 1]
+    forgotten = first_forgotten(steps)
+    for fact, row in rows.items():
+        said = edited_session.log[next(i for i, e in enumerate(edited_session.log) if e.id == fact[0])].made.said_new[0]
+        lost = [index for index, recalled in row.items() if said and not recalled]
+        assert forgotten.get(fact) == (lost[0] if lost else None)
+    broken = first_broken(steps)
+    assert set(broken) == {fact for step in steps[1:] for fact in step.measurement.bleeding.broken}
+
+
+def test_the_table_has_a_row_for_every_number(edited_session: Session, tmp_path: Path) -> None:
+    import pandas
+
+    from editlab.table import write_table
+
+    table = edited_session.table()
+    step = edited_session.step(3)
+    row = table[(table.step == 3) & (table.measure == "drift.relative")].iloc[0]
+    assert row.value == step.measurement.drift[2].relative
+    assert (row.layer, row.method, row.subject, row.unit) == (2, "rome", "Band 2", "of ‖W₀‖")
+    row = table[(table.step == 3) & (table.measure == "counterfact.efficacy.difference")].iloc[0]
+    assert (row.value, row.base) == (
+        step.measurement.counterfact.efficacy.difference,
+        step.measurement.counterfact.base.efficacy.difference,
+    )
+    size = table[(table.step == 2) & (table.measure == "size.norm")].value.iloc[0]
+    assert size == pytest.approx(edited_session.log[1].edit[2].norm())
+    assert not table.duplicated(["step", "measure", "layer"]).any()
+    assert len(rows_of(edited_session.steps())) == len(table)
+    for name in ("table.csv", "table.parquet"):
+        write_table(table, tmp_path / name)
+    assert len(pandas.read_csv(tmp_path / "table.csv")) == len(table)
+    pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / "table.parquet"), table)
+    with pytest.raises(ValueError, match=r"\.csv or \.parquet"):
+        write_table(table, tmp_path / "table.xls")
+
+
+def test_every_measure_has_a_field_or_is_a_task() -> None:
+    from editlab.records import Measurement
+
+    assert set(standard().by_name) <= set(Measurement.__dataclass_fields__)
+    assert isinstance(standard(), Measures)

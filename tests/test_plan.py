@@ -1,0 +1,180 @@
+"""What is measured when: nothing twice, nothing lost to an interruption, and never before an edit that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from editlab import reading
+from editlab.api import Cancelled, Progress
+from editlab.facts import Fact
+from editlab.lab import Lab
+from editlab.measures import standard
+from editlab.measures.perplexity import window_nll
+from editlab.session import Session
+from tests.conftest import tiny_editor
+from tests.test_lab import YES_NO
+
+PLAN = {"counterfact": 1, "retention": 1, "parity": 2}
+
+
+@pytest.fixture
+def session(facts: list[Fact]) -> Session:
+    session = Session(tiny_editor("gpt2"), standard({"parity": YES_NO}))
+    session.set_plan(PLAN)
+    for fact in facts:
+        session.edit(fact)
+    return session
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every batch of prompts that the model is given."""
+    seen: list[int] = []
+    real = reading._hidden
+    monkeypatch.setattr(reading, "_hidden", lambda model, rows: (seen.append(len(rows)), real(model, rows))[1])
+    return seen
+
+
+def measured(session: Session) -> list[set[str]]:
+    return [set(step.measurement.found) if step.measurement else set() for step in session.steps()]
+
+
+def test_what_is_due_is_measured_the_step_in_force_first(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.goto(2)
+    asked = []
+    real = Session.measure
+    monkeypatch.setattr(
+        Session,
+        "measure",
+        lambda self, names, report, entries: (
+            asked.append((len(entries), *names)),
+            real(self, names, report, entries),
+        )[1],
+    )
+    session.measure_due()
+    assert asked == [
+        (2, "counterfact"),
+        (2, "retention"),
+        (2, "parity"),
+        (3, "counterfact"),
+        (3, "retention"),
+        (1, "counterfact"),
+        (1, "retention"),
+        (0, "counterfact"),
+        (0, "retention"),
+        (0, "parity"),
+    ]
+    assert measured(session) == [
+        {"parity"},  # there is nothing to retain in the unedited model
+        {"counterfact", "retention"},
+        {"counterfact", "retention", "parity"},
+        {"counterfact", "retention"},
+    ]
+
+
+def test_nothing_is_asked_of_the_model_twice(session: Session, forwards: list[int]) -> None:
+    session.measure_due()
+    assert forwards
+    forwards.clear()
+    session.undo()
+    session.redo()
+    session.goto(0)
+    session.toggle(2)
+    session.toggle(2)
+    session.goto(3)
+    session.measure_due()
+    session.measure(["counterfact", "retention", "parity"])
+    assert forwards == []
+
+
+def test_a_measurement_belongs_to_its_state(session: Session, forwards: list[int]) -> None:
+    session.measure_due()
+    whole = session.step(3).measurement.retention
+    session.toggle(2)
+    assert session.step(3).measurement is None
+    session.measure_due()
+    without = session.step(3).measurement.retention
+    assert [recall.edit for recall in without.recalls] == [session.log[0].id, session.log[2].id]
+    session.toggle(2)
+    forwards.clear()
+    assert session.step(3).measurement.retention == whole
+    assert forwards == []
+
+
+def stopping(after: int) -> Iterator[None]:
+    yield from range(after)
+
+
+def test_an_interrupted_measurement_goes_on_with_what_it_has(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(
+        "editlab.measures.perplexity.window_nll", lambda model, ids: (read.append(ids), window_nll(model, ids))[1]
+    )
+    windows = session.measures.by_name["perplexity"].windows(session.model)
+    assert len(windows) > 3
+    for stop_at in range(1, len(windows) + 2):
+        left = iter(range(stop_at))
+
+        def stop(progress: Progress, left: Iterator[int] = left) -> None:
+            if progress.stage == "measuring perplexity" and next(left, None) is None:
+                raise Cancelled
+
+        try:
+            session.measure(["perplexity"], stop)
+        except Cancelled:
+            assert session.step(3).measurement.perplexity is None
+    assert session.step(3).measurement.perplexity is not None
+    assert read == windows
+
+
+def test_what_it_costs_is_told_beforehand_and_learned(session: Session) -> None:
+    before = session.state().costs
+    assert set(before) == set(session.measures.by_name)
+    assert all(cost.seconds >= 0 and not cost.measured for cost in before.values())
+    assert before["counterfact_all"].seconds > before["counterfact"].seconds > 0
+    session.measure(["perplexity"])
+    after = session.state().costs
+    assert after["perplexity"].measured
+    assert not after["generation"].measured
+    session.measures.took("parity", 2.0, 100)
+    session.measures.took("parity", 1.0, None)
+    session.measures.took("parity", 3.0, 100)  # goes on with the one before: 4 seconds for 100 tokens
+    tokens = session.measures.by_name["parity"].tokens(session._ledger.subject(session.log))
+    assert session.state().costs["parity"].seconds == pytest.approx(4.0 * tokens / 100)
+
+
+def test_a_plan_is_checked(session: Session) -> None:
+    for wrong, sentence in (({"chess": 1}, "no measure 'chess'"), ({"parity": 0}, "every 1"), ({"parity": 1.5}, "1.5")):
+        with pytest.raises(ValueError, match=sentence):
+            session.set_plan(wrong)
+    assert session.plan == PLAN
+    assert Session(session.editor).plan == {"counterfact": 1, "retention": 1, "perplexity": 1}
+
+
+def test_the_lab_measures_what_is_due_and_edits_go_first(facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that comes while a measurement runs is made before the measurement goes on, and is then measured too."""
+    lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts")
+    try:
+        session = lab.create()
+        assert lab.plan(session, {"perplexity": 1}).plan == {"perplexity": 1}
+        assert [info.name for info in lab.info().measures] == list(lab.measures.by_name)
+        lab.edit(session, [facts[0]]).result(60)
+        edits, lengths = [], []
+
+        def read(model, ids):
+            lengths.append(len(lab.sessions[session].log))
+            if len(lengths) == 2:
+                edits.append(lab.edit(session, [facts[1]]))
+            return window_nll(model, ids)
+
+        monkeypatch.setattr("editlab.measures.perplexity.window_nll", read)
+        state = lab.measure_due(session).result(60)
+        windows = len(lab.measures.by_name["perplexity"].windows(lab.editor.model))
+        assert lengths[:3] == [1, 1, 2]
+        assert len(lengths) == 3 * windows
+        assert all(step.measurement.perplexity for step in state.steps[1:])
+        assert lab.state(session).health.status == "healthy"
+    finally:
+        lab.close()
