@@ -12,7 +12,6 @@ import typer
 
 from benchmarks import setting
 from editlab.deltas import Edit
-from editlab.methods._value import optimise_value
 from editlab.methods.memit import MEMIT
 from editlab.model import EditableModel
 from editlab.progress import quiet
@@ -25,7 +24,7 @@ def reached_by_the_value(
     """What enters the first edited layer, which the search for the value leaves behind."""
     first = method.layers[0]
     short = replace(method, steps=1)
-    value = optimise_value(model, fact, method.layers[-1], "block", contexts, short, quiet, first)
+    (value,) = short.values(model, [fact], contexts)
     assert value.entering is not None
     return first, value.entering
 
