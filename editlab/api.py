@@ -53,7 +53,8 @@ class TaskInfo(Record):
     name: str  # "sentiment"
     title: str
     n: int
-    chance: float
+    chance: float  # accuracy of always giving one label
+    chance_f1: float  # weighted F1 of the same
     note: str  # whose examples they are; known weaknesses of the model on it
 
 
@@ -141,7 +142,8 @@ class LabProtocol(Protocol):
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> Job:
         """Job of step `index` (the one in force now) with what was not yet measured, these measures and tasks too.
 
-        Without names only what the step says is measured. It gives way to edits and goes on with what it has.
+        A task's name asks for its score by the likelier label word, "name:generation" by a generated answer. Without
+        names only what the step says is measured. It gives way to edits and goes on with what it has.
         """
 
     def measure_due(self, session: str) -> Job:

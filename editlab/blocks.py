@@ -6,7 +6,7 @@ Masks and positions are explicit, so that every attention implementation that ta
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editlab.model import EditableModel
 
-_NEVER = 2**31  # a position that no token sees
+NEVER = 2**31  # a position that no token sees
 
 
 def at(positions: Tensor, activations: Tensor) -> Tensor:
@@ -27,11 +27,12 @@ def row_positions(ids: Tensor) -> Tensor:
     return torch.arange(ids.shape[1], device=ids.device).expand(*ids.shape)
 
 
-def embed(model: EditableModel, ids: Tensor) -> Tensor:
-    """What enters the first block (n, t, d), for whole rows of token ids (n, t)."""
+def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What enters the first block (n, t, d), for token ids (n, t); whole rows unless told where they stand."""
     hidden = model.hf.get_input_embeddings()(ids)
     learned = model.family.learned_positions
-    return hidden + model.hf.get_submodule(learned)(row_positions(ids)) if learned else hidden
+    positions = row_positions(ids) if positions is None else positions
+    return hidden + model.hf.get_submodule(learned)(positions) if learned else hidden
 
 
 def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
@@ -70,30 +71,35 @@ def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
 
 
 class Past:
-    """Attention's keys and values of what comes before, per layer: recorded once, then only served.
+    """Attention's keys and values of earlier positions, per layer; while `recording`, what comes is added to them.
 
-    It stands where the blocks expect a cache; a cache that grows would keep the graph of every step.
+    It stands where the blocks expect a cache; a cache that always grows would keep the graph of every step.
+    `before` is what comes earlier still, of a single row that all rows have in common.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Past | None = None, kept: Mapping[int, tuple[Tensor, Tensor]] | None = None) -> None:
         self.recording = True
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.before = before
+        self.kept = dict(kept or {})  # layer -> keys and values, (n, heads, t, d_head) each
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """What the layer attends to, (n, heads, t, d_head) each."""
+        keys, values = self._after(self.kept.get(layer), keys, values)
         if self.recording:
-            self._kept[layer] = keys, values
+            self.kept[layer] = keys, values
+        return self._after(self.before.kept.get(layer) if self.before else None, keys, values)
+
+    @staticmethod
+    def _after(earlier: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if earlier is None:
             return keys, values
-        if layer not in self._kept:
-            return keys, values
-        before = self._kept[layer]
-        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+        rows = (len(keys), -1, -1, -1)
+        return torch.cat([earlier[0].expand(rows), keys], dim=2), torch.cat([earlier[1].expand(rows), values], dim=2)
 
     def only(self, rows: Tensor) -> Past:
         """The same for some of the rows."""
-        fewer = Past()
-        fewer.recording = self.recording
-        fewer._kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._kept.items()}
+        fewer = copy.copy(self)
+        fewer.kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.kept.items()}
         return fewer
 
 
@@ -118,7 +124,7 @@ class Suffixes:
         if before.shape[1]:
             run(model, self._layers, before, past=self._past)
         self._past.recording = False
-        earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
+        earlier = earlier.masked_fill(earlier >= starts[:, None], NEVER)
         self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
         self._positions = positions.clamp(max=model.max_tokens - 1)
 

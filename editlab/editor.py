@@ -21,7 +21,7 @@ from editlab.methods import Method, adjusted, method_class
 from editlab.methods._base import check_facts, check_layers
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments, moments_of
-from editlab.products import in_full_float32
+from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
 from editlab.records import Trace
 

@@ -17,7 +17,8 @@ which the same test of what had been seen by then first came out so.
 
 **Status.** Collapsed: a jump of an outcome that lasts (the latest value is nearer to what came after it than to what
 was before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
-than before any edit (for a task: significantly worse), or an edit of outstanding size whose outcome was not measured.
+than before any edit (a task: significantly, at `P_TREND` over the number of comparisons made), or an edit of
+outstanding size whose outcome was not measured.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from scipy.stats import binomtest, kendalltau, theilslopes
+from scipy.stats import kendalltau, theilslopes
 
 from editlab.records import ChangePoint, Health, Step, TaskScore
+from editlab.scores import compare
 
 HISTORY = 8  # other increments that a run must have, to be judged by them
 SPREADS = 5.0  # 3 is usual for a single value; a run is asked at every step
@@ -191,9 +193,8 @@ def _significant(before: Point, after: Point, p: float) -> bool:
     """Whether a task's fall is (exact McNemar test on the same examples); anything but a task is taken as it is."""
     if before.score is None or after.score is None:
         return True
-    pairs = list(zip(before.score.correct, after.score.correct, strict=True))
-    lost, won = sum(b and not a for b, a in pairs), sum(a and not b for b, a in pairs)
-    return lost > won and float(binomtest(lost, lost + won).pvalue) < p
+    test = compare(before.score, after.score)
+    return test.lost > test.gained and test.p_value < p
 
 
 def _is_trend(sign: Sign, points: Sequence[Point]) -> bool:
@@ -215,7 +216,7 @@ def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
 
 def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
     """What one measure's history says."""
-    sign = SIGNS.get(name) or replace(TASK, title=points[0].score.title if points[0].score else name)
+    sign = SIGNS.get(name) or replace(TASK, title=_title(points[0].score, name))
     base = 1.0 if name == "retention" else points[0].value if points[0].step.index == 0 else None
     now = points[-1]
     breaks = jumps(sign, points, large)
@@ -241,9 +242,16 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
         return Verdict("degrading", slide, tuple(changes))
-    if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND):
+    asked = max(1, len(points) - 1)  # so many points were compared with the first: Bonferroni
+    if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND / asked):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
+
+
+def _title(score: TaskScore | None, name: str) -> str:
+    if score is None:
+        return name
+    return score.title if score.rule == "scores" else f"{score.title}, by {score.rule},"
 
 
 def _catastrophe(

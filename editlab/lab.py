@@ -56,22 +56,24 @@ class Lab:
         glue: str | None = None,
         text: str | None = None,
         seed: int = 0,
+        tasks: Sequence[str | Path] = (),
         progress: Report | None = None,
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
         `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
-        folder of GLUE files, or None. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
+        folder of GLUE files, or None. `tasks`: files of tasks of the user's own, in the form that `editlab.tasks`
+        tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
         or None for the project's own. The rest as `editlab.load`. Raises ValueError with a sentence.
         """
         report = progress or quiet
-        tasks = load_tasks(glue)
+        loaded = load_tasks(glue, tasks)
         known, source = facts_of(facts)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
         editor.prepare(report)
-        return cls(editor, tasks, known, source, text)
+        return cls(editor, loaded, known, source, text)
 
     # --- what there is ---
 

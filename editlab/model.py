@@ -6,7 +6,6 @@ reads, or acts through hooks that end with their `with` block. Knows nothing of 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,6 +74,7 @@ class EditableModel:
         self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
         self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
         self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
+        self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
 
@@ -112,6 +112,12 @@ class EditableModel:
         end_of_text = self.tokenizer.get_vocab().get("<|endoftext|>")
         ids = (end_of_text, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
         return next(i for i in ids if i is not None)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that a continuation ends with."""
+        ids = self.hf.generation_config.eos_token_id
+        return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
 
     def projection(self, layer: int) -> nn.Module:
         """The module whose weight is edited. Raises ValueError for a layer that is not there."""
@@ -204,6 +210,8 @@ class EditableModel:
         with ExitStack() as hooks:
             for layer, delta in edit.items():
                 hooks.callback(self.projection(layer).register_forward_hook(adding(delta)).remove)
+            self._overlaid.append(edit)
+            hooks.callback(self._overlaid.pop)
             yield
 
     @contextmanager
@@ -255,32 +263,6 @@ class EditableModel:
         """What the head reads: final-normed hidden states (n, t, d)."""
         return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state
 
-    def past(self, ids: Sequence[int]) -> Any:
-        """Keys and values of a text that several rows begin with, for `hidden_after`."""
-        if not ids:
-            return None
-        out = self.hf.base_model(**self.batch([ids]).inputs(), use_cache=True)
-        return out.past_key_values
-
-    def hidden_after(self, past: Any, batch: Batch) -> Tensor:
-        """As `hidden` for rows that go on after `past`, (n, t, d); `past` is not changed."""
-        if past is None:
-            return self.hidden(batch)
-        n, t = batch.input_ids.shape
-        before = past.get_seq_length()
-        rows = copy.deepcopy(past)
-        rows.batch_repeat_interleave(n)
-        mask = torch.cat([batch.attention_mask.new_ones(n, before), batch.attention_mask], dim=1)
-        positions = torch.arange(before, before + t, device=self.device).expand(n, t)
-        out = self.hf.base_model(
-            input_ids=batch.input_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=rows,
-            use_cache=True,
-        )
-        return out.last_hidden_state
-
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities (..., vocabulary) of the next token, float32, from what `hidden` gives."""
         return torch.log_softmax(self.hf.get_output_embeddings()(hidden).float(), dim=-1)
@@ -319,6 +301,13 @@ class EditableModel:
         room = self.max_tokens // 2  # contexts are set before the prompt, continuations after it
         if longest > room:
             raise ValueError(f"prompt and object may be at most {room} tokens for {self.name}, got {longest}")
+
+    @property
+    def lowest_edited(self) -> int:
+        """The lowest layer that may differ from the base now; what is below it computes as if nothing were edited."""
+        if self._written is None:
+            return 0
+        return min((layer for edit in [*self._written, *self._overlaid] for layer in edit), default=self.n_layers)
 
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.hf.parameters())

@@ -126,19 +126,33 @@ class Drift(Record):
 
 @dataclass(frozen=True)
 class TaskScore(Record):
-    """Accuracy on one downstream task, on the same examples at every step."""
+    """How one downstream task goes, on the same examples at every step."""
 
     task: str
     title: str
-    rule: str  # "scores" (the likelier label word) or "generation"
+    rule: str  # "scores" (the likelier label word) or "generation" (the label that the continuation names)
     n: int
     correct: tuple[bool, ...]  # one per example, in order: two steps are a paired comparison
-    accuracy: float
-    interval: tuple[float, float]  # Wilson, 95 %
-    chance: float
-    invalid: float  # share of answers that named no label; 0 under "scores"
+    accuracy: float  # the headline
+    interval: tuple[float, float]  # of the accuracy: Wilson, 95 %
+    chance: float  # accuracy of always giving one label, the best one
+    f1: float  # F1 weighted by the labels' frequency: the measure of arXiv 2401.07453
+    chance_f1: float  # the same of always giving one label: 0.33 where two labels are in balance
+    invalid: float  # share of answers that named no label, and are wrong; 0 under "scores"
     note: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PairedTest(Record):
+    """Two scores on the same examples: what the later one answers rightly and the earlier one did not, and back."""
+
+    task: str
+    rule: str
+    n: int
+    gained: int  # wrong before, right after
+    lost: int  # right before, wrong after
+    p_value: float  # McNemar's exact test, two-sided
 
 
 @dataclass(frozen=True)
@@ -275,7 +289,7 @@ class Measurement(Record):
     completions: tuple[Completion, ...]
     before: tuple[Completion, ...] = ()
     base: tuple[Completion, ...] = ()
-    tasks: Mapping[str, TaskScore] = field(default_factory=dict)
+    tasks: Mapping[str, TaskScore] = field(default_factory=dict)  # by the name asked for: "sst2", "sst2:generation"
     counterfact: CounterFact | None = None  # of the step's own facts
     counterfact_all: CounterFact | None = None  # of all facts edited so far
     retention: Retention | None = None

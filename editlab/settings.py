@@ -22,6 +22,8 @@ class LabSettings:
     facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
     glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
     seed: int = 0
+    text: str | None = None  # what perplexity is measured on: "wikitext" or a .txt file; None: the project's own
+    tasks: tuple[str, ...] = ()  # files of tasks of the user's own
 
     def to_environment(self) -> dict[str, str]:
         """The environment variable for a process that calls `from_environment`."""
@@ -31,4 +33,5 @@ class LabSettings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """What `to_environment` wrote, or the defaults where there is nothing."""
         given = os.environ if environment is None else environment
-        return cls(**json.loads(given.get(VARIABLE) or "{}"))
+        values = json.loads(given.get(VARIABLE) or "{}")
+        return cls(**{**values, "tasks": tuple(values.get("tasks", ()))})

@@ -64,11 +64,16 @@ def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
 
 def write_table(frame: DataFrame, path: Path) -> None:
     """Write as .csv or .parquet, by the file's name. Raises ValueError for another."""
+    check_table_name(path)
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
     else:
+        frame.to_parquet(path, index=False)
+
+
+def check_table_name(path: Path) -> None:
+    """Raises ValueError for a file that is neither .csv nor .parquet by its name."""
+    if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"a table is written to a .csv or .parquet file, got {path.name!r}")
 
 
@@ -133,5 +138,7 @@ def _counterfact(name: str, found: CounterFact) -> Iterator[_Number]:
 def _task(name: str, score: TaskScore) -> Iterator[_Number]:
     low, high = score.interval
     yield _Number(f"{name}.accuracy", score.accuracy, n=score.n, low=low, high=high)
+    yield _Number(f"{name}.f1", score.f1, n=score.n)
     yield _Number(f"{name}.invalid", score.invalid, n=score.n)
     yield _Number(f"{name}.chance", score.chance, n=score.n)
+    yield _Number(f"{name}.chance_f1", score.chance_f1, n=score.n)

@@ -231,3 +231,30 @@ def edit(
         (fact,) = facts
         return rome(model, fact, method, moments, contexts)
     return {"memit": memit, "emmet": emmet}[method.name](model, facts, method, moments, contexts)
+
+
+@torch.no_grad()
+def label_log_probs(model: EditableModel, prompt: str, labels: Sequence[str]) -> list[float]:
+    """Log-probability of each label word after the prompt, a forward of the whole text for each."""
+    ids, words = list(model.tokens(prompt).ids), [list(model.target_ids(label)) for label in labels]
+    if len({word[0] for word in words}) == len(words):
+        words = [word[:1] for word in words]
+    found = []
+    for word in words:
+        after = model.hf(torch.tensor([ids + word], device=model.device)).logits[0].float().log_softmax(-1)
+        found.append(sum(float(after[len(ids) - 1 + i, token]) for i, token in enumerate(word)))
+    return found
+
+
+def continuation(model: EditableModel, prompt: str, n_tokens: int) -> list[int]:
+    """The greedy continuation in tokens, as far as the end of the text, by the library's own loop with its cache."""
+    ids = torch.tensor([model.tokens(prompt).ids], device=model.device)
+    out = model.hf.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=n_tokens,
+        pad_token_id=model.pad_id,
+    )
+    row = out[0, ids.shape[1] :].tolist()
+    return row[: next((i for i, token in enumerate(row) if token in model.end_ids), len(row))]

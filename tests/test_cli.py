@@ -31,7 +31,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize("command", ["serve", "edit", "fetch", "moments", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "edit", "run", "fetch", "moments", "verify", "doctor"])
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -63,10 +63,13 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--model", str(GOLDEN), "--set", "steps=0"), "steps must be between 1 and 500, got 0"),
         (("edit", *FACT, "--model", str(GOLDEN.parent)), "holds no model: there is no config.json in it"),
         (("edit", *FACT, "--model", "gtp2-xl"), "did you mean 'gpt2-xl'"),
+        (("edit", *FACT, "--table", "numbers.xls"), "written to a .csv or .parquet file, got 'numbers.xls'"),
+        (("run", "none.toml", "--out", "x"), "no such file: none.toml"),
         (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
         (("serve", "--host", "example.org"), "host must be a loopback address"),
         (("serve", "--model", "smollm"), "did you mean 'smollm2-135m'"),
         (("serve", "--facts", "/no/such/facts.json"), "no such file of facts"),
+        (("serve", "--task", "/no/such/task.json"), "cannot read a task from /no/such/task.json"),
         (("fetch", "gpt2-xl"), "a download from the Hugging Face hub (6.4 GB); agree to it with --yes"),
         (("fetch", "org/name"), "(size unknown); agree to it with --yes"),
         (("fetch", "."), "is a folder on this machine already"),
@@ -198,6 +201,33 @@ def test_the_same_edit_again_is_the_same(edited: subprocess.CompletedProcess[str
     assert other["provenance"]["contexts"] != first["provenance"]["contexts"]
 
 
+def test_edit_writes_its_numbers_as_a_table(text: Path, tmp_path: Path) -> None:
+    import pandas
+
+    file = tmp_path / "numbers.csv"
+    options = ("--model", str(GOLDEN), "--set", "steps=3", "--source", str(text), "--table", str(file))
+    assert run("edit", *FACT, "--target-true", "Paris", *options).exit_code == 0
+    measures = set(pandas.read_csv(file).measure)
+    assert {"size.relative", "drift.per_element", "counterfact.efficacy.success", "perplexity"} <= measures
+
+
+def test_run_makes_a_folder_per_method_and_goes_on(text: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["rome", "memit"]\nn = 2\nknown = false\n'
+        "[hyperparameters.rome]\nsteps = 2\n[hyperparameters.memit]\nsteps = 2\nlayers = [1, 2]\n"
+        "[schedule]\nretention = 1\n"
+    )
+    result = run("run", str(config), "--out", str(tmp_path / "out"), "--json", "--method", "memit")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (list(told), told["memit"]["steps"]) == (["memit"], 2)
+    made = (tmp_path / "out" / "memit" / "measured.jsonl").read_bytes()
+    assert run("run", str(config), "--out", str(tmp_path / "out")).exit_code == 0
+    assert (tmp_path / "out" / "memit" / "measured.jsonl").read_bytes() == made
+    assert (tmp_path / "out" / "rome" / "table.csv").exists()
+
+
 def test_edit_as_a_table_shows_before_after_and_drift(text: Path) -> None:
     fact = ("--prompt", "The {} is in", "--subject", "tower", "--target", "Rome", "--source", str(text))
     result = run("edit", "--model", str(GOLDEN), *fact, "--method", "memit", "--set", "layers=1,2", "--set", "steps=3")
@@ -242,18 +272,21 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
 
     facts = tmp_path / "facts.json"
     facts.write_text("[]")
+    task = {"name": "t", "title": "T", "template": "{x}:", "labels": ["a", "b"], "examples": [{"x": "y", "label": 0}]}
+    (tmp_path / "task.json").write_text(json.dumps(task))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDITLAB_LAB", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("editlab.page.serve.serve", serve)
-    result = run("serve", "--port", "9000", "--no-browser", "--model", "gpt2", "--facts", "facts.json", "--seed", "7")
+    chosen = ("--model", "gpt2", "--facts", "facts.json", "--seed", "7", "--task", "task.json")
+    result = run("serve", "--port", "9000", "--no-browser", *chosen)
     assert result.exit_code == 0, result.output
     assert result.stdout == "editlab is at http://127.0.0.1:9000/ (Ctrl-C stops it)\n"
     assert served == {
         "port": 9000,
         "host": "127.0.0.1",
         "open_browser": False,
-        "settings": LabSettings("gpt2", facts=str(facts), seed=7),
+        "settings": LabSettings("gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
     }
 
 
@@ -268,7 +301,10 @@ def test_serve_on_a_port_in_use_exits_with_1_and_says_so() -> None:
 
 
 def test_settings_survive_the_way_to_another_process() -> None:
-    for settings in (LabSettings(), LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7)):
+    for settings in (
+        LabSettings(),
+        LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7, "/t.txt", ("/t",)),
+    ):
         assert LabSettings.from_environment(settings.to_environment()) == settings
     assert LabSettings.from_environment({}) == LabSettings()
 

@@ -18,7 +18,7 @@ def facts() -> list[Fact]:
 
 
 def read_task(name: str) -> dict:
-    return json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((DATA / "tasks" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_enough_facts_over_enough_relations(facts):

@@ -33,7 +33,9 @@ def step(
         found["retention"] = Retention((), facts, facts, kept, None, None)
     if right is not None:
         answers = tuple(i < round(right * n) for i in range(n))
-        found["sst2"] = TaskScore("sst2", "SST-2", "scores", n, answers, sum(answers) / n, (0.0, 1.0), 0.5, 0.0)
+        found["sst2"] = TaskScore(
+            "sst2", "SST-2", "scores", n, answers, sum(answers) / n, (0.0, 1.0), 0.5, 0.5, 1 / 3, 0.0
+        )
     return Step(
         index=index,
         id=f"e{index}" if index else "",
@@ -83,8 +85,8 @@ def test_a_recorded_run_that_slides_and_then_breaks() -> None:
 
 
 # GPT-2 XL under MEMIT, one edit at a time: right answers of 872 on SST-2 after every 50 edits, from 773 on, until
-# none is right (scalable-model-editing/gradual-catastrophic-forgetting, sst_eval_data); `half_invalid` is where half of the
-# answers were no label any more.
+# none is right (scalable-model-editing/gradual-catastrophic-forgetting, sst_eval_data); `half_invalid` is where half of
+# the answers were no label any more.
 PUBLISHED = {
     0: [
         770,

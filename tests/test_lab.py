@@ -10,6 +10,7 @@ import torch
 from editlab.api import Cancelled
 from editlab.facts import Fact
 from editlab.lab import Lab
+from editlab.measures import TaskMeasure
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
 
@@ -107,14 +108,14 @@ def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact], mo
     for fact in facts[:2]:
         lab.edit(session, [fact]).result(60)
     chosen = lab.sessions[session]
-    real, position = YES_NO.score, []
+    real, position = TaskMeasure.score, []
 
-    def score(model, report):
+    def score(task, model, report, *_):
         position.append(chosen.position)
         chosen.goto(1)
-        return real(model, report)
+        return real(task, model, report)
 
-    monkeypatch.setattr(Task, "score", lambda _task, model, report: score(model, report))
+    monkeypatch.setattr(TaskMeasure, "score", score)
     assert lab.measure(session, ["parity"]).result(60).index == 2
     assert position == [2]
     assert chosen.step(2).measurement.tasks["parity"].n == 4
@@ -127,15 +128,15 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     """And it is still of the step that was in force when it was asked for."""
     session = lab.create()
     chosen = lab.sessions[session]
-    real, edits, begun = YES_NO.score, [], []
+    real, edits, begun = TaskMeasure.score, [], []
 
-    def score(model, report):
+    def score(task, model, report, *_):
         begun.append(len(chosen.log))
         if not edits:
             edits.append(lab.edit(session, [facts[0]]))
-        return real(model, report)
+        return real(task, model, report)
 
-    monkeypatch.setattr(Task, "score", lambda _task, model, report: score(model, report))
+    monkeypatch.setattr(TaskMeasure, "score", score)
     step = lab.measure(session, ["parity"]).result(60)
     assert begun == [0, 1]
     assert edits[0].status == "done"
@@ -167,7 +168,7 @@ def test_a_failure_is_told_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise ValueError("the label words begin with the same token")
 
-    monkeypatch.setattr(Task, "score", fail)
+    monkeypatch.setattr(TaskMeasure, "score", fail)
     job = lab.measure(lab.create(), ["parity"])
     with pytest.raises(ValueError, match="label words"):
         job.result(60)
@@ -182,22 +183,6 @@ def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:
     assert (layer.low, layer.high) == (0, 4)
     assert info.n_facts == 3
     assert info.tasks[0].chance == 0.5
-
-
-def test_a_task_scored_in_batches_is_scored_one_by_one(lab: Lab, facts: list[Fact]) -> None:
-    """The likelier first token of the label words after the whole prompt, from a plain forward pass."""
-    session = lab.create()
-    lab.edit(session, [facts[0]]).result(60)
-    score = lab.measure(session, ["parity"]).result(60).measurement.tasks["parity"]
-    chosen = lab.sessions[session]
-    chosen.put_in_force()
-    no, yes = (chosen.model.target_ids(label)[0] for label in YES_NO.labels)
-    for example, correct in zip(YES_NO.examples, score.correct, strict=True):
-        ids = torch.tensor([chosen.model.tokens(YES_NO.prompt(example)).ids])
-        with torch.no_grad():
-            logits = chosen.model.hf(ids).logits[0, -1]
-        assert int(logits[yes] > logits[no]) == (example.label if correct else 1 - example.label)
-    assert score.accuracy == sum(score.correct) / 4
 
 
 def test_search_finds_by_words_relation_and_case_id(lab: Lab) -> None:

@@ -224,8 +224,8 @@ def test_the_text_is_read_in_windows_that_do_not_overlap(gpt2_editor: Editor, tm
     found = measure(subject_of(gpt2_editor, []), quiet)
     assert found.n == sum(map(len, windows)) - len(windows)
     assert (found.window, found.text) == (size, "editlab's own text")
-    for wrong, sentence in ((tmp_path / "none.txt", "exists"), (tmp_path / "one.txt", "two tokens")):
-        (tmp_path / "one.txt").write_text("")
+    (tmp_path / "one.txt").write_text("")
+    for wrong, sentence in ((tmp_path / "none.txt", "and there"), (tmp_path / "one.txt", "two tokens")):
         with pytest.raises(ValueError, match=sentence):
             PerplexityOfText(str(wrong)).windows(model)
 

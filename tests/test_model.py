@@ -34,19 +34,6 @@ def test_padding_changes_nothing(editor: Editor) -> None:
             assert torch.allclose(model.hidden(model.batch([row]))[0], padded[: len(row)], atol=1e-4)
 
 
-def test_going_on_after_a_shared_beginning_is_the_whole_forward(editor: Editor) -> None:
-    model = editor.model
-    start = model.tokens("The Eiffel Tower is").ids
-    ends = [model.tokens(text).ids for text in (" in Paris", " a very tall building in France")]
-    with torch.no_grad():
-        past = model.past(start)
-        for _ in range(2):  # the past is not changed by its use
-            hidden = model.hidden_after(past, model.batch(ends))
-            for end, row in zip(ends, hidden, strict=True):
-                whole = model.hidden(model.batch([[*start, *end]]))[0, len(start) :]
-                assert torch.allclose(whole, row[: len(end)], atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("text", "subject"),
     [

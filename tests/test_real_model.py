@@ -12,10 +12,11 @@ from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.loading import load
 from editlab.measures import standard
+from editlab.measures._task import task_measures
 from editlab.paths import resource
 from editlab.reading import complete, object_nlls, watched_of
 from editlab.session import Session
-from editlab.tasks import load_tasks
+from editlab.tasks import OURS, load_tasks
 
 pytestmark = pytest.mark.model
 
@@ -77,14 +78,16 @@ def test_the_unedited_model_is_above_chance_in_sentiment(session: Session) -> No
     assert score.interval[0] > 0.6
 
 
-def test_glue_is_read_from_a_folder(session: Session, test_data: Path) -> None:
+def test_glue_is_read_from_a_folder_and_scored_by_both_rules(embedded: Editor, test_data: Path) -> None:
     tasks = load_tasks(str(test_data / "glue"))
-    assert {"sst2", "mrpc"} <= tasks.keys()
-    for name in ("sst2", "mrpc"):
-        assert len(tasks[name].examples) == 200
-        assert tasks[name].chance == 0.5
-    score = tasks["sst2"].score(session.model)
-    assert score.interval[0] > 0.5
+    assert tuple(tasks) == OURS
+    assert all(len(tasks[name].examples) == 200 for name in ("sst2", "mrpc", "cola", "rte"))
+    embedded.model.write([])
+    for measure in task_measures([tasks["sst2"]]):
+        score = measure.score(embedded.model)
+        assert score.chance == 0.5
+        assert score.interval[0] > 0.5
+        assert score.invalid < 0.1
 
 
 def test_edits_of_real_counterfact_take(embedded: Editor, test_data: Path) -> None:

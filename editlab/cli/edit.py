@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from editlab.facts import Fact
 from editlab.presets import AUTO
 from editlab.records import Completion
 from editlab.settings import LabSettings
+from editlab.table import check_table_name, write_table
 
 
 def edit(
@@ -34,6 +36,10 @@ def edit(
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Also measure what a page would, and write all numbers to this .csv or .parquet file."),
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -51,14 +57,18 @@ def edit(
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
         changes = dict(_setting(text) for text in settings or ())
-        result = _edit_once(fact, method, changes, source, LabSettings(model, device, dtype, yes, seed=seed))
+        if table is not None:
+            check_table_name(table)
+        result = _edit_once(fact, method, changes, source, LabSettings(model, device, dtype, yes, seed=seed), table)
         if as_json:
             show_json(result)
         else:
             _show_edit(result)
 
 
-def _edit_once(fact: Fact, method: str, changes: dict[str, Any], source: str, settings: LabSettings) -> dict[str, Any]:
+def _edit_once(
+    fact: Fact, method: str, changes: dict[str, Any], source: str, settings: LabSettings, table: Path | None
+) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.editor import Editor
     from editlab.loading import load
@@ -70,7 +80,11 @@ def _edit_once(fact: Fact, method: str, changes: dict[str, Any], source: str, se
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
         editor = Editor(loaded, moments=source, seed=settings.seed)
-        step = Session(editor).edit(fact, method, changes, bars)
+        session = Session(editor)
+        step = session.edit(fact, method, changes, bars)
+        if table is not None:
+            session.measure_due(bars)
+            write_table(session.table(), table)
     assert step.trace is not None
     assert step.measurement is not None
     return {

@@ -14,6 +14,7 @@ from editlab.cli._terminal import sentences
 from editlab.facts import read_facts
 from editlab.presets import AUTO, choose
 from editlab.settings import LabSettings
+from editlab.tasks import read_task
 
 
 def serve(
@@ -27,7 +28,14 @@ def serve(
         typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts."),
     ] = None,
     glue: Annotated[
-        str | None, typer.Option(help="A folder with GLUE's sst2.json and mrpc.json, or hub: downstream tasks to add.")
+        str | None,
+        typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add."),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
@@ -47,9 +55,21 @@ def serve(
         _check_loopback(host)
         if facts is not None and facts != "hub":
             read_facts(facts)
+        for file in task or []:
+            read_task(file, glue)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
-        settings = LabSettings(model, device, dtype, yes, _absolute(facts), _absolute(glue), seed)
+        settings = LabSettings(
+            model,
+            device,
+            dtype,
+            yes,
+            _absolute(facts),
+            _absolute(glue),
+            seed,
+            _absolute(text),
+            tuple(str(Path(file).expanduser().absolute()) for file in task or []),
+        )
         from editlab.page.serve import serve as serve_page
 
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
@@ -65,7 +85,7 @@ def serve(
 
 def _absolute(path: str | None) -> str | None:
     """A path that means the same in the page's kernels, which run elsewhere."""
-    return path if path in (None, "hub") else str(Path(path).expanduser().absolute())
+    return path if path in (None, "hub", "wikitext") else str(Path(path).expanduser().absolute())
 
 
 def _check_loopback(host: str) -> None:

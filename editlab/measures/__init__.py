@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from editlab.api import MeasureInfo
 from editlab.measures._measure import EditedFact, Known, Measure, State, Subject
-from editlab.measures._task import TaskMeasure
+from editlab.measures._task import TaskMeasure, task_measures
 from editlab.measures.bleeding import BleedingOfPanel
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.generation import GenerationEntropy
@@ -16,7 +16,7 @@ from editlab.measures.retention import RetentionOfEdits
 from editlab.records import Cost
 from editlab.tasks import Task
 
-__all__ = ["EditedFact", "Known", "Measure", "Measures", "State", "Subject", "standard"]
+__all__ = ["EditedFact", "Known", "Measure", "Measures", "State", "Subject", "TaskMeasure", "standard"]
 
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly: until something was measured
 
@@ -72,6 +72,6 @@ class Measures:
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:
     """Every measure there is, the cheap ones first. `text` is what perplexity is measured on: see PerplexityOfText."""
     found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
-    found += [TaskMeasure(name, task) for name, task in (tasks or {}).items()]
+    found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
     return Measures({measure.name: measure for measure in found})

@@ -1,28 +1,43 @@
-"""A downstream task as a measure."""
+"""A downstream task, by one of its rules, as a measure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from editlab.downstream import RULES, ByGeneration, ByScores
 from editlab.measures._measure import Subject, tokens_of
-from editlab.progress import Report
+from editlab.model import EditableModel
+from editlab.progress import Report, quiet
+from editlab.prompts import Budget
 from editlab.records import TaskScore
+from editlab.scores import score_of
 from editlab.tasks import Task
+
+KEPT_BYTES = 256 * 2**20  # activations below the edited layers, of all tasks together
 
 
 @dataclass(frozen=True)
 class TaskMeasure:
     """A task's score; it takes its time, so the default plan waits until it is asked for."""
 
-    name: str
     task: Task
+    rule: str
+    budget: Budget
     every: int = 0
     of_step: bool = False
+    _ready: dict[EditableModel, ByScores | ByGeneration] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.task.name if self.rule == "scores" else f"{self.task.name}:{self.rule}"
 
     @property
     def title(self) -> str:
-        return self.task.title
+        return self.task.title if self.rule == "scores" else f"{self.task.title}, by {self.rule}"
 
     @property
     def help(self) -> str:
@@ -37,4 +52,24 @@ class TaskMeasure:
 
     def __call__(self, subject: Subject, report: Report) -> TaskScore:
         subject.now.put_in_force()
-        return self.task.score(subject.now.model, report)
+        unfinished = subject.now.known.unfinished
+        score = self.score(subject.now.model, report, unfinished.setdefault(self.name, {}))
+        del unfinished[self.name]
+        return score
+
+    def score(self, model: EditableModel, report: Report = quiet, found: dict[int, Any] | None = None) -> TaskScore:
+        """The weights in force on the task; `found` holds what an interrupted call found, by row.
+
+        Raises ValueError for a task that this model cannot be given.
+        """
+        start = time.perf_counter()
+        if model not in self._ready:
+            self._ready[model] = RULES[self.rule](model, self.task, self.budget)
+        answers = self._ready[model].answers(report, found)
+        return score_of(self.task, self.rule, answers, time.perf_counter() - start)
+
+
+def task_measures(tasks: Iterable[Task], keep_bytes: int = KEPT_BYTES) -> list[TaskMeasure]:
+    """Every task by every rule; `keep_bytes` bounds the activations that they keep together."""
+    budget = Budget(keep_bytes)
+    return [TaskMeasure(task, rule, budget) for task in tasks for rule in RULES]

@@ -62,6 +62,14 @@ class PerplexityOfText:
     every: int = 1
     of_step: bool = False
 
+    def __post_init__(self) -> None:
+        if self.source not in (None, "wikitext"):
+            path = Path(self.source or "").expanduser()
+            if path.suffix != ".txt" or not path.is_file():
+                raise ValueError(
+                    f"text for perplexity must be 'wikitext' or a .txt file, and there, got {self.source!r}"
+                )
+
     @cached_property
     def _text(self) -> tuple[str, str]:
         """The text, and its name."""
@@ -73,8 +81,6 @@ class PerplexityOfText:
             rows = load_dataset(WIKITEXT[0], WIKITEXT[1], split="test")
             return "".join(row["text"] for row in rows), "WikiText-2, test"
         path = Path(self.source).expanduser()
-        if path.suffix != ".txt" or not path.is_file():
-            raise ValueError(f"text for perplexity must be 'wikitext' or a .txt file that exists, got {self.source!r}")
         return path.read_text(encoding="utf-8"), path.name
 
     def windows(self, model: EditableModel) -> list[tuple[int, ...]]:

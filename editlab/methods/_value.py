@@ -6,6 +6,7 @@ A vector δ is added to a layer's output at the subject's last token and moved u
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from editlab.memory import free_bytes
 from editlab.methods._base import ValueHyperparameters
 from editlab.methods._scene import Asked, Scene
 from editlab.model import EditableModel
-from editlab.products import in_bfloat16, packed
+from editlab.precision import in_bfloat16
 from editlab.progress import Report
 from editlab.records import ValueTrace
 
@@ -155,7 +156,7 @@ def _search(
     searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(asked))]
     under_way = searches
     tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
-    with in_bfloat16(tail) if model.bf16_tail else packed(tail):
+    with in_bfloat16(tail) if model.bf16_tail else nullcontext():
         for step in range(settings.steps):
             with torch.enable_grad():
                 said = scene.read([search.delta for search in under_way])

@@ -133,8 +133,10 @@ class FakeLab:
             )
         )
         tasks = (
-            TaskInfo("sentiment", "Sentiment (editlab’s own)", 60, 0.5, "Sixty short reviews of this project."),
-            TaskInfo("paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, "The unedited model is at chance here."),
+            TaskInfo("sentiment", "Sentiment (editlab’s own)", 60, 0.5, 1 / 3, "Sixty short reviews of this project."),
+            TaskInfo(
+                "paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, 1 / 3, "The unedited model is at chance here."
+            ),
         )
         presets = tuple(
             PresetFact(f"{fact.subject} → {fact.target_new}", why, fact)
@@ -214,7 +216,7 @@ class FakeLab:
             info = next(task for task in self.info().tasks if task.name == name)
             scores[name] = TaskScore(
                 name, info.title, "scores", 60, tuple(i < right for i in range(60)), accuracy,
-                (accuracy - 0.11, min(1.0, accuracy + 0.08)), 0.5, 0.0, seconds=1.0,
+                (accuracy - 0.11, min(1.0, accuracy + 0.08)), 0.5, accuracy, 1 / 3, 0.0, seconds=1.0,
             )  # fmt: skip
         return Measurement(drift, complete(log), before, complete([]) if mine else (), scores)
 

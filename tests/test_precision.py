@@ -1,4 +1,4 @@
-"""Packed products are the modules' own, forward and back; rounded ones are near; neither leaves a trace."""
+"""Rounding is an option that leaves no trace; without it edits are computed in full float32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from editlab import products
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.products import in_bfloat16, packed
-
-with_mkl = pytest.mark.skipif(
-    not (torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")), reason="torch has no MKL here"
-)
+from editlab.precision import in_bfloat16
 
 
 def modules() -> list[nn.Module]:
@@ -22,55 +17,6 @@ def modules() -> list[nn.Module]:
     found: list[nn.Module] = [nn.Linear(48, 80), nn.Linear(48, 80, bias=False), Conv1D(80, 48)]
     nn.init.normal_(found[2].bias)  # type: ignore[arg-type]
     return [each.requires_grad_(False) for each in found]
-
-
-@with_mkl
-@pytest.mark.parametrize("module", modules(), ids=["with bias", "without bias", "Conv1D"])
-def test_the_product_and_its_gradient(module: nn.Module) -> None:
-    for shape in ((7, 48), (2, 5, 48), (2, 5, 48)):
-        x = torch.randn(shape, requires_grad=True)
-        y = module(x)
-        weights = torch.randn_like(y)
-        (gradient,) = torch.autograd.grad((y * weights).sum(), [x])
-        with packed([nn.Sequential(module)]):
-            ours = module(x)
-            assert type(ours.grad_fn).__name__ == "_DifferentiableBackward"
-            (found,) = torch.autograd.grad((ours * weights).sum(), [x])
-        assert torch.allclose(ours, y, atol=1e-5)
-        assert torch.allclose(found, gradient, atol=1e-5)
-
-
-def test_nothing_is_left_behind() -> None:
-    (module, *_) = modules()
-    with pytest.raises(KeyboardInterrupt), packed([module]):
-        raise KeyboardInterrupt
-    assert "forward" not in vars(module)
-
-
-def test_without_gradients_the_module_itself_multiplies() -> None:
-    (module, *_) = modules()
-    x = torch.randn(3, 48)
-    with packed([module]):
-        assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))  # type: ignore[arg-type]
-
-
-def test_hooks_still_run() -> None:
-    (module, *_) = modules()
-    seen = []
-    module.register_forward_hook(lambda *_: seen.append(1))
-    with packed([module]):
-        module(torch.randn(3, 48, requires_grad=True))
-    assert seen == [1]
-
-
-def test_it_is_left_where_memory_is_short_or_the_type_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    (module, *_) = modules()
-    with packed([module.double()]):
-        assert "forward" not in vars(module)
-    module.float()
-    monkeypatch.setattr(products, "free_bytes", lambda _: 1000)
-    with packed([module]):
-        assert "forward" not in vars(module)
 
 
 @pytest.mark.parametrize("module", modules(), ids=["with bias", "without bias", "Conv1D"])
@@ -85,6 +31,13 @@ def test_rounded_products_are_near(module: nn.Module) -> None:
     for near, exact in ((ours.detach(), y.detach()), (found, gradient)):
         assert 1e-5 < float((near - exact).norm() / exact.norm()) < 1e-2  # bfloat16 has eight bits
     assert torch.equal(module(x), y)
+
+
+def test_nothing_is_left_behind() -> None:
+    (module, *_) = modules()
+    with pytest.raises(KeyboardInterrupt), in_bfloat16([module]):
+        raise KeyboardInterrupt
+    assert "forward" not in vars(module)
 
 
 def test_the_bf16_tail_is_an_option_that_changes_the_edit_a_little(editor: Editor, fact: Fact) -> None:
