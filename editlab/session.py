@@ -301,7 +301,7 @@ def describe(editor: Editor) -> dict[str, Any]:
         "name": model.name,
         "family": model.kind,
         "device": device_name(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "layers": model.n_layers,
         "parameters": model.n_parameters(),
         "reason": model.reason,
