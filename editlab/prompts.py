@@ -18,7 +18,8 @@ from editlab.blocks import NEVER, Past, at, embed, log_probs, mask, row_position
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 
-ROWS_AT_ONCE = 16
+TOKENS_AT_ONCE = 1024  # more gains nothing on a CPU
+PADDING = 0.05  # of a batch, at most
 
 
 class Budget:
@@ -107,8 +108,7 @@ class Prompts:
         self._n_rows = len(rows)
         shared = _common_beginning(rows, n_read)
         self._beginning = _Rows(model, [rows[0][:shared]], 0) if shared else None
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        self._indices = [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+        self._indices = _of_like_length([len(row) - shared for row in rows])
         self._batches = [_Rows(model, [rows[i][shared:] for i in chosen], shared) for chosen in self._indices]
         self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
 
@@ -173,6 +173,20 @@ class Prompts:
     def _until_the_end(self, row: list[int]) -> list[int]:
         ends = self.model.end_ids
         return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of rows in batches: the shortest first, with little padding."""
+    batches: list[list[int]] = []
+    tokens = 0  # of the last batch, without padding
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded = (len(batches[-1]) + 1) * lengths[i] if batches else 0
+        if not batches or padded > TOKENS_AT_ONCE or padded * (1 - PADDING) > tokens + lengths[i]:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += lengths[i]
+    return batches
 
 
 def _common_beginning(rows: Sequence[Sequence[int]], n_read: int) -> int:

@@ -46,9 +46,22 @@ class RunConfig:
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
     model: str = "auto"
     glue: str | None = None
+    tasks: tuple[str, ...] = ()  # files of tasks of the user's own
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.schedule:
+            raise ValueError("a run needs methods and a schedule")
+        if type(self.n) is not int or self.n < 1:
+            raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
+        for names, when in self.schedule.items():
+            at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
+            if not at_these and (type(when) is not int or when < 1):
+                raise ValueError(
+                    f"{names!r} must be scheduled at every 1, 2, ... steps or at a list of them, got {when!r}"
+                )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -63,13 +76,13 @@ class RunConfig:
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
             raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
-        if missing := [name for name in ("methods", "schedule") if not values.get(name)]:
+        if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
         for name in ("facts", "glue", "text"):
             if values.get(name) not in (None, "hub", "wikitext"):
                 values[name] = str(path.parent / Path(values[name]).expanduser())
-        values["methods"] = tuple(values["methods"])
-        return cls(**values)
+        values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
+        return cls(**{**values, "methods": tuple(values["methods"])})
 
     def choose(self, model: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
         """The facts to edit. Raises ValueError if there are too few of them."""

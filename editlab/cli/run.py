@@ -62,7 +62,7 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
     from editlab.session import Session
     from editlab.tasks import load_tasks
 
-    measures = standard(load_tasks(config.glue), config.text)
+    measures = standard(load_tasks(config.glue, config.tasks), config.text)
     with Bars() as bars:
         loaded = load(config.model, device=device, dtype=dtype, allow_download=yes, report=bars)
         editor = Editor(loaded, moments=config.moments, seed=config.seed)
@@ -76,7 +76,11 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
 
         return {
             method: run_sequence(
-                Session(editor, measures), partial(sequenced, method), config.schedule, out / method, bars
+                Session(editor, measures, watches_facts=False),
+                partial(sequenced, method),
+                config.schedule,
+                out / method,
+                bars,
             )
             for method in config.methods
         }

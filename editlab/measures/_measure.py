@@ -78,6 +78,8 @@ class State:
     def complete(self, watched: tuple[Watched, ...], report: Report) -> tuple[Completion, ...]:
         """What this state says to the watched prompts; asked of the model if it is not known."""
         known = self.known
+        if not watched:
+            return ()
         if watched not in known.completions:
             report(Progress("measuring"))
             self.put_in_force()
