@@ -62,10 +62,11 @@ class Reference(Record):
     def fence(self, ranges: float) -> float:
         """The relative size so many interquartile ranges above the upper quartile, on the log scale (Tukey 1977).
 
-        Quartiles do not feel the few disabling edits among the reference facts.
+        Quartiles do not feel the few disabling edits among the reference facts. At least as many times the median:
+        where nearly all edits are of one size, one slightly larger is no danger.
         """
         lower, upper = self.quantiles[0.25], self.quantiles[0.75]
-        return upper * (upper / lower) ** ranges
+        return max(upper * (upper / lower) ** ranges, ranges * self.median)
 
     def level(self, relative_size: float) -> str:
         """Raised beyond three interquartile ranges, Tukey's "far out"; high beyond five."""

@@ -136,6 +136,8 @@ def test_fences_of_a_reference_by_hand() -> None:
         "high",
     ]
     assert Reference.from_json(reference.to_json()) == reference
+    alike = Reference.of([1.0] * 9, **about)
+    assert [alike.level(size) for size in (2.9, 3.1, 4.9, 5.1)] == ["low", "raised", "raised", "high"]
     with pytest.raises(ValueError, match="at least 8 facts, got 7"):
         Reference.of([1.0] * 7, **about)
 
