@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.api import Progress
+from editlab.disk import JsonLines, write_json
 from editlab.facts import Fact
 from editlab.log import Entry
 from editlab.measures import Measures
@@ -134,7 +135,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._edits = folder / "edits"
-        self._lines = folder / "measured.jsonl"
+        self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
     def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
@@ -142,7 +143,7 @@ class RunFolder:
         file = self.folder / "run.json"
         if not file.exists():
             self._edits.mkdir(parents=True, exist_ok=True)
-            _write(file, sequenced().to_json())
+            write_json(file, sequenced().to_json())
         return Sequenced.from_json(json.loads(file.read_text(encoding="utf-8")))
 
     def entries(self) -> list[Entry]:
@@ -153,25 +154,17 @@ class RunFolder:
         entry.save(self._edits / f"{number:05}.safetensors")
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines; one that was cut off by a kill is taken away."""
-        if not self._lines.exists():
-            return []
-        text = self._lines.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            self._lines.write_bytes(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return self._lines.read()
 
     def add_line(self, line: Mapping[str, Any]) -> None:
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._lines.append(line)
 
     def load_base(self, measures: Measures) -> None:
         if self._base.exists():
             measures.base.load(json.loads(self._base.read_text(encoding="utf-8")))
 
     def save_base(self, measures: Measures) -> None:
-        _write(self._base, measures.base.to_json())
+        write_json(self._base, measures.base.to_json())
 
 
 def run_sequence(
@@ -226,10 +219,3 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             measurement, name = steps[line["step"]]["measurement"], line["measure"]
             (measurement if name in untold else measurement["tasks"])[name] = line["found"]
     return tuple(Step.from_json(steps[index]) for index in sorted(steps))
-
-
-def _write(file: Path, values: Any) -> None:
-    """Write JSON, whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-    part.replace(file)
