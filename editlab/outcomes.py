@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from editlab.records import Record
+from editlab.record import Record
 from editlab.risk import LEVELS
 from editlab.scores import wilson
 

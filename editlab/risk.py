@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from editlab.paths import resource
-from editlab.records import Record
+from editlab.record import Record
 
 LEVELS = ("low", "raised", "high")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

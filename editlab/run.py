@@ -24,7 +24,8 @@ from editlab.measures import Measures
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.reading import object_nlls
-from editlab.records import Measurement, Record, Step
+from editlab.record import Record
+from editlab.records import Measurement, Step
 from editlab.session import Session
 from editlab.table import table_of, write_table
 

@@ -33,7 +33,8 @@ from editlab.model import EditableModel
 from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
 from editlab.reading import ObjectScore, object_scores
-from editlab.records import Record, Trace
+from editlab.record import Record
+from editlab.records import Trace
 from editlab.risk import Risk
 from editlab.table import write_table
 
