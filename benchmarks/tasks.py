@@ -100,6 +100,7 @@ def main(
         "first": lambda: answer(fresh),
         "product": product,
     }
+    ours, theirs = (setting.watched(editor.model, sides[side]) for side in ("fast", "plain"))
     seconds = setting.interleaved(sides, repeats, cpu_time)
     floor = needed_products(editor.model, chosen, rule, layer) / multiplications * seconds["product"]
     results = {
@@ -117,10 +118,12 @@ def main(
         "first_seconds": seconds["first"],
         "floor_seconds": floor,
         "product_gflops": 2e-9 * multiplications / seconds["product"],
-        "plain_token_layers": setting.token_layers(editor.model, sides["plain"]),
-        "fast_token_layers": setting.token_layers(editor.model, sides["fast"]),
+        "plain_token_layers": theirs.token_layers,
+        "fast_token_layers": ours.token_layers,
+        "plain_peak_mb": theirs.peak_bytes / 1e6,
+        "fast_peak_mb": ours.peak_bytes / 1e6,
         "kept_mb": (KEPT_BYTES - budget.left) / 1e6,
-        "max_error": largest_error(rule, answer(kept), one_by_one(editor.model, chosen, rule)),
+        "max_error": largest_error(rule, ours.result, theirs.result),
     }
     setting.tell(results, as_json)
 
