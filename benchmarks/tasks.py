@@ -100,8 +100,8 @@ def main(
         "first": lambda: answer(fresh),
         "product": product,
     }
-    ours, theirs = (setting.watched(editor.model, sides[side]) for side in ("fast", "plain"))
-    seconds = setting.interleaved(sides, repeats, cpu_time)
+    runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
+    seconds = {name: run.seconds for name, run in runs.items()}
     floor = needed_products(editor.model, chosen, rule, layer) / multiplications * seconds["product"]
     results = {
         "model": shape or model,
@@ -118,12 +118,10 @@ def main(
         "first_seconds": seconds["first"],
         "floor_seconds": floor,
         "product_gflops": 2e-9 * multiplications / seconds["product"],
-        "plain_token_layers": theirs.token_layers,
-        "fast_token_layers": ours.token_layers,
-        "plain_peak_mb": theirs.peak_bytes / 1e6,
-        "fast_peak_mb": ours.peak_bytes / 1e6,
+        "plain_token_layers": runs["plain"].token_layers,
+        "fast_token_layers": runs["fast"].token_layers,
         "kept_mb": (KEPT_BYTES - budget.left) / 1e6,
-        "max_error": largest_error(rule, ours.result, theirs.result),
+        "max_error": largest_error(rule, runs["fast"].result, runs["plain"].result),
     }
     setting.tell(results, as_json)
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.api import Progress
+from editlab.disk import JsonLines, write_json
 from editlab.facts import Fact
 from editlab.log import Entry
 from editlab.measures import Measures
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.reading import object_nlls
-from editlab.records import Measurement, Record, Step
+from editlab.record import Record
+from editlab.records import Measurement, Step
 from editlab.session import Session
 from editlab.table import table_of, write_table
 
@@ -134,7 +136,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._edits = folder / "edits"
-        self._lines = folder / "measured.jsonl"
+        self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
     def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
@@ -142,7 +144,7 @@ class RunFolder:
         file = self.folder / "run.json"
         if not file.exists():
             self._edits.mkdir(parents=True, exist_ok=True)
-            _write(file, sequenced().to_json())
+            write_json(file, sequenced().to_json())
         return Sequenced.from_json(json.loads(file.read_text(encoding="utf-8")))
 
     def entries(self) -> list[Entry]:
@@ -153,25 +155,17 @@ class RunFolder:
         entry.save(self._edits / f"{number:05}.safetensors")
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines; one that was cut off by a kill is taken away."""
-        if not self._lines.exists():
-            return []
-        text = self._lines.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            self._lines.write_bytes(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return self._lines.read()
 
     def add_line(self, line: Mapping[str, Any]) -> None:
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._lines.append(line)
 
     def load_base(self, measures: Measures) -> None:
         if self._base.exists():
             measures.base.load(json.loads(self._base.read_text(encoding="utf-8")))
 
     def save_base(self, measures: Measures) -> None:
-        _write(self._base, measures.base.to_json())
+        write_json(self._base, measures.base.to_json())
 
 
 def run_sequence(
@@ -226,10 +220,3 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             measurement, name = steps[line["step"]]["measurement"], line["measure"]
             (measurement if name in untold else measurement["tasks"])[name] = line["found"]
     return tuple(Step.from_json(steps[index]) for index in sorted(steps))
-
-
-def _write(file: Path, values: Any) -> None:
-    """Write JSON, whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-    part.replace(file)
