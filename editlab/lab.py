@@ -101,7 +101,7 @@ class Lab:
                 for method in self.editor.methods.values()
             ),
             tasks=tuple(task.info() for task in self.tasks.values()),
-            presets=_preset_facts(),
+            presets=_presets(self.editor.model.name, self.facts),
             relations=tuple(relations),
             facts_source=self.facts_source,
             n_facts=len(self.facts),
@@ -255,8 +255,12 @@ class Lab:
         self._queue.close()
 
 
-def _preset_facts() -> tuple[PresetFact, ...]:
-    """The project's own facts that are worth trying first."""
-    own = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+def _presets(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
+    """What is worth trying first with this model, of the project's own facts and of these."""
+    known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
-    return tuple(PresetFact(row["title"], row["why"], own[row["case_id"]]) for row in rows)
+    return tuple(
+        PresetFact(row["title"], row["why"], known[row["case_id"]])
+        for row in rows
+        if row["case_id"] in known and model in row.get("models", [model])
+    )

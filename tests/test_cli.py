@@ -31,7 +31,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize("command", ["serve", "edit", "run", "scan", "fetch", "moments", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "edit", "probe", "run", "scan", "fetch", "moments", "verify", "doctor"])
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -64,6 +64,13 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--model", str(GOLDEN.parent)), "holds no model: there is no config.json in it"),
         (("edit", *FACT, "--model", "gtp2-xl"), "did you mean 'gpt2-xl'"),
         (("edit", *FACT, "--table", "numbers.xls"), "written to a .csv or .parquet file, got 'numbers.xls'"),
+        (("edit", *FACT, "--guard", "pray"), "guard must be one of off, warn, refuse, r-rome, got 'pray'"),
+        (("edit", *FACT, "--guard-level", "low"), "level must be raised or high, got 'low'"),
+        (("probe", "--subject", "Rome"), "a fact needs --prompt, --subject and --target, or a --case-id"),
+        (("probe", *FACT, "--case-id", "900102"), "got both"),
+        (("probe", "--case-id", "7"), "no fact with the case id 7 in editlab's own facts"),
+        (("probe", *FACT, "--method", "rme"), "did you mean 'rome'"),
+        (("probe", *FACT, "--measure", "chess"), "no measure 'chess'"),
         (("run", "none.toml", "--out", "x"), "no such file: none.toml"),
         (("scan", "--out", "x", "--where", "colour=red"), "--where takes NAME=VALUE with a name of relation, case_id"),
         (("scan", "--out", "x", "--facts", "/no/such/facts.json"), "no such file of facts"),
@@ -237,6 +244,36 @@ def test_edit_as_a_table_shows_before_after_and_drift(text: Path) -> None:
     for words in ("The tower is in → Rome", "before", "after", "P(Rome)", "drift", "memit on tiny-gpt2: ‖ΔW‖"):
         assert words in result.stdout
     assert "P(Paris)" not in result.stdout
+
+
+def test_edit_refused_by_the_guard_exits_with_2_and_the_reason(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
+    monkeypatch.setattr("editlab.assess.level_by_ratio", lambda _: "raised")
+    options = ("--model", str(GOLDEN), "--source", str(text), "--set", "steps=2")
+    refused = run("edit", *FACT, *options, "--guard", "refuse", "--guard-level", "raised")
+    assert refused.exit_code == 2
+    assert "editlab: the edit was refused, its risk being raised: the subject is" in refused.stderr
+    made = run("edit", *FACT, *options, "--guard", "r-rome", "--guard-level", "raised", "--json")
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    assert (told["method"], told["guarded"]["asked"], told["risk"]["level"]) == ("r-rome", "rome", "raised")
+
+
+def test_a_probe_compares_methods_on_the_unedited_model(text: Path, tmp_path: Path) -> None:
+    import pandas
+
+    file = tmp_path / "probe.parquet"
+    options = ("--model", str(GOLDEN), "--source", str(text), "--method", "rome", "--method", "r-rome")
+    shown = run("probe", *FACT, *options, "--table", str(file))
+    assert shown.exit_code == 0, shown.output
+    for words in ("The Eiffel Tower is in → Rome; perplexity", "rome: Edit 1 changed layer 1 by", "continuation"):
+        assert words in shown.stdout
+    found = pandas.read_parquet(file)
+    assert set(found[found.measure == "drift.relative"].method) == {"rome", "r-rome"}
+    told = json.loads(run("probe", *FACT, *options, "--measure", "bleeding", "--json").stdout)
+    assert list(told) == ["unedited", "rome", "r-rome"]
+    for step in (told["rome"], told["r-rome"]):
+        layer = step["trace"]["layers"]["1"]
+        assert step["measurement"]["drift"]["1"]["norm"] == pytest.approx(layer["delta_norm"], rel=1e-4)
 
 
 def test_moments_from_a_text_file_are_kept(tmp_path: Path, text: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from editlab.api import Cancelled
 from editlab.facts import Fact
-from editlab.lab import Lab
+from editlab.lab import Lab, _presets
 from editlab.measures import TaskMeasure
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
@@ -190,3 +190,14 @@ def test_search_finds_by_words_relation_and_case_id(lab: Lab) -> None:
     assert lab.search("mother french") == [lab.facts[1]]
     assert lab.search("nothing like it") == []
     assert lab.random(3) == lab.random(3)
+
+
+def test_presets_are_those_of_the_model_and_of_facts_that_are_there() -> None:
+    def cases(model: str, *facts: Fact) -> list[int | None]:
+        return [preset.fact.case_id for preset in _presets(model, facts)]
+
+    france = Fact("{} is a part of the", "France", "FIFA", "NATO", case_id=2520)
+    assert cases("some/model", france) == [900240]
+    assert cases("smollm2-135m", france) == [900240, 900102, 900223]
+    assert cases("gpt2-xl") == [900240, 900160]
+    assert cases("gpt2-xl", france) == [900240, 900160, 2520]
