@@ -10,8 +10,10 @@ import typer
 
 from benchmarks import setting
 from editlab.deltas import Edit
+from editlab.facts import Fact
 from editlab.methods.rome import ROME
 from editlab.progress import quiet
+from editlab.records import Trace
 from tests import plain
 
 
@@ -38,17 +40,15 @@ def main(
 
     measured = []
     for fact in setting.FACTS[:facts]:
-        steps_made = 0
 
-        def fast(fact: setting.Fact = fact) -> Edit:
-            nonlocal steps_made
-            edit, trace = method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
-            steps_made = len(trace.values[0].loss)
-            return edit
+        def fast(fact: Fact = fact) -> tuple[Edit, Trace]:
+            return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
 
-        def slow(fact: setting.Fact = fact) -> Edit:
+        def slow(fact: Fact = fact) -> Edit:
             return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
+        ours, theirs = setting.watched(editor.model, fast), setting.watched(editor.model, slow)
+        steps_made = len(ours.result[1].values[0].loss)
         seconds = setting.interleaved({"plain": slow, "fast": fast, "product": product}, repeats, cpu_time)
         needed = setting.value_products(editor.model, fact, method.layer, rows, steps_made)
         floor = needed / multiplications * seconds["product"]
@@ -61,9 +61,11 @@ def main(
                 "floor_seconds": floor,
                 "product_gflops": 2e-9 * multiplications / seconds["product"],
                 "steps": steps_made,
-                "plain_token_layers": setting.token_layers(editor.model, slow),
-                "fast_token_layers": setting.token_layers(editor.model, fast),
-                "max_error": setting.error(fast(), slow()),
+                "plain_token_layers": theirs.token_layers,
+                "fast_token_layers": ours.token_layers,
+                "plain_peak_mb": theirs.peak_bytes / 1e6,
+                "fast_peak_mb": ours.peak_bytes / 1e6,
+                "max_error": setting.error(ours.result[0], theirs.result),
             }
         )
     medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}

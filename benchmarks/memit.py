@@ -12,20 +12,21 @@ import typer
 
 from benchmarks import setting
 from editlab.deltas import Edit
-from editlab.methods._value import optimise_value
+from editlab.facts import Fact
 from editlab.methods.memit import MEMIT
 from editlab.model import EditableModel
 from editlab.progress import quiet
+from editlab.records import Trace
 from tests import plain
 
 
 def reached_by_the_value(
-    model: EditableModel, fact: setting.Fact, method: MEMIT, contexts: Sequence[str]
+    model: EditableModel, fact: Fact, method: MEMIT, contexts: Sequence[str]
 ) -> tuple[int, torch.Tensor]:
     """What enters the first edited layer, which the search for the value leaves behind."""
     first = method.layers[0]
     short = replace(method, steps=1)
-    value = optimise_value(model, fact, method.layers[-1], "block", contexts, short, quiet, first)
+    (value,) = short.values(model, [fact], contexts)
     assert value.entering is not None
     return first, value.entering
 
@@ -54,23 +55,22 @@ def main(
 
     measured = []
     for fact in setting.FACTS[:facts]:
-        edit, trace = method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
-        reference, values = plain.memit(editor.model, [fact], method, moments, rows)
+
+        def fast(fact: Fact = fact) -> tuple[Edit, Trace]:
+            return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
+
+        def slow(fact: Fact = fact) -> tuple[Edit, list[plain.Value]]:
+            return plain.memit(editor.model, [fact], method, moments, rows)
+
+        ours, theirs = setting.watched(editor.model, fast), setting.watched(editor.model, slow)
+        (edit, trace), (reference, values) = ours.result, theirs.result
         z = values[0].target[:, None].double()
         reached = reached_by_the_value(editor.model, fact, method, rows)
 
-        def fast(fact: setting.Fact = fact) -> Edit:
-            return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)[0]
-
-        def slow(fact: setting.Fact = fact) -> Edit:
-            return plain.memit(editor.model, [fact], method, moments, rows)[0]
-
-        def fast_insertion(
-            fact: setting.Fact = fact, z: torch.Tensor = z, reached: tuple[int, torch.Tensor] = reached
-        ) -> Edit:
+        def fast_insertion(fact: Fact = fact, z: torch.Tensor = z, reached: tuple[int, torch.Tensor] = reached) -> Edit:
             return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
-        def slow_insertion(fact: setting.Fact = fact, values: list[plain.Value] = values) -> Edit:
+        def slow_insertion(fact: Fact = fact, values: list[plain.Value] = values) -> Edit:
             return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
 
         sides = {
@@ -97,8 +97,8 @@ def main(
                 "floor_seconds": floor,
                 "product_gflops": 2e-9 * multiplications / seconds["product"],
                 "steps": steps_made,
-                "plain_token_layers": setting.token_layers(editor.model, slow),
-                "fast_token_layers": setting.token_layers(editor.model, fast),
+                "plain_token_layers": theirs.token_layers,
+                "fast_token_layers": ours.token_layers,
                 "max_error": setting.error(edit, reference),
             }
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 import typer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -97,14 +102,23 @@ def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int, cpu_time: 
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def large_product(size: int = 2048) -> tuple[Callable[[], Any], float]:
-    """A product of large matrices, by whose time the floor is reckoned, and its multiplications."""
+def large_product(size: int = 2048, times: int = 5) -> tuple[Callable[[], Any], float]:
+    """Products of large matrices, by whose time the floor is reckoned, and their multiplications."""
     a, b = torch.randn(size, size), torch.randn(size, size)
-    return lambda: a @ b, float(size) ** 3
+    return lambda: [a @ b for _ in range(times)], float(size) ** 3 * times
 
 
-def token_layers(model: EditableModel, side: Callable[[], Any]) -> int:
-    """Tokens that a side runs through the blocks, forward, counted in each layer."""
+@dataclass(frozen=True)
+class Watched:
+    """What a side did in a run that was not timed."""
+
+    result: Any
+    token_layers: int  # tokens run through the blocks, forward, counted in each layer
+    peak_bytes: int  # memory of this process at its highest, above what it was before
+
+
+def watched(model: EditableModel, side: Callable[[], Any]) -> Watched:
+    """Run a side once, looking on."""
     count = 0
 
     def counting(_module: Any, _arguments: Any, output: Any) -> None:
@@ -112,11 +126,34 @@ def token_layers(model: EditableModel, side: Callable[[], Any]) -> int:
         hidden = output[0] if isinstance(output, tuple) else output
         count += hidden.shape[:-1].numel()
 
-    with ExitStack() as hooks:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is needed
+    with ExitStack() as hooks, PeakMemory() as memory:
         for block in model.blocks:
             hooks.callback(block.register_forward_hook(counting).remove)
-        side()
-    return count
+        result = side()
+    return Watched(result, count, memory.peak)
+
+
+class PeakMemory:
+    """How far this process' memory rises within the block, looked at every few milliseconds."""
+
+    def __enter__(self) -> PeakMemory:
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self.peak = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.003):
+            self.peak = max(self.peak, self._process.memory_info().rss - self._before)
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
 
 def value_products(model: EditableModel, fact: Fact, layer: int, contexts: Sequence[str], steps: int) -> float:

@@ -5,6 +5,7 @@ Masks and positions are explicit, so that every attention implementation that ta
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -95,6 +96,12 @@ class Past:
         rows = (len(keys), -1, -1, -1)
         return torch.cat([earlier[0].expand(rows), keys], dim=2), torch.cat([earlier[1].expand(rows), values], dim=2)
 
+    def only(self, rows: Tensor) -> Past:
+        """The same for some of the rows."""
+        fewer = copy.copy(self)
+        fewer.kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.kept.items()}
+        return fewer
+
 
 class Suffixes:
     """Rows from one position each on, to be run through the blocks above a layer as often as wanted.
@@ -120,6 +127,13 @@ class Suffixes:
         earlier = earlier.masked_fill(earlier >= starts[:, None], NEVER)
         self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
         self._positions = positions.clamp(max=model.max_tokens - 1)
+
+    def only(self, rows: Tensor) -> Suffixes:
+        """The same for some of the rows, chosen as a tensor chooses along its first dimension."""
+        fewer = copy.copy(self)
+        fewer.hidden, fewer._mask, fewer._positions = self.hidden[rows], self._mask[rows], self._positions[rows]
+        fewer._past = self._past.only(rows)
+        return fewer
 
     def run(self, hidden: Tensor) -> Tensor:
         """What leaves the last block (n, length, d), from what enters the first of these."""

@@ -5,6 +5,8 @@ A rule is made ready once for a task and a model, and asked after every edit. Kn
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,17 +31,21 @@ class ByScores:
         rows = [(*prompt, *word[:-1]) for prompt in prompts for word in self._words] if self._whole else prompts
         self._prompts = Prompts(model, rows, budget, n_read=max(map(len, self._words)))
 
-    def log_probs(self, report: Report = quiet) -> Tensor:
-        """Log-probability (n, labels) of each label word after each example."""
-        found: dict[int, Tensor] = {}  # of every word (labels,), as if it ended the row
-        for chosen, after in self._prompts.read(self._stage, report):
+    def log_probs(self, report: Report = quiet, found: dict[int, Any] | None = None) -> Tensor:
+        """Log-probability (n, labels) of each label word after each example.
+
+        `found` holds what an interrupted call found, and what this one does: of every row, the log-probability of each
+        word (labels,) as if it ended the row.
+        """
+        found = {} if found is None else found
+        for chosen, after in self._prompts.read(self._stage, report, found):
             words = [after[:, range(-len(word), 0), word].sum(1) for word in self._words]
             found.update(zip(chosen, torch.stack(words, dim=1).cpu(), strict=True))
         rows = torch.stack([found[i] for i in range(len(found))])
         return rows.view(self._n, -1, len(self._words)).diagonal(dim1=1, dim2=2) if self._whole else rows
 
-    def answers(self, report: Report = quiet) -> list[int | None]:
-        return list(self.log_probs(report).argmax(1).tolist())
+    def answers(self, report: Report = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
+        return list(self.log_probs(report, found).argmax(1).tolist())
 
 
 class ByGeneration:
@@ -50,12 +56,12 @@ class ByGeneration:
         self._model = model
         self._prompts = Prompts(model, _prompts(model, task, GENERATED_TOKENS), budget)
 
-    def tokens(self, report: Report = quiet) -> list[list[int]]:
-        """The continuation of each example."""
-        return self._prompts.generate(GENERATED_TOKENS, f"measuring {self._task.title}", report)
+    def tokens(self, report: Report = quiet, found: dict[int, Any] | None = None) -> list[list[int]]:
+        """The continuation of each example; `found` holds those of an interrupted call, and of this one."""
+        return self._prompts.generate(GENERATED_TOKENS, f"measuring {self._task.title}", report, found)
 
-    def answers(self, report: Report = quiet) -> list[int | None]:
-        texts = self._model.tokenizer.batch_decode(self.tokens(report), skip_special_tokens=True)
+    def answers(self, report: Report = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
+        texts = self._model.tokenizer.batch_decode(self.tokens(report, found), skip_special_tokens=True)
         return [self._task.label_in(text) for text in texts]
 
 

@@ -21,6 +21,7 @@ from editlab.methods import Method, adjusted, method_class
 from editlab.methods._base import check_facts, check_layers
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments, moments_of
+from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
 from editlab.records import Trace
 
@@ -97,7 +98,8 @@ class Editor:
         check_facts(method, self.model, facts)
         contexts = self.contexts(method)
         moments = self.moments(method.edited_layers, report)
-        edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
+        with in_full_float32():
+            edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
         for layer, delta in edit.items():
             if not delta.is_finite():
                 raise FloatingPointError(
@@ -112,7 +114,7 @@ class Editor:
             "model": self.model.name,
             "model_revision": self.model.revision,
             "model_fingerprint": self.model.fingerprint(),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": self.model.precision,
             "device": device_name(self.model.device),
             "threads": torch.get_num_threads(),
             "seed": self.seed,

@@ -17,7 +17,8 @@ which the same test of what had been seen by then first came out so.
 
 **Status.** Collapsed: a jump of an outcome that lasts (the latest value is nearer to what came after it than to what
 was before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
-than before any edit (for a task: significantly worse), or an edit of outstanding size whose outcome was not measured.
+than before any edit (a task: significantly, at `P_TREND` over the number of comparisons made), or an edit of
+outstanding size whose outcome was not measured.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
 
 def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
     """What one measure's history says."""
-    sign = SIGNS.get(name) or replace(TASK, title=points[0].score.title if points[0].score else name)
+    sign = SIGNS.get(name) or replace(TASK, title=_title(points[0].score, name))
     base = 1.0 if name == "retention" else points[0].value if points[0].step.index == 0 else None
     now = points[-1]
     breaks = jumps(sign, points, large)
@@ -241,9 +242,16 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
         return Verdict("degrading", slide, tuple(changes))
-    if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND):
+    asked = max(1, len(points) - 1)  # so many points were compared with the first: Bonferroni
+    if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND / asked):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
+
+
+def _title(score: TaskScore | None, name: str) -> str:
+    if score is None:
+        return name
+    return score.title if score.rule == "scores" else f"{score.title}, by {score.rule},"
 
 
 def _catastrophe(

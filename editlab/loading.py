@@ -14,7 +14,8 @@ from editlab.model import EditableModel
 from editlab.presets import EMBEDDED, Preset, choose
 from editlab.progress import Report, quiet
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BF16_TAIL = "bfloat16-tail"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, BF16_TAIL: torch.float32}
 
 
 def load(
@@ -28,7 +29,8 @@ def load(
     """The model that a name, a folder or a hub id stands for, with `reason` saying why this one.
 
     `device`: "auto" (CUDA where it is there, else the CPU) or torch's own names. `dtype` is what the model runs in;
-    what is edited stays float32. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
+    what is edited stays float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster on a
+    GPU, and not exact. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
     Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
     """
     if dtype not in DTYPES:
@@ -44,6 +46,7 @@ def load(
         loaded = load_folder(chosen, where, DTYPES[dtype])
     else:
         loaded = _from_hub(chosen, where, DTYPES[dtype], allow_download)
+    loaded.bf16_tail = dtype == BF16_TAIL
     loaded.reason = reason
     return loaded
 

@@ -18,26 +18,7 @@ from torch import Tensor, nn
 
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where one architecture keeps its parts; paths are relative to the causal LM."""
-
-    blocks: str
-    projection: str  # the MLP's output projection, inside a block
-    transposed: bool  # a Conv1D keeps (d_in, d_out)
-    norm: str  # between the last block and the head
-    past: str = "past_key_values"  # a block's argument for what its attention remembers
-    learned_positions: str | None = None  # added to the token embeddings
-    rotary: str | None = None  # angles that all blocks are given
-
-
-FAMILIES = {
-    "gpt2": Family("transformer.h", "mlp.c_proj", True, norm="transformer.ln_f", learned_positions="transformer.wpe"),
-    "gptj": Family("transformer.h", "mlp.fc_out", False, norm="transformer.ln_f", past="layer_past"),
-    "llama": Family("model.layers", "mlp.down_proj", False, norm="model.norm", rotary="model.rotary_emb"),
-}
+from editlab.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -86,6 +67,7 @@ class EditableModel:
         self.tokenizer = tokenizer
         self.name = name
         self.revision = revision
+        self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
         self.reason = ""  # why this model, in a sentence, where something chose it
         self.kind = kind
         self.family = FAMILIES[kind]
@@ -109,6 +91,11 @@ class EditableModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.hf.get_input_embeddings().weight.dtype
+
+    @property
+    def precision(self) -> str:
+        """What `load` was given as dtype."""
+        return "bfloat16-tail" if self.bf16_tail else str(self.dtype).removeprefix("torch.")
 
     @property
     def max_tokens(self) -> int:

@@ -7,7 +7,7 @@ long as the model itself says that those blocks are unedited. Knows nothing of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from editlab.blocks import NEVER, Past, at, embed, log_probs, mask, row_position
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 
-ROWS_AT_ONCE = 16
+TOKENS_AT_ONCE = 1024  # more gains nothing on a CPU
+PADDING = 0.05  # of a batch, at most
 
 
 class Budget:
@@ -107,25 +108,38 @@ class Prompts:
         self._n_rows = len(rows)
         shared = _common_beginning(rows, n_read)
         self._beginning = _Rows(model, [rows[0][:shared]], 0) if shared else None
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        self._indices = [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+        self._indices = _of_like_length([len(row) - shared for row in rows])
         self._batches = [_Rows(model, [rows[i][shared:] for i in chosen], shared) for chosen in self._indices]
         self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
 
     @torch.no_grad()
-    def read(self, stage: str = "reading", report: Report = quiet) -> Iterator[tuple[list[int], Tensor]]:
-        """Indices of some rows, and log-probabilities (n, n_read, vocabulary) after the last tokens of each."""
-        for chosen, rows, hidden, _ in self._passes(False, stage, report):
+    def read(
+        self, stage: str = "reading", report: Report = quiet, known: Container[int] = ()
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of some rows, and log-probabilities (n, n_read, vocabulary) after the last tokens of each.
+
+        Rows that are `known` from a reading that was interrupted are passed over.
+        """
+        for chosen, rows, hidden, _ in self._passes(False, stage, report, known):
             ends = rows.lengths[:, None] - self._n_read + torch.arange(self._n_read, device=hidden.device)
             ends = ends.clamp(min=0)
             last = hidden.gather(1, ends[..., None].expand(*ends.shape, hidden.shape[-1]))
             yield chosen, log_probs(self.model, last)
 
     @torch.no_grad()
-    def generate(self, n_tokens: int, stage: str = "generating", report: Report = quiet) -> list[list[int]]:
-        """The greedy continuation of each row, `n_tokens` tokens or as far as the end of the text."""
-        made: list[list[int]] = [[]] * self._n_rows
-        for chosen, rows, hidden, past in self._passes(True, stage, report):
+    def generate(
+        self,
+        n_tokens: int,
+        stage: str = "generating",
+        report: Report = quiet,
+        made: dict[int, list[int]] | None = None,
+    ) -> list[list[int]]:
+        """The greedy continuation of each row, `n_tokens` tokens or as far as the end of the text.
+
+        What is `made` is added to it batch by batch, so that an interrupted call can be gone on with.
+        """
+        made = {} if made is None else made
+        for chosen, rows, hidden, past in self._passes(True, stage, report, made):
             place, seen = rows.positions[:, :1] + rows.lengths[:, None], rows.seen
             tokens = [log_probs(self.model, at(rows.lengths - 1, hidden)).argmax(1)]
             while len(tokens) < n_tokens:
@@ -137,9 +151,11 @@ class Prompts:
                 place = place + 1
             for i, row in zip(chosen, torch.stack(tokens, dim=1).tolist(), strict=True):
                 made[i] = self._until_the_end(row)
-        return made
+        return [made[i] for i in range(self._n_rows)]
 
-    def _passes(self, recording: bool, stage: str, report: Report) -> Iterator[tuple[list[int], _Rows, Tensor, Past]]:
+    def _passes(
+        self, recording: bool, stage: str, report: Report, known: Container[int]
+    ) -> Iterator[tuple[list[int], _Rows, Tensor, Past]]:
         """Row indices, the rows, what leaves the last block (n, t, d), and keys and values for what follows."""
         self._lowest_edited = min(self._lowest_edited, self.model.lowest_edited)
         # Before the first edit one cannot know which blocks will stay unedited: nothing is kept.
@@ -149,13 +165,28 @@ class Prompts:
             _, before = self._beginning.run(None, True, unedited, self._budget)
         done = 0
         for chosen, rows in zip(self._indices, self._batches, strict=True):
-            report(Progress(stage, done, self._n_rows))
-            yield chosen, rows, *rows.run(before, recording, unedited, self._budget)
+            if chosen[0] not in known:  # a batch is known as a whole
+                report(Progress(stage, done, self._n_rows))
+                yield chosen, rows, *rows.run(before, recording, unedited, self._budget)
             done += len(chosen)
 
     def _until_the_end(self, row: list[int]) -> list[int]:
         ends = self.model.end_ids
         return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+
+
+def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of rows in batches: the shortest first, with little padding."""
+    batches: list[list[int]] = []
+    tokens = 0  # of the last batch, without padding
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded = (len(batches[-1]) + 1) * lengths[i] if batches else 0
+        if not batches or padded > TOKENS_AT_ONCE or padded * (1 - PADDING) > tokens + lengths[i]:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += lengths[i]
+    return batches
 
 
 def _common_beginning(rows: Sequence[Sequence[int]], n_read: int) -> int:

@@ -37,10 +37,11 @@ MAX_WATCHED = 12
 class Session:
     """A log of edits over an editor's model, with undo, redo, goto and toggle.
 
+    `watches_facts`: whether every step also tells what the model says to its facts' own prompts, before and after.
     Every public call that computes leaves weights, log and measurements as they were if it raises.
     """
 
-    def __init__(self, editor: Editor, measures: Measures | None = None) -> None:
+    def __init__(self, editor: Editor, measures: Measures | None = None, watches_facts: bool = True) -> None:
         self.id = uuid.uuid4().hex
         self.editor = editor
         self.model = editor.model
@@ -49,6 +50,7 @@ class Session:
         self.log: tuple[Entry, ...] = ()
         self.position = 0  # how many entries are not undone
         self.watched: tuple[str, ...] = ()
+        self._watches_facts = watches_facts
         self._ledger = Ledger(self.model, self.measures)
 
     # --- the log ---
@@ -174,7 +176,8 @@ class Session:
         """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
         self.model.check(fact)
         with self._ending_in_force():
-            completions = self._ledger.complete(self.entries(), self._watched((fact,)), quiet)
+            watched = *watched_of(fact), *self._own_prompts()  # as an edit asks: it need not ask again
+            completions = self._ledger.complete(self.entries(), watched, quiet)
         return completions[: len(watched_of(fact))]
 
     def entries(self, index: int | None = None) -> tuple[Entry, ...]:
@@ -235,8 +238,11 @@ class Session:
         return None
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
-        own = tuple(Watched(prompt, "own") for prompt in self.watched)
-        return tuple(w for fact in facts for w in watched_of(fact)) + own
+        facts = facts if self._watches_facts else ()
+        return (*(w for fact in facts for w in watched_of(fact)), *self._own_prompts())
+
+    def _own_prompts(self) -> list[Watched]:
+        return [Watched(prompt, "own") for prompt in self.watched]
 
     def _watched_after(self, entries: Sequence[Entry]) -> tuple[Watched, ...]:
         return self._watched(entries[-1].facts if entries else ())
@@ -301,7 +307,7 @@ def describe(editor: Editor) -> dict[str, Any]:
         "name": model.name,
         "family": model.kind,
         "device": device_name(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "layers": model.n_layers,
         "parameters": model.n_parameters(),
         "reason": model.reason,

@@ -235,15 +235,20 @@ def edit(
 
 @torch.no_grad()
 def label_log_probs(model: EditableModel, prompt: str, labels: Sequence[str]) -> list[float]:
-    """Log-probability of each label word after the prompt, a forward of the whole text for each."""
+    """Log-probability of each label word's first token after the prompt; of whole words where two begin alike."""
     ids, words = list(model.tokens(prompt).ids), [list(model.target_ids(label)) for label in labels]
     if len({word[0] for word in words}) == len(words):
-        words = [word[:1] for word in words]
+        after = _log_probs(model, ids)[-1]
+        return [float(after[word[0]]) for word in words]
     found = []
     for word in words:
-        after = model.hf(torch.tensor([ids + word], device=model.device)).logits[0].float().log_softmax(-1)
+        after = _log_probs(model, ids + word)
         found.append(sum(float(after[len(ids) - 1 + i, token]) for i, token in enumerate(word)))
     return found
+
+
+def _log_probs(model: EditableModel, ids: Sequence[int]) -> Tensor:
+    return model.hf(torch.tensor([ids], device=model.device)).logits[0].float().log_softmax(-1)  # (t, vocabulary)
 
 
 def continuation(model: EditableModel, prompt: str, n_tokens: int) -> list[int]:

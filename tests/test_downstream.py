@@ -43,7 +43,8 @@ TASKS = {
 
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.prompts.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("editlab.prompts.TOKENS_AT_ONCE", 30)
+    monkeypatch.setattr("editlab.prompts.PADDING", 0.3)
 
 
 class Kept:

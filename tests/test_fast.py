@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import torch
 from editlab.blocks import Past, Suffixes, embed, run
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.methods import memit
+from editlab.methods import _value, memit
 from editlab.methods._rows import rows_of
+from editlab.methods._value import Value
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments
 from editlab.progress import quiet
@@ -77,6 +79,53 @@ def test_fast_is_plain_for_batches(editor: Editor, name: str, monkeypatch: pytes
     assert max(found) < 1e-2
     monkeypatch.setattr(memit, "KEPT_BYTES", 0)  # no memory to keep anything
     assert errors(editor, facts, name) == pytest.approx(found, abs=1e-5)
+
+
+def test_values_found_in_one_pass_are_those_of_each_fact_alone(editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their lengths, their objects' lengths, and when each of them stops."""
+    method = editor.method("rome", {"steps": 12, "kl_weight": 0.0})
+    facts = list(FACTS.values())
+
+    def values_alone() -> list[Value]:
+        return [next(method.values(editor.model, [fact], UNEVEN, quiet)) for fact in facts]
+
+    losses = [loss for value in values_alone() for loss in value.trace.loss]
+    monkeypatch.setattr(_value, "STOP_BELOW", statistics.median(losses))
+    alone = values_alone()
+    assert len({len(value.trace.loss) for value in alone}) > 2
+    monkeypatch.setattr(_value, "TOKENS_AT_ONCE", {"cpu": 10**6})
+    monkeypatch.setattr(_value, "PADDING_AT_MOST", 100.0)
+    passes: list[int] = []
+    search = _value._search
+
+    def counting(model: EditableModel, asked: Sequence[Any], *rest: Any) -> Any:
+        passes.append(len(asked))
+        return search(model, asked, *rest)
+
+    monkeypatch.setattr(_value, "_search", counting)
+    together = list(method.values(editor.model, facts, UNEVEN, quiet))
+    assert passes == [len(facts)]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.trace.loss == pytest.approx(theirs.trace.loss, abs=1e-4)
+        assert torch.allclose(ours.target, theirs.target, atol=1e-3)
+        assert torch.allclose(ours.keys, theirs.keys, atol=1e-5)
+        assert ours.position == theirs.position
+
+
+def test_a_pass_that_needs_too_much_memory_is_made_in_two(editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = editor.method("emmet", {"steps": 3})
+    facts = list(FACTS.values())
+    expected = [next(method.values(editor.model, [fact], CONTEXTS, quiet)).target for fact in facts]
+    search = _value._search
+
+    def short_of_memory(model: EditableModel, asked: Sequence[Any], *rest: Any) -> Any:
+        if len(asked) > 1:
+            raise torch.OutOfMemoryError("made up")
+        return search(model, asked, *rest)
+
+    monkeypatch.setattr(_value, "_search", short_of_memory)
+    for found, target in zip(method.values(editor.model, facts, CONTEXTS, quiet), expected, strict=True):
+        assert torch.allclose(found.target, target, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["r-rome", "memit"])
@@ -180,7 +229,7 @@ def test_fast_runs_few_tokens(editor: Editor, monkeypatch: pytest.MonkeyPatch) -
     before = (len(rows) + 1) * max(row.lookup for row in rows)
     suffix = (len(rows) + 1) * (len(rows[0].ids) - rows[0].lookup + m - 1)
     assert tokens[0] == tokens[1] == whole
-    assert tokens[2] == whole + len(rows)  # the outputs at the subject, read once
+    assert tokens[2] == whole + len(rows) + 1  # the outputs at the subject, read once
     assert tokens[3] == tokens[4] == before + method.steps * suffix
 
 

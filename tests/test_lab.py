@@ -110,7 +110,7 @@ def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact], mo
     chosen = lab.sessions[session]
     real, position = TaskMeasure.score, []
 
-    def score(task, model, report):
+    def score(task, model, report, *_):
         position.append(chosen.position)
         chosen.goto(1)
         return real(task, model, report)
@@ -130,7 +130,7 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     chosen = lab.sessions[session]
     real, edits, begun = TaskMeasure.score, [], []
 
-    def score(task, model, report):
+    def score(task, model, report, *_):
         begun.append(len(chosen.log))
         if not edits:
             edits.append(lab.edit(session, [facts[0]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from editlab.api import Cancelled
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
-from editlab.methods._value import optimise_value
+from editlab.methods._value import Value, optimise_values
 from editlab.model import EditableModel
 from editlab.progress import quiet
 from editlab.verify import verify
@@ -89,13 +90,18 @@ def test_overlaid_is_as_written(editor: Editor, fact: Fact, name: str) -> None:
     assert relative(overlaid, written) < 1e-4
 
 
+def value_of(editor: Editor, fact: Fact, layer: int, part: str, method: Any) -> Value:
+    (value,) = optimise_values(editor.model, [fact], layer, part, CONTEXTS, method, quiet)
+    return value
+
+
 @pytest.mark.parametrize(("name", "which"), [("rome", "bare"), ("r-rome", "mean")])
 def test_rome_maps_the_key_to_the_value(editor: Editor, fact: Fact, name: str, which: str) -> None:
     """ROME: W′ k_bare + b = v*; r-ROME: W′ k̄ + b = v*."""
     method = editor.method(name)
     keys = subject_keys(editor.model, fact, CONTEXTS, [2])[2]
     key = keys[0] if which == "bare" else keys.mean(0)
-    value = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, method, quiet).target
+    value = value_of(editor, fact, 2, "mlp", method).target
     bias = editor.model.projection(2).bias
     edit, _, _ = editor.compute([fact], method)
     editor.model.write([edit])
@@ -105,7 +111,7 @@ def test_rome_maps_the_key_to_the_value(editor: Editor, fact: Fact, name: str, w
 def test_emmet_adds_the_residual_at_the_key(editor: Editor, fact: Fact) -> None:
     """For one fact ΔW k = z - cur."""
     method = editor.method("emmet")
-    z = optimise_value(editor.model, fact, 2, "block", CONTEXTS, method, quiet).target
+    z = value_of(editor, fact, 2, "block", method).target
     current = bare_outputs(editor.model, [fact], 2)[:, 0]
     key = stacked_keys(editor.model, [fact], CONTEXTS, 2)[:, 0]
     edit, _, _ = editor.compute([fact], method)
@@ -116,9 +122,7 @@ def test_memit_solves_the_regularised_normal_equations(editor: Editor, facts: li
     """In the first layer ΔW (λC + KKᵀ) = R Kᵀ with R = (z - cur) ÷ layers, solved here directly."""
     method = editor.method("memit", {"moment_weight": 20.0})
     edit, trace, _ = editor.compute(facts, method)
-    z = torch.stack(
-        [optimise_value(editor.model, f, 3, "block", CONTEXTS, method, quiet).target for f in facts], dim=1
-    ).double()
+    z = torch.stack([value_of(editor, f, 3, "block", method).target for f in facts], dim=1).double()
     k = stacked_keys(editor.model, facts, CONTEXTS, 1)
     c = editor.moments([1]).matrices[1].double()
     c = c + 1e-3 * c.diagonal().mean() * torch.eye(len(c))
@@ -133,9 +137,7 @@ def test_emmet_batch_is_the_equality_constraint(editor: Editor, facts: list[Fact
     """Without its ridge a batch maps every key to its value: ΔW K = Z - cur."""
     method = editor.method("emmet", {"batch_ridge": 0.0, "moment_weight": 1.0})
     edit, _, _ = editor.compute(facts, method)
-    z = torch.stack(
-        [optimise_value(editor.model, f, 2, "block", CONTEXTS, method, quiet).target for f in facts], dim=1
-    ).double()
+    z = torch.stack([value_of(editor, f, 2, "block", method).target for f in facts], dim=1).double()
     k = stacked_keys(editor.model, facts, CONTEXTS, 2)
     residual = z - bare_outputs(editor.model, facts, 2)
     assert relative(edit[2].dense().double() @ k, residual) < 1e-4
@@ -153,9 +155,9 @@ def test_the_divisor_does_not_change_over_rome_edits_of_one_layer(editor: Editor
 
 
 def test_the_value_is_clamped_and_the_last_step_makes_no_update(editor: Editor, fact: Fact) -> None:
-    tight = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, editor.method("rome", {"clamp": 0.5}), quiet)
+    tight = value_of(editor, fact, 2, "mlp", editor.method("rome", {"clamp": 0.5}))
     assert tight.delta.norm() <= 0.5 * tight.init.norm() * (1 + 1e-6)
-    single = optimise_value(editor.model, fact, 2, "mlp", CONTEXTS, editor.method("rome", {"steps": 1}), quiet)
+    single = value_of(editor, fact, 2, "mlp", editor.method("rome", {"steps": 1}))
     assert not single.delta.any()
 
 

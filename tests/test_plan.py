@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +14,7 @@ from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import standard
 from editlab.measures.perplexity import window_nll
+from editlab.prompts import _Rows
 from editlab.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
@@ -103,10 +106,6 @@ def test_a_measurement_belongs_to_its_state(session: Session, forwards: list[int
     assert forwards == []
 
 
-def stopping(after: int) -> Iterator[None]:
-    yield from range(after)
-
-
 def test_an_interrupted_measurement_goes_on_with_what_it_has(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(
@@ -127,6 +126,30 @@ def test_an_interrupted_measurement_goes_on_with_what_it_has(session: Session, m
             assert session.step(3).measurement.perplexity is None
     assert session.step(3).measurement.perplexity is not None
     assert read == windows
+
+
+@pytest.mark.parametrize("name", ["long", "long:generation"])
+def test_an_interrupted_task_goes_on_with_the_examples_that_it_has(
+    facts: list[Fact], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    many = replace(YES_NO, name="long", examples=YES_NO.examples * 10)  # 40 rows
+    monkeypatch.setattr("editlab.prompts.TOKENS_AT_ONCE", 100)  # several batches
+    tasks = {"long": many}
+    session, whole = (Session(tiny_editor("gpt2"), standard(tasks)) for _ in range(2))
+    run, batches = _Rows.run, []
+    monkeypatch.setattr(_Rows, "run", lambda self, *a: (batches.append(len(self.lengths)), run(self, *a))[1])
+    for stop_at in range(1, 8):
+        left = iter(range(stop_at))
+
+        def stop(progress: Progress, left: Iterator[int] = left) -> None:
+            if progress.stage.startswith("measuring Parity") and next(left, None) is None:
+                raise Cancelled
+
+        with contextlib.suppress(Cancelled):
+            session.measure([name], stop)
+    assert sum(size for size in batches if size > 1) == 40
+    score, other = (s.measure([name]).measurement.get(name) for s in (session, whole))
+    assert replace(score, seconds=0.0) == replace(other, seconds=0.0)
 
 
 def test_what_it_costs_is_told_beforehand_and_learned(session: Session) -> None:

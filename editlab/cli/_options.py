@@ -19,7 +19,8 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[
-    str, typer.Option(help="What the model runs in: float32, bfloat16, float16. Edits are always float32.")
+    str,
+    typer.Option(help="float32, bfloat16, float16 or bfloat16-tail; edits are always float32."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]

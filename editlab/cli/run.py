@@ -76,7 +76,11 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
 
         return {
             method: run_sequence(
-                Session(editor, measures), partial(sequenced, method), config.schedule, out / method, bars
+                Session(editor, measures, watches_facts=False),
+                partial(sequenced, method),
+                config.schedule,
+                out / method,
+                bars,
             )
             for method in config.methods
         }

@@ -33,7 +33,8 @@ class Known:
     objects: dict[Question, ObjectScore] = field(default_factory=dict)
     completions: dict[tuple[Watched, ...], tuple[Completion, ...]] = field(default_factory=dict)
     drift: dict[int, Drift] | None = None
-    pieces: dict[Piece, Any] = field(default_factory=dict)  # of measurements, so that they can be interrupted
+    pieces: dict[Piece, Any] = field(default_factory=dict)  # of measurements, worth keeping
+    unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows of one that was interrupted
     found: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and its facts
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +78,8 @@ class State:
     def complete(self, watched: tuple[Watched, ...], report: Report) -> tuple[Completion, ...]:
         """What this state says to the watched prompts; asked of the model if it is not known."""
         known = self.known
+        if not watched:
+            return ()
         if watched not in known.completions:
             report(Progress("measuring"))
             self.put_in_force()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from editlab.downstream import RULES, ByGeneration, ByScores
 from editlab.measures._measure import Subject, tokens_of
@@ -51,14 +52,20 @@ class TaskMeasure:
 
     def __call__(self, subject: Subject, report: Report) -> TaskScore:
         subject.now.put_in_force()
-        return self.score(subject.now.model, report)
+        unfinished = subject.now.known.unfinished
+        score = self.score(subject.now.model, report, unfinished.setdefault(self.name, {}))
+        del unfinished[self.name]
+        return score
 
-    def score(self, model: EditableModel, report: Report = quiet) -> TaskScore:
-        """The weights in force on the task. Raises ValueError for a task that this model cannot be given."""
+    def score(self, model: EditableModel, report: Report = quiet, found: dict[int, Any] | None = None) -> TaskScore:
+        """The weights in force on the task; `found` holds what an interrupted call found, by row.
+
+        Raises ValueError for a task that this model cannot be given.
+        """
         start = time.perf_counter()
         if model not in self._ready:
             self._ready[model] = RULES[self.rule](model, self.task, self.budget)
-        answers = self._ready[model].answers(report)
+        answers = self._ready[model].answers(report, found)
         return score_of(self.task, self.rule, answers, time.perf_counter() - start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -41,6 +41,11 @@ class Method(Protocol):
     @property
     def edited_layers(self) -> tuple[int, ...]: ...
 
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report
+    ) -> Iterator[Any]:
+        """What the search finds for every fact, each as if it were alone; several in one pass."""
+
     def __call__(
         self,
         model: EditableModel,
@@ -49,7 +54,9 @@ class Method(Protocol):
         moments: Moments,
         contexts: Sequence[str],
         report: Report,
-    ) -> tuple[Edit, Trace]: ...
+        values: Iterable[Any] | None = None,
+    ) -> tuple[Edit, Trace]:
+        """The edit of all facts together; `values` are what `values` found for them."""
 
 
 def knob(default: Any, help: str, low: float, high: float) -> Any:

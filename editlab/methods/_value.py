@@ -1,28 +1,31 @@
 """The value v* (ROME, arXiv 2202.05262, eq. 4) and z (MEMIT, arXiv 2210.07229, eq. 16): one optimisation, two places.
 
 A vector δ is added to a layer's output at the subject's last token and moved until the model says the new object.
-Layers up to that one, and tokens before the subject's last, do not feel δ: they are run once, and only the rest is run
-at every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from editlab.api import Progress
-from editlab.blocks import Suffixes, at, embed, log_probs, run
 from editlab.facts import Fact
+from editlab.memory import free_bytes
 from editlab.methods._base import ValueHyperparameters
-from editlab.methods._rows import lookups, row_of, rows_of
+from editlab.methods._scene import Asked, Scene
 from editlab.model import EditableModel
+from editlab.precision import in_bfloat16
 from editlab.progress import Report
 from editlab.records import ValueTrace
 
 STOP_BELOW = 0.05  # the reference code's constant
+TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
+PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
 
 
 @dataclass(frozen=True)
@@ -47,101 +50,138 @@ class Value:
         return self.init + self.delta
 
 
-def optimise_value(
+def optimise_values(
     model: EditableModel,
-    fact: Fact,
+    facts: Sequence[Fact],
     layer: int,
     part: str,
     contexts: Sequence[str],
     settings: ValueHyperparameters,
     report: Report,
     enter: int | None = None,
-) -> Value:
-    """The value that makes the model in force say the new object; `part` is where δ enters, "mlp" or "block".
+) -> Iterator[Value]:
+    """Fact by fact the value that makes the model in force say the new object, each as if it were alone.
 
-    What enters the layer `enter` <= `layer` is kept if asked for.
-
-    The KL term is KL(now ‖ at first) of the next token at the *subject's last token* of "{subject} is a", the decay is
-    of ‖δ‖ not squared, and the last step makes no update: all three as the reference code has them.
+    `part` is where δ enters, "mlp" or "block"; what enters the layer `enter` <= `layer` is kept if asked for. As many
+    facts as memory allows and speed wants are searched for in one pass.
     """
-    scene = _Scene(model, fact, layer, part, contexts, layer if enter is None else enter)
-    init_norm = scene.outputs[0].norm()
-    delta = torch.zeros_like(scene.outputs[0], requires_grad=True)
-    optimiser = torch.optim.Adam([delta], lr=settings.learning_rate)
-    first_kl: Tensor | None = None
-    history: list[list[float]] = []
+    asked = [Asked.of(model, fact, contexts) for fact in facts]
+    done = 0
+    while done < len(asked):
+        some = asked[done : done + _at_once(model, asked[done:], layer)]
+        which = f" of fact {done + 1} of {len(asked)}" if len(asked) > 1 else ""
 
-    for step in range(settings.steps):
-        with torch.enable_grad():
-            nll_of_row, kl_log_probs = scene.read(delta)
-            first_kl = kl_log_probs.detach() if first_kl is None else first_kl
-            nll = nll_of_row.mean()
-            kl = settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - first_kl)).sum()
-            decay = settings.weight_decay * delta.norm() / init_norm**2
-            loss = nll + kl + decay
-        history.append(torch.stack([loss, nll, kl, decay, (-nll_of_row).exp().mean()]).tolist())
-        report(Progress("finding the value", step + 1, settings.steps, p_new=history[-1][4]))
-        if history[-1][0] < STOP_BELOW or step == settings.steps - 1:
-            break
-        (delta.grad,) = torch.autograd.grad(loss, [delta])
-        optimiser.step()
-        with torch.no_grad():
-            delta *= torch.clamp(settings.clamp * init_norm / delta.norm(), max=1.0)
+        def tell(progress: Progress, which: str = which) -> None:
+            report(replace(progress, stage=progress.stage + which))
 
-    found = delta.detach()
-    loss_of, nll_of, kl_of, decay_of, p_of = (tuple(column) for column in zip(*history, strict=True))
-    norms = float(init_norm), float(found.norm()), float((scene.outputs[0] + found).norm())
-    trace = ValueTrace(loss_of, nll_of, kl_of, decay_of, p_of, *norms)
-    entering = None if enter is None else scene.entering
-    return Value(found, trace, scene.keys, scene.outputs, scene.position, entering)
+        yield from _search_sparing(model, some, layer, part, settings, tell, enter)
+        done += len(some)
 
 
-class _Scene:
-    """A fact in its contexts, run up to a layer: what the model says of it can be read for any δ."""
+def _at_once(model: EditableModel, asked: Sequence[Asked], layer: int) -> int:
+    """How many of these facts, from the first on, to search for in one pass."""
+    d_out, d_in = model.weight(layer).shape
+    per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
+    most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), free_bytes(model.device) // 2 // per_token)
+    rows = longest = needed = 0
+    for number, each in enumerate(asked):
+        rows += len(each.rows)
+        longest = max(longest, each.suffix)
+        needed += len(each.rows) * each.suffix
+        if number and (rows * longest > most or rows * longest > PADDING_AT_MOST * needed):
+            return number
+    return len(asked)
+
+
+def _search_sparing(model: EditableModel, asked: Sequence[Asked], *rest: Any) -> list[Value]:
+    """The values of these facts in one pass, or in two where one needs more memory than there is."""
+    try:
+        return _search(model, asked, *rest)
+    except torch.OutOfMemoryError:
+        if len(asked) == 1:
+            raise
+    half = len(asked) // 2
+    return [*_search_sparing(model, asked[:half], *rest), *_search_sparing(model, asked[half:], *rest)]
+
+
+class _Search:
+    """One fact's δ on its way."""
+
+    def __init__(self, init: Tensor, settings: ValueHyperparameters) -> None:
+        self.delta = torch.zeros_like(init, requires_grad=True)
+        self.history: list[list[float]] = []  # loss, NLL, KL, decay and P(new) of every step
+        self._settings = settings
+        self._init = init
+        self._init_norm = init.norm()
+        self._adam = torch.optim.Adam([self.delta], lr=settings.learning_rate)
+        self._first_kl: Tensor | None = None
+
+    def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor) -> Tensor:
+        """Loss, NLL, KL, decay and P(new), (5,).
+
+        The KL term is KL(now ‖ at first) of the next token at the *subject's last token* of "{subject} is a", and the
+        decay is of ‖δ‖ not squared, as the reference code has them.
+        """
+        if self._first_kl is None:
+            self._first_kl = kl_log_probs.detach()
+        nll = nll_of_row.mean()
+        kl = self._settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - self._first_kl)).sum()
+        decay = self._settings.weight_decay * self.delta.norm() / self._init_norm**2
+        return torch.stack([nll + kl + decay, nll, kl, decay, (-nll_of_row.detach()).exp().mean()])
 
     @torch.no_grad()
-    def __init__(
-        self, model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], enter: int
-    ) -> None:
-        self._model = model
-        self._target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
-        n, m = len(contexts), len(self._target)
-        rows = rows_of(model, fact, contexts)
-        ends = torch.tensor([len(row.ids) - row.lookup - 1 for row in rows], device=model.device)  # (n,)
-        self._reading = ends[:, None] + torch.arange(m, device=model.device)  # (n, m), counted from the subject
-        ids = [[*row.ids, *self._target[:-1].tolist()] for row in rows]
-        kl = row_of(model, f"{fact.subject} is a", len(fact.subject)).through_subject()
-        self._kl_row = 0  # where the prompt begins with the subject, the bare row says the same there
-        if rows[0].through_subject() != kl:
-            rows.append(kl)
-            ids.append(list(kl.ids))
-            self._kl_row = n
+    def step(self, gradient: Tensor) -> None:
+        self.delta.grad = gradient
+        self._adam.step()
+        self.delta *= torch.clamp(self._settings.clamp * self._init_norm / self.delta.norm(), max=1.0)
 
-        starts = lookups(model, rows)
-        entering = run(model, range(enter), embed(model, model.batch(ids).input_ids))
-        with model.keys([layer]) as keys:
-            hidden = run(model, range(enter, layer + 1), entering)
-        self.entering = entering[:n, : int(starts[:n].max()) + 1]
-        at_subject = at(starts, keys[layer])[:n]
-        self.keys = at_subject.float()
-        self.outputs = {
-            "mlp": lambda: model.projection(layer)(at_subject).float(),
-            "block": lambda: at(starts, hidden)[:n].float(),
-        }[part]()
-        self.position = rows[0].lookup
-        self._suffixes = Suffixes(model, layer + 1, hidden, starts, int(ends.max()) + m)
+    def trace(self) -> ValueTrace:
+        loss, nll, kl, decay, p_new = (tuple(column) for column in zip(*self.history, strict=True))
+        delta = self.delta.detach()
+        norms = float(self._init_norm), float(delta.norm()), float((self._init + delta).norm())
+        return ValueTrace(loss, nll, kl, decay, p_new, *norms)
 
-    def read(self, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean NLL per target token of each context's row (n,), and the KL row's log-probabilities (vocabulary,).
 
-        A block adds its MLP's output to the rest, so δ enters the block's output whichever the part.
-        """
-        hidden = self._suffixes.hidden.clone()
-        hidden[:, 0] += delta.to(hidden.dtype)
-        hidden = self._suffixes.run(hidden)
-        n, m = self._reading.shape
-        rows = torch.arange(n, device=hidden.device)[:, None]
-        wanted = torch.cat([hidden[rows, self._reading].flatten(0, 1), hidden[self._kl_row, :1]])  # (n·m + 1, d)
-        said = log_probs(self._model, wanted)
-        nll = -said[:-1].gather(1, self._target.repeat(n)[:, None]).view(n, m).mean(1)
-        return nll, said[-1]
+def _search(
+    model: EditableModel,
+    asked: Sequence[Asked],
+    layer: int,
+    part: str,
+    settings: ValueHyperparameters,
+    report: Report,
+    enter: int | None,
+) -> list[Value]:
+    """The values of all these facts in one pass; as in the reference code, the last step makes no update."""
+    scene = Scene(model, asked, layer, part, layer if enter is None else enter)
+    searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(asked))]
+    under_way = searches
+    tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
+    with in_bfloat16(tail) if model.bf16_tail else nullcontext():
+        for step in range(settings.steps):
+            with torch.enable_grad():
+                said = scene.read([search.delta for search in under_way])
+                terms = [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+            for search, numbers in zip(under_way, torch.stack(terms).tolist(), strict=True):
+                search.history.append(numbers)
+            report(Progress("finding the value", step + 1, settings.steps, p_new=under_way[0].history[-1][4]))
+            going = [i for i, search in enumerate(under_way) if not search.history[-1][0] < STOP_BELOW]
+            if not going or step == settings.steps - 1:
+                break
+            deltas = [under_way[i].delta for i in going]
+            gradients = torch.autograd.grad(torch.stack([terms[i][0] for i in going]).sum(), deltas)
+            for i, gradient in zip(going, gradients, strict=True):
+                under_way[i].step(gradient)
+            if len(going) < len(under_way):
+                under_way = [under_way[i] for i in going]
+                scene.keep(going)
+    return [
+        Value(
+            search.delta.detach(),
+            search.trace(),
+            scene.keys(number),
+            scene.outputs(number),
+            each.contexts[0].lookup,
+            None if enter is None else scene.entering(number),
+        )
+        for number, (search, each) in enumerate(zip(searches, asked, strict=True))
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,7 +13,8 @@ from editlab.contexts import MEMIT_STARTERS, ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
-from editlab.methods.memit import layer_trace, optimised_values, typed_mean
+from editlab.methods._value import Value, optimise_values
+from editlab.methods.memit import layer_trace, typed_mean
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.records import Trace
@@ -39,6 +40,13 @@ class EMMET(ValueHyperparameters):
     def edited_layers(self) -> tuple[int, ...]:
         return (self.layer,)
 
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+    ) -> Iterator[Value]:
+        """z of every fact at the layer's block output, each alone on the weights as they are."""
+        check_layers(self.edited_layers, model)
+        return optimise_values(model, facts, self.layer, "block", contexts, self, report)
+
     def __call__(
         self,
         model: EditableModel,
@@ -47,19 +55,21 @@ class EMMET(ValueHyperparameters):
         moments: Moments,
         contexts: Sequence[str],
         report: Report = quiet,
+        values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written."""
+        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+
+        `values` saves the search where `values` found them.
+        """
         check_layers(self.edited_layers, model)
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
-            values = [
-                (value.delta, typed_mean(value.keys), value.trace, value.position)
-                for value in optimised_values(model, facts, self.layer, contexts, self, report)
-            ]
+            found = self.values(model, facts, contexts, report) if values is None else values
+            kept = [(value.delta, typed_mean(value.keys), value.trace, value.position) for value in found]
         with watch.stage("insertion"):
             report(Progress("inserting"))
-            deltas, mean_keys, traces, positions = zip(*values, strict=True)
+            deltas, mean_keys, traces, positions = zip(*kept, strict=True)
             residual = torch.stack(deltas, dim=1).double()  # z - cur = δ (d_out, n)
             keys = torch.stack(mean_keys, dim=1).double()  # (d_in, n)
             solved = moments.solve(self.layer, keys, self.ridge) / self.moment_weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
 from editlab.methods._rows import lookups, rows_of
-from editlab.methods._value import Value, optimise_value
+from editlab.methods._value import Value, optimise_values
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.records import LayerTrace, Trace
@@ -24,25 +24,6 @@ from editlab.timing import Stopwatch
 
 ROWS_AT_ONCE = 192
 KEPT_BYTES = 2**30
-
-
-def optimised_values(
-    model: EditableModel,
-    facts: Sequence[Fact],
-    layer: int,
-    contexts: Sequence[str],
-    settings: ValueHyperparameters,
-    report: Report,
-    enter: int | None = None,
-) -> Iterator[Value]:
-    """z of every fact at the block output of `layer`, one after the other: a batch need not keep all that made them."""
-    for number, fact in enumerate(facts):
-        name = f" of fact {number + 1} of {len(facts)}" if len(facts) > 1 else ""
-
-        def tell(progress: Progress, name: str = name) -> None:
-            report(Progress(progress.stage + name, progress.done, progress.total, progress.p_new))
-
-        yield optimise_value(model, fact, layer, "block", contexts, settings, tell, enter)
 
 
 def typed_mean(keys: Tensor) -> Tensor:
@@ -143,6 +124,14 @@ class MEMIT(ValueHyperparameters):
     def edited_layers(self) -> tuple[int, ...]:
         return self.layers
 
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+    ) -> Iterator[Value]:
+        """z of every fact at the last layer's block output, each alone on the weights as they are."""
+        check_layers(self.layers, model)
+        first, last = self.layers[0], self.layers[-1]
+        return optimise_values(model, facts, last, "block", contexts, self, report, enter=first)
+
     def __call__(
         self,
         model: EditableModel,
@@ -151,19 +140,19 @@ class MEMIT(ValueHyperparameters):
         moments: Moments,
         contexts: Sequence[str],
         report: Report = quiet,
+        values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written."""
+        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+
+        `values` saves the search where `values` found them.
+        """
         check_layers(self.layers, model)
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
-            values = [
-                (value.target, value.trace, value.position, value.entering)
-                for value in optimised_values(
-                    model, facts, self.layers[-1], contexts, self, report, self.layers[0] if len(facts) == 1 else None
-                )
-            ]
-        targets, traces, positions, entering = zip(*values, strict=True)
+            found = self.values(model, facts, contexts, report) if values is None else values
+            kept = [(v.target, v.trace, v.position, v.entering if len(facts) == 1 else None) for v in found]
+        targets, traces, positions, entering = zip(*kept, strict=True)
         with watch.stage("insertion"):
             z = torch.stack(targets, dim=1).double()
             reached = None if entering[0] is None else (self.layers[0], entering[0])

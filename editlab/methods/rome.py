@@ -6,7 +6,7 @@ but bare in numerator and divisor; where the two keys disagree the divisor is ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from editlab.contexts import ContextPlan
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
-from editlab.methods._value import optimise_value
+from editlab.methods._value import Value, optimise_values
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.records import LayerTrace, Trace
@@ -54,6 +54,13 @@ class ROME(ValueHyperparameters):
         """The output (d_out,) that v* takes the place of, from those in all contexts (n, d_out)."""
         return outputs[0]
 
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+    ) -> Iterator[Value]:
+        """v* of every fact, each alone on the weights as they are."""
+        check_layers(self.edited_layers, model)
+        return optimise_values(model, facts, self.layer, "mlp", contexts, self, report)
+
     def __call__(
         self,
         model: EditableModel,
@@ -62,14 +69,17 @@ class ROME(ValueHyperparameters):
         moments: Moments,
         contexts: Sequence[str],
         report: Report = quiet,
+        values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of one fact, and its anatomy. Weights are read as they are now, and not written."""
+        """The edit of one fact, and its anatomy. Weights are read as they are now, and not written.
+
+        `values` saves the search where `values` found them.
+        """
         check_layers(self.edited_layers, model)
         check_facts(self, model, facts)
-        (fact,) = facts
         watch = Stopwatch()
         with watch.stage("value"):
-            value = optimise_value(model, fact, self.layer, "mlp", contexts, self, report)
+            (value,) = self.values(model, facts, contexts, report) if values is None else values
         with watch.stage("insertion"):
             report(Progress("inserting"))
             mean = value.keys.mean(0)

@@ -1,0 +1,145 @@
+"""Facts in their contexts, run once up to a layer: what the model says of each can then be read for any δ.
+
+Layers up to that one, and tokens before the subject's last, do not feel δ: only the rest is run at every reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editlab.blocks import Suffixes, at, embed, log_probs, run
+from editlab.facts import Fact
+from editlab.methods._rows import Row, row_of, rows_of
+from editlab.model import EditableModel
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One fact's token rows, and where in them it is read how likely the new object is."""
+
+    contexts: tuple[Row, ...]  # the prompt in every context, the bare one first
+    target: tuple[int, ...]
+    kl: Row | None  # "{subject} is a" up to the subject; None where the bare prompt begins with the same
+
+    @classmethod
+    def of(cls, model: EditableModel, fact: Fact, contexts: Sequence[str]) -> Asked:
+        rows = tuple(rows_of(model, fact, contexts))
+        kl = row_of(model, f"{fact.subject} is a", len(fact.subject)).through_subject()
+        return cls(rows, model.target_ids(fact.target_new), None if rows[0].through_subject() == kl else kl)
+
+    @property
+    def rows(self) -> list[tuple[int, ...]]:
+        """Token ids: contexts with all of the target but its last token, then the KL row."""
+        return [(*row.ids, *self.target[:-1]) for row in self.contexts] + ([self.kl.ids] if self.kl else [])
+
+    @property
+    def lookups(self) -> list[int]:
+        """The index of the subject's last token in every row."""
+        return [row.lookup for row in self.contexts] + ([self.kl.lookup] if self.kl else [])
+
+    @property
+    def reading(self) -> list[tuple[int, int]]:
+        """(row, position from the subject on) of the target's tokens context by context, then of the KL term."""
+        ends = [len(row.ids) - row.lookup - 1 for row in self.contexts]
+        said = [(i, end + j) for i, end in enumerate(ends) for j in range(len(self.target))]
+        return [*said, (len(self.contexts) if self.kl else 0, 0)]
+
+    @property
+    def suffix(self) -> int:
+        """Positions from the subject's last token to the last one that is read."""
+        return max(position for _, position in self.reading) + 1
+
+
+class Scene:
+    """Some facts, each with a δ of its own that enters at the subject's last token."""
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, asked: Sequence[Asked], layer: int, part: str, enter: int) -> None:
+        self._model = model
+        self._all = self._asked = list(asked)
+        device = model.device
+        starts = torch.tensor([lookup for each in asked for lookup in each.lookups], device=device)
+        ids = model.batch([row for each in asked for row in each.rows]).input_ids
+        entering = run(model, range(enter), embed(model, ids))
+        with model.keys([layer]) as seen:
+            hidden = run(model, range(enter, layer + 1), entering)
+        self._starts, self._entering = starts, entering
+        self._keys = at(starts, seen[layer])
+        if part == "mlp":
+            self._outputs = model.projection(layer)(self._keys).float()
+        elif part == "block":
+            self._outputs = at(starts, hidden).float()
+        else:
+            raise ValueError(f'part must be "mlp" or "block", got {part!r}')
+        self._places = list(self._places_of(self._all))
+        self._suffixes = Suffixes(model, layer + 1, hidden, starts, max(each.suffix for each in asked))
+        self._aim()
+
+    @staticmethod
+    def _places_of(asked: Sequence[Asked]) -> Iterator[slice]:
+        """Which of all rows are each fact's."""
+        first = 0
+        for each in asked:
+            yield slice(first, first + len(each.rows))
+            first += len(each.rows)
+
+    # --- what was found on the way up ---
+
+    def keys(self, number: int) -> Tensor:
+        """Keys of the layer in every context (n, d_in), float32."""
+        return self._keys[self._of_contexts(number)].float()
+
+    def outputs(self, number: int) -> Tensor:
+        """What the part gave in every context (n, d_out), float32; δ is added to the first."""
+        return self._outputs[self._of_contexts(number)]
+
+    def entering(self, number: int) -> Tensor:
+        """What enters the layer asked for, in every context up to the subject (n, t, d)."""
+        rows = self._of_contexts(number)
+        return self._entering[rows, : int(self._starts[rows].max()) + 1]
+
+    def _of_contexts(self, number: int) -> slice:
+        first = self._places[number].start
+        return slice(first, first + len(self._all[number].contexts))
+
+    # --- what the model says ---
+
+    def _aim(self) -> None:
+        """Note which of the rows at hand are whose, and where to read."""
+        device = self._model.device
+        counts = torch.tensor([len(each.rows) for each in self._asked])
+        self._fact_of_row = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+        first = [place.start for place in self._places_of(self._asked)]
+        reading = [
+            (f + row, position) for f, each in zip(first, self._asked, strict=True) for row, position in each.reading
+        ]
+        self._rows, self._positions = torch.tensor(reading, device=device).T
+        self._targets = [torch.tensor(each.target, device=device).repeat(len(each.contexts)) for each in self._asked]
+
+    @torch.no_grad()
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Read only these of the facts at hand from now on."""
+        kept = torch.isin(self._fact_of_row, torch.tensor(numbers, device=self._fact_of_row.device))
+        self._suffixes = self._suffixes.only(kept)
+        self._asked = [self._asked[i] for i in numbers]
+        self._aim()
+
+    def read(self, deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """For each fact the mean NLL per target token in every context (n,), and log-probabilities of the KL row's
+        next token (vocabulary,).
+
+        A block adds its MLP's output to the rest, so δ enters the block's output whichever the part.
+        """
+        hidden = self._suffixes.hidden.clone()
+        hidden[:, 0] += torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
+        hidden = self._suffixes.run(hidden)
+        said = log_probs(self._model, hidden[self._rows, self._positions])
+        parts = said.split([len(target) + 1 for target in self._targets])
+        return [
+            (-part[:-1].gather(1, target[:, None]).view(len(each.contexts), -1).mean(1), part[-1])
+            for part, target, each in zip(parts, self._targets, self._asked, strict=True)
+        ]

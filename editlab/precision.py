@@ -1,0 +1,52 @@
+"""How exactly products are made: in full float32, or rounded where speed is asked for instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+@contextmanager
+def in_full_float32() -> Iterator[None]:
+    """Within the block a GPU multiplies float32 as float32, not as TF32, whatever is set outside."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block the linear maps in these modules multiply weights and rows rounded to bfloat16.
+
+    Takes half the memory of the weights; they must not be written meanwhile.
+    """
+    linear: list[Any] = [
+        each for module in modules for each in module.modules() if isinstance(each, nn.Linear | Conv1D)
+    ]
+    try:
+        for module in linear:
+            module.forward = _RoundedProduct(module)
+        yield
+    finally:
+        for module in linear:
+            vars(module).pop("forward", None)
+
+
+class _RoundedProduct:
+    """x Wᵀ + b from rounded factors, in x's type."""
+
+    def __init__(self, module: Any) -> None:
+        weight: Tensor = module.weight.detach().to(torch.bfloat16)
+        self._weight = weight.T if isinstance(module, Conv1D) else weight  # (d_out, d_in)
+        self._bias = None if module.bias is None else module.bias.detach().to(torch.bfloat16)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x.to(torch.bfloat16), self._weight, self._bias).to(x.dtype)
