@@ -47,25 +47,26 @@ def main(
         def slow(fact: Fact = fact) -> Edit:
             return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
-        ours, theirs = setting.watched(editor.model, fast), setting.watched(editor.model, slow)
-        steps_made = len(ours.result[1].values[0].loss)
-        seconds = setting.interleaved({"plain": slow, "fast": fast, "product": product}, repeats, cpu_time)
+        runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "product": product}, repeats, cpu_time)
+        ours, theirs, made = runs["fast"], runs["plain"], runs["product"]
+        edit, trace = ours.result
+        steps_made = len(trace.values[0].loss)
         needed = setting.value_products(editor.model, fact, method.layer, rows, steps_made)
-        floor = needed / multiplications * seconds["product"]
+        floor = needed / multiplications * made.seconds
         measured.append(
             {
-                "ratio": seconds["plain"] / seconds["fast"],
-                "times_floor": seconds["fast"] / floor,
-                "plain_seconds": seconds["plain"],
-                "fast_seconds": seconds["fast"],
+                "ratio": theirs.seconds / ours.seconds,
+                "times_floor": ours.seconds / floor,
+                "plain_seconds": theirs.seconds,
+                "fast_seconds": ours.seconds,
                 "floor_seconds": floor,
-                "product_gflops": 2e-9 * multiplications / seconds["product"],
+                "product_gflops": 2e-9 * multiplications / made.seconds,
                 "steps": steps_made,
                 "plain_token_layers": theirs.token_layers,
                 "fast_token_layers": ours.token_layers,
                 "plain_peak_mb": theirs.peak_bytes / 1e6,
                 "fast_peak_mb": ours.peak_bytes / 1e6,
-                "max_error": setting.error(ours.result[0], theirs.result),
+                "max_error": setting.error(edit, theirs.result),
             }
         )
     medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}

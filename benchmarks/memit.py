@@ -59,15 +59,21 @@ def main(
         def fast(fact: Fact = fact) -> tuple[Edit, Trace]:
             return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
 
-        def slow(fact: Fact = fact) -> tuple[Edit, list[plain.Value]]:
-            return plain.memit(editor.model, [fact], method, moments, rows)
+        values: list[plain.Value] = []  # for the insertions, which come after
 
-        ours, theirs = setting.watched(editor.model, fast), setting.watched(editor.model, slow)
-        (edit, trace), (reference, values) = ours.result, theirs.result
-        z = values[0].target[:, None].double()
+        def slow(fact: Fact = fact, values: list[plain.Value] = values) -> tuple[Edit, list[plain.Value]]:
+            edit, found = plain.memit(editor.model, [fact], method, moments, rows)
+            values[:] = found
+            return edit, found
+
         reached = reached_by_the_value(editor.model, fact, method, rows)
 
-        def fast_insertion(fact: Fact = fact, z: torch.Tensor = z, reached: tuple[int, torch.Tensor] = reached) -> Edit:
+        def fast_insertion(
+            fact: Fact = fact,
+            values: list[plain.Value] = values,
+            reached: tuple[int, torch.Tensor] = reached,
+        ) -> Edit:
+            z = values[0].target[:, None].double()
             return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
         def slow_insertion(fact: Fact = fact, values: list[plain.Value] = values) -> Edit:
@@ -80,7 +86,10 @@ def main(
             "fast_insertion": fast_insertion,
             "product": product,
         }
-        seconds = setting.interleaved(sides, repeats, cpu_time)
+        runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
+        seconds = {name: run.seconds for name, run in runs.items()}
+        ours, theirs = runs["fast"], runs["plain"]
+        (edit, trace), (reference, _) = ours.result, theirs.result
         steps_made = len(trace.values[0].loss)
         needed = setting.value_products(editor.model, fact, method.layers[-1], rows, steps_made)
         needed += setting.insertion_products(editor.model, fact, method.layers, rows)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -87,38 +87,32 @@ def editor_of(model: str, shape: str | None, layers: Callable[[Editor], Sequence
     return Editor(editor.model, moments=moments)
 
 
-def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int, cpu_time: bool) -> dict[str, float]:
-    """Median seconds of each side, one after the other in every round.
-
-    With `cpu_time` the processor's seconds for this process, all threads together, which other processes disturb less.
-    """
-    clock = time.process_time if cpu_time else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, side in sides.items():
-            start = clock()
-            side()
-            seconds[name].append(clock() - start)
-    return {name: statistics.median(found) for name, found in seconds.items()}
-
-
-def large_product(size: int = 2048, times: int = 5) -> tuple[Callable[[], Any], float]:
-    """Products of large matrices, by whose time the floor is reckoned, and their multiplications."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return lambda: [a @ b for _ in range(times)], float(size) ** 3 * times
-
-
 @dataclass(frozen=True)
-class Watched:
-    """What a side did in a run that was not timed."""
+class Runs:
+    """What the runs of one side took, and what the last of them did."""
 
+    seconds: float  # median
     result: Any
     token_layers: int  # tokens run through the blocks, forward, counted in each layer
     peak_bytes: int  # memory of this process at its highest, above what it was before
 
 
-def watched(model: EditableModel, side: Callable[[], Any]) -> Watched:
-    """Run a side once, looking on."""
+def interleaved(
+    model: EditableModel, sides: Mapping[str, Callable[[], Any]], repeats: int, cpu_time: bool
+) -> dict[str, Runs]:
+    """Every side once in every round, one after the other.
+
+    With `cpu_time` the processor's seconds for this process, all threads together, which other processes disturb less.
+    """
+    runs: dict[str, list[Runs]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            runs[name].append(_run(model, side, time.process_time if cpu_time else time.perf_counter))
+    medians = {name: statistics.median(run.seconds for run in found) for name, found in runs.items()}
+    return {name: replace(found[-1], seconds=medians[name]) for name, found in runs.items()}
+
+
+def _run(model: EditableModel, side: Callable[[], Any], clock: Callable[[], float]) -> Runs:
     count = 0
 
     def counting(_module: Any, _arguments: Any, output: Any) -> None:
@@ -131,12 +125,20 @@ def watched(model: EditableModel, side: Callable[[], Any]) -> Watched:
     with ExitStack() as hooks, PeakMemory() as memory:
         for block in model.blocks:
             hooks.callback(block.register_forward_hook(counting).remove)
+        start = clock()
         result = side()
-    return Watched(result, count, memory.peak)
+        seconds = clock() - start
+    return Runs(seconds, result, count, memory.peak)
+
+
+def large_product(size: int = 2048, times: int = 5) -> tuple[Callable[[], Any], float]:
+    """Products of large matrices, by whose time the floor is reckoned, and their multiplications."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return lambda: [a @ b for _ in range(times)], float(size) ** 3 * times
 
 
 class PeakMemory:
-    """How far this process' memory rises within the block, looked at every few milliseconds."""
+    """How far this process' memory rises within the block, looked at a hundred times a second."""
 
     def __enter__(self) -> PeakMemory:
         self._process = psutil.Process()
@@ -148,7 +150,7 @@ class PeakMemory:
         return self
 
     def _look(self) -> None:
-        while not self._ended.wait(0.003):
+        while not self._ended.wait(0.01):
             self.peak = max(self.peak, self._process.memory_info().rss - self._before)
 
     def __exit__(self, *_: object) -> None:

@@ -100,7 +100,8 @@ def main(
         "first": lambda: answer(fresh),
         "product": product,
     }
-    seconds = setting.interleaved(sides, repeats, cpu_time)
+    runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
+    seconds = {name: run.seconds for name, run in runs.items()}
     floor = needed_products(editor.model, chosen, rule, layer) / multiplications * seconds["product"]
     results = {
         "model": shape or model,
@@ -117,10 +118,10 @@ def main(
         "first_seconds": seconds["first"],
         "floor_seconds": floor,
         "product_gflops": 2e-9 * multiplications / seconds["product"],
-        "plain_token_layers": setting.token_layers(editor.model, sides["plain"]),
-        "fast_token_layers": setting.token_layers(editor.model, sides["fast"]),
+        "plain_token_layers": runs["plain"].token_layers,
+        "fast_token_layers": runs["fast"].token_layers,
         "kept_mb": (KEPT_BYTES - budget.left) / 1e6,
-        "max_error": largest_error(rule, answer(kept), one_by_one(editor.model, chosen, rule)),
+        "max_error": largest_error(rule, runs["fast"].result, runs["plain"].result),
     }
     setting.tell(results, as_json)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from editlab.facts import Fact
-from editlab.records import Completion, Record, SessionState, Step
+from editlab.record import Record
+from editlab.records import Completion, SessionState, Step
 
 
 class Cancelled(Exception):

@@ -39,6 +39,7 @@ SPREADS = 5.0  # 3 is usual for a single value; a run is asked at every step
 P_TREND, P_JUMP = 0.01, 0.001
 TREND_VALUES = 8
 FACTS = 10  # edited facts that retention needs: with fewer, a single one is more than a tenth
+LEVELS_TOLD = 3  # measures that a healthy run's reason names
 SIZE_SURE = 1.0  # ‖ΔW‖ / ‖W₀‖ of one edit; in GPT-2 XL 0.05 to 0.09 are ordinary
 SIZE_LEAST = math.log(3.0)
 
@@ -109,7 +110,7 @@ def health_of(steps: Sequence[Step]) -> Health:
     if len(standing) < 2:
         return Health("healthy", "The model is unedited.")
     large = outstanding(standing)
-    series = series_of(standing)
+    series = series_of(standing)  # SIGNS first, then tasks
     verdicts = [_judge(name, points, standing, large) for name, points in series.items()]
     changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
     changes += [change for verdict in verdicts for change in verdict.changes]
@@ -121,24 +122,28 @@ def health_of(steps: Sequence[Step]) -> Health:
         reasons = [verdict.reason for verdict in verdicts if verdict.status == status]
         if reasons:
             return Health(status, reasons[0], tuple(changes))
-    levels = "; ".join(verdict.reason for verdict in verdicts)
-    return Health("healthy", f"No sign of harm: {levels or 'nothing but drift was measured'}.", tuple(changes))
+    levels = [verdict.reason for verdict in verdicts[:LEVELS_TOLD]]
+    if more := len(verdicts) - len(levels):
+        levels.append(f"{more} more as little changed")
+    return Health(
+        "healthy", f"No sign of harm: {'; '.join(levels) or 'nothing but drift was measured'}.", tuple(changes)
+    )
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
     """Perplexity, retention and tasks by name, each as far as it was measured, in order."""
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[Point]] = {name: [] for name in SIGNS}
     for step in steps:
         m = step.measurement
         if m is None:
             continue
         if m.perplexity is not None:
-            found.setdefault("perplexity", []).append(Point(step, m.perplexity.value))
+            found["perplexity"].append(Point(step, m.perplexity.value))
         if m.retention is not None and m.retention.kept is not None and m.retention.succeeded >= FACTS:
-            found.setdefault("retention", []).append(Point(step, m.retention.kept))
+            found["retention"].append(Point(step, m.retention.kept))
         for name, score in m.tasks.items():
             found.setdefault(name, []).append(Point(step, score.accuracy, score))
-    return found
+    return {name: points for name, points in found.items() if points}
 
 
 def size_of(step: Step) -> float | None:

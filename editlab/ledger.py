@@ -14,7 +14,8 @@ from editlab.measures import EditedFact, Known, Measure, Measures, State, Subjec
 from editlab.model import EditableModel
 from editlab.progress import Report
 from editlab.reading import Watched, drift_of
-from editlab.records import Completion, Cost, Measurement, Record
+from editlab.record import Record
+from editlab.records import Completion, Cost, Measurement
 
 
 class Ledger:

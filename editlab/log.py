@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from editlab.deltas import Edit, load_edit, save_edit
 from editlab.facts import Fact
-from editlab.records import Drift, Record, Trace
+from editlab.record import Record
+from editlab.records import Drift, Trace
 
 Ids = tuple[str, ...]  # of the edits in force: what names a state of the weights
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.api import Progress
+from editlab.disk import JsonLines, write_json
 from editlab.facts import Fact
 from editlab.log import Entry
 from editlab.measures import Measures
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 from editlab.reading import object_nlls
-from editlab.records import Measurement, Record, Step
+from editlab.record import Record
+from editlab.records import Measurement, Step
 from editlab.session import Session
 from editlab.table import table_of, write_table
 
@@ -46,9 +48,22 @@ class RunConfig:
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
     model: str = "auto"
     glue: str | None = None
+    tasks: tuple[str, ...] = ()  # files of tasks of the user's own
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods or not self.schedule:
+            raise ValueError("a run needs methods and a schedule")
+        if type(self.n) is not int or self.n < 1:
+            raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
+        for names, when in self.schedule.items():
+            at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
+            if not at_these and (type(when) is not int or when < 1):
+                raise ValueError(
+                    f"{names!r} must be scheduled at every 1, 2, ... steps or at a list of them, got {when!r}"
+                )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -63,13 +78,13 @@ class RunConfig:
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
             raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
-        if missing := [name for name in ("methods", "schedule") if not values.get(name)]:
+        if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
         for name in ("facts", "glue", "text"):
             if values.get(name) not in (None, "hub", "wikitext"):
                 values[name] = str(path.parent / Path(values[name]).expanduser())
-        values["methods"] = tuple(values["methods"])
-        return cls(**values)
+        values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
+        return cls(**{**values, "methods": tuple(values["methods"])})
 
     def choose(self, model: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
         """The facts to edit. Raises ValueError if there are too few of them."""
@@ -121,7 +136,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._edits = folder / "edits"
-        self._lines = folder / "measured.jsonl"
+        self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
     def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
@@ -129,7 +144,7 @@ class RunFolder:
         file = self.folder / "run.json"
         if not file.exists():
             self._edits.mkdir(parents=True, exist_ok=True)
-            _write(file, sequenced().to_json())
+            write_json(file, sequenced().to_json())
         return Sequenced.from_json(json.loads(file.read_text(encoding="utf-8")))
 
     def entries(self) -> list[Entry]:
@@ -140,25 +155,17 @@ class RunFolder:
         entry.save(self._edits / f"{number:05}.safetensors")
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines; one that was cut off by a kill is taken away."""
-        if not self._lines.exists():
-            return []
-        text = self._lines.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            self._lines.write_bytes(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return self._lines.read()
 
     def add_line(self, line: Mapping[str, Any]) -> None:
-        with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._lines.append(line)
 
     def load_base(self, measures: Measures) -> None:
         if self._base.exists():
             measures.base.load(json.loads(self._base.read_text(encoding="utf-8")))
 
     def save_base(self, measures: Measures) -> None:
-        _write(self._base, measures.base.to_json())
+        write_json(self._base, measures.base.to_json())
 
 
 def run_sequence(
@@ -213,10 +220,3 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             measurement, name = steps[line["step"]]["measurement"], line["measure"]
             (measurement if name in untold else measurement["tasks"])[name] = line["found"]
     return tuple(Step.from_json(steps[index]) for index in sorted(steps))
-
-
-def _write(file: Path, values: Any) -> None:
-    """Write JSON, whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-    part.replace(file)

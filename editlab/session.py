@@ -25,7 +25,8 @@ from editlab.measures.retention import prefers_new
 from editlab.methods import hyperparameters
 from editlab.progress import Report, quiet
 from editlab.reading import Watched, drift_of, watched_of
-from editlab.records import Completion, Drift, Record, SessionState, Step
+from editlab.record import Record
+from editlab.records import Completion, Drift, SessionState, Step
 from editlab.table import table_of
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize("command", ["serve", "edit", "run", "fetch", "moments", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "edit", "run", "scan", "fetch", "moments", "verify", "doctor"])
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -65,6 +65,8 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--model", "gtp2-xl"), "did you mean 'gpt2-xl'"),
         (("edit", *FACT, "--table", "numbers.xls"), "written to a .csv or .parquet file, got 'numbers.xls'"),
         (("run", "none.toml", "--out", "x"), "no such file: none.toml"),
+        (("scan", "--out", "x", "--where", "colour=red"), "--where takes NAME=VALUE with a name of relation, case_id"),
+        (("scan", "--out", "x", "--facts", "/no/such/facts.json"), "no such file of facts"),
         (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
         (("serve", "--host", "example.org"), "host must be a loopback address"),
         (("serve", "--model", "smollm"), "did you mean 'smollm2-135m'"),

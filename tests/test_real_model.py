@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from editlab.assess import assess
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.loading import load
@@ -103,3 +104,11 @@ def test_edits_of_real_counterfact_take(embedded: Editor, test_data: Path) -> No
             new, true = object_nlls(embedded.model, [(fact.text, fact.target_new), (fact.text, fact.target_true)])
             embedded.model.write([])
             assert new < true, f"{name}: {fact}"
+
+
+def test_subjects_of_one_token_at_the_start_are_foreseen(embedded: Editor) -> None:
+    facts = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+    some = [facts[case] for case in (900223, 900102, 900240, 900001)]
+    assert [risk.level for risk in assess(embedded, some, embedded.method("rome"))] == ["high", "high", "low", "low"]
+    for method in ("r-rome", "memit"):
+        assert {risk.level for risk in assess(embedded, some, embedded.method(method))} == {"low"}

@@ -198,6 +198,11 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         ("methods = [", "neither TOML nor JSON"),
         ('methods = ["rome"]\nstep = 3\n', "may have .* got step"),
         ('methods = ["rome"]', "lacks schedule"),
+        ("methods = []\n[schedule]\nretention = 1\n", "needs methods"),
+        ('methods = ["rome"]\nn = 0\n[schedule]\nretention = 1\n', "n must be the number of facts"),
+        ('methods = ["rome"]\n[schedule]\nretention = 0\n', "every 1, 2, ... steps or at a list"),
+        ('methods = ["rome"]\n[schedule]\nretention = "often"\n', "got 'often'"),
+        ('methods = ["rome"]\n[schedule]\nretention = [0, -1]\n', "at a list of them"),
     ):
         with pytest.raises(ValueError, match=sentence):
             read(text)
@@ -215,8 +220,8 @@ def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
         if object_nlls(model, [(fact.text, fact.target_true)])[0]
         < object_nlls(model, [(fact.text, fact.target_new)])[0]
     ]
-    assert RunConfig(("rome",), {}, n=len(known)).choose(model, facts) == known
+    assert RunConfig(("rome",), {"retention": 1}, n=len(known)).choose(model, facts) == known
     with pytest.raises(ValueError, match="9 facts were asked for"):
-        RunConfig(("rome",), {}, n=9).choose(model, facts)
+        RunConfig(("rome",), {"retention": 1}, n=9).choose(model, facts)
     with pytest.raises(ValueError, match="case ids 7"):
-        RunConfig(("rome",), {}, n=1, case_ids=(7,)).choose(model, facts)
+        RunConfig(("rome",), {"retention": 1}, n=1, case_ids=(7,)).choose(model, facts)

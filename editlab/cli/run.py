@@ -62,7 +62,7 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
     from editlab.session import Session
     from editlab.tasks import load_tasks
 
-    measures = standard(load_tasks(config.glue), config.text)
+    measures = standard(load_tasks(config.glue, config.tasks), config.text)
     with Bars() as bars:
         loaded = load(config.model, device=device, dtype=dtype, allow_download=yes, report=bars)
         editor = Editor(loaded, moments=config.moments, seed=config.seed)

@@ -18,7 +18,8 @@ from editlab.facts import Fact
 from editlab.model import EditableModel
 from editlab.progress import Report
 from editlab.reading import ObjectScore, Question, Watched, complete, object_scores
-from editlab.records import Completion, Drift, Record
+from editlab.record import Record
+from editlab.records import Completion, Drift
 
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to tell beforehand what a measurement takes
 

@@ -1,0 +1,112 @@
+"""`editlab scan`: each fact edited alone on the unedited model, risk against outcome; resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.presets import AUTO
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from editlab.outcomes import Foresight
+
+
+def scan(
+    out: Annotated[
+        Path, typer.Option(help="Folder for what is found: scan.jsonl as it goes, scan.parquet at the end.")
+    ],
+    facts: Annotated[
+        str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Only facts of this relation, case_id, subject_tokens or position (the index of the subject's last "
+            "token); values with commas between them mean any of them; repeatable, and then all must hold.",
+        ),
+    ] = None,
+    probe_tokens: Annotated[
+        int, typer.Option(min=2, max=512, help="Perplexity is that of so many tokens of the project's text.")
+    ] = 256,
+    model: Model = AUTO,
+    source: Source = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Edit each fact alone on the unedited model: the risk foreseen, the change's size, whether the model survives.
+
+    An edit is disabling if it at least doubles the perplexity of a fixed text. Started again with the same folder it
+    goes on where it was, whatever ended it.
+
+    Examples:
+
+        editlab scan --out scans/own --limit 20
+
+        editlab scan --facts counterfact.json --method r-rome --where position=0 --out scans/at-the-start
+    """
+    with sentences():
+        from editlab.editor import Editor
+        from editlab.facts import facts_of
+        from editlab.loading import load
+        from editlab.methods import method_class
+        from editlab.outcomes import foresights
+        from editlab.scan import check_where, choose
+        from editlab.scan import scan as scan_facts
+
+        method_class(method)  # what is wrong is told before anything is loaded
+        check_where(where or ())
+        known, _source = facts_of(facts)
+        with Bars() as bars:
+            loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
+            editor = Editor(loaded, moments=source, seed=seed)
+            chosen = choose(loaded, known, where or (), limit)
+            frame = scan_facts(editor, chosen, editor.method(method), out, probe_tokens, bars)
+        found = foresights(frame)
+        if as_json:
+            show_json({**_summary(frame), "risk": [each.to_json() for each in found]})
+        else:
+            _show(frame, found)
+
+
+def _summary(frame: DataFrame) -> dict[str, Any]:
+    disabling = frame[frame["disabling"]]
+    return {
+        "facts": len(frame),
+        "disabling": len(disabling),
+        "disabling_case_ids": disabling["case_id"].dropna().tolist(),
+        "efficacy_accuracy": float(frame["efficacy_accuracy"].mean()),
+        "median_relative_size": float(frame["relative_size"].median()),
+        "seconds": float(frame["seconds"].sum()),
+    }
+
+
+def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
+    show_table(("what", "value"), [(name.replace("_", " "), str(value)) for name, value in _summary(frame).items()])
+    columns = ("risk from", "alarm", "foreseen", "missed", "false alarms", "precision", "recall")
+    rows = [
+        (
+            each.rule,
+            each.alarm if each.alarm == "high" else f"{each.alarm} or high",
+            *map(str, (each.foreseen, each.missed, each.false_alarms)),
+            _share(each.precision, each.precision_interval),
+            _share(each.recall, each.recall_interval),
+        )
+        for each in found
+    ]
+    show_table(columns, rows, "Disabling edits, foreseen and missed")
+
+
+def _share(value: float | None, interval: tuple[float, float] | None) -> str:
+    return "-" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"

@@ -1,0 +1,50 @@
+"""A dataclass that turns into JSON types and back. Knows nothing of what it records."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Self
+
+from editlab.facts import Fact
+
+
+class Record:
+    """A dataclass that turns into JSON types and back, nested records and tuples included."""
+
+    def to_json(self) -> dict[str, Any]:
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote; keys of mappings get their declared type back."""
+        hints = typing.get_type_hints(cls)
+        return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _typed(next(a for a in arguments if a is not types.NoneType), value)
+    if origin is tuple:
+        kinds = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_typed(kind, item) for kind, item in zip(kinds, value, strict=True))
+    if origin is not None and issubclass(origin, Mapping):
+        return {arguments[0](key): _typed(arguments[1], item) for key, item in value.items()}
+    if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
+        return hint.from_json(value)
+    return value
