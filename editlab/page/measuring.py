@@ -84,7 +84,9 @@ class Measuring:
 
     async def _follow(self, name: str, job: Job) -> None:
         try:
-            await follow(job, partial(self._draw, name))
+            found = await follow(job, partial(self._draw, name))
+            if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
+                self._problems[name] = "there is nothing to measure it on at this step"
         except Cancelled:
             pass
         except (ValueError, JobError) as error:

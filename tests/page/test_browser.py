@@ -19,6 +19,9 @@ Open = Callable[..., Visit]
 STEPS_WITH = """(column) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data[column])
   .map((model) => Array.from(model.data.step))"""
+BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
+  .filter((part) => part.getBoundingClientRect().right > width + 1)
+  .map((part) => `${part.tagName} ${part.className}`)"""
 
 
 def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") -> None:
@@ -67,7 +70,7 @@ def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open,
     type_fact(page, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
     apply(page, "1 edit")
     page.locator(".el-reason", has_text="before any edit").wait_for()
-    assert page.locator(".el-band .el-health").inner_text().strip() in ("✓ Healthy", "▲ Degrading", "✕ Collapsed")
+    assert page.locator(".el-band .el-health").inner_text().split()[-1] in ("Healthy", "Degrading", "Collapsed")
 
     open_tab(page, "Skills")
     paraphrase = page.locator(".el-task", has_text="Paraphrase").first
@@ -82,8 +85,8 @@ def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open,
     page.get_by_role("cell", name="Eiffel Tower → Rome").wait_for()
 
     open_tab(page, "Plan")
-    page.get_by_label("How often: Bleeding").select_option("every edit")
-    page.locator(".el-plan-row", has_text="Bleeding").locator("text=measured at 1 of 1 edit").wait_for()
+    page.get_by_label("How often: CounterFact, all edits so far").select_option("every edit")
+    page.locator(".el-plan-row", has_text="all edits so far").get_by_text("measured at 1 of 1 edit").wait_for()
 
     open_tab(page, "Export")
     page.get_by_role("button", name="Prepare the files").click()
@@ -92,7 +95,7 @@ def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open,
     saved = tmp_path / "table.csv"
     waiting.value.save_as(saved)
     measures = {row["measure"] for row in csv.DictReader(saved.read_text(encoding="utf-8").splitlines())}
-    assert {"drift.norm", "perplexity", "bleeding", "paraphrase.accuracy", "counterfact.efficacy.success"} <= measures
+    assert {"drift.norm", "perplexity", "counterfact_all.efficacy.success", "paraphrase.accuracy"} <= measures
     assert seen.errors == []
 
 
@@ -134,10 +137,10 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Plan", "Export"):
         open_tab(page, tab)
         page.wait_for_timeout(300)
-        for fold in page.locator(".el-pane .el-fold > button").all():
+        for fold in page.locator(".el-pane .el-fold > button:visible").all():
             fold.click()
         page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, page.evaluate(BEYOND, width))
 
 
 def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> None:

@@ -210,6 +210,16 @@ def test_what_cannot_be_measured_says_why(failing: str) -> None:
     run(scenario, failing=failing)
 
 
+def test_what_is_not_defined_says_so() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        row = opened(app, "Plan").rows["generation"]
+        row.ask.start.click()  # of the unedited model, where no fact has been edited
+        await app.runner.idle()
+        assert "nothing to measure it on at this step" in row.ask._shown.value
+
+    run(scenario)
+
+
 def test_a_lab_without_tasks_has_no_skill_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
     info = lab.info()
