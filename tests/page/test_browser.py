@@ -21,7 +21,7 @@ STEPS_WITH = """(column) => Bokeh.documents.flatMap((doc) => [...doc.all_models]
   .map((model) => Array.from(model.data.step))"""
 BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
   .filter((part) => part.getBoundingClientRect().right > width + 1)
-  .map((part) => `${part.tagName} ${part.className}`)"""
+  .map((part) => `${part.parentElement.className} > ${part.className}`)"""
 
 
 def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") -> None:
