@@ -47,6 +47,7 @@ class MethodInfo(Record):
     title: str  # "ROME"
     help: str
     hyperparameters: tuple[HyperparameterInfo, ...]
+    fallback: str | None = None  # the method that the guard can fall back to: "r-rome" for "rome"
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,49 @@ class LabProtocol(Protocol):
         facts: Sequence[Fact],
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
+        guard: str = "warn",
+        guard_level: str = "high",
     ) -> Job:
-        """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log."""
+        """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log.
+
+        `guard` says what to do where the risk is at or above `guard_level` ("raised" or "high"): "warn", "refuse" (the
+        job fails with the reason and changes nothing), "r-rome" (r-ROME is used instead of ROME), or "off". What it did
+        is the step's `guarded`.
+        """
+
+    def risk(
+        self,
+        session: str,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Job:
+        """Job of a dict, method -> Risk of editing the fact with it on top of what is in force. Changes nothing.
+
+        Of all the lab's methods without names; `hyperparameters` says for each what is changed in it.
+        """
+
+    def probe(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> Job:
+        """Job of a Probe: the fact edited on the unedited model, beside the session, which it leaves as it is.
+
+        `earlier` and `later` are ids of the session's steps whose edits come before and after it, in any order; none:
+        the fact alone. Their ΔW is as the session has it, or with `anew` computed again in this order. `names` are
+        measured of the fact's step, and at the end.
+        """
+
+    def culprit(self, session: str) -> Job:
+        """Job of the Culprit: the edit in force whose removal restores most. Changes nothing; gives way to edits."""
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> Job:
         """Job of step `index` (the one in force now) with what was not yet measured, these measures and tasks too.

@@ -5,7 +5,7 @@ What a method divides by, and how large its change can become, is told method by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from editlab.api import Progress
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.methods import Method, Moments, hyperparameters
+from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_layers
 from editlab.methods._rows import row_of
 from editlab.methods.emmet import EMMET
@@ -25,9 +25,11 @@ from editlab.methods.rome import ROME
 from editlab.model import EditableModel
 from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
-from editlab.risk import Reference, Risk, level_by_ratio, level_by_tokens, place, references, size
+from editlab.risk import LEVELS, Reference, Risk, level_by_ratio, level_by_tokens, place, references, size
 
 FACTS_AT_ONCE = 32
+
+Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited layer, with the method's ridge
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ class Foreseen:
 
 
 @singledispatch
-def foresee(method: Any, read: Read, moments: Moments) -> Foreseen:
+def foresee(method: Any, read: Read, solve: Solve) -> Foreseen:
     """What a method divides by. Raises TypeError for a method of which it is not known."""
     raise TypeError(f"nothing is known of the risk of {method!r}")
 
 
 @foresee.register(ROME)
-def _(method: ROME, read: Read, moments: Moments) -> Foreseen:
+def _(method: ROME, read: Read, solve: Solve) -> Foreseen:
     """ROME, and r-ROME, whose residual is δ and what lies between the bare output and the averaged one."""
     mean = read.keys.mean(0)
-    u = _unit(moments.solve(method.layer, mean[:, None], method.ridge)[:, 0])
+    u = _unit(solve(mean))
     key = method.solving_key(read.keys)
     divisor, usual = float(key @ u), float(mean @ u)
     init = read.outputs[0]
@@ -80,15 +82,15 @@ def _(method: ROME, read: Read, moments: Moments) -> Foreseen:
 
 
 @foresee.register(EMMET)
-def _(method: EMMET, read: Read, moments: Moments) -> Foreseen:
+def _(method: EMMET, read: Read, solve: Solve) -> Foreseen:
     """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
     mean = typed_mean(read.keys)
-    divisor = float(mean @ _unit(moments.solve(method.layer, mean[:, None], method.ridge)[:, 0]))
+    divisor = float(mean @ _unit(solve(mean)))
     return Foreseen(mean, _one_key(method, divisor), divisor, 1.0, method.clamp * float(read.block.norm()) / divisor)
 
 
 @foresee.register(MEMIT)
-def _(method: MEMIT, read: Read, _moments: Moments) -> Foreseen:
+def _(method: MEMIT, read: Read, _solve: Solve) -> Foreseen:
     told = (
         f"{method.title} solves with a regularised matrix and shares the change among {len(method.layers)} layers, so "
         "there is no divisor that could vanish"
@@ -104,19 +106,35 @@ def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: Report
     check_layers(method.edited_layers, editor.model)
     for fact in facts:
         editor.model.check(fact)
-    moments = editor.moments(method.edited_layers[:1], report)
-    reference = reference_for(editor.model, method)
     risks: list[Risk] = []
     for start in range(0, len(facts), FACTS_AT_ONCE):
         report(Progress("foreseeing the risk", start, len(facts)))
         some = facts[start : start + FACTS_AT_ONCE]
-        with in_full_float32():
-            reads = _read(editor.model, some, method.edited_layers[0], editor.contexts(method))
-            risks += [
-                _risk(editor.model, method, fact, read, foresee(method, read, moments), reference)
-                for fact, read in zip(some, reads, strict=True)
-            ]
+        risks += _judged(editor, some, _read(editor, some, method), method, report)
     return risks
+
+
+def assess_methods(editor: Editor, fact: Fact, methods: Sequence[Method], report: Report = quiet) -> dict[str, Risk]:
+    """The risk of one fact by each method, by its name; methods that read the same layer and contexts read once.
+
+    Raises ValueError for a fact or layer that the model cannot take.
+    """
+    editor.model.check(fact)
+    known: dict[tuple[int, tuple[str, ...]], list[Read]] = {}
+    found: dict[str, Risk] = {}
+    for done, method in enumerate(methods):
+        report(Progress("foreseeing the risk", done, len(methods)))
+        check_layers(method.edited_layers, editor.model)
+        where = method.edited_layers[0], editor.contexts(method)
+        if where not in known:
+            known[where] = _read(editor, [fact], method)
+        (found[method.name],) = _judged(editor, [fact], known[where], method, report)
+    return found
+
+
+def riskiest(risks: Sequence[Risk]) -> Risk:
+    """The one of the highest level, and of those the one of the largest change."""
+    return max(risks, key=lambda risk: (LEVELS.index(risk.level), risk.relative_size or 0.0))
 
 
 def calibrate(editor: Editor, facts: Sequence[Fact], method: Method, name: str, report: Report = quiet) -> Reference:
@@ -153,14 +171,30 @@ def subject_place(model: EditableModel, fact: Fact) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _read(model: EditableModel, facts: Sequence[Fact], layer: int, contexts: Sequence[str]) -> list[Read]:
-    found = [each.read(layer, layer) for each in subject_passes(model, facts, contexts, None)]
-    projection = model.projection(layer)
-    return [
-        Read(keys, projection(keys.to(model.dtype)).float(), block)
-        for all_keys, blocks in found
-        for keys, block in zip(all_keys, blocks, strict=True)
-    ]
+def _read(editor: Editor, facts: Sequence[Fact], method: Method) -> list[Read]:
+    model, layer = editor.model, method.edited_layers[0]
+    with in_full_float32():
+        found = [each.read(layer, layer) for each in subject_passes(model, facts, editor.contexts(method), None)]
+        projection = model.projection(layer)
+        return [
+            Read(keys, projection(keys.to(model.dtype)).float(), block)
+            for all_keys, blocks in found
+            for keys, block in zip(all_keys, blocks, strict=True)
+        ]
+
+
+@torch.no_grad()
+def _judged(editor: Editor, facts: Sequence[Fact], reads: Sequence[Read], method: Method, report: Report) -> list[Risk]:
+    layer, reference = method.edited_layers[0], reference_for(editor.model, method)
+
+    def solve(key: Tensor) -> Tensor:  # asked only by methods that divide: the others need no second moments here
+        return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+
+    with in_full_float32():
+        return [
+            _risk(editor.model, method, fact, read, foresee(method, read, solve), reference)
+            for fact, read in zip(facts, reads, strict=True)
+        ]
 
 
 def _risk(

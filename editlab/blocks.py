@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editlab.model import EditableModel
 
-NEVER = 2**31  # a position that no token sees
+_NEVER = 2**31  # a position that no token sees
 
 
 def at(positions: Tensor, activations: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Suffixes:
         if before.shape[1]:
             run(model, self._layers, before, past=self._past)
         self._past.recording = False
-        earlier = earlier.masked_fill(earlier >= starts[:, None], NEVER)
+        earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
         self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
         self._positions = positions.clamp(max=model.max_tokens - 1)
 

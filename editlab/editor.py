@@ -108,6 +108,20 @@ class Editor:
         provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
         return edit, trace, provenance
 
+    def describe(self) -> dict[str, Any]:
+        """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
+        model = self.model
+        return {
+            "name": model.name,
+            "family": model.kind,
+            "device": device_name(model.device),
+            "dtype": model.precision,
+            "layers": model.n_layers,
+            "parameters": model.n_parameters(),
+            "reason": model.reason,
+            "revision": model.revision,
+        }
+
     def provenance(self) -> dict[str, Any]:
         """Which model, device, seed and versions."""
         return {

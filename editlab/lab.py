@@ -11,17 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from editlab import beside
 from editlab.api import LabInfo, MethodInfo, PresetFact
+from editlab.culprit import Culprit
 from editlab.editor import Editor
 from editlab.facts import Fact, facts_of, random_fact, read_facts, search_facts
+from editlab.guard import Guard
 from editlab.jobs import FIRST, LATER, LocalJob, Queue
 from editlab.loading import load
 from editlab.measures import standard
 from editlab.methods import describe as describe_method
 from editlab.paths import resource
 from editlab.progress import Report, quiet
-from editlab.records import SessionState, Step
-from editlab.session import Session, describe
+from editlab.records import Probe, SessionState, Step
+from editlab.risk import Risk
+from editlab.session import Session
 from editlab.tasks import Task, load_tasks
 
 
@@ -80,7 +84,7 @@ class Lab:
     def info(self) -> LabInfo:
         relations = sorted({fact.relation for fact in self.facts if fact.relation})
         return LabInfo(
-            model=describe(self.editor),
+            model=self.editor.describe(),
             methods=tuple(
                 MethodInfo(
                     method.name,
@@ -92,6 +96,7 @@ class Lab:
                         else knob
                         for knob in describe_method(method)
                     ),
+                    method.fallback,
                 )
                 for method in self.editor.methods.values()
             ),
@@ -133,16 +138,70 @@ class Lab:
         facts: Sequence[Fact],
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
+        guard: str = "warn",
+        guard_level: str = "high",
     ) -> LocalJob:
         chosen = self._session(session)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
+        Guard(guard, guard_level)
         for fact in facts:
             self.editor.model.check(fact)
 
         def work(report: Report) -> Step:
-            return chosen.edit(facts, method, hyperparameters, report)
+            return chosen.edit(facts, method, hyperparameters, report, guard=guard, guard_level=guard_level)
 
         return self._queue.put(session, work, changes_log=True)
+
+    def risk(
+        self,
+        session: str,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> LocalJob:
+        chosen = self._session(session)
+        self.editor.model.check(fact)
+        for method in methods:
+            self.editor.method(method, (hyperparameters or {}).get(method))
+
+        def work(report: Report) -> dict[str, Risk]:
+            return chosen.risk(fact, methods, hyperparameters, report)
+
+        return self._queue.put(session, work)
+
+    def probe(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> LocalJob:
+        chosen = self._session(session)
+        self.editor.method(method, hyperparameters)
+        self.editor.model.check(fact)
+        self.measures.check(names)
+        log = chosen.log  # it may change before the job's turn
+        beside.chosen_entries(log, earlier, later)
+        places: dict[str, Any] = {"earlier": earlier, "later": later, "anew": anew, "names": names, "log": log}
+
+        def work(report: Report) -> Probe:
+            return beside.probe(chosen, fact, method, hyperparameters, report=report, **places)
+
+        return self._queue.put(session, work)
+
+    def culprit(self, session: str) -> LocalJob:
+        chosen = self._session(session)
+        entries = chosen.entries()
+
+        def work(report: Report) -> Culprit:
+            return beside.culprit(chosen, report, entries)
+
+        return self._queue.put(session, work, LATER)
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> LocalJob:
         chosen = self._session(session)

@@ -16,8 +16,10 @@ from safetensors import safe_open
 
 from editlab.deltas import Edit, load_edit, save_edit
 from editlab.facts import Fact
+from editlab.guard import Guarded
 from editlab.record import Record
 from editlab.records import Drift, Trace
+from editlab.risk import Risk
 
 Ids = tuple[str, ...]  # of the edits in force: what names a state of the weights
 
@@ -36,6 +38,8 @@ class Made(Record):
     preferred_new: tuple[bool | None, ...]  # per fact: P(new) > P(true) in the unedited model
     provenance: Mapping[str, Any]
     seconds: float
+    risk: Risk | None = None
+    guarded: Guarded | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Many prompts that begin alike, and what the model in force says after each: as one by one, but no token run twice.
 
-The common beginning (a task's shots) is run once for all rows, and the rows in batches of like length. What the blocks
+The common beginning (a task's shots) is run once for all rows, and the rows with next to no padding. What the blocks
 below the lowest edited layer make of either never changes: it is kept from run to run within a budget of memory, as
 long as the model itself says that those blocks are unedited. Knows nothing of tasks.
 """
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from editlab.api import Progress
-from editlab.blocks import NEVER, Past, at, embed, log_probs, mask, row_positions, run
+from editlab.blocks import Past, embed, log_probs, run
 from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 
-TOKENS_AT_ONCE = 1024  # more gains nothing on a CPU
-PADDING = 0.05  # of a batch, at most
+BATCH_TOKENS = 1024  # more gains nothing on a CPU
+SLOT_TOKENS = 64  # or a longer row
+NOBODY = -1  # whose padding is
 
 
 class Budget:
@@ -53,26 +55,33 @@ class _Kept:
         return sum(x.numel() * x.element_size() for x in (self.hidden, *(part for pair in pairs for part in pair)))
 
 
-class _Rows:
-    """A right-padded batch of rows that go on after `start` tokens which they have in common."""
+class _Slots:
+    """Rows that go on after the same `start` tokens, laid end to end in slots of one width, so that little is padding.
 
-    def __init__(self, model: EditableModel, rows: Sequence[Sequence[int]], start: int) -> None:
+    A token sees what they have in common and the earlier ones of its own row.
+    """
+
+    def __init__(
+        self, model: EditableModel, rows: Sequence[Sequence[int]], slots: Sequence[Sequence[int]], start: int
+    ) -> None:
+        """`slots` holds the indices of the rows in each."""
         self._model = model
-        batch = model.batch(rows)
-        self._ids = batch.input_ids  # (n, t)
-        self._padding = batch.attention_mask == 0
-        self.positions = start + row_positions(self._ids)  # (n, t)
-        self.lengths = batch.attention_mask.sum(1)  # (n,)
+        self._start = start
+        self.indices = [i for slot in slots for i in slot]
+        self._ids = model.batch([[token for i in slot for token in rows[i]] for slot in slots]).input_ids  # (n, t)
+        self._owners = torch.full_like(self._ids, NOBODY)  # (n, t), the row that each token is of
+        self._positions = torch.zeros_like(self._ids)  # (n, t)
+        ends = []
+        for number, slot in enumerate(slots):
+            end = 0
+            for order, i in enumerate(slot):
+                begin, end = end, end + len(rows[i])
+                self._owners[number, begin:end] = i
+                self._positions[number, begin:end] = torch.arange(start, start + len(rows[i]))
+                ends.append((number, order, end - 1, start + len(rows[i])))
+        # of each row, in order: its slot, its place among the slot's rows, its last token, and the position after that
+        self._slot, self._order, self._last, self._next = torch.tensor(ends, device=self._ids.device).T
         self._kept: _Kept | None = None
-
-    @property
-    def seen(self) -> Tensor:
-        """Positions (n, start + t) of what a token after these may attend to."""
-        own = self.positions.masked_fill(self._padding, NEVER)
-        return torch.cat([self._before().expand(len(own), -1), own], dim=1)
-
-    def _before(self) -> Tensor:
-        return torch.arange(int(self.positions[0, 0]), device=self.positions.device)[None]
 
     def run(self, before: Past | None, recording: bool, unedited: int, budget: Budget) -> tuple[Tensor, Past]:
         """What leaves the last block (n, t, d), and the rows' own keys and values if `recording`.
@@ -85,14 +94,43 @@ class _Rows:
             kept = self._kept = None
         past = Past(before, kept.past.kept if kept and recording else None)
         past.recording = recording
-        one = self.positions[:1]  # padding stands at the end, where no token of the row sees it: one mask for all
-        hidden = kept.hidden if kept else embed(self._model, self._ids, self.positions)
-        arguments = self.positions, mask(one, torch.cat([self._before(), one], dim=1), hidden.dtype), past
+        hidden = kept.hidden if kept else embed(self._model, self._ids, self._positions)
+        owners, positions = self._owners, self._positions
+        arguments = positions, self._mask(owners, positions, owners, positions, hidden.dtype), past
         if kept is None and unedited:
             hidden = run(self._model, range(unedited), hidden, *arguments)
             kept = _Kept(unedited, hidden, Past(before, past.kept), recording)
             self._kept = kept if budget.take(kept.n_bytes) else None
         return run(self._model, range(unedited, self._model.n_layers), hidden, *arguments), past
+
+    def ends(self, hidden: Tensor, n: int) -> Tensor:
+        """The last `n` tokens of every row (rows, n, d), of what `run` gives."""
+        back = torch.arange(n - 1, -1, -1, device=hidden.device)
+        return hidden[self._slot[:, None], (self._last[:, None] - back).clamp(min=0)]
+
+    def continuations(self, hidden: Tensor, past: Past, n_tokens: int) -> Tensor:
+        """Greedy tokens (rows, n_tokens) after what `run` gave; `past` is added to."""
+        owners, positions = self._owners, self._positions
+        shape = len(owners), int(self._order.max()) + 1
+        who, where, ids = owners.new_full(shape, NOBODY), owners.new_zeros(shape), owners.new_zeros(shape)
+        who[self._slot, self._order] = torch.tensor(self.indices, device=who.device)
+        where[self._slot, self._order] = self._next
+        made = [log_probs(self._model, hidden[self._slot, self._last]).argmax(1)]
+        while len(made) < n_tokens:
+            ids[self._slot, self._order] = made[-1]
+            owners, positions = torch.cat([owners, who], dim=1), torch.cat([positions, where], dim=1)
+            mask = self._mask(who, where, owners, positions, hidden.dtype)
+            blocks = range(self._model.n_layers)
+            hidden = run(self._model, blocks, embed(self._model, ids, where), where, mask, past)
+            made.append(log_probs(self._model, hidden[self._slot, self._order]).argmax(1))
+            where = where + 1
+        return torch.stack(made, dim=1)
+
+    def _mask(self, owners: Tensor, positions: Tensor, of: Tensor, at: Tensor, dtype: torch.dtype) -> Tensor:
+        """What tokens (n, q) see of the beginning and of tokens (n, k): a term (n, 1, q, start + k) of the scores."""
+        unseen = (of[:, None] != owners[..., None]) | (at[:, None] > positions[..., None])
+        unseen = pad(unseen, (self._start, 0), value=False)[:, None]
+        return torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill(unseen, torch.finfo(dtype).min)
 
 
 class Prompts:
@@ -107,9 +145,9 @@ class Prompts:
         self._n_read = n_read
         self._n_rows = len(rows)
         shared = _common_beginning(rows, n_read)
-        self._beginning = _Rows(model, [rows[0][:shared]], 0) if shared else None
-        self._indices = _of_like_length([len(row) - shared for row in rows])
-        self._batches = [_Rows(model, [rows[i][shared:] for i in chosen], shared) for chosen in self._indices]
+        self._beginning = _Slots(model, [rows[0][:shared]], [[0]], 0) if shared else None
+        ends = [row[shared:] for row in rows]
+        self._batches = [_Slots(model, ends, slots, shared) for slots in _packed([len(end) for end in ends])]
         self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
 
     @torch.no_grad()
@@ -120,11 +158,8 @@ class Prompts:
 
         Rows that are `known` from a reading that was interrupted are passed over.
         """
-        for chosen, rows, hidden, _ in self._passes(False, stage, report, known):
-            ends = rows.lengths[:, None] - self._n_read + torch.arange(self._n_read, device=hidden.device)
-            ends = ends.clamp(min=0)
-            last = hidden.gather(1, ends[..., None].expand(*ends.shape, hidden.shape[-1]))
-            yield chosen, log_probs(self.model, last)
+        for batch, hidden, _ in self._passes(False, stage, report, known):
+            yield batch.indices, log_probs(self.model, batch.ends(hidden, self._n_read))
 
     @torch.no_grad()
     def generate(
@@ -139,24 +174,15 @@ class Prompts:
         What is `made` is added to it batch by batch, so that an interrupted call can be gone on with.
         """
         made = {} if made is None else made
-        for chosen, rows, hidden, past in self._passes(True, stage, report, made):
-            place, seen = rows.positions[:, :1] + rows.lengths[:, None], rows.seen
-            tokens = [log_probs(self.model, at(rows.lengths - 1, hidden)).argmax(1)]
-            while len(tokens) < n_tokens:
-                seen = torch.cat([seen, place], dim=1)
-                hidden = embed(self.model, tokens[-1][:, None], place)
-                blocks = range(self.model.n_layers)
-                hidden = run(self.model, blocks, hidden, place, mask(place, seen, hidden.dtype), past)
-                tokens.append(log_probs(self.model, hidden[:, -1]).argmax(1))
-                place = place + 1
-            for i, row in zip(chosen, torch.stack(tokens, dim=1).tolist(), strict=True):
-                made[i] = self._until_the_end(row)
+        for batch, hidden, past in self._passes(True, stage, report, made):
+            tokens = batch.continuations(hidden, past, n_tokens).tolist()
+            made.update(zip(batch.indices, map(self._until_the_end, tokens), strict=True))
         return [made[i] for i in range(self._n_rows)]
 
     def _passes(
         self, recording: bool, stage: str, report: Report, known: Container[int]
-    ) -> Iterator[tuple[list[int], _Rows, Tensor, Past]]:
-        """Row indices, the rows, what leaves the last block (n, t, d), and keys and values for what follows."""
+    ) -> Iterator[tuple[_Slots, Tensor, Past]]:
+        """A batch, what leaves the last block (n, t, d), and keys and values for what follows."""
         self._lowest_edited = min(self._lowest_edited, self.model.lowest_edited)
         # Before the first edit one cannot know which blocks will stay unedited: nothing is kept.
         unedited = self._lowest_edited if self._lowest_edited < self.model.n_layers else 0
@@ -164,28 +190,35 @@ class Prompts:
         if self._beginning is not None:
             _, before = self._beginning.run(None, True, unedited, self._budget)
         done = 0
-        for chosen, rows in zip(self._indices, self._batches, strict=True):
-            if chosen[0] not in known:  # a batch is known as a whole
+        for batch in self._batches:
+            if batch.indices[0] not in known:  # a batch is known as a whole
                 report(Progress(stage, done, self._n_rows))
-                yield chosen, rows, *rows.run(before, recording, unedited, self._budget)
-            done += len(chosen)
+                yield batch, *batch.run(before, recording, unedited, self._budget)
+            done += len(batch.indices)
 
     def _until_the_end(self, row: list[int]) -> list[int]:
         ends = self.model.end_ids
         return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
 
 
-def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of rows in batches: the shortest first, with little padding."""
-    batches: list[list[int]] = []
-    tokens = 0  # of the last batch, without padding
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        padded = (len(batches[-1]) + 1) * lengths[i] if batches else 0
-        if not batches or padded > TOKENS_AT_ONCE or padded * (1 - PADDING) > tokens + lengths[i]:
-            batches.append([])
-            tokens = 0
-        batches[-1].append(i)
-        tokens += lengths[i]
+def _packed(lengths: Sequence[int]) -> list[list[list[int]]]:
+    """Batches of slots of indices of rows: the longest rows first, each in the first slot that has room for it."""
+    left = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    batches = []
+    while left:
+        width = max(SLOT_TOKENS, lengths[left[0]])
+        slots: list[list[int]] = [[] for _ in range(max(1, BATCH_TOKENS // width))]
+        room = [width] * len(slots)
+        later = []
+        for i in left:
+            slot = next((slot for slot, free in enumerate(room) if free >= lengths[i]), None)
+            if slot is None:
+                later.append(i)
+            else:
+                slots[slot].append(i)
+                room[slot] -= lengths[i]
+        batches.append([slot for slot in slots if slot])
+        left = later
     return batches
 
 

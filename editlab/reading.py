@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editlab.facts import Fact
+from editlab.facts import MAX_PROMPT_CHARACTERS, Fact
 from editlab.model import EditableModel
 from editlab.records import Completion, Drift, TokenChance
 
@@ -20,6 +20,7 @@ COMPLETION_TOKENS = 12
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
 NEIGHBORS_WATCHED = 3
+MAX_WATCHED = 12  # prompts of the user's own
 TOKENS_AT_ONCE = 1024  # of one forward, padding included: what a batch costs in memory
 
 Question = tuple[str, str]  # a prompt, and the object that might follow it
@@ -54,6 +55,21 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
     texts += [("paraphrase", text) for text in fact.paraphrase_prompts[:PARAPHRASES_WATCHED]]
     texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBORS_WATCHED]]
     return tuple(Watched(text, kind, fact.target_new, fact.target_true) for kind, text in texts)
+
+
+def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Prompts of the user's own, tidied. Raises ValueError for too many, and for a blank, long or repeated one."""
+    cleaned = tuple(" ".join(prompt.split()) for prompt in prompts)
+    if len(cleaned) > MAX_WATCHED:
+        raise ValueError(f"at most {MAX_WATCHED} prompts can be watched, got {len(cleaned)}")
+    for prompt in cleaned:
+        if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
+        if len(model.tokens(prompt).ids) > model.max_tokens // 2:
+            raise ValueError(f"a watched prompt may be at most {model.max_tokens // 2} tokens long")
+    if len(set(cleaned)) < len(cleaned):
+        raise ValueError("a prompt is watched twice")
+    return cleaned
 
 
 @torch.no_grad()

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from editlab.facts import Fact
+from editlab.guard import Guarded
 from editlab.record import Record
+from editlab.risk import Risk
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,20 @@ class Step(Record):
     provenance: Mapping[str, Any]
     seconds: float  # wall time of the edit
     size: Mapping[int, Drift] = field(default_factory=dict)  # of this edit's own ΔW, per layer
+    risk: Risk | None = None  # found before the edit, of the method asked for; of several facts the riskiest
+    guarded: Guarded | None = None  # None: the guard was off
+
+
+@dataclass(frozen=True)
+class Probe(Record):
+    """One fact edited beside a session, in a log of its own that begins with the unedited model."""
+
+    step: Step  # the fact's, measured as any step, when it was made
+    earlier: tuple[str, ...]  # ids of the session's steps whose edits came before it, in this order
+    later: tuple[str, ...]  # and after it
+    anew: bool  # those edits were computed again; else their ΔW is as the session has it
+    last: Step | None = None  # the last of the later edits, measured too; None: nothing came later
+    in_the_end: tuple[Completion, ...] = ()  # what the fact's own prompts are answered after the later edits
 
 
 @dataclass(frozen=True)

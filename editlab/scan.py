@@ -19,15 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from editlab.api import Progress
 from editlab.assess import assess, reference_for, subject_place
-from editlab.blocks import embed, log_probs, run
 from editlab.disk import JsonLines, write_json
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.measures.perplexity import PerplexityOfText, perplexity
+from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, hyperparameters
 from editlab.model import EditableModel
 from editlab.precision import in_full_float32
@@ -41,7 +38,6 @@ from editlab.table import write_table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PROBE_TOKENS = 256
 DISABLING = 2.0  # times the unedited perplexity
 FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
 
@@ -79,27 +75,6 @@ class Scanned(Record):
     seconds: float  # since the fact before; the first of several searched together bears the search
 
 
-class Probe:
-    """Perplexity of the first tokens of the project's text; what lies below the layer `first` is run once."""
-
-    @torch.no_grad()
-    def __init__(self, model: EditableModel, tokens: int, first: int) -> None:
-        ids = PerplexityOfText().windows(model)[0][:tokens]
-        self._model, self._first = model, first
-        rows = model.batch([ids]).input_ids
-        self._following = rows[0, 1:]
-        self._entering = run(model, range(first), embed(model, rows))
-        self.tokens = len(ids)
-
-    @torch.no_grad()
-    def __call__(self) -> float:
-        """Of the model as it is now."""
-        hidden = run(self._model, range(self._first, self._model.n_layers), self._entering)
-        said = log_probs(self._model, hidden[0, :-1])
-        nll = -float(said.gather(1, self._following[:, None]).double().sum())
-        return perplexity([(nll, len(self._following))])
-
-
 def scan(
     editor: Editor,
     facts: Sequence[Fact],
@@ -133,7 +108,7 @@ def _scan(
 ) -> Iterator[Scanned]:
     """The rows from number `begun` on. The model is unedited whenever a row is given."""
     model, contexts, moments = editor.model, editor.contexts(method), editor.moments(method.edited_layers)
-    probe = Probe(model, probe_tokens, min(method.edited_layers))
+    probe = HealthProbe(model, probe_tokens, min(method.edited_layers))
     base = probe()
     since = time.perf_counter()
     for start in range(begun, len(facts), FACTS_AT_ONCE):

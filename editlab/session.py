@@ -14,25 +14,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from editlab.api import Progress
+from editlab.assess import assess, assess_methods, riskiest
 from editlab.deltas import Edit
-from editlab.editor import Editor, device_name
-from editlab.facts import MAX_PROMPT_CHARACTERS, Fact
+from editlab.editor import Editor
+from editlab.facts import Fact
+from editlab.guard import OFF, WARN, Guard, Guarded
 from editlab.health import health_of
 from editlab.ledger import Ledger
 from editlab.log import Entry, Made, edits_of, layers_of
 from editlab.measures import Known, Measures, State, standard
+from editlab.measures._measure import questions_of
 from editlab.measures.retention import prefers_new
-from editlab.methods import hyperparameters
+from editlab.methods import Method, hyperparameters
+from editlab.methods._base import check_facts
 from editlab.progress import Report, quiet
-from editlab.reading import Watched, drift_of, watched_of
+from editlab.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.record import Record
 from editlab.records import Completion, Drift, SessionState, Step
+from editlab.risk import LEVELS, Risk
 from editlab.table import table_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-MAX_WATCHED = 12
 
 
 class Session:
@@ -51,8 +54,8 @@ class Session:
         self.log: tuple[Entry, ...] = ()
         self.position = 0  # how many entries are not undone
         self.watched: tuple[str, ...] = ()
-        self._watches_facts = watches_facts
-        self._ledger = Ledger(self.model, self.measures)
+        self.watches_facts = watches_facts
+        self.ledger = Ledger(self.model, self.measures)
 
     # --- the log ---
 
@@ -62,33 +65,43 @@ class Session:
         method: str = "rome",
         hyperparameters_: Mapping[str, Any] | None = None,
         report: Report = quiet,
+        *,
+        guard: str = WARN,
+        guard_level: str = LEVELS[-1],
     ) -> Step:
         """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
 
-        Raises ValueError for facts or hyperparameters that are not allowed, FloatingPointError for a delta or weights
-        that are not finite, and whatever `report` raises.
+        Raises ValueError for facts or hyperparameters that are not allowed and for what the guard refuses (see
+        `editlab.guard.Guard`), FloatingPointError for a delta or weights that are not finite, and whatever `report`
+        raises.
         """
         start = time.perf_counter()
+        watchman = Guard(guard, guard_level)
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
         chosen = self.editor.method(method, hyperparameters_)
         kept = self.log[: self.position]
-        with self._ending_in_force():
+        with self.ending_in_force():
             self.put_in_force()
+            risk, guarded = self._guarded(facts, chosen, watchman, report)
+            if guarded is not None and guarded.made != chosen.name:
+                chosen = self.editor.method(guarded.made, hyperparameters_)
             watched = self._watched(facts)
-            self._ledger.complete(kept, watched, report)
+            self.ledger.complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report)
-            new, base = State(self.model, (*edits_of(kept), edit), Known()), self._ledger.state(())
+            new, base = State(self.model, (*edits_of(kept), edit), Known()), self.ledger.state(())
             new.put_in_force()
             new.known.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
             new.complete(watched, report)
             said = new.objects([(fact.text, fact.target_new) for fact in facts], report)
             base.complete(watched, report)
-            unedited = base.objects([question for fact in facts for question in _own_questions(fact)], report)
+            unedited = base.objects(
+                [question for fact in facts for question in questions_of((fact.text,), fact)], report
+            )
             report(Progress("done"))
             made = Made(
                 id=uuid.uuid4().hex[:12],
                 facts=facts,
-                method=method,
+                method=chosen.name,
                 hyperparameters=hyperparameters(chosen),
                 trace=trace,
                 size=self._size(edit),
@@ -96,11 +109,40 @@ class Session:
                 preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
                 provenance=provenance,
                 seconds=time.perf_counter() - start,
+                risk=risk,
+                guarded=guarded,
             )
             log = (*kept, Entry(edit, made))
-            self._ledger.enter(log, new.known)
+            self.ledger.enter(log, new.known)
             self.log, self.position = log, len(log)
         return self.step(self.position)
+
+    def _guarded(
+        self, facts: Sequence[Fact], method: Method, guard: Guard, report: Report
+    ) -> tuple[Risk | None, Guarded | None]:
+        """The risk on the weights in force, and what the guard makes of it; neither where it is off."""
+        check_facts(method, self.model, facts)
+        if guard.choice == OFF:
+            return None, None
+        risk = riskiest(assess(self.editor, facts, method, report))
+        return risk, guard.judge(risk, method)
+
+    def risk(
+        self,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters_: Mapping[str, Mapping[str, Any]] | None = None,
+        report: Report = quiet,
+    ) -> dict[str, Risk]:
+        """The risk of editing a fact on top of what is in force, by method; of all methods without names.
+
+        `hyperparameters_` says for each method what is changed in it. Raises ValueError.
+        """
+        changed = hyperparameters_ or {}
+        chosen = [self.editor.method(name, changed.get(name)) for name in methods or self.editor.methods]
+        with self.ending_in_force():
+            self.put_in_force()
+            return assess_methods(self.editor, fact, chosen, report)
 
     def restore(self, entries: Sequence[Entry]) -> None:
         """Take over a log that was made before, with all of it in force. Nothing is computed anew."""
@@ -132,19 +174,7 @@ class Session:
 
     def watch(self, prompts: Sequence[str]) -> None:
         """Replace the session's own watched prompts. Raises ValueError for a blank, long or repeated one."""
-        cleaned = tuple(" ".join(prompt.split()) for prompt in prompts)
-        if len(cleaned) > MAX_WATCHED:
-            raise ValueError(f"at most {MAX_WATCHED} prompts can be watched, got {len(cleaned)}")
-        for prompt in cleaned:
-            if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
-                raise ValueError(
-                    f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}"
-                )
-            if len(self.model.tokens(prompt).ids) > self.model.max_tokens // 2:
-                raise ValueError(f"a watched prompt may be at most {self.model.max_tokens // 2} tokens long")
-        if len(set(cleaned)) < len(cleaned):
-            raise ValueError("a prompt is watched twice")
-        self.watched = cleaned
+        self.watched = own_prompts(self.model, prompts)
 
     # --- weights ---
 
@@ -157,7 +187,7 @@ class Session:
         self.model.write(self.edits())
 
     @contextmanager
-    def _ending_in_force(self) -> Iterator[None]:
+    def ending_in_force(self) -> Iterator[None]:
         """However the block ends, the model's weights are this session's afterwards."""
         try:
             yield
@@ -176,9 +206,9 @@ class Session:
     def preview(self, fact: Fact) -> tuple[Completion, ...]:
         """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
         self.model.check(fact)
-        with self._ending_in_force():
+        with self.ending_in_force():
             watched = *watched_of(fact), *self._own_prompts()  # as an edit asks: it need not ask again
-            completions = self._ledger.complete(self.entries(), watched, quiet)
+            completions = self.ledger.complete(self.entries(), watched, quiet)
         return completions[: len(watched_of(fact))]
 
     def entries(self, index: int | None = None) -> tuple[Entry, ...]:
@@ -196,8 +226,8 @@ class Session:
         """
         self.measures.check(names)
         entries = self.entries() if entries is None else entries
-        with self._ending_in_force():
-            self._ledger.say(entries, self._watched_after(entries), report)
+        with self.ending_in_force():
+            self.ledger.say(entries, self._watched_after(entries), report)
         for name in names:
             self.find(name, report, entries)
         return self._step(entries, entries)
@@ -205,8 +235,8 @@ class Session:
     def find(self, name: str, report: Report = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
         """What one measure gives of the step that ends these entries (the one in force); None if it is not defined."""
         self.measures.check([name])
-        with self._ending_in_force():
-            return self._ledger.measure(name, self.entries() if entries is None else entries, report)
+        with self.ending_in_force():
+            return self.ledger.measure(name, self.entries() if entries is None else entries, report)
 
     def set_plan(self, every: Mapping[str, int]) -> None:
         """Replace the plan: measure name -> at every so many steps. Raises ValueError for what is not allowed."""
@@ -229,17 +259,17 @@ class Session:
         others = [index for index in range(len(self.log), -1, -1) if index != self.position]
         for index in [self.position, *others]:
             entries = self.entries(index)
-            if index == self.position and self._ledger.measurement(entries, self._watched_after(entries)) is None:
+            if index == self.position and self.ledger.measurement(entries, self._watched_after(entries)) is None:
                 return entries, []
             if entries and not entries[-1].enabled:
                 continue  # the state is that of the step before
             for name, every in self.plan.items():
-                if index % every == 0 and not self._ledger.has(name, entries):
+                if index % every == 0 and not self.ledger.has(name, entries):
                     return entries, [name]
         return None
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
-        facts = facts if self._watches_facts else ()
+        facts = facts if self.watches_facts else ()
         return (*(w for fact in facts for w in watched_of(fact)), *self._own_prompts())
 
     def _own_prompts(self) -> list[Watched]:
@@ -255,7 +285,7 @@ class Session:
         return self._step(self.log[:index], self.log[: self.position])
 
     def _step(self, entries: Sequence[Entry], in_force: Sequence[Entry]) -> Step:
-        measurement = self._ledger.measurement(entries, self._watched_after(entries))
+        measurement = self.ledger.measurement(entries, self._watched_after(entries))
         if not entries:
             return Step(0, "", (), None, {}, None, True, True, measurement, self.editor.provenance(), 0.0)
         entry, made = entries[-1], entries[-1].made
@@ -272,6 +302,8 @@ class Session:
             provenance=made.provenance,
             seconds=made.seconds,
             size=made.size,
+            risk=made.risk,
+            guarded=made.guarded,
         )
 
     def steps(self) -> tuple[Step, ...]:
@@ -286,31 +318,12 @@ class Session:
             steps=steps,
             position=position,
             watched=self.watched,
-            model=describe(self.editor),
+            model=self.editor.describe(),
             plan=self.plan,
-            costs=self._ledger.costs(self.entries()),
+            costs=self.ledger.costs(self.entries()),
             health=health_of(steps[: position + 1]),
         )
 
     def table(self) -> DataFrame:
         """Everything that was measured, tidy: one row per step, measure and layer; see `editlab.table`."""
         return table_of(self.steps(), self.id)
-
-
-def _own_questions(fact: Fact) -> list[tuple[str, str]]:
-    return [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
-
-
-def describe(editor: Editor) -> dict[str, Any]:
-    """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
-    model = editor.model
-    return {
-        "name": model.name,
-        "family": model.kind,
-        "device": device_name(model.device),
-        "dtype": model.precision,
-        "layers": model.n_layers,
-        "parameters": model.n_parameters(),
-        "reason": model.reason,
-        "revision": model.revision,
-    }

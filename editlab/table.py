@@ -99,6 +99,8 @@ def _numbers(step: Step) -> Iterator[_Number]:
     for layer, size in step.size.items():
         for name, unit in (("norm", "norm"), ("relative", "of ‖W₀‖"), ("per_element", "norm per element")):
             yield _Number(f"size.{name}", getattr(size, name), unit, layer=layer)
+    if step.risk is not None:
+        yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W‖ at most", layer=step.risk.layer)
     if step.measurement is not None:
         yield from _measured(step.measurement)
 

@@ -14,7 +14,7 @@ from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import standard
 from editlab.measures.perplexity import window_nll
-from editlab.prompts import _Rows
+from editlab.prompts import _Slots
 from editlab.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
@@ -133,11 +133,11 @@ def test_an_interrupted_task_goes_on_with_the_examples_that_it_has(
     facts: list[Fact], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     many = replace(YES_NO, name="long", examples=YES_NO.examples * 10)  # 40 rows
-    monkeypatch.setattr("editlab.prompts.TOKENS_AT_ONCE", 100)  # several batches
+    monkeypatch.setattr("editlab.prompts.BATCH_TOKENS", 100)  # several batches
     tasks = {"long": many}
     session, whole = (Session(tiny_editor("gpt2"), standard(tasks)) for _ in range(2))
-    run, batches = _Rows.run, []
-    monkeypatch.setattr(_Rows, "run", lambda self, *a: (batches.append(len(self.lengths)), run(self, *a))[1])
+    run, batches = _Slots.run, []
+    monkeypatch.setattr(_Slots, "run", lambda self, *a: (batches.append(len(self.indices)), run(self, *a))[1])
     for stop_at in range(1, 8):
         left = iter(range(stop_at))
 
@@ -164,7 +164,7 @@ def test_what_it_costs_is_told_beforehand_and_learned(session: Session) -> None:
     session.measures.took("parity", 2.0, 100)
     session.measures.took("parity", 1.0, None)
     session.measures.took("parity", 3.0, 100)  # goes on with the one before: 4 seconds for 100 tokens
-    tokens = session.measures.by_name["parity"].tokens(session._ledger.subject(session.log))
+    tokens = session.measures.by_name["parity"].tokens(session.ledger.subject(session.log))
     assert session.state().costs["parity"].seconds == pytest.approx(4.0 * tokens / 100)
 
 

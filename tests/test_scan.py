@@ -17,13 +17,13 @@ from editlab.cli import app
 from editlab.disk import JsonLines
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.measures.perplexity import perplexity, window_nll
+from editlab.measures.perplexity import HealthProbe, perplexity, window_nll
 from editlab.methods import adjusted
 from editlab.methods.rome import ROME
 from editlab.outcomes import foresights
 from editlab.paths import resource
 from editlab.reading import object_nlls
-from editlab.scan import Probe, choose, scan
+from editlab.scan import choose, scan
 from tests.conftest import GOLDEN
 
 MORE = [
@@ -56,7 +56,7 @@ def test_rows_are_what_each_edit_alone_does(
 ) -> None:
     frame = start(tmp_path)
     model, method = gpt2_editor.model, adjusted(gpt2_editor.method("rome"), {"steps": 3})
-    ids = Probe(model, 40, 2)._entering.shape[1]
+    ids = HealthProbe(model, 40, 2)._entering.shape[1]
     text = model.tokenizer(resource("perplexity.txt").read_text(), add_special_tokens=False)["input_ids"][:ids]
     base = perplexity([window_nll(model, text)])
     for (_, row), fact in zip(frame.iterrows(), [*facts, *MORE], strict=True):
@@ -136,7 +136,7 @@ def test_the_probe_is_the_plain_perplexity_of_its_tokens(editor: Editor) -> None
     model = editor.model
     text = model.tokenizer(resource("perplexity.txt").read_text(), add_special_tokens=False)["input_ids"][:30]
     with torch.no_grad():
-        assert Probe(model, 30, 2)() == pytest.approx(perplexity([window_nll(model, text)]), rel=1e-4)
+        assert HealthProbe(model, 30, 2)() == pytest.approx(perplexity([window_nll(model, text)]), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _edit_once(
     from editlab.editor import Editor
     from editlab.loading import load
     from editlab.methods import method_class
-    from editlab.session import Session, describe
+    from editlab.session import Session
 
     method_class(method)  # a wrong name is told before anything is loaded
     model, device, dtype = settings.model, settings.device, settings.dtype
@@ -95,7 +95,7 @@ def _edit_once(
         "fact": fact.to_json(),
         "method": step.method,
         "hyperparameters": dict(step.hyperparameters),
-        "model": describe(editor),
+        "model": editor.describe(),
         "seconds": step.seconds,
         "provenance": dict(step.provenance),
     }

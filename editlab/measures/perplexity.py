@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from editlab.api import Progress
+from editlab.blocks import embed, log_probs, run
 from editlab.measures._measure import Subject, tokens_of
 from editlab.model import EditableModel
 from editlab.paths import resource
@@ -21,6 +22,7 @@ from editlab.records import Perplexity
 WINDOW = 512  # tokens
 MAX_TOKENS = 8192  # of a longer text only the beginning is read
 MAX_CHARACTERS = 8 * MAX_TOKENS
+PROBE_TOKENS = 256
 POSITIONS_AT_ONCE = 128  # through the head: bounds the memory of their logits
 WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 
@@ -103,3 +105,27 @@ class PerplexityOfText:
             report(Progress("measuring perplexity", number, len(windows)))
             nlls.append(subject.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
         return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))
+
+
+class HealthProbe:
+    """Perplexity of the first tokens of the project's text; what lies below the layer `first` is run once.
+
+    No layer below `first` may be edited when it is made, nor later.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, tokens: int, first: int) -> None:
+        ids = PerplexityOfText().windows(model)[0][:tokens]
+        self._model, self._first = model, first
+        rows = model.batch([ids]).input_ids
+        self._following = rows[0, 1:]
+        self._entering = run(model, range(first), embed(model, rows))
+        self.tokens = len(ids)
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        """Of the model as it is now."""
+        hidden = run(self._model, range(self._first, self._model.n_layers), self._entering)
+        said = log_probs(self._model, hidden[0, :-1])
+        nll = -float(said.gather(1, self._following[:, None]).double().sum())
+        return perplexity([(nll, len(self._following))])

@@ -31,6 +31,7 @@ class Method(Protocol):
     title: ClassVar[str]
     help: ClassVar[str]
     max_facts: ClassVar[int | None]  # None: a batch of any size
+    fallback: ClassVar[str | None]  # the method that makes the same edit where this one's risk is too high
 
     @property
     def context_plan(self) -> ContextPlan: ...
@@ -67,6 +68,8 @@ def knob(default: Any, help: str, low: float, high: float) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class ValueHyperparameters:
     """How the value is searched for; the defaults are the papers' for GPT-2 XL."""
+
+    fallback: ClassVar[str | None] = None
 
     steps: int = knob(20, "optimisation steps at most; the last one makes no update", 1, 500)
     learning_rate: float = knob(0.5, "Adam's learning rate for δ", 1e-6, 100.0)

@@ -20,6 +20,7 @@ class RROME(ROME):
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "r-ROME"
     help: ClassVar[str] = "ROME with the averaged key throughout, so that no divisor vanishes."
+    fallback: ClassVar[str | None] = None
 
     def solving_key(self, keys: Tensor) -> Tensor:
         return keys.mean(0)

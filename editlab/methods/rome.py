@@ -33,6 +33,7 @@ class ROME(ValueHyperparameters):
     title: ClassVar[str] = "ROME"
     help: ClassVar[str] = "One rank-one change of one layer; exact at the bare prompt, sometimes explosive."
     max_facts: ClassVar[int | None] = 1
+    fallback: ClassVar[str | None] = "r-rome"
 
     layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
     short_contexts: int = knob(10, "sampled contexts of five tokens, beside the bare one", 0, 100)

@@ -1,0 +1,104 @@
+"""What is tried beside a session, which is left as it is: a fact in a log of its own, and the log without some edits.
+
+Knows nothing of queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from editlab.culprit import Culprit, Suspect, find_culprit
+from editlab.facts import Fact
+from editlab.log import Entry, edits_of, layers_of
+from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
+from editlab.precision import in_full_float32
+from editlab.progress import Report, quiet
+from editlab.records import Probe
+from editlab.session import Session
+
+
+def probe(
+    session: Session,
+    fact: Fact,
+    method: str = "rome",
+    hyperparameters: Mapping[str, Any] | None = None,
+    *,
+    earlier: Sequence[str] = (),
+    later: Sequence[str] = (),
+    anew: bool = False,
+    names: Sequence[str] = (),
+    report: Report = quiet,
+    log: Sequence[Entry] | None = None,
+) -> Probe:
+    """The fact edited on the unedited model, with some of the session's edits before and after it, in any order.
+
+    Their ΔW is as the log (the session's) has it, or with `anew` computed again in this order. `names` are measured of
+    the fact's step, and of the last one. Raises ValueError for ids that are not in the log or not different, and
+    whatever an edit or `report` raises.
+    """
+    session.measures.check(names)
+    before, after = chosen_entries(session.log if log is None else log, earlier, later)
+    other = Session(session.editor, session.measures, session.watches_facts)
+    other.watch(session.watched)
+    total = 1 + (len(before) + len(after)) * anew
+
+    def add(entries: Sequence[Entry]) -> None:
+        if not anew:
+            other.restore([*other.log, *entries])
+        for entry in entries if anew else ():
+            changed = entry.made.hyperparameters
+            other.edit(entry.facts, entry.made.method, changed, _numbered(report, len(other.log), total), guard="off")
+
+    with session.ending_in_force():
+        add(before)
+        other.edit(fact, method, hyperparameters, _numbered(report, len(before) * anew, total))
+        step = other.measure(names, report)
+        add(after)
+        return Probe(
+            step=step,
+            earlier=tuple(earlier),
+            later=tuple(later),
+            anew=anew,
+            last=other.measure(names, report) if after else None,
+            in_the_end=other.preview(fact) if after else (),
+        )
+
+
+def chosen_entries(
+    log: Sequence[Entry], earlier: Sequence[str], later: Sequence[str]
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries of these ids, switched on. Raises ValueError for an id that is not in the log, or named twice."""
+    by_id = {entry.id: replace(entry, enabled=True) for entry in log}
+    asked = [*earlier, *later]
+    if unknown := [id for id in asked if id not in by_id]:
+        raise ValueError(f"no edit of this session has the id {', '.join(map(repr, unknown))}")
+    if len(set(asked)) < len(asked):
+        raise ValueError("an edit can come before or after the probed fact once only, got one twice")
+    return [by_id[id] for id in earlier], [by_id[id] for id in later]
+
+
+def _numbered(report: Report, done: int, total: int) -> Report:
+    """What is reported of one edit of several, with its number."""
+    if total == 1:
+        return report
+    return lambda inner: report(replace(inner, stage=f"edit {done + 1} of {total}: {inner.stage}"))
+
+
+def culprit(session: Session, report: Report = quiet, entries: Sequence[Entry] | None = None) -> Culprit:
+    """The edit of these entries (those in force) whose removal restores most. What was tried is known from then on.
+
+    Raises ValueError if there is no edit in force, and whatever `report` raises.
+    """
+    entries = session.entries() if entries is None else entries
+    suspects = [Suspect(entry.id, i, entry.facts[0]) for i, entry in enumerate(entries, 1) if entry.enabled]
+    first = min(layers_of(edits_of(entries)), default=0)
+    with session.ending_in_force(), in_full_float32():
+        asked = HealthProbe(session.model, PROBE_TOKENS, first)
+
+        def perplexity(ids: frozenset[str]) -> float:
+            state = session.ledger.state([entry for entry in entries if entry.id in ids])
+            return state.piece(("probe", asked.tokens), asked)
+
+        return find_culprit(suspects, perplexity, asked.tokens, report)
