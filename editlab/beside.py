@@ -11,6 +11,7 @@ from typing import Any
 
 from editlab.culprit import Culprit, Suspect, find_culprit
 from editlab.facts import Fact
+from editlab.guard import UNGUARDED
 from editlab.log import Entry, edits_of, layers_of
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.precision import in_full_float32
@@ -49,7 +50,7 @@ def probe(
             other.restore([*other.log, *entries])
         for entry in entries if anew else ():
             changed = entry.made.hyperparameters
-            other.edit(entry.facts, entry.made.method, changed, _numbered(report, len(other.log), total), guard="off")
+            other.edit(entry.facts, entry.made.method, changed, _numbered(report, len(other.log), total), UNGUARDED)
 
     with session.ending_in_force():
         add(before)

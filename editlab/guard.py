@@ -27,7 +27,7 @@ class Guarded(Record):
 
 
 @dataclass(frozen=True)
-class Guard:
+class Guard(Record):
     """Off: the risk is not even found. Warn: the edit is made, and the step says so. Refuse: it is not made.
 
     r-rome: it is made with r-ROME instead, as that is set for the model, with the hyperparameters that were changed for
@@ -58,3 +58,6 @@ class Guard:
                 done += f", since {method.name} has nothing to fall back to"
             reason = f"The risk is {risk.level}, and {done}: {why}"
         return Guarded(self.choice, self.level, method.name, made, acts, reason)
+
+
+WARNING, UNGUARDED = Guard(), Guard(OFF)

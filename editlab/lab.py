@@ -143,12 +143,12 @@ class Lab:
     ) -> LocalJob:
         chosen = self._session(session)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
-        Guard(guard, guard_level)
+        watching = Guard(guard, guard_level)
         for fact in facts:
             self.editor.model.check(fact)
 
         def work(report: Report) -> Step:
-            return chosen.edit(facts, method, hyperparameters, report, guard=guard, guard_level=guard_level)
+            return chosen.edit(facts, method, hyperparameters, report, watching)
 
         return self._queue.put(session, work, changes_log=True)
 

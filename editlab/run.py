@@ -19,6 +19,7 @@ from typing import Any, Self
 from editlab.api import Progress
 from editlab.disk import JsonLines, write_json
 from editlab.facts import Fact
+from editlab.guard import UNGUARDED, WARN, Guard
 from editlab.log import Entry
 from editlab.measures import Measures
 from editlab.model import EditableModel
@@ -26,6 +27,7 @@ from editlab.progress import Report, quiet
 from editlab.reading import object_nlls
 from editlab.record import Record
 from editlab.records import Measurement, Step
+from editlab.risk import LEVELS
 from editlab.session import Session
 from editlab.table import table_of, write_table
 
@@ -52,10 +54,13 @@ class RunConfig:
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
     seed: int = 0
+    guard: str = WARN  # what to do with an edit of high risk: see editlab.guard; to refuse one ends the run
+    guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
+        Guard(self.guard, self.guard_level)
         if type(self.n) is not int or self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
         for names, when in self.schedule.items():
@@ -128,6 +133,7 @@ class Sequenced(Record):
     hyperparameters: Mapping[str, Any]
     seed: int
     model: str  # fingerprint
+    guard: Guard = UNGUARDED  # as runs were made before there was one
 
 
 class RunFolder:
@@ -193,7 +199,7 @@ def run_sequence(
         here = reporting(index)
         here(Progress(told.method))
         if index > len(session.log):
-            session.edit(told.facts[index - 1], told.method, told.hyperparameters, here)
+            session.edit(told.facts[index - 1], told.method, told.hyperparameters, here, told.guard)
             disk.add_edit(index, session.log[-1])
         entries = session.entries(index)
         if (index, None) not in done:

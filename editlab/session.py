@@ -18,7 +18,7 @@ from editlab.assess import assess, assess_methods, riskiest
 from editlab.deltas import Edit
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.guard import OFF, WARN, Guard, Guarded
+from editlab.guard import OFF, WARNING, Guard, Guarded
 from editlab.health import health_of
 from editlab.ledger import Ledger
 from editlab.log import Entry, Made, edits_of, layers_of
@@ -31,7 +31,7 @@ from editlab.progress import Report, quiet
 from editlab.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.record import Record
 from editlab.records import Completion, Drift, SessionState, Step
-from editlab.risk import LEVELS, Risk
+from editlab.risk import Risk
 from editlab.table import table_of
 
 if TYPE_CHECKING:
@@ -65,24 +65,20 @@ class Session:
         method: str = "rome",
         hyperparameters_: Mapping[str, Any] | None = None,
         report: Report = quiet,
-        *,
-        guard: str = WARN,
-        guard_level: str = LEVELS[-1],
+        guard: Guard = WARNING,
     ) -> Step:
         """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
 
-        Raises ValueError for facts or hyperparameters that are not allowed and for what the guard refuses (see
-        `editlab.guard.Guard`), FloatingPointError for a delta or weights that are not finite, and whatever `report`
-        raises.
+        Raises ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
+        FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
         """
         start = time.perf_counter()
-        watchman = Guard(guard, guard_level)
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
         chosen = self.editor.method(method, hyperparameters_)
         kept = self.log[: self.position]
         with self.ending_in_force():
             self.put_in_force()
-            risk, guarded = self._guarded(facts, chosen, watchman, report)
+            risk, guarded = self._guarded(facts, chosen, guard, report)
             if guarded is not None and guarded.made != chosen.name:
                 chosen = self.editor.method(guarded.made, hyperparameters_)
             watched = self._watched(facts)

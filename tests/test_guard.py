@@ -92,14 +92,14 @@ def test_a_refused_edit_leaves_everything_as_it_was(risky: Session, fact: Fact) 
     risky.edit(AT_START, "r-rome")
     log, weight = risky.log, risky.model.weight(2).clone()
     with pytest.raises(ValueError, match="the edit was refused, its risk being high: the subject is"):
-        risky.edit(fact, guard="refuse")
+        risky.edit(fact, guard=Guard("refuse"))
     assert risky.log is log
     assert torch.equal(risky.model.weight(2), weight)
-    assert risky.edit(fact, "r-rome", guard="refuse").guarded.acted is False
+    assert risky.edit(fact, "r-rome", guard=Guard("refuse")).guarded.acted is False
 
 
 def test_falling_back_makes_the_edit_that_r_rome_makes(risky: Session, fact: Fact) -> None:
-    step = risky.edit(fact, "rome", {"clamp": 1.5}, guard="r-rome")
+    step = risky.edit(fact, "rome", {"clamp": 1.5}, guard=Guard("r-rome"))
     assert (step.method, step.guarded.asked, step.guarded.made) == ("r-rome", "rome", "r-rome")
     assert (step.risk.method, step.hyperparameters["clamp"]) == ("rome", 1.5)
     other = Session(risky.editor)
@@ -110,7 +110,7 @@ def test_falling_back_makes_the_edit_that_r_rome_makes(risky: Session, fact: Fac
 
 def test_off_finds_no_risk(session: Session, fact: Fact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assess, "_read", None)
-    step = session.edit(fact, guard="off")
+    step = session.edit(fact, guard=Guard("off"))
     assert (step.risk, step.guarded) == (None, None)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
+from editlab.guard import CHOICES
 from editlab.presets import DEFAULT, PRESETS
 
 Model = Annotated[
@@ -25,6 +28,21 @@ Dtype = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 
+Method = Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
+]
+GuardChoice = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(CHOICES),
+        help="What to do where the risk is high that the edit disables the model: nothing, warn and go on, refuse, or "
+        "use r-ROME instead of ROME.",
+    ),
+]
+GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="The level of risk from which on it acts.")]
+
 Source = Annotated[
     str,
     typer.Option(
@@ -32,3 +50,21 @@ Source = Annotated[
         "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
     ),
 ]
+
+
+def settings_of(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Every NAME=VALUE as name and number, or numbers. Raises ValueError."""
+    return dict(_setting(text) for text in texts or ())
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """A NAME=VALUE as name and number, or numbers. Raises ValueError."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    try:
+        numbers = [json.loads(part) for part in value.split(",")]
+    except json.JSONDecodeError:
+        numbers = []
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    if not (name and equals and numbers and plain):
+        raise ValueError(f"--set takes NAME=VALUE with a number, or numbers with commas between them, got {text!r}")
+    return name, numbers if name == "layers" or len(numbers) > 1 else numbers[0]

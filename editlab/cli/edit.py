@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import (
+    Device,
+    Dtype,
+    GuardChoice,
+    GuardLevel,
+    Json,
+    Method,
+    Model,
+    Settings,
+    Source,
+    Yes,
+    settings_of,
+)
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.facts import Fact
+from editlab.guard import WARN, Guard
 from editlab.presets import AUTO
 from editlab.records import Completion
 from editlab.settings import LabSettings
@@ -25,13 +37,10 @@ def edit(
     target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
     model: Model = AUTO,
-    method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."
-        ),
-    ] = None,
+    method: Method = "rome",
+    settings: Settings = None,
+    guard: GuardChoice = WARN,
+    guard_level: GuardLevel = "high",
     source: Source = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
     device: Device = "auto",
@@ -56,10 +65,10 @@ def edit(
     """
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
-        changes = dict(_setting(text) for text in settings or ())
+        asked = method, settings_of(settings), Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        result = _edit_once(fact, method, changes, source, LabSettings(model, device, dtype, yes, seed=seed), table)
+        result = _edit_once(fact, asked, source, LabSettings(model, device, dtype, yes, seed=seed), table)
         if as_json:
             show_json(result)
         else:
@@ -67,7 +76,11 @@ def edit(
 
 
 def _edit_once(
-    fact: Fact, method: str, changes: dict[str, Any], source: str, settings: LabSettings, table: Path | None
+    fact: Fact,
+    asked: tuple[str, dict[str, Any], Guard],
+    source: str,
+    settings: LabSettings,
+    table: Path | None,
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.editor import Editor
@@ -75,13 +88,14 @@ def _edit_once(
     from editlab.methods import method_class
     from editlab.session import Session
 
+    method, changes, guard = asked
     method_class(method)  # a wrong name is told before anything is loaded
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
         editor = Editor(loaded, moments=source, seed=settings.seed)
         session = Session(editor)
-        step = session.edit(fact, method, changes, bars)
+        step = session.edit(fact, method, changes, bars, guard)
         if table is not None:
             session.measure_due(bars)
             write_table(session.table(), table)
@@ -95,6 +109,8 @@ def _edit_once(
         "fact": fact.to_json(),
         "method": step.method,
         "hyperparameters": dict(step.hyperparameters),
+        "risk": step.risk and step.risk.to_json(),
+        "guarded": step.guarded and step.guarded.to_json(),
         "model": editor.describe(),
         "seconds": step.seconds,
         "provenance": dict(step.provenance),
@@ -104,19 +120,6 @@ def _edit_once(
 def _rewrite(completions: Sequence[Completion]) -> dict[str, Any]:
     """What the model makes of the fact's own prompt."""
     return next(completion for completion in completions if completion.kind == "rewrite").to_json()
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A NAME=VALUE as name and number, or numbers. Raises ValueError."""
-    name, equals, value = (part.strip() for part in text.partition("="))
-    try:
-        numbers = [json.loads(part) for part in value.split(",")]
-    except json.JSONDecodeError:
-        numbers = []
-    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if not (name and equals and numbers and plain):
-        raise ValueError(f"--set takes NAME=VALUE with a number, or numbers with commas between them, got {text!r}")
-    return name, numbers if name == "layers" or len(numbers) > 1 else numbers[0]
 
 
 def _show_edit(result: dict[str, Any]) -> None:
@@ -131,6 +134,8 @@ def _show_edit(result: dict[str, Any]) -> None:
     show_table(("", "before", "after"), rows, title)
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
+    if result["guarded"] and result["guarded"]["acted"]:
+        typer.echo(result["guarded"]["reason"])
     typer.echo(
         f"{result['method']} on {result['model']['name']}: ‖ΔW‖ {result['delta_norm']:.3f}, {result['seconds']:.1f} s"
     )

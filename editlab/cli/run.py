@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Yes
+from editlab.cli._options import Device, Dtype, GuardChoice, Json, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def run(
     ] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
+    guard: GuardChoice | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     yes: Yes = False,
@@ -42,7 +43,13 @@ def run(
         from editlab.run import RunConfig
 
         read = RunConfig.read(config)
-        given: dict[str, Any] = {"facts": facts, "glue": glue, "model": model, "methods": tuple(method or ()) or None}
+        given: dict[str, Any] = {
+            "facts": facts,
+            "glue": glue,
+            "model": model,
+            "methods": tuple(method or ()) or None,
+            "guard": guard,
+        }
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
         results = _run_all(read, out, device, dtype, yes)
         if as_json:
@@ -56,6 +63,7 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
     """Every method's run, each on the unedited model, with what is known of that shared."""
     from editlab.editor import Editor
     from editlab.facts import facts_of
+    from editlab.guard import Guard
     from editlab.loading import load
     from editlab.measures import standard
     from editlab.run import Sequenced, run_sequence
@@ -71,8 +79,9 @@ def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict
         facts, _source = facts_of(config.facts)
 
         def sequenced(method: str) -> Sequenced:
-            changed = config.hyperparameters.get(method, {})
-            return Sequenced(tuple(config.choose(loaded, facts)), method, changed, config.seed, loaded.fingerprint())
+            changed, guard = config.hyperparameters.get(method, {}), Guard(config.guard, config.guard_level)
+            chosen = tuple(config.choose(loaded, facts))
+            return Sequenced(chosen, method, changed, config.seed, loaded.fingerprint(), guard)
 
         return {
             method: run_sequence(
