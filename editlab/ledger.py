@@ -45,7 +45,8 @@ class Ledger:
                 zip(entry.facts, entry.made.said_new, entry.made.preferred_new, strict=True)
             )
         ]
-        return Subject(self.state(entries), self.state(()), self._facts(entries), tuple(edited))
+        before = self.state(entries[:-1])
+        return Subject(self.state(entries), self.state(()), self._facts(entries), tuple(edited), before)
 
     def complete(
         self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: Report

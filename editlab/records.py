@@ -141,6 +141,7 @@ class CounterFact(Record):
     neighborhood: Quality | None
     score: float | None  # S, the harmonic mean of the three successes
     base: CounterFact | None = None  # the same prompts on the unedited model
+    before: CounterFact | None = None  # and without the step's own edit; None of all edits
 
 
 @dataclass(frozen=True)

@@ -285,6 +285,22 @@ def test_what_a_session_measures_is_what_plain_asking_finds(edited_session: Sess
     edited_session.goto(4)
 
 
+def test_before_is_what_the_same_prompts_gave_a_step_earlier(edited_session: Session) -> None:
+    found = [step.measurement.counterfact for step in edited_session.steps()[1:]]
+    assert found[0].before == found[0].base  # the step before the first edit is the unedited model
+    edited_session.goto(2)
+    edited_session.put_in_force()
+    (fact,) = edited_session.step(3).facts
+    asked = [(fact.text, target) for target in (fact.target_new, fact.target_true)]
+    scores = {
+        question: score for batch in object_scores(edited_session.model, asked) for question, score in batch.items()
+    }
+    difference = scores[asked[0]].p - scores[asked[1]].p
+    assert found[2].before.efficacy.difference == pytest.approx(difference, rel=1e-5)
+    assert found[2].before.efficacy != found[2].efficacy
+    edited_session.goto(4)
+
+
 def test_first_forgotten_is_the_first_step_that_lost_it(edited_session: Session) -> None:
     steps = edited_session.steps()
     rows = recall_map(steps)

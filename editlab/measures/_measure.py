@@ -121,6 +121,7 @@ class Subject:
     base: State
     facts: tuple[Fact, ...]  # of the step that made the state; () for the unedited model
     edited: tuple[EditedFact, ...]  # by all edits in force, in order
+    before: State | None = None  # without the step's own edit
 
 
 class Measure(Protocol):

@@ -82,7 +82,7 @@ class OfStep:
 
     name: str = "counterfact"
     title: str = "CounterFact, this edit"
-    help: str = "Efficacy, paraphrase and neighborhood of the step's own facts, before any edit and now."
+    help: str = "Efficacy, paraphrase and neighborhood of the step's own facts: unedited, at the step before, and now."
     every: int = 1
     of_step: bool = True
 
@@ -90,7 +90,11 @@ class OfStep:
         return tokens_of(prompt for prompt, _ in _questions(subject.facts))
 
     def __call__(self, subject: Subject, report: Report) -> CounterFact | None:
-        return _measured(subject, subject.facts, len(subject.facts), report)
+        found = _measured(subject, subject.facts, len(subject.facts), report)
+        if found is None or subject.before is None:
+            return found
+        scores = subject.before.objects(_questions(subject.facts), report, "CounterFact, step before")
+        return replace(found, before=counterfact(subject.facts, scores))
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,33 @@
-"""The page of one session. Panels draw and call back; only what is here talks to the lab."""
+"""The page of one session. Panels draw and call back; only what is here, and `measuring`, talks to the lab."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from editlab.api import Cancelled, Job, LabProtocol, Progress
+from editlab.api import Cancelled, Job, LabProtocol
 from editlab.facts import Fact
 from editlab.page.controls import box
+from editlab.page.files import files_of
+from editlab.page.measuring import Activity, Measuring
+from editlab.page.panels.analysis import Analysis
 from editlab.page.panels.before_after import BeforeAfter
-from editlab.page.panels.charts import DownstreamPanel, DriftPanel
+from editlab.page.panels.export import Export
+from editlab.page.panels.facts_tab import FactsTab
+from editlab.page.panels.forgetting import Forgetting
+from editlab.page.panels.health import HealthBand, HealthCallbacks
 from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
+from editlab.page.panels.measure_now import MeasureCallbacks
+from editlab.page.panels.overview import Overview
+from editlab.page.panels.plan import Plan
+from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
-from editlab.page.work import POLL_SECONDS, JobError, Runner, follow
+from editlab.page.panels.weights import Weights
+from editlab.page.work import JobError, Runner, follow
 from editlab.records import SessionState
 
 SETTLE_SECONDS = 0.6  # a draft is previewed once it has not changed for so long
@@ -33,11 +44,10 @@ class App:
         self.runner = Runner(self._report)
         self._edit_job: Job | None = None
         self._preview_job: Job | None = None
-        self._short_jobs: list[Job] = []
         self._drafts = itertools.count(1)
         self._draft_number = 0
         self._draft: Fact | None = None
-        self._measuring = False
+        self.measuring = Measuring(lab, self.session, self.runner, self._show_activity, self._found)
         handler = self.runner.handler
         self.line = StateLine(self.info)
         self.make = MakeEdit(
@@ -57,20 +67,52 @@ class App:
             goto=goto,
             toggle=handler(self._toggle),
         )
+        measure = MeasureCallbacks(measure=handler(self.measuring.ask), stop=handler(self.measuring.stop))
+        self.health = HealthBand(
+            self.info, HealthCallbacks(goto, handler(self.measuring.stop), handler(self.measuring.resume))
+        )
         self.after = BeforeAfter(handler(self._watch))
-        self.timeline = Timeline(self.info, steps, lambda: self.lab.state(self.session).to_json())
-        self.drift = DriftPanel(goto)
-        self.downstream = DownstreamPanel(self.info, handler(self._chose_tasks), goto)
-        left = box([self.make.widget, self.timeline.widget, self.drift.widget], "el-column")
-        right = box([self.after.widget, self.downstream.widget], "el-column")
-        self.root = box([self.line.widget, box([left, right], "el-columns")], "el-lab")
-        self.draw(lab.state(self.session))
+        self.timeline = Timeline(self.info, steps)
+        self.overview = Overview(self.info, goto)
+        self.facts = FactsTab(measure)
+        self.forgetting = Forgetting(measure, goto)
+        self.skills = Skills(self.info, measure, goto)
+        self.weights = Weights(goto)
+        self.plan = Plan(self.info, measure, handler(self._plan))
+        self.export = Export(handler(self._export))
+        self.analysis = Analysis(
+            {
+                "Overview": self.overview,
+                "Facts": self.facts,
+                "Forgetting": self.forgetting,
+                "Skills": self.skills,
+                "Weights": self.weights,
+                "Plan": self.plan,
+                "Export": self.export,
+            }
+        )
+        left = box([self.make.widget, self.timeline.widget], "el-column")
+        right = box([self.after.widget, self.analysis.widget], "el-column")
+        self.root = box([self.line.widget, self.health.widget, box([left, right], "el-columns")], "el-lab")
+        self.draw(self._with_a_skill())
         self.line.say("Ready.")
-        self._measure()
+        self.measuring.go_on()
+
+    def _with_a_skill(self) -> SessionState:
+        """The lab's own plan, and one task besides: a page without any skill would miss the point."""
+        plan = {measure.name: measure.every for measure in self.info.measures if measure.every}
+        return self.lab.plan(self.session, {**plan, **{task.name: 1 for task in self.info.tasks[:1]}})
 
     def draw(self, state: SessionState) -> None:
-        for part in (self.line, self.after, self.timeline, self.drift, self.downstream):
+        for part in (self.line, self.health, self.after, self.timeline, self.analysis):
             part.show(state)
+
+    def _show_activity(self, activity: Activity) -> None:
+        self.health.doing(activity)
+        self.analysis.doing(activity)
+
+    def _found(self) -> None:
+        self.draw(self.lab.state(self.session))
 
     # Making an edit
 
@@ -130,7 +172,6 @@ class App:
         self.make.show_asking()
         try:
             job = self._preview_job = self.lab.preview(self.session, fact)
-            self._short_jobs.append(job)
             completions = await follow(job)
         except (ValueError, JobError) as error:
             if number == self._draft_number:
@@ -153,91 +194,47 @@ class App:
 
     # The log
 
-    def _goto(self, index: int) -> Awaitable[None]:
-        return self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
+    def _goto(self, index: int) -> None:
+        self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
 
-    def _toggle(self, index: int) -> Awaitable[None]:
+    def _toggle(self, index: int) -> None:
         off = self.lab.state(self.session).steps[index].enabled
         sentence = f"Edit {index} is {'off' if off else 'on again'}."
-        return self._change(lambda session: self.lab.toggle(session, index), sentence)
+        self._change(lambda session: self.lab.toggle(session, index), sentence)
 
-    async def _watch(self, prompts: Sequence[str]) -> None:
+    def _watch(self, prompts: Sequence[str]) -> None:
         count = len(prompts)
         sentence = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
         try:
-            await self._change(lambda session: self.lab.watch(session, prompts), sentence)
+            self._change(lambda session: self.lab.watch(session, prompts), sentence)
         except ValueError as error:
             self.after.complain(str(error))
 
-    async def _change(self, change: Callable[[str], SessionState], sentence: str) -> None:
-        """Change the log once nothing of this session that is short is under way; an edit is not waited for."""
+    def _change(self, change: Callable[[str], SessionState], sentence: str) -> None:
+        """Change the log, which the lab does at once; an edit that is under way is not waited for."""
         if self._edit_job is not None:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
         self._drop_preview()
-        await self._quiet()
         state = change(self.session)
         self.line.say(sentence)
         self._refresh(state)
 
-    async def _quiet(self) -> None:
-        """Wait until no preview and no measurement of the watched prompts is queued or running."""
-        while any(job.status in ("queued", "running") for job in self._short_jobs):
-            await asyncio.sleep(POLL_SECONDS)
-        self._short_jobs.clear()
-
-    def _chose_tasks(self, _: Sequence[str]) -> None:
-        self._refresh()
-
     def _refresh(self, state: SessionState | None = None) -> None:
         """Draw the session, measure what is not measured yet, and ask again what the model says to the draft."""
         self.draw(state or self.lab.state(self.session))
-        self._measure()
+        self.measuring.go_on()
         self._drafted(self._draft)
 
     # Measuring
 
-    def _measure(self) -> None:
-        """Measure what is not measured yet; a measurement that is going on finds it by itself."""
-        if not self._measuring and self._next_unmeasured() is not None:
-            self._measuring = True
-            self.runner.start(self._measure_all())
+    def _plan(self, every: Mapping[str, int]) -> None:
+        self.draw(self.lab.plan(self.session, every))
+        self.line.say("The plan is changed.")
+        self.measuring.resume()
 
-    def _next_unmeasured(self) -> tuple[int, tuple[str, ...]] | None:
-        """A step and the tasks to measure it on: the one in force first, then the latest that lacks a chosen task."""
+    async def _export(self) -> None:
         state = self.lab.state(self.session)
-        now = state.steps[state.position]
-        measured = now.measurement
-        if measured is None or not set(state.watched) <= {c.prompt for c in measured.completions if c.kind == "own"}:
-            return now.index, ()
-        chosen = tuple(self.downstream.chosen)
-        for step in [now, *reversed(state.steps)]:
-            if chosen and (step.measurement is None or not set(chosen) <= set(step.measurement.tasks)):
-                return step.index, chosen
-        return None
-
-    async def _measure_all(self) -> None:
-        try:
-            while (wanted := self._next_unmeasured()) is not None:
-                index, tasks = wanted
-                self.downstream.measuring(Progress("Measuring"), waiting=True)
-                job = self.lab.measure(self.session, tasks, index)
-                if not tasks:
-                    self._short_jobs.append(job)
-                await follow(job, self._draw_measuring)
-                self.draw(self.lab.state(self.session))
-        except (ValueError, JobError) as error:
-            self.downstream.failed(str(error))
-            self.line.say(f"Not measured: {error}", "error")
-        else:
-            self.downstream.measuring(None)
-        finally:
-            self._measuring = False
-
-    def _draw_measuring(self, job: Job) -> None:
-        if job.status == "queued":
-            self.downstream.measuring(Progress("Measuring, once the model is free"), waiting=True)
-        else:
-            self.downstream.measuring(job.progress)
+        self.export.offer(await asyncio.to_thread(files_of, state), state)
 
     def _report(self, sentence: str) -> None:
         self.line.say(sentence, "error")

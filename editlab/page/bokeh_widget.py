@@ -5,14 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from bokeh.core.json_encoder import serialize_json
+from bokeh.document import Document
+from bokeh.model import Model
 from jupyter_bokeh import BokehModel
 
 
 class FigureWidget(BokehModel):
-    """A BokehModel whose state is always the figure as it is now.
+    """A BokehModel whose state is always the figure as it is when it is asked for.
 
-    The original keeps the bundle of its construction and loses whatever changed before the page connected.
+    The original keeps the bundle of its construction, which costs as much again to make, and loses whatever changed
+    before the page connected.
     """
+
+    _closed = False
+
+    def update_from_model(self, model: Model) -> None:
+        self._model = model
+        document = model.document or Document()
+        if model.document is None:
+            document.add_root(model)
+        document.on_change_dispatch_to(self)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         state = super().get_state(key, drop_defaults)
@@ -20,9 +32,11 @@ class FigureWidget(BokehModel):
             state["render_bundle"] = serialize_json(self._model_to_traits(self._model))
         return state
 
-    def refresh(self) -> None:
-        """Send the figure as it is now: patches reach only views that exist, and none does before the first display."""
-        self.update_from_model(self._model)
+    def close(self) -> None:
+        """Once is enough: ipywidgets closes again what it deletes, and the original cannot bear that."""
+        if not self._closed:
+            self._closed = True
+            super().close()
 
 
 def bring_bokeh_into_notebook() -> None:

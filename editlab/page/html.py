@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import difflib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from editlab.facts import Fact
 from editlab.records import TokenChance
@@ -130,14 +128,16 @@ def changed_words(before: str | None, now: str) -> str:
     return "".join(parts)
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A data table; cells are HTML already, the first of a row is its header."""
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], groups: str = "", css: str = "") -> str:
+    """A data table; cells are HTML already, the first of a row is its header; `groups` is a row above the header."""
     head = "".join(tag("th", cell, scope="col") for cell in header)
     body = "".join(
         tag("tr", tag("th", row[0], scope="row") + "".join(tag("td", cell) for cell in row[1:])) for row in rows
     )
-    inner = f"{tag('caption', caption)}{tag('thead', tag('tr', head))}{tag('tbody', body)}"
-    return tag("div", tag("table", inner, "el-table"), "el-scroll", tabindex="0", role="region", aria_label=caption)
+    inner = f"{tag('caption', caption)}{tag('thead', groups + tag('tr', head))}{tag('tbody', body)}"
+    return tag(
+        "div", tag("table", inner, f"el-table {css}"), "el-scroll", tabindex="0", role="region", aria_label=caption
+    )
 
 
 def note(text: str, css: str = "el-note") -> str:
@@ -161,9 +161,8 @@ def sparkline(values: Sequence[float], label: str) -> str:
     )  # fmt: skip
 
 
-def download_link(name: str, values: Any) -> str:
-    """A link in the page itself that saves `values` as JSON."""
-    payload = json.dumps(values, ensure_ascii=False, indent=1).encode()
-    address = f"data:application/json;base64,{base64.b64encode(payload).decode()}"
+def download_link(name: str, kind: str, payload: bytes) -> str:
+    """A link in the page itself that saves `payload` under `name`; `kind` is its media type."""
+    address = f"data:{kind};base64,{base64.b64encode(payload).decode()}"
     size = f"{len(payload) / 1024:.0f} KB"
     return tag("a", f"Save {escape(name)} ({size})", "el-link", href=address, download=name)

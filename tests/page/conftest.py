@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from editlab.settings import LabSettings
-from tests.page.fake_lab import make_facts
+from tests.page.fake_model import make_facts
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"

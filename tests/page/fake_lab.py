@@ -5,63 +5,16 @@ A job advances by one tick whenever its status is read, so nothing in here depen
 
 from __future__ import annotations
 
-import math
 import random
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from editlab.api import (
-    Cancelled,
-    Completion,
-    HyperparameterInfo,
-    LabInfo,
-    MethodInfo,
-    PresetFact,
-    Progress,
-    Step,
-    TaskInfo,
-)
+from editlab.api import Cancelled, HyperparameterInfo, LabInfo, MethodInfo, PresetFact, Progress, Step
 from editlab.facts import Fact, search_facts
-from editlab.records import Drift, LayerTrace, Measurement, SessionState, TaskScore, TokenChance, Trace, ValueTrace
-
-CITIES = ("Paris", "Rome", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon")
-SUBJECTS = (
-    "Eiffel Tower",
-    "Colosseum",
-    "Big Ben",
-    "Brandenburg Gate",
-    "Prado",
-    "Hofburg",
-    "Royal Palace",
-    "Belém Tower",
-)
-W0 = 80.0
-
-
-def chance(*seed: object) -> float:
-    """A number in [0, 1) that only depends on `seed`."""
-    return zlib.crc32(repr(seed).encode()) / 2**32
-
-
-def make_facts() -> list[Fact]:
-    return [
-        Fact(
-            prompt="The {} is located in the city of",
-            subject=subject,
-            target_new=CITIES[(i + shift) % len(CITIES)],
-            target_true=CITIES[i],
-            paraphrase_prompts=(f"Where is the {subject}? It is in", f"To see the {subject} one travels to"),
-            neighborhood_prompts=tuple(
-                f"A museum near the {other} is in the city of"
-                for other in ("Louvre", "river", "station", "opera", "old town", "park")
-            ),
-            relation=("P131", "P276")[i % 2],
-            case_id=100 * shift + i,
-        )
-        for shift in (1, 2)
-        for i, subject in enumerate(SUBJECTS)
-    ]
+from editlab.health import health_of
+from editlab.records import Completion, Cost, Measurement, SessionState
+from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, measured
 
 
 class FakeJob:
@@ -106,13 +59,36 @@ class FakeJob:
         return self._result
 
 
-class FakeLab:
-    """Implements LabProtocol. An edit of a subject that contains "impossible" fails; `ahead` jobs come before each."""
+Ids = tuple[str, ...]
 
-    def __init__(self, ahead: int = 0, steps: int = 12) -> None:
-        self.ahead, self.edit_steps = ahead, steps
+
+@dataclass
+class FakeSession:
+    plan: dict[str, int]
+    log: list[FakeEdit] = field(default_factory=list)
+    position: int = 0
+    watched: tuple[str, ...] = ()
+    made: int = 0
+    said: set[Ids] = field(default_factory=set)  # states whose watched prompts were asked
+    found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
+
+    def in_force(self, index: int) -> list[FakeEdit]:
+        return [edit for edit in self.log[:index] if edit.enabled]
+
+    def ids(self, index: int) -> Ids:
+        return tuple(edit.id for edit in self.in_force(index))
+
+
+class FakeLab:
+    """Implements LabProtocol. An edit of a subject that contains "impossible" fails; `ahead` jobs come before each.
+
+    `failing` cannot be measured; `ticks` is how long measurements take.
+    """
+
+    def __init__(self, ahead: int = 0, steps: int = 12, failing: str = "", ticks: int = 3) -> None:
+        self.ahead, self.edit_steps, self.failing, self.ticks = ahead, steps, failing, ticks
         self.facts = make_facts()
-        self.sessions: dict[str, dict[str, Any]] = {}
+        self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
 
     def info(self) -> LabInfo:
@@ -132,12 +108,6 @@ class FakeLab:
                 ("memit", "MEMIT", "The change spread over several layers.", (4, 5, 6)),
             )
         )
-        tasks = (
-            TaskInfo("sentiment", "Sentiment (editlab’s own)", 60, 0.5, 1 / 3, "Sixty short reviews of this project."),
-            TaskInfo(
-                "paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, 1 / 3, "The unedited model is at chance here."
-            ),
-        )
         presets = tuple(
             PresetFact(f"{fact.subject} → {fact.target_new}", why, fact)
             for fact, why in zip(
@@ -147,110 +117,66 @@ class FakeLab:
         return LabInfo(
             model={"name": "fake-1m", "device": "cpu"},
             methods=methods,
-            tasks=tasks,
+            tasks=TASKS,
             presets=presets,
             relations=("P131", "P276"),
             facts_source="eight sights, invented",
             n_facts=len(self.facts),
+            measures=MEASURES,
         )
 
     def create(self) -> str:
         name = f"s{len(self.sessions) + 1}"
-        self.sessions[name] = {"log": [], "position": 0, "watched": (), "measured": {}, "made": 0}
+        self.sessions[name] = FakeSession({measure.name: measure.every for measure in MEASURES if measure.every})
         return name
-
-    # what a fake model says
-
-    def _log_in_force(self, session: dict[str, Any], index: int) -> list[dict[str, Any]]:
-        return [edit for edit in session["log"][:index] if edit["enabled"]]
-
-    def _complete(self, log: list[dict[str, Any]], prompt: str, kind: str, fact: Fact | None) -> Completion:
-        words = dict.fromkeys([*CITIES[:5], "the", "a\n"], 0.0)
-        for word in words:
-            words[word] = chance(prompt, word) ** 4
-        if fact:
-            words[fact.target_true or "Paris"] = 1.6
-            taught = any(edit["facts"][0].subject == fact.subject and kind != "neighborhood" for edit in log)
-            words[fact.target_new] = (
-                (9.0 if kind == "rewrite" else 3.0)
-                if taught
-                else 0.05 + (0.3 * len(log) if kind == "neighborhood" else 0)
-            )
-        total = sum(words.values())
-        top = tuple(
-            TokenChance(f" {word}", weight / total)
-            for word, weight in sorted(words.items(), key=lambda item: -item[1])[:8]
-        )
-        said = f"{top[0].token}, which <b>everybody</b> knows" + (
-            " by now and says again and again" if len(log) > 4 else " well enough"
-        )
-        p_new = words[fact.target_new] / total if fact else None
-        p_true = words[fact.target_true or "Paris"] / total if fact else None
-        return Completion(prompt, kind, said, top, p_new, p_true)
-
-    def _measure(self, session: dict[str, Any], index: int, tasks: Sequence[str] = ()) -> Measurement:
-        log = self._log_in_force(session, index)
-        prompts: list[tuple[str, str, Fact | None]] = []
-        mine = session["log"][index - 1] if index else None
-        if mine:
-            fact = mine["facts"][0]
-            prompts.append((fact.text, "rewrite", fact))
-            prompts += [(text, "paraphrase", fact) for text in fact.paraphrase_prompts]
-            prompts += [(text, "neighborhood", fact) for text in fact.neighborhood_prompts]
-        prompts += [(prompt, "own", None) for prompt in session["watched"]]
-
-        def complete(state: list[dict[str, Any]]) -> tuple[Completion, ...]:
-            return tuple(self._complete(state, *prompt) for prompt in prompts)
-
-        before = complete([edit for edit in log if edit is not mine]) if mine else ()
-        layers = sorted({layer for edit in log for layer in edit["layers"]})
-        drift = {}
-        for layer in layers:
-            norm = math.sqrt(sum(edit["size"] ** 2 for edit in log if layer in edit["layers"]))
-            drift[layer] = Drift(norm, norm / W0, norm / 1e6)
-        old = session["measured"].get(index)
-        scores = dict(old.tasks) if old else {}
-        for name in tasks:
-            right = max(30, round((52 if name == "sentiment" else 33) - 1.7 * len(log)))
-            accuracy = right / 60
-            info = next(task for task in self.info().tasks if task.name == name)
-            scores[name] = TaskScore(
-                name, info.title, "scores", 60, tuple(i < right for i in range(60)), accuracy,
-                (accuracy - 0.11, min(1.0, accuracy + 0.08)), 0.5, accuracy, 1 / 3, 0.0, seconds=1.0,
-            )  # fmt: skip
-        return Measurement(drift, complete(log), before, complete([]) if mine else (), scores)
 
     # state
 
     def state(self, session: str) -> SessionState:
         s = self.sessions[session]
-        for index in [i for i, m in s["measured"].items() if i]:  # the fake measures all but tasks for nothing
-            s["measured"][index] = self._measure(s, index)
-        if 0 in s["measured"]:
-            s["measured"][0] = self._measure(s, 0)
-        steps = [Step(0, "", (), None, {}, None, True, True, s["measured"].get(0), {}, 0.0)]
-        for number, edit in enumerate(s["log"], 1):
-            steps.append(
-                Step(
-                    number,
-                    edit["id"],
-                    edit["facts"],
-                    edit["method"],
-                    edit["hyperparameters"],
-                    edit["trace"],
-                    edit["enabled"],
-                    edit["enabled"] and number <= s["position"],
-                    s["measured"].get(number),
-                    {"model": "fake-1m"},
-                    1.2,
-                )
-            )
-        return SessionState(session, tuple(steps), s["position"], s["watched"], self.info().model)
+        steps = tuple(self._step(s, index) for index in range(len(s.log) + 1))
+        costs = {measure.name: Cost(0.5 + i, i < 3) for i, measure in enumerate(MEASURES)}
+        health = health_of(steps[: s.position + 1])
+        return SessionState(session, steps, s.position, s.watched, self.info().model, s.plan, costs, health)
+
+    def _step(self, s: FakeSession, index: int) -> Step:
+        measurement = self._measurement(s, index)
+        if not index:
+            return Step(0, "", (), None, {}, None, True, True, measurement, {}, 0.0)
+        edit = s.log[index - 1]
+        in_force = edit.enabled and index <= s.position
+        return Step(
+            index, edit.id, edit.facts, edit.method, edit.hyperparameters, edit.trace, edit.enabled, in_force,
+            measurement, {"model": "fake-1m"}, 1.2, edit.size,
+        )  # fmt: skip
+
+    def _measurement(self, s: FakeSession, index: int) -> Measurement | None:
+        log, ids = s.in_force(index), s.ids(index)
+        if ids not in s.said:
+            return None
+        mine = s.log[index - 1] if index else None
+        before = [edit for edit in log if edit is not mine]
+        said = [self._completions(s, state, mine) for state in (log, before, [])]
+        found = {name: measured(name, log, mine) for state, name in s.found if state == ids}
+        return Measurement.of(drift(log), *said, {name: found[name] for name in found if found[name] is not None})
+
+    @staticmethod
+    def _completions(s: FakeSession, log: list[FakeEdit], mine: FakeEdit | None) -> tuple[Completion, ...]:
+        prompts: list[tuple[str, str, Fact | None]] = []
+        if mine:
+            fact = mine.facts[0]
+            prompts.append((fact.text, "rewrite", fact))
+            prompts += [(text, "paraphrase", fact) for text in fact.paraphrase_prompts]
+            prompts += [(text, "neighborhood", fact) for text in fact.neighborhood_prompts]
+        prompts += [(prompt, "own", None) for prompt in s.watched]
+        return tuple(complete(log, *prompt) for prompt in prompts)
+
+    # jobs
 
     def preview(self, session: str, fact: Fact) -> FakeJob:
         s = self.sessions[session]
-        log = self._log_in_force(s, s["position"])
-        return FakeJob([Progress("asking")], lambda: (self._complete(log, fact.text, "rewrite", fact),))
+        log = s.in_force(s.position)
+        return FakeJob([Progress("asking")], lambda: (complete(log, fact.text, "rewrite", fact),))
 
     def edit(
         self,
@@ -259,79 +185,85 @@ class FakeLab:
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
     ) -> FakeJob:
-        self.calls.append(("edit", session, tuple(facts), method, dict(hyperparameters or {})))
+        given = dict(hyperparameters or {})
+        self.calls.append(("edit", session, tuple(facts), method, given))
         total = self.edit_steps
         stages = [
             Progress("optimising the value", i, total, p_new=0.02 + 0.95 * (i / total) ** 2) for i in range(total + 1)
         ]
-        return FakeJob(
-            stages, lambda: self._edited(session, tuple(facts), method, dict(hyperparameters or {})), self.ahead
-        )
+        return FakeJob(stages, lambda: self._edited(session, tuple(facts), method, given), self.ahead)
 
-    def _edited(self, session: str, facts: tuple[Fact, ...], method: str, hyperparameters: dict[str, Any]) -> Step:
+    def _edited(self, session: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any]) -> Step:
         if "impossible" in facts[0].subject:
             raise ValueError(f"the subject {facts[0].subject!r} cannot be edited by the fake lab")
         s = self.sessions[session]
-        layers = tuple(hyperparameters.get("layers", (6,) if method == "rome" else (4, 5, 6)))
-        size = (1.5 + 3 * chance(facts[0].subject, facts[0].target_new)) / math.sqrt(len(layers))
-        value = ValueTrace((3.0, 0.1), (2.9, 0.05), (0.1, 0.02), (0.0, 0.03), (0.02, 0.97), 10.0, 4.0, 11.0)
-        trace = Trace(
-            (value,), {layer: LayerTrace(size, W0, 3.0, 4.0) for layer in layers}, 3, {"value": 1.0, "insertion": 0.2}
-        )
-        s["made"] += 1
-        edit = {
-            "id": f"e{s['made']}",
-            "facts": facts,
-            "method": method,
-            "hyperparameters": hyperparameters,
-            "trace": trace,
-            "enabled": True,
-            "layers": layers,
-            "size": size,
-        }
-        s["log"] = [*s["log"][: s["position"]], edit]
-        s["position"] = len(s["log"])
-        s["measured"] = {i: m for i, m in s["measured"].items() if i < s["position"]}
-        s["measured"][s["position"]] = self._measure(s, s["position"])
-        return self.state(session).steps[-1]
+        layers = tuple(given.get("layers", (6,) if method == "rome" else (4, 5, 6)))
+        s.made += 1
+        s.log = [*s.log[: s.position], FakeEdit(f"e{s.made}", facts, method, given, layers)]
+        s.position = len(s.log)
+        s.said.add(s.ids(s.position))
+        return self._step(s, s.position)
 
-    def measure(self, session: str, tasks: Sequence[str] = (), index: int | None = None) -> FakeJob:
-        self.calls.append(("measure", session, tuple(tasks)))
+    def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> FakeJob:
+        self.calls.append(("measure", session, tuple(names)))
         s = self.sessions[session]
-        index = s["position"] if index is None else index
+        where = s.position if index is None else index
+        ids = s.ids(where)
 
         def finish() -> Step:
-            if index <= len(s["log"]):
-                s["measured"][index] = self._measure(s, index, tasks)
-            return self.state(session).steps[min(index, len(s["log"]))]
+            self._take(s, ids, names)
+            return self._step(s, min(where, len(s.log)))
 
-        return FakeJob(
-            [Progress(f"measuring {', '.join(tasks) or 'prompts'}", i, 60) for i in range(0, 61, 20)], finish
-        )
+        return FakeJob(self._stages(", ".join(names) or "prompts"), finish)
+
+    def measure_due(self, session: str) -> FakeJob:
+        self.calls.append(("measure_due", session))
+        s = self.sessions[session]
+
+        def finish() -> SessionState:
+            for index in range(len(s.log) + 1):
+                self._take(s, s.ids(index), [name for name, every in s.plan.items() if index % every == 0])
+            return self.state(session)
+
+        return FakeJob(self._stages("what is due"), finish)
+
+    def _stages(self, what: str) -> list[Progress]:
+        return [Progress(f"measuring {what}", i, self.ticks) for i in range(self.ticks + 1)]
+
+    def _take(self, s: FakeSession, ids: Ids, names: Sequence[str]) -> None:
+        if self.failing in names:
+            raise ValueError(f"the fake lab cannot measure <{self.failing}>")
+        s.said.add(ids)
+        s.found.update((ids, name) for name in names)
+
+    # at once
 
     def undo(self, session: str) -> SessionState:
-        return self.goto(session, max(0, self.sessions[session]["position"] - 1))
+        return self.goto(session, max(0, self.sessions[session].position - 1))
 
     def redo(self, session: str) -> SessionState:
         s = self.sessions[session]
-        return self.goto(session, min(len(s["log"]), s["position"] + 1))
+        return self.goto(session, min(len(s.log), s.position + 1))
 
     def goto(self, session: str, index: int) -> SessionState:
         s = self.sessions[session]
-        if not 0 <= index <= len(s["log"]):
-            raise ValueError(f"step must be between 0 and {len(s['log'])}, got {index}")
-        s["position"] = index
+        if not 0 <= index <= len(s.log):
+            raise ValueError(f"step must be between 0 and {len(s.log)}, got {index}")
+        s.position = index
         return self.state(session)
 
     def toggle(self, session: str, index: int) -> SessionState:
         s = self.sessions[session]
-        s["log"][index - 1]["enabled"] ^= True
-        s["measured"] = {i: m for i, m in s["measured"].items() if i < index}
+        s.log[index - 1] = replace(s.log[index - 1], enabled=not s.log[index - 1].enabled)
         return self.state(session)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
-        s = self.sessions[session]
-        s["watched"] = tuple(prompts)
+        self.sessions[session].watched = tuple(prompts)
+        return self.state(session)
+
+    def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
+        self.calls.append(("plan", session, dict(every)))
+        self.sessions[session].plan = dict(every)
         return self.state(session)
 
     def search(

@@ -6,9 +6,10 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import ipywidgets as widgets
 import pytest
 
 from editlab.api import Cancelled
@@ -24,13 +25,13 @@ Scenario = Callable[[App, FakeLab], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work.follow, "__defaults__", (None, 0.001))
-    monkeypatch.setattr("editlab.page.app.POLL_SECONDS", 0.001)
 
 
 def run(scenario: Scenario, **lab_options: Any) -> None:
     async def main() -> None:
         lab = FakeLab(**lab_options)
         app = App(lab, settle=0.0)
+        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
         await app.runner.idle()
         await scenario(app, lab)
 
@@ -56,6 +57,13 @@ def visible(widget: Any) -> bool:
     return widget.layout.display != "none"
 
 
+def everything(widget: widgets.Widget) -> Iterator[widgets.Widget]:
+    """A widget and all that is in it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
+
+
 def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
@@ -66,8 +74,10 @@ def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
         assert "layer 6" in app.line._facts.value
         assert "Rome" in app.after._cards.value
         assert len(app.timeline._rows) == 2
-        assert list(app.drift.charts["linear"].sources["points"].data["step"]) == [0, 1]
-        assert list(app.downstream.views["sentiment"].chart.sources["points"].data["step"]) == [0, 1]
+        app.analysis.tabs.value = "Overview"
+        sources = app.overview.view.chart.sources
+        for part in ("drift", "perplexity", "skill"):
+            assert list(sources[f"{part}.points"].data["step"]) == [0, 1]
 
     run(scenario)
 
@@ -230,7 +240,8 @@ def test_a_tap_on_a_point_goes_to_its_step() -> None:
         for subject in ("Prado", "Hofburg"):
             fill(app, "The {} is located in the city of", subject, "Oslo")
             await apply(app)
-        source = app.drift.charts["linear"].sources["points"]
+        app.analysis.tabs.value = "Overview"
+        source = app.overview.view.chart.sources["drift.points"]
         source.selected.indices = [list(source.data["step"]).index(1)]
         await app.runner.idle()
         assert lab.state(app.session).position == 1
@@ -247,8 +258,11 @@ def test_what_is_typed_is_escaped_everywhere() -> None:
         app.after.add.click()
         await apply(app)
         texts = [app.line._facts, app.line._activity, app.after._cards, app.after._summary, app.make.form._shown]
-        texts += [app.make._says, app.drift._table, *(row._text for row in app.timeline._rows)]
-        assert any("&lt;img" in text.value for text in texts)
+        texts += [app.make._says, app.health._words, app.health._tiles, *(row._text for row in app.timeline._rows)]
+        for tab in app.analysis.tabs.options:
+            app.analysis.tabs.value = tab[1]
+            texts += [w for w in everything(app.analysis.widget) if isinstance(w, widgets.HTML)]
+        assert sum("&lt;img" in text.value for text in texts) > 5
         assert not any("<img" in text.value for text in texts)
 
     run(scenario)
@@ -268,17 +282,6 @@ def test_own_prompts_are_watched_measured_and_dropped() -> None:
     run(scenario)
 
 
-def test_only_the_chosen_tasks_are_measured() -> None:
-    async def scenario(app: App, lab: FakeLab) -> None:
-        app.downstream.boxes["paraphrase"].value = False
-        fill(app, "The {} is located in the city of", "Prado", "Oslo")
-        state = await apply(app)
-        assert set(state.steps[1].measurement.tasks) == {"sentiment"}
-        assert set(state.steps[0].measurement.tasks) == {"sentiment", "paraphrase"}
-
-    run(scenario)
-
-
 def test_steps_passed_over_are_measured_later() -> None:
     """Edits in quick succession leave gaps in the charts; they are filled once there is time."""
 
@@ -289,20 +292,27 @@ def test_steps_passed_over_are_measured_later() -> None:
         await app.runner.idle()
         steps = lab.state(app.session).steps
         assert len(steps) == 3
-        assert all(set(step.measurement.tasks) == {"sentiment", "paraphrase"} for step in steps)
+        assert all("sentiment" in step.measurement.tasks and step.measurement.perplexity for step in steps)
 
     run(scenario)
 
 
-def test_the_export_is_the_session() -> None:
+def test_the_files_are_links_in_the_page() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         await apply(app)
-        app.timeline.save.click()
-        payload = re.search(r"base64,([^\"]+)\"", app.timeline._link.value)
-        assert payload is not None
-        values = json.loads(base64.b64decode(payload[1]))
-        assert SessionState.from_json(values) == lab.state(app.session)
+        app.analysis.tabs.value = "Export"
+        app.export.prepare.click()
+        await app.runner.idle()
+        links = dict(re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', app.export.links.value))
+        names = {name: base64.b64decode(payload) for payload, name in links.items()}
+        assert sorted(names) == [
+            "editlab-session.json",
+            "editlab-table.csv",
+            "editlab-table.json",
+            "editlab-table.parquet",
+        ]
+        assert SessionState.from_json(json.loads(names["editlab-session.json"])) == lab.state(app.session)
 
     run(scenario)
 

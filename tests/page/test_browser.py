@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +16,12 @@ pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
 
-DRIFT_STEPS = """() => {
-  const found = [];
-  for (const doc of Bokeh.documents) for (const model of doc.all_models)
-    if (model.type === "ColumnDataSource" && model.data.drift && model.data.relative)
-      found.push(Array.from(model.data.step));
-  return found;
-}"""
+STEPS_WITH = """(column) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
+  .filter((model) => model.type === "ColumnDataSource" && model.data[column])
+  .map((model) => Array.from(model.data.step))"""
+BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
+  .filter((part) => part.getBoundingClientRect().right > width + 1)
+  .map((part) => `${part.parentElement.className} > ${part.className}`)"""
 
 
 def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") -> None:
@@ -31,6 +32,10 @@ def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") ->
 def apply(page: Any, edits: str) -> None:
     page.get_by_role("button", name="Apply edit").click()
     page.locator(".el-state", has_text=edits).wait_for()
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.locator(".el-tabs").get_by_role("button", name=name, exact=True).click()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
@@ -49,14 +54,49 @@ def test_an_edit_is_made_charted_and_undone(visit: Open) -> None:
     page.locator(".el-says-now .el-bars").wait_for()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    page.locator(".el-drift canvas").first.wait_for()
-    assert wait_until(lambda: [0, 1] in page.evaluate(DRIFT_STEPS))
-    page.locator(".el-task-now").first.wait_for()
+    page.locator(".el-analysis canvas").first.wait_for()
+    assert wait_until(lambda: [0, 1] in page.evaluate(STEPS_WITH, "drift"))
     page.get_by_role("button", name="Undo", exact=True).click()
     page.locator(".el-state", has_text="unedited").wait_for()
     assert seen.errors == []
     away = [url for url in seen.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert away == []
+
+
+def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open, tmp_path: Path) -> None:
+    """The analyst's way through the page: health, a skill on demand, the forgetting map, the plan, the table."""
+    seen = visit()
+    page = seen.page
+    type_fact(page, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
+    apply(page, "1 edit")
+    page.locator(".el-reason", has_text="before any edit").wait_for()
+    assert page.locator(".el-band .el-health").inner_text().split()[-1] in ("Healthy", "Degrading", "Collapsed")
+
+    open_tab(page, "Skills")
+    paraphrase = page.locator(".el-task", has_text="Paraphrase").first
+    paraphrase.get_by_role("button", name="Measure now").click()
+    paraphrase.locator(".el-task-now b").wait_for()
+    paraphrase.locator("canvas").first.wait_for()
+
+    open_tab(page, "Forgetting")
+    page.locator(".el-forgetting canvas").first.wait_for()
+    assert wait_until(lambda: [1] in page.evaluate(STEPS_WITH, "state"))
+    page.get_by_role("button", name="Show the map as a table").click()
+    page.get_by_role("cell", name="Eiffel Tower → Rome").wait_for()
+
+    open_tab(page, "Plan")
+    page.get_by_label("How often: CounterFact, all edits so far").select_option("every edit")
+    page.locator(".el-plan-row", has_text="all edits so far").get_by_text("measured at 1 of 1 edit").wait_for()
+
+    open_tab(page, "Export")
+    page.get_by_role("button", name="Prepare the files").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="editlab-table.csv").click()
+    saved = tmp_path / "table.csv"
+    waiting.value.save_as(saved)
+    measures = {row["measure"] for row in csv.DictReader(saved.read_text(encoding="utf-8").splitlines())}
+    assert {"drift.norm", "perplexity", "counterfact_all.efficacy.success", "paraphrase.accuracy"} <= measures
+    assert seen.errors == []
 
 
 def test_two_visitors_do_not_see_each_other(visit: Open) -> None:
@@ -94,10 +134,13 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     page.get_by_role("button", name="Next", exact=True).click()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    for _ in range(page.get_by_role("button", name="Show as table").count()):
-        page.get_by_role("button", name="Show as table").first.click()
+    for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Plan", "Export"):
+        open_tab(page, tab)
         page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for fold in page.locator(".el-pane .el-fold > button:visible").all():
+            fold.click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, page.evaluate(BEYOND, width))
 
 
 def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> None:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from editlab.api import HyperparameterInfo
+from editlab.facts import Fact
 from editlab.page.compare import compared, wins
+from editlab.page.files import files_of
 from editlab.page.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
 from editlab.page.panels.method_form import parsed, written
-from editlab.page.plots import drift_columns, edit_size, task_columns
-from editlab.records import SessionState
+from editlab.page.plots.chart import change_columns
+from editlab.page.plots.outcomes import (
+    outcome_columns,
+    perplexity_outcome,
+    retention_outcome,
+    spans_decades,
+    task_outcome,
+    unedited,
+)
+from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recall_chart, recall_columns, recall_rows
+from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, edit_size, size_columns
+from editlab.page.words import cost_words, duration, every_words, p_words, paired_words, plan_cost_words, unmeasured
+from editlab.records import Cost, PairedTest, SessionState
 from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING, W0
 
 
 @pytest.fixture
@@ -90,10 +108,20 @@ def test_compared_pairs_each_prompt_with_its_past(state: SessionState) -> None:
     assert wins(rows, "own") is None
 
 
-def test_drift_has_a_line_per_edited_layer_and_a_bar_per_edit(state: SessionState) -> None:
-    columns = drift_columns(state)
+def edited(*subjects: str, methods: Sequence[str] = ()) -> SessionState:
+    """The state after one edit of each subject, all that the plan asks for measured."""
+    lab = FakeLab()
+    session = lab.create()
+    for number_of_edit, subject in enumerate(subjects):
+        method = methods[number_of_edit] if methods else "rome"
+        lab.edit(session, [Fact("{} is in", subject, "Oslo", "Rome")], method).result()
+    lab.measure_due(session).result()
+    return lab.state(session)
+
+
+def test_drift_has_a_line_per_edited_layer_in_either_unit(state: SessionState) -> None:
+    columns = drift_columns(state, UNITS[1])
     assert columns["lines"]["layer"] == ["layer 4", "layer 5", "layer 6"]
-    assert columns["bars"]["step"] == [1, 2, 3]
     layer_6 = [
         y for name, y in zip(columns["points"]["layer"], columns["points"]["drift"], strict=True) if name == "layer 6"
     ]
@@ -102,19 +130,123 @@ def test_drift_has_a_line_per_edited_layer_and_a_bar_per_edit(state: SessionStat
     assert layer_6[2] == pytest.approx(math.hypot(sizes[0], sizes[1]))
     assert layer_6[3] == pytest.approx(math.sqrt(sizes[0] ** 2 + sizes[1] ** 2 + sizes[2] ** 2 / 3))
     assert columns["now"]["step"] == [3, 3, 3]
+    relative = drift_columns(state, UNITS[0])["points"]["drift"]
+    assert relative == [pytest.approx(norm / W0) for norm in columns["points"]["drift"]]
+
+
+def test_the_layers_of_one_edit_stand_side_by_side(state: SessionState) -> None:
+    bars = size_columns(state, UNITS[1])["bars"]
+    assert bars["step"] == [1, 2, 3, 3, 3]
+    assert bars["layer"][2:] == ["layer 4", "layer 5", "layer 6"]
+    left = [x - width / 2 for x, width in zip(bars["x"], bars["width"], strict=True)][2:]
+    right = [x + width / 2 for x, width in zip(bars["x"], bars["width"], strict=True)][2:]
+    assert 2.5 < left[0] < right[0] <= left[1] < right[1] <= left[2] < right[2] < 3.5
 
 
 def test_a_log_scale_has_no_zero(state: SessionState) -> None:
-    columns = drift_columns(state, log=True)
-    assert min(columns["points"]["drift"]) > 0
-    assert 0 < columns["bars"]["floor"][0] < min(columns["bars"]["size"])
+    assert min(drift_columns(state, log=True)["points"]["drift"]) > 0
+    bars = size_columns(state, log=True)["bars"]
+    assert 0 < bars["floor"][0] < min(bars["size"])
 
 
-def test_a_task_has_gaps_where_it_was_not_measured(state: SessionState) -> None:
-    points = task_columns(state, "sentiment")["points"]
-    assert points["step"] == [0, 1, 2, 3]
-    assert [math.isnan(value) for value in points["accuracy"]] == [False, True, True, False]
-    assert points["low"][0] < points["accuracy"][0] < points["high"][0]
+def test_the_table_of_drift_says_what_the_charts_draw(state: SessionState) -> None:
+    header, rows = drift_rows(state.steps, UNITS[1])
+    assert header == [f"layer {layer}: {what}" for what in ("‖W − W₀‖", "‖ΔW‖") for layer in (4, 5, 6)]
+    assert rows[0] == [0.0, 0.0, 0.0, None, None, None]
+    assert rows[3][3:] == size_columns(state, UNITS[1])["bars"]["size"][2:]
+
+
+def test_an_outcome_is_drawn_where_it_was_measured(state: SessionState) -> None:
+    points = outcome_columns(state, task_outcome("sentiment"))["points"]
+    assert points["step"] == [0, 3]
+    assert points["low"][0] < points["value"][0] < points["high"][0]
+    assert unedited(state.steps, task_outcome("sentiment")) == points["value"][0]
+    assert unedited(state.steps, perplexity_outcome) is None
+
+
+def test_perplexity_takes_a_log_axis_once_it_spans_decades() -> None:
+    assert not spans_decades(edited("Prado", "Hofburg"), perplexity_outcome)
+    assert spans_decades(edited("Prado", DISABLING), perplexity_outcome)
+
+
+def test_the_forgetting_map_tells_four_states_and_the_first_loss() -> None:
+    state = edited("Prado", "A", "B", "C", "D")
+    rows = recall_rows(state.steps)
+    assert [row.edit for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0].states == dict.fromkeys(range(1, 6), NEVER)
+    assert rows[1].states == {2: RECALLED, 3: RECALLED, 4: RECALLED, 5: FORGOTTEN}
+    assert [row.forgotten for row in rows] == [None, 5, None, None, None]
+    columns = recall_columns(state)
+    assert (columns["crosses"]["step"], columns["crosses"]["row"]) == ([5], [1])
+    assert len(columns["cells"]["step"]) == 5 + 4 + 3 + 2 + 1
+    unmeasured_state = replace(state, steps=tuple(replace(step, measurement=None) for step in state.steps))
+    assert {word for row in recall_rows(unmeasured_state.steps) for word in row.states.values()} == {UNKNOWN}
+
+
+def test_a_sample_shows_only_its_own_rows() -> None:
+    state = edited("A", "B", "C")
+    steps = list(state.steps)
+    for index in (1, 2, 3):
+        measurement = steps[index].measurement
+        recalls = tuple(recall for recall in measurement.retention.recalls if recall.edit != "e2")
+        retention = replace(measurement.retention, recalls=recalls, of=index)
+        steps[index] = replace(steps[index], measurement=replace(measurement, retention=retention))
+    assert [row.edit for row in recall_rows(steps)] == [1, 3]
+
+
+def test_labels_of_the_map_are_never_read_as_tex() -> None:
+    chart = recall_chart(recall_rows(edited("$$x^2$$").steps))
+    (label,) = chart.figures[0].yaxis[0].major_label_overrides.values()
+    assert type(label).__name__ == "PlainText"
+
+
+def test_charts_mark_the_edit_that_broke_the_model() -> None:
+    state = edited("A", "B", DISABLING)
+    assert state.health.status == "collapsed"
+    marks = change_columns(state)
+    assert set(marks["step"]) == {3}
+    assert set(marks["kind"]) == {"jump"}
+    assert outcome_columns(state, retention_outcome)["changes"] == marks
+
+
+def test_durations_and_costs_in_words() -> None:
+    assert [duration(seconds) for seconds in (0.02, 3.14, 12.3, 200.0)] == ["0.1 s", "3.1 s", "12 s", "3 min"]
+    assert cost_words(Cost(3.14, True)) == "3.1 s"
+    assert cost_words(Cost(3.14, False)) == "about 3.1 s"
+    assert [every_words(every) for every in (0, 1, 2, 5)] == [
+        "on demand",
+        "every edit",
+        "every 2nd edit",
+        "every 5th edit",
+    ]
+
+
+def test_a_paired_test_in_words() -> None:
+    assert paired_words(PairedTest("t", "scores", 60, 3, 12, 0.0352)) == "12 examples lost, 3 gained, p = 0.04"
+    assert paired_words(PairedTest("t", "scores", 60, 0, 1, 1.0)) == "1 example lost, 0 gained, p = 1.00"
+    assert paired_words(PairedTest("t", "scores", 60, 0, 0, 1.0)) == "every example answered as before"
+    assert p_words(0.0004) == "p < 0.001"
+
+
+def test_the_cost_of_a_plan_is_told_beforehand() -> None:
+    state = edited("A", "B")
+    assert plan_cost_words(state).startswith(
+        "After each edit, in the background: 4.5 s of measuring."
+    )  # 0.5 + 1.5 + 2.5
+    dearer = replace(state, plan={"perplexity": 1, "bleeding": 5})
+    assert "2.5 s of measuring, 3.4 s on average" in plan_cost_words(dearer)
+    assert (unmeasured(state, "retention"), unmeasured(state, "bleeding")) == (0, 2)
+
+
+def test_the_files_hold_the_same_table() -> None:
+    import pandas
+
+    state = edited("A", "B")
+    files = files_of(state)
+    csv, parquet = pandas.read_csv(io.BytesIO(files["editlab-table.csv"])), io.BytesIO(files["editlab-table.parquet"])
+    assert len(csv) == len(pandas.read_parquet(parquet)) == len(json.loads(files["editlab-table.json"]))
+    assert {"perplexity", "retention", "drift.relative"} <= set(csv.measure)
+    assert SessionState.from_json(json.loads(files["editlab-session.json"])) == state
 
 
 @pytest.mark.parametrize(

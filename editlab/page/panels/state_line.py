@@ -7,7 +7,8 @@ from html import escape
 from editlab.api import LabInfo
 from editlab.page.controls import box, html
 from editlab.page.html import percent, plural, tag
-from editlab.page.plots import largest_drift
+from editlab.page.panels.health import health_pill
+from editlab.page.plots.weights import largest_drift
 from editlab.records import SessionState
 
 
@@ -28,6 +29,7 @@ class StateLine:
                 "el-model",
             ),
             *(tag("span", text) for text in self._summary(state)),
+            tag("span", health_pill(state.health)),
         ]
         self._facts.value = "".join(parts)
 

@@ -1,16 +1,15 @@
-"""One row per edit, the newest on top: go there, switch it off and on; undo and redo; take the session away."""
+"""One row per edit, the newest on top: go there, switch it off and on; undo and redo."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from editlab.api import LabInfo
 from editlab.page.controls import box, button, html, panel, show_if
-from editlab.page.html import download_link, empty, fact_line, number, plural, tag
-from editlab.page.plots import edit_size
+from editlab.page.html import empty, fact_line, number, tag
+from editlab.page.plots.weights import edit_size
 from editlab.records import SessionState, Step
 
 
@@ -60,8 +59,8 @@ class Row:
 
 
 class Timeline:
-    def __init__(self, info: LabInfo, on: TimelineCallbacks, export: Callable[[], dict[str, Any]]) -> None:
-        self._on, self._export = on, export
+    def __init__(self, info: LabInfo, on: TimelineCallbacks) -> None:
+        self._on = on
         self._titles = {method.name: method.title for method in info.methods}
         self._rows: list[Row] = []
         self._locked = False
@@ -75,19 +74,14 @@ class Timeline:
             )
         )
         self._list = box([], "el-steps")
-        self.save = button(
-            "Prepare export", lambda _: self._prepare(), "el-small", "The whole session as JSON, made in this page"
-        )
-        self._link = html(css="el-live")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo], "el-row"), self._empty, self._list, box([self.save, self._link], "el-row")],
+            [box([self.undo, self.redo], "el-row"), self._empty, self._list],
             "el-timeline",
         )
 
     def show(self, state: SessionState) -> None:
         self._state = state
-        self._link.value = ""
         while len(self._rows) < len(state.steps):
             self._rows.append(Row(len(self._rows), self._on))
         del self._rows[len(state.steps) :]
@@ -111,9 +105,3 @@ class Timeline:
         )
         for row, step in zip(self._rows, state.steps, strict=True):
             row.show(step, state, self._titles.get(step.method or "", step.method or ""), self._locked)
-
-    def _prepare(self) -> None:
-        steps = len(self._state.steps) - 1 if self._state else 0
-        self._link.value = download_link("editlab-session.json", self._export()) + tag(
-            "span", f" {plural(steps, 'edit')}", "el-why"
-        )

@@ -1,0 +1,55 @@
+"""A chart in its place on the page: made when it is first shown, drawn in place while it stays of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from editlab.page.bokeh_widget import FigureWidget
+from editlab.page.controls import box
+from editlab.page.plots.chart import Chart, Columns
+
+GoTo = Callable[[int], None]
+
+
+class ChartView:
+    """`on_goto(step)` is called when a point, bar or cell is tapped."""
+
+    def __init__(self, on_goto: GoTo) -> None:
+        self._on_goto = on_goto
+        self._kind: Hashable = None
+        self._figure: FigureWidget | None = None
+        self.chart: Chart | None = None
+        self.widget = box([], "el-chart-holder")
+
+    def show(self, kind: Hashable, make: Callable[[], Chart], columns: Columns, last_step: int) -> None:
+        """Draw `columns`; where `kind` is another than before, into a chart made anew."""
+        if self.chart is not None and kind == self._kind:
+            self.chart.draw(columns, last_step)
+            return
+        old, self._kind, self.chart = self._figure, kind, make()
+        self.chart.draw(columns, last_step)  # before there is a widget, which begins with the chart as it is then
+        self._figure = FigureWidget(self.chart.root)
+        self._figure.add_class("el-chart")
+        for name in self.chart.tappable:
+            self._call_on_tap(self.chart, name)
+        self.widget.children = [self._figure]
+        if old is not None:
+            old.close()
+
+    def clear(self) -> None:
+        """Take the chart away; a widget that is out of sight would miss what is drawn."""
+        self.widget.children = []
+        if self._figure is not None:
+            self._figure.close()
+        self._kind = self._figure = self.chart = None
+
+    def _call_on_tap(self, chart: Chart, name: str) -> None:
+        source = chart.sources[name]
+
+        def tapped(_: str, __: list[int], indices: list[int]) -> None:
+            if indices and indices[0] < len(source.data["step"]):
+                step = source.data["step"][indices[0]]
+                source.selected.indices = []  # so that a second tap on the same point is a change again
+                self._on_goto(step)
+
+        source.selected.on_change("indices", tapped)

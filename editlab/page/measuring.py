@@ -1,0 +1,110 @@
+"""Measurements of one session under way: those of the plan, and those asked for by name. Nothing waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from editlab.api import Cancelled, Job, LabProtocol, Progress
+from editlab.page.work import JobError, Runner, follow
+
+PLAN = "the plan"
+WATCHED = "the watched prompts"
+REDRAW_SECONDS = 0.5  # a plan that is being measured is drawn no more often
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How far one measurement is; `waiting`: it is queued, or has given way to something more urgent."""
+
+    progress: Progress
+    waiting: bool
+
+
+@dataclass(frozen=True)
+class Activity:
+    """All that is being measured, by measure (or PLAN), and what could not be."""
+
+    doing: Mapping[str, Doing] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    stopped: bool = False  # the plan waits until it is resumed
+
+
+class Measuring:
+    """`on_activity(activity)` is called while something is measured, `on_found()` when there may be something new."""
+
+    def __init__(
+        self,
+        lab: LabProtocol,
+        session: str,
+        runner: Runner,
+        on_activity: Callable[[Activity], None],
+        on_found: Callable[[], None],
+    ) -> None:
+        self._lab, self._session, self._runner = lab, session, runner
+        self._on_activity, self._on_found = on_activity, on_found
+        self._jobs: dict[str, Job] = {}
+        self._doing: dict[str, Doing] = {}
+        self._problems: dict[str, str] = {}
+        self._stopped = False
+        self._stage, self._drawn = "", 0.0
+
+    def go_on(self) -> None:
+        """Measure what the plan asks for; while it is stopped only what the step in force says."""
+        if self._stopped:
+            self._start(WATCHED, self._lab.measure(self._session))
+        elif PLAN not in self._jobs or self._jobs[PLAN].status not in ("queued", "running"):
+            self._start(PLAN, self._lab.measure_due(self._session))
+
+    def resume(self) -> None:
+        self._stopped = False
+        self.go_on()
+
+    def ask(self, name: str) -> None:
+        """Measure this of the step in force, whatever the plan says."""
+        if name not in self._jobs:
+            self._start(name, self._lab.measure(self._session, [name]))
+
+    def stop(self, name: str) -> None:
+        """Stop one measurement; what it has found so far is kept. PLAN stops until it is resumed."""
+        if name == PLAN:
+            self._stopped = True
+        if name in self._jobs:
+            self._jobs[name].cancel()
+        self._tell()
+
+    def _start(self, name: str, job: Job) -> None:
+        self._jobs[name] = job
+        self._problems.pop(name, None)
+        self._doing[name] = Doing(Progress("Waiting for the model"), waiting=True)
+        self._tell()
+        self._runner.start(self._follow(name, job))
+
+    async def _follow(self, name: str, job: Job) -> None:
+        try:
+            found = await follow(job, partial(self._draw, name))
+            if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
+                self._problems[name] = "there is nothing to measure it on at this step"
+        except Cancelled:
+            pass
+        except (ValueError, JobError) as error:
+            self._problems[name] = str(error)
+            self._stopped = self._stopped or name == PLAN  # it would fail again
+        finally:
+            if self._jobs.get(name) is job:
+                del self._jobs[name], self._doing[name]
+            self._tell()
+        self._on_found()
+
+    def _draw(self, name: str, job: Job) -> None:
+        waiting = job.status == "queued"
+        self._doing[name] = Doing(Progress("Waiting for the model") if waiting else job.progress, waiting)
+        self._tell()
+        if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
+            self._stage, self._drawn = job.progress.stage, time.monotonic()
+            self._on_found()
+
+    def _tell(self) -> None:
+        self._on_activity(Activity(dict(self._doing), dict(self._problems), self._stopped))

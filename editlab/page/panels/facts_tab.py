@@ -1,0 +1,138 @@
+"""CounterFact's measures of the edit just made, and their means over all edits so far, before beside now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+from editlab.page.controls import Fold, box, html, show_if
+from editlab.page.html import NOTHING, empty, fact_line, percent, plural, table, tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.plots.chart import step_title
+from editlab.records import CounterFact, Quality, SessionState, Step
+
+NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "success": ("success", percent),
+    "difference": ("difference of P", lambda value: NOTHING if value is None else f"{round(value, 2) + 0.0:+.2f}"),
+    "accuracy": ("argmax", percent),
+}
+KINDS = {"efficacy": "Efficacy", "paraphrase": "Paraphrase", "neighborhood": "Neighborhood"}
+HEADER = ["", "unedited", "step before", "now", "n", "unedited", "now", "n"]
+EXPLAINED = (
+    "Wanted is the new object, on neighbours the true one. Success: share of prompts where the wanted object is "
+    "likelier than the other one. Two magnitudes. Difference of P: mean of P(wanted) − P(other), with P = exp(−mean "
+    "NLL per token). Argmax: share of prompts where the wanted object is the likeliest at every token (“accuracy” in "
+    "the paper’s tables). Score S: harmonic mean of the three successes. n counts prompts; means are over a fact’s "
+    "prompts, then over facts."
+)
+
+
+class FactsTab:
+    def __init__(self, on: MeasureCallbacks) -> None:
+        self._title = html()
+        self._table = html(css="el-counterfact")
+        self.this = MeasureNow("counterfact", "CounterFact, this edit", on)
+        self.all = MeasureNow("counterfact_all", "CounterFact, all edits so far", on)
+        self.generation = MeasureNow("generation", "Generation entropy", on)
+        self._asked = [
+            box([html(tag("span", name, "el-asked")), ask.widget], "el-row el-ask")
+            for name, ask in (
+                ("This edit", self.this),
+                ("All edits so far", self.all),
+                ("Generation entropy", self.generation),
+            )
+        ]
+        self._rows = html()
+        self._fold = Fold("Show every edit’s own numbers", "Hide every edit’s own numbers", self._rows)
+        note = html(tag("p", EXPLAINED, "el-note"))
+        self._filled = box([self._title, self._table, *self._asked, note, self._fold.widget])
+        self._empty = html()
+        self.widget = box([self._empty, self._filled])
+
+    def show(self, state: SessionState) -> None:
+        step = state.steps[state.position]
+        show_if(self._filled, bool(step.facts))
+        show_if(self._empty, not step.facts)
+        self._empty.value = empty(
+            "No edit is in force", "Efficacy, paraphrase and neighborhood of an edit stand here as soon as one is made."
+        )
+        if step.facts:
+            more = f" <small>and {len(step.facts) - 1} more</small>" if len(step.facts) > 1 else ""
+            self._title.value = tag("h3", f"Edit {step.index}: {fact_line(step.facts[0])}{more}")
+            self._table.value = _measures_table(step)
+        for ask, row in zip((self.this, self.all, self.generation), self._asked, strict=True):
+            ask.show(state)
+            show_if(row, not ask.measured)
+        self._rows.value = _edits_table(state)
+
+    def doing(self, activity: Activity) -> None:
+        for ask in (self.this, self.all, self.generation):
+            ask.doing(activity)
+
+    def leave(self) -> None:
+        """There is no chart here."""
+
+
+def _measures_table(step: Step) -> str:
+    """Rows: the measures; columns: this edit unedited, at the step before and now, then all edits."""
+    measured = step.measurement
+    own, every = (measured.counterfact, measured.counterfact_all) if measured else (None, None)
+    rows = []
+    for kind, title in KINDS.items():
+        for name, (label, form) in NUMBERS.items():
+            first = name == "success"
+            cells = [*_cells(own, kind, name, form, own.before if own else None, True)]
+            cells += _cells(every, kind, name, form, None, False)
+            rows.append([f"{title}: {label}" if first else tag("span", label, "el-sub"), *cells])
+    scores = [found.score if found else None for found in (own and own.base, own and own.before, own)]
+    scores_all = [found.score if found else None for found in (every and every.base, every)]
+    rows.append(
+        [
+            "Score S",
+            *map(percent, scores[:2]),
+            tag("b", percent(scores[2])),
+            "",
+            percent(scores_all[0]),
+            tag("b", percent(scores_all[1])),
+            _facts(every),
+        ]
+    )
+    found = measured.generation if measured else None
+    prompts = f"{found.n}" if found else NOTHING
+    values = [f"{found.base:.2f}", tag("b", f"{found.entropy:.2f}"), prompts] if found else [NOTHING] * 3
+    rows.append(["Generation entropy, bits", "", "", "", "", *values])
+    head = tag("tr", '<th></th><th colspan="4">This edit</th><th colspan="3">All edits so far</th>')
+    return table("CounterFact measures, before and now", HEADER, rows, head)
+
+
+def _cells(
+    found: CounterFact | None, kind: str, name: str, form: Callable[[float | None], str], before: CounterFact | None,
+    with_before: bool,
+) -> list[str]:  # fmt: skip
+    """Unedited, step before (if asked for), now and n."""
+
+    def value(of: CounterFact | None) -> str:
+        quality: Quality | None = getattr(of, kind, None)
+        return form(getattr(quality, name)) if quality else NOTHING
+
+    now: Quality | None = getattr(found, kind, None)
+    cells = [value(found.base if found else None), *([value(before)] if with_before else [])]
+    return [*cells, tag("b" if name == "success" else "span", value(found)), str(now.n) if now else NOTHING]
+
+
+def _facts(found: CounterFact | None) -> str:
+    if found is None:
+        return ""
+    return plural(found.n_facts, "fact") + (f", a fixed sample of {found.of}" if found.of > found.n_facts else "")
+
+
+def _edits_table(state: SessionState) -> str:
+    rows = []
+    for step in state.steps[1:]:
+        own = step.measurement.counterfact if step.measurement else None
+        qualities = [getattr(own, kind, None) for kind in KINDS]
+        cells = [percent(quality.success) if quality else NOTHING for quality in qualities]
+        rows.append([str(step.index), escape(step_title(step)), *cells, percent(own.score) if own else NOTHING])
+    header = ["step", "edit", "efficacy", "paraphrase", "neighborhood", "score S"]
+    return table("Each edit’s own successes, when it was made", header, rows)

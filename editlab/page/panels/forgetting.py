@@ -1,0 +1,150 @@
+"""What was lost: edits that are no longer recalled, as a map of edits by steps, and unrelated facts that broke."""
+
+from __future__ import annotations
+
+from functools import partial
+from html import escape
+
+from editlab.history import first_broken
+from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.controls import Fold, box, html, show_if
+from editlab.page.html import empty, percent, plural, table, tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.plots.chart import step_title
+from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart
+from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, RecallRow, recall_chart, recall_columns
+from editlab.page.plots.recall import recall_rows as rows_of
+from editlab.page.words import retention_words, sample_words
+from editlab.records import Bleeding, Retention, SessionState
+
+LEGEND = "".join(
+    tag("li", tag("i", "", f"el-cell el-cell-{css}", aria_hidden="true") + word)
+    for word, css in ((RECALLED, "recalled"), (FORGOTTEN, "forgotten"), (NEVER, "never"), (UNKNOWN, "unknown"))
+) + tag("li", tag("i", "×", "el-cell el-cell-first", aria_hidden="true") + "first forgotten")  # fmt: skip
+
+
+class Forgetting:
+    def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
+        self.retention = MeasureNow("retention", "Retention", on)
+        self.bleeding = MeasureNow("bleeding", "Bleeding", on)
+        self._headline = html(css="el-headline")
+        self.map = ChartView(on_goto)
+        self._legend = html(tag("ul", LEGEND, "el-legend"))
+        self._table = html()
+        self._fold = Fold("Show the map as a table", "Hide the table", self._table)
+        self._mapped = box([self.map.widget, self._legend, self._fold.widget])
+        self._unrelated = html(css="el-headline")
+        self.share = ChartView(on_goto)
+        self._broken = html()
+        self.widget = box(
+            [
+                self._headline,
+                self.retention.widget,
+                self._mapped,
+                self._unrelated,
+                self.bleeding.widget,
+                self.share.widget,
+                self._broken,
+            ],
+            "el-forgetting",
+        )
+
+    def show(self, state: SessionState) -> None:
+        measured = state.steps[state.position].measurement
+        for ask in (self.retention, self.bleeding):
+            ask.show(state)
+        rows = rows_of(state.steps)
+        self._headline.value = _retention_words(measured.retention if measured else None, bool(rows))
+        show_if(self.retention.widget, bool(rows))
+        show_if(self._mapped, bool(rows))
+        if rows:
+            self.map.show(
+                tuple((row.edit, row.fact) for row in rows),
+                lambda: recall_chart(rows),
+                recall_columns(state),
+                len(state.steps) - 1,
+            )
+            self._table.value = _map_table(rows, len(state.steps))
+        else:
+            self.map.clear()
+        self._unrelated.value = _bleeding_words(measured.bleeding if measured else None)
+        self._show_share(state)
+        self._broken.value = _broken_table(state)
+
+    def _show_share(self, state: SessionState) -> None:
+        """How many unrelated facts are right as a line, once there are two points for one."""
+        if len(outcomes(state.steps, bleeding_outcome)) < 2:
+            self.share.clear()
+            return
+        make = partial(share_chart, "Unrelated facts still right", height=130)
+        self.share.show((), make, outcome_columns(state, bleeding_outcome), len(state.steps) - 1)
+
+    def doing(self, activity: Activity) -> None:
+        for ask in (self.retention, self.bleeding):
+            ask.doing(activity)
+
+    def leave(self) -> None:
+        self.map.clear()
+        self.share.clear()
+
+
+def _retention_words(found: Retention | None, edited: bool) -> str:
+    title = tag("h3", "Edited facts")
+    if not edited:
+        return title + empty("Nothing to forget yet", "Which edit is recalled at which step is drawn here as a map.")
+    if found is None:
+        return title + tag("p", "Retention was not measured at this step.")
+    share = f"{tag('b', percent(found.kept), 'el-big')} " if found.kept is not None else ""
+    softer = ""
+    if found.prefers_new is not None:
+        softer = (
+            f"P(new) > P(true) in {percent(found.prefers_new)} of the facts, {percent(found.preferred_new)} before any "
+            "edit; a wrecked model prefers the new object in about half."
+        )
+    words = tag("p", f"{share}{escape(retention_words(found))} {tag('b', escape(sample_words(found)))}")
+    return title + words + (tag("p", softer, "el-note") if softer else "")
+
+
+def _map_table(rows: list[RecallRow], n_steps: int) -> str:
+    header = ["edit", "fact", "first forgotten", *(f"step {step}" for step in range(1, n_steps))]
+    cells = [
+        [
+            str(row.edit),
+            f"{escape(row.fact.subject)} → {escape(row.fact.target_new)}",
+            f"step {row.forgotten}" if row.forgotten is not None else "",
+            *(row.states.get(step, "") for step in range(1, n_steps)),
+        ]
+        for row in rows
+    ]
+    return table("Edits by steps", header, cells)
+
+
+def _bleeding_words(found: Bleeding | None) -> str:
+    title = tag("h3", "Unrelated facts")
+    if found is None:
+        return title + tag("p", "Bleeding, the harm to facts that no edit is about, was not measured at this step.")
+    right = found.n - len(found.broken)
+    words = f"{right} of {found.n} facts that the unedited model knows are still right."
+    return title + tag("p", f"{tag('b', percent(found.share), 'el-big')} {words}")
+
+
+def _broken_table(state: SessionState) -> str:
+    """Every fact that broke at some step, and whether it is broken now."""
+    broken = first_broken(state.steps)
+    if not broken:
+        return ""
+    measured = state.steps[state.position].measurement
+    now = measured.bleeding.broken if measured and measured.bleeding else None
+    rows = [
+        [
+            str(step),
+            escape(step_title(state.steps[step])),
+            escape(fact.prompt),
+            escape(fact.target),
+            "not measured" if now is None else "broken" if fact in now else "right again",
+        ]
+        for fact, step in sorted(broken.items(), key=lambda item: item[1])
+    ]
+    header = ["first broken at", "with edit", "prompt", "true object", "now"]
+    return table(f"{plural(len(rows), 'unrelated fact')} that broke", header, rows, css="el-table-words")

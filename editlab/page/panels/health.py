@@ -1,0 +1,133 @@
+"""The band on top: how the model is, in a word and a sentence, and the numbers that say so; what is being measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from editlab.api import LabInfo
+from editlab.page.controls import box, button, html, show_if
+from editlab.page.html import NOTHING, number, percent, sparkline, tag
+from editlab.page.measuring import PLAN, Activity
+from editlab.page.panels.job_view import progress_bar
+from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
+from editlab.page.plots.weights import largest_drift
+from editlab.records import ChangePoint, Health, SessionState
+
+SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
+
+
+@dataclass(frozen=True)
+class HealthCallbacks:
+    goto: Callable[[int], None]
+    stop: Callable[[str], None]
+    resume: Callable[[], None]
+
+
+def health_pill(health: Health | None) -> str:
+    """The word in its colour."""
+    if health is None:
+        return ""
+    sign = tag("span", SIGNS[health.status], aria_hidden="true")
+    return tag("span", f"{sign} {health.status.capitalize()}", f"el-health el-health-{health.status}")
+
+
+def culprit(health: Health | None) -> ChangePoint | None:
+    """The change that the reason is about, or else the latest; None where nothing changed."""
+    if health is None or health.status == "healthy" or not health.changes:
+        return None
+    return next((change for change in health.changes if change.sentence == health.reason), health.changes[-1])
+
+
+class HealthBand:
+    def __init__(self, info: LabInfo, on: HealthCallbacks) -> None:
+        self._skill = info.tasks[0] if info.tasks else None
+        self._step = 0
+        self._health: Health | None = None
+        self._measuring = False
+        self._words = html(css="el-health-words el-live")
+        self.goto = button("Go there", lambda _: on.goto(self._step), "el-small")
+        self._tiles = html(css="el-tiles")
+        self._activity = html(css="el-progress")
+        self.stop = button("Stop", lambda _: on.stop(PLAN), "el-quiet", "Stop measuring; edits are not touched")
+        self.resume = button("Go on", lambda _: on.resume(), "el-quiet", "Measure what the plan asks for")
+        verdict = box([self._words, self.goto], "el-verdict")
+        activity = box([self._activity, self.stop, self.resume], "el-row el-measuring")
+        self.widget = box([verdict, self._tiles, activity], "el-panel el-band")
+        self.doing(Activity())
+
+    def show(self, state: SessionState) -> None:
+        self._health = state.health
+        self._say()
+        change = culprit(state.health)
+        show_if(self.goto, change is not None)
+        if change is not None:
+            self._step = change.step
+            here = change.step == state.position
+            self.goto.disabled = here
+            self.goto.description = f"Edit {change.step} is in force" if here else f"Go to edit {change.step}"
+            self.goto.tooltip = change.sentence
+        self._tiles.value = tag("dl", "".join(self._tile_list(state)))
+
+    def _say(self) -> None:
+        """The verdict; while the plan is being measured it may still change."""
+        health, change = self._health, culprit(self._health)
+        soon = tag("small", "so far; still measuring") if self._measuring else ""
+        words = tag("p", escape(health.reason if health else "Not judged yet."), "el-reason")
+        if health is not None and change is not None and change.sentence != health.reason:
+            words += tag("p", escape(change.sentence), "el-note")
+        self._words.value = tag("h2", f"Health: {health_pill(health)} {soon}") + words
+
+    def _tile_list(self, state: SessionState) -> list[str]:
+        tiles = [
+            _drift_tile(state),
+            _outcome_tile("Edits recalled", state, retention_outcome, percent),
+            _outcome_tile("Perplexity", state, perplexity_outcome, number),
+        ]
+        if self._skill is not None:
+            tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
+        return tiles
+
+    def doing(self, activity: Activity) -> None:
+        """Say what the plan is measuring, that it is stopped, or that all is measured; always one line high."""
+        doing, problem = activity.doing.get(PLAN), activity.problems.get(PLAN)
+        self._measuring = doing is not None
+        self._say()
+        show_if(self.stop, doing is not None)
+        show_if(self.resume, activity.stopped and doing is None)
+        if doing is not None:
+            self._activity.value = progress_bar(doing.progress, doing.waiting)
+        elif problem is not None:
+            self._activity.value = tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
+        elif activity.stopped:
+            self._activity.value = tag("p", "Measuring is stopped.", "el-note")
+        else:
+            self._activity.value = tag("p", "All that the plan asks for is measured.", "el-note")
+
+
+def _drift_tile(state: SessionState) -> str:
+    """The edited layer that is furthest from where it began."""
+    step = state.steps[state.position]
+    found = largest_drift(step)
+    words = f"of ‖W₀‖, layer {found[0]}" if found else "not measured" if step.measurement is None else "no layer edited"
+    course = [drift[1].relative if (drift := largest_drift(s)) else 0.0 for s in state.steps[: state.position + 1]]
+    return _tile("Drift", percent(found[1].relative) if found else NOTHING, [words], course)
+
+
+def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> str:
+    """A number now, the unedited model's beside it, and its course."""
+    now, base = read(state.steps[state.position]), unedited(state.steps, read)
+    words = [now.of if now else "not measured here" if state.position else "not measured yet"]
+    if base is not None and state.position:
+        words.append(f"unedited {form(base)}")
+    course = [o.value for _, o in outcomes(state.steps[: state.position + 1], read) if math.isfinite(o.value)]
+    return _tile(title, form(now.value) if now else NOTHING, words, course)
+
+
+def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float]) -> str:
+    highest = max(course, default=0.0)
+    drawn = sparkline([value / highest for value in course], f"{title} by step") if highest > 0 else ""
+    small = tag("small", " · ".join(tag("span", escape(part)) for part in words))
+    return tag("div", tag("dt", escape(title)) + tag("dd", tag("b", value) + drawn + small))

@@ -1,0 +1,55 @@
+"""A button that measures one thing of the step in force, with its cost beforehand, its progress, and Stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+from editlab.page.controls import box, button, html, show_if
+from editlab.page.html import tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.job_view import progress_bar
+from editlab.page.words import cost_words
+from editlab.records import SessionState
+
+
+@dataclass(frozen=True)
+class MeasureCallbacks:
+    measure: Callable[[str], None]  # measure this of the step in force
+    stop: Callable[[str], None]
+
+
+class MeasureNow:
+    def __init__(self, name: str, title: str, on: MeasureCallbacks, once_measured: str = "") -> None:
+        self._name, self._title, self._once_measured = name, title, once_measured
+        self.start = button("Measure now", lambda _: on.measure(name), "el-small")
+        self.stop = button("Stop", lambda _: on.stop(name), "el-small", f"Stop measuring: {title}")
+        self._shown = html(css="el-progress el-live")
+        self.widget = box([self.start, self._shown, self.stop], "el-row el-measure-now")
+        self.measured = False  # at the step in force
+        self._activity = Activity()
+        self.doing(self._activity)
+
+    def show(self, state: SessionState) -> None:
+        measurement = state.steps[state.position].measurement
+        self.measured = measurement is not None and measurement.get(self._name) is not None
+        cost = cost_words(state.costs.get(self._name))
+        self.start.description = f"Measure now · {cost}" if cost else "Measure now"
+        self.start.tooltip = f"Measure of step {state.position}: {self._title}"
+        self.doing(self._activity)
+
+    def doing(self, activity: Activity) -> None:
+        self._activity = activity
+        doing, problem = activity.doing.get(self._name), activity.problems.get(self._name)
+        self._shown.value = (
+            progress_bar(doing.progress, doing.waiting)
+            if doing
+            else tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
+            if problem
+            else tag("span", self._once_measured, "el-why")
+            if self.measured and self._once_measured
+            else ""
+        )
+        show_if(self.start, doing is None and not self.measured)
+        show_if(self.stop, doing is not None)

@@ -1,0 +1,93 @@
+"""The run at a glance, and where it changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from html import escape
+
+import ipywidgets as widgets
+
+from editlab.api import LabInfo
+from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.controls import Fold, box, button, html, show_if
+from editlab.page.html import NOTHING, empty, number, percent, table, tag
+from editlab.page.measuring import Activity
+from editlab.page.plots.chart import stacked, stacked_columns, step_title
+from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
+from editlab.page.plots.overview import overview_parts
+from editlab.page.plots.weights import largest_drift
+from editlab.records import ChangePoint, SessionState, Step
+
+SHOWN_CHANGES = 6
+KEY = (
+    "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the step from which on a "
+    "trend shows. Click a point to go to its step."
+)
+
+
+class Overview:
+    def __init__(self, info: LabInfo, on_goto: GoTo) -> None:
+        self._skill = info.tasks[0] if info.tasks else None
+        self._on_goto = on_goto
+        self._empty = html(
+            empty("Nothing to see yet", "Make an edit: how the run goes, step by step, is drawn here on one axis.")
+        )
+        self.view = ChartView(on_goto)
+        self._changes = box([], "el-changes")
+        self._table = html()
+        self._fold = Fold("Show as table", "Hide table", self._table)
+        key = html(tag("p", KEY, "el-note"))
+        self._filled = box([self._changes, self.view.widget, key, self._fold.widget])
+        self.widget = box([self._empty, self._filled])
+
+    def show(self, state: SessionState) -> None:
+        edited = len(state.steps) > 1
+        show_if(self._empty, not edited)
+        show_if(self._filled, edited)
+        if not edited:
+            self.view.clear()
+            return
+        parts = overview_parts(state, self._skill)
+        self.view.show(
+            tuple((part.name, part.kind) for part in parts),
+            lambda: stacked({part.name: part.make() for part in parts}),
+            stacked_columns({part.name: part.columns for part in parts}),
+            len(state.steps) - 1,
+        )
+        changes = state.health.changes if state.health else ()
+        by_step = itertools.groupby(changes, key=lambda change: change.step)
+        self._changes.children = [self._change(step, list(found)) for step, found in by_step][-SHOWN_CHANGES:]
+        self._table.value = self._as_table(state)
+
+    def doing(self, activity: Activity) -> None:
+        """Nothing here is measured by itself."""
+
+    def leave(self) -> None:
+        self.view.clear()
+
+    def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
+        """What changed at one step, with a button that goes there."""
+        goto = button(f"Step {step}", lambda _: self._on_goto(step), "el-small", "Go to this step")
+        lines = [f"{tag('span', c.kind, f'el-badge el-badge-{c.kind}')} {escape(c.sentence)}" for c in changes]
+        return box([goto, html("".join(tag("p", line) for line in lines))], "el-row el-change-row")
+
+    def _as_table(self, state: SessionState) -> str:
+        columns: list[tuple[str, Read, Callable[[float], str]]] = [
+            ("edits recalled", retention_outcome, percent),
+            ("perplexity", perplexity_outcome, number),
+        ]
+        if self._skill is not None:
+            columns.append((escape(self._skill.title), task_outcome(self._skill.name), percent))
+        rows = [[str(s.index), escape(step_title(s)), _drift(s), *_cells(s, columns)] for s in state.steps]
+        return table("The run, step by step", ["step", "edit", "drift", *(name for name, _, _ in columns)], rows)
+
+
+def _drift(step: Step) -> str:
+    found = largest_drift(step)
+    return percent(found[1].relative) if found else NOTHING
+
+
+def _cells(step: Step, columns: list[tuple[str, Read, Callable[[float], str]]]) -> list[str]:
+    found = [(read(step), form) for _, read, form in columns]
+    return [f"{form(o.value)} <small>{escape(o.of)}</small>" if o else NOTHING for o, form in found]

@@ -1,0 +1,77 @@
+"""What is measured when: how often each measure is taken, what it costs beforehand, and each of them now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+
+from editlab.api import LabInfo, MeasureInfo
+from editlab.page.controls import box, choice, html
+from editlab.page.html import plural, tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.words import EVERY, cost_words, every_words, plan_cost_words, unmeasured
+from editlab.records import SessionState
+
+
+class PlanRow:
+    def __init__(self, measure: MeasureInfo, note: str, on: MeasureCallbacks, on_choose: Callable[[], None]) -> None:
+        self._measure = measure
+        self._note = tag("span", escape(note), "el-why") if note else ""
+        self._words = html(css="el-plan-words")
+        self.every = choice(f"How often: {measure.title}", _options(measure.every), "el-every", value=measure.every)
+        self.ask = MeasureNow(measure.name, measure.title, on, "measured at this step")
+        self.widget = box([self._words, self.every, self.ask.widget], "el-plan-row")
+        self._drawing = False
+        self.every.observe(lambda _: None if self._drawing else on_choose(), "value")
+
+    def show(self, state: SessionState) -> None:
+        name, every = self._measure.name, state.plan.get(self._measure.name, 0)
+        self._drawing = True
+        try:
+            if every not in [value for _, value in self.every.options]:
+                self.every.options = _options(every)
+            self.every.value = every
+        finally:
+            self._drawing = False
+        self.ask.show(state)
+        cost, left, edits = cost_words(state.costs.get(name)), unmeasured(state, name), len(state.steps) - 1
+        about = [f"{cost} a step"] if cost else []
+        if edits:
+            about.append(f"measured at {edits - left} of {plural(edits, 'edit')}")
+        self._words.value = (
+            tag("b", escape(self._measure.title)) + self._note + tag("span", " · ".join(about), "el-about")
+        )
+
+
+def _options(*also: int) -> list[tuple[str, int]]:
+    return [(every_words(every), every) for every in sorted({*EVERY, *also} - {0})] + [(every_words(0), 0)]
+
+
+class Plan:
+    """`on_plan(plan)` is called with the whole plan when one of its choices is changed."""
+
+    def __init__(self, info: LabInfo, on: MeasureCallbacks, on_plan: Callable[[Mapping[str, int]], None]) -> None:
+        known = {task.note for task in info.tasks}  # their notes are with the skills
+        self.rows = {
+            measure.name: PlanRow(measure, "" if measure.help in known else measure.help, on, self._chose)
+            for measure in info.measures
+        }
+        self._on_plan = on_plan
+        self._cost = html(css="el-plan-cost el-live")
+        self.widget = box([self._cost, box([row.widget for row in self.rows.values()], "el-plan")])
+
+    def show(self, state: SessionState) -> None:
+        self._cost.value = tag("p", escape(plan_cost_words(state)))
+        for row in self.rows.values():
+            row.show(state)
+
+    def doing(self, activity: Activity) -> None:
+        for row in self.rows.values():
+            row.ask.doing(activity)
+
+    def leave(self) -> None:
+        """There is no chart here."""
+
+    def _chose(self) -> None:
+        self._on_plan({name: row.every.value for name, row in self.rows.items() if row.every.value})

@@ -1,0 +1,203 @@
+"""What else the model can do: every downstream task by either rule, and perplexity; each with its chart and table."""
+
+from __future__ import annotations
+
+import itertools
+from html import escape
+
+from editlab.api import LabInfo, TaskInfo
+from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.controls import Fold, box, html, segments, show_if
+from editlab.page.html import empty, number, percent, plural, table, tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.plots.chart import step_title
+from editlab.page.plots.outcomes import (
+    outcome_columns,
+    outcomes,
+    perplexity_chart,
+    perplexity_outcome,
+    share_chart,
+    spans_decades,
+    task_outcome,
+    unedited,
+)
+from editlab.page.words import RULES, f1_words, paired_words, task_measures
+from editlab.records import SessionState, TaskScore
+from editlab.scores import compare
+
+KEY_LEVEL = tag("span", "", "el-key el-key-level", aria_hidden="true")
+KEY_CHANCE = tag("span", "", "el-key el-key-chance", aria_hidden="true")
+
+
+class TaskView:
+    """One task by one rule: `name` is that of its measure."""
+
+    def __init__(self, task: TaskInfo, name: str, rule: str, on: MeasureCallbacks, on_goto: GoTo) -> None:
+        self._task, self._name = task, name
+        self._title = tag("h3", f"{escape(task.title)} <small>n = {task.n}, by {RULES[rule]}</small>")
+        self._words = html(css="el-task-words")
+        self.ask = MeasureNow(name, task.title, on)
+        self.view = ChartView(on_goto)
+        self._table = html()
+        self._fold = Fold("Show as table", "Hide table", self._table)
+        self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
+
+    def show(self, state: SessionState) -> None:
+        task, read = self._task, task_outcome(self._name)
+        self.ask.show(state)
+        measured = bool(outcomes(state.steps, read))
+        self._words.value = self._title + _task_words(task, _scores(state, self._name), state.position)
+        show_if(self._fold.widget, measured)
+        if not measured:
+            self.view.clear()
+            return
+        level = unedited(state.steps, read)
+        self.view.show(
+            level, lambda: share_chart("", level, task.chance, 170), outcome_columns(state, read), len(state.steps) - 1
+        )
+        self._table.value = _task_table(state, self._name, task.title)
+
+
+class PerplexityView:
+    def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
+        self._words = html(css="el-task-words")
+        self.ask = MeasureNow("perplexity", "Perplexity", on)
+        self.view = ChartView(on_goto)
+        self._table = html()
+        self._fold = Fold("Show as table", "Hide table", self._table)
+        self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
+
+    def show(self, state: SessionState) -> None:
+        self.ask.show(state)
+        found = [(s, s.measurement.perplexity) for s in state.steps if s.measurement and s.measurement.perplexity]
+        show_if(self._fold.widget, bool(found))
+        self._words.value = _perplexity_words(state)
+        if not found:
+            self.view.clear()
+            return
+        level, log = unedited(state.steps, perplexity_outcome), spans_decades(state, perplexity_outcome)
+        self.view.show(
+            (level, log),
+            lambda: perplexity_chart(level, log, 170),
+            outcome_columns(state, perplexity_outcome),
+            len(state.steps) - 1,
+        )
+        rows = [[str(s.index), escape(step_title(s)), number(p.value), escape(p.text), str(p.n)] for s, p in found]
+        self._table.value = table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
+
+
+class Skills:
+    def __init__(self, info: LabInfo, on: MeasureCallbacks, on_goto: GoTo) -> None:
+        tasks = {task.name: task for task in info.tasks}
+        self.perplexity = PerplexityView(on, on_goto)
+        self.views = {
+            rule: [TaskView(tasks[task], m.name, rule, on, on_goto) for task, m in task_measures(info, rule).items()]
+            for rule in RULES
+        }
+        self.rule = segments(
+            [("Likelier label word", "scores"), ("Generated answer", "generation")], "Answer judged by"
+        )
+        show_if(self.rule, bool(self.views["generation"]))
+        self._grid = box([], "el-tasks")
+        content = [self.rule, self._grid]
+        if not info.tasks:
+            content.insert(0, html(empty("No downstream task", "This lab holds no task to measure.")))
+        self.widget = box(content)
+        self._state: SessionState | None = None
+        self._activity = Activity()
+        self.rule.observe(lambda _: self._chose(), "value")
+
+    @property
+    def _shown(self) -> list[TaskView | PerplexityView]:
+        return [*self.views[self.rule.value], self.perplexity]
+
+    def show(self, state: SessionState) -> None:
+        self._state = state
+        for view in self._shown:
+            view.show(state)
+        self._grid.children = [view.widget for view in self._shown]
+
+    def doing(self, activity: Activity) -> None:
+        self._activity = activity
+        for view in self._shown:
+            view.ask.doing(activity)
+
+    def leave(self) -> None:
+        self.perplexity.view.clear()
+        for view in itertools.chain(*self.views.values()):
+            view.view.clear()
+
+    def _chose(self) -> None:
+        self._grid.children = []
+        self.leave()
+        if self._state is not None:
+            self.doing(self._activity)
+            self.show(self._state)
+
+
+def _scores(state: SessionState, name: str) -> dict[int, TaskScore]:
+    """By step."""
+    return {s.index: s.measurement.tasks[name] for s in state.steps if s.measurement and name in s.measurement.tasks}
+
+
+def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> str:
+    """The score of the step in force, its levels, and what changed since the unedited model and the step before."""
+    now, base = scores.get(position), scores.get(0)
+    note = tag("p", escape(task.note), "el-why") if task.note else ""
+    if now is None:
+        return tag("p", "Not measured at this step.", "el-task-now") + note
+    low, high = now.interval
+    words = tag(
+        "p",
+        f"now {tag('b', percent(now.accuracy))} <small>95 % (Wilson): {percent(low)} to {percent(high)}</small>",
+        "el-task-now",
+    )
+    levels = f"{KEY_LEVEL} unedited {percent(base.accuracy)} " if base else ""
+    words += tag("p", f"{levels}{KEY_CHANCE} chance {percent(now.chance)} · {f1_words(now)}", "el-levels")
+    changes = []
+    if base and position:
+        changes.append(f"Since the unedited model: {paired_words(compare(base, now))}.")
+    before = max((step for step in scores if 0 < step < position), default=None)
+    if before is not None:
+        changes.append(f"Since step {before}: {paired_words(compare(scores[before], now))}.")
+    if changes:
+        words += tag(
+            "ul",
+            "".join(tag("li", change) for change in changes),
+            "el-paired",
+            title="McNemar's exact test, same examples",
+        )
+    return words + note
+
+
+def _task_table(state: SessionState, name: str, title: str) -> str:
+    scores = _scores(state, name)
+    rows = [
+        [
+            str(index),
+            escape(step_title(state.steps[index])),
+            percent(s.accuracy),
+            f"{percent(s.interval[0])} to {percent(s.interval[1])}",
+            f"{sum(s.correct)} of {s.n}",
+            f"{s.f1:.2f}",
+            percent(s.invalid),
+            escape(paired_words(compare(scores[0], s))) if 0 in scores and index else "",
+        ]
+        for index, s in scores.items()
+    ]
+    header = ["step", "edit", "accuracy", "95 % (Wilson)", "correct", "weighted F1", "no label", "against unedited"]
+    return table(f"{escape(title)}: by step", header, rows)
+
+
+def _perplexity_words(state: SessionState) -> str:
+    """The value of the step in force, and of which text."""
+    measured = state.steps[state.position].measurement
+    found = measured.perplexity if measured else None
+    title = tag("h3", "Perplexity <small>of a fixed text; less is better</small>")
+    if found is None:
+        return title + tag("p", "Not measured at this step.", "el-task-now")
+    base = unedited(state.steps, perplexity_outcome)
+    level = f"{KEY_LEVEL} unedited {number(base)} · " if base is not None else ""
+    text = f"{escape(found.text)}, {plural(found.n, 'token')} in windows of {found.window}"
+    return title + tag("p", f"now {tag('b', number(found.value))}", "el-task-now") + tag("p", level + text, "el-levels")

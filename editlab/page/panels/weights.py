@@ -1,0 +1,67 @@
+"""Where the weights are: drift of every edited layer and the size of every edit, in the unit that is chosen."""
+
+from __future__ import annotations
+
+from html import escape
+
+from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.controls import Fold, box, html, segments, show_if
+from editlab.page.html import empty, number, percent, table
+from editlab.page.measuring import Activity
+from editlab.page.plots.chart import stacked, stacked_columns, step_title
+from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
+from editlab.records import SessionState
+
+
+class Weights:
+    def __init__(self, on_goto: GoTo) -> None:
+        self._state: SessionState | None = None
+        self.unit = segments([(unit.label, unit) for unit in UNITS], "Unit")
+        self.scale = segments([("Linear", False), ("Log", True)], "Scale")
+        self.view = ChartView(on_goto)
+        self._empty = html(
+            empty("No drift yet", "How far each edited layer is from where it began, and the size of every edit.")
+        )
+        self._table = html()
+        self._fold = Fold("Show as table", "Hide table", self._table)
+        choices = box([self.unit, self.scale], "el-row el-choices")
+        self._filled = box([choices, self.view.widget, self._fold.widget])
+        self.widget = box([self._empty, self._filled])
+        for control in (self.unit, self.scale):
+            control.observe(lambda _: self._draw(), "value")
+
+    def show(self, state: SessionState) -> None:
+        self._state = state
+        edited = len(state.steps) > 1
+        show_if(self._empty, not edited)
+        show_if(self._filled, edited)
+        self._draw()
+
+    def doing(self, activity: Activity) -> None:
+        """Drift is there with every step."""
+
+    def leave(self) -> None:
+        self.view.clear()
+
+    def _draw(self) -> None:
+        state, unit, log = self._state, self.unit.value, self.scale.value
+        if state is None or len(state.steps) == 1:
+            self.view.clear()
+            return
+        self.view.show(
+            (unit, log),
+            lambda: stacked({"drift": drift_chart(unit, log), "size": size_chart(unit, log)}),
+            stacked_columns({"drift": drift_columns(state, unit, log), "size": size_columns(state, unit, log)}),
+            len(state.steps) - 1,
+        )
+        self._table.value = _as_table(state, unit)
+
+
+def _as_table(state: SessionState, unit: Unit) -> str:
+    header, rows = drift_rows(state.steps, unit)
+    form = percent if unit.field == "relative" else number
+    cells = [
+        [str(step.index), escape(step_title(step)), *map(form, values)]
+        for step, values in zip(state.steps, rows, strict=True)
+    ]
+    return table(f"Drift and size of the edits: {unit.label}", ["step", "edit", *header], cells)

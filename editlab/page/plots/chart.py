@@ -1,0 +1,152 @@
+"""What all charts share: the axis of steps, their look, the marks where a run changed, and stacking.
+
+A chart is one or more figures and their named sources. Columns are always assigned whole (`Chart.draw`); streaming rows
+through jupyter_bokeh doubles them. Colours are those of a light page; style.css turns whole figures over for a dark
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bokeh.layouts import column
+from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, HoverTool, LayoutDOM, Range1d
+from bokeh.models.annotations import Span, Title
+from bokeh.plotting import figure
+
+from editlab.records import SessionState, Step
+
+INK, MUTED, GRID, BAR = "#17202b", "#566272", "#e3e8ee", "#c3cfdd"
+NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
+CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
+AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
+FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
+FEWEST_STEPS = 4  # the axis shows at least so many
+
+Columns = Mapping[str, Mapping[str, Sequence[Any]]]
+NO_STEPS = SessionState(id="", steps=(), position=0, watched=(), model={})
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Figures over one axis of steps. A tap on what a source of `tappable` draws means its step."""
+
+    figures: tuple[figure, ...]
+    sources: Mapping[str, ColumnDataSource]
+    tappable: tuple[str, ...] = ()
+    layout: LayoutDOM | None = None
+
+    @property
+    def root(self) -> LayoutDOM:
+        return self.layout or self.figures[0]
+
+    def draw(self, columns: Columns, last_step: int) -> None:
+        """Show `columns` on an axis that ends with `last_step`, so that all charts of a session share theirs."""
+        for name, data in columns.items():
+            self.sources[name].data = {key: list(values) for key, values in data.items()}
+        for plot in self.figures:
+            plot.x_range.update(end=max(last_step, FEWEST_STEPS) + 0.6)
+
+
+def stacked(charts: Mapping[str, Chart]) -> Chart:
+    """Charts above each other over one axis, with one line through all of them at the pointer."""
+    figures = [plot for chart in charts.values() for plot in chart.figures]
+    line = Span(dimension="height", line_color=MUTED, line_dash="dotted", line_width=1)
+    for plot in figures:
+        plot.x_range = figures[0].x_range
+        plot.add_tools(CrosshairTool(overlay=line))
+    for plot in figures[:-1]:
+        plot.xaxis.axis_label = None
+    sources = {f"{name}.{key}": source for name, chart in charts.items() for key, source in chart.sources.items()}
+    tappable = tuple(f"{name}.{key}" for name, chart in charts.items() for key in chart.tappable)
+    return Chart(tuple(figures), sources, tappable, column(*figures, sizing_mode="stretch_width", spacing=4))
+
+
+def stacked_columns(columns: Mapping[str, Columns]) -> Columns:
+    """The columns of `stacked` charts, by the same names."""
+    return {f"{name}.{key}": data for name, found in columns.items() for key, data in found.items()}
+
+
+def step_title(step: Step) -> str:
+    """What a chart calls a step, in plain text."""
+    if not step.facts:
+        return "unedited model"
+    more = f" and {len(step.facts) - 1} more" if len(step.facts) > 1 else ""
+    return f"{step.facts[0].subject} → {step.facts[0].target_new}{more}"
+
+
+def alpha(step: Step, state: SessionState) -> float:
+    """Steps that are undone or switched off are drawn paler."""
+    return 1.0 if step.index <= state.position and (step.enabled or not step.facts) else 0.35
+
+
+def change_columns(state: SessionState) -> Mapping[str, Sequence[Any]]:
+    """The steps at which health says that the run changed."""
+    changes = state.health.changes if state.health else ()
+    return {
+        "step": [change.step for change in changes],
+        "kind": [change.kind for change in changes],
+        "sentence": [change.sentence for change in changes],
+        "color": [CHANGES[change.kind] for change in changes],
+        "dash": ["solid" if change.kind == "jump" else "dashed" for change in changes],
+        "top": [FLAG] * len(changes),
+    }
+
+
+def blank(columns: Columns) -> dict[str, ColumnDataSource]:
+    """A source without rows for each of these columns."""
+    return {name: ColumnDataSource({key: [] for key in data}) for name, data in columns.items()}
+
+
+def new_figure(title: str, y_label: str = "", scale: Literal["linear", "log"] = "linear", height: int = 150) -> figure:
+    heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
+    plot = figure(
+        height=height, sizing_mode="stretch_width", y_axis_type=scale, y_axis_label=y_label or None,
+        x_axis_label="step", title=heading, tools="", toolbar_location=None, background_fill_color=None,
+        border_fill_color=None, outline_line_color=None, min_border_left=AXIS_WIDTH, min_border_right=12,
+        x_range=Range1d(start=-0.6, end=FEWEST_STEPS + 0.6),
+    )  # fmt: skip
+    plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+    plot.xgrid.visible = False
+    plot.ygrid.grid_line_color = GRID
+    for axis in plot.axis:
+        axis.axis_line_color = axis.major_tick_line_color = MUTED
+        axis.minor_tick_line_color = None
+        axis.major_label_text_color = axis.axis_label_text_color = MUTED
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "12px"
+        axis.major_label_text_font = axis.axis_label_text_font = "system-ui, sans-serif"
+    return plot
+
+
+def mark_changes(plot: figure, source: ColumnDataSource) -> None:
+    """A line through the plot, with a small flag on top, wherever the run changed."""
+    plot.vspan(x="step", source=source, line_color="color", line_dash="dash", line_width=1.5, line_alpha=0.7)
+    flag_changes(plot, source)
+
+
+def flag_changes(plot: figure, source: ColumnDataSource) -> None:
+    """The small flags alone, for a plot that a line would cover."""
+    plot.extra_y_ranges = {"share": Range1d(start=0, end=1)}
+    flags = plot.scatter(
+        "step", "top", source=source, y_range_name="share", marker="inverted_triangle", size=11, color="color"
+    )
+    steady(flags)
+    plot.add_tools(HoverTool(renderers=[flags], tooltips=[("@kind", "@sentence")]))
+
+
+def horizontal_legend(plot: figure) -> None:
+    legend = plot.legend[0]
+    plot.add_layout(legend, "above")
+    legend.orientation = "horizontal"
+    legend.border_line_color = legend.background_fill_color = None
+    legend.label_text_color, legend.label_text_font_size, legend.label_text_font = INK, "12px", "system-ui, sans-serif"
+    legend.update(padding=0, margin=0)
+
+
+def steady(*renderers: Any) -> None:
+    """A tap means "go there": it must not change how the points look."""
+    for renderer in renderers:
+        renderer.selection_glyph = renderer.nonselection_glyph = None

@@ -1,0 +1,60 @@
+"""The run at a glance: drift, edits recalled, perplexity and one skill, stacked over one axis of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+
+from editlab.api import TaskInfo
+from editlab.page.plots.chart import Chart, Columns
+from editlab.page.plots.outcomes import (
+    Read,
+    outcome_columns,
+    outcomes,
+    perplexity_chart,
+    perplexity_outcome,
+    retention_outcome,
+    share_chart,
+    spans_decades,
+    task_outcome,
+    unedited,
+)
+from editlab.page.plots.weights import drift_chart, drift_columns
+from editlab.records import SessionState
+
+HEIGHT = 135
+
+
+@dataclass(frozen=True)
+class Part:
+    """One chart of a stack: what it is (another kind is another chart), how it is made, and what it shows."""
+
+    name: str
+    kind: Hashable
+    make: Callable[[], Chart]
+    columns: Columns
+
+
+def overview_parts(state: SessionState, skill: TaskInfo | None) -> list[Part]:
+    """The charts for which something was measured."""
+    level, log = unedited(state.steps, perplexity_outcome), spans_decades(state, perplexity_outcome)
+    title = "Drift of each edited layer, ‖W − W₀‖ ÷ ‖W₀‖"
+    parts = [
+        Part("drift", (), partial(drift_chart, height=HEIGHT + 30, title=title), drift_columns(state)),
+        *_outcome(
+            state, "recalled", retention_outcome, partial(share_chart, "Edits still recalled", height=HEIGHT), ()
+        ),
+        *_outcome(state, "perplexity", perplexity_outcome, partial(perplexity_chart, level, log, HEIGHT), (level, log)),
+    ]
+    if skill is not None:
+        read = task_outcome(skill.name)
+        level = unedited(state.steps, read)
+        title = f"{skill.title}: accuracy of {skill.n}"
+        parts += _outcome(state, "skill", read, partial(share_chart, title, level, skill.chance, HEIGHT), (level,))
+    return parts
+
+
+def _outcome(state: SessionState, name: str, read: Read, make: Callable[[], Chart], kind: Hashable) -> list[Part]:
+    """None where it was never measured."""
+    return [Part(name, kind, make, outcome_columns(state, read))] if outcomes(state.steps, read) else []

@@ -1,0 +1,116 @@
+"""The forgetting map, edits × steps: which edit is recalled at which step, and where it was first forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d, TapTool
+
+from editlab.facts import Fact
+from editlab.history import first_forgotten, recall_map
+from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
+from editlab.page.plots.chart import change_columns as changes
+from editlab.records import SessionState, Step
+
+RECALLED, FORGOTTEN, NEVER, UNKNOWN = "recalled", "forgotten", "did not take", "not measured"
+FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "#ffffff"}
+HATCHES = {RECALLED: "blank", FORGOTTEN: "blank", NEVER: "right_diagonal_line", UNKNOWN: "blank"}
+NAMED_ROWS = 24  # with more, rows are told by their number
+NAME_LETTERS = 14
+MAP_HEIGHT, TALLEST_ROW, LOWEST_ROW = 620, 22, 4
+
+
+@dataclass(frozen=True)
+class RecallRow:
+    """One edited fact: its state at every step since it was made."""
+
+    edit: int  # its step
+    fact: Fact
+    states: Mapping[int, str]  # step -> one of the four words
+    forgotten: int | None  # the first step at which it was, of a fact that had been recalled
+
+
+def recall_rows(steps: Sequence[Step]) -> list[RecallRow]:
+    """Every edited fact in the order of the edits; of a sample only the facts in it."""
+    known, forgotten = recall_map(steps), first_forgotten(steps)
+    found = [s.measurement.retention for s in steps if s.measurement and s.measurement.retention]
+    took = {(recall.edit, recall.number): recall.said_new for retention in found for recall in retention.recalls}
+    sampled = any(retention.of > len(retention.recalls) for retention in found)
+    rows = []
+    for step in steps:
+        for number, fact in enumerate(step.facts):
+            key = step.id, number
+            if key not in known and sampled:
+                continue
+            seen = known.get(key, {})
+            states = {s.index: _word(seen.get(s.index), took.get(key, True)) for s in steps[step.index :]}
+            rows.append(RecallRow(step.index, fact, states, forgotten.get(key)))
+    return rows
+
+
+def _word(says_new: bool | None, took: bool) -> str:
+    if says_new is None:
+        return UNKNOWN
+    return RECALLED if says_new else FORGOTTEN if took else NEVER
+
+
+def recall_columns(state: SessionState) -> Columns:
+    """One cell per fact and step, and a cross where a fact was first forgotten; rows from the top."""
+    names = ("step", "row", "state", "fill", "hatch", "fact", "edit", "forgotten")
+    cells: dict[str, list[Any]] = {name: [] for name in names}
+    rows = recall_rows(state.steps)
+    for place, row in enumerate(rows):
+        first = f"at step {row.forgotten}" if row.forgotten is not None else "never so far"
+        name = f"{row.fact.subject} → {row.fact.target_new}"
+        for step, word in row.states.items():
+            cell = (step, place, word, FILLS[word], HATCHES[word], name, row.edit, first)
+            for column, value in zip(names, cell, strict=True):
+                cells[column].append(value)
+    crosses = [(row.forgotten, place) for place, row in enumerate(rows) if row.forgotten is not None]
+    return {
+        "cells": cells,
+        "crosses": {"step": [step for step, _ in crosses], "row": [place for _, place in crosses]},
+        "now": {"step": [state.position], "middle": [(len(rows) - 1) / 2], "height": [len(rows) + 0.1]},
+        "changes": changes(state),
+    }
+
+
+def recall_chart(rows: Sequence[RecallRow]) -> Chart:
+    """The map of these rows; their number and names are the chart's own, their cells are drawn into it."""
+    sources = blank(recall_columns(NO_STEPS))
+    tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
+    plot = new_figure("Edits (rows) by steps: recalled or forgotten", height=tall * (len(rows) + 1) + 84)
+    plot.y_range = Range1d(start=len(rows) - 0.4, end=-1.2)
+    plot.ygrid.visible = False
+    named = rows if len(rows) <= NAMED_ROWS else ()
+    shown = range(len(rows)) if named else range(0, len(rows), max(1, len(rows) // 10))
+    plot.yaxis.ticker = FixedTicker(ticks=list(shown))
+    # Plain text: what people typed is never read as TeX, which Bokeh would fetch a library for.
+    plot.yaxis.major_label_overrides = {i: PlainText(text=_label(rows[i], bool(named))) for i in shown}
+    cells = plot.rect(
+        "step", "row", width=0.9, height=0.86, source=sources["cells"], fill_color="fill", hatch_pattern="hatch",
+        hatch_color="#8592a3", hatch_scale=8, line_color="#dbe1e9", line_width=0.5,
+    )  # fmt: skip
+    plot.scatter(
+        "step", "row", source=sources["crosses"], marker="x", size=max(4, min(10, tall - 4)), line_color="#ffffff",
+        line_width=2,
+    )  # fmt: skip
+    plot.rect(
+        "step", "middle", width=1.0, height="height", source=sources["now"], fill_color=None, line_color=NOW,
+        line_width=1.5,
+    )  # fmt: skip
+    steady(cells)
+    tooltips = [("fact", "@fact"), ("made by", "edit @edit"), ("at step @step", "@state"), ("forgotten", "@forgotten")]
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=tooltips), TapTool(renderers=[cells]))
+    flag_changes(plot, sources["changes"])
+    plot.yaxis.major_label_text_color = INK
+    return Chart((plot,), sources, ("cells",))
+
+
+def _label(row: RecallRow, named: bool) -> str:
+    if not named:
+        return str(row.edit)
+    name = row.fact.subject
+    return f"{row.edit} {name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + '…'}"

@@ -1,0 +1,164 @@
+"""Drift of the edited layers and the size of every edit, in either unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bokeh.models import HoverTool, TapTool
+
+from editlab.page.html import number, percent
+from editlab.page.plots.chart import (
+    NO_STEPS,
+    NOW,
+    Chart,
+    Columns,
+    alpha,
+    blank,
+    change_columns,
+    horizontal_legend,
+    mark_changes,
+    new_figure,
+    steady,
+    step_title,
+)
+from editlab.records import Drift, SessionState, Step
+
+LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
+DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
+BARS_WIDTH = 0.7  # of all bars of a step together
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A way to say how far weights are from others: a field of `Drift`."""
+
+    field: str
+    label: str  # of the button that chooses it
+    of_drift: str
+    of_size: str
+
+
+UNITS = (
+    Unit("relative", "÷ ‖W₀‖", "‖W − W₀‖ ÷ ‖W₀‖", "‖ΔW‖ ÷ ‖W₀‖"),
+    Unit("norm", "Frobenius norm", "‖W − W₀‖", "‖ΔW‖"),
+    Unit("per_element", "|Δ| of the paper", "‖W − W₀‖ ÷ number of elements", "‖ΔW‖ ÷ number of elements"),
+)
+
+
+def edited_layers(steps: Sequence[Step]) -> list[int]:
+    """Every layer that some step of the session edits, ascending."""
+    return sorted({layer for step in steps for layer in step.size})
+
+
+def edit_size(step: Step) -> float | None:
+    """‖ΔW‖_F of one edit over all of its layers; None for the unedited model."""
+    return math.sqrt(sum(size.norm**2 for size in step.size.values())) if step.size else None
+
+
+def drift_of(step: Step, layer: int) -> Drift | None:
+    """Drift of `layer` after `step`; zero where no edit in force has touched it, None where nothing was measured."""
+    if step.measurement is None:
+        return None
+    return step.measurement.drift.get(layer, Drift(0.0, 0.0, 0.0))
+
+
+def largest_drift(step: Step) -> tuple[int, Drift] | None:
+    """The edited layer that is furthest from where it began, relative to its own size."""
+    if step.measurement is None or not step.measurement.drift:
+        return None
+    return max(step.measurement.drift.items(), key=lambda item: item[1].relative)
+
+
+def drift_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) -> Columns:
+    """One line per edited layer, and a ring at the step in force. A log scale leaves zeros out."""
+    lines: dict[str, list[Any]] = {name: [] for name in ("xs", "ys", "color", "dash", "layer")}
+    names = ("step", "drift", "color", "alpha", "layer", "says", "title")
+    points: dict[str, list[Any]] = {name: [] for name in names}
+    for layer, color, dash in _layers(state):
+        found = [(step, drift, getattr(drift, unit.field)) for step in state.steps if (drift := drift_of(step, layer))]
+        drawn = [row for row in found if math.isfinite(row[2]) and (row[2] > 0 or not log)]
+        for step, drift, value in drawn:
+            says = f"{number(value)} ({percent(drift.relative)} of ‖W₀‖)"
+            row = (step.index, value, color, alpha(step, state), f"layer {layer}", says)
+            for name, cell in zip(names, (*row, step_title(step)), strict=True):
+                points[name].append(cell)
+        line = ([step.index for step, _, _ in drawn], [value for _, _, value in drawn], color, dash, f"layer {layer}")
+        for name, cell in zip(lines, line, strict=True):
+            lines[name].append(cell)
+    here = [i for i, step in enumerate(points["step"]) if step == state.position]
+    now = {name: [points[name][i] for i in here] for name in ("step", "drift")}
+    return {"lines": lines, "points": points, "now": now, "changes": change_columns(state)}
+
+
+def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) -> Columns:
+    """One bar per edit and layer; MEMIT's layers stand side by side."""
+    layers = [layer for layer, _, _ in _layers(state)]
+    width = BARS_WIDTH / max(1, max((len(step.size) for step in state.steps), default=1))
+    names = ("step", "x", "size", "width", "color", "alpha", "layer", "title", "says")
+    bars: dict[str, list[Any]] = {name: [] for name in names}
+    for step in state.steps:
+        for place, layer in enumerate(sorted(step.size)):
+            size = getattr(step.size[layer], unit.field)
+            if not math.isfinite(size) or (log and size <= 0):
+                continue
+            x = step.index + (place - (len(step.size) - 1) / 2) * width
+            color = LAYERS[layers.index(layer) % len(LAYERS)]
+            row = (step.index, x, size, 0.9 * width, color, alpha(step, state), f"layer {layer}", step_title(step))
+            for name, cell in zip(names, (*row, number(size)), strict=True):
+                bars[name].append(cell)
+    floor = min(bars["size"], default=1.0) / 2 if log else 0.0
+    return {"bars": {**bars, "floor": [floor] * len(bars["step"])}, "changes": change_columns(state)}
+
+
+def drift_chart(unit: Unit = UNITS[0], log: bool = False, height: int = 230, title: str = "") -> Chart:
+    """Drift of every edited layer against the step."""
+    sources = blank(drift_columns(NO_STEPS))
+    plot = new_figure(title or f"Drift of each edited layer: {unit.of_drift}", "", "log" if log else "linear", height)
+    plot.multi_line(
+        "xs", "ys", source=sources["lines"], line_color="color", line_dash="dash", line_width=2, legend_field="layer"
+    )
+    plot.scatter("step", "drift", source=sources["now"], size=15, fill_color=None, line_color=NOW, line_width=2)
+    dots = plot.scatter("step", "drift", source=sources["points"], size=8, color="color", alpha="alpha")
+    steady(dots)
+    tooltips = [("step", "@step · @title"), ("@layer", "@says")]
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips), TapTool(renderers=[dots]))
+    horizontal_legend(plot)
+    plot.y_range.update(range_padding=0.25)
+    mark_changes(plot, sources["changes"])
+    return Chart((plot,), sources, ("points",))
+
+
+def size_chart(unit: Unit = UNITS[0], log: bool = False) -> Chart:
+    """The size of every single edit, per layer."""
+    sources = blank(size_columns(NO_STEPS))
+    plot = new_figure(f"Size of each edit by itself: {unit.of_size}", "", "log" if log else "linear", 180)
+    bars = plot.vbar(
+        x="x", top="size", bottom="floor", width="width", source=sources["bars"], fill_color="color", line_color=None,
+        fill_alpha="alpha",
+    )  # fmt: skip
+    steady(bars)
+    tooltips = [("step", "@step · @title"), ("@layer", "@says")]
+    plot.add_tools(HoverTool(renderers=[bars], tooltips=tooltips), TapTool(renderers=[bars]))
+    plot.y_range.update(range_padding=0.25)
+    mark_changes(plot, sources["changes"])
+    return Chart((plot,), sources, ("bars",))
+
+
+def _layers(state: SessionState) -> Iterator[tuple[int, str, str]]:
+    """Every edited layer with its colour and dash."""
+    for order, layer in enumerate(edited_layers(state.steps)):
+        yield layer, LAYERS[order % len(LAYERS)], DASHES[order % len(DASHES)]
+
+
+def drift_rows(steps: Sequence[Step], unit: Unit) -> tuple[list[str], list[list[float | None]]]:
+    """The charts as a table: the header of its values, and those of every step; None where not measured."""
+    layers = edited_layers(steps)
+    header = [f"layer {layer}: {what}" for what in (unit.of_drift, unit.of_size) for layer in layers]
+    rows = []
+    for step in steps:
+        found = [drift_of(step, layer) for layer in layers] + [step.size.get(layer) for layer in layers]
+        rows.append([getattr(drift, unit.field) if drift else None for drift in found])
+    return header, rows

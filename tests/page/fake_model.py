@@ -1,0 +1,202 @@
+"""What a fake model says and what is measured of it: made up from checksums, so always the same."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from editlab.api import Completion, MeasureInfo, TaskInfo
+from editlab.facts import Fact
+from editlab.records import (
+    Bleeding,
+    Broken,
+    CounterFact,
+    Drift,
+    Generation,
+    LayerTrace,
+    Perplexity,
+    Quality,
+    Recall,
+    Record,
+    Retention,
+    TaskScore,
+    TokenChance,
+    Trace,
+    ValueTrace,
+)
+from editlab.scores import wilson
+
+CITIES = ("Paris", "Rome", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon")
+SUBJECTS = (
+    "Eiffel Tower",
+    "Colosseum",
+    "Big Ben",
+    "Brandenburg Gate",
+    "Prado",
+    "Hofburg",
+    "Royal Palace",
+    "Belém Tower",
+)
+W0 = 80.0
+DISABLING = "Atomium"  # an edit of this subject wrecks the fake model
+TASKS = (
+    TaskInfo("sentiment", "Sentiment (editlab’s own)", 60, 0.5, 1 / 3, "Sixty short reviews of this project."),
+    TaskInfo("paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, 1 / 3, "The unedited model is at chance here."),
+)
+MEASURES = (
+    MeasureInfo("counterfact", "CounterFact, this edit", "Of the step's own facts.", 1),
+    MeasureInfo("retention", "Retention", "Which edits are still recalled.", 1),
+    MeasureInfo("perplexity", "Perplexity", "Of a fixed text.", 1),
+    MeasureInfo("counterfact_all", "CounterFact, all edits so far", "Means over all facts.", 0),
+    MeasureInfo("bleeding", "Bleeding", "Unrelated facts that broke.", 0),
+    *(
+        MeasureInfo(f"{task.name}{name}", f"{task.title}{title}", task.note, 0)
+        for task in TASKS
+        for name, title in (("", ""), (":generation", ", by generation"))
+    ),
+    MeasureInfo("generation", "Generation entropy", "How varied its texts are.", 0),
+)
+
+
+def chance(*seed: object) -> float:
+    """A number in [0, 1) that only depends on `seed`."""
+    return zlib.crc32(repr(seed).encode()) / 2**32
+
+
+def make_facts() -> list[Fact]:
+    return [
+        Fact(
+            prompt="The {} is located in the city of",
+            subject=subject,
+            target_new=CITIES[(i + shift) % len(CITIES)],
+            target_true=CITIES[i],
+            paraphrase_prompts=(f"Where is the {subject}? It is in", f"To see the {subject} one travels to"),
+            neighborhood_prompts=tuple(
+                f"A museum near the {other} is in the city of"
+                for other in ("Louvre", "river", "station", "opera", "old town", "park")
+            ),
+            relation=("P131", "P276")[i % 2],
+            case_id=100 * shift + i,
+        )
+        for shift in (1, 2)
+        for i, subject in enumerate(SUBJECTS)
+    ]
+
+
+@dataclass(frozen=True)
+class FakeEdit:
+    id: str
+    facts: tuple[Fact, ...]
+    method: str
+    hyperparameters: dict[str, Any]
+    layers: tuple[int, ...]
+    enabled: bool = True
+
+    @property
+    def wrecks(self) -> bool:
+        return self.facts[0].subject == DISABLING
+
+    @property
+    def norm(self) -> float:
+        """Of its ΔW in each of its layers."""
+        share = 1.5 + 3 * chance(self.facts[0].subject, self.facts[0].target_new)
+        return (40 if self.wrecks else 1) * share / math.sqrt(len(self.layers))
+
+    @property
+    def size(self) -> dict[int, Drift]:
+        return {layer: Drift(self.norm, self.norm / W0, self.norm / 1e6) for layer in self.layers}
+
+    @property
+    def trace(self) -> Trace:
+        value = ValueTrace((3.0, 0.1), (2.9, 0.05), (0.1, 0.02), (0.0, 0.03), (0.02, 0.97), 10.0, 4.0, 11.0)
+        layers = {layer: LayerTrace(self.norm, W0, 3.0, 4.0) for layer in self.layers}
+        return Trace((value,), layers, 3, {"value": 1.0, "insertion": 0.2})
+
+
+Log = Sequence[FakeEdit]  # edits in force, in order
+
+
+def drift(log: Log) -> dict[int, Drift]:
+    """The fake's edits are orthogonal: squares of their norms add up."""
+    found = {}
+    for layer in sorted({layer for edit in log for layer in edit.layers}):
+        norm = math.sqrt(sum(edit.norm**2 for edit in log if layer in edit.layers))
+        found[layer] = Drift(norm, norm / W0, norm / 1e6)
+    return found
+
+
+def complete(log: Log, prompt: str, kind: str, fact: Fact | None) -> Completion:
+    words = dict.fromkeys([*CITIES[:5], "the", "a\n"], 0.0)
+    for word in words:
+        words[word] = chance(prompt, word) ** 4
+    if fact:
+        words[fact.target_true or "Paris"] = 1.6
+        taught = any(edit.facts[0].subject == fact.subject and kind != "neighborhood" for edit in log)
+        words[fact.target_new] = (
+            (9.0 if kind == "rewrite" else 3.0) if taught else 0.05 + (0.3 * len(log) if kind == "neighborhood" else 0)
+        )
+    total = sum(words.values())
+    best = sorted(words.items(), key=lambda item: -item[1])[:8]
+    top = tuple(TokenChance(f" {word}", weight / total) for word, weight in best)
+    said = f"{top[0].token}, which <b>everybody</b> knows" + (
+        " by now and says again and again" if len(log) > 4 else " well enough"
+    )
+    p_new = words[fact.target_new] / total if fact else None
+    p_true = words[fact.target_true or "Paris"] / total if fact else None
+    return Completion(prompt, kind, said, top, p_new, p_true)
+
+
+def measured(name: str, log: Log, mine: FakeEdit | None) -> Record | None:
+    """What a measure finds of the step whose own edit is `mine`; None where it is not defined."""
+    wrecked = any(edit.wrecks for edit in log)
+    if name == "perplexity":
+        return Perplexity(900.0 if wrecked else 20.0 + 0.4 * len(log), "the fake's text", 1000, 512)
+    if name == "bleeding":
+        broken = tuple(Broken(f"Fact <i>{i}</i> is", "so") for i in range(30 if wrecked else len(log) // 2))
+        return Bleeding(40, 1 - len(broken) / 40, broken)
+    task = next((task for task in TASKS if name.startswith(task.name)), None)
+    if task is not None:
+        return _score(task, name, len(log), wrecked)
+    if mine is None:
+        return None
+    if name == "retention":
+        return _retention(log, wrecked)
+    if name == "counterfact":
+        others = [edit for edit in log if edit is not mine]
+        return replace(_counterfact(len(log), 1), base=_counterfact(0, 1), before=_counterfact(len(others) // 9, 1))
+    if name == "counterfact_all":
+        return replace(_counterfact(len(log), len(log)), base=_counterfact(0, len(log)))
+    return Generation(6.2 - 0.05 * len(log), 6.2, 12, len(log), len(log), 100)
+
+
+def _score(task: TaskInfo, name: str, edits: int, wrecked: bool) -> TaskScore:
+    right = 30 if wrecked else max(30, round((52 if task.name == "sentiment" else 33) - 1.7 * edits))
+    correct, accuracy = tuple(i < right for i in range(60)), right / 60
+    generated = name.endswith(":generation")
+    return TaskScore(
+        task.name, task.title, "generation" if generated else "scores", 60, correct, accuracy, wilson(right, 60), 0.5,
+        accuracy - 0.01, 1 / 3, 0.1 if generated else 0.0, task.note, 1.0,
+    )  # fmt: skip
+
+
+def _retention(log: Log, wrecked: bool) -> Retention:
+    """An edit is forgotten once three others have followed; every edit of "Prado" never takes."""
+    recalls = []
+    for place, edit in enumerate(log):
+        took = edit.facts[0].subject != "Prado"
+        kept = took and len(log) - place <= 3 and (not wrecked or edit.wrecks)
+        recalls.append(Recall(edit.id, 0, kept, took, kept or wrecked, False))
+    succeeded = [recall for recall in recalls if recall.said_new]
+    kept_share = sum(recall.says_new for recall in succeeded) / len(succeeded) if succeeded else None
+    return Retention(tuple(recalls), len(recalls), len(succeeded), kept_share, 0.5, 0.0)
+
+
+def _counterfact(edits: int, n: int) -> CounterFact:
+    took = 1.0 if edits else 0.0
+    return CounterFact(
+        n, n, Quality(n, took, 0.9 * took - 0.05, took), Quality(2 * n, 0.5 * took, 0.2 * took, 0.5 * took),
+        Quality(6 * n, 1 - 0.05 * edits, 0.3 - 0.02 * edits, 0.4), 0.6 * took,
+    )  # fmt: skip
