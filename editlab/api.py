@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from editlab.facts import Fact
 from editlab.record import Record
 from editlab.records import Completion, SessionState, Step
+
+if TYPE_CHECKING:
+    from editlab.scanned import ScanTable
 
 
 class Cancelled(Exception):
@@ -217,6 +220,9 @@ class LabProtocol(Protocol):
     ) -> list[Fact]: ...
 
     def random(self, seed: int) -> Fact: ...
+
+    def scan(self) -> ScanTable | None:
+        """The scan that this lab was given to show; None where there is none."""
 
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""

@@ -25,6 +25,7 @@ from editlab.paths import resource
 from editlab.progress import Report, quiet
 from editlab.records import Probe, SessionState, Step
 from editlab.risk import Risk
+from editlab.scanned import ScanTable, read_scan
 from editlab.session import Session
 from editlab.tasks import Task, load_tasks
 
@@ -39,12 +40,14 @@ class Lab:
         facts: Sequence[Fact],
         facts_source: str,
         text: str | None = None,
+        scan: ScanTable | None = None,
     ) -> None:
         self.editor = editor
         self.tasks = dict(tasks)
         self.measures = standard(self.tasks, text)
         self.facts = tuple(facts)
         self.facts_source = facts_source
+        self._scan = scan
         self.sessions: dict[str, Session] = {}
         self._queue = Queue()
 
@@ -61,6 +64,7 @@ class Lab:
         text: str | None = None,
         seed: int = 0,
         tasks: Sequence[str | Path] = (),
+        scan: str | Path | None = None,
         progress: Report | None = None,
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
@@ -68,16 +72,18 @@ class Lab:
         `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
         folder of GLUE files, or None. `tasks`: files of tasks of the user's own, in the form that `editlab.tasks`
         tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
-        or None for the project's own. The rest as `editlab.load`. Raises ValueError with a sentence.
+        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. The rest as
+        `editlab.load`. Raises ValueError with a sentence.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)
         known, source = facts_of(facts)
+        scanned = None if scan is None else read_scan(scan)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
         editor.prepare(report)
-        return cls(editor, loaded, known, source, text)
+        return cls(editor, loaded, known, source, text, scanned)
 
     # --- what there is ---
 
@@ -115,6 +121,9 @@ class Lab:
 
     def random(self, seed: int) -> Fact:
         return random_fact(self.facts, seed)
+
+    def scan(self) -> ScanTable | None:
+        return self._scan
 
     def create(self) -> str:
         session = Session(self.editor, self.measures)

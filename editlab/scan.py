@@ -14,7 +14,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +29,9 @@ from editlab.model import EditableModel
 from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
 from editlab.reading import ObjectScore, object_scores
-from editlab.record import Record
 from editlab.records import Trace
 from editlab.risk import Risk
+from editlab.scanned import Scanned, frame_of
 from editlab.table import write_table
 
 if TYPE_CHECKING:
@@ -42,37 +41,6 @@ DISABLING = 2.0  # times the unedited perplexity
 FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Scanned(Record):
-    """One fact edited alone: a row of scan.parquet. Sizes are of the layer where ‖ΔW‖ / ‖W‖ is largest."""
-
-    number: int  # among the facts chosen, from 0
-    case_id: int | None
-    subject: str
-    relation: str | None
-    target_new: str
-    target_true: str | None
-    subject_tokens: int
-    position: int  # token index of the subject's last token in the bare prompt
-    token_level: str  # risk from the tokens alone
-    level: str  # risk from the keys
-    key_cosine: float
-    divisor: float | None
-    divisor_ratio: float | None
-    predicted_norm: float | None  # ‖ΔW‖ at most, known before the edit
-    delta_norm: float
-    weight_norm: float
-    relative_size: float
-    efficacy_accuracy: bool  # the new object is the argmax at every one of its tokens
-    efficacy_success: bool | None  # P(new) > P(true); None without a true object
-    p_new: float
-    p_true: float | None
-    perplexity: float
-    perplexity_ratio: float  # to the unedited model's
-    disabling: bool
-    seconds: float  # since the fact before; the first of several searched together bears the search
 
 
 def scan(
@@ -177,15 +145,6 @@ def _row(
         disabling=not now / base < DISABLING,  # also where it is not a number
         seconds=seconds,
     )
-
-
-def frame_of(rows: Sequence[Scanned]) -> DataFrame:
-    """The rows as a DataFrame, with the columns of `Scanned`."""
-    from pandas import DataFrame
-
-    frame = DataFrame([row.to_json() for row in rows], columns=[f.name for f in fields(Scanned)])
-    numbers = dict.fromkeys(("divisor", "divisor_ratio", "predicted_norm", "p_true"), "float64")
-    return frame.astype({"case_id": "Int64", "efficacy_success": "boolean", **numbers})
 
 
 def _settings(editor: Editor, facts: Sequence[Fact], method: Method, probe_tokens: int) -> dict[str, Any]:

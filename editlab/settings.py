@@ -24,6 +24,7 @@ class LabSettings:
     seed: int = 0
     text: str | None = None  # what perplexity is measured on: "wikitext" or a .txt file; None: the project's own
     tasks: tuple[str, ...] = ()  # files of tasks of the user's own
+    scan: str | None = None  # a folder of `editlab scan`, or its scan.parquet, to show
 
     def to_environment(self) -> dict[str, str]:
         """The environment variable for a process that calls `from_environment`."""

@@ -13,6 +13,7 @@ from editlab.cli._options import Device, Dtype, Model, Yes
 from editlab.cli._terminal import sentences
 from editlab.facts import read_facts
 from editlab.presets import AUTO, choose
+from editlab.scanned import read_scan
 from editlab.settings import LabSettings
 from editlab.tasks import read_task
 
@@ -37,6 +38,9 @@ def serve(
     text: Annotated[
         str | None, typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
     ] = None,
+    scan: Annotated[
+        str | None, typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
     yes: Yes = False,
@@ -57,6 +61,8 @@ def serve(
             read_facts(facts)
         for file in task or []:
             read_task(file, glue)
+        if scan is not None:
+            read_scan(scan)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
         settings = LabSettings(
@@ -69,6 +75,7 @@ def serve(
             seed,
             _absolute(text),
             tuple(str(Path(file).expanduser().absolute()) for file in task or []),
+            _absolute(scan),
         )
         from editlab.page.serve import serve as serve_page
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from editlab.api import Cancelled, Job, LabProtocol
-from editlab.facts import Fact
+from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.page.controls import box
+from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.files import files_of
 from editlab.page.measuring import Activity, Measuring
 from editlab.page.panels.analysis import Analysis
@@ -19,18 +17,21 @@ from editlab.page.panels.export import Export
 from editlab.page.panels.facts_tab import FactsTab
 from editlab.page.panels.forgetting import Forgetting
 from editlab.page.panels.health import HealthBand, HealthCallbacks
-from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
+from editlab.page.panels.make_edit import Draft, MakeEdit, MakeEditCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
 from editlab.page.panels.plan import Plan
+from editlab.page.panels.probe import ProbeCallbacks, ProbePane
+from editlab.page.panels.repair import RepairCallbacks
+from editlab.page.panels.scan import ScanPane
 from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
+from editlab.page.probing import Probing
 from editlab.page.work import JobError, Runner, follow
 from editlab.records import SessionState
 
-SETTLE_SECONDS = 0.6  # a draft is previewed once it has not changed for so long
 FOUND = 30  # facts that one search lists
 
 
@@ -38,15 +39,12 @@ class App:
     """Widgets for a new session of `lab`; `root` is what to display. Needs a running event loop, as a kernel has."""
 
     def __init__(self, lab: LabProtocol, settle: float = SETTLE_SECONDS) -> None:
-        self.lab, self._settle = lab, settle
+        self.lab = lab
         self.info = lab.info()
         self.session = lab.create()
         self.runner = Runner(self._report)
         self._edit_job: Job | None = None
-        self._preview_job: Job | None = None
-        self._drafts = itertools.count(1)
-        self._draft_number = 0
-        self._draft: Fact | None = None
+        self._culprit_job: Job | None = None
         self.measuring = Measuring(lab, self.session, self.runner, self._show_activity, self._found)
         handler = self.runner.handler
         self.line = StateLine(self.info)
@@ -60,16 +58,26 @@ class App:
                 random=handler(self._random),
             ),
         )
+        self.drafting = Drafting(lab, self.session, self.runner, self.make, settle)
         goto = handler(self._goto)
         steps = TimelineCallbacks(
             undo=handler(lambda: self._change(self.lab.undo, "Undone.")),
             redo=handler(lambda: self._change(self.lab.redo, "Redone.")),
             goto=goto,
             toggle=handler(self._toggle),
+            find=handler(self._find_culprit),
         )
+        repair = RepairCallbacks(handler(self._find_culprit), handler(self._stop_finding), handler(self._toggle))
         measure = MeasureCallbacks(measure=handler(self.measuring.ask), stop=handler(self.measuring.stop))
         self.health = HealthBand(
-            self.info, HealthCallbacks(goto, handler(self.measuring.stop), handler(self.measuring.resume))
+            self.info,
+            HealthCallbacks(
+                goto=goto,
+                stop=handler(self.measuring.stop),
+                resume=handler(self.measuring.resume),
+                why=handler(self._explain),
+                repair=repair,
+            ),
         )
         self.after = BeforeAfter(handler(self._watch))
         self.timeline = Timeline(self.info, steps)
@@ -77,7 +85,18 @@ class App:
         self.facts = FactsTab(measure)
         self.forgetting = Forgetting(measure, goto)
         self.skills = Skills(self.info, measure, goto)
-        self.weights = Weights(goto)
+        self.weights = Weights(goto, handler(self._open_probe))
+        self.probing = Probing(lab, self.session, self.runner, lambda probes: self.probe.draw(probes))
+        self.probe = ProbePane(
+            self.info,
+            ProbeCallbacks(
+                run=handler(self.probing.start),
+                stop=handler(self.probing.stop),
+                clear=handler(self.probing.clear),
+                draft=lambda: self.make.draft.fact if self.make.draft else None,
+            ),
+        )
+        self.scan = ScanPane(self.info, lab.scan(), handler(self._pick_scanned))
         self.plan = Plan(self.info, measure, handler(self._plan))
         self.export = Export(handler(self._export))
         self.analysis = Analysis(
@@ -87,6 +106,8 @@ class App:
                 "Forgetting": self.forgetting,
                 "Skills": self.skills,
                 "Weights": self.weights,
+                "Probe": self.probe,
+                "Scan": self.scan,
                 "Plan": self.plan,
                 "Export": self.export,
             }
@@ -116,12 +137,19 @@ class App:
 
     # Making an edit
 
-    async def _edit(self, fact: Fact, method: str, hyperparameters: Mapping[str, Any]) -> None:
+    def _drafted(self, draft: Draft | None) -> None:
+        if self._edit_job is None:
+            self.drafting.changed(draft)
+
+    async def _edit(self, draft: Draft) -> None:
         if self._edit_job is not None:
             return
+        fact, guard = draft.fact, self.make.guard
         self._begin_edit(f"Editing: {fact}")
         try:
-            self._edit_job = self.lab.edit(self.session, [fact], method, hyperparameters)
+            self._edit_job = self.lab.edit(
+                self.session, [fact], draft.method, draft.hyperparameters, guard=guard.name, guard_level=guard.level
+            )
             step = await follow(self._edit_job, self.make.job.show)
         except Cancelled:
             self.line.say("Cancelled. The model is as it was.")
@@ -141,45 +169,12 @@ class App:
         self.make.form.complain("")
         self.make.running(True)
         self.timeline.lock(True)
-        self._drop_preview()
+        self.drafting.drop()
 
     def _cancel(self) -> None:
         if self._edit_job is not None:
             self._edit_job.cancel()
             self.make.job.stopping()
-
-    # What the model says before the edit
-
-    def _drafted(self, fact: Fact | None) -> None:
-        self._drop_preview()
-        self._draft = fact
-        if fact is None:
-            self.make.show_no_preview()
-        elif self._edit_job is None:
-            self._draft_number = next(self._drafts)
-            self.runner.start(self._preview(fact, self._draft_number))
-
-    def _drop_preview(self) -> None:
-        self._draft_number = 0
-        if self._preview_job is not None:
-            self._preview_job.cancel()
-            self._preview_job = None
-
-    async def _preview(self, fact: Fact, number: int) -> None:
-        await asyncio.sleep(self._settle)
-        if number != self._draft_number:
-            return
-        self.make.show_asking()
-        try:
-            job = self._preview_job = self.lab.preview(self.session, fact)
-            completions = await follow(job)
-        except (ValueError, JobError) as error:
-            if number == self._draft_number:
-                self.make.show_preview_failed(str(error))
-            return
-        if number == self._draft_number:
-            self._preview_job = None
-            self.make.show_preview(fact, completions)
 
     # Facts
 
@@ -191,6 +186,16 @@ class App:
         fact = self.lab.random(random.randrange(2**31))
         self.make.finder.show_picked(fact)
         self.make.form.fill(fact)
+
+    def _pick_scanned(self, case_id: int | None) -> None:
+        """Put a fact of the scan into the form."""
+        found = [] if case_id is None else self.lab.search(case_id=case_id, limit=1)
+        if found:
+            self.make.form.fill(found[0])
+            self.make.form.prompt.focus()  # brings it into sight
+        else:
+            named = "This fact has no case id" if case_id is None else f"There is no case {case_id}"
+            self.scan.complain(f"{named} among the facts here ({self.info.facts_source}): serve the page with --facts.")
 
     # The log
 
@@ -214,7 +219,7 @@ class App:
         """Change the log, which the lab does at once; an edit that is under way is not waited for."""
         if self._edit_job is not None:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
-        self._drop_preview()
+        self.drafting.drop()
         state = change(self.session)
         self.line.say(sentence)
         self._refresh(state)
@@ -223,7 +228,45 @@ class App:
         """Draw the session, measure what is not measured yet, and ask again what the model says to the draft."""
         self.draw(state or self.lab.state(self.session))
         self.measuring.go_on()
-        self._drafted(self._draft)
+        self.drafting.again(self.make.draft)
+
+    # Explaining and mending
+
+    def _explain(self, step: int) -> None:
+        """Show what made the edit of this step its size."""
+        if self.lab.state(self.session).position != step:
+            self._goto(step)
+        self.analysis.open("Weights")
+        self.weights.anatomy.probe.focus()  # brings it into sight
+
+    def _open_probe(self, step_id: str) -> None:
+        self.analysis.open("Probe")
+        self.probe.take(step_id)
+        self.probe.run.focus()
+
+    async def _find_culprit(self) -> None:
+        if self._culprit_job is not None:
+            return
+        repair = self.health.repair
+        asked = self.lab.state(self.session)
+        try:
+            job = self._culprit_job = self.lab.culprit(self.session)
+            repair.looking(Progress("Waiting for the model"), waiting=True)
+            found = await follow(job, lambda job: repair.looking(job.progress, job.status == "queued"))
+        except Cancelled:
+            repair.forget()
+        except (ValueError, JobError) as error:
+            repair.forget()
+            self.line.say(str(error), "error")
+        else:
+            repair.found(found, asked)
+            repair.show(self.lab.state(self.session))
+        finally:
+            self._culprit_job = None
+
+    def _stop_finding(self) -> None:
+        if self._culprit_job is not None:
+            self._culprit_job.cancel()
 
     # Measuring
 

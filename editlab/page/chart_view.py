@@ -12,7 +12,7 @@ GoTo = Callable[[int], None]
 
 
 class ChartView:
-    """`on_goto(step)` is called when a point, bar or cell is tapped."""
+    """`on_goto(step)` is called when a point, bar or cell is tapped; of a chart with another key, with that."""
 
     def __init__(self, on_goto: GoTo) -> None:
         self._on_goto = on_goto
@@ -21,7 +21,7 @@ class ChartView:
         self.chart: Chart | None = None
         self.widget = box([], "el-chart-holder")
 
-    def show(self, kind: Hashable, make: Callable[[], Chart], columns: Columns, last_step: int) -> None:
+    def show(self, kind: Hashable, make: Callable[[], Chart], columns: Columns, last_step: int = 0) -> None:
         """Draw `columns`; where `kind` is another than before, into a chart made anew."""
         if self.chart is not None and kind == self._kind:
             self.chart.draw(columns, last_step)
@@ -47,8 +47,8 @@ class ChartView:
         source = chart.sources[name]
 
         def tapped(_: str, __: list[int], indices: list[int]) -> None:
-            if indices and indices[0] < len(source.data["step"]):
-                step = source.data["step"][indices[0]]
+            if indices and indices[0] < len(source.data[chart.key]):
+                step = source.data[chart.key][indices[0]]
                 source.selected.indices = []  # so that a second tap on the same point is a change again
                 self._on_goto(step)
 

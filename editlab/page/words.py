@@ -8,6 +8,7 @@ from editlab.records import Cost, PairedTest, Retention, SessionState, TaskScore
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
 EVERY = (1, 2, 5, 10, 25)
+HARMED, BROKEN = 1.5, 2.0  # times the unedited perplexity; a doubling is what makes an edit disabling
 
 
 def duration(seconds: float) -> str:

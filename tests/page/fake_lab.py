@@ -11,10 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from editlab.api import Cancelled, HyperparameterInfo, LabInfo, MethodInfo, PresetFact, Progress, Step
+from editlab.culprit import Suspect, find_culprit
 from editlab.facts import Fact, search_facts
+from editlab.guard import Guard, Guarded
 from editlab.health import health_of
-from editlab.records import Completion, Cost, Measurement, SessionState
-from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, measured
+from editlab.outcomes import foresights
+from editlab.records import Completion, Cost, Measurement, Perplexity, Probe, SessionState
+from editlab.scanned import ScanTable, frame_of
+from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, make_scan, measured, risk_of
 
 
 class FakeJob:
@@ -102,10 +106,12 @@ class FakeLab:
                     HyperparameterInfo("learning_rate", "float", 0.5, "Of the value's optimisation.", 0.0, 10.0),
                     HyperparameterInfo("steps", "int", 25, "Gradient steps for the value.", 1, 200),
                 ),
+                fallback,
             )
-            for name, title, text, layers in (
-                ("rome", "ROME", "One rank-one change of one layer.", (6,)),
-                ("memit", "MEMIT", "The change spread over several layers.", (4, 5, 6)),
+            for name, title, text, layers, fallback in (
+                ("rome", "ROME", "One rank-one change of one layer.", (6,), "r-rome"),
+                ("r-rome", "r-ROME", "ROME with one key throughout.", (6,), None),
+                ("memit", "MEMIT", "The change spread over several layers.", (4, 5, 6), None),
             )
         )
         presets = tuple(
@@ -147,7 +153,7 @@ class FakeLab:
         in_force = edit.enabled and index <= s.position
         return Step(
             index, edit.id, edit.facts, edit.method, edit.hyperparameters, edit.trace, edit.enabled, in_force,
-            measurement, {"model": "fake-1m"}, 1.2, edit.size,
+            measurement, {"model": "fake-1m"}, 1.2, edit.size, edit.risk, edit.guarded,
         )  # fmt: skip
 
     def _measurement(self, s: FakeSession, index: int) -> Measurement | None:
@@ -184,6 +190,8 @@ class FakeLab:
         facts: Sequence[Fact],
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
+        guard: str = "warn",
+        guard_level: str = "high",
     ) -> FakeJob:
         given = dict(hyperparameters or {})
         self.calls.append(("edit", session, tuple(facts), method, given))
@@ -191,18 +199,81 @@ class FakeLab:
         stages = [
             Progress("optimising the value", i, total, p_new=0.02 + 0.95 * (i / total) ** 2) for i in range(total + 1)
         ]
-        return FakeJob(stages, lambda: self._edited(session, tuple(facts), method, given), self.ahead)
+        watchman = Guard(guard, guard_level)
+        return FakeJob(stages, lambda: self._edited(session, tuple(facts), method, given, watchman), self.ahead)
 
-    def _edited(self, session: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any]) -> Step:
+    def _edited(self, session: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any], guard: Guard) -> Step:
         if "impossible" in facts[0].subject:
             raise ValueError(f"the subject {facts[0].subject!r} cannot be edited by the fake lab")
         s = self.sessions[session]
-        layers = tuple(given.get("layers", (6,) if method == "rome" else (4, 5, 6)))
+        chosen: Any = next(info for info in self.info().methods if info.name == method)
+        guarded = guard.judge(risk_of(facts[0], method), chosen)
         s.made += 1
-        s.log = [*s.log[: s.position], FakeEdit(f"e{s.made}", facts, method, given, layers)]
+        s.log = [*s.log[: s.position], self._made(f"e{s.made}", facts, guarded.made, given, guarded)]
         s.position = len(s.log)
         s.said.add(s.ids(s.position))
         return self._step(s, s.position)
+
+    @staticmethod
+    def _made(
+        name: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any], guarded: Guarded | None
+    ) -> FakeEdit:
+        layers = tuple(given.get("layers", (4, 5, 6) if method == "memit" else (6,)))
+        asked = guarded.asked if guarded else method
+        return FakeEdit(name, facts, method, given, layers, risk=risk_of(facts[0], asked), guarded=guarded)
+
+    def risk(
+        self,
+        session: str,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> FakeJob:
+        self.calls.append(("risk", session, tuple(methods), dict(hyperparameters or {})))
+        return FakeJob([Progress("foreseeing")], lambda: {method: risk_of(fact, method) for method in methods})
+
+    def probe(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> FakeJob:
+        self.calls.append(("probe", session, fact, method, tuple(earlier), tuple(later), anew, tuple(names)))
+
+        def finish() -> Probe:
+            if "impossible" in fact.subject:
+                raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
+            known = {edit.id: edit for edit in self.sessions[session].log}
+            mine = self._made("probe", (fact,), method, dict(hyperparameters or {}), None)
+            beside = FakeSession({}, [*(known[i] for i in earlier), mine, *(known[i] for i in later)])
+            for index in range(len(beside.log) + 1):
+                self._take(beside, beside.ids(index), names)
+            beside.position = len(beside.log)
+            step = self._step(beside, len(earlier) + 1)
+            last = self._step(beside, len(beside.log)) if later else None
+            said = (complete(beside.log, fact.text, "rewrite", fact),) if later else ()
+            return Probe(step, tuple(earlier), tuple(later), anew, last, said)
+
+        return FakeJob(self._stages(f"the probe of {method}"), finish)
+
+    def culprit(self, session: str) -> FakeJob:
+        self.calls.append(("culprit", session))
+        s = self.sessions[session]
+        log = s.in_force(s.position)
+        suspects = [Suspect(edit.id, index, edit.facts[0]) for index, edit in enumerate(s.log, 1) if edit in log]
+
+        def perplexity(ids: frozenset[str]) -> float:
+            found = measured("perplexity", [edit for edit in log if edit.id in ids], None)
+            assert isinstance(found, Perplexity)
+            return found.value
+
+        return FakeJob(self._stages("for the culprit"), lambda: find_culprit(suspects, perplexity, 256))
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> FakeJob:
         self.calls.append(("measure", session, tuple(names)))
@@ -273,6 +344,10 @@ class FakeLab:
 
     def random(self, seed: int) -> Fact:
         return random.Random(seed).choice(self.facts)
+
+    def scan(self) -> ScanTable:
+        rows = make_scan(self.facts)
+        return ScanTable("scan-of-sights", {"method": "rome", "model": "fake-1m, 0"}, rows, foresights(frame_of(rows)))
 
     def close(self) -> None:
         self.calls.append(("close",))

@@ -10,6 +10,7 @@ from typing import Any
 
 from editlab.api import Completion, MeasureInfo, TaskInfo
 from editlab.facts import Fact
+from editlab.guard import Guarded
 from editlab.records import (
     Bleeding,
     Broken,
@@ -27,6 +28,8 @@ from editlab.records import (
     Trace,
     ValueTrace,
 )
+from editlab.risk import Risk
+from editlab.scanned import Scanned
 from editlab.scores import wilson
 
 CITIES = ("Paris", "Rome", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon")
@@ -41,7 +44,7 @@ SUBJECTS = (
     "Belém Tower",
 )
 W0 = 80.0
-DISABLING = "Atomium"  # an edit of this subject wrecks the fake model
+DISABLING = "Atomium"  # ROME's edit of this subject wrecks the fake model
 TASKS = (
     TaskInfo("sentiment", "Sentiment (editlab’s own)", 60, 0.5, 1 / 3, "Sixty short reviews of this project."),
     TaskInfo("paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, 1 / 3, "The unedited model is at chance here."),
@@ -94,10 +97,12 @@ class FakeEdit:
     hyperparameters: dict[str, Any]
     layers: tuple[int, ...]
     enabled: bool = True
+    risk: Risk | None = None
+    guarded: Guarded | None = None
 
     @property
     def wrecks(self) -> bool:
-        return self.facts[0].subject == DISABLING
+        return self.facts[0].subject == DISABLING and self.method == "rome"
 
     @property
     def norm(self) -> float:
@@ -112,8 +117,41 @@ class FakeEdit:
     @property
     def trace(self) -> Trace:
         value = ValueTrace((3.0, 0.1), (2.9, 0.05), (0.1, 0.02), (0.0, 0.03), (0.02, 0.97), 10.0, 4.0, 11.0)
-        layers = {layer: LayerTrace(self.norm, W0, 3.0, 4.0) for layer in self.layers}
+        divisor = 4.0 / self.norm
+        keys = (2.0, 0.05, divisor, 0.01 if self.wrecks else 0.9) if self.method == "rome" else ()
+        layers = {layer: LayerTrace(self.norm, W0, 3.0, 4.0, *keys) for layer in self.layers}
         return Trace((value,), layers, 3, {"value": 1.0, "insertion": 0.2})
+
+
+def risk_of(fact: Fact, method: str) -> Risk:
+    """High where ROME's edit would wreck the fake model."""
+    wrecks = fact.subject == DISABLING and method == "rome"
+    size = 2.5 if wrecks else 0.04
+    reason = f"The subject is one <i>token</i>, and {method} divides by {0.02 if wrecks else 3.0}."
+    return Risk(
+        method, "high" if wrecks else "low", reason, "high" if fact.subject == DISABLING else "low", 1, 0, 6, 3.0, 2.0,
+        0.05, W0, 0.02 if wrecks else 3.0, 0.01 if wrecks else 0.9, size * W0, size, size / 0.04,
+    )  # fmt: skip
+
+
+def make_scan(facts: Sequence[Fact]) -> tuple[Scanned, ...]:
+    """Ordinary edits, but: 12 disabling and foreseen, 13 missed, 14 a false alarm; 15 without a case id."""
+    rows = []
+    for number, fact in enumerate(facts):
+        size, divisor, ratio, level = 0.05 + 0.02 * chance(fact.subject), 3.0, 1.01, "low"
+        if number in (12, 13):
+            size, divisor, ratio, level = 3.0, 0.02, 8.0, "high" if number == 12 else "low"
+        elif number == 14:
+            size, divisor, level = 0.4, 0.5, "raised"
+        case_id = None if number == 15 else fact.case_id
+        rows.append(
+            Scanned(
+                number, case_id, fact.subject, fact.relation, fact.target_new, fact.target_true, 1, 0, level, level,
+                0.5, divisor + 0.01 * number, divisor / 3, size * W0, size * W0, W0, size, level == "low", True, 0.9,
+                0.01, 20.0 * ratio, ratio, ratio >= 2, 1.0,
+            )
+        )  # fmt: skip
+    return tuple(rows)
 
 
 Log = Sequence[FakeEdit]  # edits in force, in order

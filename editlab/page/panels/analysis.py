@@ -41,6 +41,9 @@ class Analysis:
         self._open.show(state)
         self._holder.children = [self._open.widget]
 
+    def open(self, tab: str) -> None:
+        self.tabs.value = tab
+
     def doing(self, activity: Activity) -> None:
         self._activity = activity
         self._open.doing(activity)

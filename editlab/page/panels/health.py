@@ -12,10 +12,12 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.page.html import NOTHING, number, percent, sparkline, tag
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
+from editlab.page.panels.repair import Repair, RepairCallbacks
 from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
 from editlab.page.plots.weights import largest_drift
 from editlab.records import ChangePoint, Health, SessionState
 
+FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
 
 
@@ -24,6 +26,8 @@ class HealthCallbacks:
     goto: Callable[[int], None]
     stop: Callable[[str], None]
     resume: Callable[[], None]
+    why: Callable[[int], None]  # show what made the edit of this step its size
+    repair: RepairCallbacks
 
 
 def health_pill(health: Health | None) -> str:
@@ -49,20 +53,27 @@ class HealthBand:
         self._measuring = False
         self._words = html(css="el-health-words el-live")
         self.goto = button("Go there", lambda _: on.goto(self._step), "el-small")
+        self.why = button("Why?", lambda _: on.why(self._step), "el-small", "What made this edit its size")
+        self.find = button("Find the culprit", lambda _: on.repair.find(), "el-small", FIND_HINT)
+        self._ways = box([self.goto, self.why, self.find], "el-row")
+        self.repair = Repair(info, on.repair)
         self._tiles = html(css="el-tiles")
         self._activity = html(css="el-progress")
         self.stop = button("Stop", lambda _: on.stop(PLAN), "el-quiet", "Stop measuring; edits are not touched")
         self.resume = button("Go on", lambda _: on.resume(), "el-quiet", "Measure what the plan asks for")
-        verdict = box([self._words, self.goto], "el-verdict")
+        verdict = box([self._words, self._ways], "el-verdict")
         activity = box([self._activity, self.stop, self.resume], "el-row el-measuring")
-        self.widget = box([verdict, self._tiles, activity], "el-panel el-band")
+        self.widget = box([verdict, self._tiles, self.repair.widget, activity], "el-panel el-band")
         self.doing(Activity())
 
     def show(self, state: SessionState) -> None:
         self._health = state.health
         self._say()
+        self.repair.show(state)
         change = culprit(state.health)
+        show_if(self._ways, state.health is not None and state.health.status != "healthy")
         show_if(self.goto, change is not None)
+        show_if(self.why, change is not None)
         if change is not None:
             self._step = change.step
             here = change.step == state.position

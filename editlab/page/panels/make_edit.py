@@ -1,4 +1,4 @@
-"""Make an edit: choose a fact, see what the model says now, choose a method, apply."""
+"""Make an edit: choose a fact, see what the model says now and how risky the edit is, choose a method, apply."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.html import bars, empty, percent, tag
 from editlab.page.panels.fact_finder import FactFinder, Search
 from editlab.page.panels.fact_form import FactForm
+from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.method_form import MethodForm
+from editlab.page.panels.risk_line import RiskLine
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What stands in the form."""
+
+    fact: Fact
+    method: str
+    hyperparameters: Mapping[str, Any] | None  # what is changed in the method; None while that is half typed
 
 
 @dataclass(frozen=True)
 class MakeEditCallbacks:
-    draft: Callable[[Fact | None], None]  # the form changed; None while it holds no fact
-    apply: Callable[[Fact, str, Mapping[str, Any]], None]
+    draft: Callable[[Draft | None], None]  # the form changed; None while it holds no fact
+    apply: Callable[[Draft], None]
     cancel: Callable[[], None]
     search: Search
     random: Callable[[], None]
@@ -30,9 +41,12 @@ class MakeEdit:
     def __init__(self, info: LabInfo, on: MakeEditCallbacks) -> None:
         self._on = on
         self._running = False
-        self.form = FactForm(on.draft, self._apply)
+        self._fact: Fact | None = None
+        self.form = FactForm(self._fact_changed, self._apply)
         self.finder = FactFinder(info, on.search, on.random, self.form.fill)
-        self.method = MethodForm(info.methods, self._apply)
+        self.guard = GuardForm()
+        self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
+        self.risk = RiskLine(info, self.guard, self._apply_fallback)
         self._says = html(css="el-says-now")
         self.apply = button(
             "Apply edit", lambda _: self._apply(), "el-primary", "Write this fact into the model (Enter)"
@@ -41,16 +55,25 @@ class MakeEdit:
             [self.apply, html(tag("span", "or press <kbd>Enter</kbd> in a field", "el-why"))], "el-row"
         )
         self.job = JobView(on.cancel)
-        self.widget = panel(
-            "Make an edit",
-            [self.finder.widget, self.form.widget, self._says, self.method.widget, self._apply_row, self.job.widget],
-            "el-make",
-        )
+        content = [self.finder.widget, self.form.widget, self._says, self.method.widget, self.risk.widget]
+        self.widget = panel("Make an edit", [*content, self._apply_row, self.job.widget], "el-make")
         self.show_no_preview()
+
+    @property
+    def draft(self) -> Draft | None:
+        """What stands in the form; None while it holds no fact."""
+        if self._fact is None:
+            return None
+        try:
+            changed = self.method.read()
+        except ValueError:
+            return Draft(self._fact, self.method.name, None)
+        return Draft(self._fact, self.method.name, changed)
 
     def running(self, yes: bool) -> None:
         self._running = yes
         show_if(self._apply_row, not yes)
+        self.risk.instead.disabled = yes
         if yes:
             self.job.begin()
         else:
@@ -80,13 +103,27 @@ class MakeEdit:
     def show_preview_failed(self, sentence: str) -> None:
         self._says.value = empty("What the model says now", sentence)
 
+    def _fact_changed(self, fact: Fact | None) -> None:
+        self._fact = fact
+        self._drafted()
+
+    def _drafted(self) -> None:
+        self._on.draft(self.draft)
+
+    def _apply_fallback(self) -> None:
+        """The edit with the method that is safer, which the form then shows too."""
+        fallback = self.method.fallback
+        if fallback is not None and not self._running:
+            self.method.take(fallback)
+            self._apply()
+
     def _apply(self) -> None:
         if self._running:
             return
         try:
-            fact, changed = self.form.read(), self.method.read()
+            draft = Draft(self.form.read(), self.method.name, self.method.read())
         except ValueError as error:
             self.form.complain(str(error))
             return
         self.form.complain("")
-        self._on.apply(fact, self.method.name, changed)
+        self._on.apply(draft)

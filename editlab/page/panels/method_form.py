@@ -1,4 +1,4 @@
-"""Which method edits, and its hyperparameters, built from what the lab says of its methods."""
+"""Which method edits, its hyperparameters, built from what the lab says of its methods, and the guard."""
 
 from __future__ import annotations
 
@@ -55,17 +55,26 @@ def _layers(text: str) -> tuple[int, ...]:
 
 
 class MethodForm:
-    def __init__(self, methods: Sequence[MethodInfo], on_enter_key: Callable[[], None]) -> None:
+    """`on_change()` is called when the method or a hyperparameter changes; `more` stands in the fold too."""
+
+    def __init__(
+        self,
+        methods: Sequence[MethodInfo],
+        on_enter_key: Callable[[], None],
+        on_change: Callable[[], None],
+        more: widgets.DOMWidget,
+    ) -> None:
         self._methods = {method.name: method for method in methods}
-        self._on_enter = on_enter_key
+        self._on_enter, self._on_change = on_enter_key, on_change
         self._texts: dict[str, dict[str, widgets.Text]] = {}
         self.choice = choice("Method", [(method.title, method.name) for method in methods])
         self._help = html()
         self._fields = box([], "el-fields el-fields-3")
         self._reset = button("Back to the preset", lambda _: self.reset(), "el-small")
-        self._fold = Fold("Hyperparameters…", "Hide hyperparameters", box([self._fields, self._reset]))
+        folded = box([self._fields, self._reset, more])
+        self._fold = Fold("Hyperparameters and guard…", "Hide hyperparameters and guard", folded)
         self.widget = box([self.choice, self._help, self._fold.widget], "el-method")
-        self.choice.observe(self._show, "value")
+        self.choice.observe(self._chosen, "value")
         self._show()
 
     @property
@@ -73,8 +82,16 @@ class MethodForm:
         return self.choice.value
 
     @property
-    def title(self) -> str:
-        return self._methods[self.name].title
+    def fallback(self) -> str | None:
+        """The safer method that can be used in place of the chosen one."""
+        return self._methods[self.name].fallback
+
+    def take(self, name: str) -> None:
+        """Choose a method, with the hyperparameters that are changed in the one chosen before changed in it too."""
+        changed = {key: text.value for key, text in self._texts[self.name].items()}
+        self.choice.value = name
+        for key, text in self._texts[name].items():
+            text.value = changed.get(key, text.value)
 
     def read(self) -> dict[str, Any]:
         """The hyperparameters that differ from the method's preset; ValueError with a sentence."""
@@ -89,7 +106,11 @@ class MethodForm:
         for info in self._methods[self.name].hyperparameters:
             self._texts[self.name][info.name].value = written(info.value)
 
-    def _show(self, _: object = None) -> None:
+    def _chosen(self, _: object) -> None:
+        self._show()
+        self._on_change()
+
+    def _show(self) -> None:
         method = self._methods[self.name]
         if self.name not in self._texts:
             self._texts[self.name] = {info.name: self._field(info) for info in method.hyperparameters}
@@ -103,4 +124,5 @@ class MethodForm:
     def _field(self, info: HyperparameterInfo) -> widgets.Text:
         text = field(info.name.replace("_", " "), written(info.value), written(info.value))
         on_enter(text, self._on_enter)
+        text.observe(lambda _: self._on_change(), "value")
         return text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
 from editlab.api import LabInfo
+from editlab.guard import Guarded
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.html import empty, fact_line, number, tag
+from editlab.page.panels.health import FIND_HINT
+from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.weights import edit_size
 from editlab.records import SessionState, Step
 
@@ -19,6 +22,7 @@ class TimelineCallbacks:
     redo: Callable[[], None]
     goto: Callable[[int], None]
     toggle: Callable[[int], None]
+    find: Callable[[], None]  # the culprit
 
 
 class Row:
@@ -31,7 +35,7 @@ class Row:
         show_if(self.toggle, index > 0)
         self.widget = box([self._text, box([self.goto, self.toggle], "el-row")], "el-step")
 
-    def show(self, step: Step, state: SessionState, title: str, locked: bool) -> None:
+    def show(self, step: Step, state: SessionState, titles: Mapping[str, str], locked: bool) -> None:
         current, undone = step.index == state.position, step.index > state.position
         words = [word for word, applies in (("now", current), ("undone", undone), ("off", not step.enabled)) if applies]
         badges = "".join(tag("span", word, f"el-badge el-badge-{word}") for word in words)
@@ -39,10 +43,14 @@ class Row:
         if len(step.facts) > 1:
             what += tag("small", f" and {len(step.facts) - 1} more")
         about = (
-            [escape(title), f"‖ΔW‖ {number(edit_size(step))}", f"{step.seconds:.1f} s"]
+            [escape(_title(step.method, titles)), f"‖ΔW‖ {number(edit_size(step))}", f"{step.seconds:.1f} s"]
             if step.facts
             else ["where every session begins"]
         )
+        if step.risk is not None and step.risk.level != "low":
+            about.append(f"risk {risk_pill(step.risk.level)}")
+        if step.guarded is not None and step.guarded.acted:
+            about.append(tag("span", _guard_words(step.guarded, titles), title=step.guarded.reason))
         self._text.value = tag("span", str(step.index), "el-index") + tag(
             "span",
             f"{tag('span', what, 'el-what')}{tag('span', ' · '.join(about) + badges, 'el-about')}",
@@ -67,6 +75,7 @@ class Timeline:
         self._state: SessionState | None = None
         self.undo = button("Undo", lambda _: on.undo(), "el-small")
         self.redo = button("Redo", lambda _: on.redo(), "el-small")
+        self.find = button("Find the culprit", lambda _: on.find(), "el-small", FIND_HINT)
         self._empty = html(
             empty(
                 "No edit yet",
@@ -76,7 +85,7 @@ class Timeline:
         self._list = box([], "el-steps")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo], "el-row"), self._empty, self._list],
+            [box([self.undo, self.redo, self.find], "el-row"), self._empty, self._list],
             "el-timeline",
         )
 
@@ -99,9 +108,21 @@ class Timeline:
     def _draw(self, state: SessionState) -> None:
         self.undo.disabled = self._locked or state.position == 0
         self.redo.disabled = self._locked or state.position == len(state.steps) - 1
+        self.find.disabled = not any(step.facts and step.in_force for step in state.steps)
         self.undo.tooltip = f"Undo edit {state.position}" if state.position else "Nothing to undo"
         self.redo.tooltip = (
             f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
         )
         for row, step in zip(self._rows, state.steps, strict=True):
-            row.show(step, state, self._titles.get(step.method or "", step.method or ""), self._locked)
+            row.show(step, state, self._titles, self._locked)
+
+
+def _title(method: str | None, titles: Mapping[str, str]) -> str:
+    return titles.get(method or "", method or "")
+
+
+def _guard_words(guarded: Guarded, titles: Mapping[str, str]) -> str:
+    """What the guard did."""
+    if guarded.made == guarded.asked:
+        return "guard: warned"
+    return f"guard: {escape(_title(guarded.made, titles))} instead of {escape(_title(guarded.asked, titles))}"

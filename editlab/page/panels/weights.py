@@ -1,20 +1,23 @@
-"""Where the weights are: drift of every edited layer and the size of every edit, in the unit that is chosen."""
+"""What made the edit in force its size, and where the weights are: drift and sizes, in the unit that is chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, segments, show_if
 from editlab.page.html import empty, number, percent, table
 from editlab.page.measuring import Activity
+from editlab.page.panels.anatomy import AnatomyView
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
 from editlab.records import SessionState
 
 
 class Weights:
-    def __init__(self, on_goto: GoTo) -> None:
+    def __init__(self, on_goto: GoTo, on_probe: Callable[[str], None]) -> None:
+        self.anatomy = AnatomyView(on_probe)
         self._state: SessionState | None = None
         self.unit = segments([(unit.label, unit) for unit in UNITS], "Unit")
         self.scale = segments([("Linear", False), ("Log", True)], "Scale")
@@ -25,7 +28,7 @@ class Weights:
         self._table = html()
         self._fold = Fold("Show as table", "Hide table", self._table)
         choices = box([self.unit, self.scale], "el-row el-choices")
-        self._filled = box([choices, self.view.widget, self._fold.widget])
+        self._filled = box([self.anatomy.widget, choices, self.view.widget, self._fold.widget])
         self.widget = box([self._empty, self._filled])
         for control in (self.unit, self.scale):
             control.observe(lambda _: self._draw(), "value")
@@ -35,6 +38,7 @@ class Weights:
         edited = len(state.steps) > 1
         show_if(self._empty, not edited)
         show_if(self._filled, edited)
+        self.anatomy.show(state)
         self._draw()
 
     def doing(self, activity: Activity) -> None:

@@ -25,18 +25,23 @@ AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand und
 FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
 FEWEST_STEPS = 4  # the axis shows at least so many
 
+Scale = Literal["linear", "log"]
 Columns = Mapping[str, Mapping[str, Sequence[Any]]]
 NO_STEPS = SessionState(id="", steps=(), position=0, watched=(), model={})
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Figures over one axis of steps. A tap on what a source of `tappable` draws means its step."""
+    """Figures over one axis of steps. A tap on what a source of `tappable` draws means its step.
+
+    With another `key` the axis is not of steps, and a tap means what that column says.
+    """
 
     figures: tuple[figure, ...]
     sources: Mapping[str, ColumnDataSource]
     tappable: tuple[str, ...] = ()
     layout: LayoutDOM | None = None
+    key: str = "step"
 
     @property
     def root(self) -> LayoutDOM:
@@ -46,7 +51,7 @@ class Chart:
         """Show `columns` on an axis that ends with `last_step`, so that all charts of a session share theirs."""
         for name, data in columns.items():
             self.sources[name].data = {key: list(values) for key, values in data.items()}
-        for plot in self.figures:
+        for plot in self.figures if self.key == "step" else ():
             plot.x_range.update(end=max(last_step, FEWEST_STEPS) + 0.6)
 
 
@@ -100,17 +105,26 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
     return {name: ColumnDataSource({key: [] for key in data}) for name, data in columns.items()}
 
 
-def new_figure(title: str, y_label: str = "", scale: Literal["linear", "log"] = "linear", height: int = 150) -> figure:
-    heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
-    plot = figure(
-        height=height, sizing_mode="stretch_width", y_axis_type=scale, y_axis_label=y_label or None,
-        x_axis_label="step", title=heading, tools="", toolbar_location=None, background_fill_color=None,
-        border_fill_color=None, outline_line_color=None, min_border_left=AXIS_WIDTH, min_border_right=12,
-        x_range=Range1d(start=-0.6, end=FEWEST_STEPS + 0.6),
-    )  # fmt: skip
+def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
+    """A figure over the axis of steps."""
+    plot = plain_figure(title, "step", y_label, "linear", scale, height)
+    plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     plot.xgrid.visible = False
-    plot.ygrid.grid_line_color = GRID
+    return plot
+
+
+def plain_figure(title: str, x_label: str, y_label: str, x_scale: Scale, y_scale: Scale, height: int) -> figure:
+    """A figure over any axis, in the look that all share."""
+    heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
+    plot = figure(
+        height=height, sizing_mode="stretch_width", x_axis_type=x_scale, y_axis_type=y_scale,
+        x_axis_label=x_label, y_axis_label=y_label or None, title=heading, tools="", toolbar_location=None,
+        background_fill_color=None, border_fill_color=None, outline_line_color=None, min_border_left=AXIS_WIDTH,
+        min_border_right=12,
+    )  # fmt: skip
+    for grid in plot.grid:
+        grid.grid_line_color = GRID
     for axis in plot.axis:
         axis.axis_line_color = axis.major_tick_line_color = MUTED
         axis.minor_tick_line_color = None

@@ -1,0 +1,92 @@
+"""What stands in the form, asked of the lab before it is made: what the model says now, and how risky the edit is."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from editlab.api import Cancelled, Job, LabProtocol
+from editlab.facts import Fact
+from editlab.page.panels.make_edit import Draft, MakeEdit
+from editlab.page.work import JobError, Runner, follow
+
+SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
+
+
+class Drafting:
+    """Asks once the draft has settled, and forgets the question when it changes; `make` shows the answers."""
+
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner, make: MakeEdit, settle: float) -> None:
+        self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
+        self._fallbacks = {method.name: method.fallback for method in lab.info().methods}
+        self._numbers = itertools.count(1)
+        self._number = 0  # of the question that still matters
+        self._job: Job | None = None
+        self._said: Fact | None = None  # the fact that the model's words are shown of
+        self._assessed: Draft | None = None
+
+    def changed(self, draft: Draft | None) -> None:
+        self.drop()
+        if draft is None:
+            self._said = self._assessed = None
+            self._make.show_no_preview()
+            self._make.risk.clear()
+        else:
+            self._number = next(self._numbers)
+            self._runner.start(self._ask(draft, self._number))
+
+    def again(self, draft: Draft | None) -> None:
+        """The log has changed: what was said before may not hold any more."""
+        self._said = self._assessed = None
+        self.changed(draft)
+
+    def drop(self) -> None:
+        """Ask no further."""
+        self._number = 0
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    async def _ask(self, draft: Draft, number: int) -> None:
+        await asyncio.sleep(self._settle)
+        if number == self._number and draft.fact != self._said:
+            await self._preview(draft.fact, number)
+        if number == self._number and draft != self._assessed:
+            await self._assess(draft, number)
+
+    async def _preview(self, fact: Fact, number: int) -> None:
+        self._make.show_asking()
+        try:
+            job = self._job = self._lab.preview(self._session, fact)
+            completions = await follow(job)
+        except Cancelled:
+            return
+        except (ValueError, JobError) as error:
+            if number == self._number:
+                self._make.show_preview_failed(str(error))
+            return
+        if number == self._number:
+            self._said = fact
+            self._make.show_preview(fact, completions)
+
+    async def _assess(self, draft: Draft, number: int) -> None:
+        """Of the method as it is set, and of the one that could be used instead."""
+        line = self._make.risk
+        if draft.hyperparameters is None:
+            line.clear()
+            return
+        line.ask()
+        names = [draft.method, *filter(None, [self._fallbacks[draft.method]])]
+        try:
+            changed = dict.fromkeys(names, draft.hyperparameters)
+            job = self._job = self._lab.risk(self._session, draft.fact, names, changed)
+            risks = await follow(job)
+        except Cancelled:
+            return
+        except (ValueError, JobError) as error:
+            if number == self._number:
+                line.fail(str(error))
+            return
+        if number == self._number:
+            self._assessed = draft
+            line.show(draft.method, risks)

@@ -1,0 +1,84 @@
+"""What made the edit in force its size: a sentence, and every factor beside the run's other edits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from html import escape
+
+from editlab.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
+from editlab.page.controls import Fold, box, button, html, show_if
+from editlab.page.html import NOTHING, fact_line, number, percent, plural, table, tag
+from editlab.records import SessionState
+
+FACTORS = {  # name -> what a reader calls it; in the order in which one leads to the next
+    "delta_norm": "‖ΔW‖",
+    "relative_size": "‖ΔW‖ ÷ ‖W‖",
+    "residual_norm": "‖residual‖: what is to be added",
+    "divisor": "divisor: by what it is divided",
+    "divisor_ratio": "divisor ÷ that of keys that agree",
+    "key_cosine": "cosine of the keys k̄ and k_bare",
+    "key_norm": "‖k̄‖: the key averaged over contexts",
+    "bare_key_norm": "‖k_bare‖: the key of the bare prompt",
+    "predicted_norm": "‖ΔW‖ at most, foretold",
+}
+DECADES = 2.0  # that a bar can show to either side
+
+
+class AnatomyView:
+    """`on_probe(step_id)` is called when the edit is to be probed."""
+
+    def __init__(self, on_probe: Callable[[str], None]) -> None:
+        self._step_id = ""
+        self._words = html(css="el-headline")
+        self._factors = html()
+        self._others = html()
+        self._fold = Fold("Show the other layers", "Hide the other layers", self._others)
+        self.probe = button(
+            "Probe it…", lambda _: on_probe(self._step_id), "el-small", "The same fact under other methods"
+        )
+        self.widget = box([self._words, self.probe, self._factors, self._fold.widget], "el-anatomy")
+
+    def show(self, state: SessionState) -> None:
+        step = state.steps[state.position]
+        show_if(self.widget, step.trace is not None)
+        if step.trace is None:
+            return
+        self._step_id = step.id
+        found = anatomy(step, state.steps)
+        title = f"Why edit {step.index} has its size <small>{fact_line(step.facts[0])}</small>"
+        self._words.value = tag("h3", title) + tag("p", escape(found.sentence), f"el-because el-cause-{found.cause}")
+        largest = max(found.layers, key=_relative_size)
+        self._factors.value = _factors_table(found, largest)
+        others = [layer for layer in found.layers if layer is not largest]
+        self._others.value = "".join(_factors_table(found, layer) for layer in others)
+        show_if(self._fold.widget, bool(others))
+
+
+def _relative_size(layer: LayerAnatomy) -> float:
+    factor = layer.get("relative_size")
+    return factor.value if factor else 0.0
+
+
+def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:
+    factors = [(title, factor) for name, title in FACTORS.items() if (factor := layer.get(name)) is not None]
+    rows = [[title, number(factor.value), number(factor.median), _times(factor)] for title, factor in factors]
+    among = f"beside {plural(found.others, 'other edit')} like it" if found.others else "the first edit of its kind"
+    share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
+    return table(
+        f"Layer {layer.layer}{share}, {among}", ["", "this edit", "median of the others", "compared"], rows,
+        css="el-factors",
+    )  # fmt: skip
+
+
+def _times(factor: Factor) -> str:
+    """ "× 18" or "÷ 70", with a bar to the right or to the left of the middle, on a log scale."""
+    times = factor.times
+    if times is None or not math.isfinite(times) or times <= 0:
+        return NOTHING
+    words = f"× {number(times)}" if times >= 1 else f"÷ {number(1 / times)}"
+    width = 50 * min(1.0, abs(math.log10(times)) / DECADES)
+    left = 50 if times >= 1 else 50 - width
+    unusual = " el-times-unusual" if not 1 / 3 < times < 3 else ""
+    bar = tag("i", "", style=f"left:{left:.1f}%;width:{width:.1f}%")
+    return tag("span", f"{tag('span', bar, 'el-times-bar', aria_hidden='true')}{tag('b', words)}", f"el-times{unusual}")

@@ -1,0 +1,46 @@
+"""What happens to an edit that is risky: it is made with a warning, refused, or made with a safer method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from editlab.page.controls import box, choice, html
+from editlab.page.html import note
+
+GUARDS = {
+    "warn": ("Warn", ""),
+    "refuse": ("Refuse the edit", "The guard is set to refuse: Apply will not make this edit."),
+    "r-rome": ("Fall back to r-ROME", "The guard is set to fall back: Apply will make this edit with r-ROME."),
+}
+ABOUT = "The risk is told beforehand in any case. What the guard did is noted with the step."
+
+
+class GuardForm:
+    def __init__(self) -> None:
+        self._heard: list[Callable[[], None]] = []
+        self.action = choice("Guard: a risky edit", [(title, name) for name, (title, _) in GUARDS.items()])
+        self.from_level = choice("Risky is", [("high", "high"), ("raised or high", "raised")])
+        fields = box([self.action, self.from_level], "el-fields el-fields-2")
+        self.widget = box([fields, html(note(ABOUT))], "el-guard")
+        for control in (self.action, self.from_level):
+            control.observe(self._changed, "value")
+
+    @property
+    def name(self) -> str:
+        return self.action.value
+
+    @property
+    def level(self) -> str:
+        return self.from_level.value
+
+    @property
+    def does(self) -> str:
+        """What it does to a risky edit, in a sentence; "" where it only warns."""
+        return GUARDS[self.name][1]
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        self._heard.append(call)
+
+    def _changed(self, _: object) -> None:
+        for call in self._heard:
+            call()

@@ -1,0 +1,223 @@
+"""Probe one edit: the same fact under other methods and at another place, beside the session, which stays as it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+
+import ipywidgets as widgets
+
+from editlab.api import LabInfo
+from editlab.facts import Fact
+from editlab.page.controls import Fold, box, button, check, choice, html, show_if
+from editlab.page.html import empty, fact_line, note, tag
+from editlab.page.measuring import Activity
+from editlab.page.panels.job_view import progress_bar
+from editlab.page.panels.probe_table import probe_table
+from editlab.page.plots.chart import step_title
+from editlab.page.probing import Order, Probes
+from editlab.records import SessionState, Step
+
+ABOUT = (
+    "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any step: "
+    "is it the fact, the method, or the edits before it?"
+)
+NOW, FORM = "now", "form"  # facts to choose beside the ids of steps
+ALONE, LAST, FIRST, WITHOUT, REVERSED = "alone", "last", "first", "without", "reversed"
+PLACES = {
+    "Alone, on the unedited model": ALONE,
+    "Last, after all other edits": LAST,
+    "First, before all other edits": FIRST,
+    "Where it stands, without another edit": WITHOUT,
+    "Last, the others in reverse order": REVERSED,
+}
+METHODS_AT_FIRST = ("rome", "r-rome", "memit")
+MEASURES_AT_FIRST = ("counterfact", "perplexity", "retention")
+
+
+@dataclass(frozen=True)
+class ProbeCallbacks:
+    run: Callable[[Order], None]
+    stop: Callable[[], None]
+    clear: Callable[[], None]
+    draft: Callable[[], Fact | None]  # what stands in the form
+
+
+class ProbePane:
+    def __init__(self, info: LabInfo, on: ProbeCallbacks) -> None:
+        self._on = on
+        self._info = info
+        self._state: SessionState | None = None
+        self._probes = Probes()
+        self.fact = choice("Fact", [("What stands in the form", FORM)], "el-wide")
+        self.methods = {
+            method.name: check(method.title, method.name in METHODS_AT_FIRST, method.help) for method in info.methods
+        }
+        self.place = choice("Where", list(PLACES.items()))
+        self.without = choice("Without", [("–", "")])
+        self.anew = check("Compute the other edits again, in this order", False, "Else their ΔW is the session’s")
+        self.measures = {
+            measure.name: check(measure.title, measure.name in MEASURES_AT_FIRST) for measure in info.measures
+        }
+        self.run = button("Probe", lambda _: self._run(), "el-primary")
+        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop; what was found is kept")
+        self.clear = button("Clear", lambda _: on.clear(), "el-small", "Forget what was probed")
+        self._progress = html(css="el-progress el-live")
+        self._problem = html(css="el-problem el-live")
+        self._results = html(css="el-probed")
+        self.widget = self._laid_out()
+        self.place.observe(self._offer, "value")
+        self.fact.observe(self._offer, "value")
+        self.draw(Probes())
+
+    def _laid_out(self) -> widgets.Box:
+        methods = box([html(tag("span", "Methods", "el-asked-of")), *self.methods.values()], "el-row el-checks")
+        fold = Fold("Choose the measures…", "Hide the measures", box(list(self.measures.values()), "el-row el-checks"))
+        running = box([self.run, self._progress, self.stop, self.clear], "el-row el-probe-run")
+        return box(
+            [
+                html(note(ABOUT)),
+                box([self.fact, self.place, self.without], "el-fields el-fields-2"),
+                self.anew,
+                methods,
+                fold.widget,
+                running,
+                self._problem,
+                self._results,
+            ],
+            "el-probe",
+        )
+
+    # What is offered
+
+    def show(self, state: SessionState) -> None:
+        self._state = state
+        now = state.steps[state.position]
+        others = [step for step in reversed(state.steps) if step.facts and step is not now]
+        options = [(f"In force: edit {now.index}, {step_title(now)}", NOW)] if now.facts else []
+        options += [(f"Edit {step.index}: {step_title(step)}", step.id) for step in others]
+        appears = now.facts and NOW not in [value for _, value in self.fact.options]
+        _set_options(self.fact, [*options, ("What stands in the form", FORM)])
+        if appears:
+            self.fact.value = NOW
+        self._offer()
+        self._draw_results()
+
+    def take(self, step_id: str) -> None:
+        """Choose the fact of a step."""
+        offered = [value for _, value in self.fact.options]
+        self.fact.value = step_id if step_id in offered else NOW if NOW in offered else FORM
+
+    def _offer(self, _: object = None) -> None:
+        """The other edits, as far as the chosen place needs them."""
+        others = self._others()
+        options = [(f"edit {step.index}: {step_title(step)}", step.id) for step in reversed(others)]
+        _set_options(self.without, options or [("no other edit is in force", "")])
+        show_if(self.without, self.place.value == WITHOUT)
+        show_if(self.anew, self.place.value != ALONE)
+
+    def _others(self) -> list[Step]:
+        """The edits in force but the chosen one, in order."""
+        own, steps = self._own_step(), self._state.steps if self._state else ()
+        return [step for step in steps if step.facts and step.in_force and step is not own]
+
+    # Ordering one
+
+    def _run(self) -> None:
+        try:
+            order = self._order()
+        except ValueError as error:
+            self._problem.value = tag("p", escape(str(error)), role="alert")
+            return
+        self._problem.value = ""
+        self._on.run(order)
+
+    def _order(self) -> Order:
+        methods = tuple(name for name, control in self.methods.items() if control.value)
+        if not methods:
+            raise ValueError("Choose at least one method.")
+        own = self._own_step()
+        fact = own.facts[0] if own else self._on.draft()
+        if fact is None:
+            raise ValueError("The form holds no fact yet: fill it in, or choose an edit of the timeline.")
+        earlier, later, place = self._placed(own)
+        names = tuple(name for name, control in self.measures.items() if control.value)
+        anew = self.anew.value and bool(earlier or later)
+        return Order(fact, methods, place, earlier, later, anew, names, own.id if own else "")
+
+    def _own_step(self) -> Step | None:
+        state = self._state
+        if state is None:
+            return None
+        wanted = state.steps[state.position].id if self.fact.value == NOW else self.fact.value
+        return next((step for step in state.steps if step.facts and step.id == wanted), None)
+
+    def _placed(self, own: Step | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        """Ids of the edits before and after it, and the place in words. Raises ValueError where there are none."""
+        others, place = self._others(), self.place.value
+        if place == ALONE:
+            return (), (), "alone"
+        if not others:
+            raise ValueError("No other edit is in force: only alone is possible.")
+        ids = [step.id for step in others]
+        if place == LAST:
+            return tuple(ids), (), f"after {len(ids)} others"
+        if place == REVERSED:
+            return tuple(reversed(ids)), (), f"after {len(ids)} others, reversed"
+        if place == FIRST:
+            return (), tuple(ids), f"before {len(ids)} others"
+        left_out = next(step for step in others if step.id == self.without.value)
+        at = own.index if own else len(self._state.steps) if self._state else 0
+        earlier = tuple(step.id for step in others if step.index < at and step is not left_out)
+        later = tuple(step.id for step in others if step.index > at and step is not left_out)
+        return earlier, later, f"without edit {left_out.index}"
+
+    # What became of it
+
+    def draw(self, probes: Probes) -> None:
+        """While probes are made, and when there are new ones."""
+        found = probes.tried != self._probes.tried
+        self._probes, busy = probes, probes.doing is not None
+        self.run.disabled = busy
+        show_if(self.stop, busy)
+        show_if(self.clear, bool(probes.tried) and not busy)
+        self._progress.value = ""
+        if probes.doing is not None:
+            title = next((m.title for m in self._info.methods if m.name == probes.method), probes.method)
+            doing = replace(probes.doing, stage=f"{title}: {probes.doing.stage}")
+            self._progress.value = progress_bar(doing, probes.waiting)
+        if found or not self._results.value:
+            self._draw_results()
+
+    def _draw_results(self) -> None:
+        if not self._probes.tried:
+            self._results.value = empty(
+                "Nothing probed yet",
+                "Each probe becomes a column here, beside the session’s own step: its size, what it did, what it says.",
+            )
+        elif self._state is not None:
+            by_fact = itertools.groupby(self._probes.tried, key=lambda tried: tried.order.fact)
+            groups = [list(group) for _, group in by_fact]
+            titles = {method.name: method.title for method in self._info.methods}
+            self._results.value = "".join(
+                tag("h3", fact_line(group[0].order.fact)) + probe_table(self._state, group, titles)
+                for group in reversed(groups)
+            )
+
+    def doing(self, activity: Activity) -> None:
+        """Probes are no measurements of the session."""
+
+    def leave(self) -> None:
+        """There is no chart here."""
+
+
+def _set_options(control: widgets.Dropdown, options: Sequence[tuple[str, str]]) -> None:
+    """Options anew, the choice kept where it is still there."""
+    if tuple(options) == tuple(control.options):
+        return
+    old = control.value
+    control.options = options  # the first of them is chosen
+    if old in [value for _, value in options]:
+        control.value = old

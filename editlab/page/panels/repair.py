@@ -1,0 +1,144 @@
+"""Find the edit that did it and switch it off: which single edit's removal restores most, and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+
+from editlab.api import LabInfo, Progress
+from editlab.culprit import Culprit
+from editlab.page.controls import box, button, html, show_if
+from editlab.page.html import NOTHING, number, percent, table, tag
+from editlab.page.panels.job_view import progress_bar
+from editlab.page.plots.chart import step_title
+from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
+from editlab.page.plots.weights import largest_drift
+from editlab.records import SessionState
+
+SHOWN = 6  # edits whose removal is drawn
+
+
+@dataclass(frozen=True)
+class RepairCallbacks:
+    find: Callable[[], None]
+    stop: Callable[[], None]
+    toggle: Callable[[int], None]
+
+
+class Repair:
+    """Hidden until a culprit is looked for; forgets it when the log goes on."""
+
+    def __init__(self, info: LabInfo, on: RepairCallbacks) -> None:
+        self._skill = info.tasks[0] if info.tasks else None
+        self._on = on
+        self._state: SessionState | None = None
+        self._culprit: Culprit | None = None
+        self._among: frozenset[str] = frozenset()  # ids of the edits that it was looked for among
+        self._before: dict[str, str] | None = None  # the headline with the culprit in force
+        self._busy = False
+        self._progress = html(css="el-progress el-live")
+        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop looking for the culprit")
+        self._words = html(css="el-live el-repair-words")
+        self.toggle = button("Switch it off", lambda _: self._toggle(), "el-small")
+        self.close = button("Close", lambda _: self.forget(), "el-quiet", "Close this")
+        self._bars = html(css="el-repair-bars")
+        self._back = html(css="el-repair-back el-live")
+        self._looking = box([self._progress, self.stop], "el-row el-measuring")
+        found = box([self._words, box([self.toggle, self.close], "el-row"), self._back], "el-repair-found")
+        self._found = box([found, self._bars], "el-repair-result")
+        self.widget = box([self._looking, self._found], "el-repair")
+        self._draw()
+
+    def looking(self, progress: Progress, waiting: bool = False) -> None:
+        self._progress.value = progress_bar(progress, waiting)
+        if not self._busy:
+            self._busy = True
+            self._draw()
+
+    def found(self, culprit: Culprit, state: SessionState) -> None:
+        self._culprit, self._among, self._before, self._busy = culprit, _in_force(state), None, False
+        self.show(state)
+
+    def forget(self) -> None:
+        self._culprit, self._before, self._busy = None, None, False
+        self._draw()
+
+    def show(self, state: SessionState) -> None:
+        self._state = state
+        if self._culprit is not None and _in_force(state) | {self._culprit.edit} != self._among | {self._culprit.edit}:
+            self._culprit = self._before = None  # it was found among other edits than those in force now
+        self._draw()
+
+    def _toggle(self) -> None:
+        state, culprit = self._state, self._culprit
+        if state is None or culprit is None or culprit.index is None:
+            return
+        if culprit.edit in _in_force(state):
+            self._before = self._headline(state)
+        self._on.toggle(next(step.index for step in state.steps if step.id == culprit.edit))
+
+    def _draw(self) -> None:
+        state, culprit = self._state, self._culprit
+        show_if(self._looking, self._busy)
+        show_if(self._found, culprit is not None and not self._busy)
+        show_if(self.widget, culprit is not None or self._busy)
+        if state is None or culprit is None:
+            return
+        self._words.value = tag("h3", "The culprit" if culprit.edit else "No culprit") + tag(
+            "p", escape(culprit.sentence)
+        )
+        self._bars.value = _bars(culprit, {step.id: f"{step.index} {step_title(step)}" for step in state.steps})
+        show_if(self.toggle, culprit.edit is not None)
+        in_force = culprit.edit in _in_force(state)
+        words = f"edit {culprit.index} {'off' if in_force else 'on again'}"
+        self.toggle.description = self.toggle.tooltip = f"Switch {words}"
+        self._back.value = ""
+        if self._before is not None and not in_force:
+            now = self._headline(state)
+            rows = [[name, self._before[name], tag("b", now[name])] for name in now]
+            self._back.value = table("What came back", ["", "with it", "without it"], rows, css="el-facing")
+
+    def _headline(self, state: SessionState) -> dict[str, str]:
+        """The numbers that say how the model is, as text."""
+        step = state.steps[state.position]
+        drift = largest_drift(step)
+        reads: dict[str, tuple[Read, Callable[[float], str]]] = {
+            "Perplexity": (perplexity_outcome, number),
+            "Edits recalled": (retention_outcome, percent),
+        }
+        if self._skill is not None:
+            reads[escape(self._skill.title)] = (task_outcome(self._skill.name), percent)
+        found = {name: (read(step), form) for name, (read, form) in reads.items()}
+        values = {
+            name: f"{form(outcome.value)} <small>{escape(outcome.of)}</small>" if outcome else "…"
+            for name, (outcome, form) in found.items()
+        }
+        return {**values, "Drift": percent(drift[1].relative) if drift else NOTHING}
+
+
+def _in_force(state: SessionState) -> frozenset[str]:
+    return frozenset(step.id for step in state.steps if step.facts and step.in_force)
+
+
+def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
+    """Perplexity with all edits, unedited, and without each of the edits that matter most."""
+    alone = sorted((tried for tried in culprit.tried if len(tried.without) == 1), key=lambda tried: tried.perplexity)
+    shown = [("with all edits", culprit.in_force, "all"), ("unedited", culprit.unedited, "unedited")]
+    for tried in alone[:SHOWN]:
+        (edit,) = tried.without
+        css = "culprit" if edit == culprit.edit else "other"
+        shown.append((titles.get(edit, "another edit"), tried.perplexity, css))
+    largest = max((value for _, value, _ in shown if value < float("inf")), default=1.0)
+    rows = "".join(_bar(name, value, largest, css) for name, value, css in shown)
+    more = f"{len(alone) - SHOWN} other edits change less." if len(alone) > SHOWN else ""
+    title = tag("h3", f"Perplexity without one edit <small>of {culprit.tokens} tokens of a fixed text</small>")
+    return title + tag("ul", rows, "el-bars") + (tag("p", more, "el-note") if more else "")
+
+
+def _bar(name: str, value: float, largest: float, css: str) -> str:
+    share = min(1.0, value / largest)
+    fill = tag("span", "", f"el-fill el-fill-{css}", style=f"width:{100 * share:.1f}%")
+    track = tag("span", fill, "el-track", aria_hidden="true")
+    word = tag("span", escape(name), "el-word el-bar-name", title=name)
+    return tag("li", word + track + tag("span", number(value), "el-p"))

@@ -1,0 +1,100 @@
+"""The risk of the edit in the form, before it is made: a level, the reason, a safer way, and the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+
+from editlab.api import LabInfo
+from editlab.page.controls import Fold, box, button, html, show_if
+from editlab.page.html import NOTHING, number, table, tag
+from editlab.page.panels.guard_form import GuardForm
+from editlab.risk import LEVELS, Risk
+
+SIGNS = {"low": "✓", "raised": "▲", "high": "✕"}  # a shape beside the colour
+NUMBERS: dict[str, Callable[[Risk], str]] = {
+    "cosine of the keys k̄ and k_bare": lambda risk: f"{risk.key_cosine:.2f}",
+    "divisor ÷ that of keys that agree": lambda risk: number(risk.divisor_ratio),
+    "‖ΔW‖ at most": lambda risk: number(risk.predicted_norm),
+    "‖ΔW‖ at most ÷ ‖W‖": lambda risk: number(risk.relative_size),
+    "times the usual": lambda risk: number(risk.times_median),
+}
+
+
+def risk_pill(level: str) -> str:
+    """The level's word in its colour."""
+    sign = tag("span", SIGNS[level], aria_hidden="true")
+    return tag("span", f"{sign} {level.capitalize()}", f"el-health el-risk-{level}")
+
+
+class RiskLine:
+    """`on_instead()` is called when the safer method is to be used."""
+
+    def __init__(self, info: LabInfo, guard: GuardForm, on_instead: Callable[[], None]) -> None:
+        self._methods = {method.name: method for method in info.methods}
+        self._guard = guard
+        self._shown: Risk | None = None
+        self._words = html(css="el-risk-words el-live")
+        self.instead = button("Edit with another method instead", lambda _: on_instead(), "el-small")
+        self._safer = html(css="el-why")
+        self._instead = box([self.instead, self._safer], "el-row")
+        self._numbers = html()
+        self._fold = Fold("Show the numbers", "Hide the numbers", self._numbers)
+        self.widget = box([self._words, self._instead, self._fold.widget], "el-risk")
+        guard.on_change(self._say)
+        self.clear()
+
+    def clear(self) -> None:
+        """There is no fact to tell the risk of."""
+        self._shown = None
+        self._put("")
+
+    def ask(self) -> None:
+        if self._shown is None:
+            self._put(tag("p", "Risk: …", "el-note"))
+        self.widget.add_class("el-asking")
+
+    def fail(self, sentence: str) -> None:
+        self._shown = None
+        self._put(tag("p", f"Risk not known: {escape(sentence)}", "el-note"))
+
+    def show(self, method: str, risks: Mapping[str, Risk]) -> None:
+        """The risk of `method`, beside that of the method which could be used instead."""
+        self._shown, fallback = risks[method], self._methods[method].fallback
+        self._say()
+        offered = self._shown.level != "low" and fallback in risks
+        show_if(self._instead, offered)
+        if offered and fallback is not None:
+            title = self._methods[fallback].title
+            self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
+            self._safer.value = f"Risk under {escape(title)}: {risk_pill(risks[fallback].level)}"
+        titles = [escape(self._methods[name].title) for name in risks]
+        rows = [[name, *(read(risk) for risk in risks.values())] for name, read in NUMBERS.items()]
+        ruled = [self._methods[name].fallback is not None for name in risks]  # the rule is about those that need one
+        tokens = [risk_pill(risk.token_level) if r else NOTHING for risk, r in zip(risks.values(), ruled, strict=True)]
+        rows.append(["from the tokens alone", *tokens])
+        self._numbers.value = table("What is known before the edit", ["", *titles], rows, css="el-facing")
+        show_if(self._fold.widget, True)
+
+    def _say(self) -> None:
+        risk = self._shown
+        if risk is None:
+            return
+        words = tag("p", f"{tag('b', 'Risk')} {risk_pill(risk.level)}", "el-risk-level")
+        words += tag("p", escape(risk.reason), "el-risk-reason")
+        stopped = LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
+        if stopped and (does := self._guard.does):
+            words += tag("p", escape(does), "el-risk-guard")
+        self._words.value = words
+        self._dress(risk.level)
+
+    def _put(self, words: str) -> None:
+        self._words.value = words
+        self._dress("")
+        show_if(self._instead, False)
+        show_if(self._fold.widget, False)
+
+    def _dress(self, level: str) -> None:
+        self.widget.remove_class("el-asking")
+        for each in LEVELS:
+            (self.widget.add_class if each == level else self.widget.remove_class)(f"el-risk-is-{each}")

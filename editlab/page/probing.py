@@ -1,0 +1,101 @@
+"""Probes of one session under way: one fact beside the session, under one method after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from editlab.api import Cancelled, Job, LabProtocol, Progress
+from editlab.facts import Fact
+from editlab.page.work import JobError, Runner, follow
+from editlab.records import Probe
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be probed."""
+
+    fact: Fact
+    methods: tuple[str, ...]
+    place: str  # in words: where among the session's edits
+    earlier: tuple[str, ...] = ()  # ids of the session's steps that come before it
+    later: tuple[str, ...] = ()
+    anew: bool = False
+    names: tuple[str, ...] = ()  # what is measured
+    own: str = ""  # id of the session's step that the fact is of; "" where it is of none
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One probe, or why there is none."""
+
+    order: Order
+    method: str
+    probe: Probe | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """All that was probed, oldest first, and how far the one under way is."""
+
+    tried: tuple[Tried, ...] = ()
+    doing: Progress | None = None
+    method: str = ""  # of the one under way
+    waiting: bool = False
+
+
+class Probing:
+    """`on_change(probes)` is called while one is under way and when there is something new."""
+
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner, on_change: Callable[[Probes], None]) -> None:
+        self._lab, self._session, self._runner, self._on_change = lab, session, runner, on_change
+        self._job: Job | None = None
+        self._running = False
+        self.probes = Probes()
+
+    def start(self, order: Order) -> None:
+        if not self._running:
+            self._running = True
+            self._runner.start(self._run(order))
+
+    def stop(self) -> None:
+        """Keep what was found, and make no more."""
+        self._running = False
+        if self._job is not None:
+            self._job.cancel()
+
+    def clear(self) -> None:
+        self._tell(tried=())
+
+    async def _run(self, order: Order) -> None:
+        try:
+            for method in order.methods:
+                if not self._running:
+                    return
+                self._tell(doing=Progress("Waiting for the model"), method=method, waiting=True)
+                await self._try(order, method)
+        finally:
+            self._running, self._job = False, None
+            self._tell(doing=None)
+
+    async def _try(self, order: Order, method: str) -> None:
+        try:
+            self._job = self._lab.probe(
+                self._session, order.fact, method, earlier=order.earlier, later=order.later, anew=order.anew,
+                names=order.names,
+            )  # fmt: skip
+            tried = Tried(order, method, await follow(self._job, self._draw))
+        except Cancelled:
+            return
+        except (ValueError, JobError) as error:
+            tried = Tried(order, method, problem=str(error))
+        self._tell(tried=(*self.probes.tried, tried))
+
+    def _draw(self, job: Job) -> None:
+        waiting = job.status == "queued"
+        self._tell(doing=Progress("Waiting for the model") if waiting else job.progress, waiting=waiting)
+
+    def _tell(self, **changed: object) -> None:
+        self.probes = replace(self.probes, **changed)  # type: ignore[arg-type]
+        self._on_change(self.probes)

@@ -1,0 +1,174 @@
+"""Probes beside the session, on widgets with a fake lab: what is ordered, what the table says, what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from editlab.page.app import App
+from editlab.page.panels.probe import FORM
+from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING
+from tests.page.test_app import _quick, apply, fill, run, visible
+
+__all__ = ["_quick"]  # a fixture that every test here uses
+PROMPT = "The {} is located in the city of"
+
+
+async def edited(app: App, *subjects: str) -> None:
+    for subject in subjects:
+        fill(app, PROMPT, subject, "Oslo", "Paris")
+        await apply(app)
+    app.analysis.tabs.value = "Probe"
+
+
+async def probe(app: App) -> None:
+    app.probe.run.click()
+    await app.runner.idle()
+
+
+def orders(lab: FakeLab) -> list[tuple]:
+    """Subject, method, ids before, ids after, computed again, measures."""
+    return [(call[2].subject, *call[3:]) for call in lab.calls if call[0] == "probe"]
+
+
+def row(app: App, name: str) -> list[str]:
+    """The cells of one row of the newest table, without tags."""
+    cells = app.probe._results.value.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
+    return [re.sub(r"<[^>]*>", "", cell).strip() for cell in cells.split("</td>")[:-1]]
+
+
+def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING)
+        before = lab.state(app.session)
+        await probe(app)
+        assert [order[:4] for order in orders(lab)] == [
+            (DISABLING, method, (), ()) for method in ("rome", "r-rome", "memit")
+        ]
+        assert row(app, "the model") == ["✕ Broken", "✕ Broken", "✓ Sound", "✓ Sound"]
+        assert row(app, "perplexity")[1] == "900 45 × unedited"
+        assert row(app, "efficacy") == ["100 %"] * 4
+        assert "edit 2 here" in app.probe._results.value
+        assert lab.state(app.session) == before
+
+    run(scenario)
+
+
+def test_a_fact_that_stands_in_the_form_is_probed_without_an_edit() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis.tabs.value = "Probe"
+        assert app.probe.fact.value == FORM
+        await probe(app)
+        assert "The form holds no fact yet" in app.probe._problem.value
+        fill(app, PROMPT, "Prado", "Oslo")
+        await probe(app)
+        assert {order[0] for order in orders(lab)} == {"Prado"}
+        assert lab.state(app.session).position == 0
+
+    run(scenario)
+
+
+def test_the_places_among_the_other_edits() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", "Prado", "Big Ben", "Colosseum")
+        for name, control in app.probe.methods.items():
+            control.value = name == "rome"
+        app.probe.take("e3")
+        assert not visible(app.probe.anew)
+        for place in ("last", "first", "reversed"):
+            app.probe.place.value = place
+            await probe(app)
+        assert visible(app.probe.anew)
+        app.probe.place.value, app.probe.anew.value = "without", True
+        app.probe.without.value = "e1"
+        await probe(app)
+        assert [order[2:5] for order in orders(lab)] == [
+            (("e1", "e2", "e4"), (), False),
+            ((), ("e1", "e2", "e4"), False),
+            (("e4", "e2", "e1"), (), False),
+            (("e2",), ("e4",), True),
+        ]
+        assert "without edit 1, computed again" in app.probe._results.value
+        app.probe.place.value = "alone"
+        await probe(app)
+        assert orders(lab)[-1][2:5] == ((), (), False)
+
+    run(scenario)
+
+
+def test_only_alone_is_possible_without_other_edits() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg")
+        app.probe.place.value = "last"
+        await probe(app)
+        assert "No other edit is in force" in app.probe._problem.value
+        assert orders(lab) == []
+
+    run(scenario)
+
+
+def test_measures_are_chosen_and_at_least_one_method() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg")
+        for name, control in app.probe.measures.items():
+            control.value = name in ("perplexity", "sentiment")
+        await probe(app)
+        assert orders(lab)[-1][-1] == ("perplexity", "sentiment")
+        assert row(app, "Sentiment (editlab’s own)")[-1] == "83 % of 60"
+        assert row(app, "paraphrase") == ["50 %", "–", "–", "–"]  # only the session’s own step was asked
+        for control in app.probe.methods.values():
+            control.value = False
+        await probe(app)
+        assert "at least one method" in app.probe._problem.value
+
+    run(scenario)
+
+
+def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg")
+        lab.ticks = 100_000
+        app.probe.run.click()
+        await asyncio.sleep(0.01)
+        assert visible(app.probe.stop)
+        assert app.probe.run.disabled
+        assert "ROME: measuring the probe of rome" in app.probe._progress.value
+        app.probe.stop.click()
+        await app.runner.idle()
+        assert len(orders(lab)) == 1
+        assert "Nothing probed yet" in app.probe._results.value
+        assert not app.probe.run.disabled
+        lab.ticks = 1
+        await probe(app)
+        assert len(app.probing.probes.tried) == 3
+        app.probe.clear.click()
+        assert "Nothing probed yet" in app.probe._results.value
+
+    run(scenario)
+
+
+def test_a_probe_that_fails_says_why_and_the_next_method_goes_on() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis.tabs.value = "Probe"
+        fill(app, "The impossible <i>tower</i> is in", "impossible <i>tower</i>", "Rome")
+        await probe(app)
+        assert len(orders(lab)) == 3
+        assert "cannot be edited by the fake lab" in app.probe._results.value
+        assert "<i>tower" not in app.probe._results.value
+
+    run(scenario)
+
+
+def test_the_anatomy_leads_to_a_probe_of_its_edit() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", "Prado")
+        app.timeline._rows[1].goto.click()
+        await app.runner.idle()
+        app.analysis.tabs.value = "Weights"
+        app.weights.anatomy.probe.click()
+        assert app.analysis.tabs.value == "Probe"
+        await probe(app)
+        assert {order[0] for order in orders(lab)} == {"Hofburg"}
+
+    run(scenario)

@@ -1,0 +1,96 @@
+"""The culprit found, switched off, and what came back: on widgets with a fake lab."""
+
+from __future__ import annotations
+
+import asyncio
+
+from editlab.page.app import App
+from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING
+from tests.page.test_app import _quick, apply, fill, run, visible
+
+__all__ = ["_quick"]  # a fixture that every test here uses
+
+
+async def edited(app: App, *subjects: str) -> None:
+    for subject in subjects:
+        fill(app, "The {} is located in the city of", subject, "Oslo", "Paris")
+        await apply(app)
+
+
+def test_a_healthy_model_offers_it_in_the_timeline_only() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        assert app.timeline.find.disabled
+        await edited(app, "Hofburg")
+        assert not visible(app.health._ways)
+        app.timeline.find.click()
+        await app.runner.idle()
+        repair = app.health.repair
+        assert "No culprit" in repair._words.value
+        assert "no harm to restore" in repair._words.value
+        assert not visible(repair.toggle)
+
+    run(scenario)
+
+
+def test_the_culprit_is_found_switched_off_and_what_came_back_is_shown() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING, "Big Ben")
+        repair = app.health.repair
+        assert visible(app.health.find)
+        assert not visible(repair.widget)
+        app.health.find.click()
+        await app.runner.idle()
+        assert f"Edit 2 ({DISABLING} → Oslo) is the culprit" in repair._words.value
+        bars = repair._bars.value
+        assert bars.index("with all edits") < bars.index("unedited") < bars.index(f">2 {DISABLING}")
+        assert bars.index(f">2 {DISABLING}") < bars.index(">1 Hofburg")  # the best one first
+        assert repair.toggle.description == "Switch edit 2 off"
+        repair.toggle.click()
+        await app.runner.idle()
+        assert not lab.state(app.session).steps[2].enabled
+        back = repair._back.value.split("Perplexity")[1].split("</tr>")[0]
+        assert back.index("900") < back.index("<b>20.8")
+        assert repair.toggle.description == "Switch edit 2 on again"
+        assert "Healthy" in app.health._words.value
+        repair.toggle.click()
+        await app.runner.idle()
+        assert lab.state(app.session).steps[2].enabled
+        assert repair._back.value == ""
+
+    run(scenario)
+
+
+def test_it_is_forgotten_when_the_log_goes_on() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING)
+        app.timeline.find.click()
+        await app.runner.idle()
+        repair = app.health.repair
+        assert visible(repair.widget)
+        await edited(app, "Big Ben")
+        assert not visible(repair.widget)
+        app.timeline.find.click()
+        await app.runner.idle()
+        repair.close.click()
+        assert not visible(repair.widget)
+
+    run(scenario)
+
+
+def test_looking_for_it_can_be_stopped() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING)
+        lab.ticks = 100_000
+        app.timeline.find.click()
+        await asyncio.sleep(0.01)
+        repair = app.health.repair
+        assert visible(repair.stop)
+        app.draw(lab.state(app.session))  # what is measured meanwhile does not hide how far it is
+        assert visible(repair._looking)
+        assert "for the culprit" in repair._progress.value
+        repair.stop.click()
+        await app.runner.idle()
+        assert not visible(repair.widget)
+
+    run(scenario)

@@ -1,0 +1,162 @@
+"""What is told and done before a risky edit, and what made it its size afterwards: on widgets with a fake lab."""
+
+from __future__ import annotations
+
+import pytest
+
+from editlab.page.app import App
+from editlab.page.panels.risk_line import SIGNS
+from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING
+from tests.page.test_app import _quick, apply, fill, run, visible
+
+__all__ = ["_quick"]  # a fixture that every test here uses
+PROMPT = "The {} is located in the city of"
+
+
+def asked(lab: FakeLab) -> list[tuple]:
+    return [call[2:] for call in lab.calls if call[0] == "risk"]
+
+
+def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        line = app.make.risk
+        assert line._words.value == ""
+        fill(app, PROMPT, "Prado", "Oslo")
+        await app.runner.idle()
+        assert f"{SIGNS['low']}</span> Low" in line._words.value
+        assert not visible(line._instead)
+        fill(app, PROMPT, DISABLING, "Oslo")
+        await app.runner.idle()
+        assert f"{SIGNS['high']}</span> High" in line._words.value
+        assert "one &lt;i&gt;token&lt;/i&gt;, and rome divides by 0.02" in line._words.value
+        assert line.instead.description == "Edit with r-ROME instead"
+        assert "Low" in line._safer.value
+        cells = line._numbers.value.split("times the usual")[1].split("</tr>")[0]
+        assert cells.index("62.5") < cells.index(">1<")  # ROME's column, then r-ROME's
+        app.make.form.new.value = ""
+        await app.runner.idle()
+        assert line._words.value == ""
+
+    run(scenario)
+
+
+def test_the_risk_follows_the_method_and_the_words_of_the_model_are_not_asked_again() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, DISABLING, "Oslo")
+        await app.runner.idle()
+        previews: list[object] = []
+        preview = lab.preview
+        lab.preview = lambda *arguments: previews.append(arguments) or preview(*arguments)  # type: ignore[method-assign]
+        app.make.method.choice.value = "memit"
+        await app.runner.idle()
+        assert "Low" in app.make.risk._words.value
+        app.make.method._texts["memit"]["steps"].value = "7"
+        await app.runner.idle()
+        assert asked(lab)[-1] == (("memit",), {"memit": {"steps": 7}})
+        app.make.method._texts["memit"]["steps"].value = "x"
+        await app.runner.idle()
+        assert app.make.risk._words.value == ""
+        assert previews == []
+
+    run(scenario)
+
+
+def test_one_click_makes_the_edit_with_the_safer_method() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, DISABLING, "Oslo")
+        app.make.method._texts["rome"]["steps"].value = "9"
+        await app.runner.idle()
+        app.make.risk.instead.click()
+        await app.runner.idle()
+        step = lab.state(app.session).steps[1]
+        assert (step.method, dict(step.hyperparameters)) == ("r-rome", {"steps": 9})
+        assert app.make.method.name == "r-rome"
+        assert not visible(app.make.risk._instead)
+
+    run(scenario)
+
+
+def test_a_risk_that_is_not_known_says_why() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        def broken(*_: object) -> None:
+            raise ValueError("nothing is known of <b>this</b>")
+
+        lab.risk = broken  # type: ignore[method-assign,assignment]
+        fill(app, PROMPT, "Prado", "Oslo")
+        await app.runner.idle()
+        assert "Risk not known: nothing is known of &lt;b&gt;this" in app.make.risk._words.value
+
+    run(scenario)
+
+
+def test_the_guard_refuses_with_a_sentence_and_nothing_is_lost() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo")
+        await apply(app)
+        app.make.guard.action.value = "refuse"
+        fill(app, PROMPT, DISABLING, "Oslo", "Paris")
+        await app.runner.idle()
+        assert "Apply will not make this edit" in app.make.risk._words.value
+        state = await apply(app)
+        assert state.position == len(state.steps) - 1 == 1
+        assert "the edit was refused, its risk being high" in app.make.form._problem.value
+        assert app.make.form.read().subject == DISABLING
+        assert visible(app.make._apply_row)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("guard", "method", "words"),
+    [("warn", "rome", "guard: warned"), ("r-rome", "r-rome", "guard: r-ROME instead of ROME")],
+)
+def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: str) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.guard.action.value = guard
+        fill(app, PROMPT, DISABLING, "Oslo")
+        state = await apply(app)
+        assert state.steps[1].method == method
+        assert words in app.timeline._rows[1]._text.value
+        assert "High" in app.timeline._rows[1]._text.value
+        fill(app, PROMPT, "Prado", "Oslo")
+        await apply(app)
+        assert "guard" not in app.timeline._rows[2]._text.value
+
+    run(scenario)
+
+
+def test_the_level_from_which_on_the_guard_acts_is_passed_on() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        given: list[dict] = []
+        edit = lab.edit
+        lab.edit = lambda *a, **named: given.append(named) or edit(*a, **named)  # type: ignore[method-assign]
+        app.make.guard.action.value, app.make.guard.from_level.value = "refuse", "raised"
+        fill(app, PROMPT, "Prado", "Oslo")
+        await apply(app)
+        assert given == [{"guard": "refuse", "guard_level": "raised"}]
+
+    run(scenario)
+
+
+def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        for subject in ("Prado", "Hofburg", "Big Ben", DISABLING):
+            fill(app, PROMPT, subject, "Oslo")
+            await apply(app)
+        assert app.health.why.description == "Why?"
+        app.health.why.click()
+        assert app.analysis.tabs.value == "Weights"
+        view = app.weights.anatomy
+        assert "Why edit 4 has its size" in view._words.value
+        assert "el-cause-divisor" in view._words.value
+        row = view._factors.value.split("‖ΔW‖ ÷ ‖W‖")[1].split("</tr>")[0]
+        assert "el-times-unusual" in row
+        assert "× " in row
+        assert "÷ " in view._factors.value.split("divisor: by what it is divided")[1].split("</tr>")[0]
+        assert "3 other edits like it" in view._factors.value
+        app.timeline._rows[0].goto.click()
+        await app.runner.idle()
+        assert not visible(view.widget)
+
+    run(scenario)
