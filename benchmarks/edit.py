@@ -26,11 +26,13 @@ def main(
     repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
     cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
+    bfloat16_tail: Annotated[bool, typer.Option(help="products above the edited layer in bfloat16; not exact")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Time ROME's edit against the plain implementation; ratio is plain ÷ fast, medians of interleaved runs."""
     torch.set_num_threads(threads)
     editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers)
+    editor.model.bf16_tail = bfloat16_tail
     method = editor.method("rome", {} if steps is None else {"steps": steps})
     assert isinstance(method, ROME)
     rows = setting.ROME_CONTEXTS[:contexts]
@@ -71,7 +73,13 @@ def main(
         )
     medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
     worst = max(each["max_error"] for each in measured)
-    about = {"model": shape or model, "method": "rome", "threads": threads, "contexts": len(rows)}
+    about = {
+        "model": shape or model,
+        "method": "rome",
+        "threads": threads,
+        "contexts": len(rows),
+        "dtype": editor.model.precision,
+    }
     setting.tell({**about, **medians, "max_error": worst}, as_json)
 
 

@@ -73,7 +73,7 @@ def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
         for layer, trace in sorted(step.trace.layers.items())
     )
     largest = max(layers, key=lambda layer: _value(layer, "relative_size"))
-    cause = _cause(largest)
+    cause = _cause(step, largest)
     sentence = _SENTENCES[cause](step, largest)
     if len(layers) > 1:
         sentence = f"{_spread(layers)}; {sentence}"
@@ -135,14 +135,25 @@ def _times(layer: LayerAnatomy, name: str) -> float:
     return 1.0 if factor is None or factor.times is None else factor.times
 
 
-def _cause(layer: LayerAnatomy) -> str:
+def _cause(step: Step, layer: LayerAnatomy) -> str:
     """What the layer's size is laid to: of residual and divisor the one that is further from the others' median."""
     size = layer.get("delta_norm")
     if size is None or size.of - 1 < OTHERS:
-        return "divisor" if abs(_value(layer, "divisor_ratio")) < RATIO_RAISED else "unknown"
+        if abs(_value(layer, "divisor_ratio")) < RATIO_RAISED:
+            return "divisor"
+        usual = _usual_for_the_model(step, layer)
+        return "ordinary" if usual and _value(layer, "relative_size") < UNUSUAL * usual else "unknown"
     if _times(layer, "delta_norm") < UNUSUAL:
         return "ordinary"
     return "divisor" if _times(layer, "divisor") * _times(layer, "residual_norm") < 1 else "residual"
+
+
+def _usual_for_the_model(step: Step, layer: LayerAnatomy) -> float | None:
+    """The relative size that edits of many facts may come to, by their median: from the risk's reference."""
+    risk = step.risk
+    if risk is None or (risk.method, risk.layer) != (step.method, layer.layer):
+        return None
+    return risk.relative_size / risk.times_median if risk.relative_size and risk.times_median else None
 
 
 # --- the sentence ---
@@ -163,8 +174,11 @@ def _residual(step: Step, layer: LayerAnatomy) -> str:
 
 def _unknown(step: Step, layer: LayerAnatomy) -> str:
     ratio = layer.get("divisor_ratio")
-    agree = "" if ratio is None else f", and its divisor is {ratio.value:.2g} of what it would be if the keys agreed"
-    return f"{_size(step, layer)}{agree}; the run has too few other edits like it to call that large or small."
+    keys = "" if ratio is None else f" (its divisor has {ratio.value:.2g} of the size that keys which agree would give)"
+    few = "the run has too few other edits like it"
+    if _usual_for_the_model(step, layer):
+        return f"{_size(step, layer)}{keys}: it is large, but {few} to say what made it so."
+    return f"{_size(step, layer)}{keys}; {few} to call that large or small."
 
 
 def _divisor(step: Step, layer: LayerAnatomy) -> str:
@@ -199,11 +213,11 @@ def _short(layer: LayerAnatomy) -> str:
 def _size(step: Step, layer: LayerAnatomy) -> str:
     size = layer.get("delta_norm")
     assert size is not None
-    named = (
-        f"edit {step.index} changed layer {layer.layer} by {_value(layer, 'relative_size'):.2g} of its weights' norm"
-    )
+    relative = _value(layer, "relative_size")
+    named = f"edit {step.index} changed layer {layer.layer} by {relative:.2g} times its weights' norm"
     if size.of - 1 < OTHERS or size.times is None:
-        return named
+        usual = _usual_for_the_model(step, layer)
+        return f"{named}, where up to {usual:.2g} is usual for this model" if usual else named
     return f"{named}, {size.times:.3g} times the median of the run's {size.of - 1} other edits like it"
 
 
@@ -212,7 +226,8 @@ def _spread(layers: Sequence[LayerAnatomy]) -> str:
     shares = ", ".join(f"{layer.share:.0%}" for layer in layers)
     return (
         f"layers {', '.join(str(layer.layer) for layer in layers)} share the residual ({shares}), each taking an equal "
-        "part of what is left, and the second moment sets a floor to what each divides by, so none can explode"
+        "part of what those before it have left, and the second moment sets a floor to what each divides by, so that "
+        "none can explode"
     )
 
 

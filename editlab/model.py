@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.families import FAMILIES
+from editlab.memory import spare_copy
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class EditableModel:
         module = self.projection(layer)
         if module.weight.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
             self._run_in_float32(module)
-        self._base[layer] = self.weight(layer).clone()
+        self._base[layer] = spare_copy(self.weight(layer))
 
     @staticmethod
     def _run_in_float32(module: nn.Module) -> None:
@@ -317,7 +318,7 @@ class EditableModel:
         if layer not in self._base:
             return 0.0, 0.0, 0.0
         weight = self.weight(layer)
-        norm = float(torch.linalg.matrix_norm(weight - self._base[layer]))
+        norm = float(torch.linalg.matrix_norm(weight - self._base[layer].to(weight.device)))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the weights of layer {layer} are not finite")
         return norm, norm / self.base_norm(layer), norm / weight.numel()

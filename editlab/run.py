@@ -141,17 +141,25 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._told = folder / "run.json"
         self._edits = folder / "edits"
         self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
     def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
         """What is run here: as it was when the folder was begun, or as it is now. It is asked only in a new folder."""
-        file = self.folder / "run.json"
-        if not file.exists():
+        told = self.told()
+        if told is None:
+            told = sequenced()
             self._edits.mkdir(parents=True, exist_ok=True)
-            write_json(file, sequenced().to_json())
-        return Sequenced.from_json(json.loads(file.read_text(encoding="utf-8")))
+            write_json(self._told, told.to_json())
+        return told
+
+    def told(self) -> Sequenced | None:
+        """What is run here; None in a new folder."""
+        if not self._told.exists():
+            return None
+        return Sequenced.from_json(json.loads(self._told.read_text(encoding="utf-8")))
 
     def entries(self) -> list[Entry]:
         """The edits made so far, in order."""
@@ -215,6 +223,17 @@ def run_sequence(
     return steps
 
 
+def read_log(folder: Path, model: EditableModel) -> list[Entry]:
+    """The edits of a run as far as it has come. Raises ValueError if there is none, or it is of another model."""
+    disk = RunFolder(folder)
+    told = disk.told()
+    if told is None:
+        raise ValueError(f"{folder} holds no run: there is no run.json in it")
+    if told.model != model.fingerprint():
+        raise ValueError(f"{folder} holds a run of another model than {model.name}")
+    return disk.entries()
+
+
 def read_run(folder: Path) -> tuple[Step, ...]:
     """The steps of a run as far as it has come, with all that was measured of them."""
     steps: dict[int, dict[str, Any]] = {}
@@ -226,3 +245,12 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             measurement, name = steps[line["step"]]["measurement"], line["measure"]
             (measurement if name in untold else measurement["tasks"])[name] = line["found"]
     return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+
+
+def read_runs(folder: Path) -> dict[str, tuple[Step, ...]]:
+    """Every run in a folder by its name, in the order in which they were begun. Raises ValueError if there is none."""
+    begun = sorted(folder.glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+    runs = {file.parent.name: read_run(file.parent) for file in begun}
+    if not any(runs.values()):
+        raise ValueError(f"{folder} holds no run: it should be what `editlab run` was given as --out")
+    return {name: steps for name, steps in runs.items() if steps}

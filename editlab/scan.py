@@ -189,7 +189,8 @@ def choose(
 ) -> list[Fact]:
     """The first facts that fulfil every NAME=VALUE of `where` and that the model can take; at most `limit`.
 
-    Names are those of FILTERS; several values, with commas between them, mean any of them. Raises ValueError.
+    Names are those of FILTERS; several values, with commas between them or in a file named @FILE, mean any of them.
+    Raises ValueError.
     """
     wanted = [_condition(text) for text in where]
 
@@ -216,4 +217,9 @@ def _condition(text: str) -> tuple[str, frozenset[str]]:
     name, equals, values = (part.strip() for part in text.partition("="))
     if name not in FILTERS or not equals or not values:
         raise ValueError(f"--where takes NAME=VALUE with a name of {', '.join(FILTERS)}, got {text!r}")
-    return name, frozenset(value.strip() for value in values.split(","))
+    if values.startswith("@"):
+        file = Path(values[1:]).expanduser()
+        if not file.is_file():
+            raise ValueError(f"--where {text}: no such file")
+        values = file.read_text(encoding="utf-8")
+    return name, frozenset(values.replace(",", " ").split())

@@ -31,7 +31,9 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize("command", ["serve", "edit", "probe", "run", "scan", "fetch", "moments", "verify", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["serve", "edit", "probe", "run", "culprit", "scan", "fetch", "moments", "verify", "doctor"]
+)
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -72,6 +74,7 @@ def test_version_is_the_installed_one() -> None:
         (("probe", *FACT, "--method", "rme"), "did you mean 'rome'"),
         (("probe", *FACT, "--measure", "chess"), "no measure 'chess'"),
         (("run", "none.toml", "--out", "x"), "no such file: none.toml"),
+        (("culprit", ".", "--model", str(GOLDEN)), "holds no run: there is no run.json in it"),
         (("scan", "--out", "x", "--where", "colour=red"), "--where takes NAME=VALUE with a name of relation, case_id"),
         (("scan", "--out", "x", "--facts", "/no/such/facts.json"), "no such file of facts"),
         (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
@@ -235,6 +238,25 @@ def test_run_makes_a_folder_per_method_and_goes_on(text: Path, tmp_path: Path) -
     assert run("run", str(config), "--out", str(tmp_path / "out")).exit_code == 0
     assert (tmp_path / "out" / "memit" / "measured.jsonl").read_bytes() == made
     assert (tmp_path / "out" / "rome" / "table.csv").exists()
+
+
+def test_the_culprit_of_a_run_is_looked_for_in_its_folder(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["rome"]\nn = 3\nknown = false\nguard = "off"\n'
+        "[hyperparameters.rome]\nsteps = 2\n[schedule]\nretention = 1\n"
+    )
+    assert run("run", str(config), "--out", str(tmp_path / "out")).exit_code == 0
+    monkeypatch.setattr("editlab.culprit.HARM", 0.0)
+    options = (str(tmp_path / "out" / "rome"), "--model", str(GOLDEN))
+    told = json.loads(run("culprit", *options, "--json").stdout)
+    assert [len(trial["without"]) for trial in told["tried"]] == [1, 1, 1]
+    assert told["without"] == min(trial["perplexity"] for trial in told["tried"])
+    shown = run("culprit", *options)
+    assert told["sentence"][:20] in shown.stdout
+    assert "without edit" in shown.stdout
 
 
 def test_edit_as_a_table_shows_before_after_and_drift(text: Path) -> None:

@@ -168,6 +168,15 @@ def test_where_refuses_what_it_does_not_know(gpt2_editor: Editor, text: str) -> 
         choose(gpt2_editor.model, MORE, [text])
 
 
+def test_where_reads_values_from_a_file(gpt2_editor: Editor, tmp_path: Path) -> None:
+    known = [fact.case_id for fact in MORE]
+    file = tmp_path / "cases.txt"
+    file.write_text(f"{known[1]}\n{known[0]}, 999999\n", encoding="utf-8")
+    assert [fact.case_id for fact in choose(gpt2_editor.model, MORE, [f"case_id=@{file}"])] == known[:2]
+    with pytest.raises(ValueError, match=r"none\.txt: no such file"):
+        choose(gpt2_editor.model, MORE, [f"case_id=@{tmp_path / 'none.txt'}"])
+
+
 def test_a_fact_that_the_model_cannot_take_is_left_out(gpt2_editor: Editor, caplog: pytest.LogCaptureFixture) -> None:
     long = Fact("{} is " + "very " * 110, "He", "tall", "small", case_id=9)
     assert choose(gpt2_editor.model, [long, MORE[0]]) == [MORE[0]]

@@ -31,7 +31,8 @@ def scan(
         typer.Option(
             metavar="NAME=VALUE",
             help="Only facts of this relation, case_id, subject_tokens or position (the index of the subject's last "
-            "token); values with commas between them mean any of them; repeatable, and then all must hold.",
+            "token); values with commas between them, or in a file named @FILE, mean any of them; repeatable, and then "
+            "all must hold.",
         ),
     ] = None,
     probe_tokens: Annotated[

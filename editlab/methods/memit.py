@@ -69,8 +69,9 @@ class SubjectPass:
             self._reached, self._keys = (layer + 1, hidden), seen[layer]
         facts, n = self._shape
         keys = at(self._subjects, seen[layer]).float().view(facts, n, -1)
-        bare = run(self._model, range(layer + 1, last + 1), hidden[::n])
-        return keys, at(self._subjects[::n], bare).float()
+        subjects = self._subjects[::n]
+        bare = run(self._model, range(layer + 1, last + 1), hidden[::n, : int(subjects.max()) + 1])
+        return keys, at(subjects, bare).float()
 
     def add(self, delta: LowRank) -> None:
         """Puts the delta of the layer just read in force on what was reached; a block adds its MLP's output."""

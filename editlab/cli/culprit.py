@@ -1,0 +1,62 @@
+"""`editlab culprit`: the edit of a run whose removal restores most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editlab.cli._options import Device, Dtype, Json, Model, Yes
+from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.presets import AUTO
+
+if TYPE_CHECKING:
+    from editlab.culprit import Culprit
+
+
+def culprit(
+    folder: Annotated[Path, typer.Argument(help="What `editlab run` made: its --out, and the method's folder in it.")],
+    model: Model = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Find the edit of a run whose removal restores most of the model's perplexity on a short fixed text.
+
+    Each edit is left out once; in a run of more than 32 the half that does more harm is followed until so few are left.
+
+    Example:
+
+        editlab culprit runs/sequence-100/rome
+    """
+    with sentences():
+        found, subjects = _find(folder, model, device, dtype, yes)
+        if as_json:
+            show_json(found.to_json())
+        else:
+            rows = [(_named(trial.without, subjects), f"{trial.perplexity:.4g}") for trial in found.tried]
+            show_table(("without edit", "perplexity"), rows)
+            typer.echo(found.sentence)
+
+
+def _find(folder: Path, model: str, device: str, dtype: str, yes: bool) -> tuple[Culprit, dict[str, str]]:
+    """The culprit, and every edit's number and subject by its id."""
+    from editlab.beside import culprit as find
+    from editlab.editor import Editor
+    from editlab.loading import load
+    from editlab.run import read_log
+    from editlab.session import Session
+
+    with Bars() as bars:
+        loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
+        session = Session(Editor(loaded))
+        session.restore(read_log(folder, loaded))
+        named = {entry.id: f"{number} {entry.facts[0].subject}" for number, entry in enumerate(session.log, 1)}
+        return find(session, bars), named
+
+
+def _named(ids: tuple[str, ...], named: dict[str, str]) -> str:
+    first, last = named[ids[0]], named[ids[-1]]
+    return first if len(ids) == 1 else f"{first} to {last}"
