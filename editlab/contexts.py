@@ -6,12 +6,17 @@ reference code samples them unseeded; here they come from a seed, so that an edi
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
+from editlab.disk import write_json
 from editlab.model import EditableModel
+from editlab.paths import cache_dir
 
 BARE = "{}"
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
@@ -29,6 +34,18 @@ class ContextPlan:
     starters: tuple[str, ...] = ()
     tokens: int = 10  # with starters
     top_k: int = 5
+
+
+def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path | None = None) -> tuple[str, ...]:
+    """As `sample_contexts`, which is asked once: from then on they are read from the cache, whatever torch's build."""
+    told = hashlib.sha256(json.dumps(asdict(plan)).encode()).hexdigest()[:16]
+    file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{told}-{seed}.json"
+    if file.exists():
+        return check_contexts(json.loads(file.read_text(encoding="utf-8")))
+    contexts = sample_contexts(model, plan, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, contexts)
+    return contexts
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from editlab.contexts import ContextPlan, check_contexts, sample_contexts
+from editlab.contexts import ContextPlan, check_contexts, contexts_of
 from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.hyperparameters import methods_for
@@ -64,7 +64,7 @@ class Editor:
             return self._given_contexts
         plan = method.context_plan
         if plan not in self._contexts:
-            self._contexts[plan] = sample_contexts(self.model, plan, self.seed)
+            self._contexts[plan] = contexts_of(self.model, plan, self.seed)
         return self._contexts[plan]
 
     def moments(self, layers: Sequence[int], report: Report = quiet) -> SecondMoments:

@@ -245,3 +245,12 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             measurement, name = steps[line["step"]]["measurement"], line["measure"]
             (measurement if name in untold else measurement["tasks"])[name] = line["found"]
     return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+
+
+def read_runs(folder: Path) -> dict[str, tuple[Step, ...]]:
+    """Every run in a folder by its name, in the order in which they were begun. Raises ValueError if there is none."""
+    begun = sorted(folder.glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+    runs = {file.parent.name: read_run(file.parent) for file in begun}
+    if not any(runs.values()):
+        raise ValueError(f"{folder} holds no run: it should be what `editlab run` was given as --out")
+    return {name: steps for name, steps in runs.items() if steps}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from editlab.api import Cancelled, Progress
-from editlab.contexts import ContextPlan, check_contexts, sample_contexts
+from editlab.contexts import ContextPlan, check_contexts, contexts_of, sample_contexts
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.moments import SecondMoments, compute, moments_of, rows_of_texts
@@ -126,6 +127,17 @@ def test_contexts_come_from_a_seed_and_the_unedited_model(editor: Editor, fact: 
     assert all(context.endswith(". {}") for context in before[1:])
     assert before[-2].startswith("The")
     assert check_contexts(before) == before
+
+
+def test_contexts_are_sampled_once(editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ContextPlan(groups=((2, 5),), starters=("The",), tokens=6)
+    sampled = contexts_of(editor.model, plan, 4, tmp_path)
+    assert sampled == sample_contexts(editor.model, plan, 4)
+    monkeypatch.setattr("editlab.contexts.sample_contexts", lambda *_: pytest.fail("sampled again"))
+    assert contexts_of(editor.model, plan, 4, tmp_path) == sampled
+    for other in ((plan, 5), (replace(plan, top_k=2), 4)):
+        with pytest.raises(pytest.fail.Exception, match="sampled again"):
+            contexts_of(editor.model, *other, tmp_path)
 
 
 @pytest.mark.parametrize("contexts", [(), ("So. {}",), ("{}", "no place"), ("{}", "{} and {}"), ("{}", "{x} {}")])

@@ -31,7 +31,7 @@ def run(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Edit one fact after another, measure by a schedule, and keep everything in a folder.
+    """Edit one fact after another, measure by a schedule, and keep everything in a folder, report.html too.
 
     Started again with the same folder it goes on where it was, whatever ended it.
 
@@ -40,7 +40,8 @@ def run(
         editlab run docs/experiments/sequence-100.toml --facts counterfact.json --glue glue --out runs/sequence-100
     """
     with sentences():
-        from editlab.run import RunConfig
+        from editlab.report import write_report
+        from editlab.run import RunConfig, read_runs
 
         read = RunConfig.read(config)
         given: dict[str, Any] = {
@@ -52,6 +53,7 @@ def run(
         }
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
         results = _run_all(read, out, device, dtype, yes)
+        write_report(read_runs(out), out / "report.html", config.stem)
         if as_json:
             show_json({name: _summary(steps) for name, steps in results.items()})
         else:

@@ -42,6 +42,8 @@ class Probes:
     tried: tuple[Tried, ...] = ()
     doing: Progress | None = None
     method: str = ""  # of the one under way
+    number: int = 0  # of the one under way, from 1
+    of: int = 0
     waiting: bool = False
 
 
@@ -70,10 +72,11 @@ class Probing:
 
     async def _run(self, order: Order) -> None:
         try:
-            for method in order.methods:
+            for number, method in enumerate(order.methods, 1):
                 if not self._running:
                     return
-                self._tell(doing=Progress("Waiting for the model"), method=method, waiting=True)
+                waiting = Progress("Waiting for the model")
+                self._tell(doing=waiting, method=method, number=number, of=len(order.methods), waiting=True)
                 await self._try(order, method)
         finally:
             self._running, self._job = False, None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import psutil
 import pytest
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
 SERVE = (
     "import sys; from editlab.page.serve import serve; "
-    "serve(port=int(sys.argv[1]), on_ready=lambda address: print(address, flush=True))"
+    "serve(port=int(sys.argv[1]), notebook=sys.argv[2] or None, on_ready=lambda address: print(address, flush=True))"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
@@ -55,10 +56,10 @@ def _is_kernel(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def serving(environment: dict[str, str]) -> Iterator[Served]:
+def serving(environment: dict[str, str], notebook: str = "") -> Iterator[Served]:
     """The page's server in a process of its own, started as the command line starts it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(free_port())],
+        [sys.executable, "-c", SERVE, str(free_port()), notebook],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -128,6 +129,17 @@ def served(lab_environment: dict[str, str]) -> Iterator[Served]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def served_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same page over the fake lab, whose model an edit can wreck."""
+    code = "from editlab.page import show\nfrom tests.page.fake_lab import FakeLab\nshow(FakeLab())"
+    notebook = tmp_path_factory.mktemp("fake") / "fake.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), notebook)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with serving({"PYTHONPATH": path}, str(notebook)) as server:
+        yield server
+
+
 def _chromium() -> str | None:
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
@@ -158,6 +170,18 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """Opens the page, each time as another visitor, and waits until the form is there."""
+    with _visiting(browser, served) as open_page:
+        yield open_page
+
+
+@pytest.fixture
+def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visit]]:
+    with _visiting(browser, served_fake) as open_page:
+        yield open_page
+
+
+@contextmanager
+def _visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     contexts = []
 
     def open_page(**options: Any) -> Visit:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.page.conftest import Served, Visit
+from tests.page.fake_model import DISABLING
 
 pytestmark = pytest.mark.browser
 
@@ -52,6 +53,7 @@ def test_an_edit_is_made_charted_and_undone(visit: Open) -> None:
     page = seen.page
     type_fact(page, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
     page.locator(".el-says-now .el-bars").wait_for()
+    page.locator(".el-risk-level").wait_for()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
     page.locator(".el-analysis canvas").first.wait_for()
@@ -99,6 +101,49 @@ def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open,
     assert seen.errors == []
 
 
+def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visit_fake: Open) -> None:
+    """The analyst's way with one bad edit: over the fake lab, since no edit can harm a model of random weights."""
+    seen = visit_fake()
+    page, prompt = seen.page, "The {} is located in the city of"
+    for number, subject in enumerate(("Hofburg", "Prado"), 1):
+        type_fact(page, prompt, subject, "Oslo", "Paris")
+        apply(page, f"{number} edit")
+    type_fact(page, prompt, DISABLING, "Oslo", "Paris")
+    page.locator(".el-risk-is-high").wait_for()
+    assert page.get_by_role("button", name="Edit with r-ROME instead").is_enabled()
+
+    page.get_by_role("button", name="Hyperparameters and guard").click()
+    page.get_by_label("Guard: a risky edit").select_option("Refuse the edit")
+    page.get_by_role("button", name="Apply edit").click()
+    page.locator(".el-problem [role=alert]", has_text="the edit was refused, its risk being high").wait_for()
+    assert page.get_by_label("Subject", exact=True).input_value() == DISABLING
+    assert "2 edits" in page.locator(".el-state").inner_text()
+    page.get_by_label("Guard: a risky edit").select_option("Warn")
+    apply(page, "3 edits")
+    page.locator(".el-step", has_text="guard: warned").wait_for()
+
+    page.get_by_role("button", name="Why?").click()
+    page.locator(".el-because").wait_for()
+    page.get_by_role("button", name="Probe it…").click()
+    page.locator(".el-probe-run").get_by_role("button", name="Probe", exact=True).click()
+    page.locator(".el-table-probe th", has_text="MEMIT").wait_for()
+    verdicts = page.locator(".el-table-probe tr", has_text="the model").locator("td").all_inner_texts()
+    assert [words.split()[-1] for words in verdicts] == ["Broken", "Broken", "Sound", "Sound"]
+    assert "3 edits" in page.locator(".el-state").inner_text()
+
+    page.locator(".el-band").get_by_role("button", name="Find the culprit").click()
+    page.locator(".el-repair-words", has_text="Edit 3").wait_for()
+    page.get_by_role("button", name="Switch edit 3 off").click()
+    page.locator(".el-repair-back", has_text="What came back").wait_for()
+    page.locator(".el-band .el-health-healthy").wait_for()
+
+    open_tab(page, "Scan")
+    page.locator(".el-scan canvas").first.wait_for()
+    page.get_by_label("Facts of the scan").select_option(index=0)
+    assert wait_until(lambda: page.get_by_label("Subject", exact=True).input_value() != DISABLING)
+    assert seen.errors == []
+
+
 def test_two_visitors_do_not_see_each_other(visit: Open) -> None:
     one, two = visit().page, visit().page
     type_fact(one, "The Prado is located in the city of", "Prado", "Oslo")
@@ -134,7 +179,7 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     page.get_by_role("button", name="Next", exact=True).click()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Plan", "Export"):
+    for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Probe", "Scan", "Plan", "Export"):
         open_tab(page, tab)
         page.wait_for_timeout(300)
         for fold in page.locator(".el-pane .el-fold > button:visible").all():

@@ -133,7 +133,7 @@ def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
         await asyncio.sleep(0.01)
         assert visible(app.probe.stop)
         assert app.probe.run.disabled
-        assert "ROME: measuring the probe of rome" in app.probe._progress.value
+        assert "ROME, 1 of 3: measuring the probe of rome" in app.probe._progress.value
         app.probe.stop.click()
         await app.runner.idle()
         assert len(orders(lab)) == 1
@@ -170,5 +170,17 @@ def test_the_anatomy_leads_to_a_probe_of_its_edit() -> None:
         assert app.analysis.tabs.value == "Probe"
         await probe(app)
         assert {order[0] for order in orders(lab)} == {"Hofburg"}
+
+    run(scenario)
+
+
+def test_what_is_measured_without_a_step_is_not_shown_as_its_own() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING)
+        await probe(app)
+        app.timeline._rows[2].toggle.click()
+        await app.runner.idle()
+        assert "edit 2 here, switched off" in app.probe._results.value
+        assert row(app, "the model") == ["–", "✕ Broken", "✓ Sound", "✓ Sound"]
 
     run(scenario)

@@ -153,7 +153,7 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
         row = view._factors.value.split("‖ΔW‖ ÷ ‖W‖")[1].split("</tr>")[0]
         assert "el-times-unusual" in row
         assert "× " in row
-        assert "÷ " in view._factors.value.split("divisor: by what it is divided")[1].split("</tr>")[0]
+        assert "÷ " in view._factors.value.split("divisor <small>")[1].split("</tr>")[0]
         assert "3 other edits like it" in view._factors.value
         app.timeline._rows[0].goto.click()
         await app.runner.idle()

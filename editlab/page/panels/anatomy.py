@@ -14,12 +14,12 @@ from editlab.records import SessionState
 FACTORS = {  # name -> what a reader calls it; in the order in which one leads to the next
     "delta_norm": "‖ΔW‖",
     "relative_size": "‖ΔW‖ ÷ ‖W‖",
-    "residual_norm": "‖residual‖: what is to be added",
-    "divisor": "divisor: by what it is divided",
+    "residual_norm": "‖residual‖ <small>what is to be added</small>",
+    "divisor": "divisor <small>what that is divided by</small>",
     "divisor_ratio": "divisor ÷ that of keys that agree",
     "key_cosine": "cosine of the keys k̄ and k_bare",
-    "key_norm": "‖k̄‖: the key averaged over contexts",
-    "bare_key_norm": "‖k_bare‖: the key of the bare prompt",
+    "key_norm": "‖k̄‖ <small>the key averaged over contexts</small>",
+    "bare_key_norm": "‖k_bare‖ <small>the bare prompt’s key</small>",
     "predicted_norm": "‖ΔW‖ at most, foretold",
 }
 DECADES = 2.0  # that a bar can show to either side
@@ -66,7 +66,7 @@ def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:
     among = f"beside {plural(found.others, 'other edit')} like it" if found.others else "the first edit of its kind"
     share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
     return table(
-        f"Layer {layer.layer}{share}, {among}", ["", "this edit", "median of the others", "compared"], rows,
+        f"Layer {layer.layer}{share}, {among}", ["", "this edit", "others’ median", "compared"], rows,
         css="el-factors",
     )  # fmt: skip
 

@@ -186,7 +186,8 @@ class ProbePane:
         self._progress.value = ""
         if probes.doing is not None:
             title = next((m.title for m in self._info.methods if m.name == probes.method), probes.method)
-            doing = replace(probes.doing, stage=f"{title}: {probes.doing.stage}")
+            which = f"{title}, {probes.number} of {probes.of}" if probes.of > 1 else title
+            doing = replace(probes.doing, stage=f"{which}: {probes.doing.stage}")
             self._progress.value = progress_bar(doing, probes.waiting)
         if found or not self._results.value:
             self._draw_results()

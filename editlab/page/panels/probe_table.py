@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 
@@ -45,7 +45,10 @@ def probe_table(state: SessionState, tried: Sequence[Tried], titles: Mapping[str
 
 
 def _of_step(step: Step, titles: Mapping[str, str]) -> Column:
-    head = f"{escape(titles.get(step.method or '', step.method or ''))} <small>edit {step.index} here</small>"
+    """What is measured of a step that is switched off is of the model without it: none of that is shown."""
+    place = f"edit {step.index} here" + ("" if step.enabled else ", switched off")
+    head = f"{escape(titles.get(step.method or '', step.method or ''))} <small>{place}</small>"
+    step = step if step.enabled else replace(step, measurement=None)
     return Column(head, step, step.measurement, _rewrite(step.measurement.completions if step.measurement else ()))
 
 
@@ -79,6 +82,7 @@ def _rows(unedited: float | None, columns: Sequence[Column]) -> list[tuple[str, 
         ("divisor", lambda c: _of_layer(c, "divisor"), False),
         ("divisor ÷ that of keys that agree", lambda c: _of_layer(c, "divisor_ratio"), False),
         ("risk beforehand", lambda c: risk_pill(c.step.risk.level) if c.step and c.step.risk else "", False),
+        ("says the new object", _took, False),
         ("P(new)", _p_new, True),
         ("efficacy", lambda c: _success(c, "efficacy"), False),
         ("paraphrase", lambda c: _success(c, "paraphrase"), False),
@@ -139,6 +143,12 @@ def _of_layer(column: Column, name: str) -> str:
 def _p_new(column: Column) -> str:
     completions = column.step.measurement.completions if column.step and column.step.measurement else ()
     return next((percent(c.p_new) for c in completions if c.kind == "rewrite" and c.p_new is not None), "")
+
+
+def _took(column: Column) -> str:
+    completions = column.step.measurement.completions if column.step and column.step.measurement else ()
+    told = next((c.says_new for c in completions if c.kind == "rewrite"), None)
+    return "" if told is None else "yes" if told else "no"
 
 
 def _success(column: Column, kind: str) -> str:

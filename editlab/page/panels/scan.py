@@ -52,6 +52,7 @@ class ScanPane:
         self.view = ChartView(lambda place: self._pick(self._rows[place]))
         self._problem = html(css="el-problem el-live")
         self.kind = segments([(self._counted(kind), kind) for kind in KINDS], "Facts")
+        self.kind.value = next((kind for kind, holds in KINDS.items() if any(map(holds, self._rows))), "All")
         self.facts = widgets.Select(options=[], rows=8, description="Facts of the scan")
         self.facts.add_class("el-field")
         self.facts.add_class("el-results")

@@ -53,7 +53,7 @@ def _drawn(rows: Sequence[Scanned]) -> list[int]:
 def scan_chart(rows: Sequence[Scanned]) -> Chart:
     """Both axes are logarithmic and hold these rows; a tap means the fact of that row."""
     sources = blank(scan_columns(()))
-    plot = plain_figure("Size of each edit, ‖ΔW‖ ÷ ‖W‖, against its divisor", "|divisor|", "", "log", "log", HEIGHT)
+    plot = plain_figure("‖ΔW‖ ÷ ‖W‖ against the divisor", "|divisor|", "", "log", "log", HEIGHT)
     drawn: list[DataRenderer] = [
         plot.scatter(
             "divisor", "size", source=sources[level], marker=MARKERS[level], size=SIZES[level], color="color",
