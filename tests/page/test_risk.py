@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from editlab.page.app import App
+from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.risk_line import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
@@ -126,6 +127,15 @@ def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: st
     run(scenario)
 
 
+def test_a_guard_without_a_fallback_says_so() -> None:
+    guard = GuardForm()
+    guard.action.value = "r-rome"
+    assert "with r-ROME" in guard.does("r-rome")
+    assert "nothing to fall back to" in guard.does(None)
+    guard.action.value = "warn"
+    assert guard.does(None) == ""
+
+
 def test_the_level_from_which_on_the_guard_acts_is_passed_on() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         given: list[dict] = []
@@ -135,6 +145,22 @@ def test_the_level_from_which_on_the_guard_acts_is_passed_on() -> None:
         fill(app, PROMPT, "Prado", "Oslo")
         await apply(app)
         assert given == [{"guard": "refuse", "guard_level": "raised"}]
+
+    run(scenario)
+
+
+def test_the_anatomy_of_a_first_edit_is_compared_with_nothing() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo")
+        app.make.method.choice.value = "memit"
+        await apply(app)
+        app.analysis.tabs.value = "Weights"
+        view = app.weights.anatomy
+        assert "no other edit like it" in view._factors.value
+        assert "compared</th>" not in view._factors.value
+        assert "33 % of the residual" in view._factors.value
+        assert visible(view._fold.widget)  # MEMIT's other layers
+        assert view._others.value.count("<table") == 2
 
     run(scenario)
 

@@ -61,14 +61,16 @@ def _relative_size(layer: LayerAnatomy) -> float:
 
 
 def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:
+    """Every factor, and beside it what it is in the run's other edits, if there are any."""
     factors = [(title, factor) for name, title in FACTORS.items() if (factor := layer.get(name)) is not None]
-    rows = [[title, number(factor.value), number(factor.median), _times(factor)] for title, factor in factors]
-    among = f"beside {plural(found.others, 'other edit')} like it" if found.others else "the first edit of its kind"
     share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
-    return table(
-        f"Layer {layer.layer}{share}, {among}", ["", "this edit", "others’ median", "compared"], rows,
-        css="el-factors",
-    )  # fmt: skip
+    if not found.others:
+        rows = [[title, number(factor.value)] for title, factor in factors]
+        caption = f"Layer {layer.layer}{share}: the run has no other edit like it to compare with"
+        return table(caption, ["", "this edit"], rows, css="el-factors")
+    rows = [[title, number(factor.value), number(factor.median), _times(factor)] for title, factor in factors]
+    caption = f"Layer {layer.layer}{share}, beside {plural(found.others, 'other edit')} like it"
+    return table(caption, ["", "this edit", "others’ median", "compared"], rows, css="el-factors")
 
 
 def _times(factor: Factor) -> str:

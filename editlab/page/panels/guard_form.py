@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from editlab.guard import R_ROME, REFUSE, WARN
 from editlab.page.controls import box, choice, html
 from editlab.page.html import note
 
 GUARDS = {
-    "warn": ("Warn", ""),
-    "refuse": ("Refuse the edit", "The guard is set to refuse: Apply will not make this edit."),
-    "r-rome": ("Fall back to r-ROME", "The guard is set to fall back: Apply will make this edit with r-ROME."),
+    WARN: ("Warn", ""),
+    REFUSE: ("Refuse the edit", "The guard is set to refuse: Apply will not make this edit."),
+    R_ROME: ("Fall back to r-ROME", "The guard is set to fall back: Apply will make this edit with r-ROME."),
 }
+NO_FALLBACK = "The guard is set to fall back, but this method has nothing to fall back to: Apply will make this edit."
 ABOUT = "The risk is told beforehand in any case. What the guard did is noted with the step."
 
 
@@ -33,10 +35,9 @@ class GuardForm:
     def level(self) -> str:
         return self.from_level.value
 
-    @property
-    def does(self) -> str:
-        """What it does to a risky edit, in a sentence; "" where it only warns."""
-        return GUARDS[self.name][1]
+    def does(self, fallback: str | None) -> str:
+        """What it does to a risky edit by a method with that fallback, in a sentence; "" where it only warns."""
+        return NO_FALLBACK if self.name == R_ROME != fallback else GUARDS[self.name][1]
 
     def on_change(self, call: Callable[[], None]) -> None:
         self._heard.append(call)

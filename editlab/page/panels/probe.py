@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from editlab.api import LabInfo
 from editlab.facts import Fact
 from editlab.page.controls import Fold, box, button, check, choice, html, show_if
-from editlab.page.html import empty, fact_line, note, tag
+from editlab.page.html import empty, fact_line, note, plural, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.probe_table import probe_table
@@ -161,13 +161,13 @@ class ProbePane:
             return (), (), "alone"
         if not others:
             raise ValueError("No other edit is in force: only alone is possible.")
-        ids = [step.id for step in others]
+        ids, edits = [step.id for step in others], plural(len(others), "other edit")
         if place == LAST:
-            return tuple(ids), (), f"after {len(ids)} others"
+            return tuple(ids), (), f"after {edits}"
         if place == REVERSED:
-            return tuple(reversed(ids)), (), f"after {len(ids)} others, reversed"
+            return tuple(reversed(ids)), (), f"after {edits}, reversed"
         if place == FIRST:
-            return (), tuple(ids), f"before {len(ids)} others"
+            return (), tuple(ids), f"before {edits}"
         left_out = next(step for step in others if step.id == self.without.value)
         at = own.index if own else len(self._state.steps) if self._state else 0
         earlier = tuple(step.id for step in others if step.index < at and step is not left_out)
