@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from editlab.anatomy import anatomy
 from editlab.assess import assess
+from editlab.beside import culprit
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
+from editlab.guard import Guard
 from editlab.loading import load
 from editlab.measures import standard
 from editlab.measures._task import task_measures
@@ -112,3 +115,21 @@ def test_subjects_of_one_token_at_the_start_are_foreseen(embedded: Editor) -> No
     assert [risk.level for risk in assess(embedded, some, embedded.method("rome"))] == ["high", "high", "low", "low"]
     for method in ("r-rome", "memit"):
         assert {risk.level for risk in assess(embedded, some, embedded.method(method))} == {"low"}
+
+
+def test_a_disabling_edit_is_explained_found_and_avoided(session: Session) -> None:
+    facts = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+    few = {"steps": 6}
+    for case in (900240, 900001, 900223, 900006):
+        session.edit(facts[case], "rome", few)
+    disabling = session.step(3)
+    told = anatomy(disabling, session.steps())
+    assert told.cause == "divisor"
+    assert "very first token" in told.sentence
+    found = culprit(session)
+    assert found.edit == disabling.id
+    assert found.restored > 0.9
+    session.goto(2)
+    instead = session.edit(facts[900223], "rome", few, guard=Guard("r-rome"))
+    assert (instead.method, instead.guarded.acted) == ("r-rome", True)
+    assert instead.size[6].relative < disabling.size[6].relative / 5
