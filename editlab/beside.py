@@ -96,6 +96,7 @@ def culprit(session: Session, report: Report = quiet, entries: Sequence[Entry] |
     suspects = [Suspect(entry.id, i, entry.facts[0]) for i, entry in enumerate(entries, 1) if entry.enabled]
     first = min(layers_of(edits_of(entries)), default=0)
     with session.ending_in_force(), in_full_float32():
+        session.ledger.state(()).put_in_force()  # what lies below the first edited layer is run here, once for all
         asked = HealthProbe(session.model, PROBE_TOKENS, first)
 
         def perplexity(ids: frozenset[str]) -> float:

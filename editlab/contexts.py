@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 from editlab.disk import write_json
 from editlab.model import EditableModel
 from editlab.paths import cache_dir
+
+log = logging.getLogger(__name__)
 
 BARE = "{}"
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
@@ -40,11 +43,16 @@ def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path 
     """As `sample_contexts`, which is asked once: from then on they are read from the cache, whatever torch's build."""
     told = hashlib.sha256(json.dumps(asdict(plan)).encode()).hexdigest()[:16]
     file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{told}-{seed}.json"
-    if file.exists():
+    try:
         return check_contexts(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:  # not there, or damaged
+        log.debug("contexts are sampled: %s", error)
     contexts = sample_contexts(model, plan, seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, contexts)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, contexts)
+    except OSError as error:
+        log.warning("the contexts could not be kept: %s", error)
     return contexts
 
 

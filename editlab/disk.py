@@ -14,26 +14,29 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._mended = False
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines; one that was cut off by a kill is taken away."""
-        if not self._path.exists():
-            return []
-        text = self._path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:
-            self._path.write_bytes(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        """All whole lines. The file is left alone: another process may be writing the last one."""
+        return [json.loads(line) for line in self._whole().splitlines()]
 
     def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line, in place of one that was cut off by a kill. Only one process may."""
+        if not self._mended and self._path.exists():
+            os.truncate(self._path, len(self._whole()))
+        self._mended = True
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
+    def _whole(self) -> bytes:
+        text = self._path.read_bytes() if self._path.exists() else b""
+        return text[: text.rfind(b"\n") + 1]
+
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
     part.replace(path)

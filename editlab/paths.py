@@ -11,7 +11,7 @@ CACHE_VARIABLE = "EDITLAB_CACHE"
 
 
 def cache_dir() -> Path:
-    """Folder for models and second moments that can be made again: the user's cache directory, or EDITLAB_CACHE.
+    """Folder for models, second moments and contexts, all to be had again: the user's cache directory or EDITLAB_CACHE.
 
     The folder need not exist yet; who writes into it makes it.
     """

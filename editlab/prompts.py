@@ -99,7 +99,7 @@ class _Slots:
         arguments = positions, self._mask(owners, positions, owners, positions, hidden.dtype), past
         if kept is None and unedited:
             hidden = run(self._model, range(unedited), hidden, *arguments)
-            kept = _Kept(unedited, hidden, Past(before, past.kept), recording)
+            kept = _Kept(unedited, hidden, Past(None, past.kept), recording)
             self._kept = kept if budget.take(kept.n_bytes) else None
         return run(self._model, range(unedited, self._model.n_layers), hidden, *arguments), past
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editlab.disk import JsonLines
 from editlab.outcomes import Foresight, foresights
 from editlab.record import Record
 
@@ -83,9 +84,7 @@ def _read_folder(path: Path) -> tuple[list[Scanned], dict[str, Any]]:
     lines, settings = path / "scan.jsonl", path / "scan.json"
     if not lines.is_file() or not settings.is_file():
         raise ValueError(f"{path} holds no scan: it has no scan.json and scan.jsonl")
-    # A scan may be writing there: a line without its end is left alone.
-    whole = [line for line in lines.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    rows = [Scanned.from_json(json.loads(line)) for line in whole]
+    rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may be writing there
     return rows, json.loads(settings.read_text(encoding="utf-8"))
 
 

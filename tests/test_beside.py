@@ -251,6 +251,19 @@ def test_a_search_that_was_interrupted_goes_on_with_what_it_has(
     assert len(asked) == 8
 
 
+def test_what_was_undone_does_not_disturb_the_search(facts: list[Fact]) -> None:
+    """An undone edit of a lower layer is still written when the search begins."""
+    session = Session(tiny_editor("gpt2"))
+    session.edit(facts[0], "rome", {"layer": 3})
+    alone = culprit(session)
+    session = Session(tiny_editor("gpt2"))
+    session.edit(facts[0], "rome", {"layer": 3})
+    session.edit(facts[1], "rome", {"layer": 1})
+    session.goto(1)
+    found = culprit(session)
+    assert (found.unedited, found.in_force) == (pytest.approx(alone.unedited), pytest.approx(alone.in_force))
+
+
 def test_a_lab_probes_and_finds_the_culprit(facts: list[Fact]) -> None:
     lab = Lab(tiny_editor("gpt2"), {}, facts, "three facts")
     try:

@@ -135,6 +135,10 @@ def test_contexts_are_sampled_once(editor: Editor, tmp_path: Path, monkeypatch: 
     assert sampled == sample_contexts(editor.model, plan, 4)
     monkeypatch.setattr("editlab.contexts.sample_contexts", lambda *_: pytest.fail("sampled again"))
     assert contexts_of(editor.model, plan, 4, tmp_path) == sampled
+    (damaged,) = tmp_path.rglob("*.json")
+    damaged.write_text("[")
+    with pytest.raises(pytest.fail.Exception, match="sampled again"):
+        contexts_of(editor.model, plan, 4, tmp_path)
     for other in ((plan, 5), (replace(plan, top_k=2), 4)):
         with pytest.raises(pytest.fail.Exception, match="sampled again"):
             contexts_of(editor.model, *other, tmp_path)

@@ -166,6 +166,14 @@ def test_a_line_that_was_cut_off_is_measured_again(start: Callable, tmp_path: Pa
     assert told(start(tmp_path / "run")) == nearly(whole)
 
 
+def test_reading_a_run_leaves_a_line_that_is_being_written_alone(start: Callable, tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    file = tmp_path / "run" / "measured.jsonl"
+    file.write_bytes(cut := file.read_bytes()[:-20])
+    assert len(read_run(tmp_path / "run")) == 4
+    assert file.read_bytes() == cut
+
+
 def test_a_folder_of_another_model_is_refused(start: Callable, tmp_path: Path) -> None:
     def stop(_: Progress) -> None:
         raise Cancelled

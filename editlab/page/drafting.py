@@ -55,6 +55,7 @@ class Drafting:
             await self._assess(draft, number)
 
     async def _preview(self, fact: Fact, number: int) -> None:
+        self._said = None  # whatever comes of this, it is not shown any more
         self._make.show_asking()
         try:
             job = self._job = self._lab.preview(self._session, fact)
@@ -71,7 +72,7 @@ class Drafting:
 
     async def _assess(self, draft: Draft, number: int) -> None:
         """Of the method as it is set, and of the one that could be used instead."""
-        line = self._make.risk
+        line, self._assessed = self._make.risk, None
         if draft.hyperparameters is None:
             line.clear()
             return

@@ -83,12 +83,13 @@ class Measuring:
         self._runner.start(self._follow(name, job))
 
     async def _follow(self, name: str, job: Job) -> None:
+        again = False
         try:
             found = await follow(job, partial(self._draw, name))
             if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
                 self._problems[name] = "there is nothing to measure it on at this step"
         except Cancelled:
-            pass
+            again = name == PLAN and not self._stopped  # resumed before the stop took effect
         except (ValueError, JobError) as error:
             self._problems[name] = str(error)
             self._stopped = self._stopped or name == PLAN  # it would fail again
@@ -96,6 +97,8 @@ class Measuring:
             if self._jobs.get(name) is job:
                 del self._jobs[name], self._doing[name]
             self._tell()
+        if again:
+            self.go_on()
         self._on_found()
 
     def _draw(self, name: str, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 
 from editlab.api import LabInfo, Progress
 from editlab.culprit import Culprit
@@ -66,7 +67,10 @@ class Repair:
 
     def show(self, state: SessionState) -> None:
         self._state = state
-        if self._culprit is not None and _in_force(state) | {self._culprit.edit} != self._among | {self._culprit.edit}:
+        found = self._culprit
+        if found is not None and (
+            _in_force(state) | {found.edit} != self._among | {found.edit} or (found.index or 0) > state.position
+        ):
             self._culprit = self._before = None  # it was found among other edits than those in force now
         self._draw()
 
@@ -123,7 +127,10 @@ def _in_force(state: SessionState) -> frozenset[str]:
 
 def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
     """Perplexity with all edits, unedited, and without each of the edits that matter most."""
-    alone = sorted((tried for tried in culprit.tried if len(tried.without) == 1), key=lambda tried: tried.perplexity)
+    alone = sorted(
+        (tried for tried in culprit.tried if len(tried.without) == 1),
+        key=lambda tried: (isnan(tried.perplexity), tried.perplexity),
+    )
     shown = [("with all edits", culprit.in_force, "all"), ("unedited", culprit.unedited, "unedited")]
     for tried in alone[:SHOWN]:
         (edit,) = tried.without
