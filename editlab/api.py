@@ -1,7 +1,11 @@
 """What a page or a script may ask of a lab, wherever the model lives. A visitor's kernel imports this: no torch.
 
-`editlab.lab.Lab` answers in process. Anything that takes long is a `Job`; what only changes a session's log
-(undo, redo, goto, toggle) answers at once, because the weights follow when the next job needs them.
+`editlab.lab.Lab` answers in process, `editlab.client.RemoteLab` asks a backend. Anything that takes long is a `Job`;
+what only changes a session's log (undo, redo, goto, toggle) answers at once, because the weights follow when the next
+job needs them.
+
+A session is named by a key, and there are two: the one that `create` gives edits, `SessionInfo.follow` only reads.
+Who has no key of a session knows nothing of it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,30 @@ from editlab.records import Completion, SessionState, Step
 
 if TYPE_CHECKING:
     from editlab.scanned import ScanTable
+
+
+class LabError(Exception):
+    """The lab says no, in a sentence meant for the user; nothing is changed. Bad input is a ValueError instead."""
+
+
+class UnknownSession(LabError, LookupError):
+    """No session has this key: it was deleted, has expired, or never was."""
+
+
+class ReadOnly(LabError, PermissionError):
+    """The key only follows a session; a copy of it (`duplicate`) can be edited."""
+
+
+class LimitReached(LabError):
+    """One of `editlab.limits.Limits` is met; the sentence says which, and what can be done."""
+
+
+class Busy(LabError):
+    """The session's log cannot be changed while an edit of it is under way."""
+
+
+class Unreachable(LabError, ConnectionError):
+    """The backend does not answer."""
 
 
 class Cancelled(Exception):
@@ -96,6 +124,21 @@ class LabInfo(Record):
     measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
 
 
+@dataclass(frozen=True)
+class SessionInfo(Record):
+    """What is told of a session beside its log."""
+
+    id: str  # names it in tables and files; opens nothing
+    name: str
+    created: str  # ISO 8601, UTC
+    used: str  # when it was last changed
+    edits: int  # in its log
+    model: str  # name of the model that it is of
+    may_edit: bool  # by the key asked with
+    follow: str  # the key that only follows
+    branch_of: str | None = None  # id of the session that it was copied from
+
+
 class Job(Protocol):
     """A piece of work in the lab's queue."""
 
@@ -122,14 +165,31 @@ class Job(Protocol):
 
 
 class LabProtocol(Protocol):
-    """The calls; an unknown session raises KeyError, bad input ValueError with a sentence."""
+    """The calls. `session` is a key; a `LabError` says what is not possible, a ValueError what is wrong with the input."""
 
     def info(self) -> LabInfo: ...
 
-    def create(self) -> str:
-        """Id of a new session over the unedited model."""
+    # sessions
+    def create(self, name: str = "") -> str:
+        """Key of a new session over the unedited model."""
+
+    def about(self, session: str) -> SessionInfo: ...
+
+    def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
+        """What these keys open, in their order; of those that open nothing, nothing."""
+
+    def rename(self, session: str, name: str) -> SessionInfo: ...
+
+    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
+        """Key of a copy of the session as far as step `index` (the one in force). A key that only follows is enough."""
+
+    def delete(self, session: str) -> None:
+        """Forget the session for good; its jobs are cancelled."""
 
     def state(self, session: str) -> SessionState: ...
+
+    def revision(self, session: str) -> int:
+        """A number that is another one whenever `state` would tell something else; cheap to ask for."""
 
     # jobs
     def preview(self, session: str, fact: Fact) -> Job:
@@ -229,16 +289,23 @@ class LabProtocol(Protocol):
 
 
 __all__ = [
+    "Busy",
     "Cancelled",
     "Completion",
     "HyperparameterInfo",
     "Job",
+    "LabError",
     "LabInfo",
     "LabProtocol",
+    "LimitReached",
     "MeasureInfo",
     "MethodInfo",
     "PresetFact",
     "Progress",
+    "ReadOnly",
+    "SessionInfo",
     "Step",
     "TaskInfo",
+    "UnknownSession",
+    "Unreachable",
 ]
