@@ -1,14 +1,20 @@
-"""A dataclass that turns into JSON types and back. Knows nothing of what it records."""
+"""A dataclass that turns into JSON types and back. Knows nothing of what it records.
+
+JSON has no number that is not finite: such a float is the string "NaN", "Infinity" or "-Infinity" there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Self
 
 from editlab.facts import Fact
+
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 class Record:
@@ -31,6 +37,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
@@ -47,4 +55,4 @@ def _typed(hint: Any, value: Any) -> Any:
         return {arguments[0](key): _typed(arguments[1], item) for key, item in value.items()}
     if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
         return hint.from_json(value)
-    return value
+    return float(value) if hint is float and value in NOT_FINITE else value
