@@ -64,7 +64,7 @@ def told(steps: tuple[Step, ...]) -> tuple[dict[str, object], dict[str, float]]:
     def walk(path: str, value: object) -> None:
         if isinstance(value, dict | list):
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                if key not in ("seconds", "id", "edit"):
+                if key not in ("seconds", "id", "edit", "upon"):
                     walk(f"{path}/{key}", item)
         elif isinstance(value, float):
             fractions[path] = value
