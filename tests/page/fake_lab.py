@@ -1,20 +1,25 @@
-"""A lab without a model: deterministic, quick, and with every state the page has to show.
-
-A job advances by one tick whenever its status is read, so nothing in here depends on time.
-"""
+"""A lab without a model: deterministic, quick, and with every state the page has to show."""
 
 from __future__ import annotations
 
 import copy
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from editlab.api import (
-    Cancelled, HyperparameterInfo, LabInfo, MethodInfo, PresetFact, Progress, ReadOnly, SessionInfo, Step, UnknownSession,
-)  # fmt: skip
+    HyperparameterInfo,
+    LabInfo,
+    MethodInfo,
+    PresetFact,
+    Progress,
+    ReadOnly,
+    SessionInfo,
+    Step,
+    UnknownSession,
+)
 from editlab.culprit import Suspect, find_culprit
 from editlab.facts import Fact, search_facts
 from editlab.guard import Guard, Guarded
@@ -22,50 +27,8 @@ from editlab.health import health_of
 from editlab.outcomes import foresights
 from editlab.records import Completion, Cost, Measurement, Perplexity, Probe, SessionState
 from editlab.scanned import ScanTable, frame_of
+from tests.page.fake_job import FakeJob
 from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, make_scan, measured, risk_of
-
-
-class FakeJob:
-    def __init__(self, stages: Sequence[Progress], finish: Callable[[], Any], ahead: int = 0) -> None:
-        self._stages, self._finish, self._tick = list(stages), finish, -ahead
-        self._status, self._result, self._exception = "queued", None, None
-
-    @property
-    def status(self) -> str:
-        if self._status in ("queued", "running"):
-            self._tick += 1
-            self._status = "running" if self._tick > 0 else "queued"
-            if self._tick > len(self._stages):
-                try:
-                    self._result = self._finish()
-                    self._status = "done"
-                except Exception as error:
-                    self._exception, self._status = error, "failed"
-        return self._status
-
-    @property
-    def ahead(self) -> int:
-        return max(0, -self._tick)
-
-    @property
-    def progress(self) -> Progress:
-        return self._stages[min(max(self._tick - 1, 0), len(self._stages) - 1)]
-
-    @property
-    def error(self) -> str | None:
-        return str(self._exception) if self._exception else None
-
-    def cancel(self) -> None:
-        if self._status in ("queued", "running"):
-            self._status, self._exception = "cancelled", Cancelled()
-
-    def result(self, timeout: float | None = None) -> Any:
-        while self.status in ("queued", "running"):
-            pass
-        if self._exception:
-            raise self._exception
-        return self._result
-
 
 Ids = tuple[str, ...]
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
