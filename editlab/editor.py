@@ -88,15 +88,15 @@ class Editor:
         self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
 
     def compute(
-        self, facts: Sequence[Fact], method: Method, report: Report = quiet
+        self, facts: Sequence[Fact], method: Method, report: Report = quiet, contexts: Sequence[str] | None = None
     ) -> tuple[Edit, Trace, dict[str, Any]]:
         """The edit that a method makes of the model in force, its anatomy, and where everything came from.
 
-        Raises ValueError for facts that this model or method cannot take, FloatingPointError for a delta that is not
-        finite.
+        `contexts`: these instead of the method's own. Raises ValueError for facts that this model or method cannot
+        take, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
-        contexts = self.contexts(method)
+        contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():
             edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)

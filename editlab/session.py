@@ -21,7 +21,7 @@ from editlab.facts import Fact
 from editlab.guard import OFF, WARNING, Guard, Guarded
 from editlab.health import health_of
 from editlab.ledger import Ledger
-from editlab.log import Entry, Made, edits_of, layers_of
+from editlab.log import Entry, Made, edits_of, ids_of, layers_of
 from editlab.measures import Known, Measures, State, standard
 from editlab.measures._measure import questions_of
 from editlab.measures.retention import prefers_new
@@ -103,7 +103,7 @@ class Session:
                 size=self._size(edit),
                 said_new=tuple(said[fact.text, fact.target_new].said for fact in facts),
                 preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
-                provenance=provenance,
+                provenance={**provenance, "upon": list(ids_of(kept))},
                 seconds=time.perf_counter() - start,
                 risk=risk,
                 guarded=guarded,

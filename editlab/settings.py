@@ -105,7 +105,7 @@ class Settings(BaseSettings):
 
     @field_serializer("token", when_used="json")
     def _reveal(self, token: SecretStr | None) -> str | None:
-        return token and token.get_secret_value()
+        return None if token is None else token.get_secret_value()
 
     def of_lab(self) -> dict[str, Any]:
         """The arguments of `Lab.load`."""

@@ -327,8 +327,8 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     served: dict[str, Any] = {}
 
-    def serve(on_ready: Callable[[str], None], **options: Any) -> None:
-        served.update(options, settings=Settings())
+    def serve(port: int, host: str, on_ready: Callable[[str], None]) -> None:
+        served.update(port=port, host=host, settings=Settings())
         on_ready("http://127.0.0.1:9000/")
 
     facts = tmp_path / "facts.json"
@@ -346,7 +346,6 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
     assert served == {
         "port": 9000,
         "host": "127.0.0.1",
-        "open_browser": False,
         "settings": Settings(model="gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
     }
 

@@ -16,6 +16,7 @@ from editlab.cli.edit import edit
 from editlab.cli.fetch import fetch
 from editlab.cli.moments import moments
 from editlab.cli.probe import probe
+from editlab.cli.replay import replay
 from editlab.cli.report import report
 from editlab.cli.run import run
 from editlab.cli.scan import scan
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="A laboratory for knowledge editing in language models.\n\nStart with `editlab serve`, the page in your "
     "browser, or with one edit: `editlab edit --help` has examples. `editlab COMMAND --help` teaches each command.",
 )
-for command in (serve, edit, probe, run, report, culprit, scan, fetch, moments, verify, doctor):
+for command in (serve, edit, probe, run, replay, report, culprit, scan, fetch, moments, verify, doctor):
     app.command()(command)
 
 

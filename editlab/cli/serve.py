@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -82,12 +83,13 @@ def serve(
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
         # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
-        serve_page(
-            port=port,
-            host=host,
-            open_browser=not no_browser,
-            on_ready=lambda address: typer.echo(f"editlab is at {address} (Ctrl-C stops it)"),
-        )
+
+        def ready(address: str) -> None:
+            typer.echo(f"editlab is at {address} (Ctrl-C stops it)")
+            if not no_browser:
+                webbrowser.open(address)
+
+        serve_page(port, host, on_ready=ready)
 
 
 def _absolute(path: str | None) -> str | None:

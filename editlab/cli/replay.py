@@ -1,0 +1,116 @@
+"""`editlab replay`: a session's file, applied again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from editlab.cli._options import Json, Source, Yes
+from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
+from editlab.progress import Report
+from editlab.recording import TOLERANCE, Recording
+
+if TYPE_CHECKING:
+    from editlab.replay import Replayed, Row
+
+AS_RECORDED = "as recorded"
+
+
+def replay(
+    file: Annotated[
+        Path, typer.Argument(help="A replay file: Export on the page, or editlab.replay.record in Python.")
+    ],
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Make every edit anew too, and compare ΔW and the losses of its search.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Relative of norms and ΔW, absolute of losses: where bits need not be equal."),
+    ] = TOLERANCE,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A name, a folder or a hub id, if it is elsewhere than the file says.")
+    ] = AS_RECORDED,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; else the file's kind of device.")] = AS_RECORDED,
+    source: Source = "auto",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Apply the edits of a session again, and compare the weights after every step with those it was recorded with.
+
+    The stored deltas are added in order. On the device, torch build and thread count that the file names, weights must
+    be equal to the last bit; elsewhere their norms within the tolerance. With --recompute each edit is also made anew,
+    on top of the stored ones that were in force when it was made.
+
+    Exits with 0 if all agree, 1 if not, 2 for a file that is damaged, of another model, or no replay file.
+
+    Examples:
+
+        editlab replay editlab-replay.zip
+
+        editlab replay editlab-replay.zip --recompute --json
+    """
+    with sentences():
+        told = Recording.read(file).state.steps[0].provenance  # a bad file is told before anything is loaded
+        where = (model if model != AS_RECORDED else str(told.get("model")), _device(device, told), source, yes)
+        with Bars() as bars:
+            result = _replay(file, told, where, recompute, tolerance, bars)
+        if as_json:
+            show_json({"ok": result.ok, "file": str(file), "recomputed": recompute, **result.to_json()})
+        else:
+            _show(result, recompute)
+    if not result.ok:
+        raise typer.Exit(FAILED)
+
+
+def _replay(
+    file: Path,
+    told: Mapping[str, Any],
+    where: tuple[str, str, str, bool],
+    recompute: bool,
+    tolerance: float,
+    report: Report,
+) -> Replayed:
+    """Load the model as the file was made with it, and compare."""
+    import torch
+
+    from editlab.editor import Editor
+    from editlab.loading import load
+    from editlab.replay import read, replay
+
+    model, device, source, yes = where
+    recording, log = read(file)
+    threads = min(int(told.get("threads", 1)), os.cpu_count() or 1)
+    torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
+    loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+    editor = Editor(loaded, moments=source, seed=int(told.get("seed", 0)))
+    return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
+
+
+def _device(asked: str, told: Mapping[str, Any]) -> str:
+    """As asked; else the CPU for what was made there, and a GPU where there is one for the rest."""
+    return asked if asked != AS_RECORDED else "cpu" if told.get("device") == "CPU" else "auto"
+
+
+def _show(result: Replayed, recompute: bool) -> None:
+    columns = ["step", "edit", "method", "state", "weights", "norms off by"]
+    columns += ["ΔW off by", "losses off by"] if recompute else []
+    show_table([*columns, ""], [_cells(row, recompute) for row in result.rows])
+    for sentence in result.differs:
+        typer.echo(sentence)
+    how = "to the last bit" if result.exact else f"by norms, within {result.tolerance:g}"
+    anew = f"; made anew within {result.tolerance:g}" if recompute else ""
+    wrong = [str(row.step) for row in result.rows if not row.ok]
+    verdict = f"they do not agree at step {', '.join(wrong)}" if wrong else "all agree"
+    typer.echo(f"{verdict}: {len(result.rows)} steps, compared {how}{anew}")
+
+
+def _cells(row: Row, recompute: bool) -> Sequence[str]:
+    errors = [row.norm_error, *((row.delta_error, row.loss_error) if recompute else ())]
+    shown = ["" if error is None else f"{error:.1e}" for error in errors]
+    weights = "bit-equal" if row.equal else "different"
+    cells = [str(row.step), row.fact, row.method or "", row.state, weights, *shown]
+    return [*cells, "ok" if row.ok else "NOT EQUAL"]
