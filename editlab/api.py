@@ -165,7 +165,7 @@ class Job(Protocol):
 
 
 class LabProtocol(Protocol):
-    """The calls. `session` is a key; a `LabError` says what is not possible, a ValueError what is wrong with the input."""
+    """The calls. `session` is a key. A `LabError` says what is not possible, a ValueError what input is wrong."""
 
     def info(self) -> LabInfo: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ from editlab.progress import Report, quiet
 
 BF16_TAIL = "bfloat16-tail"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, BF16_TAIL: torch.float32}
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What `load` is given, to be loaded later or elsewhere."""
+
+    model: str = "auto"
+    device: str = "auto"
+    dtype: str = "float32"
+    allow_download: bool = False
+
+    def load(self, report: Report = quiet) -> EditableModel:
+        return load(self.model, device=self.device, dtype=self.dtype, allow_download=self.allow_download, report=report)
 
 
 def load(

@@ -9,6 +9,7 @@ model), and at the end `table.parquet` and `table.csv`.
 from __future__ import annotations
 
 import json
+import random
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -50,6 +51,7 @@ class RunConfig:
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
     model: str = "auto"
     glue: str | None = None
+    orders: tuple[int, ...] = (0,)  # seeds that shuffle the facts, each a run of its own; 0: as they come
     tasks: tuple[str, ...] = ()  # files of tasks of the user's own
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
@@ -63,6 +65,8 @@ class RunConfig:
         Guard(self.guard, self.guard_level)
         if type(self.n) is not int or self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
+        if not self.orders or any(type(order) is not int or order < 0 for order in self.orders):
+            raise ValueError(f"orders must be seeds, 0 (as the facts come) or above, got {self.orders!r}")
         for names, when in self.schedule.items():
             at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
             if not at_these and (type(when) is not int or when < 1):
@@ -89,10 +93,21 @@ class RunConfig:
             if values.get(name) not in (None, "hub", "wikitext"):
                 values[name] = str(path.parent / Path(values[name]).expanduser())
         values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
-        return cls(**{**values, "methods": tuple(values["methods"])})
+        lists = {
+            name: tuple(values[name]) for name in ("methods", "orders", "case_ids") if values.get(name) is not None
+        }
+        return cls(**{**values, **lists})
 
-    def choose(self, model: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
-        """The facts to edit. Raises ValueError if there are too few of them."""
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """The method and the order of every run, by the name of its folder."""
+        return {
+            f"{method}-order-{order}" if order else method: (method, order)
+            for order in dict.fromkeys(self.orders)
+            for method in dict.fromkeys(self.methods)
+        }
+
+    def choose(self, model: EditableModel, facts: Sequence[Fact], order: int = 0) -> list[Fact]:
+        """The facts to edit, in this order of `orders`. Raises ValueError if there are too few of them."""
         if self.case_ids is not None:
             by_id = {fact.case_id: fact for fact in facts}
             if missing := [case for case in self.case_ids if case not in by_id]:
@@ -102,6 +117,8 @@ class RunConfig:
             chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
         if len(chosen) < self.n:
             raise ValueError(f"{self.n} facts were asked for, there are {len(chosen)}")
+        if order:
+            random.Random(order).shuffle(chosen)
         return chosen
 
 
@@ -146,20 +163,19 @@ class RunFolder:
         self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
-    def begin(self, sequenced: Callable[[], Sequenced]) -> Sequenced:
-        """What is run here: as it was when the folder was begun, or as it is now. It is asked only in a new folder."""
-        told = self.told()
-        if told is None:
-            told = sequenced()
-            self._edits.mkdir(parents=True, exist_ok=True)
-            write_json(self._told, told.to_json())
-        return told
+    def begin(self, sequenced: Sequenced) -> None:
+        """Note in a new folder what is run here."""
+        self._edits.mkdir(parents=True, exist_ok=True)
+        write_json(self._told, sequenced.to_json())
 
     def told(self) -> Sequenced | None:
         """What is run here; None in a new folder."""
         if not self._told.exists():
             return None
         return Sequenced.from_json(json.loads(self._told.read_text(encoding="utf-8")))
+
+    def edits_made(self) -> int:
+        return len(list(self._edits.glob("*.safetensors")))
 
     def entries(self) -> list[Entry]:
         """The edits made so far, in order."""
@@ -174,29 +190,40 @@ class RunFolder:
     def add_line(self, line: Mapping[str, Any]) -> None:
         self._lines.append(line)
 
-    def load_base(self, measures: Measures) -> None:
-        if self._base.exists():
-            measures.base.load(json.loads(self._base.read_text(encoding="utf-8")))
+    def base(self) -> dict[str, Any] | None:
+        """What is known of the unedited model; None at first."""
+        return json.loads(self._base.read_text(encoding="utf-8")) if self._base.exists() else None
 
-    def save_base(self, measures: Measures) -> None:
-        write_json(self._base, measures.base.to_json())
+    def set_base(self, known: Mapping[str, Any]) -> None:
+        write_json(self._base, known)
+
+    def finish(self) -> tuple[Step, ...]:
+        """All steps, whose table is also written."""
+        steps = read_run(self.folder)
+        for name in ("table.parquet", "table.csv"):
+            write_table(table_of(steps, self.folder.name), self.folder / name)
+        return steps
 
 
 def run_sequence(
-    session: Session, wanted: Callable[[], Sequenced], schedule: Schedule, folder: Path, report: Report = quiet
-) -> tuple[Step, ...]:
-    """Run a sequence of edits in a session without any, or go on with the one in `folder`; all of its steps.
+    session: Session, wanted: Callable[[], Sequenced], schedule: Schedule, disk: RunFolder, report: Report = quiet
+) -> None:
+    """Run a sequence of edits in a session without any, or go on with the one in a folder.
 
-    `wanted` says what is to be run; what the folder already holds must not contradict it. Raises ValueError if it does,
+    `wanted` says what is to be run, and is asked of a new folder only. Raises ValueError for another model in it,
     and whatever an edit, a measure or `report` raises; then the folder is as if the process had been killed.
     """
-    disk = RunFolder(folder)
-    told = disk.begin(wanted)
+    told = disk.told()
+    if told is None:
+        told = wanted()
+        disk.begin(told)
     if told.model != session.model.fingerprint():
-        raise ValueError(f"{folder} holds a run of another model; choose an empty folder")
+        raise ValueError(f"the folder holds a run of another model than {session.model.name}; choose an empty one")
     for step in range(len(told.facts) + 1):
         measures_at(schedule, session.measures, step)  # a wrong name is told before anything is run
-    disk.load_base(session.measures)
+    known = disk.base()
+    if known is not None:
+        session.measures.base.load(known)
     session.restore(disk.entries())
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
 
@@ -215,12 +242,8 @@ def run_sequence(
         for name in measures_at(schedule, session.measures, index):
             if (index, name) not in done:
                 found = session.find(name, here, entries)
-                disk.save_base(session.measures)
+                disk.set_base(session.measures.base.to_json())
                 disk.add_line({"step": index, "measure": name, "found": found and found.to_json()})
-    steps = read_run(folder)
-    for name in ("table.parquet", "table.csv"):
-        write_table(table_of(steps, folder.name), folder / name)
-    return steps
 
 
 def read_log(folder: Path, model: EditableModel) -> list[Entry]:

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from editlab.api import Progress
 from editlab.assess import assess, reference_for, subject_place
 from editlab.disk import JsonLines, write_json
 from editlab.editor import Editor
 from editlab.facts import Fact
+from editlab.loading import ModelChoice
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, hyperparameters
 from editlab.model import EditableModel
@@ -43,60 +44,123 @@ FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
 log = logging.getLogger(__name__)
 
 
-def scan(
-    editor: Editor,
-    facts: Sequence[Fact],
-    method: Method,
-    folder: Path,
-    probe_tokens: int = PROBE_TOKENS,
-    report: Report = quiet,
-) -> DataFrame:
+def scan(scanner: Scanner, facts: Sequence[Fact], folder: Path, report: Report = quiet) -> DataFrame:
     """Scan the facts, or go on with the scan in `folder`; the table that is also written there.
 
     Raises ValueError if there are no facts or `folder` holds a scan with other settings, and whatever an edit or
     `report` raises; then the folder is as if the process had been killed.
     """
-    if not facts:
-        raise ValueError("no fact to scan: none fulfils what was asked for")
-    editor.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, editor.model.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, _settings(editor, facts, method, probe_tokens))
-    lines = JsonLines(folder / "scan.jsonl")
-    begun = len(lines.read())
-    with editor.model.unedited(), in_full_float32():
-        for row in _scan(editor, facts, method, begun, probe_tokens, report):
-            lines.append(row.to_json())
-    frame = frame_of([Scanned.from_json(line) for line in lines.read()])
-    write_table(frame, folder / "scan.parquet")
-    return frame
+    disk = ScanFolder(folder)
+    left = disk.begin(facts, scanner.settings(facts, report))
+    for row in scanner.rows(left, report):
+        disk.add(row)
+    return disk.finish()
 
 
-def _scan(
-    editor: Editor, facts: Sequence[Fact], method: Method, begun: int, probe_tokens: int, report: Report
-) -> Iterator[Scanned]:
-    """The rows from number `begun` on. The model is unedited whenever a row is given."""
-    model, contexts, moments = editor.model, editor.contexts(method), editor.moments(method.edited_layers)
-    probe = HealthProbe(model, probe_tokens, min(method.edited_layers))
-    base = probe()
-    since = time.perf_counter()
-    for start in range(begun, len(facts), FACTS_AT_ONCE):
-        some = facts[start : start + FACTS_AT_ONCE]
-        progress = Progress("scanning", start - begun, len(facts) - begun)  # of what is left: the time left is right
+class Scanner:
+    """Scans facts with one method, each alone on the unedited model. Knows nothing of folders."""
 
-        def tell(_inner: Progress, progress: Progress = progress) -> None:
-            report(progress)
+    def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
+        self.editor = editor
+        self.method = method
+        self.probe_tokens = probe_tokens
 
-        risks = assess(editor, some, method, tell)
-        values = method.values(model, some, contexts, tell)
-        for number, (fact, risk, value) in enumerate(zip(some, risks, values, strict=True), start):
-            report(Progress("scanning", number - begun, len(facts) - begun))
-            edit, trace = method(model, [fact], moments=moments, contexts=contexts, report=tell, values=[value])
-            with model.overlaid(edit):
-                new, true = _scores(model, fact)
-                now = probe()
-            since, before = time.perf_counter(), since
-            yield _row(number, fact, risk, trace, new, true, now, base, since - before)
-    report(Progress("scanning", len(facts) - begun, len(facts) - begun))
+    @classmethod
+    def load(
+        cls, model: ModelChoice, method: str, source: str, seed: int, probe_tokens: int, report: Report = quiet
+    ) -> Self:
+        """With a model loaded for it, and second moments from `source`. Raises ValueError."""
+        editor = Editor(model.load(report), moments=source, seed=seed)
+        return cls(editor, editor.method(method), probe_tokens)
+
+    def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
+        """See `editlab.scan.choose`."""
+        return choose(self.editor.model, facts, where, limit)
+
+    def settings(self, facts: Sequence[Fact], report: Report = quiet) -> dict[str, Any]:
+        """What a folder holds a scan of, as JSON reads it back: it goes on only with the same."""
+        editor, method = self.editor, self.method
+        moments = editor.moments(method.edited_layers, report)
+        told = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
+        reference = reference_for(editor.model, method)
+        settings = {
+            "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(told.encode()).hexdigest()}",
+            "method": method.name,
+            "hyperparameters": hyperparameters(method),
+            "model": f"{editor.model.name}, {editor.model.fingerprint()}",
+            "contexts": list(editor.contexts(method)),
+            "second moments": moments.provenance,
+            "reference": None if reference is None else reference.to_json(),
+            "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
+        }
+        return json.loads(json.dumps(settings))
+
+    def rows(self, numbered: Sequence[tuple[int, Fact]], report: Report = quiet) -> Iterator[Scanned]:
+        """What each of these facts, with its number in the scan, does. The model is unedited whenever a row is given.
+
+        Raises whatever an edit or `report` raises.
+        """
+        editor, method, model = self.editor, self.method, self.editor.model
+        moments, contexts = editor.moments(method.edited_layers, report), editor.contexts(method)
+        moments.warm(method.edited_layers, method.ridge, model.device)
+        with model.unedited(), in_full_float32():
+            probe = HealthProbe(model, self.probe_tokens, min(method.edited_layers))
+            base, since = probe(), time.perf_counter()
+            for done in range(0, len(numbered), FACTS_AT_ONCE):
+                some = numbered[done : done + FACTS_AT_ONCE]
+                facts = [fact for _, fact in some]
+                progress = Progress("scanning", done, len(numbered))  # of what is left: the time left is right
+
+                def tell(_inner: Progress, progress: Progress = progress) -> None:
+                    report(progress)
+
+                risks = assess(editor, facts, method, tell)
+                values = method.values(model, facts, contexts, tell)
+                for ready, ((number, fact), risk, value) in enumerate(zip(some, risks, values, strict=True), done):
+                    report(Progress("scanning", ready, len(numbered)))
+                    edit, trace = method(model, [fact], moments=moments, contexts=contexts, report=tell, values=[value])
+                    with model.overlaid(edit):
+                        new, true = _scores(model, fact)
+                        now = probe()
+                    since, before = time.perf_counter(), since
+                    yield _row(number, fact, risk, trace, new, true, now, base, since - before)
+        report(Progress("scanning", len(numbered), len(numbered)))
+
+
+class ScanFolder:
+    """A scan on disk: what it is of, and the rows found so far, in any order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lines = JsonLines(folder / "scan.jsonl")
+
+    def begin(self, facts: Sequence[Fact], settings: Mapping[str, Any]) -> list[tuple[int, Fact]]:
+        """The facts that are left to scan, each with its number. Raises ValueError if there are none at all to scan,
+        or the folder holds a scan of something else.
+        """
+        if not facts:
+            raise ValueError("no fact to scan: none fulfils what was asked for")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "scan.json"
+        if not file.exists():
+            write_json(file, settings)
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if other := [name for name in settings if held.get(name) != settings[name]]:
+            raise ValueError(
+                f"{self.folder} holds a scan with other settings ({', '.join(other)}); choose an empty folder"
+            )
+        done = {line["number"] for line in self._lines.read()}
+        return [(number, fact) for number, fact in enumerate(facts) if number not in done]
+
+    def add(self, row: Scanned) -> None:
+        self._lines.append(row.to_json())
+
+    def finish(self) -> DataFrame:
+        """The table, in the facts' order, which is also written."""
+        rows = sorted(map(Scanned.from_json, self._lines.read()), key=lambda row: row.number)
+        frame = frame_of(rows)
+        write_table(frame, self.folder / "scan.parquet")
+        return frame
 
 
 def _scores(model: EditableModel, fact: Fact) -> tuple[ObjectScore, ObjectScore | None]:
@@ -145,33 +209,6 @@ def _row(
         disabling=not now / base < DISABLING,  # also where it is not a number
         seconds=seconds,
     )
-
-
-def _settings(editor: Editor, facts: Sequence[Fact], method: Method, probe_tokens: int) -> dict[str, Any]:
-    """What a folder holds a scan of: it goes on only with the same. As JSON reads it back."""
-    told = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
-    reference = reference_for(editor.model, method)
-    settings = {
-        "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(told.encode()).hexdigest()}",
-        "method": method.name,
-        "hyperparameters": hyperparameters(method),
-        "model": f"{editor.model.name}, {editor.model.fingerprint()}",
-        "contexts": list(editor.contexts(method)),
-        "second moments": editor.moments(method.edited_layers).provenance,
-        "reference": None if reference is None else reference.to_json(),
-        "probe": f"the first {probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
-    }
-    return json.loads(json.dumps(settings))
-
-
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note what is scanned here. Raises ValueError if it was something else."""
-    file = folder / "scan.json"
-    if not file.exists():
-        write_json(file, settings)
-    held = json.loads(file.read_text(encoding="utf-8"))
-    if other := [name for name in settings if held.get(name) != settings[name]]:
-        raise ValueError(f"{folder} holds a scan with other settings ({', '.join(other)}); choose an empty folder")
 
 
 # --- which facts ---

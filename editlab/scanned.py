@@ -85,6 +85,7 @@ def _read_folder(path: Path) -> tuple[list[Scanned], dict[str, Any]]:
     if not lines.is_file() or not settings.is_file():
         raise ValueError(f"{path} holds no scan: it has no scan.json and scan.jsonl")
     rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may be writing there
+    rows.sort(key=lambda row: row.number)
     return rows, json.loads(settings.read_text(encoding="utf-8"))
 
 

@@ -19,7 +19,7 @@ from editlab.measures.generation import GenerationEntropy
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
 from editlab.records import Step
-from editlab.run import RunConfig, Sequenced, measures_at, read_run, run_sequence
+from editlab.run import RunConfig, RunFolder, Sequenced, measures_at, read_run, run_sequence
 from editlab.session import Session
 
 SCHEDULE = {"retention, perplexity": 2, "everything": [0, 3]}
@@ -49,7 +49,8 @@ def start(gpt2_editor: Editor, facts: list[Fact], measures: Measures) -> Callabl
     def begin(folder: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Step, ...]:
         fresh = Measures(measures.by_name)
         wanted = Sequenced(sung, "memit", {}, 0, gpt2_editor.model.fingerprint())
-        return run_sequence(Session(gpt2_editor, fresh), lambda: wanted, SCHEDULE, folder, report)
+        run_sequence(Session(gpt2_editor, fresh), lambda: wanted, SCHEDULE, RunFolder(folder), report)
+        return RunFolder(folder).finish()
 
     yield begin
     gpt2_editor.model.write([])
@@ -63,7 +64,7 @@ def told(steps: tuple[Step, ...]) -> tuple[dict[str, object], dict[str, float]]:
     def walk(path: str, value: object) -> None:
         if isinstance(value, dict | list):
             for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-                if key not in ("seconds", "id", "edit"):
+                if key not in ("seconds", "id", "edit", "upon"):
                     walk(f"{path}/{key}", item)
         elif isinstance(value, float):
             fractions[path] = value
@@ -126,13 +127,11 @@ def test_killed_at_every_report_it_ends_as_if_it_had_not_been(
             assert torch.equal(delta.right, other[layer].right)
 
 
-@pytest.mark.parametrize("name", ["add_edit", "add_line", "save_base"])
+@pytest.mark.parametrize("name", ["add_edit", "add_line", "set_base"])
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_beside_any_writing_nothing_is_lost_or_done_twice(
     start: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: bool
 ) -> None:
-    from editlab.run import RunFolder
-
     real, n = getattr(RunFolder, name), 0
 
     def kill(self: RunFolder, *arguments: object) -> None:

@@ -23,7 +23,7 @@ from editlab.methods.rome import ROME
 from editlab.outcomes import foresights
 from editlab.paths import resource
 from editlab.reading import object_nlls
-from editlab.scan import choose, scan
+from editlab.scan import Scanner, choose, scan
 from tests.conftest import GOLDEN
 
 MORE = [
@@ -40,7 +40,7 @@ def start(gpt2_editor: Editor, facts: list[Fact]) -> Callable[..., pandas.DataFr
 
     def begin(folder: Path, report: Callable[[Progress], None] = lambda _: None, **changes: int) -> pandas.DataFrame:
         method = adjusted(gpt2_editor.method("rome"), {"steps": 3, **changes})
-        return scan(gpt2_editor, [*facts, *MORE], method, folder, 40, report)
+        return scan(Scanner(gpt2_editor, method, 40), [*facts, *MORE], folder, report)
 
     yield begin
     assert gpt2_editor.model.lowest_edited == gpt2_editor.model.n_layers

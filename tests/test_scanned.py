@@ -27,7 +27,9 @@ def write(folder: Path, rows: tuple[Scanned, ...]) -> Path:
 
 
 def test_folder_and_table_give_the_same_rows(tmp_path: Path) -> None:
-    unknown = replace(ROWS[0], case_id=None, divisor=None, p_true=None, efficacy_success=None, perplexity=math.inf)
+    unknown = replace(
+        ROWS[0], number=len(ROWS), case_id=None, divisor=None, p_true=None, efficacy_success=None, perplexity=math.inf
+    )
     folder = write(tmp_path / "start", (*ROWS, unknown))
     whole, table = read_scan(folder), read_scan(folder / "scan.parquet")
     assert whole.rows == table.rows == (*ROWS, unknown)

@@ -28,8 +28,21 @@ Dtype = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Spread the work over a Ray cluster: auto for the one that this machine belongs to, local for one of its "
+        "own, or an address (pip install 'editlab[ray]').",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Models on the cluster; one for each GPU unless told, without GPUs one for each machine."),
+]
+
 Method = Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")]
-Settings = Annotated[
+Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
 ]

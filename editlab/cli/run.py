@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, GuardChoice, Json, Yes
+from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 
 if TYPE_CHECKING:
+    from editlab.loading import ModelChoice
     from editlab.records import Step
+    from editlab.run import RunConfig
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
-    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, one folder in it per method.")],
+    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, one folder in it per run.")],
     method: Annotated[list[str] | None, typer.Option(help="Only this method of the file; repeatable.")] = None,
     facts: Annotated[
         str | None, typer.Option(help="CounterFact rows in a file, or hub, instead of the file's.")
@@ -28,6 +29,8 @@ def run(
     guard: GuardChoice | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    ray: Ray = None,
+    workers: Workers = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -40,6 +43,7 @@ def run(
         editlab run docs/experiments/sequence-100.toml --facts counterfact.json --glue glue --out runs/sequence-100
     """
     with sentences():
+        from editlab.loading import ModelChoice
         from editlab.report import write_report
         from editlab.run import RunConfig, read_runs
 
@@ -52,49 +56,34 @@ def run(
             "guard": guard,
         }
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
-        results = _run_all(read, out, device, dtype, yes)
-        write_report(read_runs(out), out / "report.html", config.stem)
+        _run_all(read, out, ModelChoice(read.model, device, dtype, yes), ray, workers)
+        results = read_runs(out)
+        write_report(results, out / "report.html", config.stem)
         if as_json:
             show_json({name: _summary(steps) for name, steps in results.items()})
         else:
             rows = [(name, *map(str, _summary(steps).values())) for name, steps in results.items()]
-            show_table(("method", "steps", "health", "reason", "changes"), rows)
+            show_table(("run", "steps", "health", "reason", "changes"), rows)
 
 
-def _run_all(config: Any, out: Path, device: str, dtype: str, yes: bool) -> dict[str, tuple[Step, ...]]:
-    """Every method's run, each on the unedited model, with what is known of that shared."""
-    from editlab.editor import Editor
+def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
+    """Every run, in a folder of its own: one after the other here, or side by side on a cluster."""
+    from editlab.experiment import Experiment
     from editlab.facts import facts_of
-    from editlab.guard import Guard
-    from editlab.loading import load
-    from editlab.measures import standard
-    from editlab.run import Sequenced, run_sequence
-    from editlab.session import Session
-    from editlab.tasks import load_tasks
+    from editlab.run import RunFolder
 
-    measures = standard(load_tasks(config.glue, config.tasks), config.text)
+    facts, _source = facts_of(config.facts)
     with Bars() as bars:
-        loaded = load(config.model, device=device, dtype=dtype, allow_download=yes, report=bars)
-        editor = Editor(loaded, moments=config.moments, seed=config.seed)
-        for method in config.methods:
-            editor.method(method, config.hyperparameters.get(method))
-        facts, _source = facts_of(config.facts)
+        if ray is None:
+            experiment = Experiment(config, facts, model, bars)
+            for name in config.runs():
+                experiment.run(name, RunFolder(out / name), bars)
+                RunFolder(out / name).finish()
+        else:
+            from editlab.cluster import Cluster, run_on
 
-        def sequenced(method: str) -> Sequenced:
-            changed, guard = config.hyperparameters.get(method, {}), Guard(config.guard, config.guard_level)
-            chosen = tuple(config.choose(loaded, facts))
-            return Sequenced(chosen, method, changed, config.seed, loaded.fingerprint(), guard)
-
-        return {
-            method: run_sequence(
-                Session(editor, measures, watches_facts=False),
-                partial(sequenced, method),
-                config.schedule,
-                out / method,
-                bars,
-            )
-            for method in config.methods
-        }
+            with Cluster(ray, workers, model.device) as cluster:
+                run_on(cluster, config, facts, model, out, bars)
 
 
 def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.presets import AUTO
 
@@ -43,6 +43,8 @@ def scan(
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    ray: Ray = None,
+    workers: Workers = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -56,24 +58,31 @@ def scan(
         editlab scan --out scans/own --limit 20
 
         editlab scan --facts counterfact.json --method r-rome --where position=0 --out scans/at-the-start
+
+        editlab scan --facts hub --model gpt2-xl --ray auto --out scans/all
     """
     with sentences():
-        from editlab.editor import Editor
         from editlab.facts import facts_of
-        from editlab.loading import load
+        from editlab.loading import ModelChoice
         from editlab.methods import method_class
         from editlab.outcomes import foresights
-        from editlab.scan import check_where, choose
+        from editlab.scan import Scanner, check_where
         from editlab.scan import scan as scan_facts
 
         method_class(method)  # what is wrong is told before anything is loaded
         check_where(where or ())
         known, _source = facts_of(facts)
+        choice = ModelChoice(model, device, dtype, yes)
         with Bars() as bars:
-            loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
-            editor = Editor(loaded, moments=source, seed=seed)
-            chosen = choose(loaded, known, where or (), limit)
-            frame = scan_facts(editor, chosen, editor.method(method), out, probe_tokens, bars)
+            if ray is None:
+                scanner = Scanner.load(choice, method, source, seed, probe_tokens, bars)
+                frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
+            else:
+                from editlab.cluster import Cluster, scan_on
+
+                with Cluster(ray, workers, device) as cluster:
+                    loading = (choice, method, source, seed, probe_tokens)
+                    frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:
             show_json({**_summary(frame), "risk": [each.to_json() for each in found]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from editlab.cli._terminal import sentences
 from editlab.facts import read_facts
 from editlab.presets import AUTO, choose
 from editlab.scanned import read_scan
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 from editlab.tasks import read_task
 
 
@@ -65,29 +66,30 @@ def serve(
             read_scan(scan)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
-        settings = LabSettings(
-            model,
-            device,
-            dtype,
-            yes,
-            _absolute(facts),
-            _absolute(glue),
-            seed,
-            _absolute(text),
-            tuple(str(Path(file).expanduser().absolute()) for file in task or []),
-            _absolute(scan),
+        settings = Settings(
+            model=model,
+            device=device,
+            dtype=dtype,
+            allow_download=yes,
+            facts=_absolute(facts),
+            glue=_absolute(glue),
+            seed=seed,
+            text=_absolute(text),
+            tasks=tuple(str(Path(file).expanduser().absolute()) for file in task or []),
+            scan=_absolute(scan),
         )
         from editlab.page.serve import serve as serve_page
 
         os.environ.update(settings.to_environment())  # the page's kernels inherit it
         # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
-        serve_page(
-            port=port,
-            host=host,
-            open_browser=not no_browser,
-            on_ready=lambda address: typer.echo(f"editlab is at {address} (Ctrl-C stops it)"),
-        )
+
+        def ready(address: str) -> None:
+            typer.echo(f"editlab is at {address} (Ctrl-C stops it)")
+            if not no_browser:
+                webbrowser.open(address)
+
+        serve_page(port, host, on_ready=ready)
 
 
 def _absolute(path: str | None) -> str | None:

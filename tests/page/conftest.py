@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,14 +18,15 @@ import nbformat
 import psutil
 import pytest
 
-from editlab.settings import LabSettings
+from editlab.ports import free_port
+from editlab.settings import Settings
 from tests.page.fake_model import make_facts
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
 SERVE = (
-    "import sys; from editlab.page.serve import serve; "
-    "serve(port=int(sys.argv[1]), notebook=sys.argv[2] or None, on_ready=lambda address: print(address, flush=True))"
+    "import json, sys; from editlab.page.serve import serve; "
+    "serve(**json.loads(sys.argv[1]), on_ready=lambda address: print(address, flush=True))"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
@@ -34,12 +34,6 @@ ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-compo
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -61,10 +55,10 @@ def _is_kernel(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def serving(environment: dict[str, str], notebook: str = "") -> Iterator[Served]:
+def serving(environment: dict[str, str], **options: Any) -> Iterator[Served]:
     """The page's server in a process of its own, started as the command line starts it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(free_port()), notebook],
+        [sys.executable, "-c", SERVE, json.dumps({"port": free_port(), **options})],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -123,7 +117,7 @@ def lab_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ]
     facts = folder / "facts.json"
     facts.write_text(json.dumps(rows), encoding="utf-8")
-    settings = LabSettings(model=str(folder / "model"), device="cpu", facts=str(facts))
+    settings = Settings(model=str(folder / "model"), device="cpu", facts=str(facts))
     # One thread: several kernels and a browser share the cores, and so small a model gains nothing from more.
     return {**settings.to_environment(), "EDITLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
@@ -141,7 +135,7 @@ def served_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     notebook = tmp_path_factory.mktemp("fake") / "fake.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), notebook)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with serving({"PYTHONPATH": path}, str(notebook)) as server:
+    with serving({"PYTHONPATH": path}, notebook=str(notebook)) as server:
         yield server
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from editlab.page.serve import ServeError, ThisPythonOnly, serve
+from editlab.page.serve import ServeError, serve
+from editlab.page.voila_server import ThisPythonOnly
 from editlab.paths import resource
+from editlab.ports import PortError
 from tests.page.conftest import serving
 
 
@@ -25,13 +27,18 @@ def test_a_port_in_use_gives_a_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ServeError, match=f"port {port} on 127.0.0.1 is in use"):
+        with pytest.raises(PortError, match=f"port {port} on 127.0.0.1 is in use"):
             serve(port=port)
 
 
 def test_a_missing_notebook_gives_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="no such notebook"):
         serve(notebook=tmp_path / "none.ipynb")
+
+
+def test_other_machines_are_let_in_with_a_token_only() -> None:
+    with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines, so visitors need a token"):
+        serve(host="0.0.0.0")
 
 
 def test_kernels_are_this_python() -> None:
@@ -43,6 +50,24 @@ def test_kernels_are_this_python() -> None:
 def test_the_notebook_has_two_cells() -> None:
     cells = json.loads(resource("app.ipynb").read_text(encoding="utf-8"))["cells"]
     assert ["".join(cell["source"]) for cell in cells] == ["import editlab", "editlab.show()"]
+
+
+def test_visitors_give_the_token_once() -> None:
+    with serving({}, token="sesame") as server:
+        status, page = get(server.address)
+        assert (status, "The token of this page" in page) == (200, True)  # the login, after a redirection
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        assert server.kernels() == []
+        assert "static/bokeh.min.js" in visitor.open(f"{server.address}?token=sesame", timeout=30).read().decode()
+        assert "static/bokeh.min.js" in visitor.open(server.address, timeout=30).read().decode()
+        assert get(f"{server.address}?token=sesam")[1].count("The token of this page") == 1
+
+
+def test_no_more_pages_than_are_allowed(lab_environment: dict[str, str]) -> None:
+    with serving(lab_environment, pages=1) as server:
+        assert get(server.address)[0] == 200
+        assert get(server.address)[0] == 503
+        assert len(server.kernels()) == 1
 
 
 def get(address: str, **headers: str) -> tuple[int, str]:

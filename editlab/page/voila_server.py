@@ -1,0 +1,183 @@
+"""Voila as this project runs it: kernels of this very Python, no address in the log, a token for other machines.
+
+What differs from Voila's own server, and why, is said at each class. Knows nothing of what the page shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import tornado.ioloop
+import tornado.web
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_core.utils import run_sync
+from jupyter_server.utils import url_path_join
+from tornado.escape import url_escape
+from tornado.web import RequestHandler
+from traitlets.config import Config
+from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
+from voila.tornado.handler import TornadoVoilaHandler
+from voila.voila_identity_provider import VoilaLoginHandler
+
+from editlab.ports import is_loopback
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = "editlab"
+CULL_AFTER_SECONDS = 600  # only kernels that no page is connected to
+CULL_EVERY_SECONDS = 60
+REFILL_AFTER_SECONDS = 0.5  # the visitor who took a kernel that waited comes first
+PING_SECONDS = 30
+BUSY = 503
+EXTENSIONS = ["@bokeh/jupyter_bokeh", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
+HEADERS = {
+    # The page's scripts are its own, written into it and compiled by it (Bokeh, JupyterLab); nothing is fetched from
+    # elsewhere, and what is typed or generated could not send anything there.
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'self'",
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'self'",
+        )
+    ),
+    "Referrer-Policy": "same-origin",  # an address may hold a session's key
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class ThisPythonOnly(KernelSpecManager):
+    """Knows one kernel: the interpreter that runs the server, whatever else is installed for this user."""
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        return {NATIVE_KERNEL_NAME: RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name != NATIVE_KERNEL_NAME:
+            raise NoSuchKernel(kernel_name)
+        return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+
+class ShutdownHandler(VoilaShutdownKernelHandler):
+    """Lets a closing tab end its kernel.
+
+    The browser's last message carries no XSRF token, so Voila refuses it and the kernel stays. The check is
+    waived for this address only: to misuse it one has to know the kernel's random id.
+    """
+
+    def check_xsrf_cookie(self) -> None:
+        return
+
+
+class PageHandler(TornadoVoilaHandler):
+    """The page, as long as not too many are open: each has a process of its own, and Voila starts any number."""
+
+    @tornado.web.authenticated
+    async def get(self, path: str | None = None) -> None:
+        kernels, waiting = self.kernel_manager, self.kernel_manager.get_pool_size(self.notebook_path)
+        if len(kernels) - waiting < self.settings["editlab_pages"]:
+            await super().get(path)
+        else:
+            self.set_status(BUSY)
+            self.finish(self.render_template("busy.html.j2", pages=self.settings["editlab_pages"]))
+
+
+class LoginHandler(VoilaLoginHandler):
+    """Asks for the token in this project's own words."""
+
+    def _render(self, message: dict[str, str] | None = None) -> None:
+        next_page = url_escape(self.get_argument("next", default=self.base_url))
+        page = self.settings["voila_jinja2_env"].get_template("login.html.j2")
+        self.write(page.render(**self.template_namespace, next=next_page, message=message))
+
+
+class Server(Voila):
+    """Voila on one port or none, that tells `on_ready` its address once it answers."""
+
+    on_ready: Callable[[str], None] | None = None
+
+    def initialize(self, argv: list[str] | None = None) -> None:
+        super().initialize(argv)
+        self.log.addFilter(lambda record: "is not trusted" not in record.getMessage())  # said of the packaged notebook
+
+    def init_settings(self) -> dict[str, Any]:
+        settings = super().init_settings()
+        self.identity_provider.login_handler_class = LoginHandler
+        return settings
+
+    def init_handlers(self) -> list:
+        own = {VoilaShutdownKernelHandler: ShutdownHandler, TornadoVoilaHandler: PageHandler}
+        base = self.base_url.rstrip("/")
+        return [
+            (pattern if pattern.startswith(base) else url_path_join(base, pattern), own.get(handler, handler), *rest)
+            for pattern, handler, *rest in super().init_handlers()
+        ]
+
+    def random_ports(self, port: int, n: int) -> list[int]:
+        return [port]
+
+    def listen(self) -> None:
+        if self.on_ready is not None:
+            tornado.ioloop.IOLoop.current().add_callback(self.on_ready, self._url(self.ip))
+        super().listen()
+
+    def stop(self) -> None:
+        """At once: a kernel has nothing that is not also in the lab."""
+        run_sync(self.kernel_manager.shutdown_all)(now=True)
+        super().stop()
+
+
+def configuration(host: str, port: int, base_url: str, token: str | None, preheat: int, pages: int) -> Config:
+    """Voila's settings."""
+    config = Config()
+    config.Voila.ip, config.Voila.port, config.Voila.base_url = host, port, base_url
+    config.Voila.open_browser = False
+    config.Voila.log_level = logging.WARNING
+    config.Voila.config_file_paths = []  # a voila.json lying about must not change what is served
+    if token:
+        config.Voila.token = token
+        config.Voila.cookie_secret = hashlib.sha256(f"editlab {token}".encode()).digest()  # logins outlast a restart
+    config.PasswordIdentityProvider.allow_password_change = False
+    config.Voila.tornado_settings = {
+        # A page elsewhere whose name resolves to this machine must not reach the kernels (DNS rebinding).
+        "allow_remote_access": not is_loopback(host),
+        "headers": HEADERS,
+        "log_function": _log_request,
+        "ws_ping_interval": 1000 * PING_SECONDS,
+        "ws_ping_timeout": 1000 * PING_SECONDS,
+        "editlab_pages": pages,
+    }
+    config.VoilaConfiguration.template = TEMPLATE
+    config.VoilaConfiguration.allow_template_override = "NO"  # "?template=lab" would bring the CDN back
+    config.VoilaConfiguration.allow_theme_override = "NO"
+    config.VoilaConfiguration.file_allowlist = []
+    config.VoilaConfiguration.kernel_spec_manager_class = ThisPythonOnly
+    config.VoilaConfiguration.extension_allowlist = EXTENSIONS
+    config.KernelManager.transport = "ipc"  # sockets in a directory of this user's, no ports
+    config.VoilaConfiguration.http_keep_alive_timeout = 30
+    config.VoilaConfiguration.preheat_kernel = preheat > 0
+    config.VoilaConfiguration.default_pool_size = preheat
+    config.VoilaKernelManager.fill_delay = REFILL_AFTER_SECONDS
+    config.MappingKernelManager.cull_idle_timeout = CULL_AFTER_SECONDS
+    config.MappingKernelManager.cull_interval = CULL_EVERY_SECONDS
+    config.MappingKernelManager.cull_connected = False
+    return config
+
+
+def _log_request(handler: RequestHandler) -> None:
+    """Without the query, which may hold a session's key or the token."""
+    request = handler.request
+    level = logging.WARNING if handler.get_status() >= 500 and handler.get_status() != BUSY else logging.DEBUG
+    log.log(
+        level, "%s %s %s %.0f ms", handler.get_status(), request.method, request.path, 1000 * request.request_time()
+    )

@@ -1,0 +1,111 @@
+"""On a local cluster of two workers: what is found without Ray, also where a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from editlab.api import Progress
+from editlab.cluster import Cluster, run_on, scan_on
+from editlab.experiment import Experiment
+from editlab.facts import Fact
+from editlab.loading import ModelChoice
+from editlab.progress import quiet
+from editlab.run import RunConfig, RunFolder
+from editlab.scan import Scanner, scan
+from tests.conftest import GOLDEN, TEXT
+from tests.test_run import nearly, told
+from tests.test_scan import MORE, same
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ray]'")
+pytestmark = pytest.mark.cluster
+
+MODEL = ModelChoice(str(GOLDEN), "cpu")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers, in the tests' own cache and with the tests' own second moments."""
+    folder = tmp_path_factory.mktemp("cluster")
+    before = os.environ.get("EDITLAB_CACHE")
+    os.environ["EDITLAB_CACHE"] = str(folder / "cache")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    with Cluster("local", workers=2) as begun:
+        yield begun
+    os.environ.pop("EDITLAB_CACHE") if before is None else os.environ.update(EDITLAB_CACHE=before)
+
+
+@pytest.fixture(scope="module")
+def source(cluster: Cluster) -> str:
+    return str(Path(os.environ["EDITLAB_CACHE"]).parent / "text.txt")
+
+
+class KillOne:
+    """Kills a worker of a class with SIGKILL once so much is done."""
+
+    def __init__(self, worker: str, done: int = 1) -> None:
+        self.worker, self.done, self.killed = worker, done, 0
+
+    def __call__(self, progress: Progress) -> None:
+        if self.killed or progress.done < self.done:
+            return
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [""])[0].startswith(f"ray::{self.worker}"):
+                os.kill(process.pid, signal.SIGKILL)
+                self.killed += 1
+                return
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_scan_by_two_workers_is_the_scan_by_one(
+    cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path, kill: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.cluster.FACTS_AT_ONCE", 1)
+    loading = (MODEL, "rome", source, 0, 40)
+    everything = [*facts, *MORE, *(Fact("{} is in", name, "Rome", "Paris") for name in ("Lyon", "Turin", "Graz"))]
+    report: Callable = KillOne("ScanWorker") if kill else quiet
+    early = ["position=0,1,2,3,4,5"]
+    frame = scan_on(cluster, loading, everything, early, 7, tmp_path / "spread", report)
+    assert not kill or report.killed == 1  # type: ignore[attr-defined]
+    scanner = Scanner.load(*loading)
+    same(frame, scan(scanner, scanner.choose(everything, early, 7), tmp_path / "alone"))
+    numbers = [json.loads(line)["number"] for line in (tmp_path / "spread" / "scan.jsonl").read_text().splitlines()]
+    assert sorted(numbers) == list(range(7)) == list(frame.number)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_runs_by_two_workers_are_the_runs_by_one(
+    cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path, kill: bool
+) -> None:
+    config = RunConfig(("rome", "memit"), {"retention": 1}, n=3, known=False, moments=source, orders=(0, 7))
+    report: Callable = KillOne("RunWorker", done=2) if kill else quiet
+    run_on(cluster, config, facts, MODEL, tmp_path / "spread", report)
+    assert not kill or report.killed == 1  # type: ignore[attr-defined]
+    experiment = Experiment(config, facts, MODEL)
+    assert list(config.runs()) == ["rome", "memit", "rome-order-7", "memit-order-7"]
+    for name in config.runs():
+        alone, spread = RunFolder(tmp_path / "alone" / name), RunFolder(tmp_path / "spread" / name)
+        experiment.run(name, alone)
+        assert told(spread.finish()) == nearly(alone.finish())
+        keys = [(line["step"], line.get("measure")) for line in spread.lines()]
+        assert len(keys) == len(set(keys)) == 8
+        for one, other in zip(alone.entries(), spread.entries(), strict=True):
+            for layer, delta in one.edit.items():
+                assert torch.allclose(delta.dense(), other.edit[layer].dense(), rtol=1e-3, atol=1e-6)
+    subjects = [entry.facts[0].subject for entry in RunFolder(tmp_path / "spread" / "rome-order-7").entries()]
+    assert sorted(subjects) == sorted(fact.subject for fact in facts)
+    assert subjects != [fact.subject for fact in facts]
+
+
+def test_what_is_wrong_is_told_as_without_a_cluster(
+    cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="no fact to scan"):
+        scan_on(cluster, (MODEL, "rome", source, 0, 40), facts, ["position=99"], None, tmp_path, quiet)
