@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
@@ -42,6 +43,8 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
     book = JobBook(metrics)
     backend = Backend(loader, book, metrics, boot=secrets.token_hex(4))
     metrics.watch("queue_length", "Jobs that wait or run.", lambda: len(book.open()))
+    for name, words in (("sessions_stored", "Sessions kept."), ("sessions_in_memory", "Sessions in memory.")):
+        metrics.watch(name, words, partial(loader.count, name))
 
     app = FastAPI(
         title="editlab",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from editlab.api import Cancelled, LabProtocol, Progress
 from editlab.progress import Report
@@ -13,6 +14,13 @@ from editlab.wire import Loading, Readiness
 log = logging.getLogger(__name__)
 
 Load = Callable[[Report], LabProtocol]
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A lab that tells how many of something it has."""
+
+    def counts(self) -> Mapping[str, int]: ...
 
 
 class Loader:
@@ -43,6 +51,10 @@ class Loader:
     def readiness(self) -> Readiness:
         status = "failed" if self._error is not None else "loading" if self._lab is None else "ready"
         return Readiness(status, self._progress, self._error)
+
+    def count(self, name: str) -> int:
+        """One of the lab's counts; 0 until it is there."""
+        return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
 
     def close(self, seconds: float = 10.0) -> None:
         """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""
