@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from editlab.api import Busy, Cancelled, LabProtocol, ReadOnly, UnknownSession
+from editlab.client import connect
 from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import TaskMeasure
@@ -17,6 +18,7 @@ from editlab.offer import presets_of
 from editlab.session import Session
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
+from tests.serving import serving, soon
 
 YES_NO = Task(
     "parity",
@@ -36,10 +38,16 @@ def inner(facts: list[Fact]) -> Iterator[Lab]:
     lab.close()
 
 
-@pytest.fixture(params=["local"])
-def lab(inner: Lab) -> LabProtocol:
-    """The same lab as somebody asks it."""
-    return inner
+@pytest.fixture(params=["local", "remote"])
+def lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
+    """The same lab as somebody asks it: in this process, or over HTTP."""
+    if request.param == "local":
+        yield inner
+        return
+    with serving(inner) as address:
+        remote = connect(address)
+        yield remote
+        remote.close()
 
 
 @pytest.fixture
@@ -101,10 +109,10 @@ def test_the_least_served_session_and_edits_go_first(
     tasks = lab.measure(new, ["parity"])
     second = lab.edit(busy, [facts[1]])
     first = lab.edit(new, [facts[1]])
-    assert (first.ahead, second.ahead, tasks.ahead) == (1, 2, 3)
+    assert soon(lambda: (first.ahead, second.ahead, tasks.ahead) == (1, 2, 3))
     gate.set()
     assert tasks.result(60).measurement.tasks["parity"].n == 4
-    assert first.status == second.status == "done"
+    assert soon(lambda: first.status == second.status == "done")
 
 
 def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
@@ -156,7 +164,7 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     monkeypatch.setattr(TaskMeasure, "score", score)
     step = lab.measure(session, ["parity"]).result(60)
     assert begun == [0, 1]
-    assert edits[0].status == "done"
+    assert soon(lambda: edits[0].status == "done")
     assert step.index == 0
     assert step.measurement.tasks["parity"].n == 4
     assert lab.measure(session, (), index=0).result(60) == step
@@ -299,7 +307,7 @@ def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact]
     lab.delete(session)
     gate.set()
     assert kept.result(60).index == 1
-    assert [job.status for job in jobs] == ["cancelled"] * 3
+    assert soon(lambda: [job.status for job in jobs] == ["cancelled"] * 3)
 
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: LabProtocol) -> None:

@@ -57,7 +57,7 @@ TheLab = Annotated[LabProtocol, Depends(_lab)]
 
 def _key(given: Annotated[str | None, Security(session)]) -> str:
     if not given:
-        raise UnknownSession(f"no session key was given: send it in the header {SESSION_HEADER}")
+        raise UnknownSession(f"There is no such session: send its key in the header {SESSION_HEADER}.")
     return given
 
 
