@@ -1,10 +1,13 @@
 """A dataclass that turns into JSON types and back. Knows nothing of what it records.
 
-JSON has no number that is not finite: such a float is the string "NaN", "Infinity" or "-Infinity" there.
+JSON has no number that is not finite: such a float is the string "NaN", "Infinity" or "-Infinity" there. Bytes are a
+string in base64.
 """
 
 from __future__ import annotations
 
+import base64
+import base64
 import dataclasses
 import functools
 import math
@@ -37,16 +40,18 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Records, and tuples, lists and mappings of them, as JSON types."""
+    """Records, bytes, and tuples, lists and mappings of them, as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def typed(hint: Any, value: Any) -> Any:
@@ -63,4 +68,8 @@ def typed(hint: Any, value: Any) -> Any:
         return {arguments[0](key): typed(arguments[1], item) for key, item in value.items()}
     if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
         return hint.from_json(value)
+    if hint is bytes:
+        return base64.b64decode(value)
+    if hint is bytes:
+        return base64.b64decode(value, validate=True)
     return float(value) if hint is float and value in NOT_FINITE else value

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from editlab.api import Busy, Cancelled, LabProtocol, ReadOnly, UnknownSession
+from editlab.api import Busy, Cancelled, Job, LabProtocol, ReadOnly, UnknownSession
 from editlab.client import connect
 from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import TaskMeasure
+from editlab.measures.perplexity import PerplexityOfText
 from editlab.offer import presets_of
+from editlab.replay import read, replay
 from editlab.session import Session
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
@@ -68,7 +72,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def hold_the_worker(lab: LabProtocol, session: str) -> None:
     job = lab.preview(session, Fact("The {} is", "gate", "open"))
     while job.status != "running":
-        threading.Event().wait(0.001)
+        time.sleep(0.001)
 
 
 def test_two_sessions_share_a_model_and_nothing_else(lab: LabProtocol, inner: Lab, facts: list[Fact]) -> None:
@@ -113,6 +117,33 @@ def test_the_least_served_session_and_edits_go_first(
     gate.set()
     assert tasks.result(60).measurement.tasks["parity"].n == 4
     assert soon(lambda: first.status == second.status == "done")
+
+
+def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    lab.toggle(session, 1)
+    lab.undo(session)
+    file = lab.replay_file(lab.about(session).follow).result(60)
+    recording, log = read(file)
+    assert [step.id for step in recording.state.steps] == [step.id for step in lab.state(session).steps]
+    assert (recording.state.position, [entry.enabled for entry in log]) == (2, [False, True, True])
+    result = replay(tiny_editor("gpt2"), recording, log)
+    assert result.ok
+    assert all(row.equal for row in result.rows)
+
+
+def test_what_the_unedited_model_knows_is_told_of_many_facts_as_of_each(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    turned = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
+    bare = replace(facts[0], target_true=None)
+    known = lab.knows(session, [*facts, *turned, bare]).result(60)
+    said = [lab.preview(session, fact).result(60)[0] for fact in facts]
+    assert known == (*(w.p_true > w.p_new for w in said), *(w.p_true < w.p_new for w in said), None)
+    lab.edit(session, facts[:1]).result(60)
+    assert lab.knows(session, facts).result(60) == known[:3]
+    assert lab.state(session).position == 1
 
 
 def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
@@ -169,6 +200,59 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     assert step.measurement.tasks["parity"].n == 4
     assert lab.measure(session, (), index=0).result(60) == step
     assert lab.state(session).steps[1].measurement.tasks == {}
+
+
+def test_a_probe_gives_way_to_an_edit_and_goes_on(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not in the middle of the edit that it makes."""
+    mine, yours = lab.create(), lab.create()
+    real, edits, order = Session.edit, [], []
+
+    def edit(session: Session, given, *arguments):
+        order.append(given if isinstance(given, Fact) else given[0])
+        if not edits:
+            edits.append(lab.edit(yours, facts[1:2]))
+        return real(session, given, *arguments)
+
+    monkeypatch.setattr(Session, "edit", edit)
+    probe = lab.probe(mine, facts[0], names=["perplexity"])
+    found = probe.result(60)
+    assert order == facts[:2]
+    assert edits[0].status == "done"
+    assert found.step.facts == (facts[0],)
+    assert found.step.measurement.perplexity is not None
+    assert len(lab.state(mine).steps) == 1
+
+
+def test_less_served_sessions_take_turns_in_measuring(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.jobs.TURN_SECONDS", 0.0)
+    greedy, modest = lab.create(), lab.create()
+    for fact in facts:
+        lab.edit(greedy, [fact]).result(60)
+    real, order, asked = PerplexityOfText.__call__, [], []
+
+    def measure(measure, subject, report):
+        order.append(len(subject.now.edits))
+        if not asked:
+            asked.append(lab.measure(modest, ["parity"]))
+        return real(measure, subject, report)
+
+    monkeypatch.setattr(PerplexityOfText, "__call__", measure)
+    lab.plan(greedy, {"perplexity": 1})
+    long = lab.measure_due(greedy)
+    assert asked_for(asked).result(60).measurement.tasks["parity"].n == 4
+    assert long.status in ("queued", "running")
+    state = long.result(60)
+    assert [step.measurement.perplexity is not None for step in state.steps] == [True] * 4
+
+
+def asked_for(jobs: list[Job]) -> Job:
+    while not jobs:
+        time.sleep(0.001)
+    return jobs[0]
 
 
 def test_bad_input_is_refused_before_it_is_queued(lab: LabProtocol, fact: Fact) -> None:
@@ -234,6 +318,7 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtoco
         lambda: lab.risk(follow, facts[1]),
         lambda: lab.probe(follow, facts[1]),
         lambda: lab.culprit(follow),
+        lambda: lab.knows(follow, facts),
         lambda: lab.measure(follow),
         lambda: lab.measure_due(follow),
         lambda: lab.undo(follow),

@@ -178,6 +178,12 @@ class RemoteLab:
             names=list(names),
         )
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
+        return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
+
+    def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
+        return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
+
     def culprit(self, session: str) -> RemoteJob:
         return self._job(session, "culprit")
 
@@ -186,6 +192,12 @@ class RemoteLab:
 
     def measure_due(self, session: str) -> RemoteJob:
         return self._job(session, "measure-due")
+
+    def replay_file(self, session: str) -> RemoteJob:
+        return self._job(session, "replay")
+
+    def replay_file(self, session: str) -> RemoteJob:
+        return self._job(session, "replay-file")
 
     # --- at once ---
 

@@ -63,8 +63,11 @@ class PreviewBody(Body):
     fact: OneFact
 
 
-class EditBody(Body):
+class FactsBody(Body):
     facts: Annotated[list[Fact], Field(max_length=MOST, examples=[[FACT]])]
+
+
+class EditBody(FactsBody):
     method: Name = "rome"
     hyperparameters: Changes = {}
     guard: Name = Field(default="warn", examples=["refuse"], description="warn, refuse, r-rome or off.")

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from editlab.api import Job
 from editlab.record import plain
-from editlab.server.bodies import EditBody, MeasureBody, PreviewBody, ProbeBody, RiskBody
+from editlab.server.bodies import EditBody, FactsBody, MeasureBody, PreviewBody, ProbeBody, RiskBody
 from editlab.server.book import Entry
 from editlab.server.parts import Backend, Key, TheBackend, TheLab, answer, told
 from editlab.wire import JobReport
@@ -64,6 +64,12 @@ def probe(backend: TheBackend, lab: TheLab, key: Key, body: ProbeBody) -> Respon
     return _accepted(backend, "probe", key, job)
 
 
+@router.post("/session/knows", status_code=202, responses=ACCEPTED)
+def knows(backend: TheBackend, lab: TheLab, key: Key, body: FactsBody) -> Response:
+    """Whether the unedited model knows each fact: P(true) > P(new); null for one without a true object."""
+    return _accepted(backend, "knows", key, lab.knows(key, body.facts))
+
+
 @router.post("/session/culprit", status_code=202, responses=ACCEPTED)
 def culprit(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     """The edit in force whose removal restores most."""
@@ -80,6 +86,12 @@ def measure(backend: TheBackend, lab: TheLab, key: Key, body: MeasureBody) -> Re
 def measure_due(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     """Measure all that the plan asks for; the result is the state."""
     return _accepted(backend, "measure-due", key, lab.measure_due(key))
+
+
+@router.post("/session/replay-file", status_code=202, responses=ACCEPTED)
+def replay_file(backend: TheBackend, lab: TheLab, key: Key) -> Response:
+    """A file that `editlab replay` applies again, in Base64. A key that only follows is enough."""
+    return _accepted(backend, "replay-file", key, lab.replay_file(key))
 
 
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:

@@ -65,7 +65,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self._count = 0  # sessions
+        self._opened = 0  # sessions
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -110,8 +110,8 @@ class FakeLab:
         return self._enter(FakeSession(plan, name))
 
     def _enter(self, session: FakeSession) -> str:
-        self._count += 1
-        key = f"s{self._count}"
+        self._opened += 1
+        key = f"s{self._opened}"
         self.sessions[key] = session
         return key
 
@@ -279,6 +279,12 @@ class FakeLab:
 
         return FakeJob(self._stages(f"the probe of {method}"), finish)
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> FakeJob:
+        """Every fact whose case id is even."""
+        self.calls.append(("knows", session, len(facts)))
+        known = tuple(None if fact.target_true is None else not (fact.case_id or 0) % 2 for fact in facts)
+        return FakeJob([Progress("asking")], lambda: known)
+
     def culprit(self, session: str) -> FakeJob:
         self.calls.append(("culprit", session))
         s = self._session(session)
@@ -314,6 +320,16 @@ class FakeLab:
             return self.state(session)
 
         return FakeJob(self._stages("what is due"), finish)
+
+    def replay_file(self, session: str) -> FakeJob:
+        self.calls.append(("replay_file", session))
+
+        def finish() -> bytes:
+            if self.failing == "replay":
+                raise ValueError("The fake lab writes no replay file.")
+            return f"replay of {session}".encode()
+
+        return FakeJob(self._stages("writing"), finish, self.ahead)
 
     def _stages(self, what: str) -> list[Progress]:
         return [Progress(f"measuring {what}", i, self.ticks) for i in range(self.ticks + 1)]
