@@ -21,11 +21,9 @@ RESULTS: Mapping[str, Any] = {  # kind of job -> type of its result
     "risk": dict[str, Risk],
     "probe": Probe,
     "knows": tuple[bool | None, ...],
-    "knows": tuple[bool | None, ...],
     "culprit": Culprit,
     "measure": Step,
     "measure-due": SessionState,
-    "replay-file": bytes,
     "replay": bytes,
 }
 

@@ -181,9 +181,6 @@ class RemoteLab:
     def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
         return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
 
-    def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
-        return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
-
     def culprit(self, session: str) -> RemoteJob:
         return self._job(session, "culprit")
 
@@ -195,9 +192,6 @@ class RemoteLab:
 
     def replay_file(self, session: str) -> RemoteJob:
         return self._job(session, "replay")
-
-    def replay_file(self, session: str) -> RemoteJob:
-        return self._job(session, "replay-file")
 
     # --- at once ---
 

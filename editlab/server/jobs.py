@@ -88,10 +88,10 @@ def measure_due(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     return _accepted(backend, "measure-due", key, lab.measure_due(key))
 
 
-@router.post("/session/replay-file", status_code=202, responses=ACCEPTED)
+@router.post("/session/replay", status_code=202, responses=ACCEPTED)
 def replay_file(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     """A file that `editlab replay` applies again, in Base64. A key that only follows is enough."""
-    return _accepted(backend, "replay-file", key, lab.replay_file(key))
+    return _accepted(backend, "replay", key, lab.replay_file(key))
 
 
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
