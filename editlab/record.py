@@ -7,7 +7,6 @@ string in base64.
 from __future__ import annotations
 
 import base64
-import base64
 import dataclasses
 import functools
 import math
@@ -40,15 +39,13 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Records, bytes, and tuples, lists and mappings of them, as JSON types."""
+    """Records, and tuples, lists and mappings of them, as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
@@ -68,8 +65,6 @@ def typed(hint: Any, value: Any) -> Any:
         return {arguments[0](key): typed(arguments[1], item) for key, item in value.items()}
     if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
         return hint.from_json(value)
-    if hint is bytes:
-        return base64.b64decode(value)
     if hint is bytes:
         return base64.b64decode(value, validate=True)
     return float(value) if hint is float and value in NOT_FINITE else value
