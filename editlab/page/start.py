@@ -108,7 +108,8 @@ def _loading_words(progress: Progress) -> str:
 def _load_lab(progress: Callable[[Progress], None]) -> LabProtocol:
     from editlab.lab import Lab
 
-    return Lab.load(**Settings().of_lab(), progress=progress)
+    of_this_page = Settings().of_lab() | {"store": None}  # a file of sessions belongs to one process
+    return Lab.load(**of_this_page, progress=progress)
 
 
 def show(lab: LabProtocol | None = None) -> widgets.Widget:
