@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Cancelled, Progress
+from editlab.api import Cancelled, LabError, Progress
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,9 @@ POLL_SECONDS = 0.12
 
 class JobError(Exception):
     """A job ended in an error; the message is its sentence for the user."""
+
+
+SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the user
 
 
 class Watched(Protocol):
@@ -97,7 +100,7 @@ class Runner:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, (ValueError, JobError)):
+        if isinstance(error, SENTENCES):
             log.info("%s: %s", type(error).__name__, error)
             self._report(str(error))
         else:
