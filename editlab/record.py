@@ -6,6 +6,7 @@ JSON has no number that is not finite: such a float is the string "NaN", "Infini
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -21,22 +22,29 @@ class Record:
     """A dataclass that turns into JSON types and back, nested records and tuples included."""
 
     def to_json(self) -> dict[str, Any]:
-        return _plain(self)
+        return plain(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The record that `to_json` wrote; keys of mappings get their declared type back."""
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]
         return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
 
 
-def _plain(value: Any) -> Any:
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Read once: a long log is read from disk while somebody waits."""
+    return typing.get_type_hints(cls)
+
+
+def plain(value: Any) -> Any:
+    """A record, or what holds records, in JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
