@@ -27,18 +27,17 @@ class Record:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The record that `to_json` wrote; keys of mappings get their declared type back."""
-        hints = _hints(cls)  # type: ignore[arg-type]
-        return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+        hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
+        return cls(**{name: typed(hints[name], value) for name, value in values.items()})
 
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    """Read once: a long log is read from disk while somebody waits."""
     return typing.get_type_hints(cls)
 
 
 def plain(value: Any) -> Any:
-    """A record, or what holds records, in JSON types."""
+    """Records, and tuples, lists and mappings of them, as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -50,17 +49,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _typed(hint: Any, value: Any) -> Any:
+def typed(hint: Any, value: Any) -> Any:
+    """What `plain` made of a value of the type `hint`, back in that type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if value is None or hint is Any:
         return value
     if origin in (types.UnionType, typing.Union):
-        return _typed(next(a for a in arguments if a is not types.NoneType), value)
+        return typed(next(a for a in arguments if a is not types.NoneType), value)
     if origin is tuple:
         kinds = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_typed(kind, item) for kind, item in zip(kinds, value, strict=True))
+        return tuple(typed(kind, item) for kind, item in zip(kinds, value, strict=True))
     if origin is not None and issubclass(origin, Mapping):
-        return {arguments[0](key): _typed(arguments[1], item) for key, item in value.items()}
+        return {arguments[0](key): typed(arguments[1], item) for key, item in value.items()}
     if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
         return hint.from_json(value)
     return float(value) if hint is float and value in NOT_FINITE else value
