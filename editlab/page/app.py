@@ -79,8 +79,9 @@ class App(View):
         self.sharing = Sharing(lab, session, self.panel, self.line, go)
         self.share = Fold("Session", "Close session", self.panel.widget)
         self.line.add(self.share.button)
-        tabs = {"Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
-        self.lay_out([self.panel.widget], [self.make.widget], tabs)
+        self.lay_out(
+            [self.panel.widget], [self.make.widget], {"Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
+        )
         self.draw(lab.state(session))
         self.measuring.go_on()
 

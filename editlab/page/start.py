@@ -100,7 +100,9 @@ class Page:
         words += tag("span", "", hidden="", data_forget=key) if lost else ""
         again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
         new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
-        others = html(tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions=""), "el-served")
+        others = html(
+            tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions=""), "el-served"
+        )
         self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
 
     def _failed(self, sentence: str) -> None:
@@ -133,11 +135,10 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     if not is_served():
         bring_bokeh_into_notebook()
     page = Page()
-    loading = Loading(load_lab) if lab is None else None
+    if lab is not None:
+        page.open(lab, session or session_asked_for())
+        return page.root
+    loading = Loading(load_lab)  # begins before the visitor comes
     wait_for_visitor()
-    key = session or session_asked_for()
-    if loading is None:
-        page.open(lab, key)
-    else:
-        page.load(loading, key)
+    page.load(loading, session or session_asked_for())
     return page.root

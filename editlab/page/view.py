@@ -74,7 +74,11 @@ class View:
         self.export = Export(runner.handler(self._export))
 
     def lay_out(
-        self, top: Sequence[widgets.Widget], left: Sequence[widgets.Widget], more_tabs: Mapping[str, Pane], css: str = ""
+        self,
+        top: Sequence[widgets.Widget],
+        left: Sequence[widgets.Widget],
+        more_tabs: Mapping[str, Pane],
+        css: str = "",
     ) -> None:
         """`top` goes under the state line, `left` above the timeline, `more_tabs` before the last one."""
         tabs: dict[str, Pane] = {

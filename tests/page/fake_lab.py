@@ -65,7 +65,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self._made = 0  # sessions
+        self._sessions_made = 0
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -110,8 +110,8 @@ class FakeLab:
         return self._enter(FakeSession(plan, name))
 
     def _enter(self, session: FakeSession) -> str:
-        self._made += 1
-        key = f"s{self._made}"
+        self._sessions_made += 1
+        key = f"s{self._sessions_made}"
         self.sessions[key] = session
         return key
 

@@ -16,6 +16,8 @@ from editlab.page.html import plural, tag
 from editlab.records import SessionState
 
 UNNAMED = "Unnamed session"
+TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."
+TO_FOLLOW = "Whoever has it sees each step live, can change nothing, and can make a copy to go on with."
 OTHERS = tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions="")
 
 
@@ -101,13 +103,9 @@ class FollowPanel:
 
 def _links(key: str, follow: str) -> str:
     """Both links, with what may be done by whom that has them."""
-    rows = (
-        ("Copy link to edit", key, "Whoever has it can change and delete this session, as you can. It is also your way back."),
-        ("Copy link to follow", follow, "Whoever has it sees each step live, changes nothing, and can make a copy of his own."),
-    )  # fmt: skip
     shown = [
         tag("li", tag("button", words, "el-copy", type="button", data_copy=secret) + tag("span", why, "el-why"))
-        for words, secret, why in rows
+        for words, secret, why in (("Copy link to edit", key, TO_EDIT), ("Copy link to follow", follow, TO_FOLLOW))
     ]
     only_here = tag("p", "This address is this machine’s own: on others the links do not open.", "el-why el-only-here")
     return tag("h3", "Links") + tag("ul", "".join(shown)) + only_here
