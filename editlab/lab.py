@@ -23,6 +23,7 @@ from editlab.memory import with_room
 from editlab.offer import info_of
 from editlab.progress import Report, quiet
 from editlab.records import Probe, SessionState, Step
+from editlab.replay import record
 from editlab.risk import Risk
 from editlab.scanned import ScanTable, read_scan
 from editlab.session import Session
@@ -233,6 +234,10 @@ class Lab:
             return self.sessions.state(chosen)
 
         return self._put(chosen, work, LATER)
+
+    def replay_file(self, session: str) -> LocalJob:
+        chosen = self.sessions.open(session)
+        return self._put(chosen, lambda report: record(chosen, report))
 
     def _put(
         self, session: Session, work: Callable[[Report], T], priority: int = FIRST, changes_log: bool = False

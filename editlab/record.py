@@ -1,10 +1,12 @@
 """A dataclass that turns into JSON types and back. Knows nothing of what it records.
 
-JSON has no number that is not finite: such a float is the string "NaN", "Infinity" or "-Infinity" there.
+JSON has no number that is not finite: such a float is the string "NaN", "Infinity" or "-Infinity" there. Bytes are a
+string in base64.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import math
@@ -46,7 +48,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def typed(hint: Any, value: Any) -> Any:
@@ -63,4 +65,6 @@ def typed(hint: Any, value: Any) -> Any:
         return {arguments[0](key): typed(arguments[1], item) for key, item in value.items()}
     if isinstance(hint, type) and (issubclass(hint, Record) or hint is Fact):
         return hint.from_json(value)
+    if hint is bytes:
+        return base64.b64decode(value, validate=True)
     return float(value) if hint is float and value in NOT_FINITE else value

@@ -23,6 +23,7 @@ RESULTS: Mapping[str, Any] = {  # kind of job -> type of its result
     "culprit": Culprit,
     "measure": Step,
     "measure-due": SessionState,
+    "replay": bytes,
 }
 
 

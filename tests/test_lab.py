@@ -14,6 +14,7 @@ from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import TaskMeasure
 from editlab.offer import presets_of
+from editlab.replay import read, replay
 from editlab.session import Session
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
@@ -105,6 +106,21 @@ def test_the_least_served_session_and_edits_go_first(
     gate.set()
     assert tasks.result(60).measurement.tasks["parity"].n == 4
     assert first.status == second.status == "done"
+
+
+def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    lab.toggle(session, 1)
+    lab.undo(session)
+    file = lab.replay_file(lab.about(session).follow).result(60)
+    recording, log = read(file)
+    assert [step.id for step in recording.state.steps] == [step.id for step in lab.state(session).steps]
+    assert (recording.state.position, [entry.enabled for entry in log]) == (2, [False, True, True])
+    result = replay(tiny_editor("gpt2"), recording, log)
+    assert result.ok
+    assert all(row.equal for row in result.rows)
 
 
 def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:

@@ -187,6 +187,9 @@ class RemoteLab:
     def measure_due(self, session: str) -> RemoteJob:
         return self._job(session, "measure-due")
 
+    def replay_file(self, session: str) -> RemoteJob:
+        return self._job(session, "replay")
+
     # --- at once ---
 
     def undo(self, session: str) -> SessionState:

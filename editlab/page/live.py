@@ -15,7 +15,7 @@ LOOK_SECONDS = 1.0
 @dataclass(frozen=True)
 class LiveCallbacks:
     changed: Callable[[SessionState], None]  # the session tells something else than it did
-    away: Callable[[str], None]  # the lab does not answer, with its sentence; said again and again
+    away: Callable[[Unreachable], None]  # the lab does not answer; told at every look
     back: Callable[[], None]  # it answers again
     gone: Callable[[LabError], None]  # the session cannot be opened any more
 
@@ -45,7 +45,7 @@ class Live:
                 state = await asyncio.to_thread(self._lab.state, self._session)
         except Unreachable as error:
             self._away, self._revision = True, None
-            self._on.away(str(error))
+            self._on.away(error)
             return True
         except LabError as error:
             self._on.gone(error)

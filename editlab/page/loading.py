@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
-from editlab.api import LabProtocol, Progress
+from editlab.api import LabProtocol, Progress, Unreachable
 
 log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
 
 Report = Callable[[Progress], None]
 
@@ -42,8 +45,26 @@ class Loading:
 
 
 def load_lab(report: Report) -> LabProtocol:
-    """The lab that the settings name."""
+    """The lab that the environment names: a backend's, or one in this process."""
+    from editlab.client import backend_of_environment
+
+    backend = backend_of_environment()
+    if backend is not None:
+        return reach(*backend, report)
     from editlab.lab import Lab
     from editlab.settings import Settings
 
     return Lab.load(**Settings().of_lab(), progress=report)
+
+
+def reach(url: str, token: str | None, report: Report) -> LabProtocol:
+    """The lab of a backend, as soon as it answers and its model is there, however long that takes."""
+    from editlab.client import connect
+
+    while True:
+        try:
+            return connect(url, token, progress=report)
+        except Unreachable as error:
+            log.info("%s", error)
+            report(Progress("The lab does not answer yet; trying again"))
+            time.sleep(AGAIN_SECONDS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 
-from editlab.api import LabProtocol, SessionInfo
+from editlab.api import LabProtocol, SessionInfo, Unreachable
 from editlab.page.controls import box
 from editlab.page.files import files_of
 from editlab.page.measuring import Activity
@@ -27,6 +27,7 @@ from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
 from editlab.page.work import Runner
 from editlab.records import SessionState
+from editlab.wire import Loading
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ class View:
         if state != self.state:
             self.draw(state)
 
-    def away(self, sentence: str) -> None:
-        self.line.warn(f"{sentence} What was made is kept; this page tries again every second.")
+    def away(self, error: Unreachable) -> None:
+        what = f"The lab is starting again: {error}" if isinstance(error, Loading) else "The lab does not answer."
+        self.line.warn(f"{what.rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does.")
 
     def back(self) -> None:
         self.line.warn("")

@@ -18,6 +18,7 @@ from editlab.api import Cancelled, LabError, Progress
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.12
+RESULT_SECONDS = 1.0  # a job that is done has its result now, or at once
 
 
 class JobError(Exception):
@@ -55,7 +56,7 @@ async def follow(job: J, draw: Callable[[J], None] | None = None, interval: floa
         raise Cancelled
     if status == "failed":
         raise JobError(job.error or "it failed without saying why")
-    return job.result(0)
+    return job.result(RESULT_SECONDS)
 
 
 class Runner:

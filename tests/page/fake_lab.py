@@ -65,7 +65,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self._sessions_made = 0
+        self._opened = 0  # sessions
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -110,8 +110,8 @@ class FakeLab:
         return self._enter(FakeSession(plan, name))
 
     def _enter(self, session: FakeSession) -> str:
-        self._sessions_made += 1
-        key = f"s{self._sessions_made}"
+        self._opened += 1
+        key = f"s{self._opened}"
         self.sessions[key] = session
         return key
 
@@ -314,6 +314,16 @@ class FakeLab:
             return self.state(session)
 
         return FakeJob(self._stages("what is due"), finish)
+
+    def replay_file(self, session: str) -> FakeJob:
+        self.calls.append(("replay_file", session))
+
+        def finish() -> bytes:
+            if self.failing == "replay":
+                raise ValueError("The fake lab writes no replay file.")
+            return f"replay of {session}".encode()
+
+        return FakeJob(self._stages("writing"), finish, self.ahead)
 
     def _stages(self, what: str) -> list[Progress]:
         return [Progress(f"measuring {what}", i, self.ticks) for i in range(self.ticks + 1)]
