@@ -17,7 +17,8 @@ from editlab.page.html import tag
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
-from editlab.page.visit import is_served, session_asked_for, wait_for_visitor
+from editlab.page.panels.projector import VIEW
+from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow
 
 
@@ -83,6 +84,7 @@ class Page:
         self._leave()
         self.app = shown
         self._body.children = [shown.root]
+        shown.projector.set(view_asked_for() == VIEW)
         shown.line.say(says)
         on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
         self._watching = shown.runner.start(Live(lab, key, on).watch())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from editlab.api import (
+    FactList,
     HyperparameterInfo,
     LabInfo,
     MethodInfo,
@@ -28,7 +29,18 @@ from editlab.outcomes import foresights
 from editlab.records import Completion, Cost, Measurement, Perplexity, Probe, SessionState
 from editlab.scanned import ScanTable, frame_of
 from tests.page.fake_job import FakeJob
-from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, make_scan, measured, risk_of
+from tests.page.fake_model import (
+    DISABLING,
+    MEASURES,
+    TASKS,
+    FakeEdit,
+    complete,
+    drift,
+    make_facts,
+    make_scan,
+    measured,
+    risk_of,
+)
 
 Ids = tuple[str, ...]
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
@@ -92,6 +104,11 @@ class FakeLab:
                 self.facts[:3], ("Takes at once.", "Moves its neighbours too.", "Drifts far for one edit."), strict=True
             )
         )
+        wrecking = replace(self.facts[0], subject=DISABLING, paraphrase_prompts=(), case_id=1000)
+        presets = (
+            *presets,
+            PresetFact("A disabling edit", "It <b>wrecks</b> the fake model.", wrecking, disabling=True),
+        )
         return LabInfo(
             model={"name": "fake-1m", "device": "cpu"},
             methods=methods,
@@ -101,6 +118,7 @@ class FakeLab:
             facts_source="eight sights, invented",
             n_facts=len(self.facts),
             measures=MEASURES,
+            lists=(FactList("Eight sights", "They <i>move</i> one after another.", tuple(self.facts[:8])),),
         )
 
     # sessions
