@@ -268,7 +268,7 @@ class FakeLab:
                 raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
             known = {edit.id: edit for edit in self._session(session).log}
             mine = self._made("probe", (fact,), method, dict(hyperparameters or {}), None)
-            beside = FakeSession({}, [*(known[i] for i in earlier), mine, *(known[i] for i in later)])
+            beside = FakeSession({}, log=[*(known[i] for i in earlier), mine, *(known[i] for i in later)])
             for index in range(len(beside.log) + 1):
                 self._take(beside, beside.ids(index), names)
             beside.position = len(beside.log)
