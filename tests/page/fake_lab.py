@@ -19,6 +19,7 @@ from editlab.api import (
     SessionInfo,
     Step,
     UnknownSession,
+    Unreachable,
 )
 from editlab.culprit import Suspect, find_culprit
 from editlab.facts import Fact, search_facts
@@ -65,6 +66,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.away: Unreachable | None = None  # what every question about a session is answered with
         self._opened = 0  # sessions
 
     def info(self) -> LabInfo:
@@ -116,6 +118,8 @@ class FakeLab:
         return key
 
     def _session(self, key: str, editing: bool = True) -> FakeSession:
+        if self.away is not None:
+            raise self.away
         id = key.removeprefix(FOLLOW)
         if id not in self.sessions:
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
