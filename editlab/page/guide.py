@@ -49,7 +49,7 @@ class Guide:
                 "undo": lambda _: hands.undo(),
                 "find": lambda _: hands.find(),
             },
-            lambda ticked: self.panel.draw(self.teaching.course, ticked),
+            lambda: self.panel.draw(self.teaching.course),
         )
         self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
         self.lessons = Fold("Lessons", "Close lessons", self.panel.widget, on_switch=self._switched)

@@ -21,27 +21,27 @@ class Course:
         self.seen: dict[tuple[int, int], str] = {}  # what is said of a task that is done, by lesson and task
 
     def look(self, number: int, scene: Scene) -> bool:
-        """Go on with this lesson as far as the scene allows; whether a task was ticked off."""
+        """Go on with this lesson as far as the scene allows; whether a task was ticked off.
+
+        What is said of a task stays as it is once the next one is done too.
+        """
         lesson, before = self.lessons[number], self.done[number]
         self.done[number] = advance(lesson, before, scene)
         for place in range(self.done[number]):
-            words = lesson.tasks[place].seen(scene)
-            if words:
+            told, last = (number, place) in self.seen, place == self.done[number] - 1
+            if (last or not told) and (words := lesson.tasks[place].seen(scene)):
                 self.seen[number, place] = words
         return self.done[number] > before
 
 
 class Teaching:
-    """`do` says how each kind of action is done; `draw(news)` is called when there is something new to draw.
-
-    Where `news` is true a task was just ticked off.
-    """
+    """`do` says how each kind of action is done; `draw()` is called when there may be something new to draw."""
 
     def __init__(
         self,
         lessons: Sequence[Lesson],
         do: Mapping[str, Callable[[Action], Any]],
-        draw: Callable[[bool], None],
+        draw: Callable[[], None],
     ) -> None:
         self.course = Course(lessons)
         self.open: int | None = None
@@ -71,9 +71,9 @@ class Teaching:
         if self._scene:
             self._tell(played=self._scene.played | {what})
 
-    def act(self, action: Action) -> None:
-        """What the button of a task does."""
-        self._do[action.what](action)
+    def act(self, action: Action) -> Any:
+        """What the button of a task does; perhaps a coroutine."""
+        return self._do[action.what](action)
 
     def _begin(self, state: SessionState) -> None:
         self._scene = Scene(state)
@@ -87,7 +87,6 @@ class Teaching:
     def _look(self) -> None:
         if self.open is None or self._scene is None:
             return
-        ticked = self.course.look(self.open, self._scene)
-        if ticked:
+        if self.course.look(self.open, self._scene):
             self._scene = replace(self._scene, played=frozenset())
-        self._draw(ticked)
+        self._draw()

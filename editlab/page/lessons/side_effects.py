@@ -67,7 +67,7 @@ def _sides(scene: Scene) -> str:
     for kind, noun in (("paraphrase", "paraphrase"), ("neighborhood", "neighbour")):
         pairs = said_of(step, kind)
         now, before = sum(prefers_new(c) for c, _ in pairs), sum(prefers_new(base) for _, base in pairs)
-        told.append(f"of {plural(len(pairs), noun)} {now} ({before} unedited)")
+        told.append(f"{now} of {plural(len(pairs), noun)} ({before} unedited)")
     return f"{step.facts[0].target_new} is now likelier than {step.facts[0].target_true} in {' and '.join(told)}."
 
 

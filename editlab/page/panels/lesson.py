@@ -65,7 +65,7 @@ class LessonPanel:
         self.widget = panel("Lessons", content, "el-lessons")
         self.choice.observe(lambda change: on_open(change.new), "value")
 
-    def draw(self, course: Course, ticked: bool) -> None:
+    def draw(self, course: Course) -> None:
         number = self.choice.value
         lesson, done = course.lessons[number], course.done[number]
         if self._shown != number:
@@ -75,7 +75,7 @@ class LessonPanel:
             row.show(kind, course.seen.get((number, place), ""))
         finished = done == len(lesson.tasks)
         words = f"{done} of {len(lesson.tasks)} done."
-        if ticked:
+        if done:
             words = f"Done: {lesson.tasks[done - 1].title}. {words}"
         if finished:
             words += " That is the whole lesson."
