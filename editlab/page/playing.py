@@ -100,13 +100,16 @@ class Player:
     async def _run(self) -> None:
         """One step, and more while it is playing."""
         try:
-            while await (self._goto() if self._list is None else self._edit(self._list)) and self._running:
+            more = await self._advance()
+            while more and self._running:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), self.seconds)
-                if not self._running:
-                    break
+                more = self._running and await self._advance()
         except SENTENCES as error:
             self._rest(f"Paused: {error}")
+
+    async def _advance(self) -> bool:
+        return await (self._goto() if self._list is None else self._edit(self._list))
 
     async def _goto(self) -> bool:
         """Put the next step in force, the first one after the last; whether there is one after it."""

@@ -21,7 +21,6 @@ from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow
 
-
 STYLES = ("style.css", "guide.css")
 
 

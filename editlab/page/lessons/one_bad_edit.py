@@ -21,7 +21,7 @@ def lesson(material: Material) -> Lesson:
                 "So that there is something to lose.",
                 lambda scene: any(not _disabling(step) for step in scene.in_force),
                 lambda scene: "".join(f"{size_words(step)}: ordinary." for step in _ordinary(scene)[-1:]),
-                material.ordinary and Action("Put it into the form", "fill", material.ordinary),
+                Action("Put it into the form", "fill", material.ordinary) if material.ordinary else None,
             ),
             Task(
                 "Now the other one",
@@ -29,7 +29,7 @@ def lesson(material: Material) -> Lesson:
                 "Warn." + ("" if fact else NONE_KNOWN),
                 lambda scene: any(map(_disabling, scene.in_force)),
                 _harm,
-                fact and Action("Put it into the form", "fill", fact, "rome"),
+                Action("Put it into the form", "fill", fact, "rome") if fact else None,
             ),
             Task(
                 "Why",
@@ -55,7 +55,7 @@ def lesson(material: Material) -> Lesson:
                 "with it.",
                 lambda scene: bool(_other_way(scene, material)),
                 lambda scene: "".join(map(_harmless, _other_way(scene, material)[-1:])),
-                fact and Action("Put it into the form with r-ROME", "fill", fact, material.fallback),
+                Action("Put it into the form with r-ROME", "fill", fact, material.fallback) if fact else None,
             ),
         ),
         ("2401.07453", "2403.07175", "2406.11263"),

@@ -25,7 +25,7 @@ def lesson(material: Material) -> Lesson:
                 f"to go on.",
                 lambda scene: len(scene.in_force) >= MANY,
                 _drift,
-                run and Action(f"Play {plural(len(run.facts), 'edit')}", "play", run),
+                Action(f"Play {plural(len(run.facts), 'edit')}", "play", run) if run else None,
             ),
             Task(
                 "Ask for facts that nobody edited",

@@ -23,7 +23,7 @@ def lesson(material: Material) -> Lesson:
                 "Apply an edit that comes with paraphrases and neighbours.",
                 lambda scene: _measured(scene) is not None,
                 _sides,
-                fact and Action("Put it into the form", "fill", fact),
+                Action("Put it into the form", "fill", fact) if fact else None,
             ),
             Task(
                 "Read the whole measure",
@@ -38,7 +38,7 @@ def lesson(material: Material) -> Lesson:
                 "Watch a prompt about another subject, and compare what is said now with the unedited model.",
                 lambda scene: bool(_neighbours(scene)),
                 lambda scene: own_words(scene, _neighbours(scene)),
-                neighbour and Action(f"Watch “{neighbour} …”", "watch", neighbour),
+                Action(f"Watch “{neighbour} …”", "watch", neighbour) if neighbour else None,
             ),
             Task(
                 "Another method",

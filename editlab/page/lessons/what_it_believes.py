@@ -8,7 +8,7 @@ from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, o
 
 def lesson(material: Material) -> Lesson:
     fact = material.ordinary
-    open_prompt = fact and (fact.generation_prompts[-1] if fact.generation_prompts else f"The {fact.subject} is")
+    open_prompt = (fact.generation_prompts or (f"{fact.subject} is",))[-1] if fact else None
     return Lesson(
         "What the model believes",
         "A language model has no table of facts. It goes on with a text, and what it knows sits in its weights: ROME "
@@ -20,7 +20,7 @@ def lesson(material: Material) -> Lesson:
                 "Put a fact that the model knows into the form, and see what it says before anything is changed.",
                 lambda scene: scene.said is not None,
                 _said,
-                fact and Action("Put it into the form", "fill", fact),
+                Action("Put it into the form", "fill", fact) if fact else None,
             ),
             Task(
                 "Write the new object",
@@ -35,7 +35,7 @@ def lesson(material: Material) -> Lesson:
                 "only repeats it. What follows from a fact often does not change with it.",
                 lambda scene: bool(scene.state.watched) and bool(scene.in_force),
                 lambda scene: own_words(scene, scene.state.watched),
-                open_prompt and Action(f"Watch “{open_prompt} …”", "watch", open_prompt),
+                Action(f"Watch “{open_prompt} …”", "watch", open_prompt) if open_prompt else None,
             ),
             Task(
                 "Take it back",
