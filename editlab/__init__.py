@@ -1,7 +1,8 @@
 """editlab: a laboratory for knowledge editing in language models, live in a browser.
 
 `load` gives a model, `Editor` makes it ready for editing methods, `Session` keeps a log of edits over it, `Lab` serves
-many sessions, `show` is the page. Names are imported when they are first used: the page must not pull in torch.
+many sessions, `connect` asks a lab in another process, `show` is the page. Names are imported when they are first used:
+the page must not pull in torch.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ _HOMES = {
     "Editor": "editlab.editor",
     "Session": "editlab.session",
     "Lab": "editlab.lab",
+    "connect": "editlab.client",
     "show": "editlab.page",
 }
-__all__ = ["Editor", "Fact", "Lab", "Session", "load", "read_facts", "show"]
+__all__ = ["Editor", "Fact", "Lab", "Session", "connect", "load", "read_facts", "show"]
 
 
 def __getattr__(name: str) -> Any:

@@ -258,6 +258,9 @@ class LabProtocol(Protocol):
         Its result is the SessionState at its end. It follows the log: what becomes due while it runs is measured.
         """
 
+    def replay_file(self, session: str) -> Job:
+        """Job of the bytes of a file that `editlab replay` applies again; a key that only follows is enough."""
+
     # at once
     def undo(self, session: str) -> SessionState: ...
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 
@@ -39,6 +39,10 @@ class LowRank:
         """ΔW (d_out, d_in), multiplied out."""
         return self.left @ self.right.T
 
+    def contiguous(self) -> LowRank:
+        """The same with its factors' numbers in order: laid out as they are once they were read back."""
+        return LowRank(self.left.contiguous(), self.right.contiguous())
+
     def norm(self) -> float:
         """‖ΔW‖_F without multiplying out: ‖LRᵀ‖² = ⟨LᵀL, RᵀR⟩, in float64."""
         left, right = self.left.double(), self.right.double()
@@ -53,18 +57,36 @@ Edit = Mapping[int, LowRank]  # layer -> delta of its MLP output projection
 
 def save_edit(edit: Edit, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write an edit as safetensors with the keys ``{layer}.left`` and ``{layer}.right``."""
-    tensors = {}
-    for layer, delta in edit.items():
-        tensors[f"{layer}.left"] = delta.left.contiguous().cpu()
-        tensors[f"{layer}.right"] = delta.right.contiguous().cpu()
-    save_file(tensors, str(path), dict(metadata or {}))
+    save_file(_tensors(edit), str(path), dict(metadata or {}))
 
 
 def load_edit(path: str | Path, device: str | torch.device = "cpu") -> dict[int, LowRank]:
     """The edit that `save_edit` wrote, bit for bit. Raises ValueError if the file is none."""
     with safe_open(str(path), "pt", device=str(device)) as file:
-        try:
-            layers = sorted({int(key.split(".")[0]) for key in file.keys()})  # noqa: SIM118
-            return {n: LowRank(file.get_tensor(f"{n}.left"), file.get_tensor(f"{n}.right")) for n in layers}
-        except Exception as error:
-            raise ValueError(f"{path} is not an edit: {error}") from None
+        return _edit({key: file.get_tensor(key) for key in file.keys()}, str(path))  # noqa: SIM118
+
+
+def edit_to_bytes(edit: Edit) -> bytes:
+    """What `save_edit` writes, to be kept elsewhere than in a file of its own."""
+    return save(_tensors(edit))
+
+
+def edit_from_bytes(data: bytes, device: str | torch.device = "cpu") -> dict[int, LowRank]:
+    """The edit that `edit_to_bytes` gave, bit for bit, in memory of its own. Raises ValueError if it is none."""
+    return _edit({key: tensor.to(device, copy=True) for key, tensor in load(data).items()}, "what was kept")
+
+
+def _tensors(edit: Edit) -> dict[str, Tensor]:
+    return {
+        f"{layer}.{side}": factor.contiguous().cpu()
+        for layer, delta in edit.items()
+        for side, factor in (("left", delta.left), ("right", delta.right))
+    }
+
+
+def _edit(tensors: Mapping[str, Tensor], where: str) -> dict[int, LowRank]:
+    try:
+        layers = sorted({int(key.split(".")[0]) for key in tensors})
+        return {layer: LowRank(tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
+    except Exception as error:
+        raise ValueError(f"{where} is not an edit: {error}") from None

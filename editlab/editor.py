@@ -100,6 +100,7 @@ class Editor:
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():
             edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
+        edit = {layer: delta.contiguous() for layer, delta in edit.items()}
         for layer, delta in edit.items():
             if not delta.is_finite():
                 raise FloatingPointError(

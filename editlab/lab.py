@@ -5,29 +5,33 @@ Edits and previews go before measurements. Knows nothing of widgets or of HTTP.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from editlab import beside
-from editlab.api import LabInfo, MethodInfo, PresetFact
+from editlab.api import LabInfo, Progress, SessionInfo
 from editlab.culprit import Culprit
 from editlab.editor import Editor
-from editlab.facts import Fact, facts_of, random_fact, read_facts, search_facts
+from editlab.facts import Fact, facts_of, random_fact, search_facts
 from editlab.guard import Guard
 from editlab.jobs import FIRST, LATER, LocalJob, Queue
+from editlab.limits import Limits
 from editlab.loading import load
 from editlab.measures import standard
-from editlab.methods import describe as describe_method
-from editlab.paths import resource
+from editlab.memory import with_room
+from editlab.offer import info_of
 from editlab.progress import Report, quiet
 from editlab.records import Probe, SessionState, Step
+from editlab.replay import record
 from editlab.risk import Risk
 from editlab.scanned import ScanTable, read_scan
 from editlab.session import Session
+from editlab.sessions import Sessions
+from editlab.store import Store
 from editlab.tasks import Task, load_tasks
+
+T = TypeVar("T")
 
 
 class Lab:
@@ -41,15 +45,20 @@ class Lab:
         facts_source: str,
         text: str | None = None,
         scan: ScanTable | None = None,
+        store: Store | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.editor = editor
         self.tasks = dict(tasks)
         self.measures = standard(self.tasks, text)
         self.facts = tuple(facts)
         self.facts_source = facts_source
+        self.limits = limits or Limits()
         self._scan = scan
-        self.sessions: dict[str, Session] = {}
-        self._queue = Queue()
+        self._store = store or Store()
+        self.sessions = Sessions(self._store, editor, self.measures, self.limits)
+        self.sessions.expire()
+        self._queue = Queue(self.limits)
 
     @classmethod
     def load(
@@ -65,6 +74,8 @@ class Lab:
         seed: int = 0,
         tasks: Sequence[str | Path] = (),
         scan: str | Path | None = None,
+        store: str | Path | None = None,
+        limits: Limits | None = None,
         progress: Report | None = None,
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
@@ -72,47 +83,25 @@ class Lab:
         `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
         folder of GLUE files, or None. `tasks`: files of tasks of the user's own, in the form that `editlab.tasks`
         tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
-        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. The rest as
-        `editlab.load`. Raises ValueError with a sentence.
+        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. `store`: the file
+        that sessions are kept in; without one they end with the lab. The rest as `editlab.load`. Raises ValueError
+        with a sentence, LabError for a store that cannot be used.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)
         known, source = facts_of(facts)
         scanned = None if scan is None else read_scan(scan)
+        kept = Store() if store is None else Store(store)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
         editor.prepare(report)
-        return cls(editor, loaded, known, source, text, scanned)
+        return cls(editor, loaded, known, source, text, scanned, kept, limits)
 
     # --- what there is ---
 
     def info(self) -> LabInfo:
-        relations = sorted({fact.relation for fact in self.facts if fact.relation})
-        return LabInfo(
-            model=self.editor.describe(),
-            methods=tuple(
-                MethodInfo(
-                    method.name,
-                    method.title,
-                    method.help,
-                    tuple(
-                        replace(knob, low=0, high=self.editor.model.n_layers - 1)
-                        if knob.name.startswith("layer")
-                        else knob
-                        for knob in describe_method(method)
-                    ),
-                    method.fallback,
-                )
-                for method in self.editor.methods.values()
-            ),
-            tasks=tuple(task.info() for task in self.tasks.values()),
-            presets=_presets(self.editor.model.name, self.facts),
-            relations=tuple(relations),
-            facts_source=self.facts_source,
-            n_facts=len(self.facts),
-            measures=self.measures.infos(),
-        )
+        return info_of(self.editor, self.tasks, self.measures, self.facts, self.facts_source)
 
     def search(
         self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
@@ -125,21 +114,37 @@ class Lab:
     def scan(self) -> ScanTable | None:
         return self._scan
 
-    def create(self) -> str:
-        session = Session(self.editor, self.measures)
-        self.sessions[session.id] = session
-        self._queue.enter(session.id)
-        return session.id
+    # --- sessions ---
+
+    def create(self, name: str = "") -> str:
+        return self.sessions.create(self._name(name))
+
+    def about(self, session: str) -> SessionInfo:
+        return self.sessions.about(session)
+
+    def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
+        return self.sessions.those_of(keys)
+
+    def rename(self, session: str, name: str) -> SessionInfo:
+        return self.sessions.rename(session, self._name(name))
+
+    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
+        return self.sessions.duplicate(session, index, self._name(name))
+
+    def delete(self, session: str) -> None:
+        self._queue.cancel_all(self.sessions.delete(session))
 
     def state(self, session: str) -> SessionState:
-        return self._session(session).state()
+        return self.sessions.state(self.sessions.open(session))
+
+    def revision(self, session: str) -> int:
+        return self.sessions.revision(session)
 
     # --- jobs ---
 
     def preview(self, session: str, fact: Fact) -> LocalJob:
-        chosen = self._session(session)
-        self.editor.model.check(fact)
-        return self._queue.put(session, lambda _report: chosen.preview(fact))
+        chosen = self._open(session, [fact])
+        return self._put(chosen, lambda _report: chosen.preview(fact))
 
     def edit(
         self,
@@ -150,16 +155,20 @@ class Lab:
         guard: str = "warn",
         guard_level: str = "high",
     ) -> LocalJob:
-        chosen = self._session(session)
+        chosen = self._open(session, facts)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
         watching = Guard(guard, guard_level)
-        for fact in facts:
-            self.editor.model.check(fact)
+        self.limits.check_length(chosen.position)
 
         def work(report: Report) -> Step:
-            return chosen.edit(facts, method, hyperparameters, report, watching)
+            self.limits.check_length(chosen.position)
+            step = chosen.edit(
+                facts, method, hyperparameters, report, watching, lambda log: self.sessions.append(chosen, log)
+            )
+            self.sessions.changed(chosen)
+            return step
 
-        return self._queue.put(session, work, changes_log=True)
+        return self._put(chosen, work, changes_log=True)
 
     def risk(
         self,
@@ -168,15 +177,14 @@ class Lab:
         methods: Sequence[str] = (),
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> LocalJob:
-        chosen = self._session(session)
-        self.editor.model.check(fact)
+        chosen = self._open(session, [fact])
         for method in methods:
             self.editor.method(method, (hyperparameters or {}).get(method))
 
         def work(report: Report) -> dict[str, Risk]:
             return chosen.risk(fact, methods, hyperparameters, report)
 
-        return self._queue.put(session, work)
+        return self._put(chosen, work)
 
     def probe(
         self,
@@ -190,9 +198,8 @@ class Lab:
         anew: bool = False,
         names: Sequence[str] = (),
     ) -> LocalJob:
-        chosen = self._session(session)
+        chosen = self._open(session, [fact])
         self.editor.method(method, hyperparameters)
-        self.editor.model.check(fact)
         self.measures.check(names)
         log = chosen.log  # it may change before the job's turn
         beside.chosen_entries(log, earlier, later)
@@ -201,75 +208,105 @@ class Lab:
         def work(report: Report) -> Probe:
             return beside.probe(chosen, fact, method, hyperparameters, report=report, **places)
 
-        return self._queue.put(session, work)
+        return self._put(chosen, work)
 
     def culprit(self, session: str) -> LocalJob:
-        chosen = self._session(session)
+        chosen = self._open(session)
         entries = chosen.entries()
 
         def work(report: Report) -> Culprit:
             return beside.culprit(chosen, report, entries)
 
-        return self._queue.put(session, work, LATER)
+        return self._put(chosen, work, LATER)
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> LocalJob:
-        chosen = self._session(session)
+        chosen = self._open(session)
         self.measures.check(names)
         entries = chosen.entries(index)  # the log may change before the job's turn
-        priority = LATER if names else FIRST
-        return self._queue.put(session, lambda report: chosen.measure(names, report, entries), priority)
+        return self._put(chosen, lambda report: chosen.measure(names, report, entries), LATER if names else FIRST)
 
     def measure_due(self, session: str) -> LocalJob:
-        chosen = self._session(session)
+        chosen = self._open(session)
 
         def work(report: Report) -> SessionState:
             chosen.measure_due(report)
-            return chosen.state()
+            self.sessions.keep_findings(chosen)
+            return self.sessions.state(chosen)
 
-        return self._queue.put(session, work, LATER)
+        return self._put(chosen, work, LATER)
+
+    def replay_file(self, session: str) -> LocalJob:
+        chosen = self.sessions.open(session)
+        return self._put(chosen, lambda report: record(chosen, report))
+
+    def _put(
+        self, session: Session, work: Callable[[Report], T], priority: int = FIRST, changes_log: bool = False
+    ) -> LocalJob:
+        """A job that keeps what it measures as soon as it is found, also where it is stopped."""
+
+        def keeping(report: Report) -> T:
+            def reporting(progress: Progress) -> None:
+                self.sessions.keep_findings(session)
+                report(progress)
+
+            try:
+                return with_room(lambda: work(reporting), self._make_room)
+            finally:
+                self.sessions.keep_findings(session)
+
+        return self._queue.put(session.id, keeping, priority, changes_log)
+
+    def _make_room(self) -> None:
+        self.sessions.forget_unused()
 
     # --- at once ---
 
     def undo(self, session: str) -> SessionState:
-        return self._change(session, lambda chosen: chosen.undo())
+        return self._change(session, "position", Session.undo)
 
     def redo(self, session: str) -> SessionState:
-        return self._change(session, lambda chosen: chosen.redo())
+        return self._change(session, "position", Session.redo)
 
     def goto(self, session: str, index: int) -> SessionState:
-        return self._change(session, lambda chosen: chosen.goto(index))
+        return self._change(session, "position", lambda chosen: chosen.goto(index))
 
     def toggle(self, session: str, index: int) -> SessionState:
-        return self._change(session, lambda chosen: chosen.toggle(index))
+        return self._change(session, "log", lambda chosen: chosen.toggle(index))
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
-        return self._change(session, lambda chosen: chosen.watch(prompts))
+        self.limits.check_watched(prompts)
+        return self._change(session, "watched", lambda chosen: chosen.watch(prompts))
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
-        chosen = self._session(session)
-        chosen.set_plan(every)
-        return chosen.state()
+        chosen = self._open(session)
+        with self.sessions.changing(chosen, "plan"):
+            chosen.set_plan(every)
+        return self.sessions.state(chosen)
 
-    def _change(self, session: str, change: Callable[[Session], None]) -> SessionState:
-        chosen = self._session(session)
-        self._queue.change(session, lambda: change(chosen))
-        return chosen.state()
+    def _change(self, session: str, field: str, change: Callable[[Session], None]) -> SessionState:
+        chosen = self._open(session)
 
-    def _session(self, session: str) -> Session:
-        if session not in self.sessions:
-            raise KeyError(f"no session {session!r}")
-        return self.sessions[session]
+        def stored() -> None:
+            with self.sessions.changing(chosen, field):
+                change(chosen)
+
+        self._queue.change(chosen.id, stored)
+        return self.sessions.state(chosen)
+
+    def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
+        """The session that a key edits. Raises also what is wrong with facts that are meant for it."""
+        session = self.sessions.open(key, editing=True)
+        self.limits.check_facts(facts)
+        for fact in facts:
+            self.editor.model.check(fact)
+        return session
+
+    def _name(self, name: str) -> str:
+        """A session's name, tidied."""
+        name = " ".join(name.split())
+        self.limits.check_text("a name", name)
+        return name
 
     def close(self) -> None:
         self._queue.close()
-
-
-def _presets(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
-    """What is worth trying first with this model, of the project's own facts and of these."""
-    known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
-    rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
-    return tuple(
-        PresetFact(row["title"], row["why"], known[row["case_id"]])
-        for row in rows
-        if row["case_id"] in known and model in row.get("models", [model])
-    )
+        self._store.close()

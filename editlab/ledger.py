@@ -1,12 +1,16 @@
 """The ledger of a session: what was measured of each state of the weights.
 
-A state is a set of edits in force, so undo, goto and toggle lead back to what is known. Knows nothing of positions.
+A state is a set of edits in force, so undo, goto and toggle lead back to what is known. What a step tells can be taken
+along as `Finding`s, and learned again elsewhere. Knows nothing of positions, nor of where findings are kept.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from editlab.facts import Fact
 from editlab.log import Entry, Ids, edits_of, ids_of, layers_of
@@ -14,8 +18,21 @@ from editlab.measures import EditedFact, Known, Measure, Measures, State, Subjec
 from editlab.model import EditableModel
 from editlab.progress import Report
 from editlab.reading import Watched, drift_of
-from editlab.record import Record
+from editlab.record import Record, plain
 from editlab.records import Completion, Cost, Measurement
+
+DRIFT, COMPLETIONS = "drift", "completions"  # what is found of every state, beside the measures
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is known of one state, as text that can be kept anywhere."""
+
+    ids: Ids  # the edits that make the state
+    name: str  # of a measure, DRIFT or COMPLETIONS
+    setting: str  # of the measure: what another of its name found is not taken for its own
+    about: str  # JSON: the facts or the watched prompts that were asked about
+    found: str  # JSON
 
 
 class Ledger:
@@ -24,7 +41,9 @@ class Ledger:
     def __init__(self, model: EditableModel, measures: Measures) -> None:
         self.model = model
         self.measures = measures
+        self.news: list[Finding] = []  # for who wants to keep what is found; who does empties it
         self._known: dict[Ids, Known] = {(): measures.base}
+        self._noted: set[tuple[Ids, str, str]] = set()
         measures.base.drift = {}
 
     def state(self, entries: Sequence[Entry]) -> State:
@@ -60,7 +79,11 @@ class Ledger:
             state.put_in_force()
             state.known.drift = drift_of(self.model, layers_of(state.edits))
         for which in (entries, entries[:-1], ()):
-            self.complete(which, watched, report)
+            completions = self.complete(which, watched, report)
+            if watched:
+                self._note(which, COMPLETIONS, watched, completions)
+        if state.edits:
+            self._note(entries, DRIFT, (), state.known.drift)
 
     def measure(self, name: str, entries: Sequence[Entry], report: Report) -> Record | None:
         """What a measure gives of the step that ends these entries: found out now, unless it is known."""
@@ -75,7 +98,33 @@ class Ledger:
                 tokens = measure.tokens(subject)
             finally:
                 self.measures.took(name, time.perf_counter() - start, tokens)
+        self._note(entries, name, key[1], known[key])
         return known[key]
+
+    def _note(self, entries: Sequence[Entry], name: str, about: Sequence[Any], found: Any) -> None:
+        """Add to the news what is not in them yet."""
+        asked = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
+        ids = ids_of(entries)
+        if (ids, name, asked) not in self._noted:
+            self._noted.add((ids, name, asked))
+            self.news.append(Finding(ids, name, self.measures.setting(name), asked, json.dumps(plain(found))))
+
+    def learn(self, findings: Iterable[Finding]) -> None:
+        """Know what was found before; of a measure that measures something else by now, nothing."""
+        for finding in findings:
+            if finding.setting != self.measures.setting(finding.name):
+                continue
+            known = self._known.setdefault(finding.ids, Known())
+            about, found = json.loads(finding.about), json.loads(finding.found)
+            if finding.name == DRIFT:
+                known.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)
+            elif finding.name == COMPLETIONS:
+                watched = tuple(Watched(*row) for row in about)
+                known.completions[watched] = Measurement.from_json({DRIFT: {}, COMPLETIONS: found}).completions
+            else:
+                facts = tuple(Fact.from_json(fact) for fact in about)
+                known.found[finding.name, facts] = Measurement.read(finding.name, found)
+            self._noted.add((finding.ids, finding.name, finding.about))
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).known.found

@@ -1,8 +1,12 @@
-"""How much one lab gives to its visitors; each limit is a setting. Knows nothing of where they are checked."""
+"""How much one lab gives to its visitors; each limit is a setting. Knows nothing of sessions or jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+
+from editlab.api import LimitReached
+from editlab.facts import Fact
 
 
 @dataclass(frozen=True)
@@ -24,3 +28,30 @@ class Limits:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
                 raise ValueError(f"{field.name} must be above 0, got {getattr(self, field.name)}")
+
+    def check_text(self, what: str, text: str) -> None:
+        if len(text) > self.characters:
+            raise LimitReached(f"The limit for {what} is {self.characters} characters, got {len(text)}.")
+
+    def check_facts(self, facts: Sequence[Fact]) -> None:
+        """Facts that are given together."""
+        if len(facts) > self.facts:
+            raise LimitReached(f"The limit for one edit is {self.facts} facts, got {len(facts)}.")
+        for fact in facts:
+            for text in (fact.text, fact.target_new, fact.target_true or ""):
+                self.check_text("a prompt or an object", text)
+            for text in (*fact.paraphrase_prompts, *fact.neighborhood_prompts, *fact.generation_prompts):
+                self.check_text("a prompt", text)
+
+    def check_watched(self, prompts: Sequence[str]) -> None:
+        if len(prompts) > self.watched:
+            raise LimitReached(f"The limit for prompts to watch is {self.watched}, got {len(prompts)}.")
+        for prompt in prompts:
+            self.check_text("a prompt", prompt)
+
+    def check_length(self, edits: int) -> None:
+        """A log that is about to become longer."""
+        if edits >= self.edits:
+            raise LimitReached(
+                f"The limit for one session is {self.edits} edits, and it has them: go on from an earlier step."
+            )

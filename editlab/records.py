@@ -279,6 +279,12 @@ class Measurement(Record):
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
 
+    @classmethod
+    def read(cls, name: str, values: Any) -> Record | None:
+        """What the measure of that name found, from its JSON."""
+        own = {name: values} if name in {f.name for f in fields(cls)} else {"tasks": {name: values}}
+        return cls.from_json({"drift": {}, "completions": (), **own}).get(name)
+
     def get(self, name: str) -> Record | None:
         """What the measure of that name found, a task's score too; None if it was not measured."""
         return self.found.get(name)

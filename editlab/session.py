@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,18 @@ class Session:
     """A log of edits over an editor's model, with undo, redo, goto and toggle.
 
     `watches_facts`: whether every step also tells what the model says to its facts' own prompts, before and after.
-    Every public call that computes leaves weights, log and measurements as they were if it raises.
+    `id` names a session that was there before. Every public call that computes leaves weights, log and measurements as
+    they were if it raises.
     """
 
-    def __init__(self, editor: Editor, measures: Measures | None = None, watches_facts: bool = True) -> None:
-        self.id = uuid.uuid4().hex
+    def __init__(
+        self,
+        editor: Editor,
+        measures: Measures | None = None,
+        watches_facts: bool = True,
+        id: str | None = None,
+    ) -> None:
+        self.id = id or uuid.uuid4().hex
         self.editor = editor
         self.model = editor.model
         self.measures = measures or standard()
@@ -66,10 +73,12 @@ class Session:
         hyperparameters_: Mapping[str, Any] | None = None,
         report: Report = quiet,
         guard: Guard = WARNING,
+        keep: Callable[[Sequence[Entry]], None] | None = None,
     ) -> Step:
         """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
 
-        Raises ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
+        `keep` is given the longer log before it is the session's; if it raises, the edit was never made. Raises
+        ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
         FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
         """
         start = time.perf_counter()
@@ -110,6 +119,9 @@ class Session:
             )
             log = (*kept, Entry(edit, made))
             self.ledger.enter(log, new.known)
+            self.ledger.say(log, watched, quiet)  # all of it is known
+            if keep is not None:
+                keep(log)
             self.log, self.position = log, len(log)
         return self.step(self.position)
 
@@ -140,9 +152,10 @@ class Session:
             self.put_in_force()
             return assess_methods(self.editor, fact, chosen, report)
 
-    def restore(self, entries: Sequence[Entry]) -> None:
-        """Take over a log that was made before, with all of it in force. Nothing is computed anew."""
-        self.log, self.position = tuple(entries), len(entries)
+    def restore(self, entries: Sequence[Entry], position: int | None = None) -> None:
+        """Take over a log that was made before, in force as far as `position` (all of it). Nothing is computed."""
+        self.log = tuple(entries)
+        self.goto(len(entries) if position is None else position)
 
     def undo(self) -> None:
         """One step back. Raises ValueError at the unedited model."""

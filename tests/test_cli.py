@@ -15,7 +15,7 @@ from editlab import embedded
 from editlab.api import Progress
 from editlab.cli import app
 from editlab.cli._terminal import Bars, quoted
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
@@ -328,7 +328,7 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
     served: dict[str, Any] = {}
 
     def serve(port: int, host: str, on_ready: Callable[[str], None]) -> None:
-        served.update(port=port, host=host, settings=LabSettings.from_environment())
+        served.update(port=port, host=host, settings=Settings())
         on_ready("http://127.0.0.1:9000/")
 
     facts = tmp_path / "facts.json"
@@ -336,7 +336,7 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
     task = {"name": "t", "title": "T", "template": "{x}:", "labels": ["a", "b"], "examples": [{"x": "y", "label": 0}]}
     (tmp_path / "task.json").write_text(json.dumps(task))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EDITLAB_LAB", "")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("editlab.page.serve.serve", serve)
     chosen = ("--model", "gpt2", "--facts", "facts.json", "--seed", "7", "--task", "task.json")
@@ -346,7 +346,7 @@ def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.Monkey
     assert served == {
         "port": 9000,
         "host": "127.0.0.1",
-        "settings": LabSettings("gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
+        "settings": Settings(model="gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
     }
 
 
@@ -358,15 +358,6 @@ def test_serve_on_a_port_in_use_exits_with_1_and_says_so() -> None:
         result = run("serve", "--no-browser", "--port", str(port))
     assert result.exit_code == 1
     assert f"port {port} on 127.0.0.1 is in use" in result.stderr
-
-
-def test_settings_survive_the_way_to_another_process() -> None:
-    for settings in (
-        LabSettings(),
-        LabSettings("gpt2-xl", "cuda:1", "bfloat16", True, '/a "b".json', "hub", 7, "/t.txt", ("/t",)),
-    ):
-        assert LabSettings.from_environment(settings.to_environment()) == settings
-    assert LabSettings.from_environment({}) == LabSettings()
 
 
 def test_bars_follow_the_stages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

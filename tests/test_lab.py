@@ -1,16 +1,21 @@
-"""The lab's queue: one worker, fair, cancellable, and sessions that never see each other's edits."""
+"""The calls of a lab: one worker, fair, cancellable, and sessions that never see each other's edits."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
 
-from editlab.api import Cancelled
+from editlab.api import Busy, Cancelled, LabProtocol, ReadOnly, UnknownSession
 from editlab.facts import Fact
-from editlab.lab import Lab, _presets
+from editlab.lab import Lab
 from editlab.measures import TaskMeasure
+from editlab.offer import presets_of
+from editlab.replay import read, replay
+from editlab.session import Session
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
 
@@ -25,63 +30,75 @@ YES_NO = Task(
 
 
 @pytest.fixture
-def lab(facts: list[Fact]):
+def inner(facts: list[Fact]) -> Iterator[Lab]:
+    """The lab where the model is, with a task and three facts."""
     lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts")
     yield lab
     lab.close()
 
 
-def test_two_sessions_share_a_model_and_nothing_else(lab: Lab, facts: list[Fact]) -> None:
+@pytest.fixture(params=["local"])
+def lab(inner: Lab) -> LabProtocol:
+    """The same lab as somebody asks it."""
+    return inner
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set, whoever previews an edit of the gate occupies the worker."""
+    opened, real = threading.Event(), Session.preview
+
+    def wait(session: Session, fact: Fact):
+        if fact.subject == "gate":
+            assert opened.wait(60)
+        return real(session, fact)
+
+    monkeypatch.setattr(Session, "preview", wait)
+    yield opened
+    opened.set()
+
+
+def hold_the_worker(lab: LabProtocol, session: str) -> None:
+    job = lab.preview(session, Fact("The {} is", "gate", "open"))
+    while job.status != "running":
+        threading.Event().wait(0.001)
+
+
+def test_two_sessions_share_a_model_and_nothing_else(lab: LabProtocol, inner: Lab, facts: list[Fact]) -> None:
     mine, yours = lab.create(), lab.create()
     jobs = [lab.edit(session, [fact]) for fact in facts for session in (mine, yours)]
     for job in jobs:
         job.result(60)
     lab.undo(yours)
-    alone = Lab(tiny_editor("gpt2"), {}, facts, "three facts")
-    other = alone.create()
+    alone = Session(tiny_editor("gpt2"))
     for fact in facts:
-        alone.edit(other, [fact]).result(60)
-    for here, there in zip(lab.sessions[mine].edits(), alone.sessions[other].edits(), strict=True):
+        alone.edit(fact)
+    for here, there in zip(inner.sessions.open(mine).edits(), alone.edits(), strict=True):
         assert torch.equal(here[2].left, there[2].left)
         assert torch.equal(here[2].right, there[2].right)
-    alone.close()
     assert lab.state(yours).position == 2
     assert lab.state(mine).position == 3
 
 
-def test_a_cancelled_job_leaves_the_session_as_it_was(lab: Lab, fact: Fact) -> None:
+def test_a_cancelled_job_leaves_the_session_as_it_was(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
     session = lab.create()
-    gate = hold_the_worker(lab, session)
+    hold_the_worker(lab, session)
     job = lab.edit(session, [fact])
     assert job.ahead == 1
     job.cancel()
     gate.set()
-    assert job.status == "cancelled"
     with pytest.raises(Cancelled):
         job.result(60)
+    assert job.status == "cancelled"
     assert len(lab.state(session).steps) == 1
 
 
-def hold_the_worker(lab: Lab, session: str) -> threading.Event:
-    """Occupy the worker until the event is set."""
-    gate, begun = threading.Event(), threading.Event()
-
-    def wait(fact: Fact) -> None:
-        begun.set()
-        assert gate.wait(60)
-
-    chosen = lab.sessions[session]
-    chosen.preview = wait  # type: ignore[method-assign]
-    lab.preview(session, Fact("{} is", "Rome", "old"))
-    assert begun.wait(60)
-    del chosen.preview
-    return gate
-
-
-def test_the_least_served_session_and_edits_go_first(lab: Lab, facts: list[Fact]) -> None:
+def test_the_least_served_session_and_edits_go_first(
+    lab: LabProtocol, facts: list[Fact], gate: threading.Event
+) -> None:
     busy, new = lab.create(), lab.create()
     lab.edit(busy, [facts[0]]).result(60)
-    gate = hold_the_worker(lab, busy)
+    hold_the_worker(lab, busy)
     tasks = lab.measure(new, ["parity"])
     second = lab.edit(busy, [facts[1]])
     first = lab.edit(new, [facts[1]])
@@ -91,47 +108,63 @@ def test_the_least_served_session_and_edits_go_first(lab: Lab, facts: list[Fact]
     assert first.status == second.status == "done"
 
 
-def test_the_log_cannot_change_under_an_edit(lab: Lab, fact: Fact) -> None:
+def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: LabProtocol, facts: list[Fact]) -> None:
     session = lab.create()
-    gate = hold_the_worker(lab, session)
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    lab.toggle(session, 1)
+    lab.undo(session)
+    file = lab.replay_file(lab.about(session).follow).result(60)
+    recording, log = read(file)
+    assert [step.id for step in recording.state.steps] == [step.id for step in lab.state(session).steps]
+    assert (recording.state.position, [entry.enabled for entry in log]) == (2, [False, True, True])
+    result = replay(tiny_editor("gpt2"), recording, log)
+    assert result.ok
+    assert all(row.equal for row in result.rows)
+
+
+def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
+    session = lab.create()
+    hold_the_worker(lab, session)
     job = lab.edit(session, [fact])
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(Busy, match="under way"):
         lab.goto(session, 0)
     gate.set()
     job.result(60)
     assert lab.goto(session, 0).position == 0
 
 
-def test_the_log_may_change_while_it_is_measured(lab: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_may_change_while_it_is_measured(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a late measurement finds belongs to the state that it was made of."""
     session = lab.create()
     for fact in facts[:2]:
         lab.edit(session, [fact]).result(60)
-    chosen = lab.sessions[session]
-    real, position = TaskMeasure.score, []
+    real, positions = TaskMeasure.score, []
 
     def score(task, model, report, *_):
-        position.append(chosen.position)
-        chosen.goto(1)
+        positions.append(lab.state(session).position)
+        lab.goto(session, 1)
         return real(task, model, report)
 
     monkeypatch.setattr(TaskMeasure, "score", score)
     assert lab.measure(session, ["parity"]).result(60).index == 2
-    assert position == [2]
-    assert chosen.step(2).measurement.tasks["parity"].n == 4
-    assert chosen.step(1).measurement.tasks == {}
+    assert positions == [2]
+    steps = lab.state(session).steps
+    assert steps[2].measurement.tasks["parity"].n == 4
+    assert steps[1].measurement.tasks == {}
 
 
 def test_a_measurement_gives_way_to_an_edit_and_goes_on(
-    lab: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And it is still of the step that was in force when it was asked for."""
     session = lab.create()
-    chosen = lab.sessions[session]
     real, edits, begun = TaskMeasure.score, [], []
 
     def score(task, model, report, *_):
-        begun.append(len(chosen.log))
+        begun.append(len(lab.state(session).steps) - 1)
         if not edits:
             edits.append(lab.edit(session, [facts[0]]))
         return real(task, model, report)
@@ -146,10 +179,8 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     assert lab.state(session).steps[1].measurement.tasks == {}
 
 
-def test_bad_input_is_refused_before_it_is_queued(lab: Lab, fact: Fact) -> None:
+def test_bad_input_is_refused_before_it_is_queued(lab: LabProtocol, fact: Fact) -> None:
     session = lab.create()
-    with pytest.raises(KeyError):
-        lab.state("nobody")
     with pytest.raises(ValueError, match="no method 'rom'"):
         lab.edit(session, [fact], "rom")
     with pytest.raises(ValueError, match="tokens"):
@@ -162,9 +193,11 @@ def test_bad_input_is_refused_before_it_is_queued(lab: Lab, fact: Fact) -> None:
         lab.undo(session)
     with pytest.raises(ValueError, match="between 0 and 0"):
         lab.goto(session, 7)
+    with pytest.raises(ValueError, match="between 0 and 0"):
+        lab.duplicate(session, 1)
 
 
-def test_a_failure_is_told_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("the label words begin with the same token")
 
@@ -176,7 +209,116 @@ def test_a_failure_is_told_in_a_sentence(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert job.error == "the label words begin with the same token"
 
 
-def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:
+def test_who_has_no_key_knows_nothing(lab: LabProtocol, fact: Fact) -> None:
+    session = lab.create("mine")
+    info = lab.about(session)
+    for key in ("", "nobody", info.id, session[:-1], info.follow.upper() + "x"):
+        for call in (
+            lambda key: lab.state(key),
+            lambda key: lab.about(key),
+            lambda key: lab.revision(key),
+            lambda key: lab.edit(key, [fact]),
+            lambda key: lab.undo(key),
+            lambda key: lab.rename(key, "yours"),
+            lambda key: lab.duplicate(key),
+            lambda key: lab.delete(key),
+        ):
+            with pytest.raises(UnknownSession, match="no such session"):
+                call(key)
+    assert lab.list_sessions(["nobody", session, info.id]) == [info]
+
+
+def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create("mine")
+    first = lab.edit(session, facts[:1]).result(60)
+    follow = lab.about(session).follow
+    told = lab.about(follow)
+    assert (told.id, told.name, told.edits) == (lab.about(session).id, "mine", 1)
+    assert (lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
+    assert lab.state(follow) == lab.state(session)
+    for call in (
+        lambda: lab.edit(follow, facts[1:2]),
+        lambda: lab.preview(follow, facts[1]),
+        lambda: lab.risk(follow, facts[1]),
+        lambda: lab.probe(follow, facts[1]),
+        lambda: lab.culprit(follow),
+        lambda: lab.measure(follow),
+        lambda: lab.measure_due(follow),
+        lambda: lab.undo(follow),
+        lambda: lab.redo(follow),
+        lambda: lab.goto(follow, 0),
+        lambda: lab.toggle(follow, 1),
+        lambda: lab.watch(follow, ["Rome is"]),
+        lambda: lab.plan(follow, {}),
+        lambda: lab.rename(follow, "yours"),
+        lambda: lab.delete(follow),
+    ):
+        with pytest.raises(ReadOnly, match="only follows"):
+            call()
+    copied = lab.duplicate(follow)
+    assert lab.state(copied).steps[1] == first
+    assert lab.undo(copied).position == 0
+    assert lab.state(session).position == 1
+
+
+def test_the_revision_is_another_one_whenever_the_state_is(lab: LabProtocol, facts: list[Fact]) -> None:
+    session, other = lab.create(), lab.create()
+    seen = [(lab.revision(session), lab.state(session))]
+    for change in (
+        lambda: lab.edit(session, facts[:1]).result(60),
+        lambda: lab.edit(session, facts[1:2]).result(60),
+        lambda: lab.undo(session),
+        lambda: lab.redo(session),
+        lambda: lab.goto(session, 0),
+        lambda: lab.toggle(session, 1),
+        lambda: lab.watch(session, ["Rome is"]),
+        lambda: lab.plan(session, {}),
+        lambda: lab.measure(session, ["perplexity"]).result(60),
+        lambda: lab.preview(session, facts[2]).result(60),
+        lambda: lab.edit(other, facts[:1]).result(60),
+    ):
+        change()
+        seen.append((lab.revision(session), lab.state(session)))
+    for earlier, later in pairwise(seen):
+        assert (earlier[0] == later[0]) == (earlier[1] == later[1])
+    assert seen[-1][0] == seen[-3][0]  # neither a preview nor somebody else's edit shows
+
+
+def test_a_session_is_named_copied_and_deleted(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create("  my  session ")
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    lab.toggle(session, 1)
+    lab.watch(session, ["Rome is"])
+    lab.plan(session, {"parity": 2})
+    assert lab.about(session).name == "my session"
+    assert lab.rename(session, "another").name == lab.about(session).name == "another"
+    branch = lab.duplicate(session, 2, "a branch")
+    told = lab.about(branch)
+    assert (told.name, told.edits, told.branch_of) == ("a branch", 2, lab.about(session).id)
+    before, after = lab.goto(session, 2), lab.state(branch)
+    assert (after.position, after.watched, after.plan) == (2, before.watched, before.plan)
+    assert after.steps == before.steps[:3]
+    lab.delete(session)
+    with pytest.raises(UnknownSession):
+        lab.state(session)
+    assert [info.name for info in lab.list_sessions([session, branch])] == ["a branch"]
+    assert lab.state(branch).steps == after.steps
+    assert lab.edit(branch, facts[2:]).result(60).index == 3
+
+
+def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
+    session, other = lab.create(), lab.create()
+    hold_the_worker(lab, other)
+    jobs = [lab.edit(session, [fact]) for fact in facts]
+    kept = lab.edit(other, facts[:1])
+    lab.delete(session)
+    gate.set()
+    assert kept.result(60).index == 1
+    assert [job.status for job in jobs] == ["cancelled"] * 3
+
+
+def test_info_tells_the_ranges_of_hyperparameters(lab: LabProtocol) -> None:
     info = lab.info()
     assert info.methods[0].name == "rome"
     layer = next(k for k in info.methods[0].hyperparameters if k.name == "layer")
@@ -185,16 +327,16 @@ def test_info_tells_the_ranges_of_hyperparameters(lab: Lab) -> None:
     assert info.tasks[0].chance == 0.5
 
 
-def test_search_finds_by_words_relation_and_case_id(lab: Lab) -> None:
-    assert lab.search("ok go") == [lab.facts[0]]
-    assert lab.search("mother french") == [lab.facts[1]]
+def test_search_finds_by_words_relation_and_case_id(lab: LabProtocol, facts: list[Fact]) -> None:
+    assert lab.search("ok go") == facts[:1]
+    assert lab.search("mother french") == facts[1:2]
     assert lab.search("nothing like it") == []
     assert lab.random(3) == lab.random(3)
 
 
 def test_presets_are_those_of_the_model_and_of_facts_that_are_there() -> None:
     def cases(model: str, *facts: Fact) -> list[int | None]:
-        return [preset.fact.case_id for preset in _presets(model, facts)]
+        return [preset.fact.case_id for preset in presets_of(model, facts)]
 
     france = Fact("{} is a part of the", "France", "FIFA", "NATO", case_id=2520)
     assert cases("some/model", france) == [900240]

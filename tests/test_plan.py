@@ -187,7 +187,7 @@ def test_the_lab_measures_what_is_due_and_edits_go_first(facts: list[Fact], monk
         edits, lengths = [], []
 
         def read(model, ids):
-            lengths.append(len(lab.sessions[session].log))
+            lengths.append(len(lab.sessions.open(session).log))
             if len(lengths) == 2:
                 edits.append(lab.edit(session, [facts[1]]))
             return window_nll(model, ids)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from editlab.record import Record
+from editlab.record import Record, plain, typed
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,11 @@ class Numbers(Record):
     by_layer: Mapping[int, float | None]
     text: str = ""
     anything: Any = None
+
+
+def test_bytes_are_text_in_json_and_bytes_again() -> None:
+    content = bytes(range(256))
+    assert typed(bytes, json.loads(json.dumps(plain(content)))) == content
 
 
 def test_numbers_that_are_not_finite_are_strings_in_json_and_back() -> None:

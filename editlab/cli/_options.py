@@ -42,7 +42,7 @@ Workers = Annotated[
 ]
 
 Method = Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")]
-Settings = Annotated[
+Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
 ]

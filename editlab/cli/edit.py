@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from editlab.cli._options import (
+    Changes,
     Device,
     Dtype,
     GuardChoice,
@@ -17,7 +18,6 @@ from editlab.cli._options import (
     Json,
     Method,
     Model,
-    Settings,
     Source,
     Yes,
     settings_of,
@@ -27,7 +27,7 @@ from editlab.facts import Fact
 from editlab.guard import WARN, Guard
 from editlab.presets import AUTO
 from editlab.records import Completion
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 from editlab.table import check_table_name, write_table
 
 
@@ -38,7 +38,7 @@ def edit(
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
     model: Model = AUTO,
     method: Method = "rome",
-    settings: Settings = None,
+    settings: Changes = None,
     guard: GuardChoice = WARN,
     guard_level: GuardLevel = "high",
     source: Source = "auto",
@@ -68,7 +68,9 @@ def edit(
         asked = method, settings_of(settings), Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        result = _edit_once(fact, asked, source, LabSettings(model, device, dtype, yes, seed=seed), table)
+        result = _edit_once(
+            fact, asked, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
+        )
         if as_json:
             show_json(result)
         else:
@@ -79,7 +81,7 @@ def _edit_once(
     fact: Fact,
     asked: tuple[str, dict[str, Any], Guard],
     source: str,
-    settings: LabSettings,
+    settings: Settings,
     table: Path | None,
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""

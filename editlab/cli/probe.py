@@ -12,7 +12,7 @@ from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.facts import Fact, facts_of, search_facts
 from editlab.presets import AUTO
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 from editlab.table import check_table_name, table_of, write_table
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ def probe(
         fact = _fact((prompt, subject, target), target_true, case_id, facts)
         names = tuple(measure or ("perplexity",))
         base, steps = _probe_all(
-            fact, tuple(method or METHODS), names, source, LabSettings(model, device, dtype, yes, seed=seed)
+            fact,
+            tuple(method or METHODS),
+            names,
+            source,
+            Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
         )
         if table is not None:
             write_table(table_of([base, *steps]), table)
@@ -88,7 +92,7 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
 
 
 def _probe_all(
-    fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: LabSettings
+    fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
 ) -> tuple[Step, list[Step]]:
     """The unedited model, and the fact's step by each method."""
     from editlab.beside import probe as probe_fact

@@ -15,7 +15,7 @@ from editlab.cli._terminal import sentences
 from editlab.facts import read_facts
 from editlab.presets import AUTO, choose
 from editlab.scanned import read_scan
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 from editlab.tasks import read_task
 
 
@@ -66,17 +66,17 @@ def serve(
             read_scan(scan)
         if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
             choose(model, cuda=False, allow_download=yes)
-        settings = LabSettings(
-            model,
-            device,
-            dtype,
-            yes,
-            _absolute(facts),
-            _absolute(glue),
-            seed,
-            _absolute(text),
-            tuple(str(Path(file).expanduser().absolute()) for file in task or []),
-            _absolute(scan),
+        settings = Settings(
+            model=model,
+            device=device,
+            dtype=dtype,
+            allow_download=yes,
+            facts=_absolute(facts),
+            glue=_absolute(glue),
+            seed=seed,
+            text=_absolute(text),
+            tasks=tuple(str(Path(file).expanduser().absolute()) for file in task or []),
+            scan=_absolute(scan),
         )
         from editlab.page.serve import serve as serve_page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -43,6 +44,10 @@ class Measures:
         for name in names:
             if name not in self.by_name:
                 raise ValueError(f"no measure {name!r}; there are {', '.join(self.by_name)}")
+
+    def setting(self, name: str) -> str:
+        """Tells apart measures of one name that measure different things: of other examples, of another text."""
+        return hashlib.sha256(repr(self.by_name[name]).encode()).hexdigest()[:16] if name in self.by_name else ""
 
     def infos(self) -> tuple[MeasureInfo, ...]:
         return tuple(MeasureInfo(m.name, m.title, m.help, m.every) for m in self.by_name.values())

@@ -26,7 +26,7 @@ class TaskMeasure:
 
     task: Task
     rule: str
-    budget: Budget
+    budget: Budget = field(repr=False)
     every: int = 0
     of_step: bool = False
     _ready: dict[EditableModel, ByScores | ByGeneration] = field(default_factory=dict, repr=False, compare=False)

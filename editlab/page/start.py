@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from html import escape
 from importlib.resources import files
 
@@ -19,7 +18,7 @@ from editlab.page.controls import box, html
 from editlab.page.html import tag
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.work import JobError, Runner, follow
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +108,14 @@ def _loading_words(progress: Progress) -> str:
 def _load_lab(progress: Callable[[Progress], None]) -> LabProtocol:
     from editlab.lab import Lab
 
-    return Lab.load(**asdict(LabSettings.from_environment()), progress=progress)
+    return Lab.load(**Settings().of_lab(), progress=progress)
 
 
 def show(lab: LabProtocol | None = None) -> widgets.Widget:
     """The page as a widget, to be the last expression of a cell.
 
     Without `lab` one is loaded in this process, in the background, while the page already stands; which one is
-    said by `editlab.settings.LabSettings`.
+    said by `editlab.settings.Settings`.
     """
     if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
         bring_bokeh_into_notebook()

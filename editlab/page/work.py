@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Cancelled, Progress
+from editlab.api import Cancelled, LabError, Progress
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Runner:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, (ValueError, JobError)):
+        if isinstance(error, (ValueError, LabError, JobError)):
             log.info("%s: %s", type(error).__name__, error)
             self._report(str(error))
         else:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from editlab.ports import free_port
-from editlab.settings import LabSettings
+from editlab.settings import Settings
 from tests.page.fake_model import make_facts
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def lab_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ]
     facts = folder / "facts.json"
     facts.write_text(json.dumps(rows), encoding="utf-8")
-    settings = LabSettings(model=str(folder / "model"), device="cpu", facts=str(facts))
+    settings = Settings(model=str(folder / "model"), device="cpu", facts=str(facts))
     # One thread: several kernels and a browser share the cores, and so small a model gains nothing from more.
     return {**settings.to_environment(), "EDITLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 

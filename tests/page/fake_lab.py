@@ -1,16 +1,25 @@
-"""A lab without a model: deterministic, quick, and with every state the page has to show.
-
-A job advances by one tick whenever its status is read, so nothing in here depends on time.
-"""
+"""A lab without a model: deterministic, quick, and with every state the page has to show."""
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from editlab.api import Cancelled, HyperparameterInfo, LabInfo, MethodInfo, PresetFact, Progress, Step
+from editlab.api import (
+    HyperparameterInfo,
+    LabInfo,
+    MethodInfo,
+    PresetFact,
+    Progress,
+    ReadOnly,
+    SessionInfo,
+    Step,
+    UnknownSession,
+)
 from editlab.culprit import Suspect, find_culprit
 from editlab.facts import Fact, search_facts
 from editlab.guard import Guard, Guarded
@@ -18,57 +27,19 @@ from editlab.health import health_of
 from editlab.outcomes import foresights
 from editlab.records import Completion, Cost, Measurement, Perplexity, Probe, SessionState
 from editlab.scanned import ScanTable, frame_of
+from tests.page.fake_job import FakeJob
 from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, make_scan, measured, risk_of
 
-
-class FakeJob:
-    def __init__(self, stages: Sequence[Progress], finish: Callable[[], Any], ahead: int = 0) -> None:
-        self._stages, self._finish, self._tick = list(stages), finish, -ahead
-        self._status, self._result, self._exception = "queued", None, None
-
-    @property
-    def status(self) -> str:
-        if self._status in ("queued", "running"):
-            self._tick += 1
-            self._status = "running" if self._tick > 0 else "queued"
-            if self._tick > len(self._stages):
-                try:
-                    self._result = self._finish()
-                    self._status = "done"
-                except Exception as error:
-                    self._exception, self._status = error, "failed"
-        return self._status
-
-    @property
-    def ahead(self) -> int:
-        return max(0, -self._tick)
-
-    @property
-    def progress(self) -> Progress:
-        return self._stages[min(max(self._tick - 1, 0), len(self._stages) - 1)]
-
-    @property
-    def error(self) -> str | None:
-        return str(self._exception) if self._exception else None
-
-    def cancel(self) -> None:
-        if self._status in ("queued", "running"):
-            self._status, self._exception = "cancelled", Cancelled()
-
-    def result(self, timeout: float | None = None) -> Any:
-        while self.status in ("queued", "running"):
-            pass
-        if self._exception:
-            raise self._exception
-        return self._result
-
-
 Ids = tuple[str, ...]
+FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
+WHEN = "2026-01-02T03:04:05.678+00:00"
 
 
 @dataclass
 class FakeSession:
     plan: dict[str, int]
+    name: str = ""
+    branch_of: str | None = None
     log: list[FakeEdit] = field(default_factory=list)
     position: int = 0
     watched: tuple[str, ...] = ()
@@ -94,6 +65,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self._opened = 0  # sessions
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -131,19 +103,64 @@ class FakeLab:
             measures=MEASURES,
         )
 
-    def create(self) -> str:
-        name = f"s{len(self.sessions) + 1}"
-        self.sessions[name] = FakeSession({measure.name: measure.every for measure in MEASURES if measure.every})
-        return name
+    # sessions
+
+    def create(self, name: str = "") -> str:
+        plan = {measure.name: measure.every for measure in MEASURES if measure.every}
+        return self._enter(FakeSession(plan, name))
+
+    def _enter(self, session: FakeSession) -> str:
+        self._opened += 1
+        key = f"s{self._opened}"
+        self.sessions[key] = session
+        return key
+
+    def _session(self, key: str, editing: bool = True) -> FakeSession:
+        id = key.removeprefix(FOLLOW)
+        if id not in self.sessions:
+            raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
+        if editing and id != key:
+            raise ReadOnly("This link only follows the session; make a copy of it to edit.")
+        return self.sessions[id]
+
+    def about(self, session: str) -> SessionInfo:
+        s, id = self._session(session, editing=False), session.removeprefix(FOLLOW)
+        return SessionInfo(id, s.name, WHEN, WHEN, len(s.log), "fake-1m", id == session, FOLLOW + id, s.branch_of)
+
+    def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
+        return [self.about(key) for key in keys if key.removeprefix(FOLLOW) in self.sessions]
+
+    def rename(self, session: str, name: str) -> SessionInfo:
+        self.calls.append(("rename", session, name))
+        self._session(session).name = name
+        return self.about(session)
+
+    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
+        self.calls.append(("duplicate", session, index, name))
+        s = self._session(session, editing=False)
+        position = s.position if index is None else index
+        if not 0 <= position <= len(s.log):
+            raise ValueError(f"step must be between 0 and {len(s.log)}, got {position}")
+        copied = replace(copy.deepcopy(s), log=s.log[:position], position=position, name=name)
+        return self._enter(replace(copied, branch_of=session.removeprefix(FOLLOW)))
+
+    def delete(self, session: str) -> None:
+        self.calls.append(("delete", session))
+        self._session(session)
+        del self.sessions[session]
+
+    def revision(self, session: str) -> int:
+        return zlib.crc32(repr(self.state(session)).encode())
 
     # state
 
     def state(self, session: str) -> SessionState:
-        s = self.sessions[session]
+        s = self._session(session, editing=False)
         steps = tuple(self._step(s, index) for index in range(len(s.log) + 1))
         costs = {measure.name: Cost(0.5 + i, i < 3) for i, measure in enumerate(MEASURES)}
         health = health_of(steps[: s.position + 1])
-        return SessionState(session, steps, s.position, s.watched, self.info().model, s.plan, costs, health)
+        id = session.removeprefix(FOLLOW)
+        return SessionState(id, steps, s.position, s.watched, self.info().model, s.plan, costs, health)
 
     def _step(self, s: FakeSession, index: int) -> Step:
         measurement = self._measurement(s, index)
@@ -180,7 +197,7 @@ class FakeLab:
     # jobs
 
     def preview(self, session: str, fact: Fact) -> FakeJob:
-        s = self.sessions[session]
+        s = self._session(session)
         log = s.in_force(s.position)
         return FakeJob([Progress("asking")], lambda: (complete(log, fact.text, "rewrite", fact),))
 
@@ -205,7 +222,7 @@ class FakeLab:
     def _edited(self, session: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any], guard: Guard) -> Step:
         if "impossible" in facts[0].subject:
             raise ValueError(f"the subject {facts[0].subject!r} cannot be edited by the fake lab")
-        s = self.sessions[session]
+        s = self._session(session)
         chosen: Any = next(info for info in self.info().methods if info.name == method)
         guarded = guard.judge(risk_of(facts[0], method), chosen)
         s.made += 1
@@ -249,7 +266,7 @@ class FakeLab:
         def finish() -> Probe:
             if "impossible" in fact.subject:
                 raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
-            known = {edit.id: edit for edit in self.sessions[session].log}
+            known = {edit.id: edit for edit in self._session(session).log}
             mine = self._made("probe", (fact,), method, dict(hyperparameters or {}), None)
             beside = FakeSession({}, [*(known[i] for i in earlier), mine, *(known[i] for i in later)])
             for index in range(len(beside.log) + 1):
@@ -264,7 +281,7 @@ class FakeLab:
 
     def culprit(self, session: str) -> FakeJob:
         self.calls.append(("culprit", session))
-        s = self.sessions[session]
+        s = self._session(session)
         log = s.in_force(s.position)
         suspects = [Suspect(edit.id, index, edit.facts[0]) for index, edit in enumerate(s.log, 1) if edit in log]
 
@@ -277,7 +294,7 @@ class FakeLab:
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> FakeJob:
         self.calls.append(("measure", session, tuple(names)))
-        s = self.sessions[session]
+        s = self._session(session)
         where = s.position if index is None else index
         ids = s.ids(where)
 
@@ -289,7 +306,7 @@ class FakeLab:
 
     def measure_due(self, session: str) -> FakeJob:
         self.calls.append(("measure_due", session))
-        s = self.sessions[session]
+        s = self._session(session)
 
         def finish() -> SessionState:
             for index in range(len(s.log) + 1):
@@ -297,6 +314,16 @@ class FakeLab:
             return self.state(session)
 
         return FakeJob(self._stages("what is due"), finish)
+
+    def replay_file(self, session: str) -> FakeJob:
+        self.calls.append(("replay_file", session))
+
+        def finish() -> bytes:
+            if self.failing == "replay":
+                raise ValueError("The fake lab writes no replay file.")
+            return f"replay of {session}".encode()
+
+        return FakeJob(self._stages("writing"), finish, self.ahead)
 
     def _stages(self, what: str) -> list[Progress]:
         return [Progress(f"measuring {what}", i, self.ticks) for i in range(self.ticks + 1)]
@@ -310,31 +337,31 @@ class FakeLab:
     # at once
 
     def undo(self, session: str) -> SessionState:
-        return self.goto(session, max(0, self.sessions[session].position - 1))
+        return self.goto(session, max(0, self._session(session).position - 1))
 
     def redo(self, session: str) -> SessionState:
-        s = self.sessions[session]
+        s = self._session(session)
         return self.goto(session, min(len(s.log), s.position + 1))
 
     def goto(self, session: str, index: int) -> SessionState:
-        s = self.sessions[session]
+        s = self._session(session)
         if not 0 <= index <= len(s.log):
             raise ValueError(f"step must be between 0 and {len(s.log)}, got {index}")
         s.position = index
         return self.state(session)
 
     def toggle(self, session: str, index: int) -> SessionState:
-        s = self.sessions[session]
+        s = self._session(session)
         s.log[index - 1] = replace(s.log[index - 1], enabled=not s.log[index - 1].enabled)
         return self.state(session)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
-        self.sessions[session].watched = tuple(prompts)
+        self._session(session).watched = tuple(prompts)
         return self.state(session)
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
         self.calls.append(("plan", session, dict(every)))
-        self.sessions[session].plan = dict(every)
+        self._session(session).plan = dict(every)
         return self.state(session)
 
     def search(

@@ -1,0 +1,50 @@
+"""A job that advances by one tick whenever its status is read, so that nothing depends on time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from editlab.api import Cancelled, Progress
+
+
+class FakeJob:
+    def __init__(self, stages: Sequence[Progress], finish: Callable[[], Any], ahead: int = 0) -> None:
+        self._stages, self._finish, self._tick = list(stages), finish, -ahead
+        self._status, self._result, self._exception = "queued", None, None
+
+    @property
+    def status(self) -> str:
+        if self._status in ("queued", "running"):
+            self._tick += 1
+            self._status = "running" if self._tick > 0 else "queued"
+            if self._tick > len(self._stages):
+                try:
+                    self._result = self._finish()
+                    self._status = "done"
+                except Exception as error:
+                    self._exception, self._status = error, "failed"
+        return self._status
+
+    @property
+    def ahead(self) -> int:
+        return max(0, -self._tick)
+
+    @property
+    def progress(self) -> Progress:
+        return self._stages[min(max(self._tick - 1, 0), len(self._stages) - 1)]
+
+    @property
+    def error(self) -> str | None:
+        return str(self._exception) if self._exception else None
+
+    def cancel(self) -> None:
+        if self._status in ("queued", "running"):
+            self._status, self._exception = "cancelled", Cancelled()
+
+    def result(self, timeout: float | None = None) -> Any:
+        while self.status in ("queued", "running"):
+            pass
+        if self._exception:
+            raise self._exception
+        return self._result
