@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -24,11 +25,15 @@ from markdown_it.token import Token
 from typer.exceptions import TyperException
 
 from editlab.cli import app
+from editlab.measures import standard
+from editlab.run import RunConfig
+from editlab.tasks import OURS
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("data/*.md"))]
 EMBEDDED = "smollm2-135m"
+MEASURES = standard().by_name
 MARKED = re.compile(r"<!-- (?P<kind>file|output)(?:: (?P<name>[\w.-]+))? -->")
 
 
@@ -205,7 +210,8 @@ def test_command_lines_are_the_command_lines_own(line: str) -> None:
     if words[1:] == []:
         return None  # named in a sentence, without what it needs
     try:
-        command.make_context(words[0], words[1:])
+        with contextlib.suppress(typer.Exit):  # --help
+            command.make_context(words[0], words[1:])
     except TyperException as error:
         pytest.fail(f"{line}: {error.message}")
     return None
@@ -214,17 +220,32 @@ def test_command_lines_are_the_command_lines_own(line: str) -> None:
 # --- the reference ---
 
 
+@pytest.mark.build
 def test_the_reference_of_the_modules_builds(tmp_path: Path) -> None:
-    told = [block.text for block in blocks(ROOT / "docs" / "reference.md") if "pdoc" in block.text]
-    (command,) = told
-    words = shlex.split(command)
+    (command,) = (block.text for block in blocks(ROOT / "docs" / "reference.md") if block.text.startswith("pdoc "))
     done = subprocess.run(
-        [sys.executable, "-m", *words[: words.index("-o")], "-o", str(tmp_path), *words[words.index("-o") + 2 :]],
+        ["bash", "-c", command.replace("-o site", f"-o {tmp_path}")],
         cwd=ROOT,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "arXiv 2202.05262" in (tmp_path / "editlab" / "methods" / "rome.html").read_text(encoding="utf-8")
-    assert (tmp_path / "editlab" / "api.html").exists()
+    assert "LabProtocol" in (tmp_path / "editlab" / "api.html").read_text(encoding="utf-8")
+
+
+# --- experiments ---
+
+
+def test_runs_in_the_pages_and_the_experiments_can_be_read(tmp_path: Path) -> None:
+    texts = [block.text for page in PAGES for block in blocks(page) if block.language == "toml"]
+    texts += [file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("docs/experiments/*.toml"))]
+    for text in texts:
+        (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+        config = RunConfig.read(tmp_path / "run.toml")
+        assert config.runs()
+        measures = {name.strip() for names in config.schedule for name in names.split(",")} - {"everything"}
+        tasks = {task for measure in measures for task in [measure.partition(":")[0]] if measure not in MEASURES}
+        assert tasks <= {*OURS, *(Path(task).stem for task in config.tasks)}
