@@ -1,7 +1,7 @@
 """Runs side by side as one page that needs no server: the paper's curves against the number of edits, and a table.
 
-After figures 1 to 6 of arXiv 2401.07453. All curves are drawn from the tidy rows of `editlab.table`. bokeh is imported
-when needed.
+After figures 1 to 6 of arXiv 2401.07453. All curves are drawn from the tidy rows of `editlab.table`, in the looks of
+`editlab.story`; a single run has a story of its own.
 """
 
 from __future__ import annotations
@@ -10,31 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from editlab.health import health_of
-from editlab.records import Step
+from editlab.page.html import number, plural, table, tag
+from editlab.records import SessionState, Step
+from editlab.story.axis import Axis
+from editlab.story.document import document
+from editlab.story.edits import pill
+from editlab.story.svg import COLORS, Line, Point, line_chart
 from editlab.table import Row, rows_of
-
-if TYPE_CHECKING:
-    from bokeh.plotting import figure
 
 Runs = Mapping[str, Sequence[Step]]  # a name, usually the method's -> its steps, the unedited model first
 Curves = Mapping[str, Mapping[int, Row]]  # measure -> step -> what was measured; of several layers the largest
 
-COLORS = ("#2452c7", "#c2571a", "#11734b", "#7a3fa0", "#8a5a00", "#566272")  # one per run
-DASHES = ("solid", "dashed", "dotted")
-CHANCE = "#a3262f"
-HEIGHT = 260  # pixels
+SHARE, LOG, FROM_ZERO = Axis("share"), Axis("log"), Axis(zero=True)
 KEY = "Bands are 95 % intervals (Wilson); the dotted red line is what always giving one label reaches."
-STYLE = (
-    "body { font: 15px/1.5 system-ui, sans-serif; color: #17202b; max-width: 1100px; margin: 32px auto; "
-    "padding: 0 16px; }"
-    "section { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 18px 24px; }"
-    "table { border-collapse: collapse; margin: 8px 0 24px; font-variant-numeric: tabular-nums; }"
-    "th, td { padding: 4px 12px 4px 0; text-align: right; border-bottom: 1px solid #e3e8ee; }"
-    "th:first-child, td:first-child { text-align: left; }"
-)
 
 
 @dataclass(frozen=True)
@@ -43,34 +33,37 @@ class Panel:
 
     title: str
     measures: Mapping[str, str]  # of the tidy table -> what it is called where there are several
-    unit: str
-    scale: str = "share"  # from 0 to 1; or "linear", "log"
+    axis: Axis
     chance: str | None = None  # the measure that is drawn as a level
 
 
-def _task(name: str, title: str) -> Panel:
-    return Panel(title, {f"{name}.accuracy": "accuracy"}, "share right", chance=f"{name}.chance")
-
-
-PANELS = (
+BEFORE_TASKS = (
     Panel(
-        "Editing scores of all edits so far",
+        "Success over all edits so far, by kind of prompt",
         {f"counterfact_all.{kind}.success": kind for kind in ("efficacy", "paraphrase", "neighborhood")},
-        "share of prompts",
+        SHARE,
     ),
-    Panel("Edits that took and are still recalled", {"retention": "recalled"}, "share of edits"),
-    Panel("Drift of the layer that moved most", {"drift.relative": "drift"}, "‖W - W₀‖ ÷ ‖W₀‖", "linear"),
-    Panel("Size of each edit", {"size.relative": "size"}, "‖ΔW‖ ÷ ‖W₀‖", "log"),
-    Panel("Perplexity of a fixed text", {"perplexity": "perplexity"}, "perplexity", "log"),
-    _task("sst2", "SST-2"),
-    _task("mrpc", "MRPC"),
-    _task("cola", "CoLA"),
-    _task("rte", "RTE"),
-    _task("sentiment", "Sentiment, editlab's own"),
-    _task("paraphrase", "Paraphrase, editlab's own"),
-    Panel("Unrelated facts still right", {"bleeding": "right"}, "share of facts"),
-    Panel("Generation entropy", {"generation": "entropy"}, "bits", "linear"),
+    Panel("Edits that took and are still recalled", {"retention": "recalled"}, SHARE),
+    Panel("Drift of the layer that moved most, ‖W - W₀‖ ÷ ‖W₀‖", {"drift.relative": "drift"}, FROM_ZERO),
+    Panel("Size of each edit, ‖ΔW‖ ÷ ‖W₀‖, log axis", {"size.relative": "size"}, LOG),
+    Panel("Perplexity of a fixed text, log axis", {"perplexity": "perplexity"}, LOG),
 )
+AFTER_TASKS = (
+    Panel("Unrelated facts still right", {"bleeding": "right"}, SHARE),
+    Panel("Generation entropy in bits", {"generation": "entropy"}, Axis()),
+)
+
+
+def panels_of(runs: Runs) -> list[Panel]:
+    """The panels, with one for each task that some run was scored on, by either rule."""
+    tasks: dict[str, str] = {}
+    for steps in runs.values():
+        for step in steps:
+            for name, score in step.measurement.tasks.items() if step.measurement else ():
+                how = ", by generation" if score.rule == "generation" else ""
+                tasks.setdefault(name, f"{score.title}{how}: accuracy of {score.n}")
+    scored = [Panel(title, {f"{name}.accuracy": "accuracy"}, SHARE, f"{name}.chance") for name, title in tasks.items()]
+    return [*BEFORE_TASKS, *scored, *AFTER_TASKS]
 
 
 def curves_of(steps: Sequence[Step]) -> Curves:
@@ -83,81 +76,78 @@ def curves_of(steps: Sequence[Step]) -> Curves:
     return found
 
 
+def state_of(steps: Sequence[Step], name: str) -> SessionState:
+    """A run as a session in which all is in force."""
+    told = steps[0].provenance
+    model = {"name": told.get("model"), "device": told.get("device"), "dtype": told.get("dtype")}
+    return SessionState(name, tuple(steps), len(steps) - 1, (), model, health=health_of(steps))
+
+
 def write_report(runs: Runs, file: Path, title: str) -> None:
     """The page, whole in one file: what health says of every run, the last numbers beside the first, the figures."""
-    from bokeh.embed import components
-    from bokeh.resources import INLINE
-
-    curves = {name: curves_of(steps) for name, steps in runs.items()}
-    script, parts = components(figures_of(curves))
-    file.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style>{INLINE.render()}"
-        f"<h1>{escape(title)}</h1>{''.join(map(_verdict, runs, runs.values(), COLORS))}{table_of_ends(curves)}"
-        f"<p>{KEY}</p><section>{''.join(f'<div>{part}</div>' for part in parts)}</section>{script}</html>",
-        encoding="utf-8",
-    )
-
-
-def figures_of(runs: Mapping[str, Curves]) -> list[figure]:
-    """A figure per panel that any of the runs has numbers for: colours tell the runs, dashes the measures."""
-    return [_figure(panel, runs) for panel in PANELS if any(set(panel.measures) & set(run) for run in runs.values())]
+    curves, panels = {name: curves_of(steps) for name, steps in runs.items()}, panels_of(runs)
+    drawings = "".join(tag("figure", drawing) for drawing in figures_of(curves, panels).values())
+    body = [
+        tag("header", tag("h1", escape(title))),
+        *map(_verdict, range(len(runs)), runs, runs.values()),
+        tag("h2", "First and last"),
+        table_of_ends(curves, panels),
+        tag("h2", "Curves"),
+        tag("p", KEY, "small"),
+        tag("div", drawings, "figures"),
+    ]
+    file.write_text(document(title, "".join(body)), encoding="utf-8")
 
 
-def _figure(panel: Panel, runs: Mapping[str, Curves]) -> figure:
-    from bokeh.models import ColumnDataSource, HoverTool, Range1d
-    from bokeh.models.annotations import Legend, Span
-    from bokeh.plotting import figure
-
-    plot = figure(
-        title=panel.title, x_axis_label="edits", y_axis_label=panel.unit, height=HEIGHT, sizing_mode="stretch_width",
-        y_axis_type="log" if panel.scale == "log" else "linear", tools="", toolbar_location=None,
-    )  # fmt: skip
-    if panel.scale == "share":
-        plot.y_range = Range1d(start=0, end=1.03)
-    legend: dict[str, list[Any]] = {}
-    dots: list[Any] = []
-    for color, (name, curves) in zip(COLORS, runs.items(), strict=False):
-        for dash, (measure, title) in zip(DASHES, panel.measures.items(), strict=False):
-            rows = list(curves.get(measure, {}).values())
-            columns = {key: [getattr(row, key) for row in rows] for key in ("step", "value", "low", "high")}
-            source = ColumnDataSource(columns)
-            if rows and rows[0].low is not None:
-                plot.varea("step", "low", "high", source=source, color=color, alpha=0.1)
-            line = plot.line("step", "value", source=source, color=color, line_dash=dash, line_width=2)
-            legend.setdefault(title, []).append(line)
-            dots.append(plot.scatter("step", "value", source=source, color=color, size=4, name=name))
-    tooltips = [("", "$name"), ("edits", "@step"), (panel.unit, "@value{0.000}")]
-    plot.add_tools(HoverTool(renderers=dots, tooltips=tooltips))
-    if len(panel.measures) > 1:
-        items = [(title, lines[:1]) for title, lines in legend.items()]
-        plot.add_layout(Legend(items=items, orientation="horizontal", border_line_color=None), "below")
-    levels = [row.value for run in runs.values() for row in run.get(panel.chance or "", {}).values()]
-    for level in levels[:1]:
-        plot.add_layout(Span(location=level, dimension="width", line_dash="dotted", line_color=CHANCE))
-    return plot
+def figures_of(runs: Mapping[str, Curves], panels: Sequence[Panel]) -> dict[str, str]:
+    """By title the SVG of each panel that any of the runs has numbers for: colours tell runs, dashes the measures."""
+    drawn = {panel.title: _lines(panel, runs) for panel in panels}
+    last = max((step for run in runs.values() for rows in run.values() for step in rows), default=0)
+    return {
+        panel.title: line_chart(panel.title, drawn[panel.title], last, panel.axis, _levels(panel, runs))
+        for panel in panels
+        if drawn[panel.title]
+    }
 
 
-def _verdict(name: str, steps: Sequence[Step], color: str) -> str:
+def _lines(panel: Panel, runs: Mapping[str, Curves]) -> list[Line]:
+    lines = []
+    for place, (name, curves) in enumerate(runs.items()):
+        for dash, (measure, title) in enumerate(panel.measures.items()):
+            called = f"{name}, {title}" if len(panel.measures) > 1 else name
+            points = [
+                Point(row.step, row.value, f"{plural(row.step, 'edit')}: {number(row.value)}", row.low, row.high)
+                for row in curves.get(measure, {}).values()
+                if row.value is not None
+            ]
+            if points:
+                lines.append(Line(called, points, place % COLORS, dash + place // COLORS))
+    return lines
+
+
+def _levels(panel: Panel, runs: Mapping[str, Curves]) -> dict[str, float]:
+    rows = [row for run in runs.values() for row in run.get(panel.chance or "", {}).values()]
+    return {"chance": rows[0].value} if rows and rows[0].value is not None else {}
+
+
+def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
     health = health_of(steps)
-    return (
-        f"<p><b style='color: {color}'>&#9632; {escape(name)}</b>, {len(steps) - 1} edits, {health.status}: "
-        f"{escape(health.reason)}</p>"
-    )
+    square = tag("span", tag("span", "&#9632;", f"c{place % COLORS}"), "chart", aria_hidden="true")
+    named = f"{square} {tag('b', escape(name))}, {plural(len(steps) - 1, 'edit')} {pill(health.status)}"
+    return tag("p", f"{named}<br>{escape(health.reason)}")
 
 
-def table_of_ends(runs: Mapping[str, Curves]) -> str:
+def table_of_ends(runs: Mapping[str, Curves], panels: Sequence[Panel]) -> str:
     """HTML of each measure where it was first taken and where it was last, run by run."""
     rows = []
-    for panel in PANELS:
+    for panel in panels:
         for measure, title in panel.measures.items():
             cells = [_ends(list(curves.get(measure, {}).values())) for curves in runs.values()]
             if any(cells):
                 named = panel.title if len(panel.measures) == 1 else f"{panel.title}: {title}"
-                rows.append(f"<tr><td>{escape(named)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    heads = "".join(f"<th>{escape(name)}</th>" for name in runs)
-    return f"<table><tr><th>first &rarr; last</th>{heads}</tr>{''.join(rows)}</table>"
+                rows.append([escape(named), *cells])
+    return table("Where it was first measured → where it was last", ["", *map(escape, runs)], rows, css="numbers")
 
 
 def _ends(rows: Sequence[Row]) -> str:
-    return f"{rows[0].value:.3g} &rarr; {rows[-1].value:.3g}" if rows else ""
+    return f"{number(rows[0].value)} → {number(rows[-1].value)}" if rows else ""

@@ -1,30 +1,67 @@
-"""`editlab report`: runs side by side as one page."""
+"""`editlab report`: a session's story, or runs side by side, as one page."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editlab.cli._terminal import sentences
 
+if TYPE_CHECKING:
+    from editlab.records import SessionState
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="What `editlab run` was given as --out.")],
-    out: Annotated[Path | None, typer.Option(help="The page's file; report.html in the folder unless told.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="What `editlab run` was given as --out, one run in it, or a session's replay or JSON file."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page's file; else report.html in the folder, or beside the file.")
+    ] = None,
 ) -> None:
-    """Draw the runs in a folder beside each other, as far as they have come. No model is loaded.
+    """Write one page that opens from disk: runs beside each other, or the story of one run or session.
 
-    Example:
+    No model is loaded. Runs are told as far as they have come.
+
+    Examples:
 
         editlab report runs/sequence-100
+
+        editlab report runs/sequence-100/rome
+
+        editlab report editlab-replay.zip
     """
     with sentences():
-        from editlab.report import write_report
-        from editlab.run import read_runs
+        from editlab.report import state_of, write_report
+        from editlab.run import read_run, read_runs
+        from editlab.story import story
 
-        runs = read_runs(folder)
-        file = out or folder / "report.html"
-        write_report(runs, file, folder.name)
+        file = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
+        if not source.is_dir():
+            file.write_text(story(_session(source)), encoding="utf-8")
+        elif (source / "run.json").is_file():
+            file.write_text(story(state_of(read_run(source), source.name), source.name), encoding="utf-8")
+        else:
+            write_report(read_runs(source), file, source.name)
         typer.echo(file)
+
+
+def _session(file: Path) -> SessionState:
+    """The session in a replay file, or in the JSON file that the page exports. Raises ValueError for neither."""
+    from editlab.recording import Recording
+    from editlab.records import SessionState
+
+    if file.suffix != ".json":
+        return Recording.read(file).state
+    try:
+        return SessionState.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"no such file: {file}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file.name} is not a session's JSON file") from error

@@ -11,9 +11,9 @@ from editlab.history import first_forgotten
 from editlab.page.html import number, plural, tag
 from editlab.records import SessionState
 from editlab.story import chapters
+from editlab.story.document import document
 from editlab.story.edits import edit_card
 from editlab.story.figures import figures_of
-from editlab.story.svg import style
 
 
 def story(state: SessionState, title: str = "") -> str:
@@ -46,8 +46,4 @@ def story(state: SessionState, title: str = "") -> str:
         tag("h2", "To make it again, and to cite"),
         chapters.sources(state),
     ]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{style()}</style></head><body>{''.join(body)}</body></html>\n"
-    )
+    return document(title, "".join(body))

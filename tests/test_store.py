@@ -1,0 +1,427 @@
+"""Sessions on disk: what is read back is what was there, to the last bit, whatever killed the process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from editlab import schema
+from editlab.api import LabError, LimitReached, UnknownSession
+from editlab.facts import Fact
+from editlab.lab import Lab
+from editlab.limits import Limits
+from editlab.records import SessionState
+from editlab.session import Session
+from editlab.store import Store
+from tests.conftest import tiny_editor
+from tests.test_lab import YES_NO
+
+Open = Callable[..., Lab]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "kept" / "sessions.sqlite"
+
+
+@pytest.fixture
+def opened(file: Path, facts: list[Fact]) -> Iterator[Open]:
+    """Labs over one file, one after the other: each call ends the one before."""
+    labs: list[Lab] = []
+
+    def open_(family: str = "gpt2", limits: Limits | None = None, path: Path | None = file) -> Lab:
+        while labs:
+            labs.pop().close()
+        store = Store(path or ":memory:")
+        labs.append(Lab(tiny_editor(family), {"parity": YES_NO}, facts, "three facts", store=store, limits=limits))
+        return labs[-1]
+
+    yield open_
+    while labs:
+        labs.pop().close()
+
+
+@contextmanager
+def reading(file: Path | str) -> Iterator[sqlite3.Connection]:
+    """The tables themselves; changes stay."""
+    with closing(sqlite3.connect(file)) as db, db:
+        yield db
+
+
+def told(state: SessionState) -> SessionState:
+    """But for what measuring would cost: that is of the lab."""
+    return replace(state, costs={})
+
+
+def weights_of(lab: Lab, key: str) -> dict[int, torch.Tensor]:
+    session = lab.sessions.open(key)
+    session.put_in_force()
+    layers = {layer for entry in session.log for layer in entry.edit}
+    found = {layer: lab.editor.model.weight(layer).clone() for layer in layers}
+    lab.editor.model.write([])
+    return found
+
+
+def assert_same_weights(one: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() != set()
+    assert all(torch.equal(one[layer], other[layer]) for layer in one)
+
+
+def edited(lab: Lab, facts: list[Fact]) -> str:
+    """A session with every kind of change in it, and measured."""
+    key = lab.create("a name")
+    lab.edit(key, facts[:1]).result(60)
+    lab.edit(key, facts, "memit").result(60)
+    lab.edit(key, facts[1:2], "r-rome", {"learning_rate": 0.3}).result(60)
+    lab.edit(key, facts[2:], "emmet").result(60)
+    lab.watch(key, ["Rome is", "Water is"])
+    lab.plan(key, {"parity": 2, "retention": 1, "counterfact": 1, "counterfact_all": 1, "perplexity": 1})
+    lab.measure_due(key).result(60)
+    lab.toggle(key, 2)
+    lab.undo(key)
+    lab.measure_due(key).result(60)
+    return key
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj"])
+def test_a_session_reopened_is_what_it_was(opened: Open, facts: list[Fact], family: str) -> None:
+    lab = opened(family)
+    key = edited(lab, facts)
+    info, before, weights = lab.about(key), lab.state(key), weights_of(lab, key)
+    assert before.steps[4].measurement.tasks["parity"].n == 4
+    lab = opened(family)
+    assert lab.about(key) == info
+    assert told(lab.state(key)) == told(before)
+    assert_same_weights(weights_of(lab, key), weights)
+    asked: list[object] = []
+    lab.editor.model.hf.register_forward_pre_hook(lambda *_: asked.append(None))
+    assert told(lab.measure_due(key).result(60)) == told(before)
+    assert asked == []  # nothing had to be measured again
+    assert lab.edit(key, facts[2:]).result(60).index == 4
+
+
+def test_every_change_survives(opened: Open, facts: list[Fact]) -> None:
+    lab = opened()
+    key = lab.create()
+    for fact in facts:
+        lab.edit(key, [fact]).result(60)
+    changes: list[Callable[[Lab], object]] = [
+        lambda lab: lab.undo(key),
+        lambda lab: lab.redo(key),
+        lambda lab: lab.goto(key, 1),
+        lambda lab: lab.toggle(key, 3),
+        lambda lab: lab.toggle(key, 1),
+        lambda lab: lab.watch(key, ["Rome is"]),
+        lambda lab: lab.plan(key, {"parity": 1}),
+        lambda lab: lab.rename(key, "renamed"),
+        lambda lab: lab.edit(key, facts[2:]).result(60),  # two undone steps are dropped
+    ]
+    for change in changes:
+        change(lab)
+        before, info = lab.state(key), lab.about(key)
+        lab = opened()
+        assert told(lab.state(key)) == told(before)
+        assert lab.about(key) == info
+    state = lab.state(key)
+    assert (state.position, len(state.steps), state.watched, state.plan) == (2, 3, ("Rome is",), {"parity": 1})
+
+
+def test_a_branch_of_a_step_is_a_session_with_that_log(opened: Open, facts: list[Fact]) -> None:
+    lab = opened()
+    key = edited(lab, facts)
+    branch = lab.duplicate(key, 3)
+    lab.goto(key, 3)
+    state = lab.state(key)
+    assert lab.state(branch).steps == state.steps[:4]
+    assert_same_weights(weights_of(lab, branch), weights_of(lab, key))
+    first = lab.edit(branch, facts[2:]).result(60)
+    assert lab.state(key).steps == state.steps
+    lab.delete(key)
+    lab = opened()
+    with pytest.raises(UnknownSession):
+        lab.about(key)
+    assert [step.id for step in lab.state(branch).steps[1:]] == [*(step.id for step in state.steps[1:4]), first.id]
+    assert lab.undo(branch).steps[:4] == state.steps[:4]
+
+
+def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened()
+    kept, dropped = lab.create(), lab.create()
+    for key in (kept, dropped):
+        lab.edit(key, facts[:1]).result(60)
+        lab.edit(key, facts[1:2]).result(60)
+    branch = lab.duplicate(dropped, 1)
+    lab.undo(kept)
+    lab.edit(kept, facts[2:]).result(60)
+    lab.delete(dropped)
+    lab.close()
+    with reading(file) as db:
+        (edits,) = db.execute("SELECT count(*) FROM edits").fetchone()
+        made = " ".join(row[0] for row in db.execute("SELECT made FROM edits"))
+        (found,) = db.execute("SELECT count(*) FROM found WHERE session NOT IN (SELECT id FROM sessions)").fetchone()
+        keys = {value for row in db.execute("SELECT key, follow FROM sessions") for value in row}
+    assert (edits, found) == (3, 0)
+    assert facts[1].subject not in made
+    assert not {kept, branch} & keys
+
+
+def test_another_model_s_session_is_refused_and_kept(opened: Open, facts: list[Fact]) -> None:
+    lab = opened("gpt2")
+    key = lab.create("of gpt2")
+    lab.edit(key, facts[:1]).result(60)
+    before = lab.state(key)
+    lab = opened("llama")
+    for call in (lambda: lab.state(key), lambda: lab.undo(key), lambda: lab.edit(key, facts[:1])):
+        with pytest.raises(LabError, match="This session is of tiny-gpt2; this lab runs tiny-llama"):
+            call()
+    assert [info.name for info in lab.list_sessions([key])] == ["of gpt2"]
+    lab = opened("gpt2")
+    assert told(lab.state(key)) == told(before)
+
+
+def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
+    opened: Open, file: Path, facts: list[Fact]
+) -> None:
+    lab = opened()
+    key = lab.create()
+    lab.edit(key, facts[:1]).result(60)
+    lab.measure(key, ["parity", "retention"]).result(60)
+    lab.measure(key, ["parity"], index=0).result(60)
+    lab.close()
+    fewer = replace(YES_NO, examples=YES_NO.examples[:2])
+    other = Lab(tiny_editor("gpt2"), {"parity": fewer}, facts, "three facts", store=Store(file))
+    try:
+        base, step = (step.measurement for step in other.state(key).steps)
+        assert (step.retention.of, dict(step.tasks), dict(base.tasks)) == (1, {}, {})
+        assert other.measure(key, ["parity"]).result(60).measurement.tasks["parity"].n == 2
+    finally:
+        other.close()
+
+
+# --- what can happen to a process and its disk ---
+
+EDITING = """
+import sys
+from editlab.lab import Lab
+from editlab.store import Store
+from tests.conftest import tiny_editor
+from tests.test_store import some_facts
+lab = Lab(tiny_editor("gpt2"), {}, some_facts(), "facts", store=Store(sys.argv[1]))
+key = lab.create()
+print(key, flush=True)
+for fact in some_facts():
+    print(lab.edit(key, [fact]).result(60).id, flush=True)
+"""
+
+
+def some_facts() -> list[Fact]:
+    return [Fact("{} originated in", f"The band {name}", "Manila", "Chicago") for name in "ABCDEFGHIJKLMNOP"]
+
+
+def test_kill_loses_at_most_the_edit_in_flight(opened: Open, file: Path) -> None:
+    """Killed in the middle of edits; those that were acknowledged are there, and make the weights they made alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", EDITING, str(file)],
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert process.stdout is not None
+    key, *acknowledged = [process.stdout.readline().strip() for _ in range(4)]
+    time.sleep(0.05)  # into the fourth
+    process.send_signal(signal.SIGKILL)
+    acknowledged += process.stdout.read().split()
+    process.wait(60)
+    lab = opened()
+    steps = lab.state(key).steps[1:]
+    assert 3 <= len(acknowledged) < len(some_facts())
+    assert [step.id for step in steps[: len(acknowledged)]] == acknowledged
+    assert len(steps) <= len(acknowledged) + 1
+    assert all(step.measurement is not None for step in steps)
+    alone = Session(tiny_editor("gpt2"))
+    for fact in some_facts()[: len(steps)]:
+        alone.edit(fact)
+    assert torch.equal(weights_of(lab, key)[2], alone.model.weight(2))
+    assert lab.edit(key, [some_facts()[len(steps)]]).result(60).index == len(steps) + 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a small file system")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_changes_nothing(opened: Open, small_disk: Path, facts: list[Fact]) -> None:
+    lab = opened(path=small_disk / "sessions.sqlite")
+    key = lab.create()
+    for fact in facts[:2]:
+        lab.edit(key, [fact]).result(60)
+    lab.watch(key, ["Rome is"])
+    rest = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        rest.write_bytes(bytes(2**20))
+    before, weights = lab.state(key), weights_of(lab, key)
+    job = lab.edit(key, facts[2:])
+    with pytest.raises(LabError, match="disk that holds the sessions is full"):
+        job.result(60)
+    assert job.status == "failed"
+    assert lab.state(key) == before
+    assert_same_weights(weights_of(lab, key), weights)
+    states = [before]
+
+    def watch_this_and_that() -> None:  # what is small finds room for a while
+        for number in range(1_000):
+            states.append(lab.watch(key, [f"Rome is number {number}"]))
+
+    with pytest.raises(LabError, match="full"):
+        watch_this_and_that()
+    assert lab.state(key) == states[-1]
+    rest.unlink()
+    assert lab.edit(key, facts[2:]).result(60).index == 3
+    after = lab.state(key)
+    lab = opened(path=small_disk / "sessions.sqlite")
+    assert told(lab.state(key)) == told(after)
+
+
+def test_a_store_that_cannot_be_written_changes_nothing(
+    opened: Open, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = opened()
+    key = lab.create()
+    lab.edit(key, facts[:1]).result(60)
+    before, weights = lab.state(key), weights_of(lab, key)
+    lab._store._db.execute("PRAGMA query_only = ON")
+    job = lab.edit(key, facts[1:2])
+    with pytest.raises(LabError, match="could not be written"):
+        job.result(60)
+    for change in (
+        lambda: lab.undo(key),
+        lambda: lab.toggle(key, 1),
+        lambda: lab.watch(key, ["Rome is"]),
+        lambda: lab.plan(key, {}),
+        lambda: lab.rename(key, "another"),
+        lambda: lab.create(),
+        lambda: lab.duplicate(key),
+        lambda: lab.delete(key),
+    ):
+        with pytest.raises(LabError, match="nothing was changed"):
+            change()
+    assert lab.state(key) == before
+    assert_same_weights(weights_of(lab, key), weights)
+    lab._store._db.execute("PRAGMA query_only = OFF")
+    assert lab.edit(key, facts[1:2]).result(60).index == 2
+
+
+def test_a_file_is_of_one_lab_at_a_time(opened: Open, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editlab.store.LOCK_SECONDS", 0.1)
+    opened()
+    with pytest.raises(LabError, match="in use by another process"):
+        Store(file)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("Dear Sir or Madam, " * 100)
+    with pytest.raises(LabError, match="holds no sessions that can be read"):
+        Store(tmp_path / "letter")
+    with reading(tmp_path / "newer") as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(LabError, match="written by a newer editlab"):
+        Store(tmp_path / "newer")
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(
+    opened: Open, file: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs were kept before measurements were: they are read, and measured when they are asked for."""
+    lab = opened()
+    key = lab.create("old")
+    lab.edit(key, facts[:1]).result(60)
+    before, weights = lab.state(key), weights_of(lab, key)
+    lab.close()
+    with reading(file) as db:
+        db.executescript("DROP TABLE found; DROP TABLE unedited; PRAGMA user_version = 1;")
+        columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
+    with reading(":memory:") as db:
+        for statement in schema.MIGRATIONS[0].split(";"):
+            db.execute(statement)
+        assert columns == {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
+    lab = opened()
+    assert lab.about(key).name == "old"
+    assert_same_weights(weights_of(lab, key), weights)
+    assert lab.state(key).steps[1].measurement is None
+    assert lab.measure(key).result(60) == before.steps[1]
+
+
+def test_the_file_is_readable_by_its_owner_only(opened: Open, file: Path) -> None:
+    opened()
+    assert {path.stat().st_mode & 0o077 for path in file.parent.iterdir()} == {0}
+
+
+# --- memory, age ---
+
+
+def test_sessions_leave_memory_unseen(opened: Open, facts: list[Fact]) -> None:
+    lab = opened(limits=Limits(sessions_in_memory=2))
+    keys = [lab.create(str(number)) for number in range(4)]
+    states = []
+    for key, fact in zip(keys, [*facts, facts[0]], strict=True):
+        lab.edit(key, [fact]).result(60)
+        states.append(lab.state(key))
+    first = lab.sessions.open(keys[0])
+    assert len(lab.sessions._recent) == 2
+    assert lab.sessions.open(keys[0]) is first  # still used, here: nobody has another one
+    for key, state in zip(keys, states, strict=True):
+        assert told(lab.state(key)) == told(state)
+    assert lab.edit(keys[0], facts[1:2]).result(60).index == 2
+    assert lab.state(keys[1]).position == 1
+
+
+def test_what_has_not_been_used_for_long_is_deleted(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened(limits=Limits(days=30))
+    old, young = lab.create("old"), lab.create("young")
+    lab.edit(old, facts[:1]).result(60)
+    follow = lab.about(old).follow
+    lab.close()
+    with reading(file) as db:
+        db.execute("UPDATE sessions SET used = '2020-01-01T00:00:00.000+00:00' WHERE name = 'old'")
+    lab = opened(limits=Limits(days=30))
+    for key in (old, follow):
+        with pytest.raises(UnknownSession, match="expired"):
+            lab.state(key)
+    assert lab.list_sessions([old, follow, young]) == [lab.about(young)]
+    lab.close()
+    with reading(file) as db:
+        assert db.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM edits").fetchone() == (0,)
+
+
+def test_so_many_sessions_are_kept(opened: Open) -> None:
+    lab = opened(limits=Limits(sessions=2))
+    first, second = lab.create(), lab.create()
+    for call in (lab.create, lambda: lab.duplicate(first)):
+        with pytest.raises(LimitReached, match="keeps 2 sessions"):
+            call()
+    lab.delete(second)
+    assert lab.about(lab.duplicate(first)).branch_of == lab.about(first).id
