@@ -135,7 +135,7 @@ class Lab:
         self._queue.cancel_all(self.sessions.delete(session))
 
     def state(self, session: str) -> SessionState:
-        return self.sessions.state(self.sessions.open(session))
+        return self.sessions.state(self._session(session))
 
     def revision(self, session: str) -> int:
         return self.sessions.revision(session)
@@ -205,6 +205,10 @@ class Lab:
         )
         return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
+        chosen = self._open(session, facts)
+        return self._put(chosen, lambda report: beside.knows(chosen, facts, report))
+
     def culprit(self, session: str) -> LocalJob:
         chosen = self._open(session)
         entries = chosen.entries()
@@ -231,7 +235,7 @@ class Lab:
         return self._put(chosen, work, LATER)
 
     def replay_file(self, session: str) -> LocalJob:
-        chosen = self.sessions.open(session)
+        chosen = self._session(session)
         return self._put(chosen, lambda report: record(chosen, report))
 
     def _put(
@@ -252,7 +256,10 @@ class Lab:
         return self._queue.put(session.id, keeping, priority, changes_log)
 
     def _make_room(self) -> None:
+        """Drop all that can be had again."""
         self.sessions.forget_unused()
+        self.measures.forget()
+        self.editor.forget()
 
     # --- at once ---
 
@@ -290,17 +297,24 @@ class Lab:
 
     def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
         """The session that a key edits. Raises also what is wrong with facts that are meant for it."""
-        session = self.sessions.open(key, editing=True)
+        session = self._session(key, editing=True)
         self.limits.check_facts(facts)
         for fact in facts:
             self.editor.model.check(fact)
         return session
+
+    def _session(self, key: str, editing: bool = False) -> Session:
+        return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
 
     def _name(self, name: str) -> str:
         """A session's name, tidied."""
         name = " ".join(name.split())
         self.limits.check_text("a name", name)
         return name
+
+    def counts(self) -> dict[str, int]:
+        """How many sessions there are: kept, and of those in memory."""
+        return {"sessions_stored": self._store.count(), "sessions_in_memory": self.sessions.in_memory}
 
     def close(self) -> None:
         self._queue.close()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from editlab.api import Busy, Cancelled, Job, LabProtocol, ReadOnly, UnknownSession
+from editlab.api import Busy, Cancelled, Job, LabError, LabProtocol, LimitReached, Progress, ReadOnly, UnknownSession
+from editlab.client import connect
+from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.lab import Lab
+from editlab.limits import Limits
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.offer import presets_of
@@ -20,6 +24,7 @@ from editlab.replay import read, replay
 from editlab.session import Session
 from editlab.tasks import Example, Task
 from tests.conftest import tiny_editor
+from tests.serving import serving, soon
 
 YES_NO = Task(
     "parity",
@@ -32,17 +37,29 @@ YES_NO = Task(
 
 
 @pytest.fixture
-def inner(facts: list[Fact]) -> Iterator[Lab]:
+def limits() -> Limits:
+    """Those of the lab; a test may have its own, as a parameter of this name."""
+    return Limits()
+
+
+@pytest.fixture
+def inner(facts: list[Fact], limits: Limits) -> Iterator[Lab]:
     """The lab where the model is, with a task and three facts."""
-    lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts")
+    lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts", limits=limits)
     yield lab
     lab.close()
 
 
-@pytest.fixture(params=["local"])
-def lab(inner: Lab) -> LabProtocol:
-    """The same lab as somebody asks it."""
-    return inner
+@pytest.fixture(params=["local", "remote"])
+def lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
+    """The same lab as somebody asks it: in this process, or over HTTP."""
+    if request.param == "local":
+        yield inner
+        return
+    with serving(inner) as address:
+        remote = connect(address)
+        yield remote
+        remote.close()
 
 
 @pytest.fixture
@@ -104,10 +121,10 @@ def test_the_least_served_session_and_edits_go_first(
     tasks = lab.measure(new, ["parity"])
     second = lab.edit(busy, [facts[1]])
     first = lab.edit(new, [facts[1]])
-    assert (first.ahead, second.ahead, tasks.ahead) == (1, 2, 3)
+    assert soon(lambda: (first.ahead, second.ahead, tasks.ahead) == (1, 2, 3))
     gate.set()
     assert tasks.result(60).measurement.tasks["parity"].n == 4
-    assert first.status == second.status == "done"
+    assert soon(lambda: first.status == second.status == "done")
 
 
 def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: LabProtocol, facts: list[Fact]) -> None:
@@ -123,6 +140,18 @@ def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: La
     result = replay(tiny_editor("gpt2"), recording, log)
     assert result.ok
     assert all(row.equal for row in result.rows)
+
+
+def test_what_the_unedited_model_knows_is_told_of_many_facts_as_of_each(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    turned = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
+    bare = replace(facts[0], target_true=None)
+    known = lab.knows(session, [*facts, *turned, bare]).result(60)
+    said = [lab.preview(session, fact).result(60)[0] for fact in facts]
+    assert known == (*(w.p_true > w.p_new for w in said), *(w.p_true < w.p_new for w in said), None)
+    lab.edit(session, facts[:1]).result(60)
+    assert lab.knows(session, facts).result(60) == known[:3]
+    assert lab.state(session).position == 1
 
 
 def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
@@ -174,7 +203,7 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     monkeypatch.setattr(TaskMeasure, "score", score)
     step = lab.measure(session, ["parity"]).result(60)
     assert begun == [0, 1]
-    assert edits[0].status == "done"
+    assert soon(lambda: edits[0].status == "done")
     assert step.index == 0
     assert step.measurement.tasks["parity"].n == 4
     assert lab.measure(session, (), index=0).result(60) == step
@@ -297,6 +326,7 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtoco
         lambda: lab.risk(follow, facts[1]),
         lambda: lab.probe(follow, facts[1]),
         lambda: lab.culprit(follow),
+        lambda: lab.knows(follow, facts),
         lambda: lab.measure(follow),
         lambda: lab.measure_due(follow),
         lambda: lab.undo(follow),
@@ -370,7 +400,98 @@ def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact]
     lab.delete(session)
     gate.set()
     assert kept.result(60).index == 1
-    assert [job.status for job in jobs] == ["cancelled"] * 3
+    assert soon(lambda: [job.status for job in jobs] == ["cancelled"] * 3)
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize("limits", [Limits(edits=2, facts=2, characters=40, watched=2)], ids=[""])
+def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create("x" * 40)
+    for call, sentence in (
+        (lambda: lab.create("x" * 41), "a name is 40 characters, got 41"),
+        (lambda: lab.rename(session, "x" * 41), "40 characters, got 41"),
+        (lambda: lab.duplicate(session, name="x" * 41), "40 characters, got 41"),
+        (lambda: lab.edit(session, facts, "memit"), "one edit is 2 facts, got 3"),
+        (lambda: lab.edit(session, [replace(facts[0], subject="word " * 9)]), "object is 40 characters, got 58"),
+        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 44"),
+        (lambda: lab.risk(session, replace(facts[0], target_true="word " * 9)), "40 characters, got 44"),
+        (lambda: lab.watch(session, ["a", "b", "c"]), "prompts to watch is 2, got 3"),
+        (lambda: lab.watch(session, ["x" * 41]), "40 characters, got 41"),
+    ):
+        with pytest.raises(LimitReached, match=sentence):
+            call()
+    edits = [lab.edit(session, facts[:1]) for _ in range(3)]  # the third is not yet too many when it is asked for
+    assert [job.result(60).index for job in edits[:2]] == [1, 2]
+    with pytest.raises(LimitReached, match="2 edits"):
+        edits[2].result(60)
+    with pytest.raises(LimitReached, match="go on from an earlier step"):
+        lab.edit(session, facts[:1])
+    lab.undo(session)
+    assert lab.edit(session, facts[2:]).result(60).index == 2
+
+
+@pytest.mark.parametrize("limits", [Limits(queue_per_session=2, queue=3)], ids=[""])
+def test_so_many_jobs_wait(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
+    one, another = lab.create(), lab.create()
+    hold_the_worker(lab, one)
+    jobs = [lab.preview(one, facts[0]), lab.preview(one, facts[1])]
+    with pytest.raises(LimitReached, match="2 jobs of this session"):
+        lab.preview(one, facts[2])
+    jobs.append(lab.preview(another, facts[0]))
+    with pytest.raises(LimitReached, match="3 jobs are waiting"):
+        lab.preview(another, facts[1])
+    jobs[0].cancel()
+    jobs.append(lab.preview(another, facts[1]))
+    gate.set()
+    assert [len(job.result(60)) for job in jobs[1:]] == [1, 3, 1]
+
+
+@pytest.mark.parametrize("limits", [Limits(job_seconds=0.05)], ids=[""])
+def test_a_job_is_stopped_after_a_time_of_work(lab: LabProtocol, fact: Fact, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = lab.create()
+    real = PerplexityOfText.__call__
+
+    def slow(measure, subject, report):
+        found = real(measure, subject, lambda _: None)
+        time.sleep(0.06)
+        report(Progress("slow"))
+        return found
+
+    monkeypatch.setattr(PerplexityOfText, "__call__", slow)
+    job = lab.measure(session, ["perplexity"])
+    with pytest.raises(LimitReached, match=r"stopped after 0\.05 seconds of work"):
+        job.result(60)
+    assert job.status == "failed"
+    assert lab.state(session).position == 0
+
+
+def test_without_memory_a_job_is_tried_again(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if that does not help it is told, and every session is as it was."""
+    session = lab.create()
+    lab.edit(session, facts[:1]).result(60)
+    before, real, calls = lab.state(session), Editor.compute, []
+
+    def compute(editor, *arguments):
+        calls.append(arguments)
+        if len(calls) in (1, 3, 4):
+            torch.empty(1 << 60)  # more than there is
+        return real(editor, *arguments)
+
+    monkeypatch.setattr(Editor, "compute", compute)
+    second = lab.edit(session, facts[1:2]).result(60)
+    assert (second.index, len(calls)) == (2, 2)
+    lab.undo(session)
+    job = lab.edit(session, facts[2:])
+    with pytest.raises(LabError, match="not enough memory"):
+        job.result(60)
+    assert len(calls) == 4
+    assert [step.id for step in lab.state(session).steps[:2]] == [step.id for step in before.steps]
+    assert lab.state(session).position == 1
+    assert lab.edit(session, facts[2:]).result(60).index == 2
 
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: LabProtocol) -> None:
