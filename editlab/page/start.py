@@ -20,6 +20,8 @@ from editlab.page.panels.job_view import progress_bar
 from editlab.page.visit import is_served, session_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow
 
+STYLE = ("style.css", "session.css")
+
 
 def new_session(lab: LabProtocol) -> str:
     """Key of a session with the lab's own plan, and one task besides: a page without any skill would miss the point.
@@ -36,7 +38,7 @@ class Page:
     """The frame around a session: style, title, and what is shown while there is no lab yet, or no session."""
 
     def __init__(self) -> None:
-        style = files("editlab.page").joinpath("style.css").read_text(encoding="utf-8")
+        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLE)
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
