@@ -18,7 +18,7 @@ from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.visit import is_served, session_asked_for, wait_for_visitor
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import JobError, Runner, follow, sentence
 
 STYLE = ("style.css", "session.css")
 
@@ -98,7 +98,7 @@ class Page:
         """There is no way into this session: say why, and what can be done."""
         self._leave()
         lost = isinstance(error, UnknownSession)
-        words = tag("h2", "This session cannot be opened") + tag("p", escape(str(error)), role="alert")
+        words = tag("h2", "This session cannot be opened") + tag("p", escape(sentence(error)), role="alert")
         words += tag("span", "", hidden="", data_forget=key) if lost else ""
         again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
         new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
@@ -107,8 +107,8 @@ class Page:
         )
         self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
 
-    def _failed(self, sentence: str) -> None:
-        words = tag("h2", "The lab could not be opened") + tag("p", escape(sentence), role="alert")
+    def _failed(self, why: str) -> None:
+        words = tag("h2", "The lab could not be opened") + tag("p", escape(why), role="alert")
         words += tag(
             "p",
             "Mend this and load the page again. <code>editlab doctor</code> says what is there and what is missing.",

@@ -252,7 +252,7 @@ def test_a_lab_that_is_away_is_told_and_the_session_goes_on_when_it_is_back() ->
         fill(app, PROMPT, "Atomium", "Oslo", "Paris")
         app.make.apply.click()
         await app.runner.idle()
-        assert "loading its model" in app.make.form._problem.value
+        assert "The backend is loading its model" in app.make.form._problem.value
         assert app.make.form.subject.value == "Atomium"
         lab.away = None
         assert await watch.look()
