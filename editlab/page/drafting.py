@@ -8,7 +8,7 @@ import itertools
 from editlab.api import Cancelled, Job, LabProtocol
 from editlab.facts import Fact
 from editlab.page.panels.make_edit import Draft, MakeEdit
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow
 
 SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
 
@@ -62,7 +62,7 @@ class Drafting:
             completions = await follow(job)
         except Cancelled:
             return
-        except (ValueError, JobError) as error:
+        except SENTENCES as error:
             if number == self._number:
                 self._make.show_preview_failed(str(error))
             return
@@ -84,7 +84,7 @@ class Drafting:
             risks = await follow(job)
         except Cancelled:
             return
-        except (ValueError, JobError) as error:
+        except SENTENCES as error:
             if number == self._number:
                 line.fail(str(error))
             return

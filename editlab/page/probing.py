@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.facts import Fact
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow
 from editlab.records import Probe
 
 
@@ -91,7 +91,7 @@ class Probing:
             tried = Tried(order, method, await follow(self._job, self._draw))
         except Cancelled:
             return
-        except (ValueError, JobError) as error:
+        except SENTENCES as error:
             tried = Tried(order, method, problem=str(error))
         self._tell(tried=(*self.probes.tried, tried))
 

@@ -71,7 +71,7 @@ def serve(
 
 @contextlib.contextmanager
 def _template_directory() -> Iterator[str]:
-    """A Jupyter data directory with the page's template, the style sheet and the installed BokehJS in it.
+    """A Jupyter data directory with the page's template, the style sheet, the script and the installed BokehJS in it.
 
     Copies, because Voila refuses to serve what a link leads to.
     """
@@ -83,6 +83,7 @@ def _template_directory() -> Iterator[str]:
         static = template / "static"
         static.mkdir()
         shutil.copy(page / "style.css", static)
+        shutil.copy(page / "page.js", static)
         shutil.copy(Path(bokeh.util.paths.bokehjs_path()) / "js" / "bokeh.min.js", static)
         yield root
 

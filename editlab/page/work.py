@@ -18,10 +18,14 @@ from editlab.api import Cancelled, LabError, Progress
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.12
+RESULT_SECONDS = 1.0  # a job that is done has its result now, or at once
 
 
 class JobError(Exception):
     """A job ended in an error; the message is its sentence for the user."""
+
+
+SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the user
 
 
 class Watched(Protocol):
@@ -52,7 +56,7 @@ async def follow(job: J, draw: Callable[[J], None] | None = None, interval: floa
         raise Cancelled
     if status == "failed":
         raise JobError(job.error or "it failed without saying why")
-    return job.result(0)
+    return job.result(RESULT_SECONDS)
 
 
 class Runner:
@@ -97,7 +101,7 @@ class Runner:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, (ValueError, LabError, JobError)):
+        if isinstance(error, SENTENCES):
             log.info("%s: %s", type(error).__name__, error)
             self._report(str(error))
         else:
