@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from editlab.api import Progress
 from editlab.culprit import Culprit, Suspect, find_culprit
 from editlab.facts import Fact
 from editlab.guard import UNGUARDED
@@ -20,51 +21,66 @@ from editlab.records import Probe
 from editlab.session import Session
 
 
-def probe(
-    session: Session,
-    fact: Fact,
-    method: str = "rome",
-    hyperparameters: Mapping[str, Any] | None = None,
-    *,
-    earlier: Sequence[str] = (),
-    later: Sequence[str] = (),
-    anew: bool = False,
-    names: Sequence[str] = (),
-    report: Report = quiet,
-    log: Sequence[Entry] | None = None,
-) -> Probe:
-    """The fact edited on the unedited model, with some of the session's edits before and after it, in any order.
+class ProbeAttempt:
+    """One probe under way: the fact edited on the unedited model, with some of a session's edits before and after it.
 
     Their ΔW is as the log (the session's) has it, or with `anew` computed again in this order. `names` are measured of
-    the fact's step, and of the last one. Raises ValueError for ids that are not in the log or not different, and
-    whatever an edit or `report` raises.
+    the fact's step, and of the last one. Raises ValueError for ids that are not in the log or not different, and for
+    names that are no measures.
     """
-    session.measures.check(names)
-    before, after = chosen_entries(session.log if log is None else log, earlier, later)
-    other = Session(session.editor, session.measures, session.watches_facts)
-    other.watch(session.watched)
-    total = 1 + (len(before) + len(after)) * anew
 
-    def add(entries: Sequence[Entry]) -> None:
-        if not anew:
-            other.restore([*other.log, *entries])
-        for entry in entries if anew else ():
-            changed = entry.made.hyperparameters
-            other.edit(entry.facts, entry.made.method, changed, _numbered(report, len(other.log), total), UNGUARDED)
+    def __init__(
+        self,
+        session: Session,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> None:
+        session.measures.check(names)
+        before, after = chosen_entries(session.log, earlier, later)
+        self._session, self._fact, self._method, self._hyperparameters = session, fact, method, hyperparameters
+        self._earlier, self._later, self._anew, self._names = tuple(earlier), tuple(later), anew, names
+        self._todo: list[Entry | None] = [*before, None, *after]  # None: the probed fact
+        self._other = Session(session.editor, session.measures, session.watches_facts)
+        self._other.watch(session.watched)
 
-    with session.ending_in_force():
-        add(before)
-        other.edit(fact, method, hyperparameters, _numbered(report, len(before) * anew, total))
-        step = other.measure(names, report)
-        add(after)
-        return Probe(
-            step=step,
-            earlier=tuple(earlier),
-            later=tuple(later),
-            anew=anew,
-            last=other.measure(names, report) if after else None,
-            in_the_end=other.preview(fact) if after else (),
-        )
+    def __call__(self, report: Report = quiet, steady: Report | None = None) -> Probe:
+        """The probe. After an exception it can be called again, and goes on with what it has.
+
+        `steady` is reported to while an edit is computed, which an exception would throw away. Raises whatever an edit,
+        `report` or `steady` raises.
+        """
+        other, place = self._other, len(self._earlier) + 1
+        with self._session.ending_in_force():
+            while len(other.log) < len(self._todo):
+                self._add(self._todo[len(other.log)], report, steady or report)
+            return Probe(
+                step=other.measure(self._names, report, other.entries(place)),
+                earlier=self._earlier,
+                later=self._later,
+                anew=self._anew,
+                last=other.measure(self._names, report) if self._later else None,
+                in_the_end=other.preview(self._fact) if self._later else (),
+            )
+
+    def _add(self, entry: Entry | None, report: Report, steady: Report) -> None:
+        """The next edit: the probed one, or one of the session's as it is, or computed again."""
+        other = self._other
+        if entry is not None and not self._anew:
+            other.restore([*other.log, entry])
+            return
+        done, total = (len(other.log), len(self._todo)) if self._anew else (0, 1)
+        report(Progress("probing", done, total))
+        numbered = _numbered(steady, done, total)
+        if entry is None:
+            other.edit(self._fact, self._method, self._hyperparameters, numbered)
+        else:
+            other.edit(entry.facts, entry.made.method, entry.made.hyperparameters, numbered, UNGUARDED)
 
 
 def chosen_entries(

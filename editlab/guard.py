@@ -50,7 +50,7 @@ class Guard(Record):
         if acts:
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:
-                raise ValueError(f"the edit was refused, its risk being {risk.level}: {why}")
+                raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
             done = "the edit was made all the same"
             if self.choice == method.fallback:
                 made, done = method.fallback, f"the edit was made with {method.fallback} instead of {method.name}"

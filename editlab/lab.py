@@ -15,14 +15,14 @@ from editlab.culprit import Culprit
 from editlab.editor import Editor
 from editlab.facts import Fact, facts_of, random_fact, search_facts
 from editlab.guard import Guard
-from editlab.jobs import FIRST, LATER, LocalJob, Queue
+from editlab.jobs import FIRST, LATER, LocalJob, Queue, steady
 from editlab.limits import Limits
 from editlab.loading import load
 from editlab.measures import standard
 from editlab.memory import with_room
 from editlab.offer import info_of
 from editlab.progress import Report, quiet
-from editlab.records import Probe, SessionState, Step
+from editlab.records import SessionState, Step
 from editlab.replay import record
 from editlab.risk import Risk
 from editlab.scanned import ScanTable, read_scan
@@ -200,15 +200,10 @@ class Lab:
     ) -> LocalJob:
         chosen = self._open(session, [fact])
         self.editor.method(method, hyperparameters)
-        self.measures.check(names)
-        log = chosen.log  # it may change before the job's turn
-        beside.chosen_entries(log, earlier, later)
-        places: dict[str, Any] = {"earlier": earlier, "later": later, "anew": anew, "names": names, "log": log}
-
-        def work(report: Report) -> Probe:
-            return beside.probe(chosen, fact, method, hyperparameters, report=report, **places)
-
-        return self._put(chosen, work)
+        attempt = beside.ProbeAttempt(
+            chosen, fact, method, hyperparameters, earlier=earlier, later=later, anew=anew, names=names
+        )
+        return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
 
     def culprit(self, session: str) -> LocalJob:
         chosen = self._open(session)

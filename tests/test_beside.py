@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from editlab import culprit as searching
 from editlab.api import Cancelled, Progress
-from editlab.beside import culprit, probe
+from editlab.beside import ProbeAttempt, culprit
 from editlab.deltas import LowRank
 from editlab.editor import Editor
 from editlab.facts import Fact
@@ -21,6 +22,7 @@ from editlab.measures import Measures
 from editlab.measures.perplexity import HealthProbe, PerplexityOfText, perplexity, window_nll
 from editlab.measures.retention import RetentionOfEdits
 from editlab.paths import resource
+from editlab.progress import Report, quiet
 from editlab.records import Measurement, Probe, Step
 from editlab.session import Session
 from tests.conftest import tiny_editor
@@ -61,6 +63,10 @@ def session(new: Callable[[], Session], facts: list[Fact]) -> Session:
     session.undo()
     session.measure()
     return session
+
+
+def probe(session: Session, *arguments: Any, report: Report = quiet, **places: Any) -> Probe:
+    return ProbeAttempt(session, *arguments, **places)(report)
 
 
 def ids(session: Session, *numbers: int) -> list[str]:
@@ -174,6 +180,34 @@ def test_cancelled_anywhere_it_leaves_no_trace(session: Session, stop_at: int) -
 
     with undisturbed(session), pytest.raises(Cancelled):
         probe(session, PROBED, earlier=ids(session, 1), anew=True, names=NAMES, report=stop)
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_interrupted_again_and_again_it_is_the_same_probe(session: Session, every: int) -> None:
+    """It goes on with what it has, and an edit under way is not interrupted."""
+    places = {"earlier": ids(session, 2), "later": ids(session, 1), "anew": True, "names": NAMES}
+    whole = probe(session, PROBED, "r-rome", **places)
+    attempt, calls, edits = ProbeAttempt(session, PROBED, "r-rome", **places), 0, []
+
+    def interrupt(progress: Progress) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % every == 0:
+            turns.append(progress)
+            raise InterruptedError
+
+    turns: list[Progress] = []
+    found = None
+    with undisturbed(session):
+        while found is None:
+            with suppress(InterruptedError):
+                found = attempt(interrupt, edits.append)
+    assert len(turns) >= 2
+    alike(found.step, whole.step)
+    assert without_ids(found.last.measurement) == without_ids(whole.last.measurement)
+    assert found.in_the_end == whole.in_the_end
+    stages = [each.stage.split(":")[0] for each in edits if each.stage.endswith(": done")]
+    assert stages == ["edit 1 of 3", "edit 2 of 3", "edit 3 of 3"]  # each was made once
 
 
 # --- the culprit ---

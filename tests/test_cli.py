@@ -273,7 +273,7 @@ def test_edit_refused_by_the_guard_exits_with_2_and_the_reason(monkeypatch: pyte
     options = ("--model", str(GOLDEN), "--source", str(text), "--set", "steps=2")
     refused = run("edit", *FACT, *options, "--guard", "refuse", "--guard-level", "raised")
     assert refused.exit_code == 2
-    assert "editlab: the edit was refused, its risk being raised: the subject is" in refused.stderr
+    assert "editlab: The edit was refused, its risk being raised: the subject is" in refused.stderr
     made = run("edit", *FACT, *options, "--guard", "r-rome", "--guard-level", "raised", "--json")
     assert made.exit_code == 0, made.output
     told = json.loads(made.stdout)

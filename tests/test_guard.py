@@ -91,7 +91,7 @@ def test_a_warning_is_logged_with_the_step_and_survives_its_file(risky: Session,
 def test_a_refused_edit_leaves_everything_as_it_was(risky: Session, fact: Fact) -> None:
     risky.edit(AT_START, "r-rome")
     log, weight = risky.log, risky.model.weight(2).clone()
-    with pytest.raises(ValueError, match="the edit was refused, its risk being high: the subject is"):
+    with pytest.raises(ValueError, match="The edit was refused, its risk being high: the subject is"):
         risky.edit(fact, guard=Guard("refuse"))
     assert risky.log is log
     assert torch.equal(risky.model.weight(2), weight)
@@ -178,7 +178,7 @@ def test_a_lab_tells_the_risk_and_guards_its_edits(facts: list[Fact], monkeypatc
         job = lab.edit(session, facts[:1], guard="refuse")
         with pytest.raises(ValueError, match="refused"):
             job.result(60)
-        assert job.error.startswith("the edit was refused")
+        assert job.error.startswith("The edit was refused")
         assert lab.edit(session, facts[:1], guard="r-rome").result(60).method == "r-rome"
     finally:
         lab.close()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 import torch
 
-from editlab.api import Busy, Cancelled, LabProtocol, ReadOnly, UnknownSession
+from editlab.api import Busy, Cancelled, Job, LabProtocol, ReadOnly, UnknownSession
 from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.measures import TaskMeasure
+from editlab.measures.perplexity import PerplexityOfText
 from editlab.offer import presets_of
 from editlab.replay import read, replay
 from editlab.session import Session
@@ -61,7 +63,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def hold_the_worker(lab: LabProtocol, session: str) -> None:
     job = lab.preview(session, Fact("The {} is", "gate", "open"))
     while job.status != "running":
-        threading.Event().wait(0.001)
+        time.sleep(0.001)
 
 
 def test_two_sessions_share_a_model_and_nothing_else(lab: LabProtocol, inner: Lab, facts: list[Fact]) -> None:
@@ -177,6 +179,59 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     assert step.measurement.tasks["parity"].n == 4
     assert lab.measure(session, (), index=0).result(60) == step
     assert lab.state(session).steps[1].measurement.tasks == {}
+
+
+def test_a_probe_gives_way_to_an_edit_and_goes_on(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not in the middle of the edit that it makes."""
+    mine, yours = lab.create(), lab.create()
+    real, edits, order = Session.edit, [], []
+
+    def edit(session: Session, given, *arguments):
+        order.append(given if isinstance(given, Fact) else given[0])
+        if not edits:
+            edits.append(lab.edit(yours, facts[1:2]))
+        return real(session, given, *arguments)
+
+    monkeypatch.setattr(Session, "edit", edit)
+    probe = lab.probe(mine, facts[0], names=["perplexity"])
+    found = probe.result(60)
+    assert order == facts[:2]
+    assert edits[0].status == "done"
+    assert found.step.facts == (facts[0],)
+    assert found.step.measurement.perplexity is not None
+    assert len(lab.state(mine).steps) == 1
+
+
+def test_less_served_sessions_take_turns_in_measuring(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.jobs.TURN_SECONDS", 0.0)
+    greedy, modest = lab.create(), lab.create()
+    for fact in facts:
+        lab.edit(greedy, [fact]).result(60)
+    real, order, asked = PerplexityOfText.__call__, [], []
+
+    def measure(measure, subject, report):
+        order.append(len(subject.now.edits))
+        if not asked:
+            asked.append(lab.measure(modest, ["parity"]))
+        return real(measure, subject, report)
+
+    monkeypatch.setattr(PerplexityOfText, "__call__", measure)
+    lab.plan(greedy, {"perplexity": 1})
+    long = lab.measure_due(greedy)
+    assert asked_for(asked).result(60).measurement.tasks["parity"].n == 4
+    assert long.status in ("queued", "running")
+    state = long.result(60)
+    assert [step.measurement.perplexity is not None for step in state.steps] == [True] * 4
+
+
+def asked_for(jobs: list[Job]) -> Job:
+    while not jobs:
+        time.sleep(0.001)
+    return jobs[0]
 
 
 def test_bad_input_is_refused_before_it_is_queued(lab: LabProtocol, fact: Fact) -> None:

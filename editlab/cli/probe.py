@@ -95,7 +95,7 @@ def _probe_all(
     fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
 ) -> tuple[Step, list[Step]]:
     """The unedited model, and the fact's step by each method."""
-    from editlab.beside import probe as probe_fact
+    from editlab.beside import ProbeAttempt
     from editlab.editor import Editor
     from editlab.loading import load
     from editlab.measures import standard
@@ -115,7 +115,7 @@ def _probe_all(
             report=bars,
         )
         session = Session(Editor(loaded, moments=source, seed=settings.seed), measures)
-        steps = [probe_fact(session, fact, method, names=names, report=bars).step for method in methods]
+        steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
         return session.measure(names, bars), steps
 
 

@@ -115,7 +115,7 @@ def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visi
     page.get_by_role("button", name="Hyperparameters and guard").click()
     page.get_by_label("Guard: a risky edit").select_option("Refuse the edit")
     page.get_by_role("button", name="Apply edit").click()
-    page.locator(".el-problem [role=alert]", has_text="the edit was refused, its risk being high").wait_for()
+    page.locator(".el-problem [role=alert]", has_text="The edit was refused, its risk being high").wait_for()
     assert page.get_by_label("Subject", exact=True).input_value() == DISABLING
     assert "2 edits" in page.locator(".el-state").inner_text()
     page.get_by_label("Guard: a risky edit").select_option("Warn")

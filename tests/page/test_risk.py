@@ -101,7 +101,7 @@ def test_the_guard_refuses_with_a_sentence_and_nothing_is_lost() -> None:
         assert "Apply will not make this edit" in app.make.risk._words.value
         state = await apply(app)
         assert state.position == len(state.steps) - 1 == 1
-        assert "the edit was refused, its risk being high" in app.make.form._problem.value
+        assert "The edit was refused, its risk being high" in app.make.form._problem.value
         assert app.make.form.read().subject == DISABLING
         assert visible(app.make._apply_row)
 
