@@ -242,6 +242,12 @@ class LabProtocol(Protocol):
         measured of the fact's step, and at the end.
         """
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> Job:
+        """Job of a tuple[bool | None, ...]: whether the unedited model knows each fact, P(true) > P(new).
+
+        None for a fact without a true object. Changes nothing.
+        """
+
     def culprit(self, session: str) -> Job:
         """Job of the Culprit: the edit in force whose removal restores most. Changes nothing; gives way to edits."""
 

@@ -14,7 +14,9 @@ from editlab.culprit import Culprit, Suspect, find_culprit
 from editlab.facts import Fact
 from editlab.guard import UNGUARDED
 from editlab.log import Entry, edits_of, layers_of
+from editlab.measures._measure import questions_of
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
+from editlab.measures.retention import prefers_new
 from editlab.precision import in_full_float32
 from editlab.progress import Report, quiet
 from editlab.records import Probe
@@ -101,6 +103,15 @@ def _numbered(report: Report, done: int, total: int) -> Report:
     if total == 1:
         return report
     return lambda inner: report(replace(inner, stage=f"edit {done + 1} of {total}: {inner.stage}"))
+
+
+def knows(session: Session, facts: Sequence[Fact], report: Report = quiet) -> tuple[bool | None, ...]:
+    """Whether the unedited model finds each fact's true object likelier than the new one; None without a true one."""
+    asked = [question for fact in facts if fact.target_true for question in questions_of([fact.text], fact)]
+    with session.ending_in_force():
+        scores = session.ledger.state(()).objects(asked, report, "what the model knows")
+    preferred = [prefers_new(fact, scores) for fact in facts]
+    return tuple(None if new is None else not new for new in preferred)
 
 
 def culprit(session: Session, report: Report = quiet, entries: Sequence[Entry] | None = None) -> Culprit:

@@ -205,6 +205,10 @@ class Lab:
         )
         return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
+        chosen = self._open(session, facts)
+        return self._put(chosen, lambda report: beside.knows(chosen, facts, report))
+
     def culprit(self, session: str) -> LocalJob:
         chosen = self._open(session)
         entries = chosen.entries()

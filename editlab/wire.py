@@ -20,6 +20,7 @@ RESULTS: Mapping[str, Any] = {  # kind of job -> type of its result
     "edit": Step,
     "risk": dict[str, Risk],
     "probe": Probe,
+    "knows": tuple[bool | None, ...],
     "culprit": Culprit,
     "measure": Step,
     "measure-due": SessionState,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -123,6 +124,18 @@ def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: La
     result = replay(tiny_editor("gpt2"), recording, log)
     assert result.ok
     assert all(row.equal for row in result.rows)
+
+
+def test_what_the_unedited_model_knows_is_told_of_many_facts_as_of_each(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    turned = [replace(fact, target_new=fact.target_true, target_true=fact.target_new) for fact in facts]
+    bare = replace(facts[0], target_true=None)
+    known = lab.knows(session, [*facts, *turned, bare]).result(60)
+    said = [lab.preview(session, fact).result(60)[0] for fact in facts]
+    assert known == (*(w.p_true > w.p_new for w in said), *(w.p_true < w.p_new for w in said), None)
+    lab.edit(session, facts[:1]).result(60)
+    assert lab.knows(session, facts).result(60) == known[:3]
+    assert lab.state(session).position == 1
 
 
 def test_the_log_cannot_change_under_an_edit(lab: LabProtocol, fact: Fact, gate: threading.Event) -> None:
@@ -297,6 +310,7 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtoco
         lambda: lab.risk(follow, facts[1]),
         lambda: lab.probe(follow, facts[1]),
         lambda: lab.culprit(follow),
+        lambda: lab.knows(follow, facts),
         lambda: lab.measure(follow),
         lambda: lab.measure_due(follow),
         lambda: lab.undo(follow),

@@ -178,6 +178,9 @@ class RemoteLab:
             names=list(names),
         )
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
+        return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
+
     def culprit(self, session: str) -> RemoteJob:
         return self._job(session, "culprit")
 

@@ -279,6 +279,12 @@ class FakeLab:
 
         return FakeJob(self._stages(f"the probe of {method}"), finish)
 
+    def knows(self, session: str, facts: Sequence[Fact]) -> FakeJob:
+        """Every fact whose case id is even."""
+        self.calls.append(("knows", session, len(facts)))
+        known = tuple(None if fact.target_true is None else not (fact.case_id or 0) % 2 for fact in facts)
+        return FakeJob([Progress("asking")], lambda: known)
+
     def culprit(self, session: str) -> FakeJob:
         self.calls.append(("culprit", session))
         s = self._session(session)
