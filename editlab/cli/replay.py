@@ -85,7 +85,10 @@ def _replay(
     recording, log = read(file)
     threads = min(int(told.get("threads", 1)), os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
-    loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+    try:
+        loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+    except ValueError as error:
+        raise ValueError(f"{error} (the file is of {told.get('model')}; --model says where that is)") from error
     editor = Editor(loaded, moments=source, seed=int(told.get("seed", 0)))
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
 

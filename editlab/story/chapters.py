@@ -10,7 +10,7 @@ from typing import Any
 from editlab.history import first_broken, first_forgotten
 from editlab.page.html import number, percent, plural, table, tag
 from editlab.records import Measurement, SessionState, Step
-from editlab.story.edits import pill, took
+from editlab.story.edits import pill, taken
 from editlab.story.figures import Figure
 from editlab.story.papers import papers_of, title_of
 
@@ -34,7 +34,8 @@ def in_short(state: SessionState) -> str:
     asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
     by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method) for step in edits)])
     words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
-    facts, said = (sum(column) for column in zip(*map(took, edits), strict=True))
+    counted = taken(state.steps).values()
+    facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
     if facts:
         words.append(f"{said} of {plural(facts, 'fact')} took: the model said the new object at once.")
     if lost := len(first_forgotten(state.steps)):
@@ -92,9 +93,9 @@ def index(state: SessionState) -> str:
     if len(state.steps) <= FEW:
         return ""
     lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
-    rows = []
+    rows, took = [], taken(state.steps)
     for step in state.steps[1:]:
-        facts, said = took(step)
+        facts, said = took.get(step.id, (0, 0))
         rows.append(
             [
                 _edit(step),

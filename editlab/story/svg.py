@@ -21,6 +21,7 @@ COLORS = 8  # classes c0 to c7
 LETTER = 6.2  # pixels that a letter of a legend takes, about
 ROW_HEIGHTS = (4, 18)  # of a map
 NAME_LETTERS = 26
+MANY = 40  # points of a line, from which on they are drawn small
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def _line(frame: _Frame, line: Line, drawn: Sequence[Point]) -> str:
         parts.append(tag("polygon", "", "band", points=_path([(frame.x(x), frame.y(y or 0.0)) for x, y in edge])))
     path = _path([(frame.x(p.x), frame.y(p.y)) for p in drawn])
     parts.append(tag("polyline", "", f"line d{line.dash % 3}", points=path))
+    radius = "3" if len(drawn) <= MANY else "1.6"
     for point in drawn:
-        where = {"cx": f"{frame.x(point.x):.1f}", "cy": f"{frame.y(point.y):.1f}", "r": "3"}
+        where = {"cx": f"{frame.x(point.x):.1f}", "cy": f"{frame.y(point.y):.1f}", "r": radius}
         said = tag("title", escape(f"{line.name}, {point.says}".strip(", ")))
         parts.append(tag("circle", said, "dot pale" if point.pale else "dot", **where))
     return tag("g", "".join(parts), f"c{line.color % COLORS}")
