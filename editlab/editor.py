@@ -87,6 +87,11 @@ class Editor:
         self.contexts(method)
         self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
 
+    def forget(self) -> None:
+        """Drop what is only kept to be quick."""
+        if self._moments is not None:
+            self._moments.forget()
+
     def compute(
         self, facts: Sequence[Fact], method: Method, report: Report = quiet, contexts: Sequence[str] | None = None
     ) -> tuple[Edit, Trace, dict[str, Any]]:

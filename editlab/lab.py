@@ -135,7 +135,7 @@ class Lab:
         self._queue.cancel_all(self.sessions.delete(session))
 
     def state(self, session: str) -> SessionState:
-        return self.sessions.state(self.sessions.open(session))
+        return self.sessions.state(self._session(session))
 
     def revision(self, session: str) -> int:
         return self.sessions.revision(session)
@@ -235,7 +235,7 @@ class Lab:
         return self._put(chosen, work, LATER)
 
     def replay_file(self, session: str) -> LocalJob:
-        chosen = self.sessions.open(session)
+        chosen = self._session(session)
         return self._put(chosen, lambda report: record(chosen, report))
 
     def _put(
@@ -256,7 +256,10 @@ class Lab:
         return self._queue.put(session.id, keeping, priority, changes_log)
 
     def _make_room(self) -> None:
+        """Drop all that can be had again."""
         self.sessions.forget_unused()
+        self.measures.forget()
+        self.editor.forget()
 
     # --- at once ---
 
@@ -294,11 +297,14 @@ class Lab:
 
     def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
         """The session that a key edits. Raises also what is wrong with facts that are meant for it."""
-        session = self.sessions.open(key, editing=True)
+        session = self._session(key, editing=True)
         self.limits.check_facts(facts)
         for fact in facts:
             self.editor.model.check(fact)
         return session
+
+    def _session(self, key: str, editing: bool = False) -> Session:
+        return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
 
     def _name(self, name: str) -> str:
         """A session's name, tidied."""

@@ -49,6 +49,10 @@ class SecondMoments:
         for layer in layers:
             self._factor(layer, ridge, device)
 
+    def forget(self) -> None:
+        """Drop the factors; they are found again when they are needed."""
+        self._factors.clear()
+
     def _factor(self, layer: int, ridge: float, device: torch.device) -> Tensor:
         key = (layer, ridge, str(device))
         if key not in self._factors:

@@ -28,7 +28,7 @@ class Budget:
     """Bytes that may be kept."""
 
     def __init__(self, left: int) -> None:
-        self.left = left
+        self._of = self.left = left
 
     def take(self, n_bytes: int) -> bool:
         """Whether there is room; if so, it is taken."""
@@ -38,6 +38,10 @@ class Budget:
 
     def give_back(self, n_bytes: int) -> None:
         self.left += n_bytes
+
+    def reset(self) -> None:
+        """Nothing is kept any more."""
+        self.left = self._of
 
 
 @dataclass(frozen=True)

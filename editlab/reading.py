@@ -20,7 +20,6 @@ COMPLETION_TOKENS = 12
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
 NEIGHBORS_WATCHED = 3
-MAX_WATCHED = 12  # prompts of the user's own
 TOKENS_AT_ONCE = 1024  # of one forward, padding included: what a batch costs in memory
 
 Question = tuple[str, str]  # a prompt, and the object that might follow it
@@ -58,10 +57,8 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
 
 
 def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
-    """Prompts of the user's own, tidied. Raises ValueError for too many, and for a blank, long or repeated one."""
+    """Prompts of the user's own, tidied. Raises ValueError for a blank, long or repeated one."""
     cleaned = tuple(" ".join(prompt.split()) for prompt in prompts)
-    if len(cleaned) > MAX_WATCHED:
-        raise ValueError(f"at most {MAX_WATCHED} prompts can be watched, got {len(cleaned)}")
     for prompt in cleaned:
         if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")

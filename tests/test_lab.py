@@ -11,9 +11,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from editlab.api import Busy, Cancelled, Job, LabProtocol, ReadOnly, UnknownSession
+from editlab.api import Busy, Cancelled, Job, LabError, LabProtocol, LimitReached, Progress, ReadOnly, UnknownSession
+from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.lab import Lab
+from editlab.limits import Limits
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.offer import presets_of
@@ -33,9 +35,15 @@ YES_NO = Task(
 
 
 @pytest.fixture
-def inner(facts: list[Fact]) -> Iterator[Lab]:
+def limits() -> Limits:
+    """Those of the lab; a test may have its own, as a parameter of this name."""
+    return Limits()
+
+
+@pytest.fixture
+def inner(facts: list[Fact], limits: Limits) -> Iterator[Lab]:
     """The lab where the model is, with a task and three facts."""
-    lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts")
+    lab = Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts", limits=limits)
     yield lab
     lab.close()
 
@@ -385,6 +393,97 @@ def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact]
     gate.set()
     assert kept.result(60).index == 1
     assert [job.status for job in jobs] == ["cancelled"] * 3
+
+
+# --- limits ---
+
+
+@pytest.mark.parametrize("limits", [Limits(edits=2, facts=2, characters=40, watched=2)], ids=[""])
+def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create("x" * 40)
+    for call, sentence in (
+        (lambda: lab.create("x" * 41), "a name is 40 characters, got 41"),
+        (lambda: lab.rename(session, "x" * 41), "40 characters, got 41"),
+        (lambda: lab.duplicate(session, name="x" * 41), "40 characters, got 41"),
+        (lambda: lab.edit(session, facts, "memit"), "one edit is 2 facts, got 3"),
+        (lambda: lab.edit(session, [replace(facts[0], subject="word " * 9)]), "object is 40 characters, got 58"),
+        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 44"),
+        (lambda: lab.risk(session, replace(facts[0], target_true="word " * 9)), "40 characters, got 44"),
+        (lambda: lab.watch(session, ["a", "b", "c"]), "prompts to watch is 2, got 3"),
+        (lambda: lab.watch(session, ["x" * 41]), "40 characters, got 41"),
+    ):
+        with pytest.raises(LimitReached, match=sentence):
+            call()
+    edits = [lab.edit(session, facts[:1]) for _ in range(3)]  # the third is not yet too many when it is asked for
+    assert [job.result(60).index for job in edits[:2]] == [1, 2]
+    with pytest.raises(LimitReached, match="2 edits"):
+        edits[2].result(60)
+    with pytest.raises(LimitReached, match="go on from an earlier step"):
+        lab.edit(session, facts[:1])
+    lab.undo(session)
+    assert lab.edit(session, facts[2:]).result(60).index == 2
+
+
+@pytest.mark.parametrize("limits", [Limits(queue_per_session=2, queue=3)], ids=[""])
+def test_so_many_jobs_wait(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
+    one, another = lab.create(), lab.create()
+    hold_the_worker(lab, one)
+    jobs = [lab.preview(one, facts[0]), lab.preview(one, facts[1])]
+    with pytest.raises(LimitReached, match="2 jobs of this session"):
+        lab.preview(one, facts[2])
+    jobs.append(lab.preview(another, facts[0]))
+    with pytest.raises(LimitReached, match="3 jobs are waiting"):
+        lab.preview(another, facts[1])
+    jobs[0].cancel()
+    jobs.append(lab.preview(another, facts[1]))
+    gate.set()
+    assert [len(job.result(60)) for job in jobs[1:]] == [1, 3, 1]
+
+
+@pytest.mark.parametrize("limits", [Limits(job_seconds=0.05)], ids=[""])
+def test_a_job_is_stopped_after_a_time_of_work(lab: LabProtocol, fact: Fact, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = lab.create()
+    real = PerplexityOfText.__call__
+
+    def slow(measure, subject, report):
+        found = real(measure, subject, lambda _: None)
+        time.sleep(0.06)
+        report(Progress("slow"))
+        return found
+
+    monkeypatch.setattr(PerplexityOfText, "__call__", slow)
+    job = lab.measure(session, ["perplexity"])
+    with pytest.raises(LimitReached, match=r"stopped after 0\.05 seconds of work"):
+        job.result(60)
+    assert job.status == "failed"
+    assert lab.state(session).position == 0
+
+
+def test_without_memory_a_job_is_tried_again(
+    lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if that does not help it is told, and every session is as it was."""
+    session = lab.create()
+    lab.edit(session, facts[:1]).result(60)
+    before, real, calls = lab.state(session), Editor.compute, []
+
+    def compute(editor, *arguments):
+        calls.append(arguments)
+        if len(calls) in (1, 3, 4):
+            torch.empty(1 << 60)  # more than there is
+        return real(editor, *arguments)
+
+    monkeypatch.setattr(Editor, "compute", compute)
+    second = lab.edit(session, facts[1:2]).result(60)
+    assert (second.index, len(calls)) == (2, 2)
+    lab.undo(session)
+    job = lab.edit(session, facts[2:])
+    with pytest.raises(LabError, match="not enough memory"):
+        job.result(60)
+    assert len(calls) == 4
+    assert [step.id for step in lab.state(session).steps[:2]] == [step.id for step in before.steps]
+    assert lab.state(session).position == 1
+    assert lab.edit(session, facts[2:]).result(60).index == 2
 
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: LabProtocol) -> None:

@@ -55,6 +55,12 @@ class Measures:
     def default_plan(self) -> dict[str, int]:
         return {measure.name: measure.every for measure in self.by_name.values() if measure.every}
 
+    def forget(self) -> None:
+        """Drop what is only kept to be quick."""
+        for measure in self.by_name.values():
+            if isinstance(measure, TaskMeasure):
+                measure.forget()
+
     def took(self, name: str, seconds: float, tokens: int | None) -> None:
         """Remember how long a measurement of so many tokens took; None: it was interrupted, more will follow."""
         taken = self._taken.setdefault(name, _Taken())

@@ -57,6 +57,11 @@ class TaskMeasure:
         del unfinished[self.name]
         return score
 
+    def forget(self) -> None:
+        """Drop what is kept to be quick; the other tasks of the same budget have to as well."""
+        self._ready.clear()
+        self.budget.reset()
+
     def score(self, model: EditableModel, report: Report = quiet, found: dict[int, Any] | None = None) -> TaskScore:
         """The weights in force on the task; `found` holds what an interrupted call found, by row.
 
