@@ -7,7 +7,7 @@ from html import escape
 
 from editlab.page.controls import box, button, html
 from editlab.page.files import File
-from editlab.page.html import download_link, note, plural, table, tag
+from editlab.page.html import download_link, note, plural, tag
 from editlab.page.measuring import Activity
 from editlab.records import SessionState
 
@@ -38,9 +38,9 @@ class Export:
 
     def offer(self, files: Sequence[File], state: SessionState) -> None:
         """Links to the files, and beside each that could not be made the reason."""
-        rows = [[_link(file), escape(file.about)] for file in files]
-        caption = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared"
-        self.links.value = table(caption, ["file", "what it holds"], rows, css="el-table-words")
+        edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
+        items = "".join(tag("li", f"{_link(file)}{note(file.about)}") for file in files)
+        self.links.value = tag("p", edits, "el-why") + tag("ol", items)
 
     def done(self, problem: str = "") -> None:
         """Nothing is being made any more; a sentence where something went wrong."""
@@ -59,5 +59,5 @@ class Export:
 
 def _link(file: File) -> str:
     if file.content is None:
-        return f"{escape(file.name)}<br>{tag('span', escape(file.problem), 'el-problem')}"
+        return f"{escape(file.name)}: {tag('span', escape(file.problem), 'el-problem')}"
     return download_link(file.name, file.type, file.content)
