@@ -312,6 +312,10 @@ class Lab:
         self.limits.check_text("a name", name)
         return name
 
+    def counts(self) -> dict[str, int]:
+        """How many sessions there are: kept, and of those in memory."""
+        return {"sessions_stored": self._store.count(), "sessions_in_memory": self.sessions.in_memory}
+
     def close(self) -> None:
         self._queue.close()
         self._store.close()

@@ -170,6 +170,11 @@ class Sessions:
         with self._lock:
             self._revise(session.id)
 
+    @property
+    def in_memory(self) -> int:
+        """How many sessions are in memory now."""
+        return len(self._alive)
+
     # --- within ---
 
     @property

@@ -18,7 +18,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from editlab.limits import Limits
 
 PREFIX = "EDITLAB_"
-OF_LAB = ("model", "device", "dtype", "allow_download", "facts", "glue", "text", "seed", "tasks", "scan")
+OF_LAB = (
+    *("model", "device", "dtype", "allow_download", "facts", "glue", "text", "seed", "tasks", "scan"),
+    *("store", "limits"),
+)
 
 Texts = Annotated[tuple[str, ...], NoDecode]  # in a variable: separated by commas, or a JSON list
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from editlab import __version__
+from editlab.cli.backend import backend
 from editlab.cli.culprit import culprit
 from editlab.cli.doctor import doctor
 from editlab.cli.edit import edit
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="A laboratory for knowledge editing in language models.\n\nStart with `editlab serve`, the page in your "
     "browser, or with one edit: `editlab edit --help` has examples. `editlab COMMAND --help` teaches each command.",
 )
-for command in (serve, edit, probe, run, replay, report, culprit, scan, fetch, moments, verify, doctor):
+for command in (serve, backend, edit, probe, run, replay, report, culprit, scan, fetch, moments, verify, doctor):
     app.command()(command)
 
 

@@ -11,20 +11,25 @@ import typer
 from editlab.guard import CHOICES
 from editlab.presets import DEFAULT, PRESETS
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help=f"One of {', '.join(PRESETS)}; a folder; a hub id like org/name; or auto: gpt2-xl where there is CUDA and "
-        f"its weights are there (or --yes), else {DEFAULT.name}.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[
-    str,
-    typer.Option(help="float32, bfloat16, float16 or bfloat16-tail; edits are always float32."),
-]
+MODEL = typer.Option(
+    "--model",
+    "-m",
+    help=f"One of {', '.join(PRESETS)}; a folder; a hub id like org/name; or auto: gpt2-xl where there is CUDA and "
+    f"its weights are there (or --yes), else {DEFAULT.name}.",
+)
+DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
+DTYPE = typer.Option(help="float32, bfloat16, float16 or bfloat16-tail; edits are always float32.")
+Model = Annotated[str, MODEL]
+Device = Annotated[str, DEVICE]
+Dtype = Annotated[str, DTYPE]
+
+FACTS = typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts.")
+GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
+TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
+TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
+SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
+SEED = typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 

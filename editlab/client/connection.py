@@ -96,7 +96,7 @@ def _key(session: str | None) -> dict[str, str]:
     if session is None:
         return {}
     if not (session.isascii() and session.isprintable()):
-        raise UnknownSession("no session has this key: keys are made of letters, digits, - and _")
+        raise UnknownSession("There is no such session: keys are made of letters, digits, - and _.")
     return {SESSION_HEADER: session}
 
 

@@ -54,7 +54,8 @@ def load_lab(report: Report) -> LabProtocol:
     from editlab.lab import Lab
     from editlab.settings import Settings
 
-    return Lab.load(**Settings().of_lab(), progress=report)
+    of_this_page = Settings().of_lab() | {"store": None}  # a file of sessions belongs to one process
+    return Lab.load(**of_this_page, progress=report)
 
 
 def reach(url: str, token: str | None, report: Report) -> LabProtocol:

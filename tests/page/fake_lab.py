@@ -19,6 +19,7 @@ from editlab.api import (
     SessionInfo,
     Step,
     UnknownSession,
+    Unreachable,
 )
 from editlab.culprit import Suspect, find_culprit
 from editlab.facts import Fact, search_facts
@@ -65,6 +66,7 @@ class FakeLab:
         self.facts = make_facts()
         self.sessions: dict[str, FakeSession] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.away: Unreachable | None = None  # what every question about a session is answered with
         self._opened = 0  # sessions
 
     def info(self) -> LabInfo:
@@ -116,6 +118,8 @@ class FakeLab:
         return key
 
     def _session(self, key: str, editing: bool = True) -> FakeSession:
+        if self.away is not None:
+            raise self.away
         id = key.removeprefix(FOLLOW)
         if id not in self.sessions:
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
@@ -268,7 +272,7 @@ class FakeLab:
                 raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
             known = {edit.id: edit for edit in self._session(session).log}
             mine = self._made("probe", (fact,), method, dict(hyperparameters or {}), None)
-            beside = FakeSession({}, [*(known[i] for i in earlier), mine, *(known[i] for i in later)])
+            beside = FakeSession({}, log=[*(known[i] for i in earlier), mine, *(known[i] for i in later)])
             for index in range(len(beside.log) + 1):
                 self._take(beside, beside.ids(index), names)
             beside.position = len(beside.log)

@@ -1,0 +1,85 @@
+"""`editlab backend`: the lab alone, for pages and scripts elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
+from editlab.cli._terminal import sentences
+from editlab.settings import Settings
+
+if TYPE_CHECKING:
+    from editlab.api import LabProtocol
+    from editlab.progress import Report
+
+
+def backend(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Other than a loopback address takes a token.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with the token that callers must send (or give EDITLAB_TOKEN).")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="The file that sessions are kept in.")] = None,
+    model: Annotated[str | None, MODEL] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    dtype: Annotated[str | None, DTYPE] = None,
+    facts: Annotated[str | None, FACTS] = None,
+    glue: Annotated[str | None, GLUE] = None,
+    task: Annotated[list[str] | None, TASK] = None,
+    text: Annotated[str | None, TEXT] = None,
+    scan: Annotated[str | None, SCAN] = None,
+    seed: Annotated[int | None, SEED] = None,
+    yes: Yes = False,
+) -> None:
+    """Serve the lab over HTTP, until Ctrl-C: one model, many sessions, kept on disk.
+
+    Every option is an EDITLAB_ variable too (EDITLAB_MODEL, EDITLAB_PORT, ...), and there are more: limits, origins,
+    rates. The option goes before the variable. The API is documented at /docs of the address that is printed.
+
+    Examples:
+
+        editlab backend
+
+        editlab backend --host 0.0.0.0 --token-file /run/secrets/editlab --model gpt2-xl --yes
+    """
+    with sentences():
+        given: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "token_file": token_file,
+            "store": store,
+            "model": model,
+            "device": device,
+            "dtype": dtype,
+            "facts": facts,
+            "glue": glue,
+            "tasks": task or None,
+            "text": text,
+            "scan": scan,
+            "seed": seed,
+            "allow_download": yes or None,
+        }
+        serve_lab(Settings(**{name: value for name, value in given.items() if value is not None}))
+
+
+def serve_lab(settings: Settings) -> None:
+    """Serve the lab that the settings tell, until Ctrl-C or SIGTERM."""
+    from editlab.server import Loader, create_app
+    from editlab.server.logs import log_as_json
+    from editlab.server.running import run
+
+    def load(report: Report) -> LabProtocol:
+        from editlab.lab import Lab
+
+        return Lab.load(**settings.of_lab(), progress=report)
+
+    app = create_app(Loader(load), settings)
+    log_as_json()
+    os.environ.pop("EDITLAB_TOKEN", None)  # it has been read: what this process starts need not have it
+    run(app, settings.host, settings.port, lambda address: typer.echo(f"editlab backend is at {address}"))
