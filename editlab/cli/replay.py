@@ -99,9 +99,9 @@ def _device(asked: str, told: Mapping[str, Any]) -> str:
 
 
 def _show(result: Replayed, recompute: bool) -> None:
-    columns = ["step", "edit", "method", "state", "weights", "norms off by"]
+    columns = ["step", "edit", "method", "state", "weights", *([] if result.exact else ["norms off by"])]
     columns += ["ΔW off by", "losses off by"] if recompute else []
-    show_table([*columns, ""], [_cells(row, recompute) for row in result.rows])
+    show_table([*columns, ""], [_cells(row, result.exact, recompute) for row in result.rows])
     for sentence in result.differs:
         typer.echo(sentence)
     how = "to the last bit" if result.exact else f"by norms, within {result.tolerance:g}"
@@ -111,9 +111,8 @@ def _show(result: Replayed, recompute: bool) -> None:
     typer.echo(f"{verdict}: {len(result.rows)} steps, compared {how}{anew}")
 
 
-def _cells(row: Row, recompute: bool) -> Sequence[str]:
-    errors = [row.norm_error, *((row.delta_error, row.loss_error) if recompute else ())]
-    shown = ["" if error is None else f"{error:.1e}" for error in errors]
-    weights = "bit-equal" if row.equal else "different"
-    cells = [str(row.step), row.fact, row.method or "", row.state, weights, *shown]
-    return [*cells, "ok" if row.ok else "NOT EQUAL"]
+def _cells(row: Row, exact: bool, recompute: bool) -> Sequence[str]:
+    errors = [*([] if exact else [row.norm_error]), *((row.delta_error, row.loss_error) if recompute else ())]
+    shown = ["" if error is None else f"{error:.0e}" if error else "0" for error in errors]
+    weights = "equal" if row.equal else "different"
+    return [str(row.step), row.fact, row.method or "", row.state, weights, *shown, "ok" if row.ok else "NOT EQUAL"]
