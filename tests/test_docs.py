@@ -249,3 +249,15 @@ def test_runs_in_the_pages_and_the_experiments_can_be_read(tmp_path: Path) -> No
         measures = {name.strip() for names in config.schedule for name in names.split(",")} - {"everything"}
         tasks = {task for measure in measures for task in [measure.partition(":")[0]] if measure not in MEASURES}
         assert tasks <= {*OURS, *(Path(task).stem for task in config.tasks)}
+
+
+# --- mathematics ---
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_mathematics_is_written_so_that_github_shows_it(page: Path) -> None:
+    """Markdown is read before the mathematics in a line: an escape, an asterisk or a line break in it would be lost."""
+    text = "\n\n".join(token.content for token in tokens(page) if token.type == "inline")
+    assert "$$" not in text, f"{name_of(page)}: a formula of its own line goes into a block of ```math"
+    for formula in re.findall(r"\$([^$]+)\$", re.sub(r"`[^`]*`", "", text)):
+        assert not re.search(r"\\[^A-Za-z]|\*|\n", formula), f"{name_of(page)}: {formula}"
