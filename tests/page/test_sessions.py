@@ -326,7 +326,7 @@ def test_a_page_on_a_remote_lab_imports_no_torch() -> None:
         "async def main():\n"
         "    page = editlab.page.start.Page(); page.open(FakeLab()); await asyncio.sleep(0)\n"
         "asyncio.run(main())\n"
-        "sys.exit(' '.join({'torch', 'transformers', 'pydantic', 'voila'} & set(sys.modules)))"
+        "sys.exit(' '.join({'torch', 'transformers', 'pydantic', 'voila'} & set(sys.modules)) or 0)"
     )
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
