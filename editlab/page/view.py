@@ -24,9 +24,8 @@ from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
-from editlab.page.work import Runner
+from editlab.page.work import Runner, sentence
 from editlab.records import SessionState
-from editlab.wire import Loading
 
 
 @dataclass(frozen=True)
@@ -115,12 +114,13 @@ class View:
             self.draw(state)
 
     def away(self, error: Unreachable) -> None:
-        what = f"The lab is starting again: {error}" if isinstance(error, Loading) else "The lab does not answer."
-        self.line.warn(f"{what.rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does.")
+        self.line.warn(
+            f"{sentence(error).rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does."
+        )
 
     def back(self) -> None:
         self.line.warn("")
         self.line.say("The lab answers again.")
 
-    def _report(self, sentence: str) -> None:
-        self.line.say(sentence, "error")
+    def _report(self, says: str) -> None:
+        self.line.say(says, "error")
