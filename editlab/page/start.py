@@ -83,10 +83,10 @@ class Page:
         except LabError as error:
             self._closed(key, error)
             return
+        shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
         self._leave()
         self.app = shown
         self._body.children = [shown.root]
-        shown.projector.set(view_asked_for() == VIEW)
         shown.line.say(says)
         on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
         self._watching = shown.runner.start(Live(lab, key, on).watch())
