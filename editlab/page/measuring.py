@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from editlab.api import Cancelled, Job, LabProtocol, Progress
-from editlab.page.work import JobError, Runner, follow
+from editlab.api import Cancelled, Job, LabError, LabProtocol, Progress
+from editlab.page.work import SENTENCES, Runner, follow, sentence
 
 PLAN = "the plan"
 WATCHED = "the watched prompts"
@@ -54,18 +54,23 @@ class Measuring:
     def go_on(self) -> None:
         """Measure what the plan asks for; while it is stopped only what the step in force says."""
         if self._stopped:
-            self._start(WATCHED, self._lab.measure(self._session))
+            self._start(WATCHED, lambda: self._lab.measure(self._session))
         elif PLAN not in self._jobs or self._jobs[PLAN].status not in ("queued", "running"):
-            self._start(PLAN, self._lab.measure_due(self._session))
+            self._start(PLAN, lambda: self._lab.measure_due(self._session))
 
     def resume(self) -> None:
         self._stopped = False
         self.go_on()
 
+    def recover(self) -> None:
+        """Go on with a plan that could not be measured, now that it can."""
+        if PLAN in self._problems:
+            self.resume()
+
     def ask(self, name: str) -> None:
         """Measure this of the step in force, whatever the plan says."""
         if name not in self._jobs:
-            self._start(name, self._lab.measure(self._session, [name]))
+            self._start(name, lambda: self._lab.measure(self._session, [name]))
 
     def stop(self, name: str) -> None:
         """Stop one measurement; what it has found so far is kept. PLAN stops until it is resumed."""
@@ -75,9 +80,14 @@ class Measuring:
             self._jobs[name].cancel()
         self._tell()
 
-    def _start(self, name: str, job: Job) -> None:
-        self._jobs[name] = job
+    def _start(self, name: str, ask: Callable[[], Job]) -> None:
         self._problems.pop(name, None)
+        try:
+            job = self._jobs[name] = ask()
+        except LabError as error:
+            self._fail(name, error)
+            self._tell()
+            return
         self._doing[name] = Doing(Progress("Waiting for the model"), waiting=True)
         self._tell()
         self._runner.start(self._follow(name, job))
@@ -90,9 +100,8 @@ class Measuring:
                 self._problems[name] = "there is nothing to measure it on at this step"
         except Cancelled:
             again = name == PLAN and not self._stopped  # resumed before the stop took effect
-        except (ValueError, JobError) as error:
-            self._problems[name] = str(error)
-            self._stopped = self._stopped or name == PLAN  # it would fail again
+        except SENTENCES as error:
+            self._fail(name, error)
         finally:
             if self._jobs.get(name) is job:
                 del self._jobs[name], self._doing[name]
@@ -100,6 +109,10 @@ class Measuring:
         if again:
             self.go_on()
         self._on_found()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self._problems[name] = sentence(error)
+        self._stopped = self._stopped or name == PLAN  # it would fail again
 
     def _draw(self, name: str, job: Job) -> None:
         waiting = job.status == "queued"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.facts import Fact
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow, sentence
 from editlab.records import Probe
 
 
@@ -23,6 +24,7 @@ class Order:
     anew: bool = False
     names: tuple[str, ...] = ()  # what is measured
     own: str = ""  # id of the session's step that the fact is of; "" where it is of none
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed in it
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ class Probing:
     async def _try(self, order: Order, method: str) -> None:
         try:
             self._job = self._lab.probe(
-                self._session, order.fact, method, earlier=order.earlier, later=order.later, anew=order.anew,
-                names=order.names,
+                self._session, order.fact, method, order.hyperparameters.get(method), earlier=order.earlier,
+                later=order.later, anew=order.anew, names=order.names,
             )  # fmt: skip
             tried = Tried(order, method, await follow(self._job, self._draw))
         except Cancelled:
             return
-        except (ValueError, JobError) as error:
-            tried = Tried(order, method, problem=str(error))
+        except SENTENCES as error:
+            tried = Tried(order, method, problem=sentence(error))
         self._tell(tried=(*self.probes.tried, tried))
 
     def _draw(self, job: Job) -> None:

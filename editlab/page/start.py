@@ -1,80 +1,64 @@
-"""What app.ipynb shows: the page at once, and the lab in it as soon as its model is loaded."""
+"""What app.ipynb shows: the page at once, and a session in it as soon as there is a lab."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Callable
+import asyncio
 from html import escape
 from importlib.resources import files
 
 import ipywidgets as widgets
 
-from editlab.api import LabProtocol, Progress
+from editlab.api import LabError, LabProtocol, Progress, UnknownSession
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
-from editlab.page.controls import box, html
+from editlab.page.controls import box, button, html
+from editlab.page.follower import Follower
 from editlab.page.html import tag
+from editlab.page.live import Live, LiveCallbacks
+from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
-from editlab.page.work import JobError, Runner, follow
-from editlab.settings import Settings
+from editlab.page.panels.projector import VIEW
+from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
+from editlab.page.work import JobError, Runner, follow, sentence
 
-log = logging.getLogger(__name__)
-
-Load = Callable[[Callable[[Progress], None]], LabProtocol]
+STYLES = ("style.css", "session.css", "guide.css")
 
 
-class Loading:
-    """A lab being loaded in a thread; looks like a job, so that it is followed like one."""
+def new_session(lab: LabProtocol) -> str:
+    """Key of a session with the lab's own plan, and one task besides: a page without any skill would miss the point.
 
-    def __init__(self, load: Load) -> None:
-        self.progress = Progress("Loading the libraries")
-        self.status = "running"
-        self.error: str | None = None
-        self._lab: LabProtocol | None = None
-        threading.Thread(target=self._run, args=(load,), name="editlab-load", daemon=True).start()
-
-    def _run(self, load: Load) -> None:
-        try:
-            self._lab = load(self._report)
-        except Exception as error:
-            log.exception("the lab could not be loaded")
-            self.error, self.status = f"{error}" or type(error).__name__, "failed"
-        else:
-            self.status = "done"
-
-    def _report(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def result(self, timeout: float | None = None) -> LabProtocol:
-        if self._lab is None:
-            raise RuntimeError("the lab is not loaded")
-        return self._lab
+    A lab forgets a session that nothing was done in after a short while, so a visit leaves nothing behind.
+    """
+    info, session = lab.info(), lab.create()
+    plan = {measure.name: measure.every for measure in info.measures if measure.every}
+    lab.plan(session, {**plan, **{task.name: 1 for task in info.tasks[:1]}})
+    return session
 
 
 class Page:
-    """The frame around the app: style, title, and what is shown while there is no lab yet."""
+    """The frame around a session: style, title, and what is shown while there is no lab yet, or no session."""
 
     def __init__(self) -> None:
-        style = files("editlab.page").joinpath("style.css").read_text(encoding="utf-8")
+        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
-        self.app: App | None = None
+        self._lab: LabProtocol | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.app: App | Follower | None = None
         self.root = box([html(f"<style>{style}</style>", "el-style"), html(title, "el-title"), self._body], "el-app")
 
-    def open(self, lab: LabProtocol) -> None:
-        self.app = App(lab)
-        self._body.children = [self.app.root]
+    def load(self, loading: Loading, key: str = "") -> None:
+        """Show how far the lab is, then the session of a key in it."""
+        if loading.status == "done":
+            self.open(loading.result(), key)
+        else:
+            self._runner.start(self._loaded(loading, key))
 
-    def load(self, load: Load) -> None:
-        """Show how far the lab is, then the lab, then only the lab."""
+    async def _loaded(self, loading: Loading, key: str) -> None:
         shown = html(css="el-loading el-live")
         self._body.children = [shown]
-        self._runner.start(self._loaded(Loading(load), shown))
 
-    async def _loaded(self, loading: Loading, shown: widgets.HTML) -> None:
         def draw(job: Loading) -> None:
             shown.value = _loading_words(job.progress)
 
@@ -83,10 +67,50 @@ class Page:
         except JobError as error:
             self._failed(str(error))
         else:
-            self.open(lab)
+            self.open(lab, key)
 
-    def _failed(self, sentence: str) -> None:
-        words = tag("h2", "The lab could not be opened") + tag("p", escape(sentence), role="alert")
+    def open(self, lab: LabProtocol, key: str = "") -> None:
+        """Show the session of a key in `lab`; a new one where there is no key."""
+        self._lab = lab
+        self._go(key, "Ready.")
+
+    def _go(self, key: str, says: str) -> None:
+        lab = self._lab
+        assert lab is not None, "a session is opened in a lab"
+        try:
+            key = key or new_session(lab)
+            shown = App(lab, key, self._go) if lab.about(key).may_edit else Follower(lab, key, self._go)
+        except LabError as error:
+            self._closed(key, error)
+            return
+        shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
+        self._leave()
+        self.app = shown
+        self._body.children = [shown.root]
+        shown.line.say(says)
+        on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
+        self._watching = shown.runner.start(Live(lab, key, on).watch())
+
+    def _leave(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = self.app = None
+
+    def _closed(self, key: str, error: LabError) -> None:
+        """There is no way into this session: say why, and what can be done."""
+        self._leave()
+        lost = isinstance(error, UnknownSession)
+        words = tag("h2", "This session cannot be opened") + tag("p", escape(sentence(error)), role="alert")
+        words += tag("span", "", hidden="", data_forget=key) if lost else ""
+        again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
+        new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
+        others = html(
+            tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions=""), "el-served"
+        )
+        self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
+
+    def _failed(self, why: str) -> None:
+        words = tag("h2", "The lab could not be opened") + tag("p", escape(why), role="alert")
         words += tag(
             "p",
             "Mend this and load the page again. <code>editlab doctor</code> says what is there and what is missing.",
@@ -105,24 +129,20 @@ def _loading_words(progress: Progress) -> str:
     return tag("h2", "Getting the model ready") + progress_bar(progress) + tag("ol", todo, "el-lesson")
 
 
-def _load_lab(progress: Callable[[Progress], None]) -> LabProtocol:
-    from editlab.lab import Lab
-
-    of_this_page = Settings().of_lab() | {"store": None}  # a file of sessions belongs to one process
-    return Lab.load(**of_this_page, progress=progress)
-
-
-def show(lab: LabProtocol | None = None) -> widgets.Widget:
+def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     """The page as a widget, to be the last expression of a cell.
 
-    Without `lab` one is loaded in this process, in the background, while the page already stands; which one is
-    said by `editlab.settings.Settings`.
+    Without `lab` it is the one that `editlab.settings` names: a backend, or one loaded in this process, in the
+    background, while the page already stands. `session` is the key of the session to open; without one it is that of
+    the page's address, else a new one.
     """
-    if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
+    if not is_served():
         bring_bokeh_into_notebook()
     page = Page()
-    if lab is None:
-        page.load(_load_lab)
-    else:
-        page.open(lab)
+    if lab is not None:
+        page.open(lab, session or session_asked_for())
+        return page.root
+    loading = Loading(load_lab)  # begins before the visitor comes
+    wait_for_visitor()
+    page.load(loading, session or session_asked_for())
     return page.root

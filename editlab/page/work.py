@@ -13,15 +13,28 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Cancelled, LabError, Progress
+from editlab.api import Cancelled, LabError, Progress, Unreachable
+from editlab.wire import Loading
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.12
+RESULT_SECONDS = 1.0  # a job that is done has its result now, or at once
 
 
 class JobError(Exception):
     """A job ended in an error; the message is its sentence for the user."""
+
+
+SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the user
+
+
+def sentence(error: Exception) -> str:
+    """What the user is told of one of these. Where a backend listens is no business of a visitor's."""
+    if isinstance(error, Unreachable) and not isinstance(error, Loading):
+        return "The lab does not answer."
+    text = str(error)
+    return text[:1].upper() + text[1:]
 
 
 class Watched(Protocol):
@@ -52,7 +65,7 @@ async def follow(job: J, draw: Callable[[J], None] | None = None, interval: floa
         raise Cancelled
     if status == "failed":
         raise JobError(job.error or "it failed without saying why")
-    return job.result(0)
+    return job.result(RESULT_SECONDS)
 
 
 class Runner:
@@ -97,9 +110,9 @@ class Runner:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, (ValueError, LabError, JobError)):
+        if isinstance(error, SENTENCES):
             log.info("%s: %s", type(error).__name__, error)
-            self._report(str(error))
+            self._report(sentence(error))
         else:
             log.error("unexpected error on the page", exc_info=error)
             self._report(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+import ipywidgets as widgets
+
 from editlab.api import LabInfo
 from editlab.page.controls import box, html
 from editlab.page.html import percent, plural, tag
@@ -17,7 +19,14 @@ class StateLine:
         self._titles = {method.name: method.title for method in info.methods}
         self._facts = html(css="el-facts")
         self._activity = html(css="el-activity el-live")
-        self.widget = box([self._facts, self._activity], "el-state")
+        self._warned = ""
+        self._warning = html(css="el-warning el-live")
+        self._controls = box([], "el-row el-controls")
+        self.widget = box([self._facts, self._activity, self._controls, self._warning], "el-state")
+
+    def add(self, control: widgets.Widget) -> None:
+        """Put a control at the right end."""
+        self._controls.children = [*self._controls.children, control]
 
     def show(self, state: SessionState) -> None:
         model = state.model
@@ -50,6 +59,12 @@ class StateLine:
             where = f", layer {largest[0]}" if len(layers) > 1 else ""
             summary.append(f"drift <b>{percent(largest[1].relative)}</b> <small>of ‖W₀‖{where}</small>")
         return summary
+
+    def warn(self, text: str) -> None:
+        """A line of its own that stays until it is taken back by an empty one."""
+        if text != self._warned:
+            self._warned = text
+            self._warning.value = tag("p", escape(text), role="alert") if text else ""
 
     def say(self, text: str, kind: str = "ready") -> None:
         """What is going on; `kind` is "ready", "busy" or "error"."""

@@ -1,0 +1,70 @@
+"""An edit of one session under way: begun from the form, followed, cancelled; its end in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from editlab.api import Cancelled, Job, LabProtocol
+from editlab.page.drafting import Drafting
+from editlab.page.panels.make_edit import Draft, MakeEdit
+from editlab.page.panels.state_line import StateLine
+from editlab.page.panels.timeline import Timeline
+from editlab.page.work import SENTENCES, follow, sentence
+
+
+class Editing:
+    """`on_end()` is called when the log may be another one."""
+
+    def __init__(
+        self,
+        lab: LabProtocol,
+        session: str,
+        make: MakeEdit,
+        drafting: Drafting,
+        line: StateLine,
+        timeline: Timeline,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._lab, self._session, self._on_end = lab, session, on_end
+        self._make, self._drafting, self._line, self._timeline = make, drafting, line, timeline
+        self._job: Job | None = None
+        self.busy = False
+
+    async def start(self, draft: Draft) -> None:
+        if self.busy:
+            return
+        fact, guard = draft.fact, self._make.guard
+        self._begin(f"Editing: {fact}")
+        try:
+            self._job = self._lab.edit(
+                self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name, guard_level=guard.level
+            )
+            step = await follow(self._job, self._make.job.show)
+        except Cancelled:
+            self._line.say("Cancelled. The model is as it was.")
+        except SENTENCES as error:
+            self._make.form.complain(sentence(error))
+            self._line.say(sentence(error), "error")
+        else:
+            self._line.say(f"Edit {step.index} is in force: {fact}")
+        finally:
+            self._end()
+        self._on_end()
+
+    def cancel(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+            self._make.job.stopping()
+
+    def _begin(self, says: str) -> None:
+        self.busy = True
+        self._line.say(says, "busy")
+        self._make.form.complain("")
+        self._make.running(True)
+        self._timeline.lock(True)
+        self._drafting.drop()
+
+    def _end(self) -> None:
+        self.busy, self._job = False, None
+        self._make.running(False)
+        self._timeline.lock(False)

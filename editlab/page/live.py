@@ -1,0 +1,59 @@
+"""What others, or another page, do to a session, seen soon after; and whether the lab still answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from editlab.api import LabError, LabProtocol, Unreachable
+from editlab.records import SessionState
+
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LiveCallbacks:
+    changed: Callable[[SessionState], None]  # the session tells something else than it did
+    away: Callable[[Unreachable], None]  # the lab does not answer; told at every look
+    back: Callable[[], None]  # it answers again
+    gone: Callable[[LabError], None]  # the session cannot be opened any more
+
+
+class Live:
+    """Asks for a session's revision about every second, and for its state when that is another one.
+
+    The questions are asked in a thread: an answer that does not come must not freeze the page.
+    """
+
+    def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks) -> None:
+        self._lab, self._session, self._on = lab, session, on
+        self._revision: int | None = None
+        self._away = False
+
+    async def watch(self, seconds: float = LOOK_SECONDS) -> None:
+        """Look until the session is gone."""
+        while await self.look():
+            await asyncio.sleep(seconds)
+
+    async def look(self) -> bool:
+        """Look once; whether there is still something to see."""
+        try:
+            revision = await asyncio.to_thread(self._lab.revision, self._session)
+            state = None
+            if revision != self._revision:
+                state = await asyncio.to_thread(self._lab.state, self._session)
+        except Unreachable as error:
+            self._away, self._revision = True, None
+            self._on.away(error)
+            return True
+        except LabError as error:
+            self._on.gone(error)
+            return False
+        if self._away:
+            self._away = False
+            self._on.back()
+        if state is not None:
+            self._revision = revision
+            self._on.changed(state)
+        return True

@@ -1,0 +1,71 @@
+"""A lab being made ready, or reached, while the page already stands."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from editlab.api import LabProtocol, Progress, Unreachable
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
+
+Report = Callable[[Progress], None]
+
+
+class Loading:
+    """`load` at work in a thread; looks like a job, so that it is followed like one."""
+
+    def __init__(self, load: Callable[[Report], LabProtocol]) -> None:
+        self.progress = Progress("Loading the libraries")
+        self.status = "running"
+        self.error: str | None = None
+        self._lab: LabProtocol | None = None
+        threading.Thread(target=self._run, args=(load,), name="editlab-load", daemon=True).start()
+
+    def _run(self, load: Callable[[Report], LabProtocol]) -> None:
+        try:
+            self._lab = load(self._report)
+        except Exception as error:
+            log.exception("the lab could not be loaded")
+            self.error, self.status = f"{error}" or type(error).__name__, "failed"
+        else:
+            self.status = "done"
+
+    def _report(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def result(self, timeout: float | None = None) -> LabProtocol:
+        if self._lab is None:
+            raise RuntimeError("the lab is not loaded")
+        return self._lab
+
+
+def load_lab(report: Report) -> LabProtocol:
+    """The lab that the environment names: a backend's, or one in this process."""
+    from editlab.client import backend_of_environment
+
+    backend = backend_of_environment()
+    if backend is not None:
+        return reach(*backend, report)
+    from editlab.lab import Lab
+    from editlab.settings import Settings
+
+    of_this_page = Settings().of_lab() | {"store": None}  # a file of sessions belongs to one process
+    return Lab.load(**of_this_page, progress=report)
+
+
+def reach(url: str, token: str | None, report: Report) -> LabProtocol:
+    """The lab of a backend, as soon as it answers and its model is there, however long that takes."""
+    from editlab.client import connect
+
+    while True:
+        try:
+            return connect(url, token, progress=report)
+        except Unreachable as error:
+            log.info("%s", error)
+            report(Progress("The lab does not answer yet; trying again"))
+            time.sleep(AGAIN_SECONDS)

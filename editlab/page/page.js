@@ -1,0 +1,125 @@
+/* What widgets cannot do in the served page: know its address, remember sessions in this browser, copy a link, tell
+   that the kernel is gone. Widgets say what they want by data-* attributes; whatever was typed is written as text. */
+
+(() => {
+  "use strict";
+
+  const KEPT = 30; // sessions that this browser remembers
+  const STORE = "editlab.sessions";
+  const LOST_SECONDS = 4; // of silence before a lost connection is told
+
+  const read = () => {
+    try { return JSON.parse(localStorage.getItem(STORE)) || []; } catch { return []; }
+  };
+  const write = (sessions) => {
+    try { localStorage.setItem(STORE, JSON.stringify(sessions.slice(0, KEPT))); } catch { /* a browser that keeps nothing */ }
+  };
+  const link = (key, view = "") => {
+    const url = new URL(location.href);
+    url.search = new URLSearchParams({ session: key, ...(view && { view }) });
+    url.hash = "";
+    return url.href;
+  };
+
+  /* The session that is shown: in the address, so that a reload comes back to it, and in the list once it is something. */
+  const remember = ({ session, name, edits, kind }) => {
+    const here = link(session, new URL(location.href).searchParams.get("view") || "");
+    if (here !== location.href) history.replaceState(null, "", here);
+    const others = read().filter((known) => known.key !== session);
+    if (Number(edits) || name) write([{ key: session, name, edits: Number(edits), kind, time: Date.now() }, ...others]);
+  };
+  const show = ({ view }) => {
+    const session = new URL(location.href).searchParams.get("session");
+    if (session) history.replaceState(null, "", link(session, view));
+  };
+  const forget = ({ forget: key }) => write(read().filter((known) => known.key !== key));
+
+  const ago = (time) => {
+    const minutes = Math.round((Date.now() - time) / 60000);
+    if (minutes < 1) return "now";
+    if (minutes < 60) return `${minutes} min ago`;
+    return minutes < 48 * 60 ? `${Math.round(minutes / 60)} h ago` : new Date(time).toLocaleDateString();
+  };
+  const element = (name, text, css) => {
+    const made = document.createElement(name);
+    made.textContent = text;
+    if (css) made.className = css;
+    return made;
+  };
+  const list = (place) => {
+    const here = document.querySelector("[data-session]")?.dataset.session;
+    const rows = read().filter((known) => known.key !== here).map((known) => {
+      const row = document.createElement("li");
+      const open = element("a", known.name || "Unnamed session", "el-link");
+      open.href = link(known.key);
+      const edits = `${known.edits} edit${known.edits === 1 ? "" : "s"}`;
+      row.append(open, element("span", [edits, ago(known.time), ...(known.kind === "follow" ? ["following"] : [])].join(" · "), "el-why"));
+      return row;
+    });
+    place.replaceChildren(...(rows.length ? rows : [element("li", "None besides this one.", "el-why")]));
+  };
+
+  const copy = async (button) => {
+    const words = button.textContent, address = link(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(address);
+      button.textContent = "Copied";
+    } catch {
+      window.prompt("Copy this link:", address); // no clipboard where the page is not served by HTTPS
+    }
+    setTimeout(() => { button.textContent = words; }, 1500);
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (button) copy(button);
+  });
+
+  /* Each request is met once: what was met is marked. */
+  const meet = (attribute, answer) =>
+    document.querySelectorAll(`[data-${attribute}]:not([data-met])`).forEach((place) => {
+      place.dataset.met = "";
+      answer(place);
+    });
+  const look = () => {
+    meet("session", (place) => { remember(place.dataset); document.querySelectorAll("[data-sessions]").forEach(list); });
+    meet("view", (place) => show(place.dataset));
+    meet("forget", (place) => forget(place.dataset));
+    meet("sessions", list);
+    // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.
+    document.querySelectorAll(".el-live:not([aria-live])").forEach((place) => place.setAttribute("aria-live", "polite"));
+  };
+  new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+  if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) document.documentElement.classList.add("el-loopback");
+
+  /* The title stays until the widgets are drawn, or until there is something else to read, such as an error. */
+  window.display_cells = window.voila_finish = () => {
+    const cells = document.getElementById("rendered_cells");
+    cells.style.display = "";
+    const reveal = () => {
+      if (!cells.querySelector(".el-title, pre, .jp-RenderedText")) return;
+      document.getElementById("loading")?.remove();
+      waiting.disconnect();
+    };
+    const waiting = new MutationObserver(reveal);
+    waiting.observe(document.body, { childList: true, subtree: true });
+    reveal();
+  };
+
+  /* A dead kernel is silently replaced by an empty one, and one that is away answers nothing: say so, offer to reload. */
+  const bar = () => document.getElementById("lost");
+  const tell = () => { bar().hidden = false; };
+  const watch = (kernel) => {
+    let timer;
+    kernel.statusChanged.connect((_, status) => {
+      if (["dead", "restarting", "autorestarting"].includes(status)) tell();
+    });
+    kernel.connectionStatusChanged.connect((_, status) => {
+      clearTimeout(timer);
+      if (status !== "connected") timer = setTimeout(tell, 1000 * LOST_SECONDS);
+    });
+  };
+  const waiting = setInterval(() => {
+    const kernel = window.jupyterapp?.widgetManager?.kernel;
+    if (kernel) { clearInterval(waiting); watch(kernel); }
+  }, 500);
+})();

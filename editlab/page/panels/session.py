@@ -1,0 +1,111 @@
+"""The session itself: its name, its two links, a copy of it, its end, and this browser's other sessions.
+
+Links are copied and other sessions are listed by the page's script (page.js), which alone knows the address and what
+this browser has opened; a notebook has neither, and does not show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+from editlab.api import SessionInfo
+from editlab.page.controls import box, button, field, html, on_enter, panel, show_if
+from editlab.page.html import plural, tag
+from editlab.records import SessionState
+
+UNNAMED = "Unnamed session"
+TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."
+TO_FOLLOW = "Whoever has it sees each step live, can change nothing, and can make a copy to go on with."
+OTHERS = tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions="")
+
+
+@dataclass(frozen=True)
+class SessionCallbacks:
+    rename: Callable[[str], None]
+    duplicate: Callable[[], None]
+    delete: Callable[[], None]
+
+
+def mark(key: str, about: SessionInfo) -> str:
+    """What tells the page's script which session this is: it goes into the address, and into this browser's list."""
+    kind = "edit" if about.may_edit else "follow"
+    return tag(
+        "span", "", hidden="", data_session=key, data_name=about.name, data_edits=str(about.edits), data_kind=kind
+    )
+
+
+class SessionPanel:
+    """For who may edit. Stands behind the button of the state line."""
+
+    def __init__(self, key: str, about: SessionInfo, on: SessionCallbacks) -> None:
+        self._key = key
+        self.name = field("Name", UNNAMED, about.name)
+        self.rename = button("Rename", lambda _: on.rename(self.name.value), "el-small")
+        on_enter(self.name, lambda: on.rename(self.name.value))
+        self.duplicate = button("Duplicate", lambda _: on.duplicate(), "el-small")
+        self.delete = button("Delete…", lambda _: self._ask(True), "el-small", "Delete this session for good")
+        self.really = button("Delete for good", lambda _: on.delete(), "el-small el-danger")
+        self.keep = button("Keep it", lambda _: self._ask(False), "el-small")
+        question = html(tag("span", "Its edits cannot be brought back.", "el-why"))
+        self._question = box([question, self.really, self.keep], "el-row")
+        self._about = html(css="el-why")
+        self._mark = html(css="el-mark")
+        own = box(
+            [
+                box([self.name, self.rename], "el-row el-own"),
+                self._about,
+                box([self.duplicate, self.delete, self._question], "el-row"),
+            ]
+        )
+        links = html(_links(key, about.follow), "el-served el-share")
+        self.widget = panel(
+            "This session", [box([own, links, html(OTHERS, "el-served")], "el-session-parts"), self._mark], "el-session"
+        )
+        self._ask(False)
+        self.show(about)
+
+    def show(self, about: SessionInfo) -> None:
+        self._mark.value = mark(self._key, about)
+        copied = " · a copy of another session" if about.branch_of else ""
+        self._about.value = escape(f"Of {about.model}, begun {about.created[:16].replace('T', ' ')} UTC{copied}.")
+
+    def drawn(self, state: SessionState) -> None:
+        self.duplicate.description = f"Duplicate as far as step {state.position}" if state.position else "Duplicate"
+        self.duplicate.tooltip = "A session of its own that begins with these edits; this one stays as it is"
+
+    def _ask(self, whether: bool) -> None:
+        show_if(self._question, whether)
+        show_if(self.delete, not whether)
+
+
+class FollowPanel:
+    """For who has the link that only follows."""
+
+    def __init__(self, key: str, about: SessionInfo, on_duplicate: Callable[[], None]) -> None:
+        self._key = key
+        self.duplicate = button(
+            "Make your own copy", lambda _: on_duplicate(), "el-primary", "A session of your own, as far as this one is"
+        )
+        self._about = html(css="el-live")
+        self._mark = html(css="el-mark")
+        why = "You see each step as it is made. Nothing you do here changes it; in a copy of your own you can go on."
+        content = [self._about, html(tag("p", why, "el-hint")), box([self.duplicate], "el-row"), self._mark]
+        self.widget = panel("Following live", content, "el-following")
+        self.show(about)
+
+    def show(self, about: SessionInfo) -> None:
+        self._mark.value = mark(self._key, about)
+        name = tag("b", escape(about.name or UNNAMED))
+        self._about.value = tag("p", f"{name} · {plural(about.edits, 'edit')}")
+
+
+def _links(key: str, follow: str) -> str:
+    """Both links, with what may be done by whom that has them."""
+    shown = [
+        tag("li", tag("button", words, "el-copy", type="button", data_copy=secret) + tag("span", why, "el-why"))
+        for words, secret, why in (("Copy link to edit", key, TO_EDIT), ("Copy link to follow", follow, TO_FOLLOW))
+    ]
+    only_here = tag("p", "This address is this machine’s own: on others the links do not open.", "el-why el-only-here")
+    return tag("h3", "Links") + tag("ul", "".join(shown)) + only_here

@@ -1,0 +1,49 @@
+"""Who comes, and for what: the address that the page was asked for with, as Voila tells it to the kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from websockets.sync.client import connect
+
+LARGEST_ADDRESS = 2**16
+
+
+def is_served() -> bool:
+    """Whether Voila shows this page, and not a notebook."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila/") or _is_waiting()
+
+
+def wait_for_visitor() -> None:
+    """Where this kernel was started before anybody came, wait until somebody does.
+
+    Voila's own function for this does the same, but importing it costs 50 MB in every kernel.
+    """
+    if _is_waiting():
+        visit = _told(os.environ)
+        os.environ.update({name: str(value) for name, value in visit.items()}, VOILA_PREHEAT="False")
+
+
+def session_asked_for() -> str:
+    """The key in the page's address, `?session=KEY`; "" if there is none."""
+    return parse_qs(os.environ.get("QUERY_STRING", "")).get("session", [""])[0]
+
+
+def view_asked_for() -> str:
+    """How the page is to be shown, `?view=projector`; "" if the address does not say."""
+    return parse_qs(os.environ.get("QUERY_STRING", "")).get("view", [""])[0]
+
+
+def _is_waiting() -> bool:
+    return os.environ.get("VOILA_PREHEAT") == "True"
+
+
+def _told(voila: Mapping[str, str]) -> Mapping[str, str]:
+    host, port = voila.get("VOILA_APP_IP", "127.0.0.1"), voila["VOILA_APP_PORT"]
+    address = f"ws://{host}:{port}{voila['VOILA_SERVER_URL']}voila/query/{voila['VOILA_KERNEL_ID']}"
+    with connect(address, proxy=None, max_size=LARGEST_ADDRESS) as socket:
+        told: Mapping[str, str] = json.loads(socket.recv())
+        return told

@@ -1,0 +1,360 @@
+"""Sessions on the page, without a kernel: opened by a link, followed live, copied, named, deleted, lost and found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from editlab.api import LabError, Progress, Unreachable
+from editlab.page.app import App
+from editlab.page.follower import REFUSAL, Follower
+from editlab.page.live import Live, LiveCallbacks
+from editlab.page.loading import Loading
+from editlab.page.start import Page
+from editlab.page.visit import session_asked_for, wait_for_visitor
+from editlab.wire import Loading as ModelLoading
+from tests.page.fake_lab import FakeLab
+from tests.page.test_app import _quick, apply, everything, fill, visible
+
+__all__ = ["_quick"]  # a fixture that every test here uses
+PROMPT = "The {} is located in the city of"
+Scenario = Callable[[Page, FakeLab], Awaitable[None]]
+
+
+def run(scenario: Scenario) -> None:
+    """With a page on a fake lab whose live watch is looked through by hand."""
+
+    async def main() -> None:
+        await scenario(Page(), FakeLab())
+
+    asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def _by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch(_: Live) -> None: ...
+
+    monkeypatch.setattr(Live, "watch", watch)
+    monkeypatch.setattr("editlab.page.app.SETTLE_SECONDS", 0.0)
+
+
+def look(page: Page, lab: FakeLab) -> Awaitable[bool]:
+    app = page.app
+    assert app is not None
+    closed = lambda error: page._closed(app.session, error)  # noqa: E731
+    return Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, closed)).look()
+
+
+async def edited(page: Page, subject: str) -> None:
+    app = page.app
+    assert isinstance(app, App)
+    app.analysis.tabs.value = "Export"
+    fill(app, PROMPT, subject, "Oslo", "Paris")
+    await apply(app)
+
+
+def text(page: Page) -> str:
+    """All HTML that is on the page."""
+    return " ".join(str(getattr(widget, "value", "")) for widget in everything(page.root))
+
+
+def test_without_a_key_a_session_is_begun_and_its_key_told_to_the_address() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        assert isinstance(page.app, App)
+        (key,) = lab.sessions
+        assert f'data-session="{key}"' in text(page)
+        assert lab.state(key).plan["sentiment"] == 1
+
+    run(scenario)
+
+
+def test_a_reload_comes_back_with_all_edits_and_its_own_plan() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        key = page.app.session
+        lab.plan(key, {"perplexity": 5})
+        again = Page()
+        again.open(lab, key)
+        assert isinstance(again.app, App)
+        assert (len(lab.sessions), again.app.session) == (1, key)
+        assert len(again.app.timeline._rows) == 2
+        assert lab.state(key).plan == {"perplexity": 5}
+
+    run(scenario)
+
+
+def test_the_link_to_follow_shows_what_happens_and_changes_nothing() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        key = page.app.session
+        other = Page()
+        other.open(lab, lab.about(key).follow)
+        follower = other.app
+        assert isinstance(follower, Follower)
+        calls = len(lab.calls)
+        await edited(page, "Prado")
+        made = lab.calls[calls:]
+        assert await look(other, lab)
+        assert len(follower.timeline._rows) == 2
+        assert "1 edit" in text(other)
+        assert key not in text(other).replace(lab.about(key).follow, "")
+        follower.timeline.undo.click()
+        follower.health.find.click()
+        assert REFUSAL in follower.line._activity.value
+        assert lab.state(key).position == 1
+        assert lab.calls[calls:] == made  # a follower asks for no job
+        assert "el-follows" in follower.root._dom_classes
+
+    run(scenario)
+
+
+def test_a_follower_takes_a_copy_and_goes_on_alone() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        key = page.app.session
+        other = Page()
+        other.open(lab, lab.about(key).follow)
+        other.app.panel.duplicate.click()
+        assert isinstance(other.app, App)
+        await edited(other, "Atomium")
+        assert (len(lab.state(other.app.session).steps), len(lab.state(key).steps)) == (3, 2)
+        assert lab.about(other.app.session).branch_of == lab.about(key).id
+
+    run(scenario)
+
+
+def test_two_pages_of_one_session_see_each_other_and_keep_their_forms() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        other = Page()
+        other.open(lab, page.app.session)
+        other.app.analysis.tabs.value = "Export"
+        other.app.make.form.prompt.value = "half a"
+        await edited(page, "Prado")
+        assert await look(other, lab)
+        assert len(other.app.timeline._rows) == 2
+        assert "Changed on another page" in other.app.line._activity.value
+        assert other.app.make.form.prompt.value == "half a"
+        said = page.app.line._activity.value
+        assert await look(page, lab)
+        assert page.app.line._activity.value == said  # what it did itself is no news
+
+    run(scenario)
+
+
+def test_a_session_is_named_copied_and_deleted() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        app, key = page.app, page.app.session
+        app.panel.name.value = "<b>Sights</b>"
+        app.panel.rename.click()
+        assert lab.about(key).name == "<b>Sights</b>"
+        assert 'data-name="&lt;b&gt;Sights&lt;/b&gt;"' in text(page)
+        assert "<b>Sights" not in text(page).replace(app.panel.name.value, "")
+        assert app.panel.duplicate.description == "Duplicate as far as step 1"
+        app.panel.duplicate.click()
+        copy = page.app
+        assert copy.session != key
+        assert len(copy.timeline._rows) == 2
+        assert not visible(copy.panel._question)
+        copy.panel.delete.click()
+        assert visible(copy.panel._question)
+        copy.panel.really.click()
+        assert copy.session not in lab.sessions
+        assert key in lab.sessions
+        assert page.app.session not in (key, copy.session)
+
+    run(scenario)
+
+
+def test_both_links_are_offered_with_what_they_allow() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        shown, key = text(page), page.app.session
+        assert f'data-copy="{key}"' in shown
+        assert f'data-copy="{lab.about(key).follow}"' in shown
+        app = page.app
+        assert not visible(app.panel.widget)
+        app.share.button.click()
+        assert visible(app.panel.widget)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("key", ["nonsense", "<script>", "follow-nonsense"])
+def test_an_unknown_key_is_told_and_a_new_session_offered(key: str) -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab, key)
+        assert page.app is None
+        assert "There is no such session" in text(page)
+        assert "<script>" not in text(page)
+        new = next(
+            widget for widget in everything(page.root) if getattr(widget, "description", "") == "Start a new session"
+        )
+        new.click()
+        assert isinstance(page.app, App)
+
+    run(scenario)
+
+
+def test_a_session_deleted_elsewhere_is_told() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        lab.delete(page.app.session)
+        assert not await look(page, lab)
+        assert "There is no such session" in text(page)
+        assert "data-forget" in text(page)
+
+    run(scenario)
+
+
+def test_a_lab_that_refuses_can_be_asked_again() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        def refuse(_: str = "") -> str:
+            raise LabError("This lab keeps 3 sessions and has them all.")
+
+        lab.create, real = refuse, lab.create  # type: ignore[method-assign]
+        page.open(lab)
+        assert "keeps 3 sessions" in text(page)
+        lab.create = real  # type: ignore[method-assign]
+        again = next(widget for widget in everything(page.root) if getattr(widget, "description", "") == "Try again")
+        again.click()
+        assert isinstance(page.app, App)
+
+    run(scenario)
+
+
+def test_a_lab_that_is_away_is_told_and_the_session_goes_on_when_it_is_back() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        app, live = page.app, []
+        on = LiveCallbacks(app.changed, app.away, app.back, live.append)
+        watch = Live(lab, app.session, on)
+        await watch.look()
+        lab.away = Unreachable("the backend at http://127.0.0.1:1 cannot be reached")
+        assert await watch.look()
+        assert "does not answer" in app.line._warning.value
+        assert "127.0.0.1" not in app.line._warning.value
+        lab.away = ModelLoading("the backend is loading its model: reading weights")
+        assert await watch.look()
+        assert "reading weights" in app.line._warning.value
+        fill(app, PROMPT, "Atomium", "Oslo", "Paris")
+        app.make.apply.click()
+        await app.runner.idle()
+        assert "The backend is loading its model" in app.make.form._problem.value
+        assert app.make.form.subject.value == "Atomium"
+        lab.away = None
+        assert await watch.look()
+        await app.runner.idle()
+        assert app.line._warning.value == ""
+        assert "answers again" in app.line._activity.value
+        await apply(app)
+        assert lab.state(app.session).position == 2
+        assert live == []
+
+    run(scenario)
+
+
+def test_an_edit_lost_with_its_backend_is_told_and_the_form_keeps_its_text() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        app = page.app
+        app.analysis.tabs.value = "Export"
+        real = lab.edit
+
+        def lost(*arguments: object, **named: object):  # type: ignore[no-untyped-def]
+            job = real(*arguments, **named)  # type: ignore[arg-type]
+            job._finish = _fail
+            return job
+
+        def _fail() -> None:
+            raise LabError("the backend was restarted while this job ran")
+
+        lab.edit = lost  # type: ignore[method-assign]
+        fill(app, PROMPT, "Prado", "Oslo")
+        await apply(app)
+        assert "was restarted" in app.make.form._problem.value
+        assert app.make.form.subject.value == "Prado"
+        assert visible(app.make._apply_row)
+        assert lab.state(app.session).position == 0
+
+    run(scenario)
+
+
+def test_the_page_shows_how_far_the_lab_is_and_then_the_session_asked_for() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        key, told = lab.create("Known"), asyncio.Event()
+
+        def load(report: Callable[[Progress], None]) -> FakeLab:
+            report(Progress("reading weights", 1, 2))
+            asyncio.run_coroutine_threadsafe(told.wait(), loop).result()
+            return lab
+
+        loop = asyncio.get_running_loop()
+        page.load(Loading(load), key)
+        while "reading weights" not in text(page):
+            await asyncio.sleep(0.01)
+        told.set()
+        await page._runner.idle()
+        assert page.app.session == key
+
+    run(scenario)
+
+
+def test_the_key_is_read_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for query, key in (("session=a-_b&token=x", "a-_b"), ("token=x", ""), ("", ""), ("session=a%20b", "a b")):
+        monkeypatch.setenv("QUERY_STRING", query)
+        assert session_asked_for() == key
+
+
+def test_a_kernel_that_was_started_ahead_waits_for_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def tell(socket: ServerConnection) -> None:
+        asked.append(socket.request.path if socket.request else "")
+        socket.send(json.dumps({"QUERY_STRING": "session=abc", "SERVER_PORT": "1"}))
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with serve(tell, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.socket.getsockname()[1])
+        os.environ.update(
+            VOILA_PREHEAT="True", VOILA_APP_PORT=port, VOILA_SERVER_URL="/lab/", VOILA_KERNEL_ID="k1", QUERY_STRING=""
+        )
+        wait_for_visitor()
+        server.shutdown()
+    assert asked == ["/lab/voila/query/k1"]
+    assert session_asked_for() == "abc"
+    wait_for_visitor()  # he has come
+
+
+def test_a_page_on_a_remote_lab_imports_no_torch() -> None:
+    code = (
+        "import asyncio, sys\n"
+        "import editlab.client, editlab.page.start\n"
+        "from tests.page.fake_lab import FakeLab\n"
+        "async def main():\n"
+        "    page = editlab.page.start.Page(); page.open(FakeLab()); await asyncio.sleep(0)\n"
+        "asyncio.run(main())\n"
+        "print({'torch', 'transformers', 'pydantic', 'voila'} & set(sys.modules))"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "set()\n", done.stderr
