@@ -169,25 +169,26 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """Opens the page, each time as another visitor, and waits until the form is there."""
-    with _visiting(browser, served) as open_page:
+    with visiting(browser, served) as open_page:
         yield open_page
 
 
 @pytest.fixture
 def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visit]]:
-    with _visiting(browser, served_fake) as open_page:
+    with visiting(browser, served_fake) as open_page:
         yield open_page
 
 
 @contextmanager
-def _visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+    """How to open the page in a new window; `timeout` in milliseconds."""
     contexts = []
 
-    def open_page(**options: Any) -> Visit:
+    def open_page(timeout: int = 90_000, **options: Any) -> Visit:
         context = browser.new_context(**options)
         contexts.append(context)
         page, requests, errors = context.new_page(), [], []
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(timeout)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(served.address)
