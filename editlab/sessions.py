@@ -30,7 +30,7 @@ from editlab.session import Session
 from editlab.store import Row, Store, now, time_text
 
 KEY_BYTES = 24  # of randomness
-EMPTY_HOURS = 1.0  # without use, after which a session without an edit makes room for another one
+DAYS_EMPTY = 1 / 24  # without use, after which a session that nothing was done in makes room for another one
 
 
 def follow_key(key: str) -> str:
@@ -101,9 +101,9 @@ class Sessions:
         self._forget(row.id)
         return row.id
 
-    def expire(self) -> None:
+    def expire(self, days_empty: float | None = None) -> None:
         """Delete what has not been used for too long."""
-        for id in self._store.unused_since(_ago(days=self.limits.days)):
+        for id in self._store.unused_since(_ago(self.limits.days), _ago(days_empty or self.limits.days_empty)):
             self._forget(id)
 
     # --- sessions ---
@@ -189,13 +189,12 @@ class Sessions:
         return row
 
     def _expired(self, row: Row) -> bool:
-        return row.used < _ago(days=self.limits.days)
+        return row.used < _ago(self.limits.days)
 
     def _new_key(self) -> str:
         self.expire()
         if self._store.count() >= self.limits.sessions:
-            for id in self._store.unused_since(_ago(hours=EMPTY_HOURS), empty=True):
-                self._forget(id)
+            self.expire(min(DAYS_EMPTY, self.limits.days_empty))
         if self._store.count() >= self.limits.sessions:
             raise LimitReached(f"This lab keeps {self.limits.sessions} sessions and has them all: delete one first.")
         return secrets.token_urlsafe(KEY_BYTES)
@@ -236,8 +235,8 @@ class Sessions:
         return self._revisions[id]
 
 
-def _ago(**span: float) -> str:
-    return time_text(datetime.now(UTC) - timedelta(**span))
+def _ago(days: float) -> str:
+    return time_text(datetime.now(UTC) - timedelta(days=days))
 
 
 def _told(field: str, before: Any, now: Any) -> dict[str, Any]:

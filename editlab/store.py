@@ -99,12 +99,11 @@ class Store:
         """How many edits a session's log has."""
         return int(self._read("SELECT count(*) AS n FROM log WHERE session = :id", id=id)[0]["n"])
 
-    def unused_since(self, time: str, empty: bool = False) -> list[str]:
-        """Ids of the sessions that were last changed before a time; only of those without an edit, or of all."""
-        query = "SELECT id FROM sessions WHERE used < :time"
-        if empty:
-            query += " AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"
-        return [row["id"] for row in self._read(query, time=time)]
+    def unused_since(self, time: str, empty: str) -> list[str]:
+        """Ids of the sessions that were last changed before a time; without an edit and a name, before another."""
+        query = """SELECT id FROM sessions WHERE used < :time
+            OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
+        return [row["id"] for row in self._read(query, time=time, empty=empty)]
 
     def delete(self, id: str) -> None:
         with self._transaction() as db:

@@ -420,6 +420,19 @@ def test_what_has_not_been_used_for_long_is_deleted(opened: Open, file: Path, fa
         assert db.execute("SELECT count(*) FROM edits").fetchone() == (0,)
 
 
+def test_a_session_that_nothing_was_done_in_is_deleted_sooner(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened()
+    looked, named, used = lab.create(), lab.create("mine"), lab.create()
+    lab.edit(used, facts[:1]).result(60)
+    lab.close()
+    with reading(file) as db:
+        db.execute("UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-2 days')")
+    lab = opened()
+    assert [lab.about(key).edits for key in (named, used)] == [0, 1]
+    with pytest.raises(UnknownSession):
+        lab.about(looked)
+
+
 def test_so_many_sessions_are_kept(opened: Open) -> None:
     lab = opened(limits=Limits(sessions=2))
     first, second = lab.create(), lab.create()
@@ -430,18 +443,22 @@ def test_so_many_sessions_are_kept(opened: Open) -> None:
     assert lab.about(lab.duplicate(first)).branch_of == lab.about(first).id
 
 
-def test_an_empty_session_makes_room(opened: Open, file: Path, facts: list[Fact]) -> None:
-    lab = opened(limits=Limits(sessions=3))
-    edited, empty, new = lab.create("edited"), lab.create("empty"), lab.create("new")
+def test_a_session_that_nothing_was_done_in_makes_room(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened(limits=Limits(sessions=4))
+    edited, empty, named, new = lab.create(), lab.create(), lab.create("named"), lab.create()
     lab.edit(edited, facts[:1]).result(60)
+    ids = {info.id: info for info in lab.list_sessions([edited, empty, named])}
     lab.close()
     with reading(file) as db:
-        db.execute(
-            "UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now', '-2 hours') WHERE name != 'new'"
-        )
-    lab = opened(limits=Limits(sessions=3))
-    assert lab.about(lab.create("another")).name == "another"
-    assert [info.name for info in lab.list_sessions([edited, empty, new])] == ["edited", "new"]
+        for id in ids:
+            db.execute(
+                "UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now', '-2 hours') WHERE id = ?", [id]
+            )
+    lab = opened(limits=Limits(sessions=4))
+    assert len(lab.list_sessions([edited, empty, named, new])) == 4
+    another = lab.create()
+    left = {info.id for info in lab.list_sessions([edited, empty, named, new, another])}
+    assert left == {lab.about(key).id for key in (edited, named, new, another)}
 
 
 def test_sessions_changed_by_many_threads_at_once_are_not_mixed_up(opened: Open, facts: list[Fact]) -> None:
