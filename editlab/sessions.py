@@ -102,7 +102,7 @@ class Sessions:
 
     def expire(self) -> list[str]:
         """Delete what has not been used for too long; the ids."""
-        old = self._store.unused_since(self._oldest())
+        old = self._store.unused_since(_ago(self.limits.days), _ago(self.limits.days_empty))
         for id in old:
             self._forget(id)
         return old
@@ -190,10 +190,7 @@ class Sessions:
         return row
 
     def _expired(self, row: Row) -> bool:
-        return row.used < self._oldest()
-
-    def _oldest(self) -> str:
-        return (datetime.now(UTC) - timedelta(days=self.limits.days)).isoformat(timespec="milliseconds")
+        return row.used < _ago(self.limits.days)
 
     def _new_key(self) -> str:
         self.expire()
@@ -235,6 +232,10 @@ class Sessions:
         self._states.pop(id, None)
         self._revisions[id] = next(self._next_revision)
         return self._revisions[id]
+
+
+def _ago(days: float) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
 
 
 def _told(field: str, before: Any, now: Any) -> dict[str, Any]:

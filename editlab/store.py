@@ -98,9 +98,11 @@ class Store:
         """How many edits a session's log has."""
         return int(self._read("SELECT count(*) AS n FROM log WHERE session = :id", id=id)[0]["n"])
 
-    def unused_since(self, time: str) -> list[str]:
-        """Ids of the sessions that were last changed before a time."""
-        return [row["id"] for row in self._read("SELECT id FROM sessions WHERE used < :time", time=time)]
+    def unused_since(self, time: str, empty: str) -> list[str]:
+        """Ids of the sessions that were last changed before a time; without an edit and a name, before another."""
+        query = """SELECT id FROM sessions WHERE used < :time
+            OR used < :empty AND name = '' AND id NOT IN (SELECT session FROM log)"""
+        return [row["id"] for row in self._read(query, time=time, empty=empty)]
 
     def delete(self, id: str) -> None:
         with self._transaction() as db:

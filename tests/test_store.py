@@ -417,6 +417,19 @@ def test_what_has_not_been_used_for_long_is_deleted(opened: Open, file: Path, fa
         assert db.execute("SELECT count(*) FROM edits").fetchone() == (0,)
 
 
+def test_a_session_that_nothing_was_done_in_is_deleted_sooner(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened()
+    looked, named, used = lab.create(), lab.create("mine"), lab.create()
+    lab.edit(used, facts[:1]).result(60)
+    lab.close()
+    with reading(file) as db:
+        db.execute("UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-2 days')")
+    lab = opened()
+    assert [lab.about(key).edits for key in (named, used)] == [0, 1]
+    with pytest.raises(UnknownSession):
+        lab.about(looked)
+
+
 def test_so_many_sessions_are_kept(opened: Open) -> None:
     lab = opened(limits=Limits(sessions=2))
     first, second = lab.create(), lab.create()

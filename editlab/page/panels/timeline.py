@@ -33,7 +33,7 @@ class Row:
         self.goto = button("Go to", lambda _: on.goto(index), "el-small", f"Put step {index} in force")
         self.toggle = button("Off", lambda _: on.toggle(index), "el-small")
         show_if(self.toggle, index > 0)
-        self.widget = box([self._text, box([self.goto, self.toggle], "el-row")], "el-step")
+        self.widget = box([self._text, box([self.goto, self.toggle], "el-row el-acts")], "el-step")
 
     def show(self, step: Step, state: SessionState, titles: Mapping[str, str], locked: bool) -> None:
         current, undone = step.index == state.position, step.index > state.position
@@ -85,7 +85,7 @@ class Timeline:
         self._list = box([], "el-steps")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo, self.find], "el-row"), self._empty, self._list],
+            [box([self.undo, self.redo, self.find], "el-row el-acts"), self._empty, self._list],
             "el-timeline",
         )
 
