@@ -407,6 +407,14 @@ def test_the_api_is_documented_with_examples_that_are_accepted(client: httpx.Cli
             assert answer.status_code < 300 or answer.json()["error"] == "busy", (path, body, answer.text)
 
 
+def test_the_documentation_is_a_page_that_fetches_nothing(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page
+    assert "<script" not in page
+    assert "src=" not in page
+
+
 def _example(api: dict[str, Any], schema: dict[str, Any]) -> Any:
     """What the documentation shows for a schema."""
     if "examples" in schema:
