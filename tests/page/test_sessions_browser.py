@@ -36,7 +36,7 @@ def test_a_reload_and_a_dead_kernel_lose_nothing(visit: Open, served: Served) ->
     page.locator("#lost").wait_for()
     page.get_by_role("button", name="Reload the page").click()
     page.locator(".el-state", has_text="1 edit").wait_for()
-    assert seen.errors == []
+    assert set(seen.errors) <= {"Cannot send"}  # what JupyterLab says of the socket that was cut
 
 
 def test_a_backend_killed_in_the_middle_of_an_edit_comes_back_with_the_session(visit: Open, served: Served) -> None:
