@@ -100,6 +100,7 @@ class App(View):
             probe=handler(self._open_probe),
             find_culprit=handler(lambda: self.repairing.find()),
             stop_finding=handler(lambda: self.repairing.stop()),
+            branch=handler(lambda index: self.sharing.duplicate(index)),
         )
 
     def draw(self, state: SessionState) -> None:

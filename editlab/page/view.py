@@ -12,7 +12,7 @@ from editlab.api import LabProtocol, SessionInfo, Unreachable
 from editlab.page.controls import box
 from editlab.page.files import files_of
 from editlab.page.measuring import Activity
-from editlab.page.panels.analysis import Analysis, Pane
+from editlab.page.panels.analysis import Analysis
 from editlab.page.panels.before_after import BeforeAfter
 from editlab.page.panels.export import Export
 from editlab.page.panels.facts_tab import FactsTab
@@ -20,6 +20,7 @@ from editlab.page.panels.forgetting import Forgetting
 from editlab.page.panels.health import HealthBand, HealthCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
+from editlab.page.panels.pane import Pane
 from editlab.page.panels.repair import RepairCallbacks
 from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
@@ -46,6 +47,7 @@ class Acts:
     probe: Callable[[str], None]
     find_culprit: Callable[[], None]
     stop_finding: Callable[[], None]
+    branch: Callable[[int], None]
 
 
 class View:
@@ -65,7 +67,10 @@ class View:
         )
         self.after = BeforeAfter(acts.watch)
         self.timeline = Timeline(
-            self.info, TimelineCallbacks(acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit)
+            self.info,
+            TimelineCallbacks(
+                acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit, runner.handler(self._pin), acts.branch
+            ),
         )
         self.overview = Overview(self.info, acts.goto)
         self.facts = FactsTab(measure)
@@ -122,6 +127,10 @@ class View:
         self.line.say("The lab answers again.")
 
     # What every page can do
+
+    def _pin(self, step: int | None) -> None:
+        self.after.pin(step)
+        self.analysis.pin(step)
 
     async def _export(self) -> None:
         state = await asyncio.to_thread(self.lab.state, self.session)

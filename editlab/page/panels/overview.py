@@ -12,7 +12,7 @@ from editlab.api import LabInfo
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.html import NOTHING, empty, number, percent, table, tag
-from editlab.page.measuring import Activity
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
@@ -26,14 +26,15 @@ KEY = (
 )
 
 
-class Overview:
+class Overview(Pane):
     def __init__(self, info: LabInfo, on_goto: GoTo) -> None:
         self._skill = info.tasks[0] if info.tasks else None
         self._on_goto = on_goto
         self._empty = html(
             empty("Nothing to see yet", "Make an edit: how the run goes, step by step, is drawn here on one axis.")
         )
-        self.view = ChartView(on_goto)
+        self.view = ChartView(on_goto, "overview")
+        self.charts = (self.view,)
         self._changes = box([], "el-changes")
         self._table = html()
         self._fold = Fold("Show as table", "Hide table", self._table)
@@ -59,12 +60,6 @@ class Overview:
         by_step = itertools.groupby(changes, key=lambda change: change.step)
         self._changes.children = [self._change(step, list(found)) for step, found in by_step][-SHOWN_CHANGES:]
         self._table.value = self._as_table(state)
-
-    def doing(self, activity: Activity) -> None:
-        """Nothing here is measured by itself."""
-
-    def leave(self) -> None:
-        self.view.clear()
 
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
         """What changed at one step, with a button that goes there."""
