@@ -17,7 +17,7 @@ from editlab.contexts import ContextPlan, check_contexts, contexts_of
 from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.hyperparameters import methods_for
-from editlab.methods import Method, adjusted, method_class
+from editlab.methods import Method, adjusted, named
 from editlab.methods._base import check_facts, check_layers
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments, moments_of
@@ -30,6 +30,7 @@ class Editor:
     """One model, made ready for every method.
 
     `moments` is a source as `moments_of` takes it, or second moments at hand; `contexts` replaces the sampled ones.
+    `methods` holds every method as set for this model, by name; one of the caller's own may be put there.
     Weights are as the caller left them after every call, also after an exception.
     """
 
@@ -53,8 +54,7 @@ class Editor:
 
     def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
         """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
-        method_class(name)
-        method = adjusted(self.methods[name], changes or {})
+        method = adjusted(named(name, self.methods), changes or {})
         check_layers(method.edited_layers, self.model)
         return method
 

@@ -1,48 +1,149 @@
-"""`editlab verify`: this code against reference implementations."""
+"""`editlab verify`: this code against published figures, and against reference implementations."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Json
+from editlab.cli._options import Device, Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
+from editlab.facts import counterfact_from_hub, read_facts
+from editlab.presets import Preset, choose
 
 if TYPE_CHECKING:
+    from editlab.published import Row as PublishedRow
     from editlab.verify import Row
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A reference folder: a small model, its second moments, and records.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A preset of which figures are published (gpt2-xl), or a reference folder: a small model, its second "
+            "moments, and records. A preset's name wins."
+        ),
+    ],
+    facts: Annotated[
+        str | None,
+        typer.Option(help="A preset's: CounterFact, for the figures of facts named by case id; hub or a file."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART", help="A preset's: weights, hidden, rome, emmet, memit or sizes only; repeatable."),
+    ] = None,
+    glue: Annotated[
+        str | None, typer.Option(help="A preset's: hub or a folder with GLUE; SST-2's counts are reported beside.")
+    ] = None,
+    sst2: Annotated[
+        Path | None,
+        typer.Option(help="A preset's: a task file with the source's own prompt and examples; its counts are judged."),
+    ] = None,
+    source: Source = "auto",
+    device: Device = "auto",
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Recompute what the reference implementations computed, and compare number by number.
+    """Recompute what others published or what their code computed, and compare number by number.
 
-    Exits with 0 only if, for each method, the median relative error of ΔW is below 1e-4, none is above 1e-3, and every
-    printed loss agrees within 0.001.
+    A preset: weight norms, hidden norms, ROME with every loss, EMMET, MEMIT one at a time, sizes of disabling edits.
+    Its weights are looked for on this machine; --yes downloads them. Exits with 0 only if every figure asked for was
+    checked and agrees, 1 if one differs, 2 if none differs but one could not be checked (it is said what is missing).
 
-    Example (in a checkout of the project):
+    A folder: exits with 0 only if, for each method, the median relative error of ΔW is below 1e-4, none is above 1e-3,
+    and every printed loss agrees within 0.001.
+
+    Examples (the last in a checkout of the project):
+
+        editlab verify gpt2-xl --yes --facts hub --source wikipedia
+
+        editlab verify gpt2-xl --only weights --only hidden --only rome
 
         editlab verify tests/golden/tiny-gpt2
     """
     with sentences():
-        from editlab.verify import verify as recompute
-
-        with Bars() as bars:
-            report = recompute(folder, bars)
-        if as_json:
-            show_json({"ok": report.ok, "failures": report.failures(), "rows": [asdict(row) for row in report.rows]})
+        if (preset := _preset(what)) is not None:
+            code = _published(preset, facts, only, glue, sst2, source, device, yes, as_json)
         else:
-            columns = ("method", "record", "layer", "‖ΔW‖", "reference", "relative error", "loss error")
-            show_table(columns, map(_cells, report.rows))
-            for sentence in report.failures():
-                typer.echo(sentence, err=True)
-            typer.echo(f"{'all agree' if report.ok else 'they do not agree'}: {len(report.rows)} rows")
-    if not report.ok:
-        raise typer.Exit(FAILED)
+            code = _folder(Path(what), as_json)
+    if code:
+        raise typer.Exit(code)
+
+
+def _preset(name: str) -> Preset | None:
+    try:
+        chosen, _ = choose(name, cuda=False, allow_download=False)
+    except ValueError:
+        return None
+    return chosen if isinstance(chosen, Preset) else None
+
+
+def _published(
+    preset: Preset,
+    facts: str | None,
+    only: list[str] | None,
+    glue: str | None,
+    sst2: Path | None,
+    source: str,
+    device: str,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    from editlab.loading import load
+    from editlab.published import Means, check, exit_code, reference_of
+    from editlab.tasks import load_tasks, read_task
+
+    reference = reference_of(preset.name)
+    known = counterfact_from_hub("all") if facts == "hub" else read_facts(facts) if facts else []
+    task = read_task(sst2) if sst2 else load_tasks(glue).get("sst2") if glue else None
+    by_id = {fact.case_id: fact for fact in known if fact.case_id is not None}
+    with Bars() as bars:
+        model = load(preset.name, device=device, allow_download=yes, report=bars)
+        means = Means(by_id, source, task, task_is_the_sources=sst2 is not None)
+        rows = list(check(model, reference, means, only, bars))
+    code = exit_code(rows)
+    told = dict(Counter(row.verdict for row in rows))
+    if as_json:
+        show_json({"ok": code == 0, "model": preset.name, "verdicts": told, "rows": [asdict(row) for row in rows]})
+    else:
+        columns = ("figure", "published", "measured", "error", "allowed", "verdict")
+        show_table(columns, map(_published_cells, rows))
+        for told_source in dict.fromkeys(f"{row.part}: {row.source}" for row in rows):
+            typer.echo(f"source of {told_source}")
+        typer.echo(", ".join(f"{n} {verdict}" for verdict, n in told.items()))
+    return code
+
+
+def _published_cells(row: PublishedRow) -> list[str]:
+    allowed = "" if row.tolerance is None else f"{row.tolerance:g}"
+    error = "" if row.error is None else f"{row.error:.1e}"
+    verdict = f"{row.verdict}: {row.note}" if row.note else row.verdict
+    return [row.figure, _shown(row.published), _shown(row.measured), error, allowed, verdict]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(f"{number:.4g}" for number in value)
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _folder(folder: Path, as_json: bool) -> int:
+    from editlab.verify import verify as recompute
+
+    with Bars() as bars:
+        report = recompute(folder, bars)
+    if as_json:
+        show_json({"ok": report.ok, "failures": report.failures(), "rows": [asdict(row) for row in report.rows]})
+    else:
+        columns = ("method", "record", "layer", "‖ΔW‖", "reference", "relative error", "loss error")
+        show_table(columns, map(_cells, report.rows))
+        for sentence in report.failures():
+            typer.echo(sentence, err=True)
+        typer.echo(f"{'all agree' if report.ok else 'they do not agree'}: {len(report.rows)} rows")
+    return 0 if report.ok else FAILED
 
 
 def _cells(row: Row) -> list[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import TypeVar
 
 from editlab.methods._base import Method, Moments, adjusted, describe, hyperparameters
 
-__all__ = ["Method", "Moments", "adjusted", "describe", "hyperparameters", "method_class", "methods"]
+__all__ = ["Method", "Moments", "adjusted", "describe", "hyperparameters", "method_class", "methods", "named"]
+
+T = TypeVar("T")
 
 
 @cache
@@ -22,8 +26,13 @@ def methods() -> dict[str, type[Method]]:
 
 def method_class(name: str) -> type[Method]:
     """The method of that name. Raises ValueError with the nearest name."""
-    if name in methods():
-        return methods()[name]
-    near = difflib.get_close_matches(name, methods(), n=1)
+    return named(name, methods())
+
+
+def named(name: str, known: Mapping[str, T]) -> T:
+    """The method of that name among those known. Raises ValueError with the nearest name."""
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no method {name!r}; there are {', '.join(methods())}{hint}")
+    raise ValueError(f"no method {name!r}; there are {', '.join(known)}{hint}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.facts import Fact
@@ -23,6 +24,7 @@ class Order:
     anew: bool = False
     names: tuple[str, ...] = ()  # what is measured
     own: str = ""  # id of the session's step that the fact is of; "" where it is of none
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed in it
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Probing:
     async def _try(self, order: Order, method: str) -> None:
         try:
             self._job = self._lab.probe(
-                self._session, order.fact, method, earlier=order.earlier, later=order.later, anew=order.anew,
-                names=order.names,
+                self._session, order.fact, method, order.hyperparameters.get(method), earlier=order.earlier,
+                later=order.later, anew=order.anew, names=order.names,
             )  # fmt: skip
             tried = Tried(order, method, await follow(self._job, self._draw))
         except Cancelled:

@@ -6,7 +6,7 @@ import copy
 import random
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from editlab.api import (
@@ -26,33 +26,14 @@ from editlab.facts import Fact, search_facts
 from editlab.guard import Guard, Guarded
 from editlab.health import health_of
 from editlab.outcomes import foresights
-from editlab.records import Completion, Cost, Measurement, Perplexity, Probe, SessionState
+from editlab.records import Cost, Perplexity, Probe, SessionState
 from editlab.scanned import ScanTable, frame_of
 from tests.page.fake_job import FakeJob
-from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, drift, make_facts, make_scan, measured, risk_of
+from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, make_facts, make_scan, measured, risk_of
+from tests.page.fake_session import FakeSession, Ids
 
-Ids = tuple[str, ...]
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
 WHEN = "2026-01-02T03:04:05.678+00:00"
-
-
-@dataclass
-class FakeSession:
-    plan: dict[str, int]
-    name: str = ""
-    branch_of: str | None = None
-    log: list[FakeEdit] = field(default_factory=list)
-    position: int = 0
-    watched: tuple[str, ...] = ()
-    made: int = 0
-    said: set[Ids] = field(default_factory=set)  # states whose watched prompts were asked
-    found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
-
-    def in_force(self, index: int) -> list[FakeEdit]:
-        return [edit for edit in self.log[:index] if edit.enabled]
-
-    def ids(self, index: int) -> Ids:
-        return tuple(edit.id for edit in self.in_force(index))
 
 
 class FakeLab:
@@ -109,7 +90,7 @@ class FakeLab:
 
     def create(self, name: str = "") -> str:
         plan = {measure.name: measure.every for measure in MEASURES if measure.every}
-        return self._enter(FakeSession(plan, name))
+        return self._enter(FakeSession(plan, name=name))
 
     def _enter(self, session: FakeSession) -> str:
         self._opened += 1
@@ -160,43 +141,11 @@ class FakeLab:
 
     def state(self, session: str) -> SessionState:
         s = self._session(session, editing=False)
-        steps = tuple(self._step(s, index) for index in range(len(s.log) + 1))
+        steps = tuple(s.step(index) for index in range(len(s.log) + 1))
         costs = {measure.name: Cost(0.5 + i, i < 3) for i, measure in enumerate(MEASURES)}
         health = health_of(steps[: s.position + 1])
         id = session.removeprefix(FOLLOW)
         return SessionState(id, steps, s.position, s.watched, self.info().model, s.plan, costs, health)
-
-    def _step(self, s: FakeSession, index: int) -> Step:
-        measurement = self._measurement(s, index)
-        if not index:
-            return Step(0, "", (), None, {}, None, True, True, measurement, {}, 0.0)
-        edit = s.log[index - 1]
-        in_force = edit.enabled and index <= s.position
-        return Step(
-            index, edit.id, edit.facts, edit.method, edit.hyperparameters, edit.trace, edit.enabled, in_force,
-            measurement, {"model": "fake-1m"}, 1.2, edit.size, edit.risk, edit.guarded,
-        )  # fmt: skip
-
-    def _measurement(self, s: FakeSession, index: int) -> Measurement | None:
-        log, ids = s.in_force(index), s.ids(index)
-        if ids not in s.said:
-            return None
-        mine = s.log[index - 1] if index else None
-        before = [edit for edit in log if edit is not mine]
-        said = [self._completions(s, state, mine) for state in (log, before, [])]
-        found = {name: measured(name, log, mine) for state, name in s.found if state == ids}
-        return Measurement.of(drift(log), *said, {name: found[name] for name in found if found[name] is not None})
-
-    @staticmethod
-    def _completions(s: FakeSession, log: list[FakeEdit], mine: FakeEdit | None) -> tuple[Completion, ...]:
-        prompts: list[tuple[str, str, Fact | None]] = []
-        if mine:
-            fact = mine.facts[0]
-            prompts.append((fact.text, "rewrite", fact))
-            prompts += [(text, "paraphrase", fact) for text in fact.paraphrase_prompts]
-            prompts += [(text, "neighborhood", fact) for text in fact.neighborhood_prompts]
-        prompts += [(prompt, "own", None) for prompt in s.watched]
-        return tuple(complete(log, *prompt) for prompt in prompts)
 
     # jobs
 
@@ -233,7 +182,7 @@ class FakeLab:
         s.log = [*s.log[: s.position], self._made(f"e{s.made}", facts, guarded.made, given, guarded)]
         s.position = len(s.log)
         s.said.add(s.ids(s.position))
-        return self._step(s, s.position)
+        return s.step(s.position)
 
     @staticmethod
     def _made(
@@ -265,19 +214,20 @@ class FakeLab:
         anew: bool = False,
         names: Sequence[str] = (),
     ) -> FakeJob:
-        self.calls.append(("probe", session, fact, method, tuple(earlier), tuple(later), anew, tuple(names)))
+        given = dict(hyperparameters or {})
+        self.calls.append(("probe", session, fact, method, given, tuple(earlier), tuple(later), anew, tuple(names)))
 
         def finish() -> Probe:
             if "impossible" in fact.subject:
                 raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
             known = {edit.id: edit for edit in self._session(session).log}
-            mine = self._made("probe", (fact,), method, dict(hyperparameters or {}), None)
+            mine = self._made("probe", (fact,), method, given, None)
             beside = FakeSession({}, log=[*(known[i] for i in earlier), mine, *(known[i] for i in later)])
             for index in range(len(beside.log) + 1):
                 self._take(beside, beside.ids(index), names)
             beside.position = len(beside.log)
-            step = self._step(beside, len(earlier) + 1)
-            last = self._step(beside, len(beside.log)) if later else None
+            step = beside.step(len(earlier) + 1)
+            last = beside.step(len(beside.log)) if later else None
             said = (complete(beside.log, fact.text, "rewrite", fact),) if later else ()
             return Probe(step, tuple(earlier), tuple(later), anew, last, said)
 
@@ -310,7 +260,7 @@ class FakeLab:
 
         def finish() -> Step:
             self._take(s, ids, names)
-            return self._step(s, min(where, len(s.log)))
+            return s.step(min(where, len(s.log)))
 
         return FakeJob(self._stages(", ".join(names) or "prompts"), finish)
 

@@ -29,7 +29,7 @@ async def probe(app: App) -> None:
 
 def orders(lab: FakeLab) -> list[tuple]:
     """Subject, method, ids before, ids after, computed again, measures."""
-    return [(call[2].subject, *call[3:]) for call in lab.calls if call[0] == "probe"]
+    return [(call[2].subject, call[3], *call[5:]) for call in lab.calls if call[0] == "probe"]
 
 
 def row(app: App, name: str) -> list[str]:
@@ -51,6 +51,17 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
         assert row(app, "efficacy") == ["100 %"] * 4
         assert "edit 2 here" in app.probe._results.value
         assert lab.state(app.session) == before
+
+    run(scenario)
+
+
+def test_the_method_of_the_step_is_probed_as_it_was_set_for_the_step() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.method._texts["rome"]["steps"].value = "7"
+        await edited(app, "Hofburg")
+        await probe(app)
+        given = {call[3]: call[4] for call in lab.calls if call[0] == "probe"}
+        assert given == {"rome": {"steps": 7}, "r-rome": {}, "memit": {}}
 
     run(scenario)
 

@@ -145,7 +145,8 @@ class ProbePane(Pane):
         earlier, later, place = self._placed(own)
         names = tuple(name for name, control in self.measures.items() if control.value)
         anew = self.anew.value and bool(earlier or later)
-        return Order(fact, methods, place, earlier, later, anew, names, own.id if own else "")
+        as_made = {own.method: own.hyperparameters} if own and own.method else {}
+        return Order(fact, methods, place, earlier, later, anew, names, own.id if own else "", as_made)
 
     def _own_step(self) -> Step | None:
         state = self._state
