@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from editlab.api import LabProtocol
+from editlab.page.comparing import Comparing
 from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
@@ -17,6 +18,7 @@ from editlab.page.panels.plan import Plan
 from editlab.page.panels.probe import ProbeCallbacks, ProbePane
 from editlab.page.panels.scan import ScanPane
 from editlab.page.panels.session import SessionCallbacks, SessionPanel
+from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
 from editlab.page.probing import Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import Go, Sharing
@@ -79,9 +81,16 @@ class App(View):
         self.sharing = Sharing(lab, session, self.panel, self.line, go)
         self.share = Fold("Session", "Close session", self.panel.widget)
         self.line.add(self.share.button)
-        self.lay_out(
-            [self.panel.widget], [self.make.widget], {"Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
+        self.comparing = Comparing(lab, session, lambda: self.side_by_side)
+        self.side_by_side = SideBySide(
+            self.info,
+            CompareCallbacks(
+                handler(self.comparing.remake), handler(self.comparing.open), handler(self.comparing.stop)
+            ),
+            handler(self._goto),
         )
+        more = {"Compare": self.side_by_side, "Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
+        self.lay_out([self.panel.widget], [self.make.widget], more)
         self.draw(lab.state(session))
         self.measuring.go_on()
 

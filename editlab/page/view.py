@@ -24,6 +24,7 @@ from editlab.page.panels.pane import Pane
 from editlab.page.panels.repair import RepairCallbacks
 from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
+from editlab.page.panels.steps import Steps
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
 from editlab.page.work import Runner
@@ -72,6 +73,7 @@ class View:
                 acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit, runner.handler(self._pin), acts.branch
             ),
         )
+        self.steps = Steps(self.info)
         self.overview = Overview(self.info, acts.goto)
         self.facts = FactsTab(measure)
         self.forgetting = Forgetting(measure, acts.goto)
@@ -89,6 +91,7 @@ class View:
         """`top` goes under the state line, `left` above the timeline, `more_tabs` before the last one."""
         tabs: dict[str, Pane] = {
             "Overview": self.overview,
+            "Steps": self.steps,
             "Facts": self.facts,
             "Forgetting": self.forgetting,
             "Skills": self.skills,
