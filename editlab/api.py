@@ -108,6 +108,16 @@ class PresetFact(Record):
     title: str
     why: str
     fact: Fact
+    disabling: bool = False  # whether ROME's edit of it is known to disable this model
+
+
+@dataclass(frozen=True)
+class FactList(Record):
+    """Facts worth editing one after another, in this order, with the reason."""
+
+    title: str
+    why: str
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class LabInfo(Record):
     facts_source: str  # where `search` looks, in words
     n_facts: int
     measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
+    lists: tuple[FactList, ...] = ()  # of the project's own facts
 
 
 @dataclass(frozen=True)
@@ -301,6 +312,7 @@ __all__ = [
     "Busy",
     "Cancelled",
     "Completion",
+    "FactList",
     "HyperparameterInfo",
     "Job",
     "LabError",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editlab.api import LabInfo, MethodInfo, PresetFact
+from editlab.api import FactList, LabInfo, MethodInfo, PresetFact
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
 from editlab.measures import Measures
@@ -41,6 +41,7 @@ def info_of(
         facts_source=source,
         n_facts=len(facts),
         measures=measures.infos(),
+        lists=lists_of(),
     )
 
 
@@ -49,7 +50,14 @@ def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
     known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
     return tuple(
-        PresetFact(row["title"], row["why"], known[row["case_id"]])
+        PresetFact(row["title"], row["why"], known[row["case_id"]], row.get("disabling", False))
         for row in rows
         if row["case_id"] in known and model in row.get("models", [model])
     )
+
+
+def lists_of() -> tuple[FactList, ...]:
+    """Runs of the project's own facts that are worth making."""
+    known = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+    rows = json.loads(resource("lists.json").read_text(encoding="utf-8"))
+    return tuple(FactList(row["title"], row["why"], tuple(known[case] for case in row["case_ids"])) for row in rows)

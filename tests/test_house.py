@@ -33,7 +33,7 @@ def test_every_dependency_is_pinned_in_the_constraints() -> None:
 
 def test_the_page_and_the_records_do_not_import_torch() -> None:
     """A visitor's kernel stays small: 90 MB without torch, several hundred with it."""
-    light = ["api", "records", "anatomy", "culprit", "page.app", "cli"]
+    light = ["api", "records", "anatomy", "culprit", "client", "page.app", "cli"]
     script = f"import sys, {', '.join(f'editlab.{name}' for name in light)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -3,15 +3,17 @@ the lab: `editing`, `drafting`, `measuring`, `probing`, `repairing`, `sharing`."
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 
 from editlab.api import LabProtocol
+from editlab.page.browsing import Browsing
 from editlab.page.comparing import Comparing
 from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
+from editlab.page.guide import Guide, Hands
 from editlab.page.measuring import Measuring
+from editlab.page.panels.fact_finder import FinderCallbacks
 from editlab.page.panels.make_edit import Draft, MakeEdit, MakeEditCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.plan import Plan
@@ -19,14 +21,12 @@ from editlab.page.panels.probe import ProbeCallbacks, ProbePane
 from editlab.page.panels.scan import ScanPane
 from editlab.page.panels.session import SessionCallbacks, SessionPanel
 from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
-from editlab.page.probing import Probing
+from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import Go, Sharing
 from editlab.page.view import Acts, View
 from editlab.page.work import SENTENCES, Runner
 from editlab.records import SessionState
-
-FOUND = 30  # facts that one search lists
 
 
 def nowhere(_key: str, _says: str) -> None:
@@ -49,14 +49,17 @@ class App(View):
                 draft=handler(self._drafted),
                 apply=handler(lambda draft: self.editing.start(draft)),
                 cancel=handler(lambda: self.editing.cancel()),
-                search=handler(self._search),
-                random=handler(self._random),
+                find=FinderCallbacks(
+                    search=handler(lambda query: self.browsing.search(query)),
+                    random=handler(lambda seed, known: self.browsing.random(seed, known)),
+                ),
             ),
         )
-        self.drafting = Drafting(lab, session, runner, self.make, settle)
+        self.browsing = Browsing(lab, session, runner, self.make.finder, settle)
+        self.drafting = Drafting(lab, session, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said))
         self.editing = Editing(lab, session, self.make, self.drafting, self.line, self.timeline, self._refresh)
         self.repairing = Repairing(lab, session, self.health.repair, self.line)
-        self.probing = Probing(lab, session, runner, lambda probes: self.probe.draw(probes))
+        self.probing = Probing(lab, session, runner, self._probed)
         self.probe = ProbePane(
             self.info,
             ProbeCallbacks(
@@ -90,7 +93,14 @@ class App(View):
             handler(self._goto),
         )
         more = {"Compare": self.side_by_side, "Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
-        self.lay_out([self.panel.widget], [self.make.widget], more)
+        self.guide = Guide(self.info, runner, self.make, self._hands())
+        self.line.add(self.guide.lessons.button)
+        self.lay_out(
+            [self.panel.widget, self.guide.panel.widget],
+            [self.make.widget, self.guide.player_panel.widget],
+            more,
+        )
+        self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
         self.draw(lab.state(session))
         self.measuring.go_on()
 
@@ -112,9 +122,23 @@ class App(View):
             branch=handler(lambda index: self.sharing.duplicate(index)),
         )
 
+    def _hands(self) -> Hands:
+        return Hands(
+            state=lambda: self.lab.state(self.session),
+            goto=self._goto,
+            undo=lambda: self._change(self.lab.undo, "Undone."),
+            watch=self._watch,
+            edit=self.editing.start,
+            cancel=self.editing.cancel,
+            open=lambda tab: self.analysis.open(tab),
+            probe=self._open_probe,
+            find=self.repairing.find,
+        )
+
     def draw(self, state: SessionState) -> None:
         super().draw(state)
         self.panel.drawn(state)
+        self.guide.teaching.show(state)
 
     def changed(self, state: SessionState) -> None:
         """Drawn, and the draft asked about again, where another page has changed the log."""
@@ -137,15 +161,6 @@ class App(View):
     def _drafted(self, draft: Draft | None) -> None:
         if not self.editing.busy:
             self.drafting.changed(draft)
-
-    def _search(self, text: str, relation: str | None, case_id: int | None) -> None:
-        found = self.lab.search(text, relation=relation, case_id=case_id, limit=FOUND)
-        self.make.finder.show_found(found, FOUND)
-
-    def _random(self) -> None:
-        fact = self.lab.random(random.randrange(2**31))
-        self.make.finder.show_picked(fact)
-        self.make.form.fill(fact)
 
     def _pick_scanned(self, case_id: int | None) -> None:
         """Put a fact of the scan into the form."""
@@ -198,6 +213,10 @@ class App(View):
             self._goto(step)
         self.analysis.open("Weights")
         self.weights.anatomy.probe.focus()  # brings it into sight
+
+    def _probed(self, probes: Probes) -> None:
+        self.probe.draw(probes)
+        self.guide.teaching.probed(probes)
 
     def _open_probe(self, step_id: str) -> None:
         self.analysis.open("Probe")

@@ -82,9 +82,17 @@ def show_if(widget: widgets.DOMWidget, visible: bool) -> None:
 class Fold:
     """A button that shows and hides `child`; its words say which it will do, and the child keeps its state."""
 
-    def __init__(self, closed: str, opened: str, child: widgets.DOMWidget, css: str = "") -> None:
+    def __init__(
+        self,
+        closed: str,
+        opened: str,
+        child: widgets.DOMWidget,
+        css: str = "",
+        on_switch: Callable[[bool], None] | None = None,
+    ) -> None:
         self._names = (closed, opened)
         self._child = child
+        self._on_switch = on_switch
         self.button = button(closed, lambda _: self.set(not self.is_open), "el-quiet")
         self.widget = box([self.button, child], f"el-fold {css}")
         self.set(False)
@@ -96,3 +104,5 @@ class Fold:
     def set(self, opened: bool) -> None:
         show_if(self._child, opened)
         self.button.description = self.button.tooltip = self._names[opened]
+        if self._on_switch is not None:
+            self._on_switch(opened)

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Sequence
 
 from editlab.api import Cancelled, Job, LabProtocol
 from editlab.facts import Fact
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.work import SENTENCES, Runner, follow
+from editlab.records import Completion
 
 SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
 
 
 class Drafting:
-    """Asks once the draft has settled, and forgets the question when it changes; `make` shows the answers."""
+    """Asks once the draft has settled, and forgets the question when it changes; `make` shows the answers.
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner, make: MakeEdit, settle: float) -> None:
+    `on_said(fact, completions)` is called besides with what the model says to the draft.
+    """
+
+    def __init__(
+        self,
+        lab: LabProtocol,
+        session: str,
+        runner: Runner,
+        make: MakeEdit,
+        settle: float,
+        on_said: Callable[[Fact, Sequence[Completion]], None],
+    ) -> None:
+        self._on_said = on_said
         self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
         self._fallbacks = {method.name: method.fallback for method in lab.info().methods}
         self._numbers = itertools.count(1)
@@ -69,6 +83,7 @@ class Drafting:
         if number == self._number:
             self._said = fact
             self._make.show_preview(fact, completions)
+            self._on_said(fact, completions)
 
     async def _assess(self, draft: Draft, number: int) -> None:
         """Of the method as it is set, and of the one that could be used instead."""

@@ -14,18 +14,23 @@
   const write = (sessions) => {
     try { localStorage.setItem(STORE, JSON.stringify(sessions.slice(0, KEPT))); } catch { /* a browser that keeps nothing */ }
   };
-  const link = (key) => {
+  const link = (key, view = "") => {
     const url = new URL(location.href);
-    url.search = new URLSearchParams({ session: key });
+    url.search = new URLSearchParams({ session: key, ...(view && { view }) });
     url.hash = "";
     return url.href;
   };
 
   /* The session that is shown: in the address, so that a reload comes back to it, and in the list once it is something. */
   const remember = ({ session, name, edits, kind }) => {
-    if (link(session) !== location.href) history.replaceState(null, "", link(session));
+    const here = link(session, new URL(location.href).searchParams.get("view") || "");
+    if (here !== location.href) history.replaceState(null, "", here);
     const others = read().filter((known) => known.key !== session);
     if (Number(edits) || name) write([{ key: session, name, edits: Number(edits), kind, time: Date.now() }, ...others]);
+  };
+  const show = ({ view }) => {
+    const session = new URL(location.href).searchParams.get("session");
+    if (session) history.replaceState(null, "", link(session, view));
   };
   const forget = ({ forget: key }) => write(read().filter((known) => known.key !== key));
 
@@ -77,6 +82,7 @@
     });
   const look = () => {
     meet("session", (place) => { remember(place.dataset); document.querySelectorAll("[data-sessions]").forEach(list); });
+    meet("view", (place) => show(place.dataset));
     meet("forget", (place) => forget(place.dataset));
     meet("sessions", list);
     // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.

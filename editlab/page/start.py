@@ -17,8 +17,11 @@ from editlab.page.html import tag
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
-from editlab.page.visit import is_served, session_asked_for, wait_for_visitor
+from editlab.page.panels.projector import VIEW
+from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow
+
+STYLES = ("style.css", "guide.css")
 
 
 def new_session(lab: LabProtocol) -> str:
@@ -36,7 +39,7 @@ class Page:
     """The frame around a session: style, title, and what is shown while there is no lab yet, or no session."""
 
     def __init__(self) -> None:
-        style = files("editlab.page").joinpath("style.css").read_text(encoding="utf-8")
+        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
@@ -83,6 +86,7 @@ class Page:
         self._leave()
         self.app = shown
         self._body.children = [shown.root]
+        shown.projector.set(view_asked_for() == VIEW)
         shown.line.say(says)
         on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
         self._watching = shown.runner.start(Live(lab, key, on).watch())

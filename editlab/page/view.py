@@ -21,6 +21,7 @@ from editlab.page.panels.health import HealthBand, HealthCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
 from editlab.page.panels.pane import Pane
+from editlab.page.panels.projector import Projector
 from editlab.page.panels.repair import RepairCallbacks
 from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
@@ -104,6 +105,8 @@ class View:
         ]
         content = [self.line.widget, *top, self.health.widget, box(columns, "el-columns")]
         self.root = box(content, f"el-lab {css}")
+        self.projector = Projector(self.root)
+        self.line.add(self.projector.widget)
 
     def draw(self, state: SessionState) -> None:
         self.state = state

@@ -32,6 +32,11 @@ def session_asked_for() -> str:
     return parse_qs(os.environ.get("QUERY_STRING", "")).get("session", [""])[0]
 
 
+def view_asked_for() -> str:
+    """How the page is to be shown, `?view=projector`; "" if the address does not say."""
+    return parse_qs(os.environ.get("QUERY_STRING", "")).get("view", [""])[0]
+
+
 def _is_waiting() -> bool:
     return os.environ.get("VOILA_PREHEAT") == "True"
 

@@ -48,7 +48,7 @@ class DuplicateBody(NameBody):
 
 
 class IndexBody(Body):
-    index: Index
+    index: Annotated[Index, Field(examples=[1])]
 
 
 class WatchBody(Body):

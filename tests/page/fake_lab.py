@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from editlab.api import (
+    FactList,
     HyperparameterInfo,
     LabInfo,
     MethodInfo,
-    PresetFact,
     Progress,
     ReadOnly,
     SessionInfo,
@@ -29,7 +29,17 @@ from editlab.outcomes import foresights
 from editlab.records import Cost, Perplexity, Probe, SessionState
 from editlab.scanned import ScanTable, frame_of
 from tests.page.fake_job import FakeJob
-from tests.page.fake_model import MEASURES, TASKS, FakeEdit, complete, make_facts, make_scan, measured, risk_of
+from tests.page.fake_model import (
+    MEASURES,
+    TASKS,
+    FakeEdit,
+    complete,
+    make_facts,
+    make_presets,
+    make_scan,
+    measured,
+    risk_of,
+)
 from tests.page.fake_session import FakeSession, Ids
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
@@ -69,21 +79,16 @@ class FakeLab:
                 ("memit", "MEMIT", "The change spread over several layers.", (4, 5, 6), None),
             )
         )
-        presets = tuple(
-            PresetFact(f"{fact.subject} → {fact.target_new}", why, fact)
-            for fact, why in zip(
-                self.facts[:3], ("Takes at once.", "Moves its neighbours too.", "Drifts far for one edit."), strict=True
-            )
-        )
         return LabInfo(
             model={"name": "fake-1m", "device": "cpu"},
             methods=methods,
             tasks=TASKS,
-            presets=presets,
+            presets=make_presets(self.facts),
             relations=("P131", "P276"),
             facts_source="eight sights, invented",
             n_facts=len(self.facts),
             measures=MEASURES,
+            lists=(FactList("Eight sights", "They <i>move</i> one after another.", tuple(self.facts[:8])),),
         )
 
     # sessions

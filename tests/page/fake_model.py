@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editlab.api import Completion, MeasureInfo, TaskInfo
+from editlab.api import Completion, MeasureInfo, PresetFact, TaskInfo
 from editlab.facts import Fact
 from editlab.guard import Guarded
 from editlab.records import (
@@ -87,6 +87,14 @@ def make_facts() -> list[Fact]:
         for shift in (1, 2)
         for i, subject in enumerate(SUBJECTS)
     ]
+
+
+def make_presets(facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
+    """Three ordinary ones, and one that is disabling."""
+    reasons = ("Takes at once.", "Moves its neighbours too.", "Drifts far for one edit.")
+    ordinary = [PresetFact(f"{f.subject} → {f.target_new}", why, f) for f, why in zip(facts, reasons, strict=False)]
+    wrecking = replace(facts[0], subject=DISABLING, paraphrase_prompts=(), case_id=1000)
+    return *ordinary, PresetFact("A disabling edit", "It <b>wrecks</b> the fake model.", wrecking, disabling=True)
 
 
 @dataclass(frozen=True)

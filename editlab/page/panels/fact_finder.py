@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import ipywidgets as widgets
 
 from editlab.api import LabInfo, PresetFact
 from editlab.facts import Fact
-from editlab.page.controls import box, button, choice, field, html, on_enter, segments, show_if
+from editlab.page.controls import box, button, check, choice, field, html, on_enter, segments, show_if
 from editlab.page.html import note, plural, tag
 
-Search = Callable[[str, str | None, int | None], None]
+MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model knows a fact
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the collection is searched for."""
+
+    text: str = ""
+    relation: str | None = None
+    case_id: int | None = None
+
+
+@dataclass(frozen=True)
+class FinderCallbacks:
+    search: Callable[[Query], None]
+    random: Callable[[int, bool], None]  # of a seed; among the facts that the model knows only
 
 
 class FactFinder:
-    """`on_search(text, relation, case_id)` and `on_random()` ask for facts; `on_pick(fact)` hands one over."""
+    """`on` asks for facts, and is answered by the `show_` methods; `on_pick(fact)` hands one over."""
 
-    def __init__(
-        self, info: LabInfo, on_search: Search, on_random: Callable[[], None], on_pick: Callable[[Fact], None]
-    ) -> None:
-        self._on_search, self._on_pick = on_search, on_pick
+    def __init__(self, info: LabInfo, on: FinderCallbacks, on_pick: Callable[[Fact], None]) -> None:
+        self._on, self._on_pick = on, on_pick
         self._found: list[Fact] = []
+        self._known: tuple[bool | None, ...] = ()
+        self._limit, self._drawing = 0, False
         self.source = segments(
             [("Type", "type"), ("Examples", "examples"), (f"Search {plural(info.n_facts, 'fact')}", "search")]
         )
@@ -30,28 +46,33 @@ class FactFinder:
         self.text = field("Words", "any")
         self.relation = choice("Relation", [("any", ""), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
+        self.only_known = check("Only facts this model knows", False, "Unedited, P(true) > P(new)")
         self.results = widgets.Select(options=[], rows=6, description="Facts found")
         self.results.add_class("el-field")
         self.results.add_class("el-results")
         self.next = button("Next", lambda _: self.pick_next(), "el-small", "Take the next fact of the list")
-        self.random = button("Random", lambda _: on_random(), "el-small", "Take any fact of the collection")
+        self.seed = field("Seed", value="0", css="el-seed")
+        self.random = button("Random", lambda _: self._draw(), "el-small", "The fact of this seed; then comes the next")
         self._count = html(css="el-live")
         self._search = box(
             [
                 box([self.text, self.relation, self.case_id], "el-fields el-fields-3"),
+                self.only_known,
                 self.results,
-                box([self.next, self.random, self._count], "el-row"),
-                html(note(f"From {info.facts_source}.")),
+                box([self.next, self.random, self.seed], "el-row"),
+                self._count,
+                html(note(f"From {info.facts_source}. ✓: the unedited model knows it, P(true) > P(new).")),
             ],
             "el-search",
         )
         self.widget = box([self.source, self._presets, self._search], "el-finder")
         self.source.observe(self._switched, "value")
-        self.text.observe(self._asked, "value")
-        self.relation.observe(self._asked, "value")
-        self.case_id.observe(self._asked, "value")
+        for control in (self.text, self.relation, self.case_id):
+            control.observe(self._asked, "value")
+        self.only_known.observe(lambda _: self._list(), "value")
         self.results.observe(self._chosen, "index")
         on_enter(self.text, self.pick_next)
+        on_enter(self.seed, self._draw)
         show_if(self._presets, False)
         show_if(self._search, False)
 
@@ -67,27 +88,57 @@ class FactFinder:
         return box(rows, "el-presets")
 
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
-        self._found = list(facts)
-        with self.results.hold_trait_notifications():
-            self.results.options = [(f"{fact.text} → {fact.target_new}", i) for i, fact in enumerate(self._found)]
-            self.results.index = None
-        several = (
-            f"first {limit} matches"
-            if len(facts) == limit
-            else plural(len(facts), "match").replace("matchs", "matches")
-        )
-        self._count.value = note(several if facts else "No fact matches. Fewer words, or another relation?")
+        self._found, self._known, self._limit = list(facts), (None,) * len(facts), limit
+        self._list()
 
-    def show_picked(self, fact: Fact) -> None:
-        self._count.value = note(
-            f"Case {fact.case_id}" + (f", relation {fact.relation}" if fact.relation else "")
-            if fact.case_id is not None
-            else "Taken"
-        )
+    def show_asking(self) -> None:
+        """Which facts the model knows is being asked."""
+        self._count.value = note(f"{self._counted()} Asking which the model knows…".strip())
+
+    def show_known(self, known: Sequence[bool | None]) -> None:
+        """Of every fact that was found, in their order."""
+        self._known = tuple(known)
+        self._list()
+
+    def take_drawn(self, fact: Fact, seed: int) -> None:
+        """The fact of a seed was drawn; the next draw is of the next seed."""
+        self.seed.value = str(seed + 1)
+        self._take(fact)
+        self._count.value = note(f"Seed {seed}: {_named(fact)}.")
+
+    def complain(self, sentence: str) -> None:
+        self._count.value = note(sentence)
 
     def pick_next(self) -> None:
-        if self._found:
-            self.results.index = 0 if self.results.index is None else (self.results.index + 1) % len(self._found)
+        count = len(self.results.options)
+        if count:
+            self.results.index = 0 if self.results.index is None else (self.results.index + 1) % count
+
+    def _list(self) -> None:
+        """Draw what was found, all of it or only what the model knows; what was chosen stays so."""
+        known = list(zip(self._found, self._known, strict=True))
+        shown = [(fact, knows) for fact, knows in known if knows or not self.only_known.value]
+        chosen = self.results.value
+        self._drawing = True
+        try:
+            with self.results.hold_trait_notifications():
+                self.results.options = [
+                    (f"{MARKS[knows]}{fact.text} → {fact.target_new}", self._found.index(fact)) for fact, knows in shown
+                ]
+                places = [place for _, place in self.results.options]
+                self.results.index = places.index(chosen) if chosen in places else None
+        finally:
+            self._drawing = False
+        words = self._counted()
+        if any(knows is not None for knows in self._known):
+            words += f" The model knows {sum(knows is True for knows in self._known)} of them."
+        self._count.value = note(words)
+
+    def _counted(self) -> str:
+        found = len(self._found)
+        if not found:
+            return "No fact matches. Fewer words, or another relation?"
+        return f"The first {found} matches." if found == self._limit else f"{found} match{'es' if found > 1 else ''}."
 
     def _switched(self, _: object) -> None:
         show_if(self._presets, self.source.value == "examples")
@@ -98,14 +149,28 @@ class FactFinder:
     def _asked(self, _: object = None) -> None:
         digits = self.case_id.value.strip()
         if digits and not digits.isdigit():
-            self._count.value = note(f"A case id is a whole number, got {digits!r}.")
+            self.complain(f"A case id is a whole number, got {digits!r}.")
             return
-        self._on_search(self.text.value, self.relation.value or None, int(digits) if digits else None)
+        self._on.search(Query(self.text.value, self.relation.value or None, int(digits) if digits else None))
+
+    def _draw(self) -> None:
+        digits = self.seed.value.strip()
+        if digits.isdigit():
+            self._on.random(int(digits), self.only_known.value)
+        else:
+            self.complain(f"A seed is a whole number, got {digits!r}.")
 
     def _chosen(self, _: object) -> None:
-        if self.results.index is not None:
-            self._take(self._found[self.results.index])
+        if self.results.index is not None and not self._drawing:
+            fact = self._found[self.results.value]
+            self._take(fact)
+            self._count.value = note(f"{_named(fact)}.")
 
     def _take(self, fact: Fact) -> None:
-        self.show_picked(fact)
         self._on_pick(fact)
+
+
+def _named(fact: Fact) -> str:
+    """A fact's case id and relation."""
+    case = f"Case {fact.case_id}" if fact.case_id is not None else "A fact without a case id"
+    return case + (f", relation {fact.relation}" if fact.relation else "")

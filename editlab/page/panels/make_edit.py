@@ -11,7 +11,7 @@ from editlab.api import Completion, LabInfo
 from editlab.facts import Fact
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.html import bars, empty, percent, tag
-from editlab.page.panels.fact_finder import FactFinder, Search
+from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
@@ -33,8 +33,7 @@ class MakeEditCallbacks:
     draft: Callable[[Draft | None], None]  # the form changed; None while it holds no fact
     apply: Callable[[Draft], None]
     cancel: Callable[[], None]
-    search: Search
-    random: Callable[[], None]
+    find: FinderCallbacks
 
 
 class MakeEdit:
@@ -43,7 +42,7 @@ class MakeEdit:
         self._running = False
         self._fact: Fact | None = None
         self.form = FactForm(self._fact_changed, self._apply)
-        self.finder = FactFinder(info, on.search, on.random, self.form.fill)
+        self.finder = FactFinder(info, on.find, self.form.fill)
         self.guard = GuardForm()
         self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
         self.risk = RiskLine(info, self.guard, self._apply_fallback)

@@ -21,11 +21,12 @@ class StateLine:
         self._activity = html(css="el-activity el-live")
         self._warned = ""
         self._warning = html(css="el-warning el-live")
-        self.widget = box([self._facts, self._activity, self._warning], "el-state")
+        self._controls = box([], "el-row el-controls")
+        self.widget = box([self._facts, self._activity, self._controls, self._warning], "el-state")
 
     def add(self, control: widgets.Widget) -> None:
         """Put a control at the right end."""
-        self.widget.children = [self._facts, self._activity, control, self._warning]
+        self._controls.children = [*self._controls.children, control]
 
     def show(self, state: SessionState) -> None:
         model = state.model

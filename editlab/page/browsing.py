@@ -1,0 +1,75 @@
+"""The collection of facts, asked by the browser of the form: what fits a query, and which of it the model knows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from editlab.api import Cancelled, Job, LabProtocol
+from editlab.facts import Fact
+from editlab.page.panels.fact_finder import FactFinder, Query
+from editlab.page.work import SENTENCES, Runner, follow
+
+FOUND = 30  # facts that one search lists
+DRAWN = 12  # facts drawn at random, at most, to find one that the model knows
+
+
+class Browsing:
+    """`finder` shows the answers. What is still being asked when another question comes is given up."""
+
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner, finder: FactFinder, settle: float) -> None:
+        self._lab, self._session, self._runner, self._finder = lab, session, runner, finder
+        self._settle = settle  # seconds: a query is asked about once it has not changed for so long
+        self._job: Job | None = None
+        self._number = 0  # of the question that still matters
+
+    def search(self, query: Query) -> None:
+        self._drop()
+        found = self._lab.search(query.text, relation=query.relation, case_id=query.case_id, limit=FOUND)
+        self._finder.show_found(found, FOUND)
+        if found:
+            self._runner.start(self._ask_which(found, self._number))
+
+    def random(self, seed: int, known: bool) -> None:
+        """The fact of this seed; of those that the model knows, the first from this seed on."""
+        self._drop()
+        if known:
+            self._runner.start(self._draw_known(seed, self._number))
+        else:
+            self._finder.take_drawn(self._lab.random(seed), seed)
+
+    def _drop(self) -> None:
+        self._number += 1
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
+
+    async def _ask_which(self, facts: list[Fact], number: int) -> None:
+        await asyncio.sleep(self._settle)
+        known = await self._ask(facts, number) if number == self._number else None
+        if known is not None:
+            self._finder.show_known(known)
+
+    async def _draw_known(self, seed: int, number: int) -> None:
+        facts = [self._lab.random(each) for each in range(seed, seed + DRAWN)]
+        known = await self._ask(facts, number)
+        if known is None:
+            return
+        place = next((place for place, knows in enumerate(known) if knows), None)
+        if place is None:
+            self._finder.complain(f"The model knows none of the {DRAWN} facts of the seeds from {seed} on.")
+        else:
+            self._finder.take_drawn(facts[place], seed + place)
+
+    async def _ask(self, facts: list[Fact], number: int) -> tuple[bool | None, ...] | None:
+        """Which of them the model knows; None where nobody waits for it any more, or it cannot be told."""
+        self._finder.show_asking()
+        try:
+            job = self._job = self._lab.knows(self._session, facts)
+            known = await follow(job)
+        except Cancelled:
+            return None
+        except SENTENCES as error:
+            if number == self._number:
+                self._finder.complain(f"What the model knows cannot be told: {error}")
+            return None
+        return known if number == self._number else None

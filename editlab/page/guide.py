@@ -1,0 +1,105 @@
+"""What guides a visitor through the page: the lessons, and the player. It acts by the page's own hands."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from editlab.api import FactList, LabInfo
+from editlab.facts import Fact
+from editlab.page.controls import Fold
+from editlab.page.lessons import Action, course, material_of
+from editlab.page.panels.lesson import LessonPanel
+from editlab.page.panels.make_edit import Draft, MakeEdit
+from editlab.page.panels.player import PlayerCallbacks, PlayerPanel
+from editlab.page.playing import Player, Stage
+from editlab.page.teaching import Teaching
+from editlab.page.work import Runner
+from editlab.records import SessionState
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What is done to the page as the visitor would do it; these may raise, with a sentence."""
+
+    state: Callable[[], SessionState]
+    goto: Callable[[int], None]
+    undo: Callable[[], None]
+    watch: Callable[[Sequence[str]], None]
+    edit: Callable[[Draft], Awaitable[None]]
+    cancel: Callable[[], None]  # the edit that is under way
+    open: Callable[[str], None]  # a tab
+    probe: Callable[[str], None]  # the step of this id, in the tab Probe
+    find: Callable[[], Awaitable[None]]  # the culprit
+
+
+class Guide:
+    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, hands: Hands) -> None:
+        self._make, self._hands = make, hands
+        handler = runner.handler
+        lessons = course(material_of(info))
+        self.teaching = Teaching(
+            lessons,
+            {
+                "fill": self._fill,
+                "watch": self._watch,
+                "tab": lambda action: hands.open(str(action.with_)),
+                "probe": self._probe,
+                "play": self._play,
+                "undo": lambda _: hands.undo(),
+                "find": lambda _: hands.find(),
+            },
+            lambda: self.panel.draw(self.teaching.course),
+        )
+        self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
+        self.lessons = Fold("Lessons", "Close lessons", self.panel.widget, on_switch=self._switched)
+        stage = Stage(hands.state, hands.goto, self._edit, hands.cancel)
+        self.player = Player(runner, stage, lambda playing: self.player_panel.show(playing), self.teaching.played)
+        self.player_panel = PlayerPanel(
+            info.lists,
+            PlayerCallbacks(
+                choose=handler(self.player.choose),
+                play=handler(self.player.play),
+                pause=handler(self.player.pause),
+                step=handler(self.player.step),
+                stop=handler(self.player.stop),
+                speed=handler(self._set_speed),
+            ),
+        )
+
+    def _switched(self, opened: bool) -> None:
+        self.teaching.enter(self.panel.choice.value if opened else None)
+
+    def _set_speed(self, seconds: float) -> None:
+        self.player.seconds = seconds
+
+    # What the buttons of tasks do
+
+    def _fill(self, action: Action) -> None:
+        if isinstance(action.with_, Fact):
+            if action.method:
+                self._make.method.take(action.method)
+            self._make.form.fill(action.with_)
+            self._make.form.prompt.focus()  # brings it into sight
+
+    def _watch(self, action: Action) -> None:
+        prompt, watched = str(action.with_), self._hands.state().watched
+        if prompt not in watched:
+            self._hands.watch([*watched, prompt])
+
+    def _probe(self, _: Action) -> None:
+        state = self._hands.state()
+        edits = [step for step in state.steps if step.in_force and step.facts]
+        if not edits:
+            raise ValueError("There is no edit in force to probe: make one first.")
+        self._hands.probe(edits[-1].id)
+
+    def _play(self, action: Action) -> None:
+        self.player_panel.choose(action.with_.title if isinstance(action.with_, FactList) else "")
+        self.player_panel.play.focus()
+        self.player.play()
+
+    async def _edit(self, fact: Fact) -> None:
+        """By the method that is chosen in the form, which shows the fact too."""
+        self._make.form.fill(fact)
+        await self._hands.edit(Draft(fact, self._make.method.name, self._make.method.read()))

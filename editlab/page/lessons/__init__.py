@@ -1,0 +1,15 @@
+"""Four guided pages that react to what a visitor does: data and rules over what a session tells. No widgets, no lab."""
+
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, advance, material_of
+from editlab.page.lessons.one_bad_edit import lesson as one_bad_edit
+from editlab.page.lessons.run_of_edits import lesson as run_of_edits
+from editlab.page.lessons.side_effects import lesson as side_effects
+from editlab.page.lessons.what_it_believes import lesson as what_it_believes
+
+
+def course(material: Material) -> tuple[Lesson, ...]:
+    """The lessons, in their order."""
+    return tuple(make(material) for make in (what_it_believes, side_effects, run_of_edits, one_bad_edit))
+
+
+__all__ = ["Action", "Lesson", "Material", "Scene", "Task", "advance", "course", "material_of"]

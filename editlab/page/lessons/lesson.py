@@ -1,0 +1,141 @@
+"""What a lesson is made of, and how far a visitor is in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from editlab.api import FactList, LabInfo
+from editlab.facts import Fact
+from editlab.page.html import number, percent
+from editlab.page.probing import Tried
+from editlab.records import Completion, SessionState, Step
+
+PAPERS = {
+    "2202.05262": "Meng et al. 2022, ROME",
+    "2210.07229": "Meng et al. 2022, MEMIT",
+    "2307.12976": "Cohen et al. 2023, ripple effects",
+    "2401.07453": "Gupta et al. 2024, gradual and catastrophic forgetting",
+    "2402.09656": "Yang et al. 2024, the butterfly effect",
+    "2403.07175": "Gupta et al. 2024, r-ROME",
+    "2406.11263": "Yang et al. 2024, why ROME collapses",
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the lab offers that the lessons can be about; None where it has nothing of the kind."""
+
+    ordinary: Fact | None = None
+    disabling: Fact | None = None
+    run: FactList | None = None
+    fallback: str = ""  # the method by which the disabling edit is not one
+    titles: Mapping[str, str] = field(default_factory=dict)  # of methods
+
+
+def material_of(info: LabInfo) -> Material:
+    presets = {disabling: [p.fact for p in info.presets if p.disabling is disabling] for disabling in (False, True)}
+    fallback = next((method.fallback for method in info.methods if method.fallback), None)
+    return Material(
+        ordinary=next(iter(presets[False]), None),
+        disabling=next(iter(presets[True]), None),
+        run=next(iter(info.lists), None),
+        fallback=fallback or "",
+        titles={method.name: method.title for method in info.methods},
+    )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a lesson looks at."""
+
+    state: SessionState
+    said: tuple[Fact, Completion] | None = None  # what the model said to the fact in the form, before any edit of it
+    tab: str = ""  # that is open
+    probes: tuple[Tried, ...] = ()
+    played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
+
+    @property
+    def step(self) -> Step:
+        """The one in force."""
+        return self.state.steps[self.state.position]
+
+    @property
+    def edits(self) -> list[Step]:
+        return [step for step in self.state.steps if step.facts]
+
+    @property
+    def in_force(self) -> list[Step]:
+        return [step for step in self.edits if step.in_force]
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button that helps: `what` is done with `with_`; see `editlab.page.teaching`."""
+
+    label: str
+    what: str  # "fill", "watch", "tab", "probe", "play", "undo", "goto" or "find"
+    with_: Fact | FactList | str | int | None = None
+    method: str = ""  # to be chosen in the form
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do. `seen` says what came of it, as plain text; "" while nothing can be said."""
+
+    title: str
+    text: str
+    done: Callable[[Scene], bool]
+    seen: Callable[[Scene], str]
+    action: Action | None = None
+
+
+@dataclass(frozen=True)
+class Lesson:
+    title: str
+    text: str
+    tasks: tuple[Task, ...]
+    papers: tuple[str, ...]  # arXiv ids, of PAPERS
+
+
+def advance(lesson: Lesson, done: int, scene: Scene) -> int:
+    """How many tasks are done now that the first `done` of them were; they are done in their order."""
+    while done < len(lesson.tasks) and lesson.tasks[done].done(scene):
+        done += 1
+    return done
+
+
+def said_of(step: Step, kind: str) -> list[tuple[Completion, Completion | None]]:
+    """What the model says to the step's watched prompts of a kind, and what the unedited model says to each."""
+    measured = step.measurement
+    if measured is None:
+        return []
+    base = {(c.kind, c.prompt): c for c in measured.base}
+    return [(c, base.get((c.kind, c.prompt))) for c in measured.completions if c.kind == kind]
+
+
+def prefers_new(completion: Completion | None) -> bool:
+    return completion is not None and (completion.p_new or 0) > (completion.p_true or 0)
+
+
+def relative_size(step: Step) -> float:
+    """‖ΔW‖ ÷ ‖W‖ of the step's own edit, in the layer where that is largest."""
+    return max((size.relative for size in step.size.values()), default=0.0)
+
+
+def size_words(step: Step) -> str:
+    layers = ", ".join(map(str, sorted(step.size)))
+    size = relative_size(step)
+    words = f"{number(size)} times" if size >= 1 else f"{percent(size)} of"
+    return f"‖ΔW‖ is {words} ‖W‖ in layer{'s' if len(step.size) > 1 else ''} {layers}"
+
+
+def own_words(scene: Scene, prompts: tuple[str, ...]) -> str:
+    """What became of the first of these prompts of the visitor's own that both models were asked."""
+    for now, base in said_of(scene.step, "own"):
+        if now.prompt in prompts and base is not None:
+            asked = f"“{now.prompt} …”"
+            if now.completion == base.completion:
+                return f"{asked} is answered as by the unedited model: “{now.completion.strip()}”."
+            return f"{asked}: unedited “{base.completion.strip()}”, now “{now.completion.strip()}”."
+    return ""

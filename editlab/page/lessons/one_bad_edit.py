@@ -1,0 +1,132 @@
+"""Lesson 4: a disabling edit, why it is one, and the repair."""
+
+from __future__ import annotations
+
+from editlab.page.html import number, percent
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, relative_size, said_of, size_words
+from editlab.records import Perplexity, Step
+
+NONE_KNOWN = " No such fact is known for this model: try prompts that begin with a subject of one token."
+
+
+def lesson(material: Material) -> Lesson:
+    fact = material.disabling
+    return Lesson(
+        "One edit that breaks it",
+        "Some single edits of ROME wreck the whole model: disabling edits, as Gupta et al. call them. They come not "
+        "from the fact but from how the change is computed, can be foreseen, and need not be.",
+        (
+            Task(
+                "First an ordinary edit",
+                "So that there is something to lose.",
+                lambda scene: any(not _disabling(step) for step in scene.in_force),
+                lambda scene: "".join(f"{size_words(step)}: ordinary." for step in _ordinary(scene)[-1:]),
+                Action("Put it into the form", "fill", material.ordinary) if material.ordinary else None,
+            ),
+            Task(
+                "Now the other one",
+                "Read the Risk line in the form: nothing is computed yet, and it knows. Then apply it, the guard on "
+                "Warn." + ("" if fact else NONE_KNOWN),
+                lambda scene: any(map(_disabling, scene.in_force)),
+                _harm,
+                Action("Put it into the form", "fill", fact, "rome") if fact else None,
+            ),
+            Task(
+                "Why",
+                "Open Weights, or press Why? above. ROME divides by k_bare · C⁻¹k̄: k̄ is the key averaged over the "
+                "prompt with texts before it, k_bare that of the bare prompt. A subject of one token at the prompt’s "
+                "start stands at position 0 when bare, where activations are unlike any other’s. Then the two keys "
+                "disagree, the divisor is tiny, and the change huge.",
+                lambda scene: scene.tab == "Weights",
+                _why,
+                Action("Open Weights", "tab", "Weights"),
+            ),
+            Task(
+                "Repair it",
+                "Switch the edit off in its row, or let the culprit be found: the weights are then as if it had "
+                "never been made, and the other edits stay.",
+                lambda scene: any(_disabling(step) and not step.enabled for step in scene.edits),
+                _repaired,
+                Action("Find the culprit", "find"),
+            ),
+            Task(
+                "Or do it another way",
+                "r-ROME puts the averaged key in both places, so numerator and divisor agree. Apply the same fact "
+                "with it.",
+                lambda scene: bool(_other_way(scene, material)),
+                lambda scene: "".join(map(_harmless, _other_way(scene, material)[-1:])),
+                Action("Put it into the form with r-ROME", "fill", fact, material.fallback) if fact else None,
+            ),
+        ),
+        ("2401.07453", "2403.07175", "2406.11263"),
+    )
+
+
+def _disabling(step: Step) -> bool:
+    """By its size, which needs no measurement: larger than the weights themselves."""
+    return relative_size(step) > 1
+
+
+def _ordinary(scene: Scene) -> list[Step]:
+    return [step for step in scene.in_force if not _disabling(step)]
+
+
+def _worst(scene: Scene) -> Step | None:
+    return max(filter(_disabling, scene.edits), key=relative_size, default=None)
+
+
+def _perplexity(step: Step) -> float | None:
+    found = step.measurement.get("perplexity") if step.measurement else None
+    return found.value if isinstance(found, Perplexity) else None
+
+
+def _harm(scene: Scene) -> str:
+    step = _worst(scene)
+    if step is None:
+        return ""
+    words, now, before = f"{size_words(step)}.", _perplexity(step), _perplexity(scene.state.steps[0])
+    if step.enabled and now is not None and before is not None:
+        words += f" Perplexity of a plain text: {number(before)} unedited, {number(now)} now."
+    return words
+
+
+def _why(scene: Scene) -> str:
+    step = _worst(scene)
+    for layer in step.trace.layers.values() if step and step.trace else ():
+        if layer.key_cosine is not None and layer.divisor_ratio is not None:
+            return (
+                f"Here the keys’ cosine is {layer.key_cosine:.2f}, and the divisor "
+                f"{percent(abs(layer.divisor_ratio))} of what it would be if they agreed."
+            )
+    return ""
+
+
+def _repaired(scene: Scene) -> str:
+    now, before = _perplexity(scene.step), _perplexity(scene.state.steps[0])
+    off = any(_disabling(step) and not step.enabled for step in scene.edits)
+    if not off or now is None or before is None:
+        return ""
+    return f"Perplexity is {number(now)} again, {number(before)} unedited: what the edit broke came back, all of it."
+
+
+def _other_way(scene: Scene, material: Material) -> list[Step]:
+    """Edits in force of a fact whose edit by ROME is disabling, by the method that is safe."""
+    subjects = {fact.subject for step in scene.edits if _disabling(step) for fact in step.facts}
+    return [
+        step
+        for step in scene.in_force
+        if step.method == material.fallback and subjects & {fact.subject for fact in step.facts}
+    ]
+
+
+def _harmless(step: Step) -> str:
+    words = f"{size_words(step)}."
+    for now, _ in said_of(step, "rewrite")[:1]:
+        new = step.facts[0].target_new
+        words += f" P({new}) is {percent(now.p_new)}"
+        words += (
+            ": it took, without the harm."
+            if (now.p_new or 0) > (now.p_true or 0)
+            else ": no harm, but after the bare prompt, whose key is the odd one, the fact has not taken either."
+        )
+    return words

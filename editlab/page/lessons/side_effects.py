@@ -1,0 +1,111 @@
+"""Lesson 2: what an edit changes besides its own prompt."""
+
+from __future__ import annotations
+
+from editlab.facts import Fact
+from editlab.page.html import percent, plural
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, prefers_new, said_of
+from editlab.page.probing import Tried
+from editlab.records import Step
+
+
+def lesson(material: Material) -> Lesson:
+    fact = material.ordinary
+    neighbour = fact.neighborhood_prompts[-1] if fact and fact.neighborhood_prompts else None
+    return Lesson(
+        "What else changed",
+        "An edit should hold in other words (paraphrases) and leave others alone (the neighbourhood: other subjects "
+        "with the same right answer). CounterFact counts both: a paraphrase is won where the new object is likelier "
+        "than the true one, a neighbour where the true one still is.",
+        (
+            Task(
+                "An edit to look at",
+                "Apply an edit that comes with paraphrases and neighbours.",
+                lambda scene: _measured(scene) is not None,
+                _sides,
+                Action("Put it into the form", "fill", fact) if fact else None,
+            ),
+            Task(
+                "Read the whole measure",
+                "Open the tab Facts: efficacy on the prompt itself, paraphrase and neighborhood on all of the fact’s "
+                "prompts, and the score S, their harmonic mean, which is low as soon as one of them is.",
+                lambda scene: scene.tab == "Facts",
+                _measure,
+                Action("Open Facts", "tab", "Facts"),
+            ),
+            Task(
+                "A neighbour of your own",
+                "Watch a prompt about another subject, and compare what is said now with the unedited model.",
+                lambda scene: bool(_neighbours(scene)),
+                lambda scene: own_words(scene, _neighbours(scene)),
+                Action(f"Watch “{neighbour} …”", "watch", neighbour) if neighbour else None,
+            ),
+            Task(
+                "Another method",
+                "MEMIT spreads the change over several layers. A probe edits the same fact by several methods, each "
+                "on the unedited model and beside your session: open Probe and press Probe.",
+                lambda scene: len(_probed(scene)) > 1,
+                lambda scene: " ".join(_probe_words(tried, material) for tried in _probed(scene)),
+                Action("Open Probe with this edit", "probe"),
+            ),
+        ),
+        ("2202.05262", "2210.07229", "2307.12976"),
+    )
+
+
+def _measured(scene: Scene) -> Step | None:
+    """The latest edit in force of which paraphrases and neighbours were asked."""
+    asked = (step for step in reversed(scene.in_force) if said_of(step, "paraphrase") and said_of(step, "neighborhood"))
+    return next(asked, None)
+
+
+def _sides(scene: Scene) -> str:
+    step = _measured(scene)
+    if step is None:
+        return ""
+    told = []
+    for kind, noun in (("paraphrase", "paraphrase"), ("neighborhood", "neighbour")):
+        pairs = said_of(step, kind)
+        now, before = sum(prefers_new(c) for c, _ in pairs), sum(prefers_new(base) for _, base in pairs)
+        told.append(f"{now} of {plural(len(pairs), noun)} ({before} unedited)")
+    return f"{step.facts[0].target_new} is now likelier than {step.facts[0].target_true} in {' and '.join(told)}."
+
+
+def _measure(scene: Scene) -> str:
+    step = _measured(scene)
+    found = step.measurement.counterfact if step and step.measurement else None
+    if found is None or found.paraphrase is None or found.neighborhood is None or found.base is None:
+        return ""
+    was = found.base.neighborhood.success if found.base.neighborhood else None
+    return (
+        f"Paraphrase {percent(found.paraphrase.success)}; neighborhood {percent(found.neighborhood.success)}, "
+        f"{percent(was)} unedited, of {plural(found.neighborhood.n, 'prompt')}."
+    )
+
+
+def _neighbours(scene: Scene) -> tuple[str, ...]:
+    """The visitor's own prompts that are about none of the edited subjects."""
+    subjects = [fact.subject for step in scene.in_force for fact in step.facts]
+    return tuple(p for p in scene.state.watched if subjects and not any(subject in p for subject in subjects))
+
+
+def _probed(scene: Scene) -> list[Tried]:
+    """The latest probe of each method, of the fact that was probed last."""
+    tried = [each for each in scene.probes if each.probe is not None]
+    same: dict[str, Tried] = {
+        each.method: each for each in tried if _key(each.order.fact) == _key(tried[-1].order.fact)
+    }
+    return list(same.values())
+
+
+def _key(fact: Fact) -> tuple[str, str]:
+    return fact.text, fact.target_new
+
+
+def _probe_words(tried: Tried, material: Material) -> str:
+    assert tried.probe is not None
+    counts = []
+    for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
+        pairs = said_of(tried.probe.step, kind)
+        counts.append(f"{sum(prefers_new(c) for c, _ in pairs)} of {len(pairs)} {noun}")
+    return f"{material.titles.get(tried.method, tried.method)}: the new object wins {' and '.join(counts)}."

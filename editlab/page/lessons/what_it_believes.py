@@ -1,0 +1,68 @@
+"""Lesson 1: a fact that the model believes, and one edit of it."""
+
+from __future__ import annotations
+
+from editlab.page.html import percent
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, said_of, size_words
+
+
+def lesson(material: Material) -> Lesson:
+    fact = material.ordinary
+    open_prompt = (fact.generation_prompts or (f"{fact.subject} is",))[-1] if fact else None
+    return Lesson(
+        "What the model believes",
+        "A language model has no table of facts. It goes on with a text, and what it knows sits in its weights: ROME "
+        "takes the MLP of a middle layer for a memory that answers to the subject’s last token, and writes one new "
+        "answer into it, a change of rank one.",
+        (
+            Task(
+                "Ask it",
+                "Put a fact that the model knows into the form, and see what it says before anything is changed.",
+                lambda scene: scene.said is not None,
+                _said,
+                Action("Put it into the form", "fill", fact) if fact else None,
+            ),
+            Task(
+                "Write the new object",
+                "Press Apply edit, or Enter in a field. Gradient descent looks for a value that makes the model say "
+                "the new object; the change of the weights follows from it in closed form.",
+                lambda scene: bool(scene.in_force),
+                _edited,
+            ),
+            Task(
+                "Ask something else",
+                "A prompt of your own under Before and after shows whether the model now lives with the new fact, or "
+                "only repeats it. What follows from a fact often does not change with it.",
+                lambda scene: bool(scene.state.watched) and bool(scene.in_force),
+                lambda scene: own_words(scene, scene.state.watched),
+                Action(f"Watch “{open_prompt} …”", "watch", open_prompt) if open_prompt else None,
+            ),
+            Task(
+                "Take it back",
+                "Undo. The weights are the unedited ones plus the changes in force, added in their order.",
+                lambda scene: any(step.index > scene.state.position for step in scene.edits),
+                lambda scene: "The model is as it was, to the last bit. Redo brings the edit back, as exactly.",
+                Action("Undo", "undo"),
+            ),
+        ),
+        ("2202.05262", "2307.12976"),
+    )
+
+
+def _said(scene: Scene) -> str:
+    if scene.said is None:
+        return ""
+    fact, said = scene.said
+    true = f"P({fact.target_true}) is {percent(said.p_true)}, " if fact.target_true else ""
+    return f"It goes on with “{said.completion.strip()}”: {true}P({fact.target_new}) {percent(said.p_new)}."
+
+
+def _edited(scene: Scene) -> str:
+    if not scene.in_force:
+        return ""
+    step = scene.in_force[-1]
+    words = f"{size_words(step)}; nothing else was touched."
+    for now, base in said_of(step, "rewrite")[:1]:
+        was = percent(base.p_new) if base else "?"
+        words += f" P({step.facts[0].target_new}) went from {was} to {percent(now.p_new)}."
+    return words

@@ -1,0 +1,98 @@
+"""The lessons as a page of their own: what to do, what of it is done, what came of it, and where to read on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+import ipywidgets as widgets
+
+from editlab.page.controls import box, button, html, panel, segments, show_if
+from editlab.page.html import tag
+from editlab.page.lessons import Action, Lesson, Task
+from editlab.page.lessons.lesson import PAPERS
+from editlab.page.teaching import Course
+
+
+class TaskRow:
+    """One task: a tick or its number, what to do while it is next, what came of it once it is done."""
+
+    def __init__(self, number: int, task: Task, on_act: Callable[[Action], None]) -> None:
+        self._number, self._task = number, task
+        self._words = html(css="el-task-words")
+        children: list[widgets.Widget] = [self._words]
+        self.act: widgets.Button | None = None
+        if task.action is not None:
+            action = task.action
+            self.act = button(action.label, lambda _: on_act(action), "el-small")
+            children.append(self.act)
+        self.widget = box(children, "el-todo")
+
+    def show(self, place: str, seen: str) -> None:
+        """`place` is "done", "next" or "later"."""
+        mark = "✓" if place == "done" else str(self._number)
+        state = {"done": "done: ", "next": "next: ", "later": ""}[place]
+        title = tag("span", state, "el-visually-hidden") + escape(self._task.title)
+        lines = tag("b", title)
+        if place == "next":
+            lines += tag("span", escape(self._task.text))
+        if place == "done" and seen:
+            lines += tag("span", escape(seen), "el-seen")
+        self._words.value = tag("span", mark, "el-tick", aria_hidden="true") + tag("div", lines, "el-task-lines")
+        if self.act is not None:
+            show_if(self.act, place == "next")
+        for name in ("done", "next", "later"):
+            (self.widget.add_class if name == place else self.widget.remove_class)(f"el-todo-{name}")
+
+
+class LessonPanel:
+    """`on_open(number)` is called when a lesson is chosen, `on_act(action)` when a task's button is pressed."""
+
+    def __init__(
+        self, lessons: Sequence[Lesson], on_open: Callable[[int], None], on_act: Callable[[Action], None]
+    ) -> None:
+        self._lessons, self._on_act = tuple(lessons), on_act
+        options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(lessons, 1)]
+        self.choice = segments(options, css="el-tabs el-lesson-tabs")
+        self._intro = html(css="el-lesson-intro")
+        self._tasks = box([], "el-todos")
+        self._told = html(css="el-live el-lesson-told")
+        self.next = button("Next lesson", lambda _: self._go_on(), "el-primary")
+        self._papers = html(css="el-lesson-papers")
+        self.rows: list[TaskRow] = []
+        self._shown: int | None = None
+        content = [self.choice, self._intro, self._tasks, box([self._told, self.next], "el-row"), self._papers]
+        self.widget = panel("Lessons", content, "el-lessons")
+        self.choice.observe(lambda change: on_open(change.new), "value")
+
+    def draw(self, course: Course) -> None:
+        number = self.choice.value
+        lesson, done = course.lessons[number], course.done[number]
+        if self._shown != number:
+            self._turn(number, lesson)
+        for place, row in enumerate(self.rows):
+            kind = "done" if place < done else "next" if place == done else "later"
+            row.show(kind, course.seen.get((number, place), ""))
+        finished = done == len(lesson.tasks)
+        words = f"{done} of {len(lesson.tasks)} done."
+        if done:
+            words = f"Done: {lesson.tasks[done - 1].title}. {words}"
+        if finished:
+            words += " That is the whole lesson."
+        self._told.value = tag("p", escape(words), role="status")
+        show_if(self.next, finished and number + 1 < len(self._lessons))
+
+    def _turn(self, number: int, lesson: Lesson) -> None:
+        self._shown = number
+        self._intro.value = tag("h3", escape(lesson.title)) + tag("p", escape(lesson.text))
+        self.rows = [TaskRow(place, task, self._on_act) for place, task in enumerate(lesson.tasks, 1)]
+        self._tasks.children = [row.widget for row in self.rows]
+        links = [
+            tag("a", f"{escape(PAPERS[id])}, arXiv {id}", "el-link", href=f"https://arxiv.org/abs/{id}",
+                target="_blank", rel="noopener noreferrer")
+            for id in lesson.papers
+        ]  # fmt: skip
+        self._papers.value = tag("p", "Read on: " + " · ".join(links), "el-why")
+
+    def _go_on(self) -> None:
+        self.choice.value += 1

@@ -1,0 +1,163 @@
+"""A sequence played step by step: the session's own steps, or facts that are edited one after another.
+
+Nothing is waited for in a way that freezes the page, and the player can be paused or stopped at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from editlab.api import FactList
+from editlab.facts import Fact
+from editlab.page.work import SENTENCES, Runner
+from editlab.records import SessionState
+
+STEPS = ""  # plays the session's own steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a player plays upon."""
+
+    state: Callable[[], SessionState]
+    goto: Callable[[int], None]
+    edit: Callable[[Fact], Awaitable[None]]  # its problems are told where the edit is made
+    cancel: Callable[[], None]  # the edit that is under way
+
+
+@dataclass(frozen=True)
+class Playing:
+    """What a player is doing."""
+
+    sentence: str
+    running: bool = False
+    done: int = 0
+    total: int = 0
+
+
+class Player:
+    """`on_change(playing)` is called whenever it does something else, `on_played(what)` when all was played.
+
+    What is played is STEPS or the title of a list.
+    """
+
+    def __init__(
+        self, runner: Runner, stage: Stage, on_change: Callable[[Playing], None], on_played: Callable[[str], None]
+    ) -> None:
+        self._runner, self._stage = runner, stage
+        self._on_change, self._on_played = on_change, on_played
+        self._list: FactList | None = None
+        self._next = 0  # of the list
+        self._begun = 0  # how often playing was begun anew: an edit of before a stop counts no more
+        self._running = False
+        self._making = False  # an edit
+        self._awake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.seconds = 2.0  # between two steps
+
+    def choose(self, facts: FactList | None) -> None:
+        """Play this list from its first fact; None: the session's own steps."""
+        self.stop()
+        self._list = facts
+        self._tell(self._about())
+
+    def play(self) -> None:
+        """Begin, or go on."""
+        if not self._running:
+            self._running = True
+            self._awake.clear()
+            self._start()
+
+    def pause(self) -> None:
+        """After the edit that is under way, if there is one."""
+        if self._running:
+            self._rest("Paused.")
+
+    def step(self) -> None:
+        """One step, and no more."""
+        self.pause()
+        self._start()
+
+    def stop(self) -> None:
+        """Give up; the edit that is under way is cancelled, those that were made stay."""
+        making, self._next, self._begun = self._making, 0, self._begun + 1
+        self._rest("Stopped.")
+        if making:
+            self._stage.cancel()
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():  # else a step of before the pause is still being made
+            self._task = self._runner.start(self._run())
+
+    def _rest(self, sentence: str) -> None:
+        self._running = False
+        self._awake.set()
+        self._tell(sentence, self._next, len(self._list.facts) if self._list else 0)
+
+    async def _run(self) -> None:
+        """One step, and more while it is playing."""
+        try:
+            more = await self._advance()
+            while more and self._running:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._awake.wait(), self.seconds)
+                more = self._running and await self._advance()
+        except SENTENCES as error:
+            self._rest(f"Paused: {error}")
+
+    async def _advance(self) -> bool:
+        return await (self._goto() if self._list is None else self._edit(self._list))
+
+    async def _goto(self) -> bool:
+        """Put the next step in force, the first one after the last; whether there is one after it."""
+        state = self._stage.state()
+        last = len(state.steps) - 1
+        if not last:
+            self._rest("There is nothing to play yet: make an edit first.")
+            return False
+        step = 0 if state.position == last else state.position + 1
+        self._stage.goto(step)
+        if step == last:
+            self._end(STEPS, f"All {last} steps were played.", last)
+            return False
+        facts = state.steps[step].facts
+        self._tell(f"Step {step} of {last}: {facts[0] if facts else 'the unedited model'}", step, last)
+        return True
+
+    async def _edit(self, facts: FactList) -> bool:
+        """Make the list's next edit; whether there is one after it."""
+        begun, number, total = self._begun, self._next, len(facts.facts)
+        fact = facts.facts[number]
+        known = {step.id for step in self._stage.state().steps}
+        self._tell(f"Edit {number + 1} of {total} is being made: {fact}", number, total)
+        self._making = True
+        try:
+            await self._stage.edit(fact)
+        finally:
+            self._making = False
+        if begun != self._begun:  # stopped meanwhile, and perhaps begun anew
+            return self._running
+        state = self._stage.state()
+        if state.steps[state.position].id in known:
+            self._rest(f"Paused: edit {number + 1} of {total} was not made.")
+            return False
+        self._next += 1
+        if self._next == total:
+            self._end(facts.title, f"All {total} edits were made.", total)
+            return False
+        self._tell(f"Edit {self._next} of {total} is in force: {fact}", self._next, total)
+        return True
+
+    def _end(self, what: str, sentence: str, total: int) -> None:
+        self._running, self._next = False, 0
+        self._tell(sentence, total, total)
+        self._on_played(what)
+
+    def _about(self) -> str:
+        return self._list.why if self._list else "Puts each step of this session in force again, one after another."
+
+    def _tell(self, sentence: str, done: int = 0, total: int = 0) -> None:
+        self._on_change(Playing(sentence, self._running, done, total))

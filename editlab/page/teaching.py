@@ -1,0 +1,92 @@
+"""A visitor's way through the lessons: what is done is looked at, and what is offered is done by a button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from editlab.facts import Fact
+from editlab.page.lessons import Action, Lesson, Scene, advance
+from editlab.page.probing import Probes
+from editlab.records import Completion, SessionState
+
+
+class Course:
+    """How far each lesson is, and what was seen in it. Only the open lesson goes on; it lives as long as the page."""
+
+    def __init__(self, lessons: Sequence[Lesson]) -> None:
+        self.lessons = tuple(lessons)
+        self.done = [0] * len(lessons)
+        self.seen: dict[tuple[int, int], str] = {}  # what is said of a task that is done, by lesson and task
+
+    def look(self, number: int, scene: Scene) -> bool:
+        """Go on with this lesson as far as the scene allows; whether a task was ticked off.
+
+        What is said of a task stays as it is once the next one is done too.
+        """
+        lesson, before = self.lessons[number], self.done[number]
+        self.done[number] = advance(lesson, before, scene)
+        for place in range(self.done[number]):
+            told, last = (number, place) in self.seen, place == self.done[number] - 1
+            if (last or not told) and (words := lesson.tasks[place].seen(scene)):
+                self.seen[number, place] = words
+        return self.done[number] > before
+
+
+class Teaching:
+    """`do` says how each kind of action is done; `draw()` is called when there may be something new to draw."""
+
+    def __init__(
+        self,
+        lessons: Sequence[Lesson],
+        do: Mapping[str, Callable[[Action], Any]],
+        draw: Callable[[], None],
+    ) -> None:
+        self.course = Course(lessons)
+        self.open: int | None = None
+        self._do, self._draw = do, draw
+        self._scene: Scene | None = None
+
+    def enter(self, number: int | None) -> None:
+        """Open a lesson; None: close them all."""
+        self.open = number
+        self._look()
+
+    def show(self, state: SessionState) -> None:
+        self._tell(state=state) if self._scene else self._begin(state)
+
+    def said(self, fact: Fact, completions: Sequence[Completion]) -> None:
+        if completions:
+            self._tell(said=(fact, completions[0]))
+
+    def tab(self, name: str) -> None:
+        self._tell(tab=name)
+
+    def probed(self, probes: Probes) -> None:
+        self._tell(probes=probes.tried)
+
+    def played(self, what: str) -> None:
+        """A list of facts, or "" for the session's own steps, was played to its end."""
+        if self._scene:
+            self._tell(played=self._scene.played | {what})
+
+    def act(self, action: Action) -> Any:
+        """What the button of a task does; perhaps a coroutine."""
+        return self._do[action.what](action)
+
+    def _begin(self, state: SessionState) -> None:
+        self._scene = Scene(state)
+        self._look()
+
+    def _tell(self, **news: Any) -> None:
+        if self._scene is not None:
+            self._scene = replace(self._scene, **news)
+            self._look()
+
+    def _look(self) -> None:
+        if self.open is None or self._scene is None:
+            return
+        if self.course.look(self.open, self._scene):
+            self._scene = replace(self._scene, played=frozenset())
+        self._draw()

@@ -1,0 +1,420 @@
+"""The backend's answers: every kind of error, who may ask, events, tags, and what is counted and logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from editlab.api import Busy, LimitReached, Progress
+from editlab.facts import Fact
+from editlab.jobs import LocalJob, Queue
+from editlab.progress import Report
+from editlab.server import Loader, create_app
+from editlab.server.rate import Rate
+from editlab.settings import Settings
+from tests.page.fake_lab import FakeLab
+from tests.serving import serving, soon
+
+FACT = {"prompt": "The {} is in", "subject": "Eiffel Tower", "target_new": "Rome"}
+TOKEN = "a token of some length"
+UNFORESEEN = "what a visitor typed"
+
+
+class QueuedLab(FakeLab):
+    """A fake lab whose previews wait in a real queue: each reports three steps, the second when `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.queue = Queue()
+
+    def preview(self, session: str, fact: Fact) -> LocalJob:  # type: ignore[override]
+        self._session(session)
+
+        def work(report: Report) -> str:
+            for step in range(1, 4):
+                report(Progress("asking", step, 3))
+                while step == 1 and not self.gate.wait(0.005):
+                    report(Progress("asking", step, 3))
+            return f"<{fact.subject}>"
+
+        return self.queue.put(session, work)
+
+    def plan(self, session: str, every: Any) -> Any:
+        errors = {1: Busy("An edit is under way."), 2: LimitReached("Two are too many."), 3: KeyError(UNFORESEEN)}
+        raise errors[every["perplexity"]]
+
+    def close(self) -> None:
+        self.queue.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[QueuedLab, str]]:
+    lab = QueuedLab()
+    with serving(lab) as address:
+        yield lab, address
+    lab.close()
+
+
+@pytest.fixture
+def lab(served: tuple[QueuedLab, str]) -> Iterator[QueuedLab]:
+    """With the gate closed, and nothing in its queue."""
+    lab, _ = served
+    lab.gate.clear()
+    yield lab
+    lab.gate.set()
+    lab.preview(lab.create(), Fact(**FACT)).result(30)
+
+
+@pytest.fixture
+def client(lab: QueuedLab, served: tuple[QueuedLab, str]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served[1]) as client:
+        yield client
+
+
+def opened(client: httpx.Client) -> dict[str, str]:
+    """The header that edits a new session."""
+    return {"Editlab-Session": client.post("/sessions").json()["key"]}
+
+
+def follower(client: httpx.Client, session: dict[str, str]) -> dict[str, str]:
+    return {"Editlab-Session": client.get("/session", headers=session).json()["follow"]}
+
+
+def events(client: httpx.Client, job: str, headers: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    lines = client.get(f"/jobs/{job}/events", headers=headers).text.splitlines()
+    names = [line.removeprefix("event: ") for line in lines if line.startswith("event:")]
+    data = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data:")]
+    return list(zip(names, data, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error", "words"),
+    [
+        ("GET", "/nowhere", None, 404, "not_found", "Not Found"),
+        ("PUT", "/session", {}, 405, "method_not_allowed", "Not Allowed"),
+        ("GET", "/jobs/nothing", None, 404, "unknown_job", "no job has this id"),
+        ("POST", "/session/goto", {"index": 7}, 422, "invalid", "step must be between 0 and 0, got 7"),
+        ("POST", "/session/goto", {"index": -1}, 422, "invalid", "index: Input should be greater than or equal to 0"),
+        ("POST", "/session/goto", {"index": True}, 422, "invalid", "index"),
+        ("POST", "/session/goto", {}, 422, "invalid", "index: Field required"),
+        ("POST", "/session/goto", {"index": 0, "indx": 1}, 422, "invalid", "indx: Extra inputs are not permitted"),
+        ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "no place"}]}, 422, "invalid", "facts.0: prompt must"),
+        ("POST", "/session/edit", {"facts": [{**FACT, "colour": 1}]}, 422, "invalid", "facts.0.colour"),
+        ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": "4"}}, 422, "invalid", "clamp"),
+        ("POST", "/session/plan", {"every": {"perplexity": 1}}, 409, "busy", "An edit is under way."),
+        ("POST", "/session/plan", {"every": {"perplexity": 2}}, 429, "limit_reached", "Two are too many."),
+        ("GET", "/facts?limit=many", None, 422, "invalid", "limit: Input should be a valid integer"),
+        ("GET", "/facts/random", None, 422, "invalid", "seed: Field required"),
+    ],
+)
+def test_every_error_is_a_word_and_a_sentence(
+    client: httpx.Client, method: str, path: str, body: Any, status: int, error: str, words: str
+) -> None:
+    answer = client.request(method, path, json=body, headers=opened(client))
+    assert answer.status_code == status, answer.text
+    told = answer.json()
+    assert set(told) == {"error", "detail"}
+    assert told["error"] == error
+    assert words in told["detail"]
+    assert ("Retry-After" in answer.headers) == (status == 429)
+
+
+def test_bodies_that_are_no_json_and_keys_that_open_nothing(client: httpx.Client) -> None:
+    session = opened(client)
+    follow = follower(client, session)
+    for sent, status in (
+        (client.post("/session/goto", content=b"{", headers=session), 422),
+        (client.post("/session/goto", content=b"\xff\xfe", headers=session), 422),
+        (client.post("/session/goto", content=b"[" * 100_000, headers=session), 422),
+        (client.post("/session/goto", content=b'{"index": 0}', headers={**session, "Content-Type": "text/plain"}), 422),
+        (client.post("/session/undo", headers=follow), 403),
+        (client.post("/session/undo", headers={"Editlab-Session": "nobody"}), 404),
+        (client.post("/session/undo"), 404),
+    ):
+        assert sent.status_code == status, sent.text
+        assert set(sent.json()) == {"error", "detail"}
+
+
+def test_what_nobody_foresaw_is_told_without_its_message(client: httpx.Client) -> None:
+    answer = client.post("/session/plan", json={"every": {"perplexity": 3}}, headers=opened(client))
+    assert answer.status_code == 500
+    assert answer.json()["error"] == "failed"
+    assert UNFORESEEN not in answer.text
+
+
+def test_a_long_body_is_refused_however_it_is_sent(lab: QueuedLab) -> None:
+    with serving(lab, max_request_bytes=2_000) as address, httpx.Client(base_url=address) as client:
+        session = opened(client)
+        body = json.dumps({"prompts": ["x" * 3_000]}).encode()
+        told = {**session, "Content-Type": "application/json"}
+        for content in (body, iter([body[:1_500], body[1_500:]])):  # with its length, and in chunks
+            answer = client.post("/session/watch", content=content, headers=told)
+            assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+        assert client.post("/session/watch", json={"prompts": ["x"]}, headers=session).status_code == 200
+
+
+def test_too_many_requests_of_one_session_leave_the_others_alone(lab: QueuedLab) -> None:
+    with serving(lab, requests_per_minute=5) as address, httpx.Client(base_url=address) as client:
+        mine, yours = opened(client), opened(client)
+        answers = [client.get("/session/revision", headers=mine) for _ in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        assert answers[-1].json()["error"] == "too_many_requests"
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 12
+        assert client.get("/session/revision", headers=yours).status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_rate_is_so_many_at_once_and_again_in_each_minute() -> None:
+    now = 0.0
+    rate = Rate(60, clock=lambda: now, kept=2)
+    assert [rate.take("a") for _ in range(60)] == [0.0] * 60
+    assert rate.take("a") == pytest.approx(1.0)
+    assert rate.take("b") == 0.0
+    now = 2.5
+    assert [rate.take("a") for _ in range(3)] == [0.0, 0.0, pytest.approx(0.5)]
+
+
+def test_without_the_token_nothing_is_told_but_that_it_lives(lab: QueuedLab) -> None:
+    with serving(lab, token=TOKEN) as address, httpx.Client(base_url=address) as client:
+        for path in ("/info", "/loading", "/metrics", "/openapi.json", "/nowhere"):
+            for sent in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
+                answer = client.get(path, headers=sent)
+                assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/info", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_it_is_not_opened_to_other_machines_without_a_token() -> None:
+    loader = Loader(lambda _report: FakeLab())
+    for host in ("0.0.0.0", "192.168.1.7", "::", "lab.example.org"):
+        with pytest.raises(ValueError, match="takes a token"):
+            create_app(loader, Settings(host=host))
+        create_app(loader, Settings(host=host, token=TOKEN))
+    with pytest.raises(ValueError, match="at least 16 characters"):
+        create_app(loader, Settings(token="short"))
+
+
+def test_pages_of_other_origins_and_names_are_refused(lab: QueuedLab) -> None:
+    settings = {"allowed_origins": ("https://lab.example.org",), "allowed_hosts": ("backend",)}
+    with serving(lab, **settings) as address, httpx.Client(base_url=address) as client:
+        own = address.removeprefix("http://")
+        for headers, status in (
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": f"http://{own}"}, 200),
+            ({"Origin": "https://lab.example.org"}, 200),
+            ({"Host": "evil.example"}, 403),
+            ({"Host": "backend:8867"}, 200),
+            ({"Host": "localhost"}, 200),
+        ):
+            answer = client.get("/info", headers=headers)
+            assert answer.status_code == status, headers
+            if status == 403:
+                assert answer.json()["error"] == "forbidden"
+        asked = {"Origin": "https://lab.example.org", "Access-Control-Request-Method": "POST"}
+        assert client.options("/sessions", headers=asked).status_code == 200
+        asked["Origin"] = "https://evil.example"
+        assert "Access-Control-Allow-Origin" not in client.options("/sessions", headers=asked).headers
+    with serving(lab, token=TOKEN) as address:  # who has the token needs no name
+        headers = {"Host": "any.example", "Authorization": f"Bearer {TOKEN}"}
+        assert httpx.get(f"{address}/info", headers=headers).status_code == 200
+
+
+def test_every_answer_has_the_headers_that_keep_it_to_itself(client: httpx.Client) -> None:
+    for path in ("/info", "/nowhere", "/session", "/healthz"):
+        headers = client.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["Cache-Control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_until_the_model_is_there_it_tells_how_far_it_is() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def load(report: Report) -> FakeLab:
+        report(Progress("fetching", 3, 7))
+        begun.set()
+        assert gate.wait(30)
+        return FakeLab()
+
+    with serving(load) as address, httpx.Client(base_url=address) as client:
+        assert begun.wait(30)
+        for path in ("/info", "/readyz", "/jobs/any", "/facts"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["error"]) == (503, "loading")
+            assert answer.json()["detail"] == "the backend is loading its model: fetching, 3 of 7"
+            assert answer.headers["Retry-After"] == "2"
+        told = client.get("/loading").json()
+        assert (told["status"], told["progress"]["done"], told["progress"]["total"]) == ("loading", 3, 7)
+        assert client.get("/healthz").status_code == 200
+        gate.set()
+        assert soon(lambda: client.get("/readyz").status_code == 200)
+        assert client.get("/loading").json()["status"] == "ready"
+
+
+def test_a_model_that_cannot_be_loaded_is_told_in_a_sentence() -> None:
+    def load(_report: Report) -> FakeLab:
+        raise ValueError("there is no model 'gpt7'")
+
+    with serving(load) as address, httpx.Client(base_url=address) as client:
+        assert soon(lambda: client.get("/loading").json()["status"] == "failed")
+        assert client.get("/loading").json()["error"] == "there is no model 'gpt7'"
+        assert client.get("/info").json()["detail"].endswith("could not load its model: there is no model 'gpt7'")
+        assert client.get("/readyz").status_code == 503
+
+
+def test_a_state_is_sent_again_only_when_it_is_another_one(client: httpx.Client) -> None:
+    session = opened(client)
+    first = client.get("/session/state", headers=session)
+    tag = {"If-None-Match": first.headers["ETag"]}
+    again = client.get("/session/state", headers={**session, **tag})
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    client.post("/session/watch", json={"prompts": ["Rome is"]}, headers=session)
+    changed = client.get("/session/state", headers={**session, **tag})
+    assert changed.status_code == 200
+    assert changed.json()["watched"] == ["Rome is"]
+    other = opened(client)
+    assert client.get("/session/state", headers=other).json()["watched"] == []
+
+
+def test_events_tell_each_step_and_then_the_end_once(client: httpx.Client, lab: QueuedLab) -> None:
+    session = opened(client)
+    first, second = (client.post("/session/preview", json={"fact": FACT}, headers=session) for _ in range(2))
+    assert first.status_code == 202
+    assert first.headers["Location"] == f"/jobs/{first.json()['id']}"
+    told: list[list[tuple[str, dict[str, Any]]]] = [[], []]
+
+    def listen(number: int, job: str) -> None:
+        told[number] = events(client, job, session)
+
+    threads = [
+        threading.Thread(target=listen, args=(number, answer.json()["id"]))
+        for number, answer in enumerate((first, second))
+    ]
+    for thread in threads:
+        thread.start()
+    threading.Event().wait(0.2)
+    lab.gate.set()
+    for thread in threads:
+        thread.join(30)
+    for heard in told:
+        assert [name for name, _ in heard].count("end") == 1
+        assert heard[-1][0] == "end"
+        assert (heard[-1][1]["status"], heard[-1][1]["result"]) == ("done", "<Eiffel Tower>")
+    assert told[0][0][1]["status"] == "running"
+    assert (told[1][0][1]["status"], told[1][0][1]["ahead"]) == ("queued", 1)
+    assert events(client, first.json()["id"], session) == told[0][-1:]  # asked late: the end, and no more
+
+
+def test_a_listener_that_leaves_disturbs_nobody(client: httpx.Client, lab: QueuedLab) -> None:
+    session = opened(client)
+    job = client.post("/session/preview", json={"fact": FACT}, headers=session).json()["id"]
+    with client.stream("GET", f"/jobs/{job}/events", headers=session) as response:
+        assert next(response.iter_lines()) == "event: progress"
+    lab.gate.set()
+    assert soon(lambda: client.get(f"/jobs/{job}", headers=session).json()["status"] == "done")
+    assert client.get("/session", headers=session).status_code == 200
+
+
+def test_a_job_is_cancelled_and_tells_so(client: httpx.Client) -> None:
+    session = opened(client)
+    job = client.post("/session/preview", json={"fact": FACT}, headers=session).json()["id"]
+    assert client.delete(f"/jobs/{job}", headers=session).status_code == 200
+    name, told = events(client, job, session)[-1]
+    assert (name, told["status"], told["failure"], told["result"]) == ("end", "cancelled", "cancelled", None)
+
+
+def test_a_job_is_told_to_none_but_who_asked_for_it(client: httpx.Client, lab: QueuedLab) -> None:
+    mine, yours = opened(client), opened(client)
+    job = client.post("/session/preview", json={"fact": FACT}, headers=mine).json()["id"]
+    for headers in (yours, follower(client, mine), {}):
+        for method, path in (("GET", f"/jobs/{job}"), ("GET", f"/jobs/{job}/events"), ("DELETE", f"/jobs/{job}")):
+            answer = client.request(method, path, headers=headers)
+            assert answer.status_code == 404
+            assert "Eiffel" not in answer.text
+    assert client.get(f"/jobs/{job}", headers=mine).json()["status"] == "running"
+
+
+def test_jobs_stages_and_requests_are_counted(lab: QueuedLab) -> None:
+    with serving(lab) as address, httpx.Client(base_url=address) as client:
+        session = opened(client)
+        jobs = [client.post("/session/preview", json={"fact": FACT}, headers=session).json()["id"] for _ in range(3)]
+        assert "editlab_queue_length 3.0" in client.get("/metrics").text
+        client.delete(f"/jobs/{jobs[2]}", headers=session)
+        lab.gate.set()
+        assert soon(lambda: "editlab_queue_length 0.0" in client.get("/metrics").text)
+        told = client.get("/metrics").text
+    assert 'editlab_jobs_total{kind="preview",outcome="done"} 2.0' in told
+    assert 'editlab_jobs_total{kind="preview",outcome="cancelled"} 1.0' in told
+    assert 'editlab_stage_seconds_count{kind="preview",stage="waiting"} 3.0' in told
+    assert 'editlab_request_seconds_count{method="DELETE",path="/jobs/{job}",status="200"} 1.0' in told
+    assert "process_resident_memory_bytes" in told
+    assert not any(job in told for job in jobs)
+
+
+def test_the_log_holds_no_key_no_token_and_nothing_that_was_typed(
+    lab: QueuedLab, caplog: pytest.LogCaptureFixture
+) -> None:
+    from editlab.server.logs import Discreet
+
+    caplog.set_level(logging.DEBUG)
+    with serving(lab, token=TOKEN) as address:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=address, headers=headers) as client:
+            session = client.post("/sessions", json={"name": "Zanzibar"}).json()
+            key = {"Editlab-Session": "follow-" + session["key"]}
+            client.get("/session", headers=key)
+            client.get("/facts", params={"text": "Samarkand"})
+            client.post("/session/edit", json={"facts": [{**FACT, "prompt": "Timbuktu"}]}, headers=key)
+            client.post("/session/plan", json={"every": {"perplexity": 3}}, headers={"Editlab-Session": session["key"]})
+    form = Discreet("%(message)s")
+    ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
+    lines = [form.format(record) for record in ours]
+    told = "\n".join(lines)
+    assert any(json.loads(line).get("path") == "/facts" for line in lines)
+    assert "KeyError: (message withheld)" in told
+    for secret in (TOKEN, "follow-", "Zanzibar", "Samarkand", "Timbuktu", UNFORESEEN):
+        assert secret not in told, secret
+
+
+def test_the_api_is_documented_with_examples_that_are_accepted(client: httpx.Client, lab: QueuedLab) -> None:
+    api = client.get("/openapi.json").json()
+    assert set(api["components"]["securitySchemes"]) == {"token", "session"}
+    lab.gate.set()
+    for path, operations in api["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            if "requestBody" not in operation:
+                continue
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            body = _example(api, schema)
+            session = opened(client)
+            lab.edit(session["Editlab-Session"], lab.facts[:1]).result()
+            answer = client.request(method, path, json=body, headers=session)
+            assert answer.status_code < 300 or answer.json()["error"] == "busy", (path, body, answer.text)
+
+
+def _example(api: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """What the documentation shows for a schema."""
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "anyOf" in schema:
+        return _example(api, schema["anyOf"][0])
+    if "$ref" in schema:
+        return _example(api, api["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]])
+    properties = schema.get("properties", {})
+    return {
+        name: _example(api, properties[name])
+        for name in properties
+        if name in schema.get("required", ()) or "examples" in properties[name]
+    } or ([] if schema.get("type") == "array" else 0)
