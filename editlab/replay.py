@@ -39,7 +39,7 @@ class Row(Record):
 
     step: int
     edit: str  # id; "" for the unedited model
-    fact: str
+    fact: str  # subject and new object
     method: str | None
     state: str  # "in force", "off" or "undone"
     equal: bool  # the weights of all edited layers are the same to the last bit
@@ -212,7 +212,7 @@ def replay(
         ok = (equal or (not exact and error <= tolerance)) and (again is None or max(again) <= tolerance)
         undone = step.index > recording.state.position
         state = "undone" if undone else "in force" if step.enabled else "off"
-        fact = "; ".join(map(str, step.facts)) or "the unedited model"
+        fact = "; ".join(f"{each.subject} → {each.target_new}" for each in step.facts) or "unedited"
         delta_error, loss_error = again or (None, None)
         rows.append(Row(step.index, step.id, fact, step.method, state, equal, error, delta_error, loss_error, ok))
     return Replayed(tuple(rows), tuple(differs), exact, tolerance)

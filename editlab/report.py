@@ -14,7 +14,7 @@ from pathlib import Path
 from editlab.health import health_of
 from editlab.page.html import number, plural, table, tag
 from editlab.records import SessionState, Step
-from editlab.story.axis import Axis
+from editlab.story.axis import Axis, spans_decades
 from editlab.story.document import document
 from editlab.story.edits import pill
 from editlab.story.svg import COLORS, Line, Point, line_chart
@@ -23,7 +23,7 @@ from editlab.table import Row, rows_of
 Runs = Mapping[str, Sequence[Step]]  # a name, usually the method's -> its steps, the unedited model first
 Curves = Mapping[str, Mapping[int, Row]]  # measure -> step -> what was measured; of several layers the largest
 
-SHARE, LOG, FROM_ZERO = Axis("share"), Axis("log"), Axis(zero=True)
+SHARE, FITTED, FROM_ZERO = Axis("share"), Axis(), Axis(zero=True)  # fitted: log where values are decades apart
 KEY = "Bands are 95 % intervals (Wilson); the dotted red line is what always giving one label reaches."
 
 
@@ -45,12 +45,12 @@ BEFORE_TASKS = (
     ),
     Panel("Edits that took and are still recalled", {"retention": "recalled"}, SHARE),
     Panel("Drift of the layer that moved most, ‖W - W₀‖ ÷ ‖W₀‖", {"drift.relative": "drift"}, FROM_ZERO),
-    Panel("Size of each edit, ‖ΔW‖ ÷ ‖W₀‖, log axis", {"size.relative": "size"}, LOG),
-    Panel("Perplexity of a fixed text, log axis", {"perplexity": "perplexity"}, LOG),
+    Panel("Size of each edit, ‖ΔW‖ ÷ ‖W₀‖", {"size.relative": "size"}, FITTED),
+    Panel("Perplexity of a fixed text", {"perplexity": "perplexity"}, FITTED),
 )
 AFTER_TASKS = (
     Panel("Unrelated facts still right", {"bleeding": "right"}, SHARE),
-    Panel("Generation entropy in bits", {"generation": "entropy"}, Axis()),
+    Panel("Generation entropy in bits", {"generation": "entropy"}, FITTED),
 )
 
 
@@ -101,13 +101,14 @@ def write_report(runs: Runs, file: Path, title: str) -> None:
 
 def figures_of(runs: Mapping[str, Curves], panels: Sequence[Panel]) -> dict[str, str]:
     """By title the SVG of each panel that any of the runs has numbers for: colours tell runs, dashes the measures."""
-    drawn = {panel.title: _lines(panel, runs) for panel in panels}
     last = max((step for run in runs.values() for rows in run.values() for step in rows), default=0)
-    return {
-        panel.title: line_chart(panel.title, drawn[panel.title], last, panel.axis, _levels(panel, runs))
-        for panel in panels
-        if drawn[panel.title]
-    }
+    return {panel.title: _figure(panel, lines, runs, last) for panel in panels if (lines := _lines(panel, runs))}
+
+
+def _figure(panel: Panel, lines: Sequence[Line], runs: Mapping[str, Curves], last: int) -> str:
+    log = panel.axis == FITTED and spans_decades(point.y for line in lines for point in line.points)
+    title, axis = (f"{panel.title}, log axis", Axis("log")) if log else (panel.title, panel.axis)
+    return line_chart(title, lines, last, axis, _levels(panel, runs))
 
 
 def _lines(panel: Panel, runs: Mapping[str, Curves]) -> list[Line]:

@@ -9,10 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from editlab.limits import Limits
@@ -26,10 +35,23 @@ OF_LAB = (
 Texts = Annotated[tuple[str, ...], NoDecode]  # in a variable: separated by commas, or a JSON list
 
 
+class PageSettings(BaseModel):
+    """How the page is served to browsers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8866, ge=1, le=65535)
+    base_url: str = Field(default="/", pattern=r"^/(.*/)?$")  # where the page is, behind another server
+    token: SecretStr | None = None  # that visitors give, once each
+    preheat: int = Field(default=0, ge=0)  # kernels that wait for the next visitors
+    most: int = Field(default=60, ge=1)  # pages open at once; each has a kernel of about 100 MB
+
+
 class Settings(BaseSettings):
     """Raises ValueError with one sentence that names the setting and says what it may be.
 
-    `limits` is set one by one: EDITLAB_LIMITS_SESSIONS, EDITLAB_LIMITS_EDITS and so on.
+    `limits` and `page` are set one by one: EDITLAB_LIMITS_SESSIONS, EDITLAB_PAGE_PORT and so on.
     """
 
     model_config = SettingsConfigDict(
@@ -69,6 +91,9 @@ class Settings(BaseSettings):
 
     # where the page finds it
     backend: str | None = None  # URL of a backend; None: one of its own
+    page: PageSettings = PageSettings()
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __init__(self, **given: Any) -> None:
         try:
@@ -116,12 +141,15 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The variables that give another process these settings; the token is among them."""
-        values = self.model_dump(mode="json", exclude={"token_file", "limits"}, exclude_none=True)
+        values = self.model_dump(mode="json", exclude={"token_file", "limits", "page"}, exclude_none=True)
         values |= {f"limits_{name}": value for name, value in asdict(self.limits).items()}
+        values |= {f"page_{name}": value for name, value in self.page.model_dump(exclude_none=True).items()}
         return {f"{PREFIX}{name}".upper(): _text(value) for name, value in values.items()}
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -102,6 +102,7 @@ async def _start(service: Service) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *service.command,
         stdin=asyncio.subprocess.PIPE,  # never written to: it closes when this process is gone
+        stdout=asyncio.subprocess.DEVNULL,  # what is to be said is said here
         env={**os.environ, **service.environment},
         process_group=0,  # Ctrl-C is for this process, which then stops the others
     )

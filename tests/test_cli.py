@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from editlab import embedded
 from editlab.api import Progress
 from editlab.cli import app
 from editlab.cli._terminal import Bars, quoted
-from editlab.settings import Settings
+from editlab.ports import free_port
+from editlab.supervisor import Service
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
@@ -77,8 +78,8 @@ def test_version_is_the_installed_one() -> None:
         (("culprit", ".", "--model", str(GOLDEN)), "holds no run: there is no run.json in it"),
         (("scan", "--out", "x", "--where", "colour=red"), "--where takes NAME=VALUE with a name of relation, case_id"),
         (("scan", "--out", "x", "--facts", "/no/such/facts.json"), "no such file of facts"),
-        (("serve", "--host", "0.0.0.0"), "host must be a loopback address such as 127.0.0.1, got '0.0.0.0'"),
-        (("serve", "--host", "example.org"), "host must be a loopback address"),
+        (("serve", "--host", "0.0.0.0"), "0.0.0.0 can be reached from other machines, so visitors need a token"),
+        (("serve", "--host", "example.org"), "example.org can be reached from other machines"),
         (("serve", "--model", "smollm"), "did you mean 'smollm2-135m'"),
         (("serve", "--facts", "/no/such/facts.json"), "no such file of facts"),
         (("serve", "--task", "/no/such/task.json"), "cannot read a task from /no/such/task.json"),
@@ -324,30 +325,55 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         assert json.loads(result.stdout)["ok"] is (code == 0)
 
 
-def test_serve_hands_its_choices_to_the_pages_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    served: dict[str, Any] = {}
+def test_serve_hands_its_choices_to_its_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: list[Service] = []
 
-    def serve(port: int, host: str, on_ready: Callable[[str], None]) -> None:
-        served.update(port=port, host=host, settings=Settings())
-        on_ready("http://127.0.0.1:9000/")
+    async def supervise(services: list[Service], beside: Callable[[], Awaitable[None]]) -> None:
+        served.extend(services)
+        with socket.create_server(("127.0.0.1", port)):
+            await beside()
 
     facts = tmp_path / "facts.json"
     facts.write_text("[]")
     task = {"name": "t", "title": "T", "template": "{x}:", "labels": ["a", "b"], "examples": [{"x": "y", "label": 0}]}
     (tmp_path / "task.json").write_text(json.dumps(task))
+    port = free_port()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("editlab.page.serve.serve", serve)
-    chosen = ("--model", "gpt2", "--facts", "facts.json", "--seed", "7", "--task", "task.json")
-    result = run("serve", "--port", "9000", "--no-browser", *chosen)
+    monkeypatch.setattr(sys.modules["editlab.cli.serve"], "supervise", supervise)
+    chosen = ("--model", "gpt2", "--facts", "facts.json", "--seed", "7", "--task", "task.json", "--preheat", "2")
+    result = run("serve", "--port", str(port), "--no-browser", *chosen)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "editlab is at http://127.0.0.1:9000/ (Ctrl-C stops it)\n"
-    assert served == {
-        "port": 9000,
-        "host": "127.0.0.1",
-        "settings": Settings(model="gpt2", facts=str(facts), seed=7, tasks=(str(tmp_path / "task.json"),)),
-    }
+    assert result.stdout == f"editlab is at http://127.0.0.1:{port}/ (Ctrl-C stops it)\n"
+    backend, page = served
+    told = backend.environment
+    assert (told["EDITLAB_MODEL"], told["EDITLAB_FACTS"], told["EDITLAB_SEED"]) == ("gpt2", "facts.json", "7")
+    assert json.loads(told["EDITLAB_TASKS"]) == ["task.json"]
+    assert page.environment["EDITLAB_BACKEND"] == f"http://127.0.0.1:{told['EDITLAB_PORT']}"
+    assert page.environment["EDITLAB_TOKEN"] == told["EDITLAB_TOKEN"] != ""
+    assert told["EDITLAB_TOKEN"] not in " ".join((*backend.command, *page.command))
+    assert (page.environment["EDITLAB_PAGE_PREHEAT"], page.environment["EDITLAB_PAGE_PORT"]) == ("2", str(port))
+
+
+def test_serve_for_a_backend_elsewhere_serves_the_page_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Service] = []
+
+    async def supervise(services: list[Service], beside: Callable[[], Awaitable[None]]) -> None:
+        served.extend(services)
+
+    monkeypatch.setenv("EDITLAB_TOKEN", "sesame")
+    monkeypatch.setattr(sys.modules["editlab.cli.serve"], "supervise", supervise)
+    result = run("serve", "--no-browser", "--port", str(free_port()), "--backend", "https://gpu.example.org")
+    assert result.exit_code == 0, result.output
+    (page,) = served
+    assert page.environment["EDITLAB_BACKEND"] == "https://gpu.example.org"
+    assert page.environment["EDITLAB_TOKEN"] == "sesame"
+
+
+def test_serve_lets_no_strangers_in() -> None:
+    result = run("serve", "--no-browser", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "visitors need a token: set EDITLAB_PAGE_TOKEN" in " ".join(result.stderr.split())
 
 
 def test_serve_on_a_port_in_use_exits_with_1_and_says_so() -> None:

@@ -47,7 +47,7 @@ def test_a_figure_for_every_panel_that_has_numbers_and_a_line_for_every_run() ->
     figures = figures_of({name: curves_of(steps) for name, steps in runs.items()}, panels_of(runs))
     assert [*figures] == [
         "Drift of the layer that moved most, ‖W - W₀‖ ÷ ‖W₀‖",
-        "Perplexity of a fixed text, log axis",
+        "Perplexity of a fixed text",
         "SST-2: accuracy of 10",
     ]
     told = re.findall(r"<title>([^<]*)</title>", figures["SST-2: accuracy of 10"])
@@ -66,13 +66,13 @@ def test_a_task_of_ones_own_has_a_panel_by_either_rule() -> None:
 def test_no_two_of_twenty_runs_look_alike() -> None:
     runs = {f"run {number}": RUN for number in range(20)}
     figures = figures_of({name: curves_of(steps) for name, steps in runs.items()}, panels_of(runs))
-    lines = re.findall(r'<g class="(c\d)">.*?class="line (d\d)"', figures["Perplexity of a fixed text, log axis"])
+    lines = re.findall(r'<g class="(c\d)">.*?class="line (d\d)"', figures["Perplexity of a fixed text"])
     assert len(lines) == len(set(lines)) == 20
 
 
 def test_the_table_tells_the_first_and_the_last_number() -> None:
     table = table_of_ends({"rome": curves_of(RUN)}, panels_of({"rome": RUN}))
-    assert '<th scope="row">Perplexity of a fixed text, log axis</th><td>30 → 33</td>' in table.replace("<tr>", "")
+    assert '<th scope="row">Perplexity of a fixed text</th><td>30 → 33</td>' in table.replace("<tr>", "")
     assert "<td>0.8 → 0.6</td>" in table
 
 

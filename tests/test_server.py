@@ -212,6 +212,7 @@ def test_pages_of_other_origins_and_names_are_refused(lab: QueuedLab) -> None:
             ({"Origin": f"http://{own}"}, 200),
             ({"Origin": "https://lab.example.org"}, 200),
             ({"Host": "evil.example"}, 403),
+            ({"Host": "["}, 403),
             ({"Host": "backend:8867"}, 200),
             ({"Host": "localhost"}, 200),
         ):

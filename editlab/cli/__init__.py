@@ -16,6 +16,7 @@ from editlab.cli.doctor import doctor
 from editlab.cli.edit import edit
 from editlab.cli.fetch import fetch
 from editlab.cli.moments import moments
+from editlab.cli.page import page
 from editlab.cli.probe import probe
 from editlab.cli.replay import replay
 from editlab.cli.report import report
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for command in (serve, backend, edit, probe, run, replay, report, culprit, scan, fetch, moments, verify, doctor):
     app.command()(command)
+app.command(hidden=True)(page)
 
 
 def _print_version(wanted: bool) -> None:

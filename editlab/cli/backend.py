@@ -80,6 +80,6 @@ def serve_lab(settings: Settings) -> None:
         return Lab.load(**settings.of_lab(), progress=report)
 
     app = create_app(Loader(load), settings)
-    log_as_json()
+    log_as_json(settings.log_level.upper())
     os.environ.pop("EDITLAB_TOKEN", None)  # it has been read: what this process starts need not have it
     run(app, settings.host, settings.port, lambda address: typer.echo(f"editlab backend is at {address}"))

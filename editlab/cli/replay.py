@@ -85,7 +85,10 @@ def _replay(
     recording, log = read(file)
     threads = min(int(told.get("threads", 1)), os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
-    loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+    try:
+        loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+    except ValueError as error:
+        raise ValueError(f"{error} (the file is of {told.get('model')}; --model says where that is)") from error
     editor = Editor(loaded, moments=source, seed=int(told.get("seed", 0)))
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
 
@@ -96,9 +99,9 @@ def _device(asked: str, told: Mapping[str, Any]) -> str:
 
 
 def _show(result: Replayed, recompute: bool) -> None:
-    columns = ["step", "edit", "method", "state", "weights", "norms off by"]
+    columns = ["step", "edit", "method", "state", "weights", *([] if result.exact else ["norms off by"])]
     columns += ["ΔW off by", "losses off by"] if recompute else []
-    show_table([*columns, ""], [_cells(row, recompute) for row in result.rows])
+    show_table([*columns, ""], [_cells(row, result.exact, recompute) for row in result.rows])
     for sentence in result.differs:
         typer.echo(sentence)
     how = "to the last bit" if result.exact else f"by norms, within {result.tolerance:g}"
@@ -108,9 +111,8 @@ def _show(result: Replayed, recompute: bool) -> None:
     typer.echo(f"{verdict}: {len(result.rows)} steps, compared {how}{anew}")
 
 
-def _cells(row: Row, recompute: bool) -> Sequence[str]:
-    errors = [row.norm_error, *((row.delta_error, row.loss_error) if recompute else ())]
-    shown = ["" if error is None else f"{error:.1e}" for error in errors]
-    weights = "bit-equal" if row.equal else "different"
-    cells = [str(row.step), row.fact, row.method or "", row.state, weights, *shown]
-    return [*cells, "ok" if row.ok else "NOT EQUAL"]
+def _cells(row: Row, exact: bool, recompute: bool) -> Sequence[str]:
+    errors = [*([] if exact else [row.norm_error]), *((row.delta_error, row.loss_error) if recompute else ())]
+    shown = ["" if error is None else f"{error:.0e}" if error else "0" for error in errors]
+    weights = "equal" if row.equal else "different"
+    return [str(row.step), row.fact, row.method or "", row.state, weights, *shown, "ok" if row.ok else "NOT EQUAL"]

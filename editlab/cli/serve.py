@@ -1,109 +1,114 @@
-"""`editlab serve`: the page, on this machine only."""
+"""`editlab serve`: a backend and the page, kept alive together."""
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import os
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Model, Yes
+from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
 from editlab.cli._terminal import sentences
 from editlab.facts import read_facts
+from editlab.ports import check_port
 from editlab.presets import AUTO, choose
 from editlab.scanned import read_scan
+from editlab.serving import address_of, check_host, services, until_it_answers
 from editlab.settings import Settings
+from editlab.supervisor import supervise
 from editlab.tasks import read_task
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8866,
-    host: Annotated[str, typer.Option(help="A loopback address; the page is for this machine only.")] = "127.0.0.1",
-    model: Model = AUTO,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    facts: Annotated[
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page; 8866 unless told.")] = None,
+    host: Annotated[
         str | None,
-        typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts."),
+        typer.Option(help="Address of the page. Other than a loopback address takes a token: EDITLAB_PAGE_TOKEN."),
     ] = None,
-    glue: Annotated[
+    backend: Annotated[
         str | None,
-        typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add."),
+        typer.Option(metavar="URL", help="Serve the page only, for this backend (its token: EDITLAB_TOKEN)."),
     ] = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
+    preheat: Annotated[
+        int | None, typer.Option(min=0, help="Kernels that wait for the next visitors, who then see the page sooner.")
     ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
-    ] = None,
-    scan: Annotated[
-        str | None, typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")] = 0,
+    store: Annotated[Path | None, typer.Option(help="The file that sessions are kept in.")] = None,
+    model: Annotated[str | None, MODEL] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    dtype: Annotated[str | None, DTYPE] = None,
+    facts: Annotated[str | None, FACTS] = None,
+    glue: Annotated[str | None, GLUE] = None,
+    task: Annotated[list[str] | None, TASK] = None,
+    text: Annotated[str | None, TEXT] = None,
+    scan: Annotated[str | None, SCAN] = None,
+    seed: Annotated[int | None, SEED] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address; open no browser.")] = False,
     yes: Yes = False,
 ) -> None:
     """Open the page in your browser, until Ctrl-C.
 
-    The first time, the model is fetched and converted; the page shows how far it is.
+    One model serves all pages; sessions are kept on disk, and each has a link that comes back to it. The first time,
+    the model is fetched and converted; the page shows how far it is. Every option is an EDITLAB_ variable too.
 
     Examples:
 
         editlab serve
 
         editlab serve --model gpt2-xl --yes --port 9000 --no-browser
+
+        EDITLAB_TOKEN=... editlab serve --backend https://gpu.example.org
     """
     with sentences():
-        _check_loopback(host)
-        if facts is not None and facts != "hub":
-            read_facts(facts)
-        for file in task or []:
-            read_task(file, glue)
-        if scan is not None:
-            read_scan(scan)
-        if model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
-            choose(model, cuda=False, allow_download=yes)
-        settings = Settings(
-            model=model,
-            device=device,
-            dtype=dtype,
-            allow_download=yes,
-            facts=_absolute(facts),
-            glue=_absolute(glue),
-            seed=seed,
-            text=_absolute(text),
-            tasks=tuple(str(Path(file).expanduser().absolute()) for file in task or []),
-            scan=_absolute(scan),
-        )
-        from editlab.page.serve import serve as serve_page
+        page = {"port": port, "host": host, "preheat": preheat}
+        lab: dict[str, Any] = {
+            "backend": backend,
+            "store": store,
+            "model": model,
+            "device": device,
+            "dtype": dtype,
+            "facts": facts,
+            "glue": glue,
+            "tasks": task or None,
+            "text": text,
+            "scan": scan,
+            "seed": seed,
+            "allow_download": yes or None,
+            "page": _given(page) or None,
+        }
+        settings = Settings(**_given(lab))
+        _check(settings)
 
-        os.environ.update(settings.to_environment())  # the page's kernels inherit it
-        # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
-
-        def ready(address: str) -> None:
+        async def say() -> None:
+            await until_it_answers(settings)
+            address, token = address_of(settings), settings.page.token
             typer.echo(f"editlab is at {address} (Ctrl-C stops it)")
             if not no_browser:
-                webbrowser.open(address)
+                query = f"?token={token.get_secret_value()}" if token else ""
+                await asyncio.to_thread(webbrowser.open, address + query)
 
-        serve_page(port, host, on_ready=ready)
-
-
-def _absolute(path: str | None) -> str | None:
-    """A path that means the same in the page's kernels, which run elsewhere."""
-    return path if path in (None, "hub", "wikitext") else str(Path(path).expanduser().absolute())
+        # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
+        asyncio.run(supervise(services(settings), say))
 
 
-def _check_loopback(host: str) -> None:
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise ValueError(
-            f"host must be a loopback address such as 127.0.0.1, got {host!r}: "
-            "the page has no log-in, so it is not opened to other machines"
-        )
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check(settings: Settings) -> None:
+    """Say what is wrong before any process is started."""
+    check_host(settings.page.host, settings.page.token)
+    check_port(settings.page.host, settings.page.port)
+    if settings.backend is not None:
+        return
+    if settings.facts not in (None, "hub"):
+        read_facts(settings.facts)
+    for file in settings.tasks:
+        read_task(file, settings.glue)
+    if settings.scan is not None:
+        read_scan(settings.scan)
+    if settings.model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
+        choose(settings.model, cuda=False, allow_download=settings.allow_download)

@@ -25,7 +25,7 @@ from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import Go, Sharing
 from editlab.page.view import Acts, View
-from editlab.page.work import SENTENCES, Runner
+from editlab.page.work import SENTENCES, Runner, sentence
 from editlab.records import SessionState
 
 
@@ -82,7 +82,7 @@ class App(View):
             ),
         )
         self.sharing = Sharing(lab, session, self.panel, self.line, go)
-        self.share = Fold("Session", "Close session", self.panel.widget)
+        self.share = Fold("Session…", "Hide session", self.panel.widget)
         self.line.add(self.share.button)
         self.comparing = Comparing(lab, session, lambda: self.side_by_side)
         self.side_by_side = SideBySide(
@@ -179,24 +179,25 @@ class App(View):
 
     def _toggle(self, index: int) -> None:
         off = self.lab.state(self.session).steps[index].enabled
-        sentence = f"Edit {index} is {'off' if off else 'on again'}."
-        self._change(lambda session: self.lab.toggle(session, index), sentence)
+        self._change(
+            lambda session: self.lab.toggle(session, index), f"Edit {index} is {'off' if off else 'on again'}."
+        )
 
     def _watch(self, prompts: Sequence[str]) -> None:
         count = len(prompts)
-        sentence = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
+        says = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
         try:
-            self._change(lambda session: self.lab.watch(session, prompts), sentence)
+            self._change(lambda session: self.lab.watch(session, prompts), says)
         except SENTENCES as error:
-            self.after.complain(str(error))
+            self.after.complain(sentence(error))
 
-    def _change(self, change: Callable[[str], SessionState], sentence: str) -> None:
+    def _change(self, change: Callable[[str], SessionState], says: str) -> None:
         """Change the log, which the lab does at once; an edit that is under way is not waited for."""
         if self.editing.busy:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
         self.drafting.drop()
         state = change(self.session)
-        self.line.say(sentence)
+        self.line.say(says)
         self._refresh(state)
 
     def _refresh(self, state: SessionState | None = None) -> None:

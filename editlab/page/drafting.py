@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from editlab.api import Cancelled, Job, LabProtocol
 from editlab.facts import Fact
 from editlab.page.panels.make_edit import Draft, MakeEdit
-from editlab.page.work import SENTENCES, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow, sentence
 from editlab.records import Completion
 
 SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
@@ -78,7 +78,7 @@ class Drafting:
             return
         except SENTENCES as error:
             if number == self._number:
-                self._make.show_preview_failed(str(error))
+                self._make.show_preview_failed(sentence(error))
             return
         if number == self._number:
             self._said = fact
@@ -101,7 +101,7 @@ class Drafting:
             return
         except SENTENCES as error:
             if number == self._number:
-                line.fail(str(error))
+                line.fail(sentence(error))
             return
         if number == self._number:
             self._assessed = draft

@@ -9,7 +9,7 @@ from editlab.page.drafting import Drafting
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline
-from editlab.page.work import SENTENCES, follow
+from editlab.page.work import SENTENCES, follow, sentence
 
 
 class Editing:
@@ -43,8 +43,8 @@ class Editing:
         except Cancelled:
             self._line.say("Cancelled. The model is as it was.")
         except SENTENCES as error:
-            self._make.form.complain(str(error))
-            self._line.say(str(error), "error")
+            self._make.form.complain(sentence(error))
+            self._line.say(sentence(error), "error")
         else:
             self._line.say(f"Edit {step.index} is in force: {fact}")
         finally:
@@ -56,9 +56,9 @@ class Editing:
             self._job.cancel()
             self._make.job.stopping()
 
-    def _begin(self, sentence: str) -> None:
+    def _begin(self, says: str) -> None:
         self.busy = True
-        self._line.say(sentence, "busy")
+        self._line.say(says, "busy")
         self._make.form.complain("")
         self._make.running(True)
         self._timeline.lock(True)

@@ -1,24 +1,90 @@
-"""The files that the page offers: what was measured as one tidy table, and the session itself."""
+"""The files that the page offers, made from what a session tells: story, tables, figures, the session itself."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from editlab.records import SessionState
+from editlab.story import story
+from editlab.story.figures import figures_archive
 from editlab.table import table_of
 
-TYPES = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
+log = logging.getLogger(__name__)
+
+TYPES = {
+    "html": "text/html",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "json": "application/json",
+    "zip": "application/zip",
+}
+REPLAY = "editlab-replay.zip"
+REPLAY_ABOUT = "The session itself: editlab replay applies its edits again, to the last bit."
 
 
-def files_of(state: SessionState) -> dict[str, bytes]:
-    """Each file's name and content. It imports pandas and may take seconds for a long session."""
-    frame, parquet = table_of(state.steps, state.id), io.BytesIO()
-    frame.to_parquet(parquet, index=False)
-    session = json.dumps(state.to_json(), ensure_ascii=False, indent=1)
-    return {
-        "editlab-table.csv": frame.to_csv(index=False).encode(),
-        "editlab-table.parquet": parquet.getvalue(),
-        "editlab-table.json": frame.to_json(orient="records", force_ascii=False).encode(),
-        "editlab-session.json": session.encode(),
-    }
+@dataclass(frozen=True)
+class File:
+    """One file, or why it could not be made."""
+
+    name: str
+    about: str
+    content: bytes | None
+    problem: str = ""
+
+    @property
+    def type(self) -> str:
+        return TYPES[self.name.rpartition(".")[2]]
+
+
+def files_of(state: SessionState, title: str = "") -> list[File]:
+    """All that is made without the model; one that fails takes no other with it. It may take seconds."""
+    return [_made(name, about, partial(make, state, title)) for name, about, make in _MAKERS]
+
+
+def _made(name: str, about: str, make: Callable[[], bytes]) -> File:
+    try:
+        return File(name, about, make())
+    except Exception as error:
+        log.exception("%s could not be made", name)
+        return File(name, about, None, f"It could not be made ({type(error).__name__}: {error}).")
+
+
+def _story(state: SessionState, title: str) -> bytes:
+    return story(state, title).encode()
+
+
+def _figures(state: SessionState, _title: str) -> bytes:
+    return figures_archive(state)
+
+
+def _csv(state: SessionState, _title: str) -> bytes:
+    return table_of(state.steps, state.id).to_csv(index=False).encode()
+
+
+def _parquet(state: SessionState, _title: str) -> bytes:
+    file = io.BytesIO()
+    table_of(state.steps, state.id).to_parquet(file, index=False)
+    return file.getvalue()
+
+
+def _json_table(state: SessionState, _title: str) -> bytes:
+    return table_of(state.steps, state.id).to_json(orient="records", force_ascii=False).encode()
+
+
+def _session(state: SessionState, _title: str) -> bytes:
+    return json.dumps(state.to_json(), ensure_ascii=False, indent=1).encode()
+
+
+_MAKERS: tuple[tuple[str, str, Callable[[SessionState, str], bytes]], ...] = (
+    ("editlab-report.html", "The session's story with its charts: opens from disk, prints, needs no network.", _story),
+    ("editlab-figures.zip", "The charts of the story, as SVG.", _figures),
+    ("editlab-table.csv", "Every number: a row per step, measure and layer, with interval, n and unit.", _csv),
+    ("editlab-table.parquet", "The same table, with its types, for pandas, R or DuckDB.", _parquet),
+    ("editlab-table.json", "The same table, as a list of rows.", _json_table),
+    ("editlab-session.json", "All steps with their facts, hyperparameters, traces and words; no weights.", _session),
+)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from editlab.api import Cancelled, Job, LabError, LabProtocol, Progress
-from editlab.page.work import SENTENCES, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow, sentence
 
 PLAN = "the plan"
 WATCHED = "the watched prompts"
@@ -111,7 +111,7 @@ class Measuring:
         self._on_found()
 
     def _fail(self, name: str, error: Exception) -> None:
-        self._problems[name] = str(error)
+        self._problems[name] = sentence(error)
         self._stopped = self._stopped or name == PLAN  # it would fail again
 
     def _draw(self, name: str, job: Job) -> None:

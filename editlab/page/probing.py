@@ -8,7 +8,7 @@ from typing import Any
 
 from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.facts import Fact
-from editlab.page.work import SENTENCES, Runner, follow
+from editlab.page.work import SENTENCES, Runner, follow, sentence
 from editlab.records import Probe
 
 
@@ -94,7 +94,7 @@ class Probing:
         except Cancelled:
             return
         except SENTENCES as error:
-            tried = Tried(order, method, problem=str(error))
+            tried = Tried(order, method, problem=sentence(error))
         self._tell(tried=(*self.probes.tried, tried))
 
     def _draw(self, job: Job) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from editlab.api import Cancelled, Job, LabProtocol, Progress
 from editlab.page.panels.repair import Repair
 from editlab.page.panels.state_line import StateLine
-from editlab.page.work import SENTENCES, follow
+from editlab.page.work import SENTENCES, follow, sentence
 
 
 class Repairing:
@@ -26,7 +26,7 @@ class Repairing:
             repair.forget()
         except SENTENCES as error:
             repair.forget()
-            self._line.say(str(error), "error")
+            self._line.say(sentence(error), "error")
         else:
             repair.found(found, asked)
             repair.show(self._lab.state(self._session))

@@ -13,49 +13,33 @@ from pathlib import Path
 
 from editlab.page.voila_server import TEMPLATE, Server, configuration
 from editlab.paths import resource
-from editlab.ports import check_port, is_loopback
+from editlab.ports import check_port
+from editlab.serving import check_host
+from editlab.settings import PageSettings
 
 log = logging.getLogger(__name__)
-
-PAGES = 60  # open at once; each has a kernel of about 100 MB
 
 
 class ServeError(RuntimeError):
     """The server could not start; the message says why and what to do."""
 
 
-def check_host(host: str, token: str | None) -> None:
-    """Raise ValueError unless only this machine can reach `host`, or visitors need a token."""
-    if not is_loopback(host) and not token:
-        raise ValueError(
-            f"{host} can be reached from other machines, so visitors need a token: set EDITLAB_PAGE_TOKEN to a long "
-            "random one, or choose a loopback address such as 127.0.0.1"
-        )
-
-
 def serve(
-    port: int = 8866,
-    host: str = "127.0.0.1",
-    *,
-    base_url: str = "/",
-    token: str | None = None,
-    preheat: int = 0,
-    pages: int = PAGES,
+    settings: PageSettings,
     notebook: str | Path | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM, and end its kernels then.
 
-    `preheat` kernels are kept waiting for the next visitors; no more than `pages` are open at once. With a `token`
-    visitors need it once (`?token=`). `on_ready` is called once with the address, when it answers. Raises ServeError
-    where `notebook` does not exist, PortError where the port is taken, and ValueError for a host that others can reach
-    without a token. Blocks, and belongs in the main thread.
+    `on_ready` is called once with the address, when it answers. Raises ServeError where `notebook` does not exist,
+    PortError where the port is taken, and ValueError for a host that others can reach without a token. Blocks, and
+    belongs in the main thread.
     """
     path = Path(notebook) if notebook is not None else resource("app.ipynb")
     if not path.is_file():
         raise ServeError(f"no such notebook: {path}")
-    check_host(host, token)
-    check_port(host, port)
+    check_host(settings.host, settings.token)
+    check_port(settings.host, settings.port)
 
     def ready(address: str) -> None:
         log.info("the page is at %s", address)
@@ -63,7 +47,7 @@ def serve(
             on_ready(address)
 
     with _template_directory() as jupyter_path, _environment(JUPYTER_PATH=jupyter_path):
-        server = Server(config=configuration(host, port, base_url, token, preheat, pages))
+        server = Server(config=configuration(settings))
         server.notebook_path, server.on_ready = str(path.resolve()), ready
         server.initialize([])
         server.start()
@@ -71,7 +55,7 @@ def serve(
 
 @contextlib.contextmanager
 def _template_directory() -> Iterator[str]:
-    """A Jupyter data directory with the page's template, the style sheet, the script and the installed BokehJS in it.
+    """A Jupyter data directory with the page's template, the style sheets, the script and the installed BokehJS in it.
 
     Copies, because Voila refuses to serve what a link leads to.
     """
@@ -82,8 +66,8 @@ def _template_directory() -> Iterator[str]:
         shutil.copytree(page / "template", template)
         static = template / "static"
         static.mkdir()
-        shutil.copy(page / "style.css", static)
-        shutil.copy(page / "page.js", static)
+        for name in ("style.css", "session.css", "page.js"):
+            shutil.copy(page / name, static)
         shutil.copy(Path(bokeh.util.paths.bokehjs_path()) / "js" / "bokeh.min.js", static)
         yield root
 

@@ -19,9 +19,9 @@ from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import JobError, Runner, follow, sentence
 
-STYLES = ("style.css", "guide.css")
+STYLES = ("style.css", "session.css", "guide.css")
 
 
 def new_session(lab: LabProtocol) -> str:
@@ -100,7 +100,7 @@ class Page:
         """There is no way into this session: say why, and what can be done."""
         self._leave()
         lost = isinstance(error, UnknownSession)
-        words = tag("h2", "This session cannot be opened") + tag("p", escape(str(error)), role="alert")
+        words = tag("h2", "This session cannot be opened") + tag("p", escape(sentence(error)), role="alert")
         words += tag("span", "", hidden="", data_forget=key) if lost else ""
         again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
         new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
@@ -109,8 +109,8 @@ class Page:
         )
         self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
 
-    def _failed(self, sentence: str) -> None:
-        words = tag("h2", "The lab could not be opened") + tag("p", escape(sentence), role="alert")
+    def _failed(self, why: str) -> None:
+        words = tag("h2", "The lab could not be opened") + tag("p", escape(why), role="alert")
         words += tag(
             "p",
             "Mend this and load the page again. <code>editlab doctor</code> says what is there and what is missing.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,10 @@ import ipywidgets as widgets
 
 from editlab.api import LabProtocol, SessionInfo, Unreachable
 from editlab.page.controls import box
-from editlab.page.files import files_of
+from editlab.page.exporting import Exporting
 from editlab.page.measuring import Activity
 from editlab.page.panels.analysis import Analysis
 from editlab.page.panels.before_after import BeforeAfter
-from editlab.page.panels.export import Export
 from editlab.page.panels.facts_tab import FactsTab
 from editlab.page.panels.forgetting import Forgetting
 from editlab.page.panels.health import HealthBand, HealthCallbacks
@@ -28,9 +26,8 @@ from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.steps import Steps
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
-from editlab.page.work import Runner
+from editlab.page.work import Runner, sentence
 from editlab.records import SessionState
-from editlab.wire import Loading
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class View:
         self.forgetting = Forgetting(measure, acts.goto)
         self.skills = Skills(self.info, measure, acts.goto)
         self.weights = Weights(acts.goto, acts.probe)
-        self.export = Export(runner.handler(self._export))
+        self.export = Exporting(lab, session, runner).panel
 
     def lay_out(
         self,
@@ -125,22 +122,17 @@ class View:
             self.draw(state)
 
     def away(self, error: Unreachable) -> None:
-        what = f"The lab is starting again: {error}" if isinstance(error, Loading) else "The lab does not answer."
-        self.line.warn(f"{what.rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does.")
+        self.line.warn(
+            f"{sentence(error).rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does."
+        )
 
     def back(self) -> None:
         self.line.warn("")
         self.line.say("The lab answers again.")
 
-    # What every page can do
-
     def _pin(self, step: int | None) -> None:
         self.after.pin(step)
         self.analysis.pin(step)
 
-    async def _export(self) -> None:
-        state = await asyncio.to_thread(self.lab.state, self.session)
-        self.export.offer(await asyncio.to_thread(files_of, state), state)
-
-    def _report(self, sentence: str) -> None:
-        self.line.say(sentence, "error")
+    def _report(self, says: str) -> None:
+        self.line.say(says, "error")

@@ -25,6 +25,7 @@ from voila.tornado.handler import TornadoVoilaHandler
 from voila.voila_identity_provider import VoilaLoginHandler
 
 from editlab.ports import is_loopback
+from editlab.settings import PageSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ TEMPLATE = "editlab"
 CULL_AFTER_SECONDS = 600  # only kernels that no page is connected to
 CULL_EVERY_SECONDS = 60
 REFILL_AFTER_SECONDS = 0.5  # the visitor who took a kernel that waited comes first
-PING_SECONDS = 30
 BUSY = 503
 EXTENSIONS = ["@bokeh/jupyter_bokeh", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 HEADERS = {
@@ -108,7 +108,9 @@ class Server(Voila):
 
     def initialize(self, argv: list[str] | None = None) -> None:
         super().initialize(argv)
-        self.log.addFilter(lambda record: "is not trusted" not in record.getMessage())  # said of the packaged notebook
+        # Said of the packaged notebook, and of jupyter_server's own default, at every visit.
+        self.log.addFilter(lambda record: "is not trusted" not in record.getMessage())
+        logging.getLogger("tornado.general").addFilter(lambda record: "ping_timeout" not in record.getMessage())
 
     def init_settings(self) -> dict[str, Any]:
         settings = super().init_settings()
@@ -137,10 +139,11 @@ class Server(Voila):
         super().stop()
 
 
-def configuration(host: str, port: int, base_url: str, token: str | None, preheat: int, pages: int) -> Config:
+def configuration(settings: PageSettings) -> Config:
     """Voila's settings."""
+    token = settings.token.get_secret_value() if settings.token else ""
     config = Config()
-    config.Voila.ip, config.Voila.port, config.Voila.base_url = host, port, base_url
+    config.Voila.ip, config.Voila.port, config.Voila.base_url = settings.host, settings.port, settings.base_url
     config.Voila.open_browser = False
     config.Voila.log_level = logging.WARNING
     config.Voila.config_file_paths = []  # a voila.json lying about must not change what is served
@@ -150,12 +153,10 @@ def configuration(host: str, port: int, base_url: str, token: str | None, prehea
     config.PasswordIdentityProvider.allow_password_change = False
     config.Voila.tornado_settings = {
         # A page elsewhere whose name resolves to this machine must not reach the kernels (DNS rebinding).
-        "allow_remote_access": not is_loopback(host),
+        "allow_remote_access": not is_loopback(settings.host),
         "headers": HEADERS,
         "log_function": _log_request,
-        "ws_ping_interval": 1000 * PING_SECONDS,
-        "ws_ping_timeout": 1000 * PING_SECONDS,
-        "editlab_pages": pages,
+        "editlab_pages": settings.most,
     }
     config.VoilaConfiguration.template = TEMPLATE
     config.VoilaConfiguration.allow_template_override = "NO"  # "?template=lab" would bring the CDN back
@@ -165,8 +166,8 @@ def configuration(host: str, port: int, base_url: str, token: str | None, prehea
     config.VoilaConfiguration.extension_allowlist = EXTENSIONS
     config.KernelManager.transport = "ipc"  # sockets in a directory of this user's, no ports
     config.VoilaConfiguration.http_keep_alive_timeout = 30
-    config.VoilaConfiguration.preheat_kernel = preheat > 0
-    config.VoilaConfiguration.default_pool_size = preheat
+    config.VoilaConfiguration.preheat_kernel = settings.preheat > 0
+    config.VoilaConfiguration.default_pool_size = settings.preheat
     config.VoilaKernelManager.fill_delay = REFILL_AFTER_SECONDS
     config.MappingKernelManager.cull_idle_timeout = CULL_AFTER_SECONDS
     config.MappingKernelManager.cull_interval = CULL_EVERY_SECONDS

@@ -13,7 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Cancelled, LabError, Progress
+from editlab.api import Cancelled, LabError, Progress, Unreachable
+from editlab.wire import Loading
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,14 @@ class JobError(Exception):
 
 
 SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the user
+
+
+def sentence(error: Exception) -> str:
+    """What the user is told of one of these. Where a backend listens is no business of a visitor's."""
+    if isinstance(error, Unreachable) and not isinstance(error, Loading):
+        return "The lab does not answer."
+    text = str(error)
+    return text[:1].upper() + text[1:]
 
 
 class Watched(Protocol):
@@ -103,7 +112,7 @@ class Runner:
     def _failed(self, error: Exception) -> None:
         if isinstance(error, SENTENCES):
             log.info("%s: %s", type(error).__name__, error)
-            self._report(str(error))
+            self._report(sentence(error))
         else:
             log.error("unexpected error on the page", exc_info=error)
             self._report(

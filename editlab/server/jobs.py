@@ -94,6 +94,12 @@ def replay_file(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     return _accepted(backend, "replay", key, lab.replay_file(key))
 
 
+@router.post("/session/replay", status_code=202, responses=ACCEPTED)
+def replay(backend: TheBackend, lab: TheLab, key: Key) -> Response:
+    """The session as a file for `editlab replay`; the result is its bytes, in base64."""
+    return _accepted(backend, "replay", key, lab.replay_file(key))
+
+
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
     return backend.book.find(job, key)
 

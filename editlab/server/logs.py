@@ -20,7 +20,7 @@ class Discreet(JsonFormatter):
         return "".join(traceback.format_tb(frames)) + f"{kind.__name__}: {message}"
 
 
-def log_as_json(level: int = logging.INFO) -> None:
+def log_as_json(level: str = "INFO") -> None:
     """Send this process's log to stderr, a JSON object a line."""
     handler = logging.StreamHandler()
     fields = {"asctime": "time", "levelname": "level", "name": "logger", "message": "event"}

@@ -103,10 +103,10 @@ class Gate:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to who may not ask; None for who may."""
         host = headers.get("host", "")
-        if self._hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self._hosts:
+        if self._hosts is not None and _part(f"//{host}", "hostname") not in self._hosts:
             return error_answer("forbidden", "the backend is not served under this name; EDITLAB_ALLOWED_HOSTS adds it")
         origin = headers.get("origin")
-        if origin is not None and origin not in self._origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self._origins and _part(origin, "netloc") != host:
             return error_answer("forbidden", "no web page of another origin may ask; EDITLAB_ALLOWED_ORIGINS adds one")
         if scope["path"] in OPEN:
             return None
@@ -160,6 +160,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _same(one: str, other: str) -> bool:
     """Whether they are equal, told in a time that says nothing of where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _part(url: str, name: str) -> str:
+    """The host name or the like of what should be a URL; nothing, if it is none."""
+    try:
+        return getattr(urlsplit(url), name) or ""
+    except ValueError:
+        return ""
 
 
 def _template(scope: Scope) -> str:

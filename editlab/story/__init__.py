@@ -12,7 +12,7 @@ from editlab.page.html import number, plural, tag
 from editlab.records import SessionState
 from editlab.story import chapters
 from editlab.story.document import document
-from editlab.story.edits import edit_card
+from editlab.story.edits import edit_card, taken
 from editlab.story.figures import figures_of
 
 
@@ -22,8 +22,8 @@ def story(state: SessionState, title: str = "") -> str:
     title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
     parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""
     about = [escape(part) for part in (name, parameters, str(state.model.get("device", ""))) if part]
-    forgotten = first_forgotten(state.steps)
-    cards = "".join(edit_card(step, state, forgotten) for step in state.steps[1:])
+    forgotten, took = first_forgotten(state.steps), taken(state.steps)
+    cards = "".join(edit_card(step, state, forgotten, took) for step in state.steps[1:])
     body = [
         tag("header", tag("h1", escape(title)) + tag("p", " · ".join(about), "lead")),
         chapters.in_short(state),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Place = Callable[[float], float]
+LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
     last = next((i for i, tick in enumerate(chosen) if tick >= high), len(chosen) - 1)
     ticks = chosen[first : max(last, first + 1) + 1]
     return ticks[:: math.ceil(len(ticks) / 8)] if len(ticks) > 8 and (len(ticks) - 1) % 2 == 0 else ticks
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether values are so far apart that only a log axis shows them all."""
+    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    return bool(positive) and max(positive) > LOG_FROM * min(positive)

@@ -10,12 +10,12 @@ from typing import Any
 from editlab.history import first_broken, first_forgotten
 from editlab.page.html import number, percent, plural, table, tag
 from editlab.records import Measurement, SessionState, Step
-from editlab.story.edits import pill, took
+from editlab.story.edits import pill, taken
 from editlab.story.figures import Figure
 from editlab.story.papers import papers_of, title_of
 
 SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
-BROKEN_SHOWN = 40
+BROKEN_SHOWN = 12
 FEW = 9  # steps that need no table of contents
 REPLAY = (
     "With the session's replay file (Export, on its page) the same weights are made again: to the last bit on the same "
@@ -29,19 +29,23 @@ def in_short(state: SessionState) -> str:
     edits = state.steps[1:]
     if not edits:
         return tag("p", "No edit was made: this is the unedited model.")
-    methods = list(dict.fromkeys(title_of(step.method) for step in edits))
     off = sum(not step.enabled for step in edits[: state.position])
     undone = len(edits) - state.position
     asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
-    words = [
-        f"{plural(len(edits), 'edit')} by {escape(' and '.join(methods))}{', ' * bool(asides)}{' and '.join(asides)}."
-    ]
-    facts, said = (sum(column) for column in zip(*map(took, edits), strict=True))
+    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method) for step in edits)])
+    words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
+    counted = taken(state.steps).values()
+    facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
     if facts:
-        words.append(f"Of {plural(facts, 'fact')} asked at once, the model said the new object to {said}.")
+        words.append(f"{said} of {plural(facts, 'fact')} took: the model said the new object at once.")
     if lost := len(first_forgotten(state.steps)):
         words.append(f"{plural(lost, 'fact')} that had taken {'was' if lost == 1 else 'were'} forgotten later.")
     return tag("p", " ".join(words)) + verdict(state) + tiles(state)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
 
 
 def verdict(state: SessionState) -> str:
@@ -67,7 +71,7 @@ def tiles(state: SessionState) -> str:
         before = base.perplexity if base else None
         words = f"unedited {number(before.value)}" if before else plural(now.perplexity.n, "token")
         found.append(("Perplexity", number(now.perplexity.value), words))
-    for name, score in list(now.tasks.items())[:2]:
+    for name, score in list(now.tasks.items())[:1]:
         old = base.tasks.get(name) if base else None
         words = f"of {score.n}" + (f", unedited {percent(old.accuracy)}" if old else "")
         found.append((score.title, percent(score.accuracy), words))
@@ -89,9 +93,9 @@ def index(state: SessionState) -> str:
     if len(state.steps) <= FEW:
         return ""
     lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
-    rows = []
+    rows, took = [], taken(state.steps)
     for step in state.steps[1:]:
-        facts, said = took(step)
+        facts, said = took.get(step.id, (0, 0))
         rows.append(
             [
                 _edit(step),
@@ -139,14 +143,16 @@ def forgetting(state: SessionState) -> str:
 
 def _broken(state: SessionState) -> str:
     broken = sorted(first_broken(state.steps).items(), key=lambda item: item[1])
-    rows = [
-        [_edit(state.steps[step]), escape(fact.prompt), escape(fact.target)] for fact, step in broken[:BROKEN_SHOWN]
-    ]
+    rows = [[_edit(state.steps[step]), escape(fact.prompt), escape(fact.target)] for fact, step in broken]
     if not rows:
         return ""
-    more = f", the first {BROKEN_SHOWN}" if len(broken) > BROKEN_SHOWN else ""
-    caption = f"{plural(len(broken), 'unrelated fact')} that the unedited model knew and that broke{more}"
-    return table(caption, ["first broken after", "prompt", "true object"], rows, css="wide")
+    header = ["first broken after", "prompt", "true object"]
+    caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
+    shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
+    if len(rows) <= BROKEN_SHOWN:
+        return shown
+    rest = table("The others", header, rows[BROKEN_SHOWN:], css="wide")
+    return shown + tag("details", tag("summary", f"{len(rows) - BROKEN_SHOWN} more") + rest)
 
 
 def _edit(step: Step) -> str:

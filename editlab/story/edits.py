@@ -19,12 +19,14 @@ SHOWN = 4  # prompts whose words stand outside of the fold
 FACTS_SHOWN = 5
 
 
-def edit_card(step: Step, state: SessionState, forgotten: Mapping[EditedFact, int]) -> str:
+def edit_card(
+    step: Step, state: SessionState, forgotten: Mapping[EditedFact, int], took: Mapping[str, tuple[int, int]]
+) -> str:
     """HTML of all that is told of one edit."""
     idle = step.index > state.position or not step.enabled
     parts = [
         _heading(step),
-        tag("p", " · ".join(_about(step, state)), "about"),
+        tag("p", " · ".join(_about(step, state, *took.get(step.id, (0, 0)))), "about"),
         *(tag("p", text, "note") for text in _notes(step, state)),
         _before_and_after(step),
         *(tag("p", text, "note") for text in _consequences(step, state, forgotten)),
@@ -32,11 +34,20 @@ def edit_card(step: Step, state: SessionState, forgotten: Mapping[EditedFact, in
     return tag("article", "".join(parts), "edit idle" if idle else "edit", id=f"edit-{step.index}")
 
 
-def took(step: Step) -> tuple[int, int]:
-    """Of how many of the step's facts it is known what the model said at once, and to how many the new object."""
-    said = [row.says_new for row in step.measurement.completions if row.kind == "rewrite"] if step.measurement else []
-    known = [says for says in said if says is not None and step.enabled]
-    return len(known), sum(known)
+def taken(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
+    """By id of an edit, of how many of its facts it is known what the model said at once, and how many took."""
+    said: dict[EditedFact, bool] = {}
+    for step in steps:
+        found = step.measurement
+        rewrites = [row.says_new for row in found.completions if row.kind == "rewrite"] if found else []
+        said |= {(step.id, n): says for n, says in enumerate(rewrites) if says is not None and step.enabled}
+        if found is not None and found.retention is not None:
+            said |= {(recall.edit, recall.number): recall.said_new for recall in found.retention.recalls}
+    counted: dict[str, tuple[int, int]] = {}
+    for (edit, _), says in said.items():
+        known, took = counted.get(edit, (0, 0))
+        counted[edit] = known + 1, took + says
+    return counted
 
 
 def pill(word: str, css: str = "") -> str:
@@ -60,13 +71,12 @@ def size_words(step: Step) -> str:
     return f"‖ΔW‖ {number(norm)}, {percent(largest.relative)} of ‖W₀‖{where}"
 
 
-def _about(step: Step, state: SessionState) -> list[str]:
+def _about(step: Step, state: SessionState, facts: int, said: int) -> list[str]:
     layers = ", ".join(map(str, sorted(step.size)))
     about = [f"{escape(title_of(step.method))} in layer{'s' if len(step.size) > 1 else ''} {layers}", size_words(step)]
     about.append(f"{step.seconds:.1f} s")
     if step.risk is not None:
         about.append(pill(f"{step.risk.level} risk", step.risk.level))
-    facts, said = took(step)
     if facts:
         words = "took" if facts == said else "did not take"
         about.append(pill(f"{said} of {facts} took" if facts > 1 else words, words.split()[0]))

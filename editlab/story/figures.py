@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from editlab.history import first_forgotten, recall_map
 from editlab.page.html import number, percent
 from editlab.records import SessionState, Step, TaskScore
-from editlab.story.axis import Axis
+from editlab.story.axis import Axis, spans_decades
 from editlab.story.svg import Line, Mark, Point, bar_chart, cell_map, line_chart, standalone
 from editlab.table import Row, rows_of
 
 RECALLED, FORGOTTEN, NEVER, UNKNOWN = WORDS = ("recalled", "forgotten", "did not take", "not measured")
-LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
 SHARE, PLAIN = Axis("share"), Axis(zero=True)
 
 
@@ -112,7 +111,7 @@ class _Drawer:
         values = [row.value for rows in series for row in rows if row.value is not None]
         if not values:
             return None
-        if axis.scale == "linear" and not axis.zero and _spans_decades(values):
+        if axis.scale == "linear" and not axis.zero and spans_decades(values):
             axis, title = Axis("log"), f"{title}, log axis"
         levels = {"unedited": series[0][0].value or 0.0} if level and series[0][0].step == 0 else {}
         levels |= {} if chance is None else {"chance": chance}
@@ -130,7 +129,7 @@ class _Drawer:
         values = [row.value for rows in series for row in rows if row.value]
         if not values:
             return None
-        axis = Axis("log") if _spans_decades(values) else PLAIN
+        axis = Axis("log") if spans_decades(values) else PLAIN
         groups = [
             Line(f"layer {layer}", [self._point(row, axis) for row in rows], place)
             for place, (layer, rows) in enumerate(zip(layers, series, strict=True))
@@ -150,11 +149,6 @@ class _Drawer:
         steps = sorted({step for column in columns for step in column})
         rows = tuple((str(step), *(_cell(column.get(step), axis) for column in columns)) for step in steps)
         return ("step", *(curve.title for curve in curves)), rows
-
-
-def _spans_decades(values: Sequence[float]) -> bool:
-    positive = [value for value in values if value > 0 and math.isfinite(value)]
-    return bool(positive) and max(positive) > LOG_FROM * min(positive)
 
 
 def _says(value: float, axis: Axis) -> str:

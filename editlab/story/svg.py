@@ -16,11 +16,12 @@ from editlab.page.html import tag
 from editlab.story.axis import Axis
 
 WIDTH, PLOT_HEIGHT = 440, 150
-LEFT, RIGHT, TITLE, LEGEND_ROW, AXIS = 56, 14, 24, 17, 22  # pixels around the plot
+LEFT, RIGHT, TITLE, LEGEND_ROW, AXIS = 56, 14, 24, 17, 25  # pixels around the plot
 COLORS = 8  # classes c0 to c7
 LETTER = 6.2  # pixels that a letter of a legend takes, about
 ROW_HEIGHTS = (4, 18)  # of a map
 NAME_LETTERS = 26
+MANY = 40  # points of a line, from which on they are drawn small
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def _line(frame: _Frame, line: Line, drawn: Sequence[Point]) -> str:
         parts.append(tag("polygon", "", "band", points=_path([(frame.x(x), frame.y(y or 0.0)) for x, y in edge])))
     path = _path([(frame.x(p.x), frame.y(p.y)) for p in drawn])
     parts.append(tag("polyline", "", f"line d{line.dash % 3}", points=path))
+    radius = "3" if len(drawn) <= MANY else "1.6"
     for point in drawn:
-        where = {"cx": f"{frame.x(point.x):.1f}", "cy": f"{frame.y(point.y):.1f}", "r": "3"}
+        where = {"cx": f"{frame.x(point.x):.1f}", "cy": f"{frame.y(point.y):.1f}", "r": radius}
         said = tag("title", escape(f"{line.name}, {point.says}".strip(", ")))
         parts.append(tag("circle", said, "dot pale" if point.pale else "dot", **where))
     return tag("g", "".join(parts), f"c{line.color % COLORS}")
@@ -186,11 +188,11 @@ class _Frame:
         grid = "" if self._map else "".join(map(self._grid, self._ticks))
         every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 10**9) if self.last / n <= 10)
         steps = "".join(
-            tag("text", str(step), "tick middle", x=f"{self.x(step):.1f}", y=f"{self.bottom + 15}")
+            tag("text", str(step), "tick middle", x=f"{self.x(step):.1f}", y=f"{self.bottom + 19}")
             for step in range(0, self.last + 1, every)
         )
         where = {"x1": str(self.left), "x2": str(WIDTH - RIGHT), "y1": str(self.bottom), "y2": str(self.bottom)}
-        label = tag("text", "edits", "tick end", x=str(self.left - 6), y=f"{self.bottom + 15}")
+        label = tag("text", "edits", "tick end", x=str(self.left - 6), y=f"{self.bottom + 19}")
         heading = tag("text", escape(self.title), "title", x="4", y="15")
         inside = [heading, self._legend, grid, *parts, tag("line", "", "axis", **where), steps, label]
         box = f"0 0 {WIDTH} {self.bottom + AXIS}"

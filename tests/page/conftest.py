@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from tests.page.fake_model import make_facts
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
-SERVE = (
-    "import json, sys; from editlab.page.serve import serve; "
-    "serve(**json.loads(sys.argv[1]), on_ready=lambda address: print(address, flush=True))"
+SERVE_PAGE = (
+    "import json, sys; from editlab.page.serve import serve; from editlab.settings import PageSettings; "
+    "from editlab.supervised import end_with_parent; end_with_parent(); options = json.loads(sys.argv[1]); "
+    "serve(PageSettings(**options['page']), options['notebook'], lambda address: print(address, flush=True))"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
@@ -44,21 +46,35 @@ class Served:
     address: str
 
     def kernels(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if _is_kernel(child)]
+        return self._children("ipykernel_launcher")
+
+    def backend(self) -> psutil.Process:
+        (backend,) = self._children("editlab.supervised backend")
+        return backend
+
+    def page(self) -> psutil.Process:
+        (page,) = self._children("editlab.supervised page")
+        return page
+
+    def _children(self, words: str) -> list[psutil.Process]:
+        return [
+            child for child in psutil.Process(self.process.pid).children(recursive=True) if words in _command(child)
+        ]
 
 
-def _is_kernel(process: psutil.Process) -> bool:
+def _command(process: psutil.Process) -> str:
     try:
-        return "ipykernel_launcher" in " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return False
+        return ""
 
 
 @contextmanager
-def serving(environment: dict[str, str], **options: Any) -> Iterator[Served]:
-    """The page's server in a process of its own, started as the command line starts it."""
+def running(command: list[str], environment: dict[str, str]) -> Iterator[Served]:
+    """A server that prints its address, in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, json.dumps({"port": free_port(), **options})],
+        [sys.executable, *command],
+        stdin=subprocess.PIPE,  # it ends with this process
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -68,12 +84,26 @@ def serving(environment: dict[str, str], **options: Any) -> Iterator[Served]:
     )
     try:
         assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), "the server ended without an address"
-        yield Served(process, address)
+        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert found is not None, "the server ended without an address"
+        yield Served(process, found.group())
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def serving(environment: dict[str, str], *options: str) -> AbstractContextManager[Served]:
+    """Backend and page, as the command line starts them."""
+    port = str(free_port())
+    return running(["-m", "editlab.supervised", "serve", "--no-browser", "--port", port, *options], environment)
+
+
+def serving_page(
+    environment: dict[str, str], notebook: str | None = None, **page: Any
+) -> AbstractContextManager[Served]:
+    """The page alone."""
+    options = {"page": {"port": free_port(), **page}, "notebook": notebook}
+    return running(["-c", SERVE_PAGE, json.dumps(options)], environment)
 
 
 def _save_tiny_llama(folder: Path) -> None:
@@ -97,7 +127,7 @@ def _save_tiny_llama(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def lab_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a kernel whose lab holds a tiny Llama of random weights and the fake lab's facts."""
+    """The environment of a lab that holds a tiny Llama of random weights and the fake lab's facts."""
     folder = tmp_path_factory.mktemp("lab")
     _save_tiny_llama(folder / "model")
     rows = [
@@ -117,7 +147,7 @@ def lab_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ]
     facts = folder / "facts.json"
     facts.write_text(json.dumps(rows), encoding="utf-8")
-    settings = Settings(model=str(folder / "model"), device="cpu", facts=str(facts))
+    settings = Settings(model=str(folder / "model"), device="cpu", facts=str(facts), store=folder / "sessions.sqlite")
     # One thread: several kernels and a browser share the cores, and so small a model gains nothing from more.
     return {**settings.to_environment(), "EDITLAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
@@ -135,7 +165,7 @@ def served_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     notebook = tmp_path_factory.mktemp("fake") / "fake.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), notebook)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with serving({"PYTHONPATH": path}, notebook=str(notebook)) as server:
+    with serving_page({"PYTHONPATH": path}, str(notebook)) as server:
         yield server
 
 
@@ -169,25 +199,26 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """Opens the page, each time as another visitor, and waits until the form is there."""
-    with _visiting(browser, served) as open_page:
+    with visiting(browser, served) as open_page:
         yield open_page
 
 
 @pytest.fixture
 def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visit]]:
-    with _visiting(browser, served_fake) as open_page:
+    with visiting(browser, served_fake) as open_page:
         yield open_page
 
 
 @contextmanager
-def _visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
+    """How to open the page in a new window; `timeout` in milliseconds."""
     contexts = []
 
-    def open_page(**options: Any) -> Visit:
+    def open_page(timeout: int = 90_000, **options: Any) -> Visit:
         context = browser.new_context(**options)
         contexts.append(context)
         page, requests, errors = context.new_page(), [], []
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(timeout)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(served.address)

@@ -242,7 +242,7 @@ def test_the_files_hold_the_same_table() -> None:
     import pandas
 
     state = edited("A", "B")
-    files = files_of(state)
+    files = {file.name: file.content for file in files_of(state)}
     csv, parquet = pandas.read_csv(io.BytesIO(files["editlab-table.csv"])), io.BytesIO(files["editlab-table.parquet"])
     assert len(csv) == len(pandas.read_parquet(parquet)) == len(json.loads(files["editlab-table.json"]))
     assert {"perplexity", "retention", "drift.relative"} <= set(csv.measure)

@@ -19,7 +19,8 @@ from editlab.page.serve import ServeError, serve
 from editlab.page.voila_server import ThisPythonOnly
 from editlab.paths import resource
 from editlab.ports import PortError
-from tests.page.conftest import serving
+from editlab.settings import PageSettings
+from tests.page.conftest import serving, serving_page
 
 
 def test_a_port_in_use_gives_a_sentence() -> None:
@@ -28,17 +29,17 @@ def test_a_port_in_use_gives_a_sentence() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(PortError, match=f"port {port} on 127.0.0.1 is in use"):
-            serve(port=port)
+            serve(PageSettings(port=port))
 
 
 def test_a_missing_notebook_gives_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="no such notebook"):
-        serve(notebook=tmp_path / "none.ipynb")
+        serve(PageSettings(), tmp_path / "none.ipynb")
 
 
 def test_other_machines_are_let_in_with_a_token_only() -> None:
     with pytest.raises(ValueError, match=r"0\.0\.0\.0 can be reached from other machines, so visitors need a token"):
-        serve(host="0.0.0.0")
+        serve(PageSettings(host="0.0.0.0"))
 
 
 def test_kernels_are_this_python() -> None:
@@ -53,7 +54,7 @@ def test_the_notebook_has_two_cells() -> None:
 
 
 def test_visitors_give_the_token_once() -> None:
-    with serving({}, token="sesame") as server:
+    with serving_page({}, token="sesame") as server:
         status, page = get(server.address)
         assert (status, "The token of this page" in page) == (200, True)  # the login, after a redirection
         visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
@@ -64,7 +65,7 @@ def test_visitors_give_the_token_once() -> None:
 
 
 def test_no_more_pages_than_are_allowed(lab_environment: dict[str, str]) -> None:
-    with serving(lab_environment, pages=1) as server:
+    with serving_page(lab_environment, most=1) as server:
         assert get(server.address)[0] == 200
         assert get(server.address)[0] == 503
         assert len(server.kernels()) == 1

@@ -35,7 +35,7 @@ class AnatomyView:
         self._others = html()
         self._fold = Fold("Show the other layers", "Hide the other layers", self._others)
         self.probe = button(
-            "Probe it…", lambda _: on_probe(self._step_id), "el-small", "The same fact under other methods"
+            "Probe it…", lambda _: on_probe(self._step_id), "el-small el-acts", "The same fact under other methods"
         )
         self.widget = box([self._words, self.probe, self._factors, self._fold.widget], "el-anatomy")
 

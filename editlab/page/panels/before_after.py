@@ -31,7 +31,7 @@ class BeforeAfter:
         self._more = Fold("More neighbours", "Fewer neighbours", self._rest)
         self.own = field("A prompt of your own", "The Louvre is in the city of", css="el-wide")
         self.add = button("Watch it", lambda _: self._add(), "el-small")
-        self._watched = box([], "el-row el-watched")
+        self._watched = box([], "el-row el-watched el-acts")
         self._problem = html(css="el-problem el-live")
         on_enter(self.own, self._add)
         content = [
@@ -39,7 +39,7 @@ class BeforeAfter:
             self._summary,
             self._cards,
             self._more.widget,
-            box([self.own, self.add], "el-row el-own"),
+            box([self.own, self.add], "el-row el-own el-acts"),
             self._watched,
             self._problem,
         ]

@@ -1,41 +1,60 @@
-"""Take the numbers away: everything that was measured as a tidy table, and the session itself."""
+"""Take it away: the story, the numbers, the figures, and a file that makes the same weights again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from html import escape
 
 from editlab.page.controls import box, button, html
-from editlab.page.files import TYPES
+from editlab.page.files import File
 from editlab.page.html import download_link, note, plural, tag
 from editlab.page.panels.pane import Pane
 from editlab.records import SessionState
 
 ABOUT = (
-    "One row per step, measure and layer, with its value, interval, unedited level, n and unit: for pandas, R or a "
-    "spreadsheet. The session as JSON holds all steps, hyperparameters and traces. The files are made in this page; "
-    "nothing leaves the machine."
+    "The session's story to read and print, every number as a table, the charts, and a file that makes the same "
+    "weights again. The files are made for this page and lie in it: nothing leaves the machine."
 )
 
 
 class Export(Pane):
-    """`on_prepare()` asks for the files; `offer` is given them."""
+    """`on_prepare()` asks for the files; `offer` is given them, as far as they are made."""
 
     def __init__(self, on_prepare: Callable[[], None]) -> None:
-        self.prepare = button("Prepare the files", lambda _: self._prepare(on_prepare), "el-small")
-        self.links = html(css="el-live el-links")
-        self.widget = box([html(note(ABOUT)), box([self.prepare, self.links], "el-row")])
+        self.prepare = button("Prepare the files", lambda _: on_prepare(), "el-small")
+        self._said = html(css="el-live")
+        self.links = html(css="el-links")
+        self.widget = box([html(note(ABOUT)), box([self.prepare, self._said], "el-row"), self.links])
 
-    def _prepare(self, on_prepare: Callable[[], None]) -> None:
-        self.links.value = note("Preparing…")
-        on_prepare()
+    @property
+    def said(self) -> str:
+        """HTML of how it goes; nothing once all is done."""
+        return self._said.value
 
-    def offer(self, files: Mapping[str, bytes], state: SessionState) -> None:
-        links = [download_link(name, TYPES[name.rpartition(".")[2]], content) for name, content in files.items()]
-        items = "".join(tag("li", link) for link in links)
-        self.links.value = tag("p", f"With {plural(len(state.steps) - 1, 'edit')}:", "el-why") + tag("ul", items)
+    def preparing(self, what: str = "") -> None:
+        """Say that something is being made; the button waits."""
+        self.prepare.disabled = True
+        self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
+
+    def offer(self, files: Sequence[File], state: SessionState) -> None:
+        """Links to the files, and beside each that could not be made the reason."""
+        edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
+        items = "".join(tag("li", f"{_link(file)}{note(file.about)}") for file in files)
+        self.links.value = tag("p", edits, "el-why") + tag("ol", items)
+
+    def done(self, problem: str = "") -> None:
+        """Nothing is being made any more; a sentence where something went wrong."""
+        self.prepare.disabled = False
+        self._said.value = tag("p", escape(problem), "el-problem", role="alert") if problem else ""
 
     def show(self, state: SessionState) -> None:
         """What was prepared says of how many edits it is."""
 
     def leave(self) -> None:
         self.links.value = ""
+
+
+def _link(file: File) -> str:
+    if file.content is None:
+        return f"{escape(file.name)}: {tag('span', escape(file.problem), 'el-problem')}"
+    return download_link(file.name, file.type, file.content)

@@ -55,7 +55,7 @@ class HealthBand:
         self.goto = button("Go there", lambda _: on.goto(self._step), "el-small")
         self.why = button("Why?", lambda _: on.why(self._step), "el-small", "What made this edit its size")
         self.find = button("Find the culprit", lambda _: on.repair.find(), "el-small", FIND_HINT)
-        self._ways = box([self.goto, self.why, self.find], "el-row")
+        self._ways = box([self.goto, self.why, self.find], "el-row el-acts")
         self.repair = Repair(info, on.repair)
         self._tiles = html(css="el-tiles")
         self._activity = html(css="el-progress")

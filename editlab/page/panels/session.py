@@ -51,7 +51,7 @@ class SessionPanel:
         question = html(tag("span", "Its edits cannot be brought back.", "el-why"))
         self._question = box([question, self.really, self.keep], "el-row")
         self._about = html(css="el-why")
-        self._mark = html()
+        self._mark = html(css="el-mark")
         own = box(
             [
                 box([self.name, self.rename], "el-row el-own"),
@@ -89,7 +89,7 @@ class FollowPanel:
             "Make your own copy", lambda _: on_duplicate(), "el-primary", "A session of your own, as far as this one is"
         )
         self._about = html(css="el-live")
-        self._mark = html()
+        self._mark = html(css="el-mark")
         why = "You see each step as it is made. Nothing you do here changes it; in a copy of your own you can go on."
         content = [self._about, html(tag("p", why, "el-hint")), box([self.duplicate], "el-row"), self._mark]
         self.widget = panel("Following live", content, "el-following")

@@ -73,8 +73,8 @@ class Row:
         )
         self._pinned = False
         show_if(self.toggle, index > 0)
-        acts = box([self.goto, self.toggle, self.pin, self.branch], "el-row el-step-acts")
-        self.widget = box([self._text, acts], "el-step")
+        log = box([self.goto, self.toggle], "el-row el-acts")
+        self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
     def show(self, step: Step, frame: Frame) -> None:
         state, titles, locked = frame.state, frame.titles, frame.locked
@@ -132,10 +132,10 @@ class Timeline:
             )
         )
         self._list = box([], "el-steps")
-        self._keys = html(tag("p", KEYS, "el-keys"))
+        self._keys = html(tag("p", KEYS, "el-keys"), "el-acts")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo, self.find], "el-row"), self._empty, self._list, self._keys],
+            [box([self.undo, self.redo, self.find], "el-row el-acts"), self._empty, self._list, self._keys],
             "el-timeline",
         )
 

@@ -1,0 +1,83 @@
+"""A backend of its own in another process on this machine, and what it holds of a session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from editlab.client import RemoteLab, connect
+from editlab.facts import Fact, read_facts
+from editlab.paths import resource
+from editlab.recording import Recording
+
+PATIENCE_SECONDS = 600.0  # for one job
+
+
+@dataclass(frozen=True)
+class Running:
+    """A backend that answers."""
+
+    process: subprocess.Popen[str]
+    lab: RemoteLab
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are resident."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    @property
+    def open_files(self) -> int:
+        return psutil.Process(self.process.pid).num_fds()
+
+    def kill(self) -> None:
+        """As a power cut would: SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def backend(
+    model: str, store: Path, threads: int = 1, port: int = 0, limits: Mapping[str, int] | None = None
+) -> Iterator[Running]:
+    """`editlab backend` on a loopback address, ready, until the block ends."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment |= {f"EDITLAB_LIMITS_{name}".upper(): str(value) for name, value in (limits or {}).items()}
+    command = ["backend", "--host", "127.0.0.1", "--port", str(port), "--store", str(store), "--model", model]
+    process = subprocess.Popen(  # `supervised`: it ends with this process, however that ends
+        [sys.executable, "-m", "editlab.supervised", *command],
+        env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip().rpartition(" ")[2]
+        if not address.startswith("http://127.0.0.1:"):
+            raise RuntimeError(f"the backend did not start: exit code {process.wait()}")
+        yield Running(process, connect(address, timeout=PATIENCE_SECONDS))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def facts_from(first: int, count: int) -> list[Fact]:
+    """Some of the project's own facts; after the last comes the first again."""
+    known = read_facts(resource("facts.json"))
+    return [known[i % len(known)] for i in range(first, first + count)]
+
+
+def recorded(lab: RemoteLab, key: str) -> tuple[bytes, Recording]:
+    """The session's replay file, made by the backend from what it holds."""
+    file = lab.replay_file(key).result(PATIENCE_SECONDS)
+    return file, Recording.read(file)
+
+
+def digests(recording: Recording) -> list[dict[int, str]]:
+    """SHA-256 of every edited layer's weights after each step."""
+    return [{layer: weights.digest for layer, weights in step.items()} for step in recording.weights]

@@ -1,0 +1,50 @@
+"""The files of one session on their way: made in a thread, the replay file by a job of the lab."""
+
+from __future__ import annotations
+
+import asyncio
+
+from editlab.api import Cancelled, Job, LabError, LabProtocol
+from editlab.page.files import REPLAY, REPLAY_ABOUT, File, files_of
+from editlab.page.panels.export import Export
+from editlab.page.work import JobError, Runner, follow
+
+
+class Exporting:
+    """`panel` offers the files; whatever goes wrong is a sentence in it, beside what could be made."""
+
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner) -> None:
+        self._lab, self._session = lab, session
+        self.panel = Export(runner.handler(self._prepare))
+
+    async def _prepare(self) -> None:
+        self.panel.preparing()
+        problem = "The files could not be prepared; the log has more."
+        try:
+            state = await asyncio.to_thread(self._lab.state, self._session)
+            title = (await asyncio.to_thread(self._lab.about, self._session)).name
+            files = await asyncio.to_thread(files_of, state, title)
+            self.panel.offer(files, state)
+            self.panel.offer([*files, await self._replay_file()], state)
+            problem = ""
+        except LabError as error:
+            problem = str(error)
+        finally:
+            self.panel.done(problem)
+
+    async def _replay_file(self) -> File:
+        try:
+            job = await asyncio.to_thread(self._lab.replay_file, self._session)
+            return File(REPLAY, REPLAY_ABOUT, await follow(job, self._draw))
+        except Cancelled:
+            return File(REPLAY, REPLAY_ABOUT, None, "It was cancelled.")
+        except (LabError, JobError, ValueError) as error:
+            return File(REPLAY, REPLAY_ABOUT, None, str(error))
+
+    def _draw(self, job: Job) -> None:
+        if job.status == "queued":
+            self.panel.preparing("the replay file: waiting for the model")
+        else:
+            progress = job.progress
+            of = f", {progress.done} of {progress.total}" if progress.total else ""
+            self.panel.preparing(f"the replay file: {progress.stage}{of}")

@@ -1,0 +1,117 @@
+"""The Export panel: every file is a link in the page, and what cannot be made is a sentence beside the others."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+
+import pytest
+
+from editlab.api import Unreachable
+from editlab.page import files
+from editlab.page.exporting import Exporting
+from editlab.page.work import Runner
+from editlab.records import SessionState
+from tests.page.fake_lab import FakeLab
+
+NAMES = [
+    "editlab-report.html",
+    "editlab-figures.zip",
+    "editlab-table.csv",
+    "editlab-table.parquet",
+    "editlab-table.json",
+    "editlab-session.json",
+    "editlab-replay.zip",
+]
+
+
+def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: None) -> tuple[Exporting, str]:
+    """The panel once its button was pressed and all is done, of a session with two edits; and the session's key."""
+    session = lab.create("My <b>session</b>")
+    for fact in lab.facts[:2]:
+        lab.edit(session, [fact]).result()
+    lab.measure_due(session).result()
+    reports: list[str] = []
+
+    async def scenario() -> Exporting:
+        runner = Runner(reports.append)
+        exporting = Exporting(lab, session, runner)
+        exporting.panel.prepare.click()
+        meanwhile(exporting)
+        await runner.idle()
+        return exporting
+
+    exporting = asyncio.run(scenario())
+    assert not reports
+    return exporting, session
+
+
+def linked(exporting: Exporting) -> dict[str, bytes]:
+    links = re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', exporting.panel.links.value)
+    return {name: base64.b64decode(payload) for payload, name in links}
+
+
+def test_every_file_is_a_link_in_the_page() -> None:
+    lab = FakeLab()
+    exporting, session = prepared(lab)
+    found = linked(exporting)
+    assert [*found] == NAMES
+    assert SessionState.from_json(json.loads(found["editlab-session.json"])) == lab.state(session)
+    assert "<h1>My &lt;b&gt;session&lt;/b&gt;</h1>" in found["editlab-report.html"].decode()
+    assert found["editlab-replay.zip"] == f"replay of {session}".encode()
+    with zipfile.ZipFile(io.BytesIO(found["editlab-figures.zip"])) as archive:
+        assert "drift.svg" in archive.namelist()
+    assert exporting.panel.said == ""
+    assert not exporting.panel.prepare.disabled
+
+
+def test_while_files_are_prepared_the_button_waits() -> None:
+    seen: list[tuple[bool, str]] = []
+
+    async def look(exporting: Exporting) -> None:
+        while not linked(exporting).get("editlab-replay.zip"):
+            seen.append((exporting.panel.prepare.disabled, exporting.panel.said))
+            await asyncio.sleep(0)
+
+    prepared(FakeLab(ahead=2), lambda exporting: asyncio.get_running_loop().create_task(look(exporting)))
+    assert all(disabled for disabled, _ in seen)
+    assert any("replay file: waiting for the model" in said for _, said in seen)
+
+
+def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError("no <i>space</i> left")
+
+    monkeypatch.setattr(files, "table_of", broken)
+    exporting, _ = prepared(FakeLab(failing="replay"))
+    assert [*linked(exporting)] == ["editlab-report.html", "editlab-figures.zip", "editlab-session.json"]
+    page = exporting.panel.links.value
+    assert page.count("It could not be made (OSError: no &lt;i&gt;space&lt;/i&gt; left).") == 3
+    assert "The fake lab writes no replay file." in page
+    assert "Preparing" not in exporting.panel.said
+    assert not exporting.panel.prepare.disabled
+
+
+def test_a_lab_that_is_away_is_told_and_nothing_stays_in_preparation() -> None:
+    class Away(FakeLab):
+        gone = False
+
+        def state(self, session: str) -> SessionState:
+            if self.gone:
+                raise Unreachable("The backend does not answer.")
+            return super().state(session)
+
+    lab = Away()
+
+    def leave(_: Exporting) -> None:
+        lab.gone = True
+
+    exporting, _ = prepared(lab, leave)
+    assert "The backend does not answer." in exporting.panel.said
+    assert not exporting.panel.prepare.disabled
+    assert not linked(exporting)

@@ -1,0 +1,390 @@
+"""Lessons, the player and the browser of facts, without a browser and over the fake lab."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from editlab.api import FactList
+from editlab.facts import Fact
+from editlab.offer import lists_of, presets_of
+from editlab.page import work
+from editlab.page.app import App
+from editlab.page.follower import Follower
+from editlab.page.lessons import Material, Scene, advance, course, material_of
+from editlab.page.lessons.lesson import PAPERS
+from editlab.page.playing import STEPS, Player, Playing, Stage
+from editlab.page.start import new_session
+from editlab.page.work import Runner
+from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING
+
+Scenario = Callable[[App, FakeLab], Awaitable[None]]
+BELIEVES, SIDE_EFFECTS, RUN, BAD = range(4)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work.follow, "__defaults__", (None, 0.001))
+
+
+def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> None:
+    async def main() -> None:
+        lab = FakeLab(**lab_options)
+        app = App(lab, new_session(lab), settle=0.0)
+        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.guide.player.seconds = 0.001
+        if lesson is not None:
+            app.guide.lessons.button.click()
+            app.guide.panel.choice.value = lesson
+        await app.runner.idle()
+        await scenario(app, lab)
+
+    asyncio.run(main())
+
+
+def done(app: App) -> list[int]:
+    return app.guide.teaching.course.done
+
+
+async def click(app: App, button: Any) -> None:
+    button.click()
+    await app.runner.idle()
+
+
+async def act(app: App) -> None:
+    """Press the button of the task that is next."""
+    panel = app.guide.panel
+    await click(app, panel.rows[done(app)[panel.choice.value]].act)
+
+
+def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        panel = app.guide.panel
+        await act(app)
+        assert done(app)[BELIEVES] == 1
+        assert "P(Paris) is 49 %" in panel.rows[0]._words.value
+        assert "Done: Ask it. 1 of 4 done." in panel._told.value
+        await click(app, app.make.apply)
+        assert done(app)[BELIEVES] == 2
+        assert "P(Rome) went from 1.5 % to 74 %" in panel.rows[1]._words.value
+        assert "P(Paris) is 49 %" in panel.rows[0]._words.value  # as it was before the edit
+        await act(app)
+        assert lab.state(app.session).watched == ("Eiffel Tower is",)
+        assert app.guide.panel.next.layout.display == "none"
+        await act(app)
+        assert lab.state(app.session).position == 0
+        assert done(app) == [4, 0, 0, 0]
+        assert panel.next.layout.display != "none"
+        await click(app, panel.next)
+        assert panel.choice.value == SIDE_EFFECTS
+        assert done(app) == [4, 0, 0, 0]  # the edit is undone
+        await click(app, app.timeline.redo)
+        assert done(app) == [4, 1, 0, 0]
+        assert "2 of 2 paraphrases (0 unedited)" in panel.rows[0]._words.value
+
+    run(scenario, BELIEVES)
+
+
+def test_a_closed_lesson_does_not_go_on_and_keeps_its_ticks() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await act(app)
+        app.guide.lessons.button.click()
+        await click(app, app.make.apply)
+        assert done(app)[BELIEVES] == 1
+        app.guide.lessons.button.click()
+        assert done(app)[BELIEVES] == 2
+
+    run(scenario, BELIEVES)
+
+
+def test_the_second_lesson_compares_methods_beside_the_session() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await act(app)
+        await click(app, app.make.apply)
+        for _ in range(3):
+            await act(app)
+        assert done(app)[SIDE_EFFECTS] == 3
+        assert app.analysis.tabs.value == "Probe"
+        await click(app, app.probe.run)
+        assert done(app)[SIDE_EFFECTS] == 4
+        seen = app.guide.teaching.course.seen[SIDE_EFFECTS, 3]
+        assert "ROME: the new object wins 2 of 2 paraphrases" in seen
+        assert "MEMIT: " in seen
+        assert lab.state(app.session).position == 1
+
+    run(scenario, SIDE_EFFECTS)
+
+
+def test_the_third_lesson_plays_a_run_and_plays_it_again() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await act(app)
+        state = lab.state(app.session)
+        assert [step.facts[0] for step in state.steps[1:]] == lab.facts[:8]
+        assert done(app)[RUN] == 1
+        assert "After 8 edits" in app.guide.teaching.course.seen[RUN, 0]
+        await act(app)
+        await click(app, app.forgetting.bleeding.start)
+        assert "36 of 40 unrelated facts" in app.guide.teaching.course.seen[RUN, 1]
+        app.analysis.tabs.value = "Export"
+        await act(app)
+        assert done(app)[RUN] == 3
+        assert lab.state(app.session).position == 8
+        await click(app, app.timeline._rows[4].goto)
+        assert done(app)[RUN] == 4
+
+    run(scenario, RUN)
+
+
+def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        seen = app.guide.teaching.course.seen
+        for _ in range(2):
+            await act(app)
+            await click(app, app.make.apply)
+        assert lab.state(app.session).steps[2].facts[0].subject == DISABLING
+        assert "times ‖W‖" in seen[BAD, 1]
+        assert "900 now" in seen[BAD, 1]
+        await act(app)
+        assert "cosine is 0.05" in seen[BAD, 2]
+        app.analysis.tabs.value = "Export"
+        await act(app)
+        await click(app, app.health.repair.toggle)
+        assert not lab.state(app.session).steps[2].enabled
+        assert "20.4 again, 20 unedited" in seen[BAD, 3]
+        await act(app)
+        assert app.make.method.name == "r-rome"
+        await click(app, app.make.apply)
+        assert done(app)[BAD] == 5
+        assert "without the harm" in seen[BAD, 4]
+
+    run(scenario, BAD)
+
+
+def test_tasks_are_done_in_their_order_and_lessons_need_no_material() -> None:
+    lab = FakeLab()
+    lessons = course(Material())
+    scene = Scene(lab.state(new_session(lab)))
+    assert [advance(lesson, 0, scene) for lesson in lessons] == [0, 0, 0, 0]
+    assert advance(lessons[SIDE_EFFECTS], 0, Scene(scene.state, tab="Facts")) == 0  # no edit yet
+    assert all(task.seen(scene) == "" for lesson in lessons for task in lesson.tasks[:-1])
+    for lesson in course(material_of(lab.info())):
+        assert 3 <= len(lesson.tasks) <= 5
+        assert set(lesson.papers) <= set(PAPERS)
+        assert all(len(task.text) < 420 for task in lesson.tasks)
+
+
+def test_each_model_with_a_known_disabling_edit_has_one_for_the_lesson() -> None:
+    presets = presets_of("smollm2-135m", ())
+    assert [preset.disabling for preset in presets] == [False, True, True]
+    (places,) = lists_of()
+    assert len({fact.subject for fact in places.facts}) == len(places.facts) == 12
+
+
+# The player
+
+
+class Theatre:
+    """A player over the fake lab, without a page."""
+
+    def __init__(self, edits: int = 3, makes: bool = True) -> None:
+        self.lab = FakeLab()
+        self.session = new_session(self.lab)
+        self.told: list[Playing] = []
+        self.played: list[str] = []
+        self.problems: list[str] = []
+        self.cancelled = 0
+        self.makes = makes
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.list = FactList("a list", "why", tuple(self.lab.facts[:edits]))
+        self.runner = Runner(self.problems.append)
+        stage = Stage(lambda: self.lab.state(self.session), self._goto, self._edit, self._cancel)
+        self.player = Player(self.runner, stage, self.told.append, self.played.append)
+        self.player.seconds = 0.001
+
+    def _goto(self, index: int) -> None:
+        self.lab.goto(self.session, index)
+
+    async def _edit(self, fact: Fact) -> None:
+        await self.gate.wait()
+        if self.makes:
+            await work.follow(self.lab.edit(self.session, [fact]))
+
+    def _cancel(self) -> None:
+        self.cancelled += 1
+        self.makes = False
+        self.gate.set()
+
+    @property
+    def position(self) -> int:
+        return self.lab.state(self.session).position
+
+    async def until(self, position: int) -> None:
+        while self.position < position:
+            await asyncio.sleep(0.001)
+
+
+def test_a_list_is_played_to_its_end_and_then_the_steps_from_the_first() -> None:
+    async def main() -> None:
+        theatre = Theatre()
+        theatre.player.choose(theatre.list)
+        theatre.player.play()
+        await theatre.runner.idle()
+        assert (theatre.position, theatre.played) == (3, ["a list"])
+        theatre.player.choose(None)
+        theatre.player.play()
+        await theatre.runner.idle()
+        seen = [told.sentence.split(":")[0] for told in theatre.told[-4:]]
+        assert seen == ["Step 0 of 3", "Step 1 of 3", "Step 2 of 3", "All 3 steps were played."]
+        assert theatre.played == ["a list", STEPS]
+        assert theatre.problems == []
+
+    asyncio.run(main())
+
+
+def test_a_paused_player_goes_on_where_it_was_and_makes_single_steps() -> None:
+    async def main() -> None:
+        theatre = Theatre(edits=4)
+        theatre.player.seconds = 60
+        theatre.player.choose(theatre.list)
+        theatre.player.play()
+        await theatre.until(1)
+        theatre.player.pause()
+        await theatre.runner.idle()
+        assert (theatre.position, theatre.told[-1].running) == (1, False)
+        theatre.player.step()
+        await theatre.runner.idle()
+        assert theatre.position == 2
+        theatre.player.seconds = 0.001
+        theatre.player.play()
+        await theatre.runner.idle()
+        assert theatre.position == 4
+        assert theatre.lab.state(theatre.session).steps[4].facts == (theatre.list.facts[3],)
+
+    asyncio.run(main())
+
+
+def test_stopping_cancels_the_edit_that_is_made_and_the_next_play_begins_anew() -> None:
+    async def main() -> None:
+        theatre = Theatre()
+        theatre.player.choose(theatre.list)
+        theatre.gate.clear()
+        theatre.player.play()
+        await asyncio.sleep(0.01)
+        theatre.player.stop()
+        await theatre.runner.idle()
+        assert (theatre.cancelled, theatre.position, theatre.told[-1].sentence) == (1, 0, "Stopped.")
+        theatre.makes = True
+        theatre.player.step()
+        await theatre.runner.idle()
+        assert theatre.lab.state(theatre.session).steps[1].facts == (theatre.list.facts[0],)
+
+    asyncio.run(main())
+
+
+def test_an_edit_that_is_not_made_pauses_and_an_empty_session_says_so() -> None:
+    async def main() -> None:
+        theatre = Theatre(makes=False)
+        theatre.player.play()
+        await theatre.runner.idle()
+        assert "make an edit first" in theatre.told[-1].sentence
+        theatre.player.choose(theatre.list)
+        theatre.player.play()
+        await theatre.runner.idle()
+        assert theatre.told[-1] == Playing("Paused: edit 1 of 3 was not made.", False, 0, 3)
+
+    asyncio.run(main())
+
+
+def test_the_page_stays_usable_while_it_plays() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.guide.player_panel.choose("Eight sights")
+        app.guide.player_panel.play.click()
+        await asyncio.sleep(0.01)
+        assert "Pause" in app.guide.player_panel.play.description
+        app.analysis.tabs.value = "Facts"
+        app.guide.player_panel.stop.click()
+        await app.runner.idle()
+        assert lab.state(app.session).position < 8
+        assert "Play" in app.guide.player_panel.play.description
+
+    run(scenario, steps=50)
+
+
+# The browser of facts
+
+
+def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        finder = app.make.finder
+        finder.source.value = "search"
+        await app.runner.idle()
+        labels = [label for label, _ in finder.results.options]
+        assert [label[0] for label in labels] == ["✓" if fact.case_id % 2 == 0 else "✗" for fact in lab.facts]
+        assert "The model knows 8 of them" in finder._count.value
+        finder.only_known.value = True
+        assert [place for _, place in finder.results.options] == list(range(0, 16, 2))
+        finder.next.click()
+        finder.next.click()
+        assert app.make.draft is not None
+        assert app.make.draft.fact == lab.facts[2]
+        assert "Case 102" in finder._count.value
+
+    run(scenario)
+
+
+def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_knows() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        finder = app.make.finder
+        drawn = []
+        for known in (False, True):
+            finder.only_known.value = known
+            finder.seed.value = "7"
+            await click(app, finder.random)
+            assert app.make.draft is not None
+            drawn.append(app.make.draft.fact)
+            taken = int(finder.seed.value) - 1
+            assert f"Seed {taken}: Case {drawn[-1].case_id}" in finder._count.value
+            assert drawn[-1] == lab.random(taken)
+        assert drawn[0] == lab.random(7)
+        assert drawn[1].case_id % 2 == 0
+        finder.seed.value = "seven"
+        await click(app, finder.random)
+        assert "whole number" in finder._count.value
+
+    run(scenario)
+
+
+def test_only_the_last_query_is_answered() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        finder = app.make.finder
+        finder.source.value = "search"
+        for text in ("c", "co", "colosseum"):
+            finder.text.value = text
+        await app.runner.idle()
+        assert [call for call in lab.calls if call[0] == "knows"] == [("knows", app.session, 2)]
+        assert len(finder.results.options) == 2
+
+    run(scenario)
+
+
+# Large type
+
+
+def test_large_type_is_there_for_who_edits_and_for_who_follows() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        follower = Follower(lab, lab.about(app.session).follow, lambda *_: None)
+        for page in (app, follower):
+            assert "el-projector" not in page.root._dom_classes
+            page.projector.button.click()
+            assert "el-projector" in page.root._dom_classes
+            assert 'data-view="projector"' in page.projector._mark.value
+            page.projector.set(False)
+            assert "el-projector" not in page.root._dom_classes
+            assert 'data-view=""' in page.projector._mark.value
+
+    run(scenario)

@@ -1,0 +1,67 @@
+"""A student's first lesson and the last one, in Chromium, on the embedded model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from editlab.settings import Settings
+from tests.page.conftest import Visit, serving, visiting
+
+pytestmark = [pytest.mark.browser, pytest.mark.model]
+
+
+@pytest.fixture
+def visit_model(browser: Any) -> Iterator[Visit]:
+    """The page over the embedded model."""
+    settings = Settings(model="smollm2-135m", device="cpu")
+    with serving(settings.to_environment()) as server, visiting(browser, server) as open_page:
+        yield open_page(timeout=300_000)
+
+
+def task(page: Any, title: str) -> Any:
+    return page.locator(".el-todo", has_text=title)
+
+
+def ticked(page: Any, title: str) -> str:
+    """What the lesson says of a task, once it is done."""
+    page.locator(".el-todo-done", has_text=title).locator(".el-seen").wait_for()
+    return page.locator(".el-todo-done", has_text=title).inner_text()
+
+
+def apply(page: Any, edits: str) -> None:
+    page.get_by_role("button", name="Apply edit").click()
+    page.locator(".el-state", has_text=edits).wait_for()
+
+
+def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_model: Visit) -> None:
+    page = visit_model.page
+    page.get_by_role("button", name="Lessons", exact=True).press("Enter")
+    task(page, "Ask it").get_by_role("button").press("Enter")
+    assert "Paris" in ticked(page, "Ask it")
+    apply(page, "1 edit")
+    assert "P(Barcelona) went from" in ticked(page, "Write the new object")
+    task(page, "Ask something else").get_by_role("button").click()
+    assert "short walk" in ticked(page, "Ask something else")
+    task(page, "Take it back").get_by_role("button").click()
+    page.get_by_role("button", name="Next lesson").wait_for()
+    page.get_by_role("button", name="Redo", exact=True).click()
+
+    page.get_by_role("button", name="4 One edit that breaks it").click()
+    assert "ordinary" in ticked(page, "First an ordinary edit")
+    task(page, "Now the other one").get_by_role("button").click()
+    page.locator(".el-risk-is-high").wait_for()
+    apply(page, "2 edits")
+    assert "times ‖W‖" in ticked(page, "Now the other one")
+    task(page, "Why").get_by_role("button").click()
+    assert "divisor" in ticked(page, "Why")
+    page.locator(".el-step", has_text="England").get_by_role("button", name="Off", exact=True).click()
+    assert "came back" in ticked(page, "Repair it")
+    task(page, "Or do it another way").get_by_role("button").click()
+    page.get_by_label("Method", exact=True).wait_for()
+    page.get_by_role("button", name="Apply edit").click()
+    assert "of ‖W‖" in ticked(page, "Or do it another way")
+    assert "That is the whole lesson" in page.locator(".el-lesson-told").inner_text()
+    assert visit_model.errors == []
