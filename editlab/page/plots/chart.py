@@ -67,7 +67,8 @@ class Chart:
             self.sources[name].data = {key: list(values) for key, values in data.items()}
         for plot in self.figures if self.key == "step" else ():
             plot.x_range.update(end=max(last_step, FEWEST_STEPS) + 0.6)
-            plot.select_one({"name": "pinned"}).update(location=pinned or 0, visible=pinned is not None)
+            for line in plot.select({"name": "pinned"}):
+                line.update(location=pinned or 0, visible=pinned is not None)
 
     def save(self, kind: Picture) -> None:
         """Have the browser that shows the chart save it."""
