@@ -15,6 +15,7 @@ from editlab.settings import Settings
 from editlab.supervisor import Service
 
 LOOPBACK = "127.0.0.1"
+ANY = ("", "0.0.0.0", "::")  # all addresses of this machine
 LOOK_SECONDS = 0.1
 
 
@@ -57,15 +58,22 @@ def check_host(host: str, token: SecretStr | None) -> None:
         )
 
 
+def reached_at(host: str) -> str:
+    """The address by which this machine reaches what listens on `host`, as a URL has it."""
+    host = LOOPBACK if host in ANY else host
+    return f"[{host}]" if ":" in host else host
+
+
 def address_of(settings: Settings) -> str:
     """Where the page is found in a browser."""
-    host = socket.gethostname() if _is_any(settings.page.host) else settings.page.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.page.port}{settings.page.base_url}"
+    host = settings.page.host
+    named = socket.gethostname() if host in ANY else reached_at(host)
+    return f"http://{named}:{settings.page.port}{settings.page.base_url}"
 
 
 async def until_it_answers(settings: Settings) -> None:
     """Wait until the page's port is open."""
-    host = LOOPBACK if _is_any(settings.page.host) else settings.page.host
+    host = reached_at(settings.page.host).strip("[]")
     while True:
         try:
             _, writer = await asyncio.open_connection(host, settings.page.port)
@@ -74,7 +82,3 @@ async def until_it_answers(settings: Settings) -> None:
         else:
             writer.close()
             return
-
-
-def _is_any(host: str) -> bool:
-    return host in ("", "0.0.0.0", "::")

@@ -14,7 +14,7 @@ from pathlib import Path
 from editlab.page.voila_server import TEMPLATE, Server, configuration
 from editlab.paths import resource
 from editlab.ports import check_port
-from editlab.serving import check_host
+from editlab.serving import check_host, reached_at
 from editlab.settings import PageSettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def serve(
         if on_ready is not None:
             on_ready(address)
 
+    os.environ["VOILA_APP_IP"] = reached_at(settings.host)  # where a kernel that waits asks who comes
     with _template_directory() as jupyter_path, _environment(JUPYTER_PATH=jupyter_path):
         server = Server(config=configuration(settings))
         server.notebook_path, server.on_ready = str(path.resolve()), ready

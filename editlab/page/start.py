@@ -83,10 +83,10 @@ class Page:
         except LabError as error:
             self._closed(key, error)
             return
+        shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
         self._leave()
         self.app = shown
         self._body.children = [shown.root]
-        shown.projector.set(view_asked_for() == VIEW)
         shown.line.say(says)
         on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
         self._watching = shown.runner.start(Live(lab, key, on).watch())
@@ -139,10 +139,11 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     if not is_served():
         bring_bokeh_into_notebook()
     page = Page()
-    if lab is not None:
-        page.open(lab, session or session_asked_for())
-        return page.root
-    loading = Loading(load_lab)  # begins before the visitor comes
+    loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
     wait_for_visitor()
-    page.load(loading, session or session_asked_for())
+    key = session or session_asked_for()
+    if loading is not None:
+        page.load(loading, key)
+    elif lab is not None:
+        page.open(lab, key)
     return page.root

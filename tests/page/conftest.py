@@ -211,18 +211,18 @@ def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visi
 
 @contextmanager
 def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
-    """How to open the page in a new window; `timeout` in milliseconds."""
+    """How to open the page in a new window, with the session of a key; `timeout` in milliseconds."""
     contexts = []
 
-    def open_page(timeout: int = 90_000, **options: Any) -> Visit:
+    def open_page(timeout: int = 90_000, session: str = "", waits_for: str = ".el-make", **options: Any) -> Visit:
         context = browser.new_context(**options)
         contexts.append(context)
         page, requests, errors = context.new_page(), [], []
         page.set_default_timeout(timeout)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(served.address)
-        page.wait_for_selector(".el-make")
+        page.goto(f"{served.address}?session={session}" if session else served.address)
+        page.wait_for_selector(waits_for)
         return Visit(page, requests, errors)
 
     yield open_page

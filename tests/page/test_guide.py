@@ -17,7 +17,7 @@ from editlab.page.follower import Follower
 from editlab.page.lessons import Material, Scene, advance, course, material_of
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.playing import STEPS, Player, Playing, Stage
-from editlab.page.start import new_session
+from editlab.page.start import Page, new_session
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
@@ -388,3 +388,23 @@ def test_large_type_is_there_for_who_edits_and_for_who_follows() -> None:
             assert 'data-view=""' in page.projector._mark.value
 
     run(scenario)
+
+
+def test_the_address_asks_for_large_type_and_another_session_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUERY_STRING", "session=&view=projector")
+
+    async def main() -> None:
+        lab, page = FakeLab(), Page()
+        page.open(lab)
+        await asyncio.sleep(0.01)
+        first = page.app
+        assert isinstance(first, App)
+        assert first.projector.on
+        first.projector.set(False)
+        first.panel.duplicate.click()
+        await asyncio.sleep(0.01)
+        assert page.app is not first
+        assert page.app is not None
+        assert not page.app.projector.on
+
+    asyncio.run(main())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from editlab.api import LabError, Progress, Unreachable
 from editlab.page.app import App
@@ -17,7 +20,7 @@ from editlab.page.follower import REFUSAL, Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading
 from editlab.page.start import Page
-from editlab.page.visit import session_asked_for
+from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
 from tests.page.test_app import _quick, apply, everything, fill, visible
@@ -316,6 +319,27 @@ def test_the_key_is_read_from_the_address(monkeypatch: pytest.MonkeyPatch) -> No
     for query, key in (("session=a-_b&token=x", "a-_b"), ("token=x", ""), ("", ""), ("session=a%20b", "a b")):
         monkeypatch.setenv("QUERY_STRING", query)
         assert session_asked_for() == key
+
+
+def test_a_kernel_that_was_started_ahead_waits_for_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def tell(socket: ServerConnection) -> None:
+        asked.append(socket.request.path if socket.request else "")
+        socket.send(json.dumps({"QUERY_STRING": "session=abc", "SERVER_PORT": "1"}))
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with serve(tell, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.socket.getsockname()[1])
+        os.environ.update(
+            VOILA_PREHEAT="True", VOILA_APP_PORT=port, VOILA_SERVER_URL="/lab/", VOILA_KERNEL_ID="k1", QUERY_STRING=""
+        )
+        wait_for_visitor()
+        server.shutdown()
+    assert asked == ["/lab/voila/query/k1"]
+    assert session_asked_for() == "abc"
+    wait_for_visitor()  # he has come
 
 
 def test_a_page_on_a_remote_lab_imports_no_torch() -> None:

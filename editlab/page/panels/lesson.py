@@ -53,7 +53,7 @@ class LessonPanel:
     ) -> None:
         self._lessons, self._on_act = tuple(lessons), on_act
         options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(lessons, 1)]
-        self.choice = segments(options, css="el-tabs el-lesson-tabs")
+        self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
         self._tasks = box([], "el-todos")
         self._told = html(css="el-live el-lesson-told")

@@ -1,0 +1,72 @@
+"""Sessions as people meet them: a reload, a dead kernel, a dead backend, and a link that follows, in Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.page.conftest import Served, Visit
+from tests.page.test_browser import apply, type_fact, wait_until
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+PRADO = ("The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+LOUVRE = ("The Louvre is located in the city of", "Louvre", "Rome", "Paris")
+
+
+def edited(visit: Visit) -> Any:
+    page = visit.page
+    type_fact(page, *PRADO)
+    apply(page, "1 edit")
+    return page
+
+
+def test_a_reload_and_a_dead_kernel_lose_nothing(visit: Open, served: Served) -> None:
+    before = {kernel.pid for kernel in served.kernels()}
+    seen = visit()
+    page = edited(seen)
+    page.reload()
+    page.locator(".el-state", has_text="1 edit").wait_for()
+    mine = [kernel for kernel in served.kernels() if kernel.pid not in before]
+    for kernel in mine:
+        kernel.kill()
+    page.locator("#lost").wait_for()
+    page.get_by_role("button", name="Reload the page").click()
+    page.locator(".el-state", has_text="1 edit").wait_for()
+    assert set(seen.errors) <= {"Cannot send"}  # what JupyterLab says of the socket that was cut
+
+
+def test_a_backend_killed_in_the_middle_of_an_edit_comes_back_with_the_session(visit: Open, served: Served) -> None:
+    page = edited(visit())
+    first = served.backend()
+    type_fact(page, *LOUVRE)
+    page.get_by_role("button", name="Apply edit").click()
+    page.locator(".el-job").wait_for()
+    first.kill()
+    page.locator(".el-warning p").wait_for()
+    page.locator(".el-warning p").wait_for(state="detached")
+    page.get_by_role("button", name="Apply edit").wait_for()
+    assert served.backend().pid != first.pid
+    assert page.get_by_label("Subject", exact=True).input_value() == "Louvre"
+    if "1 edit" in page.locator(".el-state").inner_text():  # it was not finished before the kill
+        apply(page, "2 edits")
+    page.locator(".el-step", has_text="Louvre").wait_for()
+
+
+def test_the_link_to_follow_follows_live_and_has_nothing_to_press(visit: Open) -> None:
+    page = visit().page
+    page.get_by_role("button", name="Session…").click()
+    follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
+    other = visit(session=follow, waits_for=".el-following").page
+    edited(Visit(page, [], []))
+    other.locator(".el-step", has_text="Prado").wait_for()
+    assert page.url.split("session=")[1] not in other.content()
+    for name in ("Apply edit", "Undo", "Go to", "Off", "Measure now", "Watch it"):
+        assert other.get_by_role("button", name=name).count() == 0, name
+    other.get_by_role("button", name="Make your own copy").click()
+    other.locator(".el-make").wait_for()
+    assert wait_until(lambda: "session=" in other.url and follow not in other.url)
+    assert "1 edit" in other.locator(".el-state").inner_text()
