@@ -148,12 +148,12 @@ class Queue:
     ) -> LocalJob:
         """A job of a session's, waiting for its turn.
 
-        Raises LimitReached where too many wait, RuntimeError once the queue is closed.
+        Raises LimitReached where too many wait, LabError once the queue is closed.
         """
         job = LocalJob(self, session, work, priority, changes_log)
         with self._changed:
             if self._closing:
-                raise RuntimeError("the lab is closed")
+                raise LabError("The lab is closed.")
             self._check_limits(session)
             self._join(session)
             self._waiting.append(job)

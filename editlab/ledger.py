@@ -29,6 +29,7 @@ class Finding:
     """One thing that is known of one state, as text that can be kept anywhere."""
 
     ids: Ids  # the edits that make the state
+    step: str  # id of the edit whose facts were asked about; "" where it is of none
     name: str  # of a measure, DRIFT or COMPLETIONS
     setting: str  # of the measure: what another of its name found is not taken for its own
     about: str  # JSON: the facts or the watched prompts that were asked about
@@ -43,7 +44,7 @@ class Ledger:
         self.measures = measures
         self.news: list[Finding] = []  # for who wants to keep what is found; who does empties it
         self._known: dict[Ids, Known] = {(): measures.base}
-        self._noted: set[tuple[Ids, str, str]] = set()
+        self._noted: set[tuple[Ids, str, str, str]] = set()
         measures.base.drift = {}
 
     def state(self, entries: Sequence[Entry]) -> State:
@@ -81,9 +82,9 @@ class Ledger:
         for which in (entries, entries[:-1], ()):
             completions = self.complete(which, watched, report)
             if watched:
-                self._note(which, COMPLETIONS, watched, completions)
+                self._note(which, _last(entries), COMPLETIONS, watched, completions)
         if state.edits:
-            self._note(entries, DRIFT, (), state.known.drift)
+            self._note(entries, "", DRIFT, (), state.known.drift)
 
     def measure(self, name: str, entries: Sequence[Entry], report: Report) -> Record | None:
         """What a measure gives of the step that ends these entries: found out now, unless it is known."""
@@ -98,16 +99,16 @@ class Ledger:
                 tokens = measure.tokens(subject)
             finally:
                 self.measures.took(name, time.perf_counter() - start, tokens)
-        self._note(entries, name, key[1], known[key])
+        self._note(entries, _last(entries) if measure.of_step else "", name, key[1], known[key])
         return known[key]
 
-    def _note(self, entries: Sequence[Entry], name: str, about: Sequence[Any], found: Any) -> None:
+    def _note(self, entries: Sequence[Entry], step: str, name: str, about: Sequence[Any], found: Any) -> None:
         """Add to the news what is not in them yet."""
         asked = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
         ids = ids_of(entries)
-        if (ids, name, asked) not in self._noted:
-            self._noted.add((ids, name, asked))
-            self.news.append(Finding(ids, name, self.measures.setting(name), asked, json.dumps(plain(found))))
+        if (ids, step, name, asked) not in self._noted:
+            self._noted.add((ids, step, name, asked))
+            self.news.append(Finding(ids, step, name, self.measures.setting(name), asked, json.dumps(plain(found))))
 
     def learn(self, findings: Iterable[Finding]) -> None:
         """Know what was found before; of a measure that measures something else by now, nothing."""
@@ -124,7 +125,7 @@ class Ledger:
             else:
                 facts = tuple(Fact.from_json(fact) for fact in about)
                 known.found[finding.name, facts] = Measurement.read(finding.name, found)
-            self._noted.add((finding.ids, finding.name, finding.about))
+            self._noted.add((finding.ids, finding.step, finding.name, finding.about))
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).known.found
@@ -154,3 +155,7 @@ class Ledger:
 
     def _facts_of(self, measure: Measure, entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return self._facts(entries) if measure.of_step else ()
+
+
+def _last(entries: Sequence[Entry]) -> str:
+    return entries[-1].id if entries else ""

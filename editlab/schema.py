@@ -36,11 +36,12 @@ CREATE TABLE found (
     session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
     edit TEXT NOT NULL,
     without TEXT NOT NULL,
+    step TEXT NOT NULL,
     name TEXT NOT NULL,
     setting TEXT NOT NULL,
     about TEXT NOT NULL,
     found TEXT NOT NULL,
-    PRIMARY KEY (session, edit, without, name, about)
+    PRIMARY KEY (session, edit, without, step, name, about)
 );
 CREATE TABLE unedited (
     model TEXT NOT NULL,

@@ -27,9 +27,10 @@ from editlab.log import Entry
 from editlab.measures import Measures
 from editlab.records import SessionState
 from editlab.session import Session
-from editlab.store import Row, Store, now
+from editlab.store import Row, Store, now, time_text
 
 KEY_BYTES = 24  # of randomness
+DAYS_EMPTY = 1 / 24  # without use, after which a session that nothing was done in makes room for another one
 
 
 def follow_key(key: str) -> str:
@@ -100,21 +101,19 @@ class Sessions:
         self._forget(row.id)
         return row.id
 
-    def expire(self) -> list[str]:
-        """Delete what has not been used for too long; the ids."""
-        old = self._store.unused_since(_ago(self.limits.days), _ago(self.limits.days_empty))
-        for id in old:
+    def expire(self, days_empty: float | None = None) -> None:
+        """Delete what has not been used for too long."""
+        for id in self._store.unused_since(_ago(self.limits.days), _ago(days_empty or self.limits.days_empty)):
             self._forget(id)
-        return old
 
     # --- sessions ---
 
     def open(self, key: str, editing: bool = False) -> Session:
         """The session of a key, the same object for everybody."""
-        row = self._find(key, editing)
-        if row.fingerprint != self._fingerprint:
-            raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
         with self._lock:
+            row = self._find(key, editing)
+            if row.fingerprint != self._fingerprint:
+                raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
             session = self._alive.get(row.id) or self._read(row)
             self._alive[row.id] = self._recent[row.id] = session
             self._recent.move_to_end(row.id)
@@ -195,6 +194,8 @@ class Sessions:
     def _new_key(self) -> str:
         self.expire()
         if self._store.count() >= self.limits.sessions:
+            self.expire(min(DAYS_EMPTY, self.limits.days_empty))
+        if self._store.count() >= self.limits.sessions:
             raise LimitReached(f"This lab keeps {self.limits.sessions} sessions and has them all: delete one first.")
         return secrets.token_urlsafe(KEY_BYTES)
 
@@ -221,8 +222,8 @@ class Sessions:
         return session
 
     def _forget(self, id: str) -> None:
-        self._store.delete(id)
         with self._lock:
+            self._store.delete(id)
             self._recent.pop(id, None)
             self._alive.pop(id, None)
             self._states.pop(id, None)
@@ -235,7 +236,7 @@ class Sessions:
 
 
 def _ago(days: float) -> str:
-    return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds")
+    return time_text(datetime.now(UTC) - timedelta(days=days))
 
 
 def _told(field: str, before: Any, now: Any) -> dict[str, Any]:

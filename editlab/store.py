@@ -71,6 +71,7 @@ class Store:
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 "foreign_keys = ON",
+                "secure_delete = ON",
             ):
                 self._db.execute(f"PRAGMA {setting}")
             with self._transaction():
@@ -101,7 +102,7 @@ class Store:
     def unused_since(self, time: str, empty: str) -> list[str]:
         """Ids of the sessions that were last changed before a time; without an edit and a name, before another."""
         query = """SELECT id FROM sessions WHERE used < :time
-            OR used < :empty AND name = '' AND id NOT IN (SELECT session FROM log)"""
+            OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
         return [row["id"] for row in self._read(query, time=time, empty=empty)]
 
     def delete(self, id: str) -> None:
@@ -120,8 +121,9 @@ class Store:
                 names,
             )
             db.execute(
-                "INSERT INTO found SELECT :new, edit, without, name, setting, about, found FROM found "
-                "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new))",
+                "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
+                "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
+                "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
                 names,
             )
 
@@ -172,7 +174,8 @@ class Store:
             off = json.loads(row["without"])
             return tuple(edit for edit in log[: places.get(row["edit"], 0)] if edit not in off)
 
-        return [Finding(ids(row), row["name"], row["setting"], row["about"], row["found"]) for row in rows]
+        told = ("step", "name", "setting", "about", "found")
+        return [Finding(ids(row), *(row[name] for name in told)) for row in rows]
 
     def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
         """Keep what was measured of states of a session's log."""
@@ -183,7 +186,7 @@ class Store:
     def unedited(self, fingerprint: str) -> list[Finding]:
         """What was measured of an unedited model."""
         rows = self._read("SELECT * FROM unedited WHERE model = :model", model=fingerprint)
-        return [Finding((), row["name"], row["setting"], "[]", row["found"]) for row in rows]
+        return [Finding((), "", row["name"], row["setting"], "[]", row["found"]) for row in rows]
 
     # --- SQLite ---
 
@@ -223,8 +226,12 @@ def _sentence(error: Exception, path: str) -> str:
 
 
 def now() -> str:
-    """ISO 8601, UTC; later ones sort after earlier ones."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return time_text(datetime.now(UTC))
+
+
+def time_text(time: datetime) -> str:
+    """ISO 8601; of times in UTC, later ones sort after earlier ones."""
+    return time.isoformat(timespec="milliseconds")
 
 
 def _insert(db: sqlite3.Connection, row: Row) -> None:
@@ -246,15 +253,15 @@ def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iter
     """A state is named by its last edit and by those before it that are off; one that is not of the log is dropped."""
     places = {entry.id: place for place, entry in enumerate(log)}
     for finding in findings:
-        if any(edit not in places for edit in finding.ids):
+        if any(edit not in places for edit in (*finding.ids, *filter(None, [finding.step]))):
             continue
         last = finding.ids[-1] if finding.ids else ""
         before = log[: places[last]] if last else ()
         off = json.dumps([entry.id for entry in before if entry.id not in finding.ids])
         told = (finding.name, finding.setting)
         if last or finding.about != "[]":
-            row = [id, last, off, *told, finding.about, finding.found]
-            db.execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            row = [id, last, off, finding.step, *told, finding.about, finding.found]
+            db.execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         else:
             db.execute(
                 "INSERT OR REPLACE INTO unedited SELECT fingerprint, ?, ?, ? FROM sessions WHERE id = ?",
@@ -266,5 +273,5 @@ def _shorten(db: sqlite3.Connection, id: str, kept: int) -> None:
     """Take what is after number `kept` out of a session's log, and out of the store if no other session has it."""
     dropped = db.execute("DELETE FROM log WHERE session = ? AND number > ? RETURNING edit", [id, kept]).fetchall()
     for (edit,) in dropped:
-        db.execute("DELETE FROM found WHERE session = ? AND edit = ?", [id, edit])
+        db.execute("DELETE FROM found WHERE session = ?1 AND ?2 IN (edit, step)", [id, edit])
         db.execute("DELETE FROM edits WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE edit = ?1)", [edit])

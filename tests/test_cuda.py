@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from editlab import memory
 from editlab.editor import Editor
 from editlab.facts import Fact
+from editlab.lab import Lab
+from editlab.store import Store
 from tests.conftest import CONTEXTS, tiny_editor, tiny_model, tiny_moments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
@@ -41,3 +45,18 @@ def test_the_base_goes_to_the_host_where_the_gpu_is_full(fact: Fact, monkeypatch
     assert editor.model.drift(2)[0] == pytest.approx(edit[2].norm(), rel=1e-3)
     editor.model.write([])
     assert torch.equal(editor.model.weight(2), before)
+
+
+def test_a_session_read_from_the_disk_makes_the_same_weights(facts: list[Fact], tmp_path: Path) -> None:
+    lab = Lab(on_gpu(tiny_editor("gpt2")), {}, facts, "three facts", store=Store(tmp_path / "sessions.sqlite"))
+    key = lab.create()
+    for method in ("rome", "memit"):
+        lab.edit(key, facts[:1], method).result(60)
+    before = [lab.editor.model.weight(layer).clone() for layer in (1, 2, 3)]
+    lab.close()
+    lab = Lab(on_gpu(tiny_editor("gpt2")), {}, facts, "three facts", store=Store(tmp_path / "sessions.sqlite"))
+    session = lab.sessions.open(key)
+    session.put_in_force()
+    assert session.log[0].edit[2].left.is_cuda
+    assert all(torch.equal(lab.editor.model.weight(n), w) for n, w in zip((1, 2, 3), before, strict=True))
+    lab.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 import torch
 
 from editlab import schema
-from editlab.api import LabError, LimitReached, UnknownSession
+from editlab.api import Busy, LabError, LimitReached, UnknownSession
 from editlab.facts import Fact
 from editlab.lab import Lab
 from editlab.limits import Limits
@@ -173,6 +175,7 @@ def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: li
         (found,) = db.execute("SELECT count(*) FROM found WHERE session NOT IN (SELECT id FROM sessions)").fetchone()
         keys = {value for row in db.execute("SELECT key, follow FROM sessions") for value in row}
     assert (edits, found) == (3, 0)
+    assert facts[1].subject.encode() not in file.read_bytes()
     assert facts[1].subject not in made
     assert not {kept, branch} & keys
 
@@ -438,3 +441,56 @@ def test_so_many_sessions_are_kept(opened: Open) -> None:
             call()
     lab.delete(second)
     assert lab.about(lab.duplicate(first)).branch_of == lab.about(first).id
+
+
+def test_a_session_that_nothing_was_done_in_makes_room(opened: Open, file: Path, facts: list[Fact]) -> None:
+    lab = opened(limits=Limits(sessions=4))
+    edited, empty, named, new = lab.create(), lab.create(), lab.create("named"), lab.create()
+    lab.edit(edited, facts[:1]).result(60)
+    ids = {info.id: info for info in lab.list_sessions([edited, empty, named])}
+    lab.close()
+    with reading(file) as db:
+        for id in ids:
+            db.execute(
+                "UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now', '-2 hours') WHERE id = ?", [id]
+            )
+    lab = opened(limits=Limits(sessions=4))
+    assert len(lab.list_sessions([edited, empty, named, new])) == 4
+    another = lab.create()
+    left = {info.id for info in lab.list_sessions([edited, empty, named, new, another])}
+    assert left == {lab.about(key).id for key in (edited, named, new, another)}
+
+
+def test_sessions_changed_by_many_threads_at_once_are_not_mixed_up(opened: Open, facts: list[Fact]) -> None:
+    """Each has the weights of its own log replayed alone, and is on the disk as it is in memory."""
+    lab = opened(limits=Limits(sessions_in_memory=2))
+    keys = [lab.create(str(number)) for number in range(4)]
+
+    def use(number: int) -> None:
+        choice = random.Random(number)
+        for _ in range(12):
+            key = keys[choice.randrange(len(keys))]
+            call = choice.choice([lab.edit, lab.undo, lab.redo, lab.toggle, lab.goto, lab.duplicate, lab.measure])
+            arguments = {
+                lab.edit: ([choice.choice(facts)],),
+                lab.toggle: (choice.randrange(1, 4),),
+                lab.goto: (choice.randrange(3),),
+            }
+            with suppress(ValueError, Busy):  # nothing to undo, or an edit under way
+                job = call(key, *arguments.get(call, ()))
+                if call in (lab.edit, lab.measure):
+                    job.result(60)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(use, range(6))) == [None] * 6
+    states = [told(lab.state(key)) for key in keys]
+    assert any(state.position for state in states)
+    alone = tiny_editor("gpt2").model
+    for key in keys:
+        session = lab.sessions.open(key)
+        session.put_in_force()
+        alone.write([])
+        alone.write(session.edits())
+        assert torch.equal(lab.editor.model.weight(2), alone.weight(2))
+    lab = opened()
+    assert [told(lab.state(key)) for key in keys] == states

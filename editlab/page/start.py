@@ -139,10 +139,11 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     if not is_served():
         bring_bokeh_into_notebook()
     page = Page()
-    if lab is not None:
-        page.open(lab, session or session_asked_for())
-        return page.root
-    loading = Loading(load_lab)  # begins before the visitor comes
+    loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
     wait_for_visitor()
-    page.load(loading, session or session_asked_for())
+    key = session or session_asked_for()
+    if loading is not None:
+        page.load(loading, key)
+    elif lab is not None:
+        page.open(lab, key)
     return page.root

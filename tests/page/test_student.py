@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 
 @pytest.fixture
-def visit_model(browser: Any) -> Iterator[Visit]:
+def visit_model(browser: Any, tmp_path: Path) -> Iterator[Visit]:
     """The page over the embedded model."""
-    settings = Settings(model="smollm2-135m", device="cpu")
+    settings = Settings(model="smollm2-135m", device="cpu", store=tmp_path / "sessions.sqlite")
     with serving(settings.to_environment()) as server, visiting(browser, server) as open_page:
         yield open_page(timeout=300_000)
 
