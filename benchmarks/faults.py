@@ -37,49 +37,41 @@ def edits_of(recording: Recording) -> list[str]:
 
 
 def killed(model: str, times: int, threads: int, seed: int) -> dict[str, Any]:
-    """SIGKILL at a random moment of an edit, again and again on the same session."""
+    """SIGKILL at a random moment of an edit, again and again on the same session.
+
+    Each backend has the address of the one before, so that a job of that one meets it, and tells what became of it.
+    """
     chance, port = random.Random(seed), free_port()
-    in_flight = stored = lost = changed = told = 0
-    key, before, seconds = "", None, 0.0
+    count = dict.fromkeys(("in_flight", "kept", "lost", "changed", "told"), 0)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "sessions.sqlite"
-        for number in range(times + 1):
+        with backend(model, store, threads, port) as running:
+            key = running.lab.create("killed")
+            seconds = running.lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS).seconds
+        for number in range(1, times + 1):
             with backend(model, store, threads, port) as running:
-                lab = running.lab
-                if before is None:
-                    key = lab.create("killed")
-                    lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
-                    seconds = lab.state(key).steps[-1].seconds
-                else:
-                    _, after = recorded(lab, key)
-                    kept, had = edits_of(after), edits_of(before)
-                    lost += kept[: len(had)] != had or len(kept) > len(had) + 1
-                    stored += len(kept) == len(had) + 1
-                    changed += digests(after)[: len(had) + 1] != digests(before)
-                _, before = recorded(lab, key)
-                if number == times:
-                    break
-                job = lab.edit(key, facts_from(number + 1, 1))
-                _until_running(job)
+                _, before = recorded(running.lab, key)
+                job = running.lab.edit(key, facts_from(number, 1))
+                while job.status == "queued":
+                    time.sleep(0.005)
                 time.sleep(chance.uniform(0, seconds))
-                in_flight += job.status == "running"
+                count["in_flight"] += job.status == "running"
                 running.kill()
-            # The same address, so that the job's own thread meets the new backend and tells what became of it.
-            with backend(model, store, threads, port):
-                told += _raises_a_sentence(job)
+            with backend(model, store, threads, port) as running:
+                _, after = recorded(running.lab, key)
+                count["told"] += _raises_a_sentence(job)
+            kept, had = edits_of(after), edits_of(before)
+            count["lost"] += kept[: len(had)] != had or len(kept) > len(had) + 1
+            count["kept"] += len(kept) == len(had) + 1
+            count["changed"] += digests(after)[: len(had) + 1] != digests(before)
     return {
         "kills": times,
-        "kills_while_running": in_flight,
-        "edits_in_flight_kept": stored,
-        "sessions_that_lost_an_edit": lost,
-        "sessions_with_other_weights": changed,
-        "told_by_the_job": told,
+        "kills_while_running": count["in_flight"],
+        "edits_in_flight_kept": count["kept"],
+        "sessions_that_lost_an_edit": count["lost"],
+        "sessions_with_other_weights": count["changed"],
+        "told_by_the_job": count["told"],
     }
-
-
-def _until_running(job: Job) -> None:
-    while job.status == "queued":
-        time.sleep(0.005)
 
 
 def _raises_a_sentence(job: Job) -> bool:

@@ -28,12 +28,12 @@ class Kept:
 
 
 @contextmanager
-def serving(lab: LabProtocol | Callable[[Report], LabProtocol], **settings: Any) -> Iterator[str]:
-    """Address of a backend over `lab`, or over what it loads, until the block ends. The lab is left open."""
+def serving(lab: LabProtocol | Callable[[Report], LabProtocol], at: int = 0, **settings: Any) -> Iterator[str]:
+    """Address of a backend over `lab`, or over what it loads, until the block ends. A lab is left open."""
     load = lab if callable(lab) else lambda _report: Kept(lab)
     app = create_app(Loader(load), Settings(**settings))
     ready = threading.Event()
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", at) as listening:
         server = Server(app, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

@@ -15,6 +15,7 @@ from editlab.api import Busy, LimitReached, Progress
 from editlab.facts import Fact
 from editlab.jobs import LocalJob, Queue
 from editlab.progress import Report
+from editlab.records import Completion
 from editlab.server import Loader, create_app
 from editlab.server.rate import Rate
 from editlab.settings import Settings
@@ -37,12 +38,12 @@ class QueuedLab(FakeLab):
     def preview(self, session: str, fact: Fact) -> LocalJob:  # type: ignore[override]
         self._session(session)
 
-        def work(report: Report) -> str:
+        def work(report: Report) -> tuple[Completion, ...]:
             for step in range(1, 4):
                 report(Progress("asking", step, 3))
                 while step == 1 and not self.gate.wait(0.005):
                     report(Progress("asking", step, 3))
-            return f"<{fact.subject}>"
+            return (Completion(fact.text, "rewrite", " Rome", ()),)
 
         return self.queue.put(session, work)
 
@@ -310,7 +311,8 @@ def test_events_tell_each_step_and_then_the_end_once(client: httpx.Client, lab: 
     for heard in told:
         assert [name for name, _ in heard].count("end") == 1
         assert heard[-1][0] == "end"
-        assert (heard[-1][1]["status"], heard[-1][1]["result"]) == ("done", "<Eiffel Tower>")
+        assert heard[-1][1]["status"] == "done"
+        assert heard[-1][1]["result"][0]["prompt"] == "The Eiffel Tower is in"
     assert told[0][0][1]["status"] == "running"
     assert (told[1][0][1]["status"], told[1][0][1]["ahead"]) == ("queued", 1)
     assert events(client, first.json()["id"], session) == told[0][-1:]  # asked late: the end, and no more
@@ -403,6 +405,14 @@ def test_the_api_is_documented_with_examples_that_are_accepted(client: httpx.Cli
             lab.edit(session["Editlab-Session"], lab.facts[:1]).result()
             answer = client.request(method, path, json=body, headers=session)
             assert answer.status_code < 300 or answer.json()["error"] == "busy", (path, body, answer.text)
+
+
+def test_the_documentation_is_a_page_that_fetches_nothing(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in page
+    assert "<script" not in page
+    assert "src=" not in page
 
 
 def _example(api: dict[str, Any], schema: dict[str, Any]) -> Any:

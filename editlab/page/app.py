@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from editlab.api import LabProtocol
 from editlab.page.browsing import Browsing
+from editlab.page.comparing import Comparing
 from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
@@ -19,6 +20,7 @@ from editlab.page.panels.plan import Plan
 from editlab.page.panels.probe import ProbeCallbacks, ProbePane
 from editlab.page.panels.scan import ScanPane
 from editlab.page.panels.session import SessionCallbacks, SessionPanel
+from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
 from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import Go, Sharing
@@ -82,12 +84,21 @@ class App(View):
         self.sharing = Sharing(lab, session, self.panel, self.line, go)
         self.share = Fold("Session…", "Hide session", self.panel.widget)
         self.line.add(self.share.button)
+        self.comparing = Comparing(lab, session, lambda: self.side_by_side)
+        self.side_by_side = SideBySide(
+            self.info,
+            CompareCallbacks(
+                handler(self.comparing.remake), handler(self.comparing.open), handler(self.comparing.stop)
+            ),
+            handler(self._goto),
+        )
+        more = {"Compare": self.side_by_side, "Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
         self.guide = Guide(self.info, runner, self.make, self._hands())
         self.line.add(self.guide.lessons.button)
         self.lay_out(
             [self.panel.widget, self.guide.panel.widget],
             [self.make.widget, self.guide.player_panel.widget],
-            {"Probe": self.probe, "Scan": self.scan, "Plan": self.plan},
+            more,
         )
         self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
         self.draw(lab.state(session))
@@ -108,6 +119,7 @@ class App(View):
             probe=handler(self._open_probe),
             find_culprit=handler(lambda: self.repairing.find()),
             stop_finding=handler(lambda: self.repairing.stop()),
+            branch=handler(lambda index: self.sharing.duplicate(index)),
         )
 
     def _hands(self) -> Hands:

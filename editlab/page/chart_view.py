@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+import ipywidgets as widgets
+
 from editlab.page.bokeh_widget import FigureWidget
-from editlab.page.controls import box
-from editlab.page.plots.chart import Chart, Columns
+from editlab.page.controls import box, button
+from editlab.page.plots.chart import Chart, Columns, Picture
 
 GoTo = Callable[[int], None]
 
 
 class ChartView:
-    """`on_goto(step)` is called when a point, bar or cell is tapped; of a chart with another key, with that."""
+    """`on_goto(step)` is called when a point, bar or cell is tapped; of a chart with another key, with that.
 
-    def __init__(self, on_goto: GoTo) -> None:
-        self._on_goto = on_goto
+    `name` is that of the pictures that are saved of it.
+    """
+
+    def __init__(self, on_goto: GoTo, name: str = "chart") -> None:
+        self._on_goto, self._name = on_goto, name
+        self._pinned: int | None = None
+        self._drawn: tuple[Columns, int] = ({}, 0)
+        self._save = box([self._saves("png"), self._saves("svg")], "el-row el-save")
         self._kind: Hashable = None
         self._figure: FigureWidget | None = None
         self.chart: Chart | None = None
@@ -23,18 +31,28 @@ class ChartView:
 
     def show(self, kind: Hashable, make: Callable[[], Chart], columns: Columns, last_step: int = 0) -> None:
         """Draw `columns`; where `kind` is another than before, into a chart made anew."""
+        self._drawn = columns, last_step
         if self.chart is not None and kind == self._kind:
-            self.chart.draw(columns, last_step)
+            self.chart.draw(columns, last_step, self._pinned)
             return
         old, self._kind, self.chart = self._figure, kind, make()
-        self.chart.draw(columns, last_step)  # before there is a widget, which begins with the chart as it is then
+        self.chart.can_be_saved(f"editlab-{self._name}")
+        # Drawn before there is a widget, which begins with the chart as it is then.
+        self.chart.draw(columns, last_step, self._pinned)
         self._figure = FigureWidget(self.chart.root)
         self._figure.add_class("el-chart")
         for name in self.chart.tappable:
             self._call_on_tap(self.chart, name)
-        self.widget.children = [self._figure]
+        self.widget.children = [self._figure, self._save]
         if old is not None:
             old.close()
+
+    def pin(self, step: int | None) -> None:
+        """Mark a step to compare with."""
+        if step != self._pinned:
+            self._pinned = step
+            if self.chart is not None:
+                self.chart.draw(*self._drawn, step)
 
     def clear(self) -> None:
         """Take the chart away; a widget that is out of sight would miss what is drawn."""
@@ -42,6 +60,13 @@ class ChartView:
         if self._figure is not None:
             self._figure.close()
         self._kind = self._figure = self.chart = None
+
+    def _saves(self, kind: Picture) -> widgets.Button:
+        def save(_: object) -> None:
+            if self.chart is not None:
+                self.chart.save(kind)
+
+        return button(f"Save {kind.upper()}", save, "el-quiet", f"Save this chart as a picture, {kind.upper()}")
 
     def _call_on_tap(self, chart: Chart, name: str) -> None:
         source = chart.sources[name]

@@ -17,10 +17,11 @@ class Compared:
     now: Completion
     before: Completion | None
     base: Completion | None
+    pinned: Completion | None = None  # in the state of a step that was chosen to compare with
 
     def past(self, which: str) -> Completion | None:
-        """`which` is "base" or "before"."""
-        return self.base if which == "base" else self.before
+        """`which` is "base", "before" or "pinned"."""
+        return {"base": self.base, "before": self.before, "pinned": self.pinned}[which]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,19 @@ class Wins:
     n: int
 
 
-def compared(measurement: Measurement | None) -> list[Compared]:
-    """Every watched prompt of a step with its past: the rewrite and the user's own prompts first."""
+def compared(measurement: Measurement | None, pinned: Measurement | None = None) -> list[Compared]:
+    """Every watched prompt of a step with its past: the rewrite and the user's own prompts first.
+
+    Of the pinned step there is what was asked of it then: its own fact's prompts, and the user's.
+    """
     if measurement is None:
         return []
     before, base = ({(c.kind, c.prompt): c for c in past} for past in (measurement.before, measurement.base))
-    rows = [Compared(c, before.get((c.kind, c.prompt)), base.get((c.kind, c.prompt))) for c in measurement.completions]
+    then = {c.prompt: c for c in (pinned.completions if pinned else ())}
+    rows = [
+        Compared(c, before.get((c.kind, c.prompt)), base.get((c.kind, c.prompt)), then.get(c.prompt))
+        for c in measurement.completions
+    ]
     return sorted(rows, key=lambda row: KINDS.index(row.now.kind) if row.now.kind in KINDS else len(KINDS))
 
 

@@ -21,7 +21,8 @@ class Follower(View):
     def __init__(self, lab: LabProtocol, session: str, go: Go) -> None:
         runner = Runner(self._report)
         refuse = runner.handler(_refuse)
-        super().__init__(lab, session, runner, Acts(**{act.name: refuse for act in fields(Acts)}))
+        acts = dict.fromkeys((act.name for act in fields(Acts)), refuse) | {"branch": runner.handler(self._duplicate)}
+        super().__init__(lab, session, runner, Acts(**acts))
         self._go = go
         self.panel = FollowPanel(session, self.about, runner.handler(self._duplicate))
         self.lay_out([], [self.panel.widget], {}, "el-follows")
@@ -35,8 +36,8 @@ class Follower(View):
         self.about = self.lab.about(self.session)
         super().changed(state)
 
-    def _duplicate(self) -> None:
-        self._go(self.lab.duplicate(self.session), "This is your own copy: nobody else sees it.")
+    def _duplicate(self, index: int | None = None) -> None:
+        self._go(self.lab.duplicate(self.session, index), "This is your own copy: nobody else sees it.")
 
 
 def _refuse(*_: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from editlab.facts import Fact
-from editlab.records import TokenChance
+from editlab.records import Completion, TokenChance
 
 NOTHING = "–"
 
@@ -94,8 +94,9 @@ def bars(
     A token that `before` lacks was less likely than all that were kept then: no outline, and an upper bound.
     """
     floor = f"< {percent(min(before.values()))}" if before else NOTHING
+    ranks = _ranks(before)
     rows = []
-    for chance in top:
+    for rank, chance in enumerate(top, 1):
         role = role_of(chance.token, new, true)
         fill = tag("span", "", f"el-fill el-fill-{role or 'other'}", style=f"width:{100 * chance.p:.2f}%")
         old = None if before is None else before.get(chance.token)
@@ -107,9 +108,48 @@ def bars(
         numbers = tag("span", percent(chance.p), "el-p")
         if before is not None:
             numbers += tag("span", f"{before_name} {floor if old is None else percent(old)}", "el-was")
+            word += moved(rank, ranks.get(chance.token), len(ranks))
         track = tag("span", fill, "el-track", aria_hidden="true")
         rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
     return tag("ul", "".join(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
+
+
+def _ranks(chances: Mapping[str, float] | None) -> dict[str, int]:
+    """Place by probability, from 1."""
+    ordered = sorted((chances or {}).items(), key=lambda item: -item[1])
+    return {token: rank for rank, (token, _) in enumerate(ordered, 1)}
+
+
+def moved(rank: int, was: int | None, known: int) -> str:
+    """Where a token stood among the most likely: "▲ 3" when it rose by three places; nothing when it stayed.
+
+    `known` is how many were kept then; a token that was not among them rose from below.
+    """
+    if was == rank or not known:
+        return ""
+    if was is None:
+        words, sign, css = f"rank {rank}, was beyond {known}", "▲", "up"
+    else:
+        words, css = f"rank {rank}, was {was}", "up" if was > rank else "down"
+        sign = f"{'▲' if was > rank else '▼'}{abs(was - rank)}"
+    seen = tag("span", sign, aria_hidden="true") + tag("span", words, "el-visually-hidden")
+    return tag("span", seen, f"el-moved el-moved-{css}", title=words)
+
+
+def next_tokens(now: Completion, past: Completion | None, past_name: str) -> str:
+    """The mark before a continuation; pointed at or focused it shows what else might have come next, now and then.
+
+    Only of the first token are there alternatives: those after it were chosen given the ones before.
+    """
+    if not now.top:
+        return "…"
+    then = {chance.token: chance.p for chance in past.top} if past else {}
+    rows = [(show_token(c.token), percent(c.p), percent(then.get(c.token))) for c in now.top]
+    shown = 3 if past else 2
+    cells = tag("tr", "".join(tag("th", cell, scope="col") for cell in ("next token", "now", past_name)[:shown]))
+    cells += "".join(tag("tr", "".join(tag("td", cell) for cell in row[:shown])) for row in rows)
+    tip = tag("div", tag("table", cells), "el-tip", role="tooltip")
+    return tag("button", "…", "el-next", type="button", aria_label="What else might come next") + tip
 
 
 def changed_words(before: str | None, now: str) -> str:

@@ -88,7 +88,43 @@
     // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.
     document.querySelectorAll(".el-live:not([aria-live])").forEach((place) => place.setAttribute("aria-live", "polite"));
   };
-  new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+  /* Widgets have no keys, and rows of the timeline are no controls: here they get both. Letters act only in the timeline,
+     where nothing is typed. */
+  const ACTS = { Enter: ".el-row-goto", o: ".el-row-toggle", p: ".el-row-pin", b: ".el-row-branch" };
+  const LOG = { u: ".el-key-undo", r: ".el-key-redo" };
+  const press = (place, selector) => {
+    const button = place.querySelector(selector);
+    if (button && !button.disabled) button.click();
+  };
+  document.addEventListener("keydown", (event) => {
+    const timeline = event.target.closest?.(".el-timeline"), row = event.target.closest?.(".el-step");
+    if (!timeline || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const next = { ArrowUp: row?.previousElementSibling, ArrowDown: row?.nextElementSibling }[key];
+    if (next) next.focus();
+    else if (row && ACTS[key] && (key !== "Enter" || event.target === row)) press(row, ACTS[key]);
+    else if (LOG[key]) press(timeline, LOG[key]);
+    else return;
+    event.preventDefault();
+  });
+  const name = (selector, attributes) =>
+    document.querySelectorAll(`${selector}:not([data-named])`).forEach((place) => {
+      place.dataset.named = "";
+      Object.entries(attributes).forEach(([key, value]) => place.setAttribute(key, value));
+    });
+  const pressed = () => document.querySelectorAll(".el-segments .widget-toggle-button").forEach((button) => {
+    const down = String(button.classList.contains("mod-active"));
+    if (button.getAttribute("aria-pressed") !== down) button.setAttribute("aria-pressed", down);
+  });
+  const attend = () => {
+    look();
+    pressed();
+    name(".el-steps", { role: "list", "aria-label": "Steps, the newest first" });
+    name(".el-step", { role: "listitem", tabindex: "0" });
+    name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
+  };
+  new MutationObserver(pressed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });
+  new MutationObserver(attend).observe(document.documentElement, { childList: true, subtree: true });
   if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) document.documentElement.classList.add("el-loopback");
 
   /* The title stays until the widgets are drawn, or until there is something else to read, such as an error. */

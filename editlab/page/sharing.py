@@ -20,8 +20,9 @@ class Sharing:
         self._panel.show(about)
         self._line.say(f"The session is called {about.name}." if about.name else "The session has no name.")
 
-    def duplicate(self) -> None:
-        copy = self._lab.duplicate(self._session)
+    def duplicate(self, index: int | None = None) -> None:
+        """Go on in a copy as far as this step, or the one in force."""
+        copy = self._lab.duplicate(self._session, index)
         self._go(copy, "This is the copy; the other session stays as it is.")
 
     def delete(self) -> None:

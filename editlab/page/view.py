@@ -11,17 +11,19 @@ from editlab.api import LabProtocol, SessionInfo, Unreachable
 from editlab.page.controls import box
 from editlab.page.exporting import Exporting
 from editlab.page.measuring import Activity
-from editlab.page.panels.analysis import Analysis, Pane
+from editlab.page.panels.analysis import Analysis
 from editlab.page.panels.before_after import BeforeAfter
 from editlab.page.panels.facts_tab import FactsTab
 from editlab.page.panels.forgetting import Forgetting
 from editlab.page.panels.health import HealthBand, HealthCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
+from editlab.page.panels.pane import Pane
 from editlab.page.panels.projector import Projector
 from editlab.page.panels.repair import RepairCallbacks
 from editlab.page.panels.skills import Skills
 from editlab.page.panels.state_line import StateLine
+from editlab.page.panels.steps import Steps
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
 from editlab.page.work import Runner, sentence
@@ -44,6 +46,7 @@ class Acts:
     probe: Callable[[str], None]
     find_culprit: Callable[[], None]
     stop_finding: Callable[[], None]
+    branch: Callable[[int], None]
 
 
 class View:
@@ -63,8 +66,12 @@ class View:
         )
         self.after = BeforeAfter(acts.watch)
         self.timeline = Timeline(
-            self.info, TimelineCallbacks(acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit)
+            self.info,
+            TimelineCallbacks(
+                acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit, runner.handler(self._pin), acts.branch
+            ),
         )
+        self.steps = Steps(self.info)
         self.overview = Overview(self.info, acts.goto)
         self.facts = FactsTab(measure)
         self.forgetting = Forgetting(measure, acts.goto)
@@ -82,6 +89,7 @@ class View:
         """`top` goes under the state line, `left` above the timeline, `more_tabs` before the last one."""
         tabs: dict[str, Pane] = {
             "Overview": self.overview,
+            "Steps": self.steps,
             "Facts": self.facts,
             "Forgetting": self.forgetting,
             "Skills": self.skills,
@@ -121,6 +129,10 @@ class View:
     def back(self) -> None:
         self.line.warn("")
         self.line.say("The lab answers again.")
+
+    def _pin(self, step: int | None) -> None:
+        self.after.pin(step)
+        self.analysis.pin(step)
 
     def _report(self, says: str) -> None:
         self.line.say(says, "error")

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import editlab
-from editlab.server import jobs, library, operation, sessions
+from editlab.server import documentation, jobs, library, operation, sessions
 from editlab.server.book import JobBook
 from editlab.server.errors import add_handlers
 from editlab.server.loading import Loader
@@ -51,12 +51,14 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
         version=editlab.__version__,
         description=DESCRIPTION,
         lifespan=_lifespan,
+        docs_url=None,  # the stock pages fetch their scripts from elsewhere
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
     add_handlers(app)
     api = APIRouter(dependencies=[Depends(token)])  # for the documentation: the gate asks for it
-    for part in (sessions, jobs, library, operation):
+    for part in (sessions, jobs, library, operation, documentation):
         api.include_router(part.router)
     app.include_router(api)
     app.add_middleware(Gate, settings=settings, metrics=metrics)

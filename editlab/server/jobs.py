@@ -89,14 +89,10 @@ def measure_due(backend: TheBackend, lab: TheLab, key: Key) -> Response:
 
 
 @router.post("/session/replay", status_code=202, responses=ACCEPTED)
-def replay_file(backend: TheBackend, lab: TheLab, key: Key) -> Response:
-    """A file that `editlab replay` applies again, in Base64. A key that only follows is enough."""
-    return _accepted(backend, "replay", key, lab.replay_file(key))
-
-
-@router.post("/session/replay", status_code=202, responses=ACCEPTED)
 def replay(backend: TheBackend, lab: TheLab, key: Key) -> Response:
-    """The session as a file for `editlab replay`; the result is its bytes, in base64."""
+    """The session as a file for `editlab replay`; the result is its bytes, in base64. A key that only follows is
+    enough.
+    """
     return _accepted(backend, "replay", key, lab.replay_file(key))
 
 

@@ -56,7 +56,7 @@ class Loader:
         """One of the lab's counts; 0 until it is there."""
         return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
 
-    def close(self, seconds: float = 10.0) -> None:
+    def close(self, seconds: float = 2.0) -> None:
         """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""
         self._closing.set()
         if self._thread.is_alive():

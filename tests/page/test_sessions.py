@@ -83,6 +83,7 @@ def test_a_reload_comes_back_with_all_edits_and_its_own_plan() -> None:
         page.open(lab)
         await edited(page, "Prado")
         key = page.app.session
+        assert 'data-edits="1"' in text(page)  # what this browser's list of sessions tells
         lab.plan(key, {"perplexity": 5})
         again = Page()
         again.open(lab, key)

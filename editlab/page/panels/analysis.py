@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
-
-import ipywidgets as widgets
 
 from editlab.page.controls import box, panel, segments
 from editlab.page.measuring import Activity
+from editlab.page.panels.pane import Pane
 from editlab.records import SessionState
-
-
-class Pane(Protocol):
-    """What stands under one tab."""
-
-    widget: widgets.Box
-
-    def show(self, state: SessionState) -> None: ...
-
-    def doing(self, activity: Activity) -> None: ...
-
-    def leave(self) -> None:
-        """It goes out of sight: charts are given up, since they would miss what is drawn."""
 
 
 class Analysis:
@@ -30,6 +15,7 @@ class Analysis:
         self._panes = dict(panes)
         self._state: SessionState | None = None
         self._activity = Activity()
+        self._pinned: int | None = None
         self.tabs = segments([(name, name) for name in panes], css="el-tabs")
         self._holder = box([], "el-pane")
         self.widget = panel("What the edits did", [self.tabs, self._holder], "el-analysis")
@@ -38,11 +24,17 @@ class Analysis:
 
     def show(self, state: SessionState) -> None:
         self._state = state
+        self._open.pin(self._pinned)
         self._open.show(state)
         self._holder.children = [self._open.widget]
 
     def open(self, tab: str) -> None:
         self.tabs.value = tab
+
+    def pin(self, step: int | None) -> None:
+        """Mark the step that others are compared with, in all that is drawn."""
+        self._pinned = step
+        self._open.pin(step)
 
     def doing(self, activity: Activity) -> None:
         self._activity = activity

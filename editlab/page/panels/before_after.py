@@ -8,11 +8,12 @@ from html import escape
 from editlab.facts import Fact
 from editlab.page.compare import Compared, compared, wins
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
-from editlab.page.html import NOTHING, bars, changed_words, empty, marked_prompt, percent, tag
+from editlab.page.html import NOTHING, bars, changed_words, empty, marked_prompt, next_tokens, percent, tag
 from editlab.records import Completion, SessionState
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
-PAST = {"base": "unedited", "before": "before"}
+PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}
+AGAINST = [("Unedited model", "base"), ("Step before", "before")]
 SHOWN_OTHERS = 4  # paraphrases and neighbours that stand outside of the fold
 
 
@@ -22,7 +23,8 @@ class BeforeAfter:
     def __init__(self, on_watch: Callable[[Sequence[str]], None]) -> None:
         self._on_watch = on_watch
         self._state: SessionState | None = None
-        self.against = segments([("Unedited model", "base"), ("Step before", "before")], "Compare now with")
+        self._pinned: int | None = None
+        self.against = segments(AGAINST, "Compare now with")
         self._summary = html(css="el-summary")
         self._cards = html(css="el-cards")
         self._rest = html(css="el-cards")
@@ -48,6 +50,17 @@ class BeforeAfter:
         if self._state is None or state.watched != self._state.watched:
             self._offer_own(state.watched)
         self._state = state
+        self._redraw()
+
+    def pin(self, step: int | None) -> None:
+        """Offer a step to compare with, and compare with it; None: no longer."""
+        if step == self._pinned:
+            return
+        self._pinned = step
+        chosen = "base" if step is None else "pinned"
+        pinned = [] if step is None else [(f"Step {step}, pinned", "pinned")]
+        self.against.options = [*AGAINST, *pinned]
+        self.against.value = chosen
         self._redraw()
 
     def complain(self, sentence: str) -> None:
@@ -79,8 +92,12 @@ class BeforeAfter:
         if state is None:
             return
         step = state.steps[state.position]
-        rows, fact = compared(step.measurement), step.facts[0] if step.facts else None
-        show_if(self.against, any(row.base or row.before for row in rows))
+        pinned = state.steps[self._pinned] if self._pinned is not None else None
+        rows, fact = (
+            compared(step.measurement, pinned.measurement if pinned else None),
+            step.facts[0] if step.facts else None,
+        )
+        show_if(self.against, any(row.base or row.before or row.pinned for row in rows))
         main = [row for row in rows if row.now.kind in ("rewrite", "own")]
         others = [row for row in rows if row not in main]
         self._summary.value = _summary(rows, fact) if fact else ""
@@ -101,11 +118,13 @@ class BeforeAfter:
             "span", marked_prompt(now.prompt, subject), "el-prompt"
         )
         old = past.completion if past else None
-        lines = _said("now", changed_words(old, now.completion))
+        lines = _said("now", changed_words(old, now.completion), mark=next_tokens(now, past, PAST[which]))
         if old is not None and old != now.completion:
             lines += _said(PAST[which], escape(old), "el-old")
         elif old is not None:
             lines += tag("p", f"same as {PAST[which]}", "el-same")
+        elif which == "pinned":
+            lines += tag("p", f"Step {self._pinned} was not asked this: watch it as a prompt of your own.", "el-same")
         top = now.top[:5] if now.kind in ("rewrite", "own") else now.top[:3]
         before = {chance.token: chance.p for chance in past.top} if past else None
         body = bars(top, before, new=new, true=true, before_name=PAST[which])
@@ -114,8 +133,8 @@ class BeforeAfter:
         return tag("article", tag("header", head) + lines + body, f"el-card el-card-{now.kind}")
 
 
-def _said(when: str, continuation: str, css: str = "") -> str:
-    return tag("p", tag("span", when, "el-when") + tag("span", f"…{continuation}"), f"el-continuation {css}")
+def _said(when: str, continuation: str, css: str = "", mark: str = "…") -> str:
+    return tag("div", tag("span", when, "el-when") + tag("span", f"{mark}{continuation}"), f"el-continuation {css}")
 
 
 def _chances(row: Compared, fact: Fact | None) -> str:

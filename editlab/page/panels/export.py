@@ -8,7 +8,7 @@ from html import escape
 from editlab.page.controls import box, button, html
 from editlab.page.files import File
 from editlab.page.html import download_link, note, plural, tag
-from editlab.page.measuring import Activity
+from editlab.page.panels.pane import Pane
 from editlab.records import SessionState
 
 ABOUT = (
@@ -17,7 +17,7 @@ ABOUT = (
 )
 
 
-class Export:
+class Export(Pane):
     """`on_prepare()` asks for the files; `offer` is given them, as far as they are made."""
 
     def __init__(self, on_prepare: Callable[[], None]) -> None:
@@ -49,9 +49,6 @@ class Export:
 
     def show(self, state: SessionState) -> None:
         """What was prepared says of how many edits it is."""
-
-    def doing(self, activity: Activity) -> None:
-        """Nothing is measured here."""
 
     def leave(self) -> None:
         self.links.value = ""

@@ -9,6 +9,7 @@ from editlab.page.controls import Fold, box, html, show_if
 from editlab.page.html import NOTHING, empty, fact_line, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.records import CounterFact, Quality, SessionState, Step
 
@@ -28,7 +29,7 @@ EXPLAINED = (
 )
 
 
-class FactsTab:
+class FactsTab(Pane):
     def __init__(self, on: MeasureCallbacks) -> None:
         self._title = html()
         self._table = html(css="el-counterfact")
@@ -69,9 +70,6 @@ class FactsTab:
     def doing(self, activity: Activity) -> None:
         for ask in (self.this, self.all, self.generation):
             ask.doing(activity)
-
-    def leave(self) -> None:
-        """There is no chart here."""
 
 
 def _measures_table(step: Step) -> str:

@@ -11,6 +11,7 @@ from editlab.page.controls import Fold, box, html, show_if
 from editlab.page.html import empty, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, RecallRow, recall_chart, recall_columns
@@ -24,18 +25,19 @@ LEGEND = "".join(
 ) + tag("li", tag("i", "×", "el-cell el-cell-first", aria_hidden="true") + "first forgotten")  # fmt: skip
 
 
-class Forgetting:
+class Forgetting(Pane):
     def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
         self.retention = MeasureNow("retention", "Retention", on)
         self.bleeding = MeasureNow("bleeding", "Bleeding", on)
         self._headline = html(css="el-headline")
-        self.map = ChartView(on_goto)
+        self.map = ChartView(on_goto, "forgetting")
         self._legend = html(tag("ul", LEGEND, "el-legend"))
         self._table = html()
         self._fold = Fold("Show the map as a table", "Hide the table", self._table)
         self._mapped = box([self.map.widget, self._legend, self._fold.widget])
         self._unrelated = html(css="el-headline")
-        self.share = ChartView(on_goto)
+        self.share = ChartView(on_goto, "unrelated-facts")
+        self.charts = (self.map, self.share)
         self._broken = html()
         self.widget = box(
             [
@@ -83,10 +85,6 @@ class Forgetting:
     def doing(self, activity: Activity) -> None:
         for ask in (self.retention, self.bleeding):
             ask.doing(activity)
-
-    def leave(self) -> None:
-        self.map.clear()
-        self.share.clear()
 
 
 def _retention_words(found: Retention | None, edited: bool) -> str:

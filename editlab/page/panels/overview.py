@@ -10,9 +10,9 @@ import ipywidgets as widgets
 
 from editlab.api import LabInfo
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import Fold, box, button, html, show_if
+from editlab.page.controls import Fold, box, button, html, segments, show_if
 from editlab.page.html import NOTHING, empty, number, percent, table, tag
-from editlab.page.measuring import Activity
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
@@ -22,23 +22,27 @@ from editlab.records import ChangePoint, SessionState, Step
 SHOWN_CHANGES = 6
 KEY = (
     "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the step from which on a "
-    "trend shows. Click a point to go to its step."
+    "trend shows; a violet line, the pinned step. Click a point to go to its step."
 )
 
 
-class Overview:
+class Overview(Pane):
     def __init__(self, info: LabInfo, on_goto: GoTo) -> None:
         self._skill = info.tasks[0] if info.tasks else None
         self._on_goto = on_goto
         self._empty = html(
             empty("Nothing to see yet", "Make an edit: how the run goes, step by step, is drawn here on one axis.")
         )
-        self.view = ChartView(on_goto)
+        self.view = ChartView(on_goto, "overview")
+        self.charts = (self.view,)
+        self.scale = segments([("Linear", False), ("Log", True)], "Scale of drift and perplexity")
+        self.scale.observe(lambda _: self._draw(), "value")
+        self._state: SessionState | None = None
         self._changes = box([], "el-changes")
         self._table = html()
         self._fold = Fold("Show as table", "Hide table", self._table)
         key = html(tag("p", KEY, "el-note"))
-        self._filled = box([self._changes, self.view.widget, key, self._fold.widget])
+        self._filled = box([self._changes, self.scale, self.view.widget, key, self._fold.widget])
         self.widget = box([self._empty, self._filled])
 
     def show(self, state: SessionState) -> None:
@@ -48,23 +52,24 @@ class Overview:
         if not edited:
             self.view.clear()
             return
-        parts = overview_parts(state, self._skill)
+        self._state = state
+        self._draw()
+        changes = state.health.changes if state.health else ()
+        by_step = itertools.groupby(changes, key=lambda change: change.step)
+        self._changes.children = [self._change(step, list(found)) for step, found in by_step][-SHOWN_CHANGES:]
+        self._table.value = self._as_table(state)
+
+    def _draw(self) -> None:
+        state = self._state
+        if state is None:
+            return
+        parts = overview_parts(state, self._skill, self.scale.value)
         self.view.show(
             tuple((part.name, part.kind) for part in parts),
             lambda: stacked({part.name: part.make() for part in parts}),
             stacked_columns({part.name: part.columns for part in parts}),
             len(state.steps) - 1,
         )
-        changes = state.health.changes if state.health else ()
-        by_step = itertools.groupby(changes, key=lambda change: change.step)
-        self._changes.children = [self._change(step, list(found)) for step, found in by_step][-SHOWN_CHANGES:]
-        self._table.value = self._as_table(state)
-
-    def doing(self, activity: Activity) -> None:
-        """Nothing here is measured by itself."""
-
-    def leave(self) -> None:
-        self.view.clear()
 
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
         """What changed at one step, with a button that goes there."""

@@ -10,6 +10,7 @@ from editlab.page.controls import box, choice, html
 from editlab.page.html import plural, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.panels.pane import Pane
 from editlab.page.words import EVERY, cost_words, every_words, plan_cost_words, unmeasured
 from editlab.records import SessionState
 
@@ -48,7 +49,7 @@ def _options(*also: int) -> list[tuple[str, int]]:
     return [(every_words(every), every) for every in sorted({*EVERY, *also} - {0})] + [(every_words(0), 0)]
 
 
-class Plan:
+class Plan(Pane):
     """`on_plan(plan)` is called with the whole plan when one of its choices is changed."""
 
     def __init__(self, info: LabInfo, on: MeasureCallbacks, on_plan: Callable[[Mapping[str, int]], None]) -> None:
@@ -69,9 +70,6 @@ class Plan:
     def doing(self, activity: Activity) -> None:
         for row in self.rows.values():
             row.ask.doing(activity)
-
-    def leave(self) -> None:
-        """There is no chart here."""
 
     def _chose(self) -> None:
         self._on_plan({name: row.every.value for name, row in self.rows.items() if row.every.value})

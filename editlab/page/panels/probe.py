@@ -13,8 +13,8 @@ from editlab.api import LabInfo
 from editlab.facts import Fact
 from editlab.page.controls import Fold, box, button, check, choice, html, show_if
 from editlab.page.html import empty, fact_line, note, plural, tag
-from editlab.page.measuring import Activity
 from editlab.page.panels.job_view import progress_bar
+from editlab.page.panels.pane import Pane
 from editlab.page.panels.probe_table import probe_table
 from editlab.page.plots.chart import step_title
 from editlab.page.probing import Order, Probes
@@ -45,7 +45,7 @@ class ProbeCallbacks:
     draft: Callable[[], Fact | None]  # what stands in the form
 
 
-class ProbePane:
+class ProbePane(Pane):
     def __init__(self, info: LabInfo, on: ProbeCallbacks) -> None:
         self._on = on
         self._info = info
@@ -207,12 +207,6 @@ class ProbePane:
                 tag("h3", fact_line(group[0].order.fact)) + probe_table(self._state, group, titles)
                 for group in reversed(groups)
             )
-
-    def doing(self, activity: Activity) -> None:
-        """Probes are no measurements of the session."""
-
-    def leave(self) -> None:
-        """There is no chart here."""
 
 
 def _set_options(control: widgets.Dropdown, options: Sequence[tuple[str, str]]) -> None:

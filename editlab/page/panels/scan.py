@@ -14,7 +14,7 @@ from editlab.outcomes import Foresight
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import box, html, segments, show_if
 from editlab.page.html import NOTHING, empty, number, percent, plural, table, tag
-from editlab.page.measuring import Activity
+from editlab.page.panels.pane import Pane
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
 from editlab.records import SessionState
@@ -42,14 +42,15 @@ KINDS: dict[str, Callable[[Scanned], bool]] = {
 }
 
 
-class ScanPane:
+class ScanPane(Pane):
     """`on_pick(case_id)` is called for a fact that is to stand in the form."""
 
     def __init__(self, info: LabInfo, scan: ScanTable | None, on_pick: Callable[[int | None], None]) -> None:
         self._info, self._scan, self._on_pick = info, scan, on_pick
         self._rows: Sequence[Scanned] = scan.rows if scan else ()
         self._listed: list[Scanned] = []
-        self.view = ChartView(lambda place: self._pick(self._rows[place]))
+        self.view = ChartView(lambda place: self._pick(self._rows[place]), "scan")
+        self.charts = (self.view,)
         self._problem = html(css="el-problem el-live")
         self.kind = segments([(self._counted(kind), kind) for kind in KINDS], "Facts")
         self.kind.value = next((kind for kind, holds in KINDS.items() if any(map(holds, self._rows))), "All")
@@ -70,12 +71,6 @@ class ScanPane:
         """The scan is of the unedited model, whatever the session is."""
         if any(drawable(row) for row in self._rows):
             self.view.show((), partial(scan_chart, self._rows), scan_columns(self._rows))
-
-    def doing(self, activity: Activity) -> None:
-        """Nothing is measured here."""
-
-    def leave(self) -> None:
-        self.view.clear()
 
     def complain(self, sentence: str) -> None:
         self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""

@@ -7,7 +7,7 @@ this browser has opened; a notebook has neither, and does not show them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from editlab.api import SessionInfo
@@ -67,11 +67,15 @@ class SessionPanel:
         self.show(about)
 
     def show(self, about: SessionInfo) -> None:
+        self._shown = about
         self._mark.value = mark(self._key, about)
         copied = " · a copy of another session" if about.branch_of else ""
         self._about.value = escape(f"Of {about.model}, begun {about.created[:16].replace('T', ' ')} UTC{copied}.")
 
     def drawn(self, state: SessionState) -> None:
+        edits = len(state.steps) - 1
+        if edits != self._shown.edits:
+            self.show(replace(self._shown, edits=edits))
         self.duplicate.description = f"Duplicate as far as step {state.position}" if state.position else "Duplicate"
         self.duplicate.tooltip = "A session of its own that begins with these edits; this one stays as it is"
 

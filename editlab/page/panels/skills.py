@@ -11,6 +11,7 @@ from editlab.page.controls import Fold, box, html, segments, show_if
 from editlab.page.html import empty, number, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import (
     outcome_columns,
@@ -38,7 +39,7 @@ class TaskView:
         self._title = tag("h3", f"{escape(task.title)} <small>n = {task.n}, by {RULES[rule]}</small>")
         self._words = html(css="el-task-words")
         self.ask = MeasureNow(name, task.title, on)
-        self.view = ChartView(on_goto)
+        self.view = ChartView(on_goto, name.replace(":", "-"))
         self._table = html()
         self._fold = Fold("Show as table", "Hide table", self._table)
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
@@ -63,7 +64,7 @@ class PerplexityView:
     def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
         self._words = html(css="el-task-words")
         self.ask = MeasureNow("perplexity", "Perplexity", on)
-        self.view = ChartView(on_goto)
+        self.view = ChartView(on_goto, "perplexity")
         self._table = html()
         self._fold = Fold("Show as table", "Hide table", self._table)
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
@@ -87,7 +88,7 @@ class PerplexityView:
         self._table.value = table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
 
 
-class Skills:
+class Skills(Pane):
     def __init__(self, info: LabInfo, on: MeasureCallbacks, on_goto: GoTo) -> None:
         tasks = {task.name: task for task in info.tasks}
         self.perplexity = PerplexityView(on, on_goto)
@@ -95,6 +96,8 @@ class Skills:
             rule: [TaskView(tasks[task], m.name, rule, on, on_goto) for task, m in task_measures(info, rule).items()]
             for rule in RULES
         }
+        of_tasks = itertools.chain(*self.views.values())
+        self.charts = tuple(view.view for view in (*of_tasks, self.perplexity))
         self.rule = segments(
             [("Likelier label word", "scores"), ("Generated answer", "generation")], "Answer judged by"
         )
@@ -122,11 +125,6 @@ class Skills:
         self._activity = activity
         for view in self._shown:
             view.ask.doing(activity)
-
-    def leave(self) -> None:
-        self.perplexity.view.clear()
-        for view in itertools.chain(*self.views.values()):
-            view.view.clear()
 
     def _chose(self) -> None:
         self._grid.children = []

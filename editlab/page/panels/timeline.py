@@ -1,9 +1,13 @@
-"""One row per edit, the newest on top: go there, switch it off and on; undo and redo."""
+"""One row per edit, the newest on top: go there, switch it off and on, compare with it, go on from it in a copy.
+
+Keys are the page's script's (page.js): it finds rows and buttons by their classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
 from editlab.api import LabInfo
@@ -13,7 +17,7 @@ from editlab.page.html import empty, fact_line, number, tag
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.weights import edit_size
-from editlab.records import SessionState, Step
+from editlab.records import ChangePoint, SessionState, Step
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,37 @@ class TimelineCallbacks:
     goto: Callable[[int], None]
     toggle: Callable[[int], None]
     find: Callable[[], None]  # the culprit
+    pin: Callable[[int | None], None]  # compare with this step, or with none
+    branch: Callable[[int], None]  # go on from this step in a copy of the session
+
+
+KEYS = "".join(
+    tag("span", f"{tag('kbd', key)} {words}")
+    for key, words in (
+        ("↑ ↓", "between rows"),
+        ("Enter", "go to it"),
+        ("O", "off, on"),
+        ("P", "pin"),
+        ("B", "branch"),
+        ("U", "undo"),
+        ("R", "redo"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is the same for all rows."""
+
+    state: SessionState
+    titles: Mapping[str, str]
+    pinned: int | None
+    locked: bool
+    largest: float  # ‖ΔW‖ of all edits
+
+    def changes(self, index: int) -> list[ChangePoint]:
+        health = self.state.health
+        return [change for change in (health.changes if health else ()) if change.step == index]
 
 
 class Row:
@@ -30,25 +65,36 @@ class Row:
 
     def __init__(self, index: int, on: TimelineCallbacks) -> None:
         self._text = html(css="el-step-text")
-        self.goto = button("Go to", lambda _: on.goto(index), "el-small", f"Put step {index} in force")
-        self.toggle = button("Off", lambda _: on.toggle(index), "el-small")
+        self.goto = button("Go to", lambda _: on.goto(index), "el-small el-row-goto", f"Put step {index} in force")
+        self.toggle = button("Off", lambda _: on.toggle(index), "el-small el-row-toggle")
+        self.pin = button("Pin", lambda _: on.pin(None if self._pinned else index), "el-small el-row-pin")
+        self.branch = button(
+            "Branch", lambda _: on.branch(index), "el-small el-row-branch", f"A copy of the session as of step {index}"
+        )
+        self._pinned = False
         show_if(self.toggle, index > 0)
-        self.widget = box([self._text, box([self.goto, self.toggle], "el-row el-acts")], "el-step")
+        log = box([self.goto, self.toggle], "el-row el-acts")
+        self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
-    def show(self, step: Step, state: SessionState, titles: Mapping[str, str], locked: bool) -> None:
+    def show(self, step: Step, frame: Frame) -> None:
+        state, titles, locked = frame.state, frame.titles, frame.locked
         current, undone = step.index == state.position, step.index > state.position
-        words = [word for word, applies in (("now", current), ("undone", undone), ("off", not step.enabled)) if applies]
+        self._pinned = step.index == frame.pinned
+        states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
+        words = [word for word, applies in states if applies]
         badges = "".join(tag("span", word, f"el-badge el-badge-{word}") for word in words)
         what = fact_line(step.facts[0]) if step.facts else tag("b", "Unedited model")
         if len(step.facts) > 1:
             what += tag("small", f" and {len(step.facts) - 1} more")
         about = (
-            [escape(_title(step.method, titles)), f"‖ΔW‖ {number(edit_size(step))}", f"{step.seconds:.1f} s"]
+            [escape(_title(step.method, titles)), _size(step, frame.largest), f"{step.seconds:.1f} s"]
             if step.facts
             else ["where every session begins"]
         )
-        if step.risk is not None and step.risk.level != "low":
-            about.append(f"risk {risk_pill(step.risk.level)}")
+        if step.risk is not None:
+            about.append(f"risk {risk_pill(step.risk.level)}" if step.risk.level != "low" else "risk low")
+        if changes := frame.changes(step.index):
+            about.append(_harm(changes))
         if step.guarded is not None and step.guarded.acted:
             about.append(tag("span", _guard_words(step.guarded, titles), title=step.guarded.reason))
         self._text.value = tag("span", str(step.index), "el-index") + tag(
@@ -57,6 +103,8 @@ class Row:
             "el-step-lines",
         )
         self.goto.disabled = locked or current
+        self.pin.description = "Unpin" if self._pinned else "Pin"
+        self.pin.tooltip = "Compare with it no more" if self._pinned else f"Compare everything with step {step.index}"
         self.toggle.disabled = locked
         self.toggle.description = "Off" if step.enabled else "On"
         self.toggle.tooltip = (
@@ -72,9 +120,10 @@ class Timeline:
         self._titles = {method.name: method.title for method in info.methods}
         self._rows: list[Row] = []
         self._locked = False
+        self._pinned: str | None = None  # id of the step
         self._state: SessionState | None = None
-        self.undo = button("Undo", lambda _: on.undo(), "el-small")
-        self.redo = button("Redo", lambda _: on.redo(), "el-small")
+        self.undo = button("Undo", lambda _: on.undo(), "el-small el-key-undo")
+        self.redo = button("Redo", lambda _: on.redo(), "el-small el-key-redo")
         self.find = button("Find the culprit", lambda _: on.find(), "el-small", FIND_HINT)
         self._empty = html(
             empty(
@@ -83,21 +132,37 @@ class Timeline:
             )
         )
         self._list = box([], "el-steps")
+        self._keys = html(tag("p", KEYS, "el-keys"), "el-acts")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo, self.find], "el-row el-acts"), self._empty, self._list],
+            [box([self.undo, self.redo, self.find], "el-row el-acts"), self._empty, self._list, self._keys],
             "el-timeline",
         )
 
     def show(self, state: SessionState) -> None:
         self._state = state
         while len(self._rows) < len(state.steps):
-            self._rows.append(Row(len(self._rows), self._on))
+            self._rows.append(Row(len(self._rows), replace(self._on, pin=self._pin)))
         del self._rows[len(state.steps) :]
         self._list.children = [row.widget for row in reversed(self._rows)]
         show_if(self._empty, len(state.steps) == 1)
         show_if(self._list, len(state.steps) > 1)
+        show_if(self._keys, len(state.steps) > 1)
+        if self._pinned is not None:
+            self._on.pin(self.pinned)
         self._draw(state)
+
+    @property
+    def pinned(self) -> int | None:
+        """Where the pinned step stands now; None where there is none, or no longer."""
+        steps = self._state.steps if self._state else ()
+        return next((step.index for step in steps if step.id == self._pinned), None)
+
+    def _pin(self, index: int | None) -> None:
+        if self._state is not None:
+            self._pinned = None if index is None else self._state.steps[index].id
+            self._on.pin(index)
+            self._draw(self._state)
 
     def lock(self, yes: bool) -> None:
         """While an edit runs its log must not change under it."""
@@ -113,12 +178,31 @@ class Timeline:
         self.redo.tooltip = (
             f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
         )
+        sizes = [size for step in state.steps if (size := edit_size(step)) is not None and math.isfinite(size)]
+        frame = Frame(state, self._titles, self.pinned, self._locked, max(sizes, default=0.0))
         for row, step in zip(self._rows, state.steps, strict=True):
-            row.show(step, state, self._titles, self._locked)
+            row.show(step, frame)
 
 
 def _title(method: str | None, titles: Mapping[str, str]) -> str:
     return titles.get(method or "", method or "")
+
+
+def _size(step: Step, largest: float) -> str:
+    """‖ΔW‖, and a bar of it beside the largest."""
+    size = edit_size(step)
+    share = size / largest if size is not None and largest and math.isfinite(size) else 1.0
+    bar = tag("span", tag("i", "", style=f"width:{100 * share:.1f}%"), "el-size", aria_hidden="true")
+    return f"‖ΔW‖ {number(size)} {bar}"
+
+
+def _harm(changes: Sequence[ChangePoint]) -> str:
+    """That the run changed here, and how."""
+    kind = "jump" if any(change.kind == "jump" for change in changes) else "trend"
+    sentence = " ".join(change.sentence for change in changes)
+    sign = tag("span", "✕" if kind == "jump" else "▲", aria_hidden="true")
+    css = "collapsed" if kind == "jump" else "degrading"
+    return tag("span", f"{sign} {kind}", f"el-health el-health-{css}", title=sentence)
 
 
 def _guard_words(guarded: Guarded, titles: Mapping[str, str]) -> str:

@@ -8,20 +8,21 @@ from html import escape
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, segments, show_if
 from editlab.page.html import empty, number, percent, table
-from editlab.page.measuring import Activity
 from editlab.page.panels.anatomy import AnatomyView
+from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
 from editlab.records import SessionState
 
 
-class Weights:
+class Weights(Pane):
     def __init__(self, on_goto: GoTo, on_probe: Callable[[str], None]) -> None:
         self.anatomy = AnatomyView(on_probe)
         self._state: SessionState | None = None
         self.unit = segments([(unit.label, unit) for unit in UNITS], "Unit")
         self.scale = segments([("Linear", False), ("Log", True)], "Scale")
-        self.view = ChartView(on_goto)
+        self.view = ChartView(on_goto, "weights")
+        self.charts = (self.view,)
         self._empty = html(
             empty("No drift yet", "How far each edited layer is from where it began, and the size of every edit.")
         )
@@ -40,12 +41,6 @@ class Weights:
         show_if(self._filled, edited)
         self.anatomy.show(state)
         self._draw()
-
-    def doing(self, activity: Activity) -> None:
-        """Drift is there with every step."""
-
-    def leave(self) -> None:
-        self.view.clear()
 
     def _draw(self) -> None:
         state, unit, log = self._state, self.unit.value, self.scale.value

@@ -2,7 +2,7 @@
 
 A chart is one or more figures and their named sources. Columns are always assigned whole (`Chart.draw`); streaming rows
 through jupyter_bokeh doubles them. Colours are those of a light page; style.css turns whole figures over for a dark
-one.
+one. The browser saves a chart as a picture when its root is tagged with a kind of picture (`Chart.save`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bokeh.layouts import column
-from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, HoverTool, LayoutDOM, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, CustomJS, HoverTool, LayoutDOM, Range1d
 from bokeh.models.annotations import Span, Title
 from bokeh.plotting import figure
 
@@ -20,11 +20,25 @@ from editlab.records import SessionState, Step
 
 INK, MUTED, GRID, BAR = "#17202b", "#566272", "#e3e8ee", "#c3cfdd"
 NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
+PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
 FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
 FEWEST_STEPS = 4  # the axis shows at least so many
 
+SAVE = """
+const [kind] = cb_obj.tags, view = Bokeh.index.find_one(cb_obj)
+if (kind === undefined || view == null) return
+view.export(kind).to_blob().then((blob) => {
+  const link = document.createElement("a")
+  link.href = URL.createObjectURL(blob)
+  link.download = `${name}.${kind}`
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000)
+})
+"""
+
+Picture = Literal["png", "svg"]
 Scale = Literal["linear", "log"]
 Columns = Mapping[str, Mapping[str, Sequence[Any]]]
 NO_STEPS = SessionState(id="", steps=(), position=0, watched=(), model={})
@@ -47,12 +61,23 @@ class Chart:
     def root(self) -> LayoutDOM:
         return self.layout or self.figures[0]
 
-    def draw(self, columns: Columns, last_step: int) -> None:
+    def draw(self, columns: Columns, last_step: int, pinned: int | None = None) -> None:
         """Show `columns` on an axis that ends with `last_step`, so that all charts of a session share theirs."""
         for name, data in columns.items():
             self.sources[name].data = {key: list(values) for key, values in data.items()}
         for plot in self.figures if self.key == "step" else ():
             plot.x_range.update(end=max(last_step, FEWEST_STEPS) + 0.6)
+            for line in plot.select({"name": "pinned"}):
+                line.update(location=pinned or 0, visible=pinned is not None)
+
+    def save(self, kind: Picture) -> None:
+        """Have the browser that shows the chart save it."""
+        self.root.tags = []
+        self.root.tags = [kind]
+
+    def can_be_saved(self, name: str) -> None:
+        """Teach the browser to, under this name."""
+        self.root.js_on_change("tags", CustomJS(args={"name": name}, code=SAVE))
 
 
 def stacked(charts: Mapping[str, Chart]) -> Chart:
@@ -111,6 +136,10 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     plot.xgrid.visible = False
+    pinned = Span(
+        name="pinned", dimension="height", line_color=PINNED, line_dash="dotdash", line_width=2, visible=False
+    )
+    plot.add_layout(pinned)
     return plot
 
 
@@ -149,6 +178,15 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
     )
     steady(flags)
     plot.add_tools(HoverTool(renderers=[flags], tooltips=[("@kind", "@sentence")]))
+
+
+def draw_levels(plot: figure, source: ColumnDataSource) -> None:
+    """Levels with their words; they are drawn where the axis reaches them, and do not stretch it."""
+    plot.hspan(y="y", source=source, line_color="color", line_dash="dash", line_width=1.5)
+    plot.text(
+        x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
+        text_font_size="11px", text_font="system-ui, sans-serif",
+    )  # fmt: skip
 
 
 def horizontal_legend(plot: figure) -> None:

@@ -7,11 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bokeh.models import BasicTicker, FixedTicker, HoverTool, LogTicker, NumeralTickFormatter, Range1d, TapTool
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    DataRange1d,
+    FixedTicker,
+    HoverTool,
+    LogTicker,
+    NumeralTickFormatter,
+    Range1d,
+    TapTool,
+)
 
 from editlab.page.html import percent, plural
 from editlab.page.plots.chart import (
     CHANCE,
+    CHANGES,
     LEVEL,
     NO_STEPS,
     NOW,
@@ -20,11 +31,13 @@ from editlab.page.plots.chart import (
     alpha,
     blank,
     change_columns,
+    draw_levels,
     mark_changes,
     new_figure,
     steady,
     step_title,
 )
+from editlab.page.words import BROKEN, HARMED
 from editlab.records import SessionState, Step
 
 LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
@@ -125,10 +138,12 @@ def share_chart(title: str, level: float | None = None, chance: float | None = N
 
 
 def perplexity_chart(level: float | None = None, log: bool = False, height: int = 150) -> Chart:
-    """Perplexity against the step; less is better."""
+    """Perplexity against the step; less is better. The levels of a suspicious and a disabling edit are drawn."""
     chart = _line_chart("Perplexity, log axis" if log else "Perplexity", level, height, log)
     (plot,) = chart.figures
-    plot.y_range.update(range_padding=0.25)
+    plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)
+    if level is not None:
+        draw_levels(plot, _perplexity_levels(level))
     if log:
         plot.yaxis.ticker = LogTicker(num_minor_ticks=0, desired_num_ticks=4)
         plot.yaxis.formatter = NumeralTickFormatter(format="0 a")
@@ -136,6 +151,17 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
         plot.y_range.update(min_interval=1.0)
         plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     return chart
+
+
+def _perplexity_levels(unedited: float) -> ColumnDataSource:
+    levels = (("suspicious", HARMED, CHANGES["trend"]), ("disabling", BROKEN, CHANGES["jump"]))
+    return ColumnDataSource(
+        {
+            "y": [times * unedited for _, times, _ in levels],
+            "name": [f"{word}: {times:g} × unedited" for word, times, _ in levels],
+            "color": [color for _, _, color in levels],
+        }
+    )
 
 
 def _line_chart(title: str, level: float | None, height: int, log: bool, form: str = "@value{0.[00]}") -> Chart:
@@ -151,6 +177,6 @@ def _line_chart(title: str, level: float | None, height: int, log: bool, form: s
     dots = plot.scatter("step", "value", source=points, size=8, color=NOW, alpha="alpha")
     steady(dots)
     tooltips = [("step", "@step · @title"), ("value", f"{form} @says")]
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips), TapTool(renderers=[dots]))
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips, mode="vline"), TapTool(renderers=[dots]))
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("points",))

@@ -36,16 +36,20 @@ class Part:
     columns: Columns
 
 
-def overview_parts(state: SessionState, skill: TaskInfo | None) -> list[Part]:
-    """The charts for which something was measured."""
-    level, log = unedited(state.steps, perplexity_outcome), spans_decades(state, perplexity_outcome)
+def overview_parts(state: SessionState, skill: TaskInfo | None, log: bool = False) -> list[Part]:
+    """The charts for which something was measured; `log` is of drift and perplexity, which may ask for it itself."""
+    level, wide = unedited(state.steps, perplexity_outcome), log or spans_decades(state, perplexity_outcome)
     title = "Drift of each edited layer, ‖W − W₀‖ ÷ ‖W₀‖"
     parts = [
-        Part("drift", (), partial(drift_chart, height=HEIGHT + 30, title=title), drift_columns(state)),
+        Part(
+            "drift", log, partial(drift_chart, log=log, height=HEIGHT + 30, title=title), drift_columns(state, log=log)
+        ),
         *_outcome(
             state, "recalled", retention_outcome, partial(share_chart, "Edits still recalled", height=HEIGHT), ()
         ),
-        *_outcome(state, "perplexity", perplexity_outcome, partial(perplexity_chart, level, log, HEIGHT), (level, log)),
+        *_outcome(
+            state, "perplexity", perplexity_outcome, partial(perplexity_chart, level, wide, HEIGHT), (level, wide)
+        ),
     ]
     if skill is not None:
         read = task_outcome(skill.name)

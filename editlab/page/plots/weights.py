@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from bokeh.models import HoverTool, TapTool
+from bokeh.models import DataRange1d, HoverTool, TapTool
 
+from editlab.anatomy import UNUSUAL
 from editlab.page.html import number, percent
 from editlab.page.plots.chart import (
+    CHANGES,
     NO_STEPS,
     NOW,
     Chart,
@@ -18,12 +21,14 @@ from editlab.page.plots.chart import (
     alpha,
     blank,
     change_columns,
+    draw_levels,
     horizontal_legend,
     mark_changes,
     new_figure,
     steady,
     step_title,
 )
+from editlab.page.words import AS_LARGE
 from editlab.records import Drift, SessionState, Step
 
 LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
@@ -110,7 +115,29 @@ def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) 
             for name, cell in zip(names, (*row, number(size)), strict=True):
                 bars[name].append(cell)
     floor = min(bars["size"], default=1.0) / 2 if log else 0.0
-    return {"bars": {**bars, "floor": [floor] * len(bars["step"])}, "changes": change_columns(state)}
+    return {
+        "bars": {**bars, "floor": [floor] * len(bars["step"])},
+        "levels": size_levels(state, unit),
+        "changes": change_columns(state),
+    }
+
+
+def size_levels(state: SessionState, unit: Unit) -> Mapping[str, Sequence[Any]]:
+    """From which size on an edit is suspicious, and from which it is disabling, whatever the others are.
+
+    Suspicious is what `editlab.anatomy` calls unusual among the edits by the method in force; disabling is as large
+    as the weights themselves. Both are of one layer.
+    """
+    methods = {step.method for step in state.steps if step.index == state.position}
+    sizes = [size for step in state.steps if step.method in methods for size in step.size.values()]
+    finite = [value for size in sizes if math.isfinite(value := getattr(size, unit.field)) and value > 0]
+    levels = []
+    if finite:
+        levels.append((UNUSUAL * median(finite), f"suspicious: {UNUSUAL:.0f} × the median", CHANGES["trend"]))
+    whole = next((getattr(size, unit.field) / size.relative for size in sizes if size.relative > 0), None)
+    if whole is not None and math.isfinite(whole):
+        levels.append((AS_LARGE * whole, "disabling: as large as W₀", CHANGES["jump"]))
+    return {name: [level[place] for level in levels] for place, name in enumerate(("y", "name", "color"))}
 
 
 def drift_chart(unit: Unit = UNITS[0], log: bool = False, height: int = 230, title: str = "") -> Chart:
@@ -124,7 +151,7 @@ def drift_chart(unit: Unit = UNITS[0], log: bool = False, height: int = 230, tit
     dots = plot.scatter("step", "drift", source=sources["points"], size=8, color="color", alpha="alpha")
     steady(dots)
     tooltips = [("step", "@step · @title"), ("@layer", "@says")]
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips), TapTool(renderers=[dots]))
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips, mode="vline"), TapTool(renderers=[dots]))
     horizontal_legend(plot)
     plot.y_range.update(range_padding=0.25)
     mark_changes(plot, sources["changes"])
@@ -142,7 +169,8 @@ def size_chart(unit: Unit = UNITS[0], log: bool = False) -> Chart:
     steady(bars)
     tooltips = [("step", "@step · @title"), ("@layer", "@says")]
     plot.add_tools(HoverTool(renderers=[bars], tooltips=tooltips), TapTool(renderers=[bars]))
-    plot.y_range.update(range_padding=0.25)
+    plot.y_range = DataRange1d(renderers=[bars], range_padding=0.25)
+    draw_levels(plot, sources["levels"])
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("bars",))
 

@@ -1,0 +1,134 @@
+"""This run beside another one: the same edits by another method, or any session whose link or key is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from urllib.parse import parse_qs, urlsplit
+
+from editlab.api import LabInfo, Progress
+from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
+from editlab.page.html import NOTHING, empty, plural, table, tag
+from editlab.page.panels.health import health_pill
+from editlab.page.panels.job_view import progress_bar
+from editlab.page.panels.pane import Pane
+from editlab.page.plots.chart import stacked, stacked_columns, step_title
+from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
+from editlab.records import SessionState, Step
+
+
+@dataclass(frozen=True)
+class CompareCallbacks:
+    remake: Callable[[str], None]  # make the edits in force again with this method, in a session of their own
+    open: Callable[[str], None]  # the session of this key
+    stop: Callable[[], None]
+
+
+def key_of(text: str) -> str:
+    """The key in a link to a session; of what is no link, all of it."""
+    asked = parse_qs(urlsplit(text.strip()).query).get("session", [])
+    return asked[0] if asked else text.strip()
+
+
+class SideBySide(Pane):
+    def __init__(self, info: LabInfo, on: CompareCallbacks, on_goto: GoTo) -> None:
+        self._by = compared_by(info)
+        self._titles = {method.name: method.title for method in info.methods}
+        self._state: SessionState | None = None
+        self._other: tuple[str, SessionState] | None = None
+        self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
+        self.remake = button("Make them", lambda _: on.remake(self.method.value), "el-small")
+        self.link = field("Or another session: its link or key")
+        self.open = button("Open beside", lambda _: self._ask(on), "el-small")
+        on_enter(self.link, lambda: self._ask(on))
+        self._progress = html(css="el-progress")
+        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop making the other run")
+        self._work = box([self._progress, self.stop], "el-row el-probe-run")
+        self._problem = html(css="el-problem el-live")
+        self._words = html(css="el-facing-words")
+        self.view = ChartView(on_goto, "side-by-side")
+        self.charts = (self.view,)
+        self._table = html(css="el-dense")
+        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._empty = html(
+            empty("One run so far", "Choose a method, or open a session: both runs are drawn over one axis of steps.")
+        )
+        self._filled = box([self._words, self.view.widget, self._fold.widget])
+        asks = [box([self.method, self.remake], "el-row el-own"), box([self.link, self.open], "el-row el-own")]
+        self.widget = box([box(asks, "el-asks"), self._work, self._problem, self._empty, self._filled])
+        self.idle()
+
+    def show(self, state: SessionState) -> None:
+        self._state = state
+        self.remake.disabled = not any(step.facts and step.in_force for step in state.steps)
+        self._draw()
+
+    def working(self, progress: Progress, waiting: bool = False) -> None:
+        """Say how far the other run is."""
+        self._progress.value = progress_bar(progress, waiting)
+        show_if(self._work, True)
+        self.remake.disabled = True
+
+    def idle(self, problem: str = "") -> None:
+        """Nothing is being made; why not, in a sentence."""
+        show_if(self._work, False)
+        self.remake.disabled = False
+        self._problem.value = tag("p", escape(problem), role="alert") if problem else ""
+
+    def beside(self, other: SessionState, called: str) -> None:
+        """Draw this run beside the session."""
+        self._other = called, other
+        self._draw()
+
+    def _ask(self, on: CompareCallbacks) -> None:
+        key = key_of(self.link.value)
+        if key:
+            on.open(key)
+        else:
+            self.idle("Paste a session's link, or its key.")
+
+    def _draw(self) -> None:
+        show_if(self._empty, self._other is None)
+        show_if(self._filled, self._other is not None)
+        if self._state is None or self._other is None:
+            return
+        this, (called, other) = self._state, self._other
+        self._words.value = tag("ul", _run_words("This run", this) + _run_words(escape(called), other))
+        parts = side_by_side_parts(this, other, self._by)
+        if parts:
+            self.view.show(
+                tuple(part.name for part in parts),
+                lambda: stacked({part.name: part.make() for part in parts}),
+                stacked_columns({part.name: part.columns for part in parts}),
+                max(len(this.steps), len(other.steps)) - 1,
+            )
+        else:
+            self.view.clear()
+        self._table.value = self._as_table(this, other)
+
+    def _as_table(self, this: SessionState, other: SessionState) -> str:
+        """A row per step; this run and the other in neighbouring columns."""
+        header = ["step", "edit", "by", *(f"{escape(by.title)}{who}" for by in self._by for who in ("", ", other"))]
+        rows = []
+        for index in range(max(len(this.steps), len(other.steps))):
+            pair = [run.steps[index] if index < len(run.steps) else None for run in (this, other)]
+            cells = [(by.says(step) if step else None) or NOTHING for by in self._by for step in pair]
+            rows.append([str(index), _facts(*pair), self._methods(*pair), *cells])
+        return table("Step by step, this run and the other", header, rows, css="el-table-steps")
+
+    def _methods(self, this: Step | None, other: Step | None) -> str:
+        names = [self._titles.get(step.method or "", step.method or "") if step else "" for step in (this, other)]
+        return " | ".join(escape(name) or NOTHING for name in names)
+
+
+def _run_words(name: str, run: SessionState) -> str:
+    made = sum(bool(step.facts) and step.in_force for step in run.steps)
+    return tag("li", f"{tag('b', name)}: {plural(made, 'edit')} in force {health_pill(run.health)}")
+
+
+def _facts(this: Step | None, other: Step | None) -> str:
+    """The edit, or both where they differ."""
+    titles = [escape(step_title(step)) for step in (this, other) if step is not None]
+    return " | ".join(dict.fromkeys(titles))

@@ -1,0 +1,209 @@
+"""What helps to look closer: the pinned step, ranks, levels, the table of steps, another run beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+import pytest
+
+from editlab.facts import Fact
+from editlab.page import work
+from editlab.page.app import App
+from editlab.page.html import bars, moved, next_tokens
+from editlab.page.panels.side_by_side import key_of
+from editlab.page.panels.steps import Steps
+from editlab.page.plots.outcomes import perplexity_chart
+from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
+from editlab.page.plots.weights import UNITS, edit_size, size_chart, size_columns
+from editlab.records import Completion, SessionState, TokenChance
+from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING, W0
+
+Scenario = Callable[[App, FakeLab], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work.follow, "__defaults__", (None, 0.001))
+
+
+def run(scenario: Scenario, edits: int = 3) -> None:
+    async def main() -> None:
+        lab = FakeLab()
+        session = lab.create()
+        for fact in lab.facts[:edits]:
+            lab.edit(session, [fact]).result()
+        app = App(lab, session, settle=0.0)
+        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        await app.runner.idle()
+        await scenario(app, lab)
+
+    asyncio.run(main())
+
+
+def state_of(*methods: str) -> SessionState:
+    lab = FakeLab()
+    session = lab.create()
+    for fact, method in zip(lab.facts, methods, strict=False):
+        lab.edit(session, [fact], method).result()
+    lab.measure_due(session).result()
+    return lab.state(session)
+
+
+def said(*tokens: str) -> Completion:
+    chances = tuple(TokenChance(token, 1 / 2 ** (place + 1)) for place, token in enumerate(tokens))
+    return Completion("A prompt", "own", f"{tokens[0]} and so on", chances)
+
+
+def test_a_token_tells_how_far_it_moved() -> None:
+    assert "▲2" in moved(1, 3, 5)
+    assert "rank 1, was 3" in moved(1, 3, 5)
+    assert "▼1" in moved(2, 1, 5)
+    assert moved(2, 2, 5) == moved(1, None, 0) == ""
+    assert "was beyond 5" in moved(1, None, 5)
+    drawn = bars([TokenChance(" b", 0.6), TokenChance(" a", 0.3)], {" a": 0.7, " b": 0.1})
+    assert drawn.index("rank 1, was 2") < drawn.index("rank 2, was 1")
+
+
+def test_what_else_might_come_next_is_told_now_and_then() -> None:
+    words = next_tokens(said(" <b>", " c"), said(" c"), "unedited")
+    assert "<td>&lt;b&gt;</td><td>50 %</td><td>–</td>" in words
+    assert "<td>c</td><td>25 %</td><td>50 %</td>" in words
+    assert 'aria-label="What else might come next"' in words
+
+
+def test_levels_of_an_edit_are_those_of_its_method() -> None:
+    state = state_of("rome", "rome", "rome", "memit")
+    ordinary = [size.norm for step in state.steps[4:] for size in step.size.values()]
+    levels = size_columns(state, UNITS[1])["levels"]
+    assert levels["y"] == [pytest.approx(3 * median(ordinary)), pytest.approx(W0)]
+    assert [name.split(":")[0] for name in levels["name"]] == ["suspicious", "disabling"]
+
+
+def test_levels_do_not_stretch_the_axis() -> None:
+    for chart in (size_chart(), perplexity_chart(30.0)):
+        (plot,) = chart.figures
+        assert all(type(renderer.glyph).__name__ != "Text" for renderer in plot.y_range.renderers)
+
+
+def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis.tabs.value = "Weights"
+        row = app.timeline._rows[1]
+        row.pin.click()
+        span = app.weights.view.chart.figures[0].select_one({"name": "pinned"})
+        assert (span.visible, span.location) == (True, 1)
+        assert app.after.against.value == "pinned"
+        assert "Step 1 was not asked this" in app.after._cards.value
+        assert row.pin.description == "Unpin"
+        app._watch(["The Louvre is in"])
+        await app.runner.idle()
+        app.timeline._rows[1].goto.click()
+        await app.runner.idle()
+        app.timeline._rows[3].goto.click()
+        await app.runner.idle()
+        assert "Step 1, pinned" in [label for label, _ in app.after.against.options]
+
+        lab.goto(app.session, 0)
+        lab.edit(app.session, [lab.facts[5]]).result()
+        app.draw(lab.state(app.session))
+        assert app.timeline.pinned is None
+        assert app.after.against.value == "base"
+        assert not app.weights.view.chart.figures[0].select_one({"name": "pinned"}).visible
+
+    run(scenario)
+
+
+def test_a_branch_is_a_copy_as_far_as_its_step() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        gone: list[str] = []
+        app.sharing._go = lambda key, says: gone.append(key)
+        app.timeline._rows[2].branch.click()
+        assert len(lab.state(gone[0]).steps) == 3
+        assert len(lab.state(app.session).steps) == 4
+
+    run(scenario)
+
+
+def test_a_row_tells_size_risk_and_harm() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        lab.edit(app.session, [Fact("The {} is in", DISABLING, "Oslo", "Paris")]).result()
+        lab.measure_due(app.session).result()
+        app.draw(lab.state(app.session))
+        broken, ordinary = app.timeline._rows[4]._text.value, app.timeline._rows[1]._text.value
+        assert "✕</span> jump" in broken
+        assert "risk <span" in broken
+        assert "width:100.0%" in broken
+        assert "risk low" in ordinary
+        assert "jump" not in ordinary
+
+    run(scenario)
+
+
+def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
+    state, table = state_of("rome", "rome"), Steps(FakeLab().info())
+    table.show(state)
+    assert "perplexity</th>" in table._table.value
+    assert "P(true)</th>" not in table._table.value
+    table.checks["perplexity"].value = False
+    table.checks["P(true)"].value = True
+    assert "perplexity</th>" not in table._table.value
+    assert "P(true)</th>" in table._table.value
+
+
+def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
+    state, table = state_of("rome", "rome"), Steps(FakeLab().info())
+    table.show(state)
+    table.pin(1)
+    first, second = (edit_size(state.steps[index]) for index in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert f"{'+' if second > first else '−'}{abs(second - first):.3g}</small>" in table._table.value
+    assert "difference from step 1, pinned" in table._table.value
+
+
+def test_a_link_is_as_good_as_its_key() -> None:
+    assert key_of(" abc ") == key_of("http://127.0.0.1:8866/?session=abc") == "abc"
+
+
+def test_runs_are_drawn_beside_each_other_where_both_were_measured() -> None:
+    this, other = state_of("rome", "rome"), state_of("memit")
+    parts = side_by_side_parts(this, other, compared_by(FakeLab().info()))
+    assert [part.name for part in parts][:2] == ["drift", "recalled"]
+    for part in parts:
+        assert set(part.columns) == set(part.make().sources)
+    drift = parts[0].columns
+    assert (drift["this"]["step"], drift["other"]["step"]) == ([1, 2], [1])
+
+
+def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        lab.toggle(app.session, 2)
+        await app.comparing.remake("memit")
+        called, other = app.side_by_side._other
+        assert called == "The same edits with MEMIT"
+        assert [step.method for step in other.steps[1:]] == ["memit", "memit"]
+        assert [step.facts for step in other.steps[1:]] == [(lab.facts[0],), (lab.facts[2],)]
+        assert len(lab.state(app.session).steps) == 4
+        made = len(lab.sessions)
+        await app.comparing.remake("r-rome")
+        assert len(lab.sessions) == made  # the first other run is gone
+
+    run(scenario)
+
+
+def test_what_cannot_be_opened_beside_is_told() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.side_by_side.link.value = "no-such-key"
+        app.side_by_side.open.click()
+        assert 'role="alert"' in app.side_by_side._problem.value
+        other = lab.create("another")
+        lab.edit(other, [lab.facts[4]], "memit").result()
+        app.side_by_side.link.value = f"http://127.0.0.1/?session={other}"
+        app.side_by_side.open.click()
+        assert app.side_by_side._problem.value == ""
+        assert app.side_by_side._other[0] == "another"
+
+    run(scenario)
