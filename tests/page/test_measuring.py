@@ -197,14 +197,14 @@ def test_while_it_is_stopped_only_what_the_step_says_is_asked() -> None:
 def test_what_cannot_be_measured_says_why(failing: str) -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         if failing == "perplexity":  # of the plan: said on top, and not tried for ever
-            assert "Not measured: the fake lab cannot measure &lt;perplexity&gt;" in app.health._activity.value
+            assert "Not measured: The fake lab cannot measure &lt;perplexity&gt;" in app.health._activity.value
             assert len([call for call in lab.calls if call[0] == "measure_due"]) == 1
             assert visible(app.health.resume)
         else:
             pane = opened(app, "Forgetting")
             pane.bleeding.start.click()
             await app.runner.idle()
-            assert "Not measured: the fake lab cannot measure &lt;bleeding&gt;" in pane.bleeding._shown.value
+            assert "Not measured: The fake lab cannot measure &lt;bleeding&gt;" in pane.bleeding._shown.value
             assert visible(pane.bleeding.start)
 
     run(scenario, failing=failing)

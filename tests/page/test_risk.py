@@ -86,7 +86,7 @@ def test_a_risk_that_is_not_known_says_why() -> None:
         lab.risk = broken  # type: ignore[method-assign,assignment]
         fill(app, PROMPT, "Prado", "Oslo")
         await app.runner.idle()
-        assert "Risk not known: nothing is known of &lt;b&gt;this" in app.make.risk._words.value
+        assert "Risk not known: Nothing is known of &lt;b&gt;this" in app.make.risk._words.value
 
     run(scenario)
 
