@@ -97,7 +97,7 @@ class Skills(Pane):
             for rule in RULES
         }
         of_tasks = itertools.chain(*self.views.values())
-        self.charts = tuple(view.view for view in (*of_tasks, self.perplexity))
+        self.charts = (*(view.view for view in of_tasks), self.perplexity.view)
         self.rule = segments(
             [("Likelier label word", "scores"), ("Generated answer", "generation")], "Answer judged by"
         )

@@ -90,7 +90,7 @@ def _chart(by: Compared, legend: bool) -> Chart:
     sources = blank(dict.fromkeys(RUNS, nothing))
     plot = new_figure(by.title, height=HEIGHT + (30 if legend else 0))
     for name, (color, dash, marker) in RUNS.items():
-        label = {"legend_label": f"{name} run"} if legend else {}
+        label: dict[str, Any] = {"legend_label": f"{name} run"} if legend else {}
         plot.line("step", "value", source=sources[name], line_color=color, line_dash=dash, line_width=2, **label)
         dots = plot.scatter("step", "value", source=sources[name], marker=marker, size=7, color=color)
         steady(dots)
