@@ -41,6 +41,7 @@ TREND_VALUES = 8
 FACTS = 10  # edited facts that retention needs: with fewer, a single one is more than a tenth
 LEVELS_TOLD = 3  # measures that a healthy run's reason names
 SIZE_SURE = 1.0  # ‖ΔW‖ / ‖W₀‖ of one edit; in GPT-2 XL 0.05 to 0.09 are ordinary
+ROUNDING = 1e-9  # logarithms of equal ratios differ in their last bits
 SIZE_LEAST = math.log(3.0)
 
 
@@ -177,7 +178,7 @@ def jumps(sign: Sign, points: Sequence[Point], large: Sequence[Step]) -> list[in
     for i, (before, after) in enumerate(pairwise(points)):
         others = [d for j, d in enumerate(increments) if j != i and math.isfinite(d)]
         one_edit = after.step.index - before.step.index == 1 or bool(_between(large, before, after))
-        sure = one_edit and increments[i] >= sign.sure
+        sure = one_edit and increments[i] >= sign.sure - ROUNDING
         far = len(others) >= HISTORY and _is_outlier(increments[i], others, sign.least)
         if (sure or far) and _significant(before, after, P_JUMP):
             found.append(i + 1)
@@ -209,7 +210,7 @@ def _is_trend(sign: Sign, points: Sequence[Point]) -> bool:
     x, y = [index for index, _ in finite], [value for _, value in finite]
     if y[-1] <= y[0] or kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
         return False
-    return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= sign.trend)
+    return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= sign.trend - ROUNDING)
 
 
 def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
@@ -243,12 +244,12 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
     )
     if lasting:
         return Verdict("collapsed", lasting[0], tuple(changes))
-    if worse >= sign.collapsed:
+    if worse >= sign.collapsed - ROUNDING:
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
         return Verdict("degrading", slide, tuple(changes))
     asked = max(1, len(points) - 1)  # so many points were compared with the first: Bonferroni
-    if worse > 0 and worse >= sign.degraded and _significant(points[0], now, P_TREND / asked):
+    if worse > 0 and worse >= sign.degraded - ROUNDING and _significant(points[0], now, P_TREND / asked):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
 

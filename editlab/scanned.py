@@ -61,7 +61,7 @@ def frame_of(rows: Sequence[Scanned]) -> DataFrame:
     """The rows as a DataFrame, with the columns of `Scanned`."""
     from pandas import DataFrame
 
-    frame = DataFrame([row.to_json() for row in rows], columns=[f.name for f in fields(Scanned)])
+    frame = DataFrame([vars(row) for row in rows], columns=[f.name for f in fields(Scanned)])
     numbers = dict.fromkeys(("divisor", "divisor_ratio", "predicted_norm", "p_true"), "float64")
     return frame.astype({"case_id": "Int64", "efficacy_success": "boolean", **numbers})
 

@@ -182,7 +182,7 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
 
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:
     """Levels with their words; they are drawn where the axis reaches them, and do not stretch it."""
-    plot.hspan(y="y", source=source, line_color="color", line_dash="dash", line_width=1.5)
+    plot.hspan(y="y", source=source, line_color="color", line_dash="dashed", line_width=1.5)
     plot.text(
         x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
         text_font_size="11px", text_font="system-ui, sans-serif",
