@@ -20,6 +20,9 @@ Open = Callable[..., Visit]
 STEPS_WITH = """(column) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data[column])
   .map((model) => Array.from(model.data.step))"""
+OPEN_FOLDS = (  # all at once: one that opens may take another out of sight
+    "[...document.querySelectorAll('.el-pane .el-fold > button')].filter(b => b.offsetParent).forEach(b => b.click())"
+)
 BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
   .filter((part) => part.getBoundingClientRect().right > width + 1)
   .map((part) => `${part.parentElement.className} > ${part.className}`)"""
@@ -182,8 +185,7 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Probe", "Scan", "Plan", "Export"):
         open_tab(page, tab)
         page.wait_for_timeout(300)
-        for fold in page.locator(".el-pane .el-fold > button:visible").all():
-            fold.click()
+        page.evaluate(OPEN_FOLDS)
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, page.evaluate(BEYOND, width))
 
