@@ -219,7 +219,10 @@ def _sentence(error: Exception, path: str) -> str:
     if name.startswith("SQLITE_FULL"):
         return "The disk that holds the sessions is full; nothing was changed."
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return f"The sessions in {path} are in use by another process; only one lab at a time can have them."
+        return (
+            f"The sessions in {path} are in use by another process; only one lab at a time can have them. Stop "
+            "that one, or name another file with EDITLAB_STORE."
+        )
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return f"{path} holds no sessions that can be read ({error})."
     return f"The sessions could not be written or read ({error}); nothing was changed."

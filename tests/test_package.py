@@ -14,12 +14,15 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from editlab.ports import free_port
 from tests.conftest import GOLDEN
+from tests.page.conftest import Served, browser, visiting
 
+__all__ = ["browser"]  # a fixture
 ROOT = Path(__file__).parent.parent
 VERSION = importlib.metadata.version("editlab")
 
@@ -107,7 +110,8 @@ def test_the_commands_run_from_the_wheel(environment: Path, elsewhere: dict[str,
     assert "app.ipynb is missing" not in told
 
 
-def test_the_page_is_served_from_the_wheel(environment: Path, elsewhere: dict[str, object]) -> None:
+@pytest.mark.browser
+def test_the_page_opens_from_the_wheel(environment: Path, elsewhere: dict[str, object], browser: Any) -> None:
     address = f"http://127.0.0.1:{free_port()}/"
     port = address.rstrip("/").rpartition(":")[2]
     command = [environment / "bin" / "editlab", "serve", "--no-browser", "--port", port, "--model", GOLDEN]
@@ -123,6 +127,10 @@ def test_the_page_is_served_from_the_wheel(environment: Path, elsewhere: dict[st
             assert "static/bokeh.min.js" in page
             with urllib.request.urlopen(f"{address}voila/templates/editlab/static/style.css", timeout=30) as style:
                 assert style.status == 200
+            with visiting(browser, Served(process, address)) as visit:
+                seen = visit(timeout=120_000)
+                seen.page.locator(".el-state", has_text="unedited").wait_for()
+                assert seen.errors == []
         finally:
             too_long.cancel()
             process.terminate()

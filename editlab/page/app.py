@@ -102,6 +102,8 @@ class App(View):
         )
         self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
         self.draw(lab.state(session))
+
+    def go_on(self) -> None:
         self.measuring.go_on()
 
     def _acts(self, runner: Runner) -> Acts:

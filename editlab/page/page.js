@@ -85,6 +85,8 @@
     meet("view", (place) => show(place.dataset));
     meet("forget", (place) => forget(place.dataset));
     meet("sessions", list);
+    const knock = document.querySelector(".el-knock:not([data-met])"); // the widgets are here: the kernel may go on
+    if (knock) { knock.dataset.met = ""; knock.click(); }
     // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.
     document.querySelectorAll(".el-live:not([aria-live])").forEach((place) => place.setAttribute("aria-live", "polite"));
   };

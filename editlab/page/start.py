@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from html import escape
 from importlib.resources import files
 
@@ -22,6 +23,7 @@ from editlab.page.visit import is_served, session_asked_for, view_asked_for, wai
 from editlab.page.work import JobError, Runner, follow, sentence
 
 STYLES = ("style.css", "session.css", "guide.css")
+SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the page
 
 
 def new_session(lab: LabProtocol) -> str:
@@ -36,17 +38,26 @@ def new_session(lab: LabProtocol) -> str:
 
 
 class Page:
-    """The frame around a session: style, title, and what is shown while there is no lab yet, or no session."""
+    """The frame around a session: style, title, and what is shown while there is no lab yet, or no session.
 
-    def __init__(self) -> None:
+    A browser takes the widgets over as they are at one moment, and loses what they are told from then until it has
+    made them all, which may be seconds. So when `awaited`, nothing changes by itself until the browser knocks.
+    """
+
+    def __init__(self, awaited: bool = False) -> None:
         style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
         self._lab: LabProtocol | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._shown = asyncio.Event()
+        if not awaited:
+            self._shown.set()
+        knock = button("", lambda _: self._shown.set(), "el-knock")
         self.app: App | Follower | None = None
-        self.root = box([html(f"<style>{style}</style>", "el-style"), html(title, "el-title"), self._body], "el-app")
+        frame = [html(f"<style>{style}</style>", "el-style"), html(title, "el-title")]
+        self.root = box([*frame, knock, self._body], "el-app")
 
     def load(self, loading: Loading, key: str = "") -> None:
         """Show how far the lab is, then the session of a key in it."""
@@ -56,8 +67,9 @@ class Page:
             self._runner.start(self._loaded(loading, key))
 
     async def _loaded(self, loading: Loading, key: str) -> None:
-        shown = html(css="el-loading el-live")
+        shown = html(_loading_words(loading.progress), "el-loading el-live")
         self._body.children = [shown]
+        await self._until_shown()
 
         def draw(job: Loading) -> None:
             shown.value = _loading_words(job.progress)
@@ -89,7 +101,18 @@ class Page:
         self._body.children = [shown.root]
         shown.line.say(says)
         on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
-        self._watching = shown.runner.start(Live(lab, key, on).watch())
+        self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on)))
+
+    async def _go_on(self, shown: App | Follower, live: Live) -> None:
+        await self._until_shown()
+        shown.go_on()
+        await live.watch()
+
+    async def _until_shown(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHOWN_SECONDS):
+                await self._shown.wait()
+        self._shown.set()
 
     def _leave(self) -> None:
         if self._watching is not None:
@@ -138,7 +161,7 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     """
     if not is_served():
         bring_bokeh_into_notebook()
-    page = Page()
+    page = Page(awaited=is_served())
     loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
     wait_for_visitor()
     key = session or session_asked_for()

@@ -110,6 +110,9 @@ class View:
         for part in (self.line, self.health, self.after, self.timeline, self.analysis):
             part.show(state)
 
+    def go_on(self) -> None:
+        """Begin what the page does by itself."""
+
     def doing(self, activity: Activity) -> None:
         self.health.doing(activity)
         self.analysis.doing(activity)

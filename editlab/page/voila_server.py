@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import tornado.ioloop
 import tornado.web
+import zmq
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_core.utils import run_sync
@@ -24,6 +26,7 @@ from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.voila_identity_provider import VoilaLoginHandler
 
+from editlab.page.kernel import NO_LIMIT
 from editlab.ports import is_loopback
 from editlab.settings import PageSettings
 
@@ -34,6 +37,7 @@ CULL_AFTER_SECONDS = 600  # only kernels that no page is connected to
 CULL_EVERY_SECONDS = 60
 REFILL_AFTER_SECONDS = 0.5  # the visitor who took a kernel that waited comes first
 BUSY = 503
+KERNEL = [sys.executable, "-P", "-m", "editlab.page.kernel", "-f", "{connection_file}"]
 EXTENSIONS = ["@bokeh/jupyter_bokeh", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
 HEADERS = {
     # The page's scripts are its own, written into it and compiled by it (Bokeh, JupyterLab); nothing is fetched from
@@ -65,7 +69,7 @@ class ThisPythonOnly(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         if kernel_name != NATIVE_KERNEL_NAME:
             raise NoSuchKernel(kernel_name)
-        return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+        return KernelSpec(resource_dir=RESOURCES, **{**get_kernel_dict(), "argv": KERNEL})
 
 
 class ShutdownHandler(VoilaShutdownKernelHandler):
@@ -114,6 +118,7 @@ class Server(Voila):
 
     def init_settings(self) -> dict[str, Any]:
         settings = super().init_settings()
+        self.kernel_manager.context.setsockopt(zmq.RCVHWM, NO_LIMIT)  # as the kernels publish
         self.identity_provider.login_handler_class = LoginHandler
         return settings
 
@@ -164,6 +169,7 @@ def configuration(settings: PageSettings) -> Config:
     config.VoilaConfiguration.file_allowlist = []
     config.VoilaConfiguration.kernel_spec_manager_class = ThisPythonOnly
     config.VoilaConfiguration.extension_allowlist = EXTENSIONS
+    config.ZMQChannelsWebsocketConnection.limit_rate = False  # meant for what a user prints; here it would lose widgets
     config.KernelManager.transport = "ipc"  # sockets in a directory of this user's, no ports
     config.VoilaConfiguration.http_keep_alive_timeout = 30
     config.VoilaConfiguration.preheat_kernel = settings.preheat > 0

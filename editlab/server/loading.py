@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
-from editlab.api import Cancelled, LabProtocol, Progress
+from editlab.api import Cancelled, LabError, LabProtocol, Progress
 from editlab.progress import Report
 from editlab.wire import Loading, Readiness
 
@@ -71,7 +71,7 @@ class Loader:
             log.info("loading was given up")
         except Exception as error:
             self._error = f"{error}" or type(error).__name__
-            log.exception("the lab could not be loaded")
+            log.error("the lab could not be loaded: %s", self._error, exc_info=not isinstance(error, LabError))
         else:
             self._lab = lab
             log.info("the lab is ready")

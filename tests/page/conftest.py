@@ -46,7 +46,7 @@ class Served:
     address: str
 
     def kernels(self) -> list[psutil.Process]:
-        return self._children("ipykernel_launcher")
+        return self._children("editlab.page.kernel")
 
     def backend(self) -> psutil.Process:
         (backend,) = self._children("editlab.supervised backend")

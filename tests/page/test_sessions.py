@@ -78,6 +78,55 @@ def test_without_a_key_a_session_is_begun_and_its_key_told_to_the_address() -> N
     run(scenario)
 
 
+def test_nothing_changes_by_itself_before_the_browser_shows_the_page() -> None:
+    async def scenario(_: Page, lab: FakeLab) -> None:
+        page, ready = Page(awaited=True), threading.Event()
+
+        def load(_: Callable[[Progress], None]) -> FakeLab:
+            ready.wait(10)
+            return lab
+
+        loading = Loading(load)
+        page.load(loading)
+        ready.set()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert (loading.status, page.app) == ("done", None)
+        (knock,) = (widget for widget in everything(page.root) if "el-knock" in widget._dom_classes)
+        knock.click()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert isinstance(page.app, App)
+        assert ("measure_due", page.app.session) in lab.calls
+
+    run(scenario)
+
+
+def test_a_session_that_is_shown_at_once_begins_no_measurement_before_the_browser_shows_it() -> None:
+    async def scenario(_: Page, lab: FakeLab) -> None:
+        page = Page(awaited=True)
+        page.open(lab)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert isinstance(page.app, App)
+        assert ("measure_due", page.app.session) not in lab.calls
+
+    run(scenario)
+
+
+def test_a_front_end_that_never_knocks_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editlab.page.start.SHOWN_SECONDS", 0.01)
+
+    async def scenario(_: Page, lab: FakeLab) -> None:
+        page = Page(awaited=True)
+        page.load(Loading(lambda _: lab))
+        await asyncio.sleep(0.1)
+        assert isinstance(page.app, App)
+        assert ("measure_due", page.app.session) in lab.calls
+
+    run(scenario)
+
+
 def test_a_reload_comes_back_with_all_edits_and_its_own_plan() -> None:
     async def scenario(page: Page, lab: FakeLab) -> None:
         page.open(lab)

@@ -1,0 +1,24 @@
+"""The kernel of a visit: IPython's own, which keeps every message until it is read. Run as a module."""
+
+from __future__ import annotations
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+
+NO_LIMIT = 0  # as ZeroMQ has it
+
+
+class KernelApp(IPKernelApp):
+    """Publishes without a limit.
+
+    ZeroMQ drops what is published beyond a thousand messages that nobody has read. A page is some two thousand, of
+    which the last puts the others in their places; a server that is short of time reads them too late.
+    """
+
+    def init_iopub(self, context: zmq.Context) -> None:
+        context.setsockopt(zmq.SNDHWM, NO_LIMIT)
+        super().init_iopub(context)
+
+
+if __name__ == "__main__":
+    KernelApp.launch_instance()
