@@ -182,7 +182,7 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     page.get_by_role("button", name="Next", exact=True).click()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    for tab in ("Overview", "Facts", "Forgetting", "Skills", "Weights", "Probe", "Scan", "Plan", "Export"):
+    for tab in page.locator(".el-tabs button").all_inner_texts():
         open_tab(page, tab)
         page.wait_for_timeout(300)
         page.evaluate(OPEN_FOLDS)
@@ -195,3 +195,56 @@ def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> No
     assert page.locator(".el-activity").get_attribute("aria-live") == "polite"
     nameless = "[...document.querySelectorAll('.el-app input, .el-app select')].filter(e => !e.labels.length).length"
     assert page.evaluate(nameless) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit_fake: Open, scheme: str) -> None:
+    """WCAG 2.1 A and AA as far as axe can tell, of every tab after an edit."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit_fake(viewport={"width": 1280, "height": 900}, color_scheme=scheme).page
+    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+    apply(page, "1 edit")
+    page.locator(".el-card-rewrite").wait_for()
+    found = []
+    for tab in page.locator(".el-tabs button").all_inner_texts():
+        open_tab(page, tab)
+        page.wait_for_timeout(500)
+        rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+        violations = axe.run(page, options=rules).response["violations"]
+        grave = [each for each in violations if each["impact"] in ("serious", "critical")]
+        found += [(tab, each["id"], node["html"][:200]) for each in grave for node in each["nodes"]]
+    assert found == []
+
+
+def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
+    page = visit_fake().page
+    for number, subject in enumerate(("Hofburg", "Prado"), 1):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Paris")
+        apply(page, f"{number} edit")
+    rows = page.locator(".el-step")
+    rows.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("p")
+    rows.nth(1).locator(".el-badge-pinned").wait_for()
+    page.keyboard.press("Enter")
+    rows.nth(1).locator(".el-badge-now").wait_for()
+    page.keyboard.press("r")
+    rows.nth(0).locator(".el-badge-now").wait_for()
+    page.get_by_label("Subject", exact=True).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("u")
+    assert page.get_by_label("Subject", exact=True).input_value().endswith("u")
+    assert rows.nth(0).locator(".el-badge-now").count() == 1
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])
+def test_a_chart_is_saved_as_a_picture(visit_fake: Open, tmp_path: Path, kind: str, begins: bytes) -> None:
+    page = visit_fake().page
+    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+    apply(page, "1 edit")
+    page.locator(".el-analysis canvas").first.wait_for()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=f"Save {kind.upper()}").first.click()
+    assert waiting.value.suggested_filename == f"editlab-overview.{kind}"
+    waiting.value.save_as(tmp_path / "chart")
+    assert (tmp_path / "chart").read_bytes().lstrip().startswith(begins)
