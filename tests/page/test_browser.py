@@ -188,16 +188,3 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
         page.evaluate(OPEN_FOLDS)
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, page.evaluate(BEYOND, width))
-
-
-@pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])
-def test_a_chart_is_saved_as_a_picture(visit_fake: Open, tmp_path: Path, kind: str, begins: bytes) -> None:
-    page = visit_fake().page
-    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
-    apply(page, "1 edit")
-    page.locator(".el-analysis canvas").first.wait_for()
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name=f"Save {kind.upper()}").first.click()
-    assert waiting.value.suggested_filename == f"editlab-overview.{kind}"
-    waiting.value.save_as(tmp_path / "chart")
-    assert (tmp_path / "chart").read_bytes().lstrip().startswith(begins)
