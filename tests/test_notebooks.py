@@ -45,12 +45,9 @@ def run(tmp_path: Path) -> Run:
 
 
 def shown(cells: list[nbformat.NotebookNode]) -> list[str]:
-    """What stands before the parenthesis of every last line that showed a widget."""
-    return [
-        cell.source.splitlines()[-1].partition("(")[0]
-        for cell in cells
-        if any(WIDGET in output.get("data", {}) for output in cell.outputs)
-    ]
+    """What stands before the parenthesis of every last line whose value is a widget."""
+    lasts = [(cell.source.splitlines()[-1], cell.outputs[-1]) for cell in cells if cell.outputs]
+    return [line.partition("(")[0] for line, output in lasts if WIDGET in output.get("data", {})]
 
 
 @pytest.mark.model
