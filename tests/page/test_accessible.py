@@ -19,7 +19,7 @@ WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 UNSEEN_FOCUS = """() => {
   const part = document.activeElement, style = getComputedStyle(part);
   const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-  return seen ? "" : part.outerHTML.slice(0, 120);
+  return seen ? "" : `${style.outline}, ${part.matches(":focus-visible")}: ${part.outerHTML.slice(0, 120)}`;
 }"""
 
 
