@@ -28,7 +28,9 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ra
 pytestmark = pytest.mark.cluster
 
 MODEL = ModelChoice(str(GOLDEN), "cpu")
-MANY = [Fact("{} is in", "Lyon", "Rome", paraphrase_prompts=("So many words. " * 100,)) for _ in range(200)]
+MANY = [
+    Fact("{} is in", f"Lyon {n}", "Rome", paraphrase_prompts=(f"{n} " + "so many words " * 30,)) for n in range(500)
+]
 
 
 @pytest.fixture(scope="module")
