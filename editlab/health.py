@@ -89,7 +89,7 @@ SIGNS: Mapping[str, Sign] = {
         least=0.15,
         trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would call every run a slide
         degraded=0.2,
-        collapsed=0.8,
+        collapsed=0.6,
         form=".0%",
         base=1.0,
     ),

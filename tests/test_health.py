@@ -480,11 +480,11 @@ def test_unrelated_facts_that_are_lost_little_by_little_are_held_against_a_run(m
 
 
 def test_unrelated_facts_that_one_edit_breaks_are_a_jump() -> None:
-    broken = [step(i, unrelated=0.97 if i < 5 else 0.3) for i in range(1, 9)]
+    broken = [step(i, unrelated=0.83 if i < 5 else 0.28) for i in range(1, 9)]
     assert changes(health_of([step(0), *broken])) == [(5, "jump", "bleeding")]
     assert health_of([step(0), *broken]).status == "collapsed"
-    assert health_of([step(0), step(40, unrelated=0.19)]).status == "collapsed"
-    assert health_of([step(0), step(40, unrelated=0.21)]).status == "degrading"
+    assert health_of([step(0), step(40, unrelated=0.39)]).status == "collapsed"
+    assert health_of([step(0), step(40, unrelated=0.41)]).status == "degrading"
     few = health_of([step(0), step(1, unrelated=0.2, panel=5)])
     assert few.status == "healthy"
     assert "nothing but drift" in few.reason

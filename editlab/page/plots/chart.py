@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bokeh.core.properties import value
 from bokeh.events import MouseLeave, MouseMove
 from bokeh.layouts import column
 from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, CustomJS, HoverTool, LayoutDOM, Range1d
@@ -24,6 +25,7 @@ NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
 PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
+LEVEL_WIDTH = 172  # pixels that the words of a level take
 FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
 FEWEST_STEPS = 4  # the axis shows at least so many
 
@@ -156,6 +158,7 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
 def plain_figure(title: str, x_label: str, y_label: str, x_scale: Scale, y_scale: Scale, height: int) -> figure:
     """A figure over any axis, in the look that all share."""
     heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
+    heading.update(offset=8 - AXIS_WIDTH)
     plot = figure(
         height=height, sizing_mode="stretch_width", x_axis_type=x_scale, y_axis_type=y_scale,
         x_axis_label=x_label, y_axis_label=y_label or None, title=heading, tools="", toolbar_location=None,
@@ -190,12 +193,18 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
     plot.add_tools(HoverTool(renderers=[flags], tooltips=[("@kind", "@sentence")]))
 
 
+def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequence[Any]]:
+    """Levels (y, words, colour) to draw; their words stand side by side, since the levels may be close together."""
+    y, name, color = zip(*levels, strict=True) if levels else ((), (), ())
+    return {"y": y, "name": name, "color": color, "shift": [LEVEL_WIDTH * place for place in range(len(levels))]}
+
+
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:
     """Levels with their words; they are drawn where the axis reaches them, and do not stretch it."""
     plot.hspan(y="y", source=source, line_color="color", line_dash="dashed", line_width=1.5)
     plot.text(
         x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
-        text_font_size="11px", text_font="system-ui, sans-serif",
+        x_offset="shift", text_font_size="11px", text_font=value("system-ui, sans-serif"),
     )  # fmt: skip
 
 
