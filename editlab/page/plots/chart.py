@@ -185,9 +185,12 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
 
 def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequence[Any]]:
     """Levels (y, words, colour) to draw; their words stand side by side, since the levels may be close together."""
-    y, name, color = zip(*levels, strict=True) if levels else ((), (), ())
-    shift = [LETTER * sum(len(words) + 2 for words in name[:place]) for place in range(len(name))]
-    return {"y": y, "name": name, "color": color, "shift": shift}
+    found: dict[str, list[Any]] = {name: [] for name in ("y", "name", "color", "shift")}
+    for y, name, color in levels:
+        shift = LETTER * sum(len(words) + 2 for words in found["name"])
+        for column_name, cell in zip(found, (y, name, color, shift), strict=True):
+            found[column_name].append(cell)
+    return found
 
 
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:
