@@ -25,7 +25,7 @@ NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
 PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
-LEVEL_WIDTH = 172  # pixels that the words of a level take
+LETTER = 6  # pixels that one letter of a level takes
 FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
 FEWEST_STEPS = 4  # the axis shows at least so many
 
@@ -195,8 +195,12 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
 
 def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequence[Any]]:
     """Levels (y, words, colour) to draw; their words stand side by side, since the levels may be close together."""
-    y, name, color = zip(*levels, strict=True) if levels else ((), (), ())
-    return {"y": y, "name": name, "color": color, "shift": [LEVEL_WIDTH * place for place in range(len(levels))]}
+    found: dict[str, list[Any]] = {name: [] for name in ("y", "name", "color", "shift")}
+    for y, name, color in levels:
+        shift = LETTER * sum(len(words) + 2 for words in found["name"])
+        for column_name, cell in zip(found, (y, name, color, shift), strict=True):
+            found[column_name].append(cell)
+    return found
 
 
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:
