@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import setting
+from benchmarks import products, setting
 from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.methods.rome import ROME
@@ -38,7 +38,7 @@ def main(
     rows = setting.ROME_CONTEXTS[:contexts]
     moments = editor.moments([method.layer])
     moments.warm([method.layer], method.ridge, editor.model.device)
-    product, multiplications = setting.large_product()
+    large, multiplications = setting.large_product()
 
     measured = []
     for fact in setting.FACTS[:facts]:
@@ -49,19 +49,23 @@ def main(
         def slow(fact: Fact = fact) -> Edit:
             return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
-        runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "product": product}, repeats, cpu_time)
-        ours, theirs, made = runs["fast"], runs["plain"], runs["product"]
+        runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "large": large}, repeats, cpu_time)
+        ours, theirs, made = runs["fast"], runs["plain"], runs["large"]
         edit, trace = ours.result
         steps_made = len(trace.values[0].loss)
-        needed = setting.value_products(editor.model, fact, method.layer, rows, steps_made)
-        floor = needed / multiplications * made.seconds
+        needed = products.of_value(editor.model, fact, method.layer, rows, steps_made)
+        floor = products.multiplications(editor.model, needed) / multiplications * made.seconds
+        bare = {"bare": products.all_of(editor.model, needed)}
+        bare_seconds = setting.interleaved(editor.model, bare, repeats, cpu_time)["bare"].seconds
         measured.append(
             {
                 "ratio": theirs.seconds / ours.seconds,
                 "times_floor": ours.seconds / floor,
+                "times_products": ours.seconds / bare_seconds,
                 "plain_seconds": theirs.seconds,
                 "fast_seconds": ours.seconds,
                 "floor_seconds": floor,
+                "products_seconds": bare_seconds,
                 "product_gflops": 2e-9 * multiplications / made.seconds,
                 "steps": steps_made,
                 "plain_token_layers": theirs.token_layers,

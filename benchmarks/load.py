@@ -7,11 +7,12 @@ bit. Edits depend on the number of torch's threads, so it is the same on both si
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -116,6 +117,20 @@ def main(
     """
     torch.set_num_threads(threads)
     visits = [Visit(facts_from(number * edits, edits)) for number in range(sessions)]
+    results = {"model": model, "sessions": sessions, "edits": edits, "threads": threads}
+    results |= at_once(visits, model, method, threads)
+    typer.echo(f"before the replay: {json.dumps(results)}", err=True)
+    mismatches = list(filter(None, alone(visits, model)))
+    setting.tell({**results, "mismatches": len(mismatches)}, as_json)
+    errors = [visit.error for visit in visits if visit.error]
+    for sentence in dict.fromkeys((*errors, *(f"otherwise than alone: {what}" for what in mismatches))):
+        typer.echo(sentence, err=True)
+    if errors or mismatches:
+        raise typer.Exit(1)
+
+
+def at_once(visits: Sequence[Visit], model: str, method: str, threads: int) -> dict[str, float]:
+    """All visits against one backend, and what they took. Each that ends is told on stderr."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "sessions.sqlite"
         with backend(model, store, threads) as running:
@@ -124,37 +139,37 @@ def main(
             running.lab.delete(first.key)
             memory, size = running.memory, _size(store)
             begin = time.perf_counter()
-            start = threading.Barrier(sessions, timeout=PATIENCE_SECONDS)
-            with ThreadPoolExecutor(sessions) as pool:
-                for visit in visits:
-                    pool.submit(edit_and_measure, connect(running.lab.url), visit, method, start)
+            start = threading.Barrier(len(visits), timeout=PATIENCE_SECONDS)
+            with ThreadPoolExecutor(len(visits)) as pool:
+                asked = [
+                    pool.submit(edit_and_measure, connect(running.lab.url), visit, method, start) for visit in visits
+                ]
+                for ended, _ in enumerate(as_completed(asked), 1):
+                    typer.echo(f"{ended} visits done after {time.perf_counter() - begin:.0f} s", err=True)
             seconds = time.perf_counter() - begin
             grown, stored = running.memory - memory, _size(store) - size
-    editor = Editor(load(model))
-    editor.prepare()
-    errors = [visit.error for visit in visits if visit.error]
-    mismatches = list(filter(None, (differs_alone(editor, visit) for visit in visits if not visit.error)))
     means = [float(numpy.mean(visit.waits)) for visit in visits if visit.waits]
-    results = {
-        "model": model,
-        "sessions": sessions,
-        "edits": edits,
-        "threads": threads,
+    return {
         "jobs": sum(len(visit.waits) for visit in visits),
-        "errors": len(errors),
-        "mismatches": len(mismatches),
+        "errors": sum(bool(visit.error) for visit in visits),
         "p95_wait_ratio": float(numpy.percentile(means, 95) / numpy.mean(means)) if means else float("nan"),
         "mean_wait_seconds": float(numpy.mean(means)) if means else float("nan"),
         "seconds": seconds,
         "backend_mb": (memory + grown) / 1e6,
-        "memory_per_session_mb": grown / sessions / 1e6,
-        "stored_per_session_mb": stored / sessions / 1e6,
+        "memory_per_session_mb": grown / len(visits) / 1e6,
+        "stored_per_session_mb": stored / len(visits) / 1e6,
     }
-    setting.tell(results, as_json)
-    for sentence in dict.fromkeys((*errors, *(f"otherwise than alone: {what}" for what in mismatches))):
-        typer.echo(sentence, err=True)
-    if errors or mismatches:
-        raise typer.Exit(1)
+
+
+def alone(visits: Sequence[Visit], model: str) -> Iterator[str]:
+    """What of each visit that met no error is otherwise when it is made anew. Each is told on stderr."""
+    editor = Editor(load(model))
+    editor.prepare()
+    for number, visit in enumerate(visits, 1):
+        if not visit.error:
+            differs = differs_alone(editor, visit)
+            typer.echo(f"visit {number} of {len(visits)} alone: {differs or 'the same'}", err=True)
+            yield differs
 
 
 def _size(store: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import setting
+from benchmarks import products, setting
 from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.methods.memit import MEMIT
@@ -51,7 +51,7 @@ def main(
     rows = setting.MEMIT_CONTEXTS
     moments = editor.moments(method.layers)
     moments.warm(method.layers, method.ridge, editor.model.device)
-    product, multiplications = setting.large_product()
+    large, multiplications = setting.large_product()
 
     measured = []
     for fact in setting.FACTS[:facts]:
@@ -84,27 +84,32 @@ def main(
             "fast": fast,
             "plain_insertion": slow_insertion,
             "fast_insertion": fast_insertion,
-            "product": product,
+            "large": large,
         }
         runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
         seconds = {name: run.seconds for name, run in runs.items()}
         ours, theirs = runs["fast"], runs["plain"]
         (edit, trace), (reference, _) = ours.result, theirs.result
         steps_made = len(trace.values[0].loss)
-        needed = setting.value_products(editor.model, fact, method.layers[-1], rows, steps_made)
-        needed += setting.insertion_products(editor.model, fact, method.layers, rows)
-        floor = needed / multiplications * seconds["product"]
+        needed = products.of_value(editor.model, fact, method.layers[-1], rows, steps_made)
+        needed += products.of_insertion(editor.model, fact, method.layers, rows)
+        count = products.multiplications(editor.model, needed) + products.of_solves(editor.model, method.layers)
+        floor = count / multiplications * seconds["large"]
+        bare = {"bare": products.all_of(editor.model, needed)}
+        bare_seconds = setting.interleaved(editor.model, bare, repeats, cpu_time)["bare"].seconds
         measured.append(
             {
                 "ratio": seconds["plain"] / seconds["fast"],
                 "insertion_ratio": seconds["plain_insertion"] / seconds["fast_insertion"],
                 "times_floor": seconds["fast"] / floor,
+                "times_products": seconds["fast"] / bare_seconds,
                 "plain_seconds": seconds["plain"],
                 "fast_seconds": seconds["fast"],
                 "plain_insertion_seconds": seconds["plain_insertion"],
                 "fast_insertion_seconds": seconds["fast_insertion"],
                 "floor_seconds": floor,
-                "product_gflops": 2e-9 * multiplications / seconds["product"],
+                "products_seconds": bare_seconds,
+                "product_gflops": 2e-9 * multiplications / seconds["large"],
                 "steps": steps_made,
                 "plain_token_layers": theirs.token_layers,
                 "fast_token_layers": ours.token_layers,

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import setting
+from benchmarks import products, setting
 from editlab.deltas import Edit
 from editlab.editor import Editor
 from editlab.facts import Fact, read_facts
@@ -37,7 +37,7 @@ def main(
     moments = editor.moments(chosen.edited_layers)
     moments.warm(chosen.edited_layers, chosen.ridge, editor.model.device)
     some = read_facts(resource("facts.json"))[:facts]
-    product, multiplications = setting.large_product()
+    large, multiplications = setting.large_product()
 
     def slow() -> list[Edit]:
         return [plain.edit(editor.model, [fact], chosen, moments, rows)[0] for fact in some]
@@ -48,16 +48,17 @@ def main(
     def together() -> list[Edit]:
         return edits(editor, chosen, moments, some)
 
-    sides = {"plain": slow, "one by one": alone, "together": together, "product": product}
+    sides = {"plain": slow, "one by one": alone, "together": together, "large": large}
     runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
     seconds = {name: run.seconds for name, run in runs.items()}
     found = list(chosen.values(editor.model, some, rows, quiet))
-    needed = sum(
-        setting.value_products(editor.model, fact, chosen.edited_layers[-1], rows, len(value.trace.loss))
-        + setting.insertion_products(editor.model, fact, chosen.edited_layers, rows)
-        for fact, value in zip(some, found, strict=True)
-    )
-    floor = needed / multiplications * seconds["product"]
+    needed: list[products.Products] = []
+    for fact, value in zip(some, found, strict=True):
+        needed += products.of_value(editor.model, fact, chosen.edited_layers[-1], rows, len(value.trace.loss))
+        needed += products.of_insertion(editor.model, fact, chosen.edited_layers, rows)
+    solves = len(some) * products.of_solves(editor.model, chosen.edited_layers)
+    count = products.multiplications(editor.model, needed) + solves
+    floor = count / multiplications * seconds["large"]
     about = {"model": shape or model, "method": method, "threads": threads, "contexts": len(rows), "facts": len(some)}
     results = {
         "ratio": seconds["plain"] / seconds["together"],

@@ -23,7 +23,6 @@ from editlab.deltas import Edit
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.loading import load
-from editlab.methods._rows import rows_of
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments
 
@@ -156,34 +155,6 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-
-
-def value_products(model: EditableModel, fact: Fact, layer: int, contexts: Sequence[str], steps: int) -> float:
-    """Multiplications that no exact search for a value can do without, padding and attention's scores not counted.
-
-    Once: all tokens up to the layer, what comes before the subject above it. Every step: the rest above it, forward
-    and, but in the last, back; the head where it is read.
-    """
-    block = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
-    rows = rows_of(model, fact, contexts)
-    m = len(model.target_ids(fact.target_new))
-    suffix = sum(len(row.ids) - row.lookup + m - 1 for row in rows) + 1
-    before = sum(row.lookup for row in rows)
-    passes = 2 * steps - 1
-    above = model.n_layers - layer - 1
-    once = (suffix + before) * (layer + 1) + before * above
-    head = (len(rows) * m + 1) * model.hf.get_output_embeddings().weight.numel()
-    return float((once + passes * suffix * above) * block + passes * head)
-
-
-def insertion_products(model: EditableModel, fact: Fact, layers: Sequence[int], contexts: Sequence[str]) -> float:
-    """As `value_products` for MEMIT's insertion, which may begin where the value's search came by the first layer."""
-    block = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
-    rows = rows_of(model, fact, contexts)
-    through = sum(row.lookup + 1 for row in rows)
-    bare = sum(layers[-1] - layer for layer in layers) * (rows[0].lookup + 1)
-    d_in = model.weight(layers[0]).shape[1]
-    return float((through * (layers[-1] - layers[0] + 1) + bare) * block + len(layers) * d_in**2)
 
 
 def error(ours: Edit, theirs: Edit) -> float:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import setting
+from benchmarks import products, setting
+from benchmarks.products import Products
 from editlab.deltas import Edit, LowRank
 from editlab.downstream import GENERATED_TOKENS, RULES, ByScores
 from editlab.measures._task import KEPT_BYTES
@@ -36,19 +37,21 @@ def one_by_one(model: EditableModel, task: Task, rule: str) -> list[Any]:
     return [plain.continuation(model, prompt, GENERATED_TOKENS) for prompt in prompts]
 
 
-def needed_products(model: EditableModel, task: Task, rule: str, layer: int) -> float:
-    """Multiplications that no exact evaluation can do without after an edit of `layer`, attention's scores not counted.
+def needed_products(model: EditableModel, task: Task, rule: str, layer: int) -> list[Products]:
+    """What no exact evaluation can do without after an edit of `layer`.
 
     What the blocks below made of the prompts is known. The shots are run once, everything else of each prompt once, the
     head where it is read; a generated token goes through all blocks.
     """
-    block = sum(p.numel() for p in model.blocks[0].parameters() if p.ndim == 2)
-    head = model.hf.get_output_embeddings().weight.numel()
     rows = [model.tokens(task.prompt(example)).ids for example in task.examples]
     shared = next(i for i in range(min(map(len, rows))) if len({row[i] for row in rows}) > 1)
-    tokens = shared + sum(len(row) - shared for row in rows)
-    new = len(rows) * (GENERATED_TOKENS - 1) if rule == "generation" else 0
-    return float(block * (tokens * (model.n_layers - layer) + new * model.n_layers) + head * (len(rows) + new))
+    above = range(layer, model.n_layers)
+    new = GENERATED_TOKENS - 1 if rule == "generation" else 0
+    return [
+        Products(above, shared),
+        Products(above, sum(len(row) - shared for row in rows), read=len(rows)),
+        Products(range(model.n_layers), len(rows), passes=new, read=len(rows)),
+    ]
 
 
 def largest_error(rule: str, ours: list[Any], theirs: list[Any]) -> float:
@@ -82,7 +85,7 @@ def main(
     if task not in known or rule not in RULES:
         raise typer.BadParameter(f"task must be one of {', '.join(known)} and rule one of {', '.join(RULES)}")
     chosen = replace(known[task], examples=known[task].examples[:examples])
-    product, multiplications = setting.large_product()
+    large, multiplications = setting.large_product()
 
     budget = Budget(KEPT_BYTES)
     kept, fresh = (RULES[rule](editor.model, chosen, given) for given in (budget, Budget(0)))
@@ -94,15 +97,17 @@ def main(
     editor.model.write([first])
     answer(kept)
     editor.model.write([first, second])
+    needed = needed_products(editor.model, chosen, rule, layer)
     sides = {
         "plain": lambda: one_by_one(editor.model, chosen, rule),
         "fast": lambda: answer(kept),
         "first": lambda: answer(fresh),
-        "product": product,
+        "large": large,
+        "bare": products.all_of(editor.model, needed),
     }
     runs = setting.interleaved(editor.model, sides, repeats, cpu_time)
     seconds = {name: run.seconds for name, run in runs.items()}
-    floor = needed_products(editor.model, chosen, rule, layer) / multiplications * seconds["product"]
+    floor = products.multiplications(editor.model, needed) / multiplications * seconds["large"]
     results = {
         "model": shape or model,
         "task": task,
@@ -113,11 +118,13 @@ def main(
         "ratio": seconds["plain"] / seconds["fast"],
         "first_ratio": seconds["plain"] / seconds["first"],
         "times_floor": seconds["fast"] / floor,
+        "times_products": seconds["fast"] / seconds["bare"],
         "plain_seconds": seconds["plain"],
         "fast_seconds": seconds["fast"],
         "first_seconds": seconds["first"],
         "floor_seconds": floor,
-        "product_gflops": 2e-9 * multiplications / seconds["product"],
+        "products_seconds": seconds["bare"],
+        "product_gflops": 2e-9 * multiplications / seconds["large"],
         "plain_token_layers": runs["plain"].token_layers,
         "fast_token_layers": runs["fast"].token_layers,
         "kept_mb": (KEPT_BYTES - budget.left) / 1e6,

@@ -1,8 +1,9 @@
 """editlab: a laboratory for knowledge editing in language models, live in a browser.
 
 `load` gives a model, `Editor` makes it ready for editing methods, `Session` keeps a log of edits over it, `Lab` serves
-many sessions, `connect` asks a lab in another process, `show` is the page. Names are imported when they are first used:
-the page must not pull in torch.
+many sessions, `connect` asks a lab in another process, `show` is the page, and `BeforeAfter`, `DriftChart`,
+`OverviewChart` and `RecallMap` are parts of it alone. Names are imported when they are first used: the page must not
+pull in torch.
 """
 
 from __future__ import annotations
@@ -21,8 +22,22 @@ _HOMES = {
     "Lab": "editlab.lab",
     "connect": "editlab.client",
     "show": "editlab.page",
+    **dict.fromkeys(("BeforeAfter", "DriftChart", "OverviewChart", "RecallMap"), "editlab.page.parts"),
 }
-__all__ = ["Editor", "Fact", "Lab", "Session", "connect", "load", "read_facts", "show"]
+__all__ = [
+    "BeforeAfter",
+    "DriftChart",
+    "Editor",
+    "Fact",
+    "Lab",
+    "OverviewChart",
+    "RecallMap",
+    "Session",
+    "connect",
+    "load",
+    "read_facts",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ class ByGeneration:
     def __init__(self, model: EditableModel, task: Task, budget: Budget) -> None:
         self._task = task
         self._model = model
-        self._prompts = Prompts(model, _prompts(model, task, GENERATED_TOKENS), budget)
+        self._prompts = Prompts(model, _prompts(model, task, GENERATED_TOKENS), budget, go_on=True)
 
     def tokens(self, report: Report = quiet, found: dict[int, Any] | None = None) -> list[list[int]]:
         """The continuation of each example; `found` holds those of an interrupted call, and of this one."""

@@ -1,7 +1,7 @@
 """Health of a run, from its history alone: gradual forgetting is a trend, catastrophic forgetting a jump.
 
 The two are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, no torch. Judged are perplexity,
-retention and every task's accuracy (`SIGNS`, each turned so that more is worse), and the size of every edit.
+retention, bleeding and every task's accuracy (`SIGNS`, each turned so that more is worse), and the size of every edit.
 
 **Jump** (Hampel identifier: Hampel 1974; Davies and Gather 1993): an increment more than `SPREADS` robust standard
 deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above it; this once there
@@ -38,7 +38,7 @@ HISTORY = 8  # other increments that a run must have, to be judged by them
 SPREADS = 5.0  # 3 is usual for a single value; a run is asked at every step
 P_TREND, P_JUMP = 0.01, 0.001
 TREND_VALUES = 8
-FACTS = 10  # edited facts that retention needs: with fewer, a single one is more than a tenth
+FACTS = 10  # facts that retention and bleeding need: with fewer, a single one is more than a tenth
 LEVELS_TOLD = 3  # measures that a healthy run's reason names
 SIZE_SURE = 1.0  # ‖ΔW‖ / ‖W₀‖ of one edit; in GPT-2 XL 0.05 to 0.09 are ordinary
 ROUNDING = 1e-9  # logarithms of equal ratios differ in their last bits
@@ -57,6 +57,7 @@ class Sign:
     degraded: float  # this much worse than before any edit
     collapsed: float
     form: str  # of a value, in sentences
+    base: float | None = None  # the unedited model's value, where it is known without measuring
 
 
 SIGNS: Mapping[str, Sign] = {
@@ -79,6 +80,18 @@ SIGNS: Mapping[str, Sign] = {
         degraded=0.2,
         collapsed=0.5,
         form=".0%",
+        base=1.0,
+    ),
+    "bleeding": Sign(
+        "the share of unrelated facts still right",
+        lambda right: -right,
+        sure=0.3,
+        least=0.15,
+        trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would call every run a slide
+        degraded=0.2,
+        collapsed=0.6,
+        form=".0%",
+        base=1.0,
     ),
 }
 TASK = Sign("", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=".2f")
@@ -132,7 +145,7 @@ def health_of(steps: Sequence[Step]) -> Health:
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
-    """Perplexity, retention and tasks by name, each as far as it was measured, in order."""
+    """Perplexity, retention, bleeding and tasks by name, each as far as it was measured, in order."""
     found: dict[str, list[Point]] = {name: [] for name in SIGNS}
     for step in steps:
         m = step.measurement
@@ -142,6 +155,8 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
             found["perplexity"].append(Point(step, m.perplexity.value))
         if m.retention is not None and m.retention.kept is not None and m.retention.succeeded >= FACTS:
             found["retention"].append(Point(step, m.retention.kept))
+        if m.bleeding is not None and m.bleeding.n >= FACTS:
+            found["bleeding"].append(Point(step, m.bleeding.share))
         for name, score in m.tasks.items():
             found.setdefault(name, []).append(Point(step, score.accuracy, score))
     return {name: points for name, points in found.items() if points}
@@ -223,7 +238,7 @@ def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
 def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
     """What one measure's history says."""
     sign = SIGNS.get(name) or replace(TASK, title=_title(points[0].score, name))
-    base = 1.0 if name == "retention" else points[0].value if points[0].step.index == 0 else None
+    base = sign.base if points[0].step.index else points[0].value
     now = points[-1]
     breaks = jumps(sign, points, large)
     changes, lasting = [], []

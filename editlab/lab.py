@@ -19,7 +19,7 @@ from editlab.jobs import FIRST, LATER, LocalJob, Queue, steady
 from editlab.limits import Limits
 from editlab.loading import load
 from editlab.measures import standard
-from editlab.memory import with_room
+from editlab.memory import used_bytes, with_room
 from editlab.offer import info_of
 from editlab.progress import Report, quiet
 from editlab.records import SessionState, Step
@@ -313,8 +313,12 @@ class Lab:
         return name
 
     def counts(self) -> dict[str, int]:
-        """How many sessions there are: kept, and of those in memory."""
-        return {"sessions_stored": self._store.count(), "sessions_in_memory": self.sessions.in_memory}
+        """How many sessions there are, kept and of those in memory; bytes of a GPU's memory that are used."""
+        return {
+            "sessions_stored": self._store.count(),
+            "sessions_in_memory": self.sessions.in_memory,
+            "device_memory_bytes": used_bytes(self.editor.model.device),
+        }
 
     def close(self) -> None:
         self._queue.close()

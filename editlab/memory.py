@@ -29,6 +29,11 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def used_bytes(device: torch.device) -> int:
+    """Bytes of a GPU's memory that tensors of this process take; 0 on another device."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
 def spare_copy(weight: Tensor) -> Tensor:
     """A copy to go back to: where the weight is, or in the host's pinned memory where a GPU has little left."""
     if weight.device.type == "cuda" and weight.nbytes > SPARE_SHARE * free_bytes(weight.device):

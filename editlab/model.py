@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editlab.attention import use_grouped_heads
 from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.families import FAMILIES
@@ -64,6 +65,7 @@ class EditableModel:
             raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(sorted(FAMILIES))}")
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"{name} needs a fast tokenizer (one with character offsets)")
+        use_grouped_heads(hf)
         self.hf: Any = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name

@@ -20,6 +20,7 @@ from editlab.model import EditableModel
 from editlab.progress import Report, quiet
 
 BATCH_TOKENS = 1024  # more gains nothing on a CPU
+BATCHES_GOING_ON = 2  # as many together where tokens are generated: every batch reads all weights for each of them
 SLOT_TOKENS = 64  # or a longer row
 NOBODY = -1  # whose padding is
 
@@ -140,10 +141,17 @@ class _Slots:
 class Prompts:
     """Rows of token ids, asked again and again of a model whose weights change in between.
 
-    Of each row the last `n_read` tokens are read. Rows must not be empty.
+    Of each row the last `n_read` tokens are read. Rows must not be empty. Batches are larger where they `go_on`.
     """
 
-    def __init__(self, model: EditableModel, rows: Sequence[Sequence[int]], budget: Budget, n_read: int = 1) -> None:
+    def __init__(
+        self,
+        model: EditableModel,
+        rows: Sequence[Sequence[int]],
+        budget: Budget,
+        n_read: int = 1,
+        go_on: bool = False,
+    ) -> None:
         self.model = model
         self._budget = budget
         self._n_read = n_read
@@ -151,7 +159,9 @@ class Prompts:
         shared = _common_beginning(rows, n_read)
         self._beginning = _Slots(model, [rows[0][:shared]], [[0]], 0) if shared else None
         ends = [row[shared:] for row in rows]
-        self._batches = [_Slots(model, ends, slots, shared) for slots in _packed([len(end) for end in ends])]
+        batch_tokens = BATCH_TOKENS * (BATCHES_GOING_ON if go_on else 1)
+        packed = _packed([len(end) for end in ends], batch_tokens)
+        self._batches = [_Slots(model, ends, slots, shared) for slots in packed]
         self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
 
     @torch.no_grad()
@@ -205,13 +215,13 @@ class Prompts:
         return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
 
 
-def _packed(lengths: Sequence[int]) -> list[list[list[int]]]:
+def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:
     """Batches of slots of indices of rows: the longest rows first, each in the first slot that has room for it."""
     left = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     batches = []
     while left:
         width = max(SLOT_TOKENS, lengths[left[0]])
-        slots: list[list[int]] = [[] for _ in range(max(1, BATCH_TOKENS // width))]
+        slots: list[list[int]] = [[] for _ in range(max(1, batch_tokens // width))]
         room = [width] * len(slots)
         later = []
         for i in left:

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     allowed_hosts: Texts = ()  # names that the backend may be called by, beside its own
     allowed_origins: Texts = ()  # web pages that may call it from a browser: "https://lab.example.org"
     max_request_bytes: int = Field(1_000_000, ge=1_000)
-    requests_per_minute: int = Field(1_200, ge=1)  # of one session, and of one address without a session
+    requests_per_minute: int = Field(1_200, ge=1)  # of one session, and of one address beside those of its sessions
 
     # where the page finds it
     backend: str | None = None  # URL of a backend; None: one of its own

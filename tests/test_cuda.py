@@ -35,6 +35,13 @@ def test_edits_are_those_of_the_processor(fact: Fact, name: str) -> None:
         assert float((there[layer].dense().cpu() - exact).norm() / exact.norm()) < 1e-2
 
 
+def test_the_memory_that_is_used_is_told() -> None:
+    device = on_gpu(tiny_editor("gpt2")).model.device
+    before = memory.used_bytes(device)
+    kept = torch.zeros(1_000_000, device=device)
+    assert memory.used_bytes(device) >= before + kept.nbytes
+
+
 def test_the_base_goes_to_the_host_where_the_gpu_is_full(fact: Fact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda _device: 0)
     editor = on_gpu(tiny_editor("gpt2"))

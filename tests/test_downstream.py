@@ -45,6 +45,7 @@ TASKS = {
 def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("editlab.prompts.BATCH_TOKENS", 40)
     monkeypatch.setattr("editlab.prompts.SLOT_TOKENS", 20)
+    monkeypatch.setattr("editlab.prompts.BATCHES_GOING_ON", 1)
 
 
 class Kept:

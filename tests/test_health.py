@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from editlab.facts import Fact
 from editlab.health import health_of
-from editlab.records import Drift, Health, Measurement, Perplexity, Retention, Step, TaskScore
+from editlab.records import Bleeding, Broken, Drift, Health, Measurement, Perplexity, Retention, Step, TaskScore
 
 
 def step(
@@ -24,6 +24,8 @@ def step(
     right: float | None = None,
     facts: int = 20,
     n: int = 200,
+    unrelated: float | None = None,
+    panel: int = 250,
 ) -> Step:
     """A step of a run with what was measured of it. A task's right answers are its first ones."""
     found = {}
@@ -36,6 +38,9 @@ def step(
         found["sst2"] = TaskScore(
             "sst2", "SST-2", "scores", n, answers, sum(answers) / n, (0.0, 1.0), 0.5, 0.5, 1 / 3, 0.0
         )
+    if unrelated is not None:
+        broken = tuple(Broken(f"Fact {i} is", "so", i) for i in range(round((1 - unrelated) * panel)))
+        found["bleeding"] = Bleeding(panel, 1 - len(broken) / panel, broken)
     return Step(
         index=index,
         id=f"e{index}" if index else "",
@@ -452,6 +457,43 @@ def test_recall_that_falls_at_once_and_little_by_little() -> None:
     assert health_of(slid).status == "degrading"
     few = [step(0)] + [step(i, kept=0.5, facts=4) for i in range(1, 5)]
     assert health_of(few).status == "healthy"
+
+
+# Unrelated facts still right after 0, 25, 50, 75 and 100 edits of the embedded model (docs/sequence-100.md).
+RECORDED = {
+    "rome": [1.0, 0.83, 0.71, 0.65, 0.55],
+    "r-rome": [1.0, 0.86, 0.81, 0.73, 0.64],
+    "memit": [1.0, 0.86, 0.75, 0.73, 0.68],
+}
+
+
+@pytest.mark.parametrize(("method", "first"), [("rome", 50), ("r-rome", 75), ("memit", 50)])
+def test_unrelated_facts_that_are_lost_little_by_little_are_held_against_a_run(method: str, first: int) -> None:
+    steps = [step(25 * i, unrelated=share) for i, share in enumerate(RECORDED[method])]
+    found = {steps[i].index: health_of(steps[: i + 1]) for i in range(1, len(steps))}
+    assert [index for index, health in found.items() if health.status == "degrading"] == list(range(first, 101, 25))
+    assert {health.status for health in found.values()} <= {"healthy", "degrading"}
+    assert "unrelated facts still right" in found[25].reason
+    assert found[100].reason == (
+        f"The share of unrelated facts still right is {RECORDED[method][-1]:.0%}, 100% before any edit."
+    )
+
+
+def test_unrelated_facts_that_one_edit_breaks_are_a_jump() -> None:
+    broken = [step(i, unrelated=0.83 if i < 5 else 0.28) for i in range(1, 9)]
+    assert changes(health_of([step(0), *broken])) == [(5, "jump", "bleeding")]
+    assert health_of([step(0), *broken]).status == "collapsed"
+    assert health_of([step(0), step(40, unrelated=0.39)]).status == "collapsed"
+    assert health_of([step(0), step(40, unrelated=0.41)]).status == "degrading"
+    few = health_of([step(0), step(1, unrelated=0.2, panel=5)])
+    assert few.status == "healthy"
+    assert "nothing but drift" in few.reason
+
+
+def test_ordinary_edits_of_a_short_run_are_no_slide_of_unrelated_facts() -> None:
+    """Twelve ordinary edits that lose 1.5 % of them each, measured at every one."""
+    steps = [step(i, unrelated=1.0 - 0.015 * i) for i in range(13)]
+    assert health_of(steps).status == "healthy"
 
 
 def test_a_task_must_fall_significantly() -> None:

@@ -516,6 +516,6 @@ def test_presets_are_those_of_the_model_and_of_facts_that_are_there() -> None:
 
     france = Fact("{} is a part of the", "France", "FIFA", "NATO", case_id=2520)
     assert cases("some/model", france) == [900240]
-    assert cases("smollm2-135m", france) == [900240, 900102, 900223]
+    assert cases("smollm2-135m", france) == [900240, 900254, 900223]
     assert cases("gpt2-xl") == [900240, 900160]
     assert cases("gpt2-xl", france) == [900240, 900160, 2520]

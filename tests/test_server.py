@@ -19,6 +19,7 @@ from editlab.records import Completion
 from editlab.server import Loader, create_app
 from editlab.server.rate import Rate
 from editlab.settings import Settings
+from editlab.wire import SESSION_HEADER
 from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 
@@ -164,12 +165,34 @@ def test_a_long_body_is_refused_however_it_is_sent(lab: QueuedLab) -> None:
 def test_too_many_requests_of_one_session_leave_the_others_alone(lab: QueuedLab) -> None:
     with serving(lab, requests_per_minute=5) as address, httpx.Client(base_url=address) as client:
         mine, yours = opened(client), opened(client)
-        answers = [client.get("/session/revision", headers=mine) for _ in range(6)]
-        assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+        answers = [client.get("/session/revision", headers=mine) for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 6 + [429]  # the first shows that the key is one
         assert answers[-1].json()["error"] == "too_many_requests"
         assert 1 <= int(answers[-1].headers["Retry-After"]) <= 12
         assert client.get("/session/revision", headers=yours).status_code == 200
         assert client.get("/healthz").status_code == 200
+
+
+def test_made_up_keys_count_to_the_address_they_come_from(lab: QueuedLab) -> None:
+    with serving(lab, requests_per_minute=5) as address, httpx.Client(base_url=address) as client:
+        real = opened(client)
+        assert client.get("/session", headers=real).status_code == 200
+        made_up = [client.get("/session", headers={SESSION_HEADER: f"made up {n}"}).status_code for n in range(5)]
+        assert made_up == [404] * 3 + [429] * 2
+        answers = [client.post(path, headers={SESSION_HEADER: path}) for path in ("/sessions", "/session/undo")]
+        assert [answer.status_code for answer in answers] == [429, 429]
+        assert client.get("/session", headers=real).status_code == 200
+
+
+def test_long_answers_are_compressed_and_streams_are_not(client: httpx.Client, lab: QueuedLab) -> None:
+    session = opened(client)
+    assert client.get("/openapi.json").headers.get("Content-Encoding") == "gzip"
+    assert "Content-Encoding" not in client.get("/openapi.json", headers={"Accept-Encoding": "identity"}).headers
+    assert "Content-Encoding" not in client.get("/session/revision", headers=session).headers
+    job = client.post("/session/preview", json={"fact": FACT}, headers=session).json()["id"]
+    with client.stream("GET", f"/jobs/{job}/events", headers=session) as response:
+        assert "Content-Encoding" not in response.headers
+        assert next(response.iter_lines()) == "event: progress"  # at once: the job still waits for its gate
 
 
 def test_a_rate_is_so_many_at_once_and_again_in_each_minute() -> None:
@@ -361,6 +384,7 @@ def test_jobs_stages_and_requests_are_counted(lab: QueuedLab) -> None:
     assert 'editlab_stage_seconds_count{kind="preview",stage="waiting"} 3.0' in told
     assert 'editlab_request_seconds_count{method="DELETE",path="/jobs/{job}",status="200"} 1.0' in told
     assert "process_resident_memory_bytes" in told
+    assert "editlab_device_memory_bytes 0.0" in told
     assert not any(job in told for job in jobs)
 
 

@@ -344,6 +344,17 @@ def test_a_file_is_of_one_lab_at_a_time(opened: Open, file: Path, monkeypatch: p
         Store(file)
 
 
+def test_a_copy_of_the_files_taken_while_nothing_is_written_holds_every_session(
+    opened: Open, file: Path, facts: list[Fact], tmp_path: Path
+) -> None:
+    lab = opened()
+    key = lab.create()
+    lab.edit(key, facts[:1], "rome").result(60)
+    before = lab.state(key)
+    subprocess.run(["cp", "-r", str(file.parent), str(tmp_path / "copy")], check=True)  # as a snapshot would be
+    assert opened(path=tmp_path / "copy" / file.name).state(key) == before
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("Dear Sir or Madam, " * 100)
     with pytest.raises(LabError, match="holds no sessions that can be read"):

@@ -51,7 +51,7 @@ def probe(
 
     Examples:
 
-        editlab probe --case-id 900102
+        editlab probe --case-id 900254
 
         editlab probe --prompt "{} is in the continent of" --subject France --target Asia --method rome --method r-rome
     """

@@ -27,7 +27,8 @@ def report(
 ) -> None:
     """Write one page that opens from disk: runs beside each other, or the story of one run or session.
 
-    No model is loaded. Runs are told as far as they have come.
+    Of runs beside each other, the figures are also written as SVG files, in a folder beside the page. No model is
+    loaded. Runs are told as far as they have come.
 
     Examples:
 

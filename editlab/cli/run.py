@@ -34,7 +34,7 @@ def run(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Edit one fact after another, measure by a schedule, and keep everything in a folder, report.html too.
+    """Edit one fact after another, measure by a schedule, and keep everything in a folder, report.html and figures too.
 
     Started again with the same folder it goes on where it was, whatever ended it.
 

@@ -11,6 +11,7 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 import editlab
 from editlab.server import documentation, jobs, library, operation, sessions
@@ -24,6 +25,7 @@ from editlab.settings import Settings
 from editlab.wire import SESSION_HEADER
 
 SWEEP_SECONDS = 0.25
+COMPRESSED_FROM = 1_000  # bytes of an answer
 DESCRIPTION = """A laboratory for knowledge editing in language models.
 
 `POST /sessions` gives a key, which goes into the header `Editlab-Session` of all that is asked of that session. What
@@ -43,7 +45,11 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
     book = JobBook(metrics)
     backend = Backend(loader, book, metrics, boot=secrets.token_hex(4))
     metrics.watch("queue_length", "Jobs that wait or run.", lambda: len(book.open()))
-    for name, words in (("sessions_stored", "Sessions kept."), ("sessions_in_memory", "Sessions in memory.")):
+    for name, words in (
+        ("sessions_stored", "Sessions kept."),
+        ("sessions_in_memory", "Sessions in memory."),
+        ("device_memory_bytes", "GPU memory that the model and its copies use; 0 without a GPU."),
+    ):
         metrics.watch(name, words, partial(loader.count, name))
 
     app = FastAPI(
@@ -61,6 +67,7 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
     for part in (sessions, jobs, library, operation, documentation):
         api.include_router(part.router)
     app.include_router(api)
+    app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM, compresslevel=5)  # leaves event streams alone
     app.add_middleware(Gate, settings=settings, metrics=metrics)
     if settings.allowed_origins:
         app.add_middleware(

@@ -55,9 +55,10 @@ def _lab(backend: TheBackend) -> LabProtocol:
 TheLab = Annotated[LabProtocol, Depends(_lab)]
 
 
-def _key(given: Annotated[str | None, Security(session)]) -> str:
+def _key(request: Request, given: Annotated[str | None, Security(session)]) -> str:
     if not given:
         raise UnknownSession(f"There is no such session: send its key in the header {SESSION_HEADER}.")
+    request.state.key = given
     return given
 
 

@@ -16,6 +16,14 @@ class Rate:
         self._kept = kept
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # who -> what was left, and when
 
+    def __contains__(self, who: str) -> bool:
+        """Whether it is counted apart already."""
+        return who in self._left
+
+    def begin(self, who: str) -> None:
+        """Count it apart from now on, if it is not yet."""
+        self._left.setdefault(who, (float(self._most), self._clock()))
+
     def take(self, who: str) -> float:
         """Count one. 0 if it is within the rate, else the seconds after which another would be; then it counts not."""
         now = self._clock()

@@ -83,6 +83,8 @@ class Gate:
         try:
             await self._admit(scope, receive, sending)
         finally:
+            if status < 400 and (key := scope.get("state", {}).get("key")):
+                self._rate.begin(_session(key))  # it opens a session: only such keys are counted apart
             seconds = time.perf_counter() - start
             path = _template(scope)
             self._metrics.request_ended(scope["method"], path, status, seconds)
@@ -113,8 +115,10 @@ class Gate:
         if self._token is not None and not _same(headers.get("authorization", ""), f"Bearer {self._token}"):
             wanted = {"WWW-Authenticate": "Bearer"}
             return error_answer("unauthorized", "the backend wants its token: Authorization: Bearer ...", wanted)
-        address = scope["client"][0] if scope.get("client") else "unknown"
-        seconds = self._rate.take(headers.get(SESSION_HEADER) or address)
+        who = _session(headers.get(SESSION_HEADER, ""))
+        if who not in self._rate:
+            who = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
+        seconds = self._rate.take(who)
         if seconds > 0:
             wait = {"Retry-After": str(math.ceil(seconds))}
             return error_answer("too_many_requests", f"too many requests; wait {math.ceil(seconds)} s", wait)
@@ -155,6 +159,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+def _session(key: str) -> str:
+    """Whom the rate counts a session's requests to."""
+    return f"session {key}"
 
 
 def _same(one: str, other: str) -> bool:

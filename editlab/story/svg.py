@@ -18,7 +18,7 @@ from editlab.story.axis import Axis
 WIDTH, PLOT_HEIGHT = 440, 150
 LEFT, RIGHT, TITLE, LEGEND_ROW, AXIS = 56, 14, 24, 17, 25  # pixels around the plot
 COLORS = 8  # classes c0 to c7
-LETTER = 6.2  # pixels that a letter of a legend takes, about
+LETTER = 6.9  # pixels that a letter of a legend takes, about
 ROW_HEIGHTS = (4, 18)  # of a map
 NAME_LETTERS = 26
 MANY = 40  # points of a line, from which on they are drawn small
@@ -65,11 +65,13 @@ def line_chart(
     axis: Axis,
     levels: Mapping[str, float] | None = None,
     marks: Sequence[Mark] = (),
+    legend: bool = True,
 ) -> str:
     """Lines over steps 0 to `last`, with their intervals; `levels` are drawn across, by their class."""
     levels = {name: value for name, value in (levels or {}).items() if axis.draws(value)}
     values = [v for line in lines for p in line.points for v in (p.y, p.low, p.high) if v is not None]
-    frame = _Frame(title, lines, last, axis, [*values, *levels.values()], levels=levels)
+    told = (lines, levels) if legend else ((), ())
+    frame = _Frame(title, told[0], last, axis, [*values, *levels.values()], levels=told[1])
     parts = [tag("line", "", f"level {name}", **frame.across(value)) for name, value in levels.items()]
     for line in lines:
         drawn = [point for point in line.points if axis.draws(point.y)]
@@ -162,10 +164,8 @@ class _Frame:
         levels: Iterable[str] = (),
     ) -> None:
         self.title, self.axis, self.last, self.left = title, axis, max(last, 1), left
-        named = lines if len({line.name for line in lines}) > 1 else ()
-        swatches = [(f"c{line.color % COLORS} d{line.dash % 3}", line.name) for line in named]
-        swatches += [(f"level {name}", name) for name in levels]
-        self._legend, rows = _legend([*swatches, *((f"cell-{i}", word) for i, word in enumerate(words))])
+        words_told = [(f"cell-{i}", word) for i, word in enumerate(words)]
+        self._legend, rows = legend([*swatches(lines, levels), *words_told])
         self.top = TITLE + LEGEND_ROW * rows + 10
         self.bottom = self.top + height
         self._map = bool(words)
@@ -203,12 +203,21 @@ class _Frame:
         return tag("line", "", "grid", **self.across(tick)) + text
 
 
-def _legend(swatches: Sequence[tuple[str, str]]) -> tuple[str, int]:
+def swatches(lines: Sequence[Line], levels: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """What a legend tells: classes and names of the lines, where there are several, and of the levels."""
+    named = lines if len({line.name for line in lines}) > 1 else ()
+    return [
+        *((f"c{line.color % COLORS} d{line.dash % 3}", line.name) for line in named),
+        *((f"level {n}", n) for n in levels),
+    ]
+
+
+def legend(swatches: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[str, int]:
     """Names with their colours in rows under the title, and how many rows."""
     parts, x, row = [], 4.0, 0
     for css, name in swatches:
         wide = 26 + LETTER * len(name) + 12
-        if x + wide > WIDTH and x > 4:
+        if x + wide > width and x > 4:
             x, row = 4.0, row + 1
         y = TITLE + LEGEND_ROW * row + 8
         if css.startswith("cell"):
@@ -234,6 +243,12 @@ def _path(points: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
+def box_of(drawing: str) -> tuple[int, int]:
+    """Width and height of a drawing, in pixels."""
+    width, height = re.findall(r'viewBox="0 0 (\d+) (\d+)"', drawing)[0]
+    return int(width), int(height)
+
+
 # --- looks ---
 
 
@@ -249,7 +264,9 @@ def standalone(drawing: str) -> str:
     light = dict(re.findall(r"--([\w-]+):\s*([^;]+);", sheet[: sheet.index("@media")]))
     rules = "\n".join(re.findall(r"^\.chart .*$", sheet, re.MULTILINE)).replace(".chart ", "")
     colored = re.sub(r"var\(--([\w-]+)\)", lambda name: light[name[1]], rules)
-    whole = drawing.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" ', 1)
+    width, height = box_of(drawing)
+    sized = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+    whole = drawing.replace("<svg ", sized, 1)
     start = whole.index(">") + 1
     ground = tag("rect", "", width="100%", height="100%", fill="#ffffff")
     return f"{whole[:start]}<style>{colored}</style>{ground}{whole[start:]}"

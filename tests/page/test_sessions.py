@@ -214,7 +214,7 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         assert lab.about(key).name == "<b>Sights</b>"
         assert 'data-name="&lt;b&gt;Sights&lt;/b&gt;"' in text(page)
         assert "<b>Sights" not in text(page).replace(app.panel.name.value, "")
-        assert app.panel.duplicate.description == "Duplicate as far as step 1"
+        assert app.panel.duplicate.description == "Duplicate up to step 1"
         app.panel.duplicate.click()
         copy = page.app
         assert copy.session != key

@@ -70,13 +70,13 @@ class SessionPanel:
         self._shown = about
         self._mark.value = mark(self._key, about)
         copied = " · a copy of another session" if about.branch_of else ""
-        self._about.value = escape(f"Of {about.model}, begun {about.created[:16].replace('T', ' ')} UTC{copied}.")
+        self._about.value = escape(f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}")
 
     def drawn(self, state: SessionState) -> None:
         edits = len(state.steps) - 1
         if edits != self._shown.edits:
             self.show(replace(self._shown, edits=edits))
-        self.duplicate.description = f"Duplicate as far as step {state.position}" if state.position else "Duplicate"
+        self.duplicate.description = f"Duplicate up to step {state.position}" if state.position else "Duplicate"
         self.duplicate.tooltip = "A session of its own that begins with these edits; this one stays as it is"
 
     def _ask(self, whether: bool) -> None:

@@ -32,6 +32,7 @@ from editlab.page.plots.chart import (
     blank,
     change_columns,
     draw_levels,
+    level_columns,
     mark_changes,
     new_figure,
     steady,
@@ -129,7 +130,7 @@ def share_chart(title: str, level: float | None = None, chance: float | None = N
     """A share against the step, from 0 to 100 %, with its interval, the unedited model's level and the chance level."""
     chart = _line_chart(title, level, height, log=False, form="@value{0.[0] %}")
     (plot,) = chart.figures
-    plot.y_range = Range1d(start=0, end=1.04)
+    plot.y_range = Range1d(start=0, end=1.1)
     plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     plot.yaxis.ticker = FixedTicker(ticks=[0, 0.25, 0.5, 0.75, 1] if height >= 150 else [0, 0.5, 1])
     if chance is not None:
@@ -155,13 +156,8 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
 
 def _perplexity_levels(unedited: float) -> ColumnDataSource:
     levels = (("suspicious", HARMED, CHANGES["trend"]), ("disabling", BROKEN, CHANGES["jump"]))
-    return ColumnDataSource(
-        {
-            "y": [times * unedited for _, times, _ in levels],
-            "name": [f"{word}: {times:g} × unedited" for word, times, _ in levels],
-            "color": [color for _, _, color in levels],
-        }
-    )
+    named = [(times * unedited, f"{word}: {times:g} ×", color) for word, times, color in levels]
+    return ColumnDataSource(dict(level_columns(named)))
 
 
 def _line_chart(title: str, level: float | None, height: int, log: bool, form: str = "@value{0.[00]}") -> Chart:

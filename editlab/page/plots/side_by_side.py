@@ -100,5 +100,5 @@ def _chart(by: Compared, legend: bool) -> Chart:
     if by.share:
         plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     if by.bounded:
-        plot.y_range = Range1d(start=0, end=1.04)
+        plot.y_range = Range1d(start=0, end=1.1)
     return Chart((plot,), sources)

@@ -23,6 +23,7 @@ from editlab.page.plots.chart import (
     change_columns,
     draw_levels,
     horizontal_legend,
+    level_columns,
     mark_changes,
     new_figure,
     steady,
@@ -137,7 +138,7 @@ def size_levels(state: SessionState, unit: Unit) -> Mapping[str, Sequence[Any]]:
     whole = next((getattr(size, unit.field) / size.relative for size in sizes if size.relative > 0), None)
     if whole is not None and math.isfinite(whole):
         levels.append((AS_LARGE * whole, "disabling: as large as W₀", CHANGES["jump"]))
-    return {name: [level[place] for level in levels] for place, name in enumerate(("y", "name", "color"))}
+    return level_columns(levels)
 
 
 def drift_chart(unit: Unit = UNITS[0], log: bool = False, height: int = 230, title: str = "") -> Chart:

@@ -1,0 +1,45 @@
+"""Attention where several query heads share one head of keys and values: the shared one is read, never repeated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "grouped"
+
+
+def use_grouped_heads(hf: Any) -> None:
+    """Make a model that would run PyTorch's attention with repeated heads run it with shared ones; others are left."""
+    heads, shared = hf.config.num_attention_heads, getattr(hf.config, "num_key_value_heads", None)
+    if hf.config._attn_implementation != "sdpa" or shared in (None, heads):
+        return
+    AttentionInterface.register(NAME, _grouped)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    hf.set_attn_implementation(NAME)
+
+
+def _grouped(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """What each of the tokens (n, q, heads, d_head) reads, from queries (n, heads, q, d_head) and keys and values of
+    fewer heads: the queries that share a head stand in one row after the other.
+    """
+    n, heads, q, d_head = query.shape
+    sharing = heads // key.shape[1]
+    if query.device.type != "cpu" or attention_mask is None or attention_mask.shape[1] > 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    together = query.reshape(n, heads // sharing, sharing * q, d_head)
+    mask = attention_mask.repeat(1, 1, sharing, 1)
+    read = torch.nn.functional.scaled_dot_product_attention(together, key, value, attn_mask=mask, scale=scaling)
+    return read.reshape(n, heads, q, d_head).transpose(1, 2).contiguous(), None

@@ -1,0 +1,224 @@
+"""Parts of the page on their own, for a notebook: widgets that draw one session, one thing each.
+
+`DriftChart(session)` draws a `Session` of this process, `DriftChart(key, lab)` the session of a key, wherever the lab
+is, and `DriftChart(state)` what was told of a session once, such as the state in a replay file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import Protocol
+
+import ipywidgets as widgets
+from bokeh.io.state import curstate
+
+from editlab.api import LabError, LabProtocol, TaskInfo
+from editlab.page.bokeh_widget import bring_bokeh_into_notebook
+from editlab.page.chart_view import ChartView
+from editlab.page.controls import box, html
+from editlab.page.html import empty, tag
+from editlab.page.live import Live, LiveCallbacks
+from editlab.page.panels import before_after
+from editlab.page.plots.chart import stacked, stacked_columns
+from editlab.page.plots.overview import Part, overview_parts
+from editlab.page.plots.recall import recall_chart, recall_columns, recall_rows
+from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, size_chart, size_columns
+from editlab.page.start import STYLES
+from editlab.page.visit import is_served
+from editlab.page.work import Runner, sentence
+from editlab.records import SessionState
+
+NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, step by step.")
+
+
+class OwnSession(Protocol):
+    """What is needed of an `editlab.Session`; named here, because importing it would load torch."""
+
+    def state(self) -> SessionState: ...
+    def goto(self, index: int) -> None: ...
+
+
+class SessionWidget(widgets.Box):
+    """One view of one session, to be the last expression of a cell.
+
+    `session` is a `Session`, a `SessionState`, or with `lab` a session's key. With a lab it follows the session by
+    itself, from where an event loop runs, as in a notebook; else `refresh` draws what became of the session. A tap on
+    what belongs to a step puts that step in force, where that may be. Raises LabError where the key opens nothing.
+    """
+
+    _following: asyncio.Task[None] | None = None
+
+    def __init__(self, session: OwnSession | SessionState | str, lab: LabProtocol | None = None) -> None:
+        self._session, self._lab = session, lab
+        self._said = html(css="el-problem el-live")
+        self._runner = Runner(self._say)
+        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
+        super().__init__([html(f"<style>{style}</style>", "el-style"), *self._content(), self._said])
+        self.add_class("el-app")
+        if not is_served() and not curstate().notebook:
+            bring_bokeh_into_notebook()
+        self.refresh()
+        if lab is not None and isinstance(session, str) and _has_loop():
+            on = LiveCallbacks(self._show, self._problem, lambda: self._say(""), self._problem)
+            self._following = self._runner.start(Live(lab, session, on).watch())
+
+    def refresh(self) -> None:
+        """Draw the session as it is now."""
+        self._show(self._state())
+
+    def close(self) -> None:
+        """Follow the session no more."""
+        if self._following is not None:
+            self._following.cancel()
+        super().close()
+
+    @abstractmethod
+    def _content(self) -> Sequence[widgets.Widget]:
+        """What it is made of."""
+
+    @abstractmethod
+    def _draw(self, state: SessionState) -> None: ...
+
+    def _show(self, state: SessionState) -> None:
+        self._say("")
+        self._draw(state)
+
+    def _state(self) -> SessionState:
+        if isinstance(self._session, SessionState):
+            return self._session
+        if isinstance(self._session, str):
+            if self._lab is None:
+                raise ValueError("a session's key opens it in a lab: give the lab, too")
+            return self._lab.state(self._session)
+        return self._session.state()
+
+    def _goto(self, index: int) -> None:
+        if isinstance(self._session, SessionState):
+            return
+        if isinstance(self._session, str):
+            assert self._lab is not None, "it was drawn from a lab"
+            self._lab.goto(self._session, index)
+        else:
+            self._session.goto(index)
+        self.refresh()
+
+    def _problem(self, error: LabError) -> None:
+        self._say(sentence(error))
+
+    def _say(self, words: str) -> None:
+        self._said.value = tag("p", escape(words), role="alert") if words else ""
+
+
+class SessionChart(SessionWidget):
+    """Charts above each other over the session's steps, with PNG and SVG to save."""
+
+    name = "chart"  # of the pictures
+
+    def _content(self) -> Sequence[widgets.Widget]:
+        self._none = html(NOT_YET)
+        self.view = ChartView(self._runner.handler(self._goto), self.name)
+        return [self._none, self.view.widget]
+
+    @abstractmethod
+    def _parts(self, state: SessionState) -> Sequence[Part]: ...
+
+    def _draw(self, state: SessionState) -> None:
+        parts = self._parts(state) if len(state.steps) > 1 else ()
+        self._none.layout.display = "none" if parts else None
+        if not parts:
+            self.view.clear()
+            return
+        self.view.show(
+            tuple((part.name, part.kind) for part in parts),
+            lambda: stacked({part.name: part.make() for part in parts}),
+            stacked_columns({part.name: part.columns for part in parts}),
+            len(state.steps) - 1,
+        )
+
+
+class DriftChart(SessionChart):
+    """How far each edited layer is from where it began, and the size of every edit.
+
+    `unit` is "relative" (÷ ‖W₀‖), "norm" (Frobenius) or "per_element" (norm ÷ number of elements); `log` draws both on
+    a log axis.
+    """
+
+    name = "drift"
+
+    def __init__(
+        self,
+        session: OwnSession | SessionState | str,
+        lab: LabProtocol | None = None,
+        *,
+        unit: str = "relative",
+        log: bool = False,
+    ) -> None:
+        units = {each.field: each for each in UNITS}
+        if unit not in units:
+            raise ValueError(f"unit must be one of {', '.join(units)}, got {unit!r}")
+        self._unit, self._log = units[unit], log
+        super().__init__(session, lab)
+
+    def _parts(self, state: SessionState) -> Sequence[Part]:
+        unit, log = self._unit, self._log
+        return [
+            Part("drift", (unit, log), lambda: drift_chart(unit, log), drift_columns(state, unit, log)),
+            Part("size", (unit, log), lambda: size_chart(unit, log), size_columns(state, unit, log)),
+        ]
+
+
+class OverviewChart(SessionChart):
+    """Drift, edits recalled, perplexity and the accuracy on `task`, as far as they are measured, over one axis."""
+
+    name = "overview"
+
+    def __init__(
+        self,
+        session: OwnSession | SessionState | str,
+        lab: LabProtocol | None = None,
+        *,
+        task: TaskInfo | None = None,
+        log: bool = False,
+    ) -> None:
+        self._task, self._log = task, log
+        super().__init__(session, lab)
+
+    def _parts(self, state: SessionState) -> Sequence[Part]:
+        return overview_parts(state, self._task, self._log)
+
+
+class RecallMap(SessionChart):
+    """Which edit is recalled at which step, edits by steps, and where it was first forgotten. Needs `retention`."""
+
+    name = "forgetting"
+
+    def _parts(self, state: SessionState) -> Sequence[Part]:
+        rows = recall_rows(state.steps)
+        kind = tuple((row.edit, row.fact) for row in rows)
+        return [Part("recall", kind, lambda: recall_chart(rows), recall_columns(state))] if rows else []
+
+
+class BeforeAfter(SessionWidget):
+    """What the model said to the edit's prompts before and says now: continuations, next tokens, P(new), P(true).
+
+    Which prompts of one's own are watched, `watch` of the session or the lab says.
+    """
+
+    def _content(self) -> Sequence[widgets.Widget]:
+        self._panel = before_after.BeforeAfter(lambda _: None)
+        return [box([self._panel.widget], "el-follows")]
+
+    def _draw(self, state: SessionState) -> None:
+        self._panel.show(state)
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
