@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bokeh.core.properties import value
+from bokeh.events import MouseLeave, MouseMove
 from bokeh.layouts import column
 from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, CustomJS, HoverTool, LayoutDOM, Range1d
 from bokeh.models.annotations import Span, Title
@@ -39,6 +40,13 @@ view.export(kind).to_blob().then((blob) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000)
 })
 """
+
+POINT_OUT = """
+const here = cb_obj.event_name === "mousemove" ? Math.round(cb_obj.x) : -1
+document.querySelectorAll(".el-steps .el-step").forEach((row, place, rows) => {
+  row.classList.toggle("el-step-pointed", rows.length - 1 - place === here)
+})
+"""  # the timeline's rows stand with the newest first
 
 Picture = Literal["png", "svg"]
 Scale = Literal["linear", "log"]
@@ -133,7 +141,7 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
 
 
 def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
-    """A figure over the axis of steps."""
+    """A figure over the axis of steps; the timeline's row of the step that is pointed at stands out."""
     plot = plain_figure(title, "step", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
@@ -142,6 +150,8 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
         name="pinned", dimension="height", line_color=PINNED, line_dash="dotdash", line_width=2, visible=False
     )
     plot.add_layout(pinned)
+    for event in (MouseMove, MouseLeave):
+        plot.js_on_event(event, CustomJS(code=POINT_OUT))
     return plot
 
 
