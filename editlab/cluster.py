@@ -44,6 +44,7 @@ class Cluster:
         except ImportError:
             raise ImportError("--ray needs Ray: pip install 'editlab[ray]'") from None
         self._ray = ray
+        self._kept: list[Any] = []  # what workers are started with, for those that are started again
         self._begun = not ray.is_initialized()
         if self._begun:
             ray.init(address=address, log_to_driver=False, include_dashboard=False, **_SILENT)
@@ -65,7 +66,9 @@ class Cluster:
         """Workers of a class, each with a model; those that die are started again."""
         restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
         remote = self._ray.remote(**self._each, **restarting)(kind)
-        return [remote.remote(*arguments) for _ in range(min(self.workers, workers or self.workers))]
+        given = [self._ray.put(argument) for argument in arguments]
+        self._kept += given
+        return [remote.remote(*given) for _ in range(min(self.workers, workers or self.workers))]
 
     def here(self, kind: type, *arguments: Any) -> Any:
         """One of a class on this machine, to be called by workers."""

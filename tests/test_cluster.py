@@ -28,6 +28,9 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ra
 pytestmark = pytest.mark.cluster
 
 MODEL = ModelChoice(str(GOLDEN), "cpu")
+MANY = [
+    Fact("{} is in", f"Lyon {n}", "Rome", paraphrase_prompts=(f"{n} " + "so many words " * 30,)) for n in range(500)
+]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_runs_by_two_workers_are_the_runs_by_one(
 ) -> None:
     config = RunConfig(("rome", "memit"), {"retention": 1}, n=3, known=False, moments=source, orders=(0, 7))
     report: Callable = KillOne("RunWorker", done=2) if kill else quiet
-    run_on(cluster, config, facts, MODEL, tmp_path / "spread", report)
+    run_on(cluster, config, [*facts, *MANY], MODEL, tmp_path / "spread", report)  # more than Ray sends with a call
     assert not kill or report.killed == 1  # type: ignore[attr-defined]
     experiment = Experiment(config, facts, MODEL)
     assert list(config.runs()) == ["rome", "memit", "rome-order-7", "memit-order-7"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bokeh.core.properties import value
+from bokeh.events import MouseLeave, MouseMove
 from bokeh.layouts import column
 from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, CustomJS, HoverTool, LayoutDOM, Range1d
 from bokeh.models.annotations import Span, Title
@@ -24,7 +25,7 @@ NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
 PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
-LEVEL_WIDTH = 172  # pixels that the words of a level take
+LETTER = 6  # pixels that one letter of a level takes
 FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
 FEWEST_STEPS = 4  # the axis shows at least so many
 
@@ -39,6 +40,13 @@ view.export(kind).to_blob().then((blob) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000)
 })
 """
+
+POINT_OUT = """
+const here = cb_obj.event_name === "mousemove" ? Math.round(cb_obj.x) : -1
+document.querySelectorAll(".el-steps .el-step").forEach((row, place, rows) => {
+  row.classList.toggle("el-step-pointed", rows.length - 1 - place === here)
+})
+"""  # the timeline's rows stand with the newest first
 
 Picture = Literal["png", "svg"]
 Scale = Literal["linear", "log"]
@@ -133,7 +141,7 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
 
 
 def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
-    """A figure over the axis of steps."""
+    """A figure over the axis of steps; the timeline's row of the step that is pointed at stands out."""
     plot = plain_figure(title, "step", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
@@ -142,6 +150,8 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
         name="pinned", dimension="height", line_color=PINNED, line_dash="dotdash", line_width=2, visible=False
     )
     plot.add_layout(pinned)
+    for event in (MouseMove, MouseLeave):
+        plot.js_on_event(event, CustomJS(code=POINT_OUT))
     return plot
 
 
@@ -185,8 +195,12 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
 
 def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequence[Any]]:
     """Levels (y, words, colour) to draw; their words stand side by side, since the levels may be close together."""
-    y, name, color = zip(*levels, strict=True) if levels else ((), (), ())
-    return {"y": y, "name": name, "color": color, "shift": [LEVEL_WIDTH * place for place in range(len(levels))]}
+    found: dict[str, list[Any]] = {name: [] for name in ("y", "name", "color", "shift")}
+    for y, name, color in levels:
+        shift = LETTER * sum(len(words) + 2 for words in found["name"])
+        for column_name, cell in zip(found, (y, name, color, shift), strict=True):
+            found[column_name].append(cell)
+    return found
 
 
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:

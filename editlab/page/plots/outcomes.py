@@ -156,7 +156,7 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
 
 def _perplexity_levels(unedited: float) -> ColumnDataSource:
     levels = (("suspicious", HARMED, CHANGES["trend"]), ("disabling", BROKEN, CHANGES["jump"]))
-    named = [(times * unedited, f"{word}: {times:g} × unedited", color) for word, times, color in levels]
+    named = [(times * unedited, f"{word}: {times:g} ×", color) for word, times, color in levels]
     return ColumnDataSource(dict(level_columns(named)))
 
 

@@ -1,0 +1,103 @@
+"""What axe finds in Chromium, what is announced, and the timeline's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.page.conftest import Visit
+from tests.page.fake_model import DISABLING
+from tests.page.test_browser import OPEN_FOLDS, apply, open_tab, type_fact
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+WINDOW = {"width": 1280, "height": 900}
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+
+
+def grave(page: Any, where: str) -> list[tuple[str, str, str]]:
+    """What axe calls serious or critical by WCAG 2.1 A and AA: where, which rule, and the element."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.wait_for_timeout(400)  # what fades in has arrived
+    found = axe.run(page, options=WCAG).response["violations"]
+    return [
+        (where, each["id"], f"{node['html'][:160]} {node['any'][:1] and node['any'][0]['message']}")
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit_fake: Open, scheme: str) -> None:
+    """The page at rest, every tab with its folds open, the form with a high risk, every lesson, the session's panel."""
+    page = visit_fake(viewport=WINDOW, color_scheme=scheme).page
+    found = grave(page, "at rest")
+    for number, subject in enumerate((DISABLING, "Prado"), 1):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
+        apply(page, f"{number} edit")
+    page.locator(".el-step").nth(1).get_by_role("button", name="Pin").click()
+    type_fact(page, "The {} is located in the city of", DISABLING, "Rome", "Paris")
+    page.locator(".el-risk-is-high").wait_for()
+    page.get_by_role("button", name="Hyperparameters and guard").click()
+    page.get_by_role("button", name="Search").click()
+    found += grave(page, "making an edit")
+    for tab in page.locator(".el-tabs button").all_inner_texts():
+        open_tab(page, tab)
+        page.wait_for_timeout(300)
+        page.evaluate(OPEN_FOLDS)
+        found += grave(page, tab)
+    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Delete…").click()
+    found += grave(page, "session")
+    page.get_by_role("button", name="Lessons", exact=True).click()
+    for lesson in page.locator(".el-lesson-tabs button").all():
+        lesson.click()
+        found += grave(page, lesson.inner_text())
+    page.get_by_role("button", name="Large type").click()
+    found += grave(page, "projector")
+    assert found == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_for_who_follows(visit: Open, scheme: str) -> None:
+    page = visit(viewport=WINDOW).page
+    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+    apply(page, "1 edit")
+    page.get_by_role("button", name="Session…").click()
+    follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
+    other = visit(session=follow, waits_for=".el-following", viewport=WINDOW, color_scheme=scheme).page
+    other.locator(".el-card-rewrite").wait_for()
+    lost = visit(session="nobody", waits_for=".el-failed", viewport=WINDOW, color_scheme=scheme).page
+    assert grave(other, "following") + grave(lost, "no such session") == []
+
+
+def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> None:
+    page = visit().page
+    assert page.locator(".el-activity").get_attribute("aria-live") == "polite"
+    nameless = "[...document.querySelectorAll('.el-app input, .el-app select')].filter(e => !e.labels.length).length"
+    assert page.evaluate(nameless) == 0
+
+
+def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
+    page = visit_fake().page
+    for number, subject in enumerate(("Hofburg", "Prado"), 1):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Paris")
+        apply(page, f"{number} edit")
+    rows = page.locator(".el-step")
+    rows.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("p")
+    rows.nth(1).locator(".el-badge-pinned").wait_for()
+    page.keyboard.press("Enter")
+    rows.nth(1).locator(".el-badge-now").wait_for()
+    page.keyboard.press("r")
+    rows.nth(0).locator(".el-badge-now").wait_for()
+    page.get_by_label("Subject", exact=True).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("u")
+    assert page.get_by_label("Subject", exact=True).input_value().endswith("u")
+    assert rows.nth(0).locator(".el-badge-now").count() == 1

@@ -1,0 +1,72 @@
+"""Charts as people use them in Chromium: pointed at, and saved as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.page.conftest import Visit
+from tests.page.test_browser import apply, open_tab, type_fact
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+
+# Where a point of the page's first figure is in the window, and how many figures there are.
+PLACE_OF = """([step, value]) => {
+  const views = [...Bokeh.index.query((view) => view.model.type === "Figure")];
+  const places = views.map((view) => view.el.getBoundingClientRect());
+  const n = places.indexOf(places.reduce((one, other) => other.top < one.top ? other : one)), frame = views[n].frame;
+  return [places[n].left + frame.x_scale.compute(step), places[n].top + frame.y_scale.compute(value), views.length];
+}"""
+LINES = """() => {
+  const tools = [...Bokeh.index.query((view) => view.model.type === "Figure")]
+    .flatMap((view) => view.model.toolbar.tools.filter((tool) => tool.type === "CrosshairTool"));
+  return [tools.length, new Set(tools.map((tool) => tool.overlay)).size, tools[0].overlay.location];
+}"""
+DRIFT_AT = """(step) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
+  .filter((model) => model.type === "ColumnDataSource" && model.data.drift && model.data.layer)
+  .map((model) => model.data.drift[Array.from(model.data.step).indexOf(step)])[0]"""
+
+
+def two_edits(page: Any) -> None:
+    for number, subject in enumerate(("Prado", "Hofburg"), 1):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
+        apply(page, f"{number} edit")
+    page.locator(".el-analysis canvas").nth(1).wait_for()
+    page.locator(".el-analysis .el-chart").scroll_into_view_if_needed()
+
+
+def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake: Open) -> None:
+    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
+    two_edits(page)
+    x, y, figures = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
+    assert figures >= 2
+    page.mouse.move(x + 40, y)
+    page.mouse.move(x, y, steps=4)
+    page.locator(".el-step-pointed", has_text="Prado").wait_for()
+    assert page.locator(".el-step-pointed").count() == 1
+    page.get_by_text("1 · Prado → Oslo").first.wait_for()
+    tools, lines, location = page.evaluate(LINES)
+    assert (tools, lines) == (figures, 1)  # one line through every figure of the stack
+    assert location == pytest.approx(1, abs=0.1)
+    page.mouse.move(5, 5)
+    page.locator(".el-step-pointed").wait_for(state="detached")
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])
+def test_a_chart_is_saved_as_a_picture(visit_fake: Open, tmp_path: Path, kind: str, begins: bytes) -> None:
+    page = visit_fake().page
+    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+    apply(page, "1 edit")
+    for tab in ("Overview", "Weights"):
+        open_tab(page, tab)
+        page.locator(".el-analysis canvas").first.wait_for()
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Save {kind.upper()}").first.click()
+        assert waiting.value.suggested_filename == f"editlab-{tab.lower()}.{kind}"
+        waiting.value.save_as(tmp_path / tab)
+        assert (tmp_path / tab).read_bytes().lstrip().startswith(begins)
