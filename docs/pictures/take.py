@@ -26,7 +26,6 @@ PICTURES = {
 }
 PATIENCE = 180_000  # milliseconds, for a model on a slow machine
 SETTLED = 3_000  # milliseconds, for charts and bars to come to rest
-COLOURS = 128
 
 
 def opened(browser: Browser, address: str, width: int, height: int, scheme: str = "light") -> Page:
@@ -91,7 +90,7 @@ def photograph(browser: Browser, address: str) -> None:
     for name, (width, height, scheme) in PICTURES.items():
         page = opened(browser, address, width, height, scheme)
         picture = Image.open(BytesIO(page.screenshot()))
-        picture.convert("RGB").quantize(COLOURS).save(HERE / f"{name}.png", optimize=True)
+        picture.convert("RGB").save(HERE / f"{name}.png", optimize=True)
         page.close()
 
 
