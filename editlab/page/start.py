@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from editlab.api import LabError, LabProtocol, Progress, UnknownSession
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
-from editlab.page.controls import box, button, html
+from editlab.page.controls import box, button, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.html import tag
 from editlab.page.live import Live, LiveCallbacks
@@ -55,6 +55,7 @@ class Page:
         if not awaited:
             self._shown.set()
         knock = button("", lambda _: self._shown.set(), "el-knock")
+        show_if(knock, False)
         self.app: App | Follower | None = None
         frame = [html(f"<style>{style}</style>", "el-style"), html(title, "el-title")]
         self.root = box([*frame, knock, self._body], "el-app")

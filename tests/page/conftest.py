@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,21 @@ def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
 def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visit]]:
     with visiting(browser, served_fake) as open_page:
         yield open_page
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page over the embedded model itself."""
+    store = tmp_path_factory.mktemp("model") / "sessions.sqlite"
+    with serving(Settings(model="smollm2-135m", device="cpu", store=store).to_environment()) as server:
+        yield server
+
+
+@pytest.fixture
+def visit_model(browser: Any, served_model: Served) -> Iterator[Callable[..., Visit]]:
+    """As `visit`; the first one waits for the model, which may have to be fetched."""
+    with visiting(browser, served_model) as open_page:
+        yield partial(open_page, timeout=300_000)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Charts as people use them in Chromium: pointed at, and saved as pictures."""
+"""Charts as people use them in Chromium: pointed at, clicked, and saved as pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.page.conftest import Visit
-from tests.page.test_browser import apply, open_tab, type_fact
+from tests.page.test_browser import apply, open_tab, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -55,6 +55,21 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake
     assert location == pytest.approx(1, abs=0.1)
     page.mouse.move(5, 5)
     page.locator(".el-step-pointed").wait_for(state="detached")
+
+
+def test_a_click_on_a_point_goes_to_its_step(visit_fake: Open) -> None:
+    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
+    two_edits(page)
+
+    def clicked() -> bool:  # the chart grows while more is measured
+        x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
+        page.mouse.move(x, y)
+        page.mouse.click(x, y, delay=50)
+        page.wait_for_timeout(1000)
+        return page.locator(".el-step-now", has_text="Prado").count() == 1
+
+    assert wait_until(clicked)
+    page.locator(".el-state", has_text="1 edit").wait_for()
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])

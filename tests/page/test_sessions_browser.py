@@ -70,3 +70,21 @@ def test_the_link_to_follow_follows_live_and_has_nothing_to_press(visit: Open) -
     other.locator(".el-make").wait_for()
     assert wait_until(lambda: "session=" in other.url and follow not in other.url)
     assert "1 edit" in other.locator(".el-state").inner_text()
+
+
+def test_five_pages_at_once_each_have_their_own_edits_and_no_others(visit: Open) -> None:
+    towns = ("Oslo", "Rome", "Vienna", "Madrid", "Lisbon")
+    pages = [visit(timeout=300_000).page for _ in towns]  # so many at once take their time on a busy machine
+    for page, town in zip(pages, towns, strict=True):
+        type_fact(page, f"The museum of {town} stands in the city of", f"museum of {town}", "Paris")
+    for page in pages:  # all wait in one queue
+        page.get_by_role("button", name="Apply edit").click()
+    for page in pages:
+        page.locator(".el-state", has_text="1 edit").wait_for()
+    keys = {page.url.split("session=")[1] for page in pages}
+    assert len(keys) == len(towns)
+    for page, town in zip(pages, towns, strict=True):
+        page.reload()  # what the backend has of it, not what the page remembers
+        page.locator(".el-step", has_text=f"museum of {town}").wait_for()
+        seen = page.locator(".el-app").inner_text()
+        assert [other for other in towns if f"museum of {other}" in seen] == [town]

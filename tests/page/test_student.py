@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from editlab.settings import Settings
-from tests.page.conftest import Visit, serving, visiting
+from tests.page.conftest import Visit
+from tests.page.test_browser import apply
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
-
-
-@pytest.fixture
-def visit_model(browser: Any, tmp_path: Path) -> Iterator[Visit]:
-    """The page over the embedded model."""
-    settings = Settings(model="smollm2-135m", device="cpu", store=tmp_path / "sessions.sqlite")
-    with serving(settings.to_environment()) as server, visiting(browser, server) as open_page:
-        yield open_page(timeout=300_000)
 
 
 def task(page: Any, title: str) -> Any:
@@ -32,13 +23,9 @@ def ticked(page: Any, title: str) -> str:
     return page.locator(".el-todo-done", has_text=title).inner_text()
 
 
-def apply(page: Any, edits: str) -> None:
-    page.get_by_role("button", name="Apply edit").click()
-    page.locator(".el-state", has_text=edits).wait_for()
-
-
-def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_model: Visit) -> None:
-    page = visit_model.page
+def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_model: Callable[..., Visit]) -> None:
+    seen = visit_model()
+    page = seen.page
     page.get_by_role("button", name="Lessons", exact=True).press("Enter")
     task(page, "Ask it").get_by_role("button").press("Enter")
     assert "Paris" in ticked(page, "Ask it")
@@ -65,4 +52,4 @@ def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_mod
     page.get_by_role("button", name="Apply edit").click()
     assert "of ‖W‖" in ticked(page, "Or do it another way")
     assert "That is the whole lesson" in page.locator(".el-lesson-told").inner_text()
-    assert visit_model.errors == []
+    assert seen.errors == []
