@@ -30,7 +30,7 @@ from benchmarks.serving import PATIENCE_SECONDS, backend
 from editlab.ports import free_port
 from editlab.settings import Settings
 
-KERNEL = "ipykernel_launcher"
+KERNEL = "editlab.page.kernel"
 STILL_SECONDS = 2.0  # a kernel that used no processor for so long waits for its visitor
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 

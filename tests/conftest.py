@@ -1,9 +1,12 @@
-"""Shared models: the golden tiny GPT-2, and a tiny Llama and GPT-J of random weights with its tokenizer."""
+"""Shared models: the golden tiny GPT-2, and a tiny Llama and GPT-J of random weights with its tokenizer; a browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
 FAMILIES = ("gpt2", "llama", "gptj")
 CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
+ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
 torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
 
@@ -115,3 +119,26 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("EDITLAB_TEST_DATA does not name a folder with CounterFact and GLUE")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+def _chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium: the system's, else the one playwright installed."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as tool:
+        try:
+            chromium = tool.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium to look at the page with: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()

@@ -20,9 +20,8 @@ import pytest
 
 from editlab.ports import free_port
 from tests.conftest import GOLDEN
-from tests.page.conftest import Served, browser, visiting
+from tests.page.conftest import Served, visiting
 
-__all__ = ["browser"]  # a fixture
 ROOT = Path(__file__).parent.parent
 VERSION = importlib.metadata.version("editlab")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,12 +30,6 @@ SERVE_PAGE = (
     "from editlab.supervised import end_with_parent; end_with_parent(); options = json.loads(sys.argv[1]); "
     "serve(PageSettings(**options['page']), options['notebook'], lambda address: print(address, flush=True))"
 )
-ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
 @dataclass
@@ -168,24 +161,6 @@ def served_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with serving_page({"PYTHONPATH": path}, str(notebook)) as server:
         yield server
-
-
-def _chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium: the system's, else the one playwright installed."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as tool:
-        try:
-            chromium = tool.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium to look at the page with: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
 
 
 @dataclass
