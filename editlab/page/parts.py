@@ -10,7 +10,6 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Protocol
 
 import ipywidgets as widgets
@@ -27,7 +26,7 @@ from editlab.page.plots.chart import stacked, stacked_columns
 from editlab.page.plots.overview import Part, overview_parts
 from editlab.page.plots.recall import recall_chart, recall_columns, recall_rows
 from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, size_chart, size_columns
-from editlab.page.start import STYLES
+from editlab.page.start import style_sheets
 from editlab.page.visit import is_served
 from editlab.page.work import Runner, sentence
 from editlab.records import SessionState
@@ -56,8 +55,7 @@ class SessionWidget(widgets.Box):
         self._session, self._lab = session, lab
         self._said = html(css="el-problem el-live")
         self._runner = Runner(self._say)
-        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
-        super().__init__([html(f"<style>{style}</style>", "el-style"), *self._content(), self._said])
+        super().__init__([style_sheets(), *self._content(), self._said])
         self.add_class("el-app")
         if not is_served() and not curstate().notebook:
             bring_bokeh_into_notebook()

@@ -37,6 +37,12 @@ def new_session(lab: LabProtocol) -> str:
     return session
 
 
+def style_sheets() -> widgets.HTML:
+    """The page's style sheets, as a widget that is not seen."""
+    style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
+    return html(f"<style>{style}</style>", "el-style")
+
+
 class Page:
     """The frame around a session: style, title, and what is shown while there is no lab yet, or no session.
 
@@ -45,7 +51,6 @@ class Page:
     """
 
     def __init__(self, awaited: bool = False) -> None:
-        style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
@@ -57,7 +62,7 @@ class Page:
         knock = button("", lambda _: self._shown.set(), "el-knock")
         show_if(knock, False)
         self.app: App | Follower | None = None
-        frame = [html(f"<style>{style}</style>", "el-style"), html(title, "el-title")]
+        frame = [style_sheets(), html(title, "el-title")]
         self.root = box([*frame, knock, self._body], "el-app")
 
     def load(self, loading: Loading, key: str = "") -> None:
