@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_data() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
+    """What a failed test's pages showed is told with it."""
+    report = yield
+    if call.when == "call" and report.failed and (chromium := getattr(item, "funcargs", {}).get("browser")):
+        for page in (page for context in chromium.contexts for page in context.pages):
+            with suppress(Exception):  # a page that is gone shows nothing
+                report.sections.append((f"Page {page.url}", page.inner_text("body")[:10_000]))
+    return report
 
 
 def _chromium() -> str | None:

@@ -49,13 +49,17 @@ class Measuring:
         self._doing: dict[str, Doing] = {}
         self._problems: dict[str, str] = {}
         self._stopped = False
+        self._asked_again = False  # for the plan, while it was being measured
         self._stage, self._drawn = "", 0.0
 
     def go_on(self) -> None:
         """Measure what the plan asks for; while it is stopped only what the step in force says."""
         if self._stopped:
             self._start(WATCHED, lambda: self._lab.measure(self._session))
-        elif PLAN not in self._jobs or self._jobs[PLAN].status not in ("queued", "running"):
+        elif PLAN in self._jobs:  # its job follows the log, but may have ended without our knowing it yet
+            self._asked_again = True
+        else:
+            self._asked_again = False
             self._start(PLAN, lambda: self._lab.measure_due(self._session))
 
     def resume(self) -> None:
@@ -93,20 +97,20 @@ class Measuring:
         self._runner.start(self._follow(name, job))
 
     async def _follow(self, name: str, job: Job) -> None:
-        again = False
+        cancelled = False
         try:
             found = await follow(job, partial(self._draw, name))
             if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
                 self._problems[name] = "there is nothing to measure it on at this step"
         except Cancelled:
-            again = name == PLAN and not self._stopped  # resumed before the stop took effect
+            cancelled = True
         except SENTENCES as error:
             self._fail(name, error)
         finally:
             if self._jobs.get(name) is job:
                 del self._jobs[name], self._doing[name]
             self._tell()
-        if again:
+        if name == PLAN and not self._stopped and (cancelled or self._asked_again):  # resumed, or more may be due
             self.go_on()
         self._on_found()
 

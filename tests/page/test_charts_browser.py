@@ -24,7 +24,7 @@ PLACE_OF = """([step, value]) => {
 }"""
 LINES = """() => [...Bokeh.index.query((view) => view.model.type === "Figure" && view.el.offsetParent)]
   .flatMap((view) => view.model.toolbar.tools.filter((tool) => tool.type === "CrosshairTool"))
-  .map((tool) => tool.overlay.location)"""
+  .map((tool) => [tool.overlay.id, tool.overlay.location])"""
 DRIFT_AT = """(step) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data.drift && model.data.layer)
   .map((model) => model.data.drift[Array.from(model.data.step).indexOf(step)])[0]"""
@@ -41,16 +41,20 @@ def two_edits(page: Any) -> None:
 def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake: Open) -> None:
     page = visit_fake(viewport={"width": 1280, "height": 1400}).page
     two_edits(page)
-    x, y, figures = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
-    assert figures >= 2
-    page.mouse.move(x + 40, y)
-    page.mouse.move(x, y, steps=4)
+
+    def line_is_there() -> bool:  # the chart grows while more is measured
+        x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
+        page.mouse.move(x + 40, y)
+        page.mouse.move(x, y, steps=4)
+        page.wait_for_timeout(500)
+        return page.evaluate(LINES)[0][1] == pytest.approx(1, abs=0.1)
+
+    assert wait_until(line_is_there)
+    lines = page.evaluate(LINES)
+    assert len(lines) >= 2 and len({name for name, _ in lines}) == 1  # one line through every figure of the stack
     page.locator(".el-step-pointed", has_text="Prado").wait_for()
     assert page.locator(".el-step-pointed").count() == 1
     page.get_by_text("1 · Prado → Oslo").first.wait_for()
-    lines = page.evaluate(LINES)
-    assert len(lines) >= 2  # one through every figure of the stack
-    assert lines == pytest.approx([1] * len(lines), abs=0.1)
     page.mouse.move(5, 5)
     page.locator(".el-step-pointed").wait_for(state="detached")
 

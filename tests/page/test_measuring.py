@@ -181,6 +181,21 @@ def test_measuring_can_be_stopped_and_goes_on_and_edits_do_not_wait() -> None:
     run(scenario)
 
 
+def test_what_becomes_due_while_the_plan_ends_is_measured_too() -> None:
+    """A job of the plan may have ended at a lab that is far away, while the page still believes it to run."""
+
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, "Hofburg", "Big Ben")
+        asked = lab.calls.count(("measure_due", app.session))
+        app.measuring.go_on()
+        app.timeline.undo.click()
+        assert lab.calls.count(("measure_due", app.session)) == asked + 1
+        await app.runner.idle()
+        assert lab.calls.count(("measure_due", app.session)) == asked + 2
+
+    run(scenario)
+
+
 def test_while_it_is_stopped_only_what_the_step_says_is_asked() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")

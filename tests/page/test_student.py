@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.page.conftest import Visit
-from tests.page.test_browser import apply
+from tests.page.test_browser import apply, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -45,7 +45,10 @@ def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_mod
     assert "times ‖W‖" in ticked(page, "Now the other one")
     task(page, "Why").get_by_role("button").click()
     assert "divisor" in ticked(page, "Why")
-    page.locator(".el-step", has_text="Cambridge").get_by_role("button", name="Off", exact=True).press("Enter")
+    off = page.locator(".el-step", has_text="Cambridge").get_by_role("button", name="Off", exact=True)
+    assert wait_until(off.is_enabled)
+    off.press("Enter")
+    page.locator(".el-step-gone", has_text="Cambridge").wait_for()
     assert "came back" in ticked(page, "Repair it")
     task(page, "Or do it another way").get_by_role("button").click()
     page.get_by_label("Method", exact=True).wait_for()
