@@ -51,7 +51,8 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake
 
     assert wait_until(line_is_there)
     lines = page.evaluate(LINES)
-    assert len(lines) >= 2 and len({name for name, _ in lines}) == 1  # one line through every figure of the stack
+    assert len(lines) >= 2
+    assert len({name for name, _ in lines}) == 1  # one line through every figure of the stack
     page.locator(".el-step-pointed", has_text="Prado").wait_for()
     assert page.locator(".el-step-pointed").count() == 1
     page.get_by_text("1 · Prado → Oslo").first.wait_for()
