@@ -79,7 +79,7 @@ class Ledger:
         if state.known.drift is None:
             state.put_in_force()
             state.known.drift = drift_of(self.model, layers_of(state.edits))
-        for which in (entries, entries[:-1], ()):
+        for which in _compared(entries):
             completions = self.complete(which, watched, report)
             if watched:
                 self._note(which, _last(entries), COMPLETIONS, watched, completions)
@@ -135,13 +135,23 @@ class Ledger:
         subject = self.subject(entries)
         return {name: self.measures.cost(name, subject) for name in self.measures.by_name}
 
+    def has_said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> bool:
+        """Whether `say` has nothing to find out."""
+        if self.state(entries).known.drift is None:
+            return False
+        return not watched or all(watched in self.state(which).known.completions for which in _compared(entries))
+
     def measurement(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> Measurement | None:
-        """All that is known of the step that ends these entries; None until `say` has been called of it."""
+        """All that is known of the step that ends these entries; None until `say` has been called of it.
+
+        Of the user's own prompts those that it was asked: they may have changed since.
+        """
         known = self.state(entries).known
-        said = [self.state(which).known.completions.get(watched) for which in (entries, entries[:-1], ())]
-        now, before, base = [() if not watched else completions for completions in said]
-        if now is None or before is None or base is None or known.drift is None:
+        said = [self._said(which, watched) for which in _compared(entries)]
+        asked = [w for w in watched if all(w in answers for answers in said)]
+        if known.drift is None or any(w.kind != "own" for w in watched if w not in asked):
             return None
+        now, before, base = (tuple(answers[w] for w in asked) for answers in said)
         found = {
             name: value
             for name, measure in self.measures.by_name.items()
@@ -149,12 +159,23 @@ class Ledger:
         }
         return Measurement.of(known.drift, now, before, base, found)
 
+    def _said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
+        """What the state that these entries make is known to say."""
+        known = self.state(entries).known.completions
+        asked = {watched: known[watched]} if watched in known else known
+        return {w: said for some, found in asked.items() for w, said in zip(some, found, strict=True)}
+
     @staticmethod
     def _facts(entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return entries[-1].facts if entries else ()
 
     def _facts_of(self, measure: Measure, entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return self._facts(entries) if measure.of_step else ()
+
+
+def _compared(entries: Sequence[Entry]) -> tuple[Sequence[Entry], ...]:
+    """The states that are asked the watched prompts of a step: now, before it, and unedited."""
+    return entries, entries[:-1], ()
 
 
 def _last(entries: Sequence[Entry]) -> str:

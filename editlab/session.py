@@ -268,7 +268,7 @@ class Session:
         others = [index for index in range(len(self.log), -1, -1) if index != self.position]
         for index in [self.position, *others]:
             entries = self.entries(index)
-            if index == self.position and self.ledger.measurement(entries, self._watched_after(entries)) is None:
+            if index == self.position and not self.ledger.has_said(entries, self._watched_after(entries)):
                 return entries, []
             if entries and not entries[-1].enabled:
                 continue  # the state is that of the step before

@@ -172,6 +172,25 @@ def test_switching_an_edit_off_measures_the_state_without_it(session: Session, f
     assert session.step(2).measurement is not None
 
 
+def test_what_is_known_of_other_steps_stays_when_the_watched_prompts_change(
+    session: Session, facts: list[Fact]
+) -> None:
+    session.measure(["perplexity"])
+    session.edit(facts[0])
+    session.measure(["perplexity"])
+    session.edit(facts[1])
+    known = [session.step(index).measurement for index in range(3)]
+    session.watch(["The weather in Rome is"])
+    assert [session.step(index).measurement for index in range(3)] == known
+    session.measure()
+    for index in range(3):
+        now = session.step(index).measurement
+        assert (now.drift, now.perplexity) == (known[index].drift, known[index].perplexity)
+        assert now.completions[: len(known[index].completions)] == known[index].completions
+    for asked in (now.completions, now.before, now.base):
+        assert asked[-1].prompt == "The weather in Rome is"
+
+
 def test_a_state_crosses_json(session: Session, fact: Fact) -> None:
     session.watch(["The weather in Rome is"])
     session.edit(fact)

@@ -196,7 +196,7 @@ def _summary(rows: Sequence[Compared], fact: Fact) -> str:
 
 
 def _nothing_yet(state: SessionState) -> str:
-    if state.steps[state.position].measurement is None:
+    if state.steps[state.position].measurement is None or state.watched:
         return tag(
             "div", "<i></i><i></i><i></i><i></i>", "el-skeleton", role="img", aria_label="measuring the watched prompts"
         )
