@@ -109,6 +109,17 @@
     else return;
     event.preventDefault();
   });
+  /* A row that is pointed at, or has the focus, is marked in the charts; the charts themselves mark theirs (plots/chart.py). */
+  let marked = -1;
+  const mark = (row) => {
+    const step = row ? row.parentElement.children.length - 1 - [...row.parentElement.children].indexOf(row) : -1;
+    if (step === marked) return;
+    marked = step;
+    for (const line of (window.Bokeh?.documents ?? []).flatMap((one) => [...one.all_models]))
+      if (line.name === "pointed") line.setv({ location: step, visible: step >= 0 }, { sync: false });
+  };
+  for (const kind of ["pointerover", "focusin"])
+    document.addEventListener(kind, (event) => mark(event.target.closest?.(".el-step")));
   const name = (selector, attributes) =>
     document.querySelectorAll(`${selector}:not([data-named])`).forEach((place) => {
       place.dataset.named = "";

@@ -22,9 +22,9 @@ PLACE_OF = """([step, value]) => {
   const n = places.indexOf(places.reduce((one, other) => other.top < one.top ? other : one)), frame = views[n].frame;
   return [places[n].left + frame.x_scale.compute(step), places[n].top + frame.y_scale.compute(value), views.length];
 }"""
-LINES = """() => [...Bokeh.index.query((view) => view.model.type === "Figure" && view.el.offsetParent)]
-  .flatMap((view) => view.model.toolbar.tools.filter((tool) => tool.type === "CrosshairTool"))
-  .map((tool) => [tool.overlay.id, tool.overlay.location])"""
+MARKED = """() => [...Bokeh.index.query((view) => view.model.type === "Figure" && view.el.offsetParent)]
+  .map((view) => view.model.center.find((model) => model.name === "pointed"))
+  .map((line) => line.visible ? line.location : null)"""
 DRIFT_AT = """(step) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data.drift && model.data.layer)
   .map((model) => model.data.drift[Array.from(model.data.step).indexOf(step)])[0]"""
@@ -42,22 +42,33 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake
     page = visit_fake(viewport={"width": 1280, "height": 1400}).page
     two_edits(page)
 
-    def line_is_there() -> bool:  # the chart grows while more is measured
+    def pointed() -> bool:  # the chart grows while more is measured
         x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
         page.mouse.move(x + 40, y)
         page.mouse.move(x, y, steps=4)
         page.wait_for_timeout(500)
-        return page.evaluate(LINES)[0][1] == pytest.approx(1, abs=0.1)
+        return set(page.evaluate(MARKED)) == {1}
 
-    assert wait_until(line_is_there)
-    lines = page.evaluate(LINES)
-    assert len(lines) >= 2
-    assert len({name for name, _ in lines}) == 1  # one line through every figure of the stack
+    assert wait_until(pointed)
+    assert len(page.evaluate(MARKED)) >= 2
     page.locator(".el-step-pointed", has_text="Prado").wait_for()
     assert page.locator(".el-step-pointed").count() == 1
     page.get_by_text("1 · Prado → Oslo").first.wait_for()
     page.mouse.move(5, 5)
     page.locator(".el-step-pointed").wait_for(state="detached")
+    assert set(page.evaluate(MARKED)) == {None}
+
+
+def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(visit_fake: Open) -> None:
+    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
+    two_edits(page)
+    assert len(page.evaluate(MARKED)) >= 2
+    page.locator(".el-step", has_text="Hofburg").hover()
+    assert wait_until(lambda: set(page.evaluate(MARKED)) == {2})
+    page.mouse.move(5, 5)
+    assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
+    page.locator(".el-step", has_text="Prado").focus()
+    assert wait_until(lambda: set(page.evaluate(MARKED)) == {1})
 
 
 def test_a_click_on_a_point_goes_to_its_step(visit_fake: Open) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bokeh.core.properties import value
 from bokeh.events import MouseLeave, MouseMove
 from bokeh.layouts import column
-from bokeh.models import BasicTicker, ColumnDataSource, CrosshairTool, CustomJS, HoverTool, LayoutDOM, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, HoverTool, LayoutDOM, Range1d
 from bokeh.models.annotations import Span, Title
 from bokeh.plotting import figure
 
@@ -42,11 +42,14 @@ view.export(kind).to_blob().then((blob) => {
 """
 
 POINT_OUT = """
-const here = cb_obj.event_name === "mousemove" ? Math.round(cb_obj.x) : -1
+const step = cb_obj.event_name === "mousemove" ? Math.round(cb_obj.x) : -1
+const documents = globalThis.Bokeh?.documents ?? [cb_obj.origin.document]
+for (const line of documents.flatMap((one) => [...one.all_models]).filter((model) => model.name === "pointed"))
+  line.setv({location: step, visible: step >= 0}, {sync: false})
 document.querySelectorAll(".el-steps .el-step").forEach((row, place, rows) => {
-  row.classList.toggle("el-step-pointed", rows.length - 1 - place === here)
+  row.classList.toggle("el-step-pointed", rows.length - 1 - place === step)
 })
-"""  # the timeline's rows stand with the newest first
+"""  # the timeline's rows stand with the newest first; page.js does the same for a row that is pointed at
 
 Picture = Literal["png", "svg"]
 Scale = Literal["linear", "log"]
@@ -91,12 +94,10 @@ class Chart:
 
 
 def stacked(charts: Mapping[str, Chart]) -> Chart:
-    """Charts above each other over one axis, with one line through all of them at the pointer."""
+    """Charts above each other over one axis."""
     figures = [plot for chart in charts.values() for plot in chart.figures]
-    line = Span(dimension="height", line_color=MUTED, line_dash="dotted", line_width=1)
     for plot in figures:
         plot.x_range = figures[0].x_range
-        plot.add_tools(CrosshairTool(overlay=line))
     for plot in figures[:-1]:
         plot.xaxis.axis_label = None
     sources = {f"{name}.{key}": source for name, chart in charts.items() for key, source in chart.sources.items()}
@@ -141,7 +142,7 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
 
 
 def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
-    """A figure over the axis of steps; the timeline's row of the step that is pointed at stands out."""
+    """A figure over the axis of steps. Every such figure and the timeline mark the step that is pointed at."""
     plot = plain_figure(title, "step", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
@@ -149,7 +150,9 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
     pinned = Span(
         name="pinned", dimension="height", line_color=PINNED, line_dash="dotdash", line_width=2, visible=False
     )
+    pointed = Span(name="pointed", dimension="height", line_color=MUTED, line_dash="dotted", visible=False)
     plot.add_layout(pinned)
+    plot.add_layout(pointed)
     for event in (MouseMove, MouseLeave):
         plot.js_on_event(event, CustomJS(code=POINT_OUT))
     return plot
