@@ -15,6 +15,7 @@ from editlab.wire import RESULTS, JobReport, Loading, UnknownJob, error_of
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0  # without an answer
+SILENT = "the backend has not answered for a minute; the session holds all that was finished by then"
 RESTARTED = (
     "the backend was restarted before it told how this job ended; the session holds all that was finished by then, "
     "so look at it before you ask again"
@@ -92,9 +93,9 @@ class RemoteJob:
                 attempt, answered = 0 if streams else 2, time.monotonic()
             except (UnknownJob, Loading):
                 self._fail(LabError(RESTARTED))
-            except Unreachable as error:
+            except Unreachable:
                 if time.monotonic() - answered > PATIENCE_SECONDS:
-                    self._fail(error)
+                    self._fail(Unreachable(SILENT))
                 attempt += 1
             except Exception as error:
                 log.exception("the answer of the backend could not be read")

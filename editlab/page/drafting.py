@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from editlab.api import Cancelled, Job, LabProtocol
+from editlab.api import Cancelled, Job, LabError, LabProtocol
 from editlab.facts import Fact
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.work import SENTENCES, Runner, follow, sentence
@@ -58,7 +59,8 @@ class Drafting:
         """Ask no further."""
         self._number = 0
         if self._job is not None:
-            self._job.cancel()
+            with suppress(LabError):  # a lab that cannot be told so will not be asked for the answer either
+                self._job.cancel()
             self._job = None
 
     async def _ask(self, draft: Draft, number: int) -> None:

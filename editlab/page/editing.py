@@ -34,8 +34,8 @@ class Editing:
         if self.busy:
             return
         fact, guard = draft.fact, self._make.guard
-        self._begin(f"Editing: {fact}")
         try:
+            self._begin(f"Editing: {fact}")
             self._job = self._lab.edit(
                 self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name, guard_level=guard.level
             )

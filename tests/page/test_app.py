@@ -12,12 +12,13 @@ from typing import Any
 import ipywidgets as widgets
 import pytest
 
-from editlab.api import Cancelled
+from editlab.api import Cancelled, Unreachable
 from editlab.facts import Fact
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.start import new_session
 from editlab.records import SessionState
+from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -326,6 +327,29 @@ def test_an_unexpected_error_becomes_a_sentence_and_a_log_entry(caplog: pytest.L
         await app.runner.idle()
         assert "ZeroDivisionError: &lt;b&gt;nothing" in app.line._activity.value
         assert any("ZeroDivisionError" in (record.exc_text or "") for record in caplog.records)
+
+    run(scenario)
+
+
+def test_an_edit_that_a_lab_away_is_not_asked_for_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the draft is still being asked about: that lab cannot be told to stop either."""
+
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Hofburg", "Oslo", "Paris")
+        await app.runner.idle()
+
+        def refuse(_job: FakeJob) -> None:
+            raise lab.away or AssertionError
+
+        with monkeypatch.context() as patch:
+            lab.away = Unreachable("the backend at http://127.0.0.1:1 cannot be reached")
+            patch.setattr(FakeJob, "cancel", refuse)
+            app.make.apply.click()
+            await app.runner.idle()
+            lab.away = None
+        assert 'role="alert"' in app.make.form._problem.value
+        assert visible(app.make._apply_row)
+        assert (await apply(app)).position == 1
 
     run(scenario)
 
