@@ -120,6 +120,17 @@
   };
   for (const kind of ["pointerover", "focusin"])
     document.addEventListener(kind, (event) => mark(event.target.closest?.(".el-step")));
+  /* A new edit has all rows drawn anew: what had the focus in one has it again. */
+  let focused = null; // in the timeline: the element, its row counted from the oldest, and which of the row's it is
+  document.addEventListener("focusin", ({ target }) => {
+    const row = target.closest?.(".el-step"), rows = row && [...row.parentElement.children];
+    focused = row && { target, row: rows.length - rows.indexOf(row), part: [...row.querySelectorAll("button")].indexOf(target) };
+  });
+  const refocus = () => {
+    if (!focused || focused.target.isConnected || document.activeElement !== document.body) return;
+    const rows = document.querySelectorAll(".el-steps .el-step"), row = rows[rows.length - focused.row];
+    if (row) (row.querySelectorAll("button")[focused.part] || row).focus({ preventScroll: true });
+  };
   const name = (selector, attributes) =>
     document.querySelectorAll(`${selector}:not([data-named])`).forEach((place) => {
       place.dataset.named = "";
@@ -134,6 +145,7 @@
     pressed();
     name(".el-steps", { role: "list", "aria-label": "Steps, the newest first" });
     name(".el-step", { role: "listitem", tabindex: "0" });
+    refocus();
     name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
   };
   new MutationObserver(pressed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });

@@ -9,7 +9,7 @@ import pytest
 
 from tests.page.conftest import Visit
 from tests.page.fake_model import DISABLING
-from tests.page.test_browser import OPEN_FOLDS, apply, open_tab, type_fact
+from tests.page.test_browser import OPEN_FOLDS, apply, open_tab, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -88,6 +88,7 @@ def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
         type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Paris")
         apply(page, f"{number} edit")
     rows = page.locator(".el-step")
+    rows.nth(2).wait_for()
     rows.nth(0).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("p")
@@ -101,3 +102,16 @@ def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
     page.keyboard.press("u")
     assert page.get_by_label("Subject", exact=True).input_value().endswith("u")
     assert rows.nth(0).locator(".el-badge-now").count() == 1
+
+
+def test_a_new_edit_leaves_the_focus_in_its_row(visit_fake: Open) -> None:
+    page = visit_fake().page
+    for subject, edits in (("Hofburg", "1 edit"), ("Prado", "2 edits")):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Paris")
+        page.get_by_role("button", name="Apply edit").click()
+        if edits == "2 edits":
+            page.locator(".el-step", has_text="Hofburg").get_by_role("button", name="Pin").focus()
+        page.locator(".el-state", has_text=edits).wait_for()
+    page.locator(".el-step", has_text="Prado").wait_for()
+    focused = "document.activeElement.closest('.el-step')?.innerText + document.activeElement.innerText"
+    assert wait_until(lambda: all(words in page.evaluate(focused) for words in ("Hofburg", "Pin")))
