@@ -131,6 +131,9 @@
     const rows = document.querySelectorAll(".el-steps .el-step"), row = rows[rows.length - focused.row];
     if (row) (row.querySelectorAll("button")[focused.part] || row).focus({ preventScroll: true });
   };
+  /* A chart in its shadow tree shows the focus as this says (plots/chart.py): to those who go by keys. */
+  for (const [kind, outline] of [["keydown", "2px solid"], ["pointerdown", "none"]])
+    document.addEventListener(kind, () => document.documentElement.style.setProperty("--chart-focus", outline), true);
   const name = (selector, attributes) =>
     document.querySelectorAll(`${selector}:not([data-named])`).forEach((place) => {
       place.dataset.named = "";

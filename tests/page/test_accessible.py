@@ -17,6 +17,17 @@ Open = Callable[..., Visit]
 WINDOW = {"width": 1280, "height": 900}
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 
+FOCUSED = """(() => {
+  let part = document.activeElement;
+  while (part.matches(".bk-Column")) part = part.shadowRoot.activeElement;
+  return part;
+})()"""
+UNSEEN = f"""(() => {{
+  const part = {FOCUSED}, style = getComputedStyle(part);
+  const seen = style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2;
+  return seen ? "" : `${{style.outline}}: ${{part.outerHTML.slice(0, 120)}}`;
+}})()"""
+
 
 def grave(page: Any, where: str) -> list[tuple[str, str, str]]:
     """What axe calls serious or critical by WCAG 2.1 A and AA: where, which rule, and the element."""
@@ -80,6 +91,25 @@ def test_what_changes_is_announced_and_every_field_has_a_name(visit: Open) -> No
     assert page.locator(".el-activity").get_attribute("aria-live") == "polite"
     nameless = "[...document.querySelectorAll('.el-app input, .el-app select')].filter(e => !e.labels.length).length"
     assert page.evaluate(nameless) == 0
+
+
+def test_focus_is_seen_wherever_the_tab_key_goes(visit_fake: Open) -> None:
+    page = visit_fake(viewport=WINDOW).page
+    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
+    apply(page, "1 edit")
+    page.locator(".el-card-rewrite").wait_for()
+    unseen, reached = [], []
+    for _ in range(300):
+        page.keyboard.press("Tab")
+        if not page.evaluate(f"{FOCUSED}.toggleAttribute('data-reached')"):
+            break  # once around
+        if page.evaluate("document.activeElement !== document.body"):  # which stands between the last and the first
+            unseen.append(page.evaluate(UNSEEN))
+            reached.append(page.evaluate(f"({FOCUSED}.closest('.el-panel, .el-line') || {FOCUSED}).className"))
+    assert len(unseen) < 299
+    assert [part for part in unseen if part] == []
+    for panel in ("el-make", "el-timeline", "el-analysis", "bk-Figure"):
+        assert any(panel in name for name in reached), panel
 
 
 def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:

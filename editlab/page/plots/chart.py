@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bokeh.core.properties import value
 from bokeh.events import MouseLeave, MouseMove
 from bokeh.layouts import column
-from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, HoverTool, LayoutDOM, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, HoverTool, InlineStyleSheet, LayoutDOM, Range1d
 from bokeh.models.annotations import Span, Title
 from bokeh.plotting import figure
 
@@ -50,6 +50,8 @@ document.querySelectorAll(".el-steps .el-step").forEach((row, place, rows) => {
   row.classList.toggle("el-step-pointed", rows.length - 1 - place === step)
 })
 """  # the timeline's rows stand with the newest first; page.js does the same for a row that is pointed at
+
+FOCUS = f":host(:focus-within) {{ outline: var(--chart-focus, none) {NOW}; outline-offset: -2px }}"
 
 Picture = Literal["png", "svg"]
 Scale = Literal["linear", "log"]
@@ -166,7 +168,7 @@ def plain_figure(title: str, x_label: str, y_label: str, x_scale: Scale, y_scale
         height=height, sizing_mode="stretch_width", x_axis_type=x_scale, y_axis_type=y_scale,
         x_axis_label=x_label, y_axis_label=y_label or None, title=heading, tools="", toolbar_location=None,
         background_fill_color=None, border_fill_color=None, outline_line_color=None, min_border_left=AXIS_WIDTH,
-        min_border_right=12,
+        min_border_right=12, stylesheets=[InlineStyleSheet(css=FOCUS)],
     )  # fmt: skip
     for grid in plot.grid:
         grid.grid_line_color = GRID
