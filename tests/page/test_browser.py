@@ -175,6 +175,19 @@ def test_a_bad_fact_gives_a_sentence_and_keeps_the_form(visit: Open) -> None:
     assert page.get_by_label("Subject", exact=True).input_value() == "Eiffel <b>Tower</b>"
 
 
+def test_a_fact_chosen_stays_chosen_when_the_list_is_marked(visit: Open) -> None:
+    page = visit().page
+    page.get_by_role("button", name="Search").click()
+    results = page.get_by_label("Facts found")
+    results.locator("option").nth(2).wait_for()
+    results.select_option(index=2)
+    page.get_by_text("The model knows").wait_for()
+    subject = page.get_by_label("Subject", exact=True).input_value()
+    chosen = results.locator("option:checked")
+    assert subject
+    assert wait_until(lambda: subject in chosen.inner_text().replace("\xa0", " "))
+
+
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     page = visit(viewport={"width": width, "height": 800}).page
@@ -182,6 +195,7 @@ def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
     page.get_by_role("button", name="Next", exact=True).click()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
+    assert width < 1000 or page.locator(".el-state").evaluate("line => line.offsetHeight") < 60
     for tab in page.locator(".el-tabs button").all_inner_texts():
         open_tab(page, tab)
         page.wait_for_timeout(300)
