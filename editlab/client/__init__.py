@@ -62,7 +62,7 @@ def backend_of_environment(environment: Mapping[str, str] | None = None) -> tupl
 class RemoteLab:
     """Answers the calls of `editlab.api.LabProtocol` by asking a backend. `timeout` is of one answer, in seconds."""
 
-    def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, token: str | None = None, timeout: float = 10.0) -> None:
         self._connection = Connection(url, token, timeout)
         self._states: dict[str, tuple[str, SessionState]] = {}  # key of a session -> its ETag and state, oldest first
         self._lock = threading.Lock()

@@ -55,7 +55,7 @@ class PlayerPanel:
 
     def show(self, playing: Playing) -> None:
         self._running = playing.running
-        self.play.description = "⏸ Pause" if playing.running else "▶ Play"
+        self.play.description = "Pause" if playing.running else "▶ Play"
         self.play.tooltip = "Pause after this step" if playing.running else "Play"
         self.step.disabled = playing.running
         self.stop.disabled = not playing.running and not 0 < playing.done < playing.total

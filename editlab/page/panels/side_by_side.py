@@ -40,7 +40,7 @@ class SideBySide(Pane):
         self._other: tuple[str, SessionState] | None = None
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
         self.remake = button("Make them", lambda _: on.remake(self.method.value), "el-small")
-        self.link = field("Or another session: its link or key")
+        self.link = field("Or another session's link")
         self.open = button("Open beside", lambda _: self._ask(on), "el-small")
         on_enter(self.link, lambda: self._ask(on))
         self._progress = html(css="el-progress")
