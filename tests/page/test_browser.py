@@ -39,7 +39,12 @@ def apply(page: Any, edits: str) -> None:
 
 
 def open_tab(page: Any, name: str) -> None:
-    page.locator(".el-tabs").get_by_role("button", name=name, exact=True).click()
+    """Open it, and wait until what the tab before showed is gone."""
+    tab = page.locator(".el-tabs").get_by_role("button", name=name, exact=True)
+    if "mod-active" not in tab.get_attribute("class"):
+        page.locator(".el-pane > *").first.evaluate("pane => pane.setAttribute('data-left', '')")
+        tab.click()
+        page.locator(".el-pane > [data-left]").wait_for(state="detached")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:

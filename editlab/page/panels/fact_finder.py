@@ -121,11 +121,9 @@ class FactFinder:
         chosen = self.results.value
         self._drawing = True
         try:
-            # The browser forgets what was chosen where only the words of the options change: it is told again.
-            self.results.options = [
+            self.results.options = [  # which chooses the first
                 (f"{MARKS[knows]}{fact.text} → {fact.target_new}", self._found.index(fact)) for fact, knows in shown
             ]
-            self.results.index = None
             places = [place for _, place in self.results.options]
             self.results.index = places.index(chosen) if chosen in places else None
         finally:
