@@ -125,7 +125,7 @@ def health_of(steps: Sequence[Step]) -> Health:
         return Health("healthy", "The model is unedited.")
     large = outstanding(standing)
     series = series_of(standing)  # SIGNS first, then tasks
-    verdicts = [_judge(name, points, standing, large) for name, points in series.items()]
+    verdicts = [_judge(name, points, standing, large) for name, points in series.items() if points[-1].step.index]
     changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
     changes += [change for verdict in verdicts for change in verdict.changes]
     changes.sort(key=lambda change: change.step)
@@ -254,9 +254,9 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
         slide = _capital(_change(sign, stretch[0], stretch[-1], "little by little "))
         changes.append(ChangePoint(shown.step.index, shown.step.id, "trend", name, slide))
     worse = 0.0 if base is None else sign.worse(now.value) - sign.worse(base)
-    level = f"{sign.title} is {now.value:{sign.form}}" + (
-        "" if base is None else f", {base:{sign.form}} before any edit"
-    )
+    level = f"{sign.title} {'is' if now.step is steps[-1] else f'at step {now.step.index} was'} {now.value:{sign.form}}"
+    if base is not None:
+        level += f", {base:{sign.form}} before any edit"
     if lasting:
         return Verdict("collapsed", lasting[0], tuple(changes))
     if worse >= sign.collapsed - ROUNDING:

@@ -70,6 +70,15 @@ def noisy(n: int, spread: float, seed: int = 0, slope: float = 0.0) -> list[floa
     return [27.0 * math.exp(slope * i + drawn.uniform(-spread, spread)) for i in range(n)]
 
 
+def test_only_what_was_measured_is_told_and_of_the_step_that_it_was_measured_at() -> None:
+    unedited_only = health_of(perplexities([20.0, None]))
+    assert unedited_only == Health("healthy", "No sign of harm: nothing but drift was measured.")
+    earlier = health_of(perplexities([20.0, 21.0, None]))
+    assert earlier.reason == "No sign of harm: perplexity at step 1 was 21, 20 before any edit."
+    now = health_of(perplexities([20.0, None, 21.0]))
+    assert now.reason == "No sign of harm: perplexity is 21, 20 before any edit."
+
+
 def test_a_recorded_run_that_slides_and_then_breaks() -> None:
     """SmolLM2-135M under ROME with few measurements: a slide to edit 100, and a disabling edit planted as 101."""
     sizes = {101: 9.2}
