@@ -22,7 +22,7 @@ STREAM_SECONDS = 40.0  # without a byte; the backend sends one every 15 s at lea
 class Connection:
     """Raises ValueError for an address that is none, `Unreachable` when nobody answers there, and the lab's errors."""
 
-    def __init__(self, url: str, token: str | None = None, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
         address = httpx.URL(url.strip())
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(f"a backend's address is like http://127.0.0.1:8867, got {url!r}")
