@@ -26,13 +26,12 @@ def main(
     repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
     cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
-    bfloat16_tail: Annotated[bool, typer.Option(help="products above the edited layer in bfloat16; not exact")] = False,
+    dtype: Annotated[str, typer.Option(help="of the fast side: float32, float32-packed or bfloat16-tail")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Time ROME's edit against the plain implementation; ratio is plain ÷ fast, medians of interleaved runs."""
     torch.set_num_threads(threads)
-    editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers)
-    editor.model.bf16_tail = bfloat16_tail
+    editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers, dtype)
     method = editor.method("rome", {} if steps is None else {"steps": steps})
     assert isinstance(method, ROME)
     rows = setting.ROME_CONTEXTS[:contexts]
@@ -47,7 +46,8 @@ def main(
             return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
 
         def slow(fact: Fact = fact) -> Edit:
-            return plain.edit(editor.model, [fact], method, moments, rows)[0]
+            with setting.unpacked(editor.model):
+                return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
         runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "large": large}, repeats, cpu_time)
         ours, theirs, made = runs["fast"], runs["plain"], runs["large"]

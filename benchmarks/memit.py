@@ -39,13 +39,14 @@ def main(
     repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
     cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
+    dtype: Annotated[str, typer.Option(help="of the fast side: float32, float32-packed or bfloat16-tail")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Time MEMIT's edit of one fact against the plain implementation; ratio is plain ÷ fast, medians of interleaved
     runs. The plain insertion solves its normal equations anew for each layer, as the reference code does.
     """
     torch.set_num_threads(threads)
-    editor = setting.editor_of(model, shape, lambda e: e.method("memit").edited_layers)
+    editor = setting.editor_of(model, shape, lambda e: e.method("memit").edited_layers, dtype)
     method = editor.method("memit", {} if steps is None else {"steps": steps})
     assert isinstance(method, MEMIT)
     rows = setting.MEMIT_CONTEXTS
@@ -62,7 +63,8 @@ def main(
         values: list[plain.Value] = []  # for the insertions, which come after
 
         def slow(fact: Fact = fact, values: list[plain.Value] = values) -> tuple[Edit, list[plain.Value]]:
-            edit, found = plain.memit(editor.model, [fact], method, moments, rows)
+            with setting.unpacked(editor.model):
+                edit, found = plain.memit(editor.model, [fact], method, moments, rows)
             values[:] = found
             return edit, found
 
@@ -77,7 +79,8 @@ def main(
             return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
         def slow_insertion(fact: Fact = fact, values: list[plain.Value] = values) -> Edit:
-            return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
+            with setting.unpacked(editor.model):
+                return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
 
         sides = {
             "plain": slow,
@@ -118,7 +121,13 @@ def main(
         )
     medians = {name: statistics.median(each[name] for each in measured) for name in measured[0]}
     worst = max(each["max_error"] for each in measured)
-    about = {"model": shape or model, "method": "memit", "threads": threads, "contexts": len(rows)}
+    about = {
+        "model": shape or model,
+        "method": "memit",
+        "threads": threads,
+        "contexts": len(rows),
+        "dtype": editor.model.precision,
+    }
     setting.tell({**about, **medians, "max_error": worst}, as_json)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from editlab.facts import Fact
 from editlab.methods._rows import rows_of
 from editlab.model import EditableModel
+from editlab.precision import linear_maps, weight_of
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class Products:
 
 def _weights(block: nn.Module) -> list[Tensor]:
     """The weights (d_out, d_in) of a block's linear maps, in order."""
-    linear: list[Any] = [each for each in block.modules() if isinstance(each, nn.Linear | Conv1D)]
-    return [each.weight.T if isinstance(each, Conv1D) else each.weight for each in linear]
+    return [weight_of(each) for each in linear_maps([block])]
 
 
 def multiplications(model: EditableModel, products: Sequence[Products]) -> float:

@@ -8,8 +8,8 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from editlab import embedded
 from editlab.deltas import Edit
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.loading import load
+from editlab.loading import DTYPES, load, multiplying_as
 from editlab.model import EditableModel
 from editlab.moments import SecondMoments
 
@@ -71,10 +71,14 @@ ROME_CONTEXTS = ("{}", *FIVE_TOKENS, *TEN_TOKENS)
 MEMIT_CONTEXTS = ("{}", *TEN_TOKENS[:5])
 
 
-def editor_of(model: str, shape: str | None, layers: Callable[[Editor], Sequence[int]]) -> Editor:
+def editor_of(
+    model: str, shape: str | None, layers: Callable[[Editor], Sequence[int]], dtype: str = "float32"
+) -> Editor:
     """A model of real weights, or one of a GPT-2's shape with random ones and a random second moment."""
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if shape is None:
-        return Editor(load(model))
+        return Editor(load(model, dtype=dtype))
     if shape not in SHAPES:
         raise typer.BadParameter(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
     torch.manual_seed(0)
@@ -83,7 +87,18 @@ def editor_of(model: str, shape: str | None, layers: Callable[[Editor], Sequence
     d_in = editor.model.weight(0).shape[1]
     keys = torch.randn(2 * d_in, d_in)
     moments = SecondMoments(dict.fromkeys(layers(editor), keys.T @ keys / len(keys)), {"name": "random"})
-    return Editor(editor.model, moments=moments)
+    return Editor(multiplying_as(dtype, editor.model), moments=moments)
+
+
+@contextmanager
+def unpacked(model: EditableModel) -> Iterator[None]:
+    """Within the block products read the weights themselves, as those of plain implementations do."""
+    packed = {module: vars(module).pop("forward") for module in model.hf.modules() if "forward" in vars(module)}
+    try:
+        yield
+    finally:
+        for module, forward in packed.items():
+            module.forward = forward
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ def random_edit(model: EditableModel, layer: int, seed: int) -> Edit:
 def one_by_one(model: EditableModel, task: Task, rule: str) -> list[Any]:
     """Label log-probabilities, or tokens by the library's own greedy loop with its cache, from whole prompts."""
     prompts = [task.prompt(example) for example in task.examples]
-    if rule == "scores":
-        return [plain.label_log_probs(model, prompt, task.labels) for prompt in prompts]
-    return [plain.continuation(model, prompt, GENERATED_TOKENS) for prompt in prompts]
+    with setting.unpacked(model):
+        if rule == "scores":
+            return [plain.label_log_probs(model, prompt, task.labels) for prompt in prompts]
+        return [plain.continuation(model, prompt, GENERATED_TOKENS) for prompt in prompts]
 
 
 def needed_products(model: EditableModel, task: Task, rule: str, layer: int) -> list[Products]:
@@ -72,6 +73,7 @@ def main(
     repeats: Annotated[int, typer.Option(help="rounds")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,
     cpu_time: Annotated[bool, typer.Option(help="processor time instead of wall time; with one thread")] = False,
+    dtype: Annotated[str, typer.Option(help="of the fast side: float32, float32-packed or bfloat16-tail")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Time a task after an edit of ROME's layer against evaluating one example at a time; ratio is plain ÷ fast,
@@ -79,7 +81,7 @@ def main(
     asked before, so that nothing is kept of what the blocks below the edit make of it.
     """
     torch.set_num_threads(threads)
-    editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers)
+    editor = setting.editor_of(model, shape, lambda e: e.method("rome").edited_layers, dtype)
     (layer,) = editor.method("rome").edited_layers
     known = load_tasks(glue)
     if task not in known or rule not in RULES:
@@ -113,6 +115,7 @@ def main(
         "task": task,
         "rule": rule,
         "threads": threads,
+        "dtype": editor.model.precision,
         "examples": len(chosen.examples),
         "layer": layer,
         "ratio": seconds["plain"] / seconds["fast"],

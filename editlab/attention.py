@@ -11,6 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "grouped"
+FEW_KEYS = 128  # up to which PyTorch's attention, made for long texts, takes up to twice as long as its three products
 
 
 def use_grouped_heads(hf: Any) -> None:
@@ -41,5 +42,15 @@ def _grouped(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
     together = query.reshape(n, heads // sharing, sharing * q, d_head)
     mask = attention_mask.repeat(1, 1, sharing, 1)
-    read = torch.nn.functional.scaled_dot_product_attention(together, key, value, attn_mask=mask, scale=scaling)
+    if key.shape[2] <= FEW_KEYS and mask.is_floating_point():
+        read = _written_out(together, key, value, mask, d_head**-0.5 if scaling is None else scaling)
+    else:
+        read = torch.nn.functional.scaled_dot_product_attention(together, key, value, attn_mask=mask, scale=scaling)
     return read.reshape(n, heads, q, d_head).transpose(1, 2).contiguous(), None
+
+
+def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """softmax(scaling · Q Kᵀ + mask) V for queries (n, heads, q, d_head), a mask (n or 1, 1, q, k)."""
+    mask = mask.expand(*query.shape[:2], -1, -1).flatten(0, 1)
+    scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scaling)
+    return torch.bmm(scores.softmax(-1), value.flatten(0, 1)).view_as(query)

@@ -16,7 +16,14 @@ from editlab.presets import EMBEDDED, Preset, choose
 from editlab.progress import Report, quiet
 
 BF16_TAIL = "bfloat16-tail"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, BF16_TAIL: torch.float32}
+PACKED = "float32-packed"
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    BF16_TAIL: torch.float32,
+    PACKED: torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ def load(
 
     `device`: "auto" (CUDA where it is there, else the CPU) or torch's own names. `dtype` is what the model runs in;
     what is edited stays float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster on a
-    GPU, and not exact. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
+    GPU, and not exact. "float32-packed" is float32 whose products read copies of the weights that are packed for a CPU.
+    A preset or hub id that is not on this machine is downloaded only if `allow_download`.
     Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
     """
     if dtype not in DTYPES:
@@ -60,9 +68,16 @@ def load(
         loaded = load_folder(chosen, where, DTYPES[dtype])
     else:
         loaded = _from_hub(chosen, where, DTYPES[dtype], allow_download)
-    loaded.bf16_tail = dtype == BF16_TAIL
     loaded.reason = reason
-    return loaded
+    return multiplying_as(dtype, loaded)
+
+
+def multiplying_as(dtype: str, model: EditableModel) -> EditableModel:
+    """The model, once it makes its products as a name among DTYPES says. Raises ValueError where it cannot."""
+    model.bf16_tail = dtype == BF16_TAIL
+    if dtype == PACKED:
+        model.pack()
+    return model
 
 
 def load_folder(

@@ -21,6 +21,7 @@ from editlab.deltas import Edit, LowRank
 from editlab.facts import Fact
 from editlab.families import FAMILIES
 from editlab.memory import spare_copy
+from editlab.packing import can_pack, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class EditableModel:
         self.name = name
         self.revision = revision
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
+        self.packed = False  # products read packed copies of the weights; never of one that may be written
         self.reason = ""  # why this model, in a sentence, where something chose it
         self.kind = kind
         self.family = FAMILIES[kind]
@@ -98,7 +100,9 @@ class EditableModel:
     @property
     def precision(self) -> str:
         """What `load` was given as dtype."""
-        return "bfloat16-tail" if self.bf16_tail else str(self.dtype).removeprefix("torch.")
+        if self.bf16_tail:
+            return "bfloat16-tail"
+        return "float32-packed" if self.packed else str(self.dtype).removeprefix("torch.")
 
     @property
     def max_tokens(self) -> int:
@@ -187,9 +191,25 @@ class EditableModel:
         if layer in self._base:
             return
         module = self.projection(layer)
+        if self.packed:
+            unpack(module)
         if module.weight.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
             self._run_in_float32(module)
         self._base[layer] = spare_copy(self.weight(layer))
+
+    def pack(self) -> None:
+        """Multiply with packed copies of all weights but those held to be edited: on some CPUs faster.
+
+        Raises ValueError unless the model runs in float32 on a CPU, by a torch that can pack.
+        """
+        if (self.device.type, self.dtype) != ("cpu", torch.float32) or not can_pack():
+            raise ValueError(
+                f"weights are packed for float32 on a CPU, by a torch built with oneDNN; {self.name} runs in "
+                f"{self.precision} on {self.device.type}"
+            )
+        held = {self.projection(layer) for layer in self._base}
+        pack(module for module in self.hf.modules() if module not in held and not list(module.children()))
+        self.packed = True
 
     @staticmethod
     def _run_in_float32(module: nn.Module) -> None:

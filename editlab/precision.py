@@ -22,15 +22,24 @@ def in_full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def linear_maps(modules: Iterable[nn.Module]) -> list[Any]:
+    """All products with a weight in these modules."""
+    return [each for module in modules for each in module.modules() if isinstance(each, nn.Linear | Conv1D)]
+
+
+def weight_of(module: Any) -> Tensor:
+    """A view of a linear map's weight (d_out, d_in)."""
+    weight: Tensor = module.weight.detach()
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
 @contextmanager
 def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within the block the linear maps in these modules multiply weights and rows rounded to bfloat16.
 
     Takes half the memory of the weights; they must not be written meanwhile.
     """
-    linear: list[Any] = [
-        each for module in modules for each in module.modules() if isinstance(each, nn.Linear | Conv1D)
-    ]
+    linear = linear_maps(modules)
     try:
         for module in linear:
             module.forward = _RoundedProduct(module)
@@ -44,8 +53,7 @@ class _RoundedProduct:
     """x Wᵀ + b from rounded factors, in x's type."""
 
     def __init__(self, module: Any) -> None:
-        weight: Tensor = module.weight.detach().to(torch.bfloat16)
-        self._weight = weight.T if isinstance(module, Conv1D) else weight  # (d_out, d_in)
+        self._weight = weight_of(module).to(torch.bfloat16)
         self._bias = None if module.bias is None else module.bias.detach().to(torch.bfloat16)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ MODEL = typer.Option(
     f"its weights are there (or --yes), else {DEFAULT.name}.",
 )
 DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
-DTYPE = typer.Option(help="float32, bfloat16, float16 or bfloat16-tail; edits are always float32.")
+DTYPE = typer.Option(help="float32, float32-packed, bfloat16, float16 or bfloat16-tail; edits are always float32.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
 Dtype = Annotated[str, DTYPE]
