@@ -27,6 +27,7 @@ GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
 FAMILIES = ("gpt2", "llama", "gptj")
 CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
+SLOW = ("model", "browser", "build", "cluster")
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
 torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
@@ -122,8 +123,12 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SLOW):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 

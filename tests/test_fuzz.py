@@ -18,6 +18,8 @@ from editlab.limits import Limits
 from tests.conftest import tiny_editor
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 1_000
 HEADERS = ("Content-Type", "Accept", "If-None-Match", "Origin", "Host", "Authorization", "Accept-Encoding", "X-Any")
 

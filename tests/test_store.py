@@ -233,6 +233,7 @@ def some_facts() -> list[Fact]:
     return [Fact("{} originated in", f"The band {name}", "Manila", "Chicago") for name in "ABCDEFGHIJKLMNOP"]
 
 
+@pytest.mark.slow
 def test_kill_loses_at_most_the_edit_in_flight(opened: Open, file: Path) -> None:
     """Killed in the middle of edits; those that were acknowledged are there, and make the weights they made alone."""
     process = subprocess.Popen(

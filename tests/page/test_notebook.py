@@ -16,6 +16,7 @@ print([child._dom_classes for child in page.children[-1].children])
 """
 
 
+@pytest.mark.slow
 def test_both_cells_run_and_show_the_page(lab_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in lab_environment.items():
         monkeypatch.setenv(name, value)

@@ -22,6 +22,8 @@ from editlab.ports import PortError
 from editlab.settings import PageSettings
 from tests.page.conftest import serving, serving_page
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_port_in_use_gives_a_sentence() -> None:
     with socket.socket() as taken:
