@@ -15,7 +15,7 @@ from torch.utils.benchmark import Timer
 
 from editlab.precision import linear_maps, weight_of
 
-_ROWS, _D_OUT, _D_IN, _WEIGHTS, _SECONDS = 42, 576, 1536, 24, 0.3  # of `gain`
+_ROWS, _D_IN, _D_OUT, _WEIGHTS, _SECONDS = (14, 42), 576, 1536, 24, 0.3  # of `gain`
 
 
 def can_pack() -> bool:
@@ -42,11 +42,14 @@ def gain() -> float | None:
     """
     if not can_pack():
         return None
-    module = nn.Sequential(*(nn.Linear(_D_OUT, _D_IN, bias=False) for _ in range(_WEIGHTS)))
-    x = torch.randn(_ROWS, _D_OUT)
+    module = nn.Sequential(*(nn.Linear(_D_IN, _D_OUT, bias=False) for _ in range(_WEIGHTS)))
+    some = [torch.randn(rows, _D_IN) for rows in _ROWS]
 
     def seconds() -> float:
-        products = Timer("for each in module: each(x)", globals={"module": module, "x": x})
+        made = {"module": module, "some": some}
+        products = Timer(
+            "[each(x) for each in module for x in some]", globals=made, num_threads=torch.get_num_threads()
+        )
         return products.blocked_autorange(min_run_time=_SECONDS).median
 
     plain = seconds()

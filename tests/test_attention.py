@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editlab.attention import NAME, use_grouped_heads
+from editlab.attention import FEW_KEYS, NAME, use_grouped_heads
 
 IDS = torch.tensor([[5, 9, 2, 7, 7, 1], [3, 8, 4, 0, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
@@ -38,6 +38,28 @@ def test_shared_heads_read_what_repeated_ones_do(shared: int, mask: torch.Tensor
     assert hf.config._attn_implementation == NAME
     for ours, theirs in zip(logits_and_gradient(hf, mask), expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 6, FEW_KEYS, FEW_KEYS + 1])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_mask_that_is_a_term_of_the_scores_is_added_to_them(tokens: int, rows: int) -> None:
+    """Written out for few tokens, PyTorch's own for more: as with repeated heads, forward and back."""
+    hf = tiny_llama(2)
+    embedded = torch.randn(2, tokens, 48, requires_grad=True)
+    mask = torch.randn(rows, 1, tokens, tokens).masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -1e30)
+
+    def hidden_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = hf.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state
+        (gradient,) = torch.autograd.grad(hidden.square().sum(), embedded)
+        return hidden.detach(), gradient
+
+    expected = hidden_and_gradient()
+    use_grouped_heads(hf)
+    for ours, theirs in zip(hidden_and_gradient(), expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    if tokens > 1:
+        mask = mask.masked_fill(mask > -1e30, 0.0)
+        assert not torch.allclose(hidden_and_gradient()[0], expected[0], rtol=1e-2, atol=1e-2)  # it is looked at
 
 
 def test_greedy_continuations_are_the_same() -> None:

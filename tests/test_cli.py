@@ -159,6 +159,16 @@ def test_doctor_names_versions_cache_and_choice(tmp_path: Path) -> None:
     assert "packages" in plain.stdout
 
 
+@pytest.mark.parametrize(
+    ("gain", "said"), [(1.6, "1.6 times as fast with packed weights: --dtype float32-packed"), (1.1, "gain little")]
+)
+def test_doctor_tells_what_packing_gains_on_this_cpu(gain: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editlab.packing.gain", lambda: gain)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert json.loads(run("doctor", "--json").stdout)["device"]["packing_gain"] == gain
+    assert said in " ".join(run("doctor").stdout.replace("│", " ").split())
+
+
 def test_doctor_exits_with_1_and_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         importlib.metadata, "requires", lambda _: ["no-such-package>=2", "typer<0.1", "x; extra == 'y'"]
