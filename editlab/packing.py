@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from editlab.precision import linear_maps, weight_of
 
@@ -40,6 +39,8 @@ def gain() -> float | None:
 
     Takes about a second. The weights are of the embedded model's MLP, and too many to stay in a cache.
     """
+    from torch.utils.benchmark import Timer  # only here: models are loaded without it
+
     if not can_pack():
         return None
     module = nn.Sequential(*(nn.Linear(_D_IN, _D_OUT, bias=False) for _ in range(_WEIGHTS)))
