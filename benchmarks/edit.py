@@ -46,7 +46,7 @@ def main(
             return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
 
         def slow(fact: Fact = fact) -> Edit:
-            with setting.unpacked(editor.model):
+            with setting.plain_products(editor.model):
                 return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
         runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "large": large}, repeats, cpu_time)

@@ -63,7 +63,7 @@ def main(
         values: list[plain.Value] = []  # for the insertions, which come after
 
         def slow(fact: Fact = fact, values: list[plain.Value] = values) -> tuple[Edit, list[plain.Value]]:
-            with setting.unpacked(editor.model):
+            with setting.plain_products(editor.model):
                 edit, found = plain.memit(editor.model, [fact], method, moments, rows)
             values[:] = found
             return edit, found
@@ -79,7 +79,7 @@ def main(
             return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
         def slow_insertion(fact: Fact = fact, values: list[plain.Value] = values) -> Edit:
-            with setting.unpacked(editor.model):
+            with setting.plain_products(editor.model):
                 return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
 
         sides = {

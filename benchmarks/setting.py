@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import torch
 import typer
+from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from editlab import embedded
@@ -91,13 +92,13 @@ def editor_of(
 
 
 @contextmanager
-def unpacked(model: EditableModel) -> Iterator[None]:
-    """Within the block products read the weights themselves, as those of plain implementations do."""
-    packed = {module: vars(module).pop("forward") for module in model.hf.modules() if "forward" in vars(module)}
+def plain_products(model: EditableModel) -> Iterator[None]:
+    """Within the block products are made of whole weights as they are, as those of plain implementations are."""
+    ours = {module: vars(module).pop("forward") for module in model.hf.modules() if "forward" in vars(module)}
     try:
         yield
     finally:
-        for module, forward in packed.items():
+        for module, forward in ours.items():
             module.forward = forward
 
 
@@ -129,16 +130,15 @@ def interleaved(
 def _run(model: EditableModel, side: Callable[[], Any], clock: Callable[[], float]) -> Runs:
     count = 0
 
-    def counting(_module: Any, _arguments: Any, output: Any) -> None:
+    def counting(_module: Any, _arguments: Any, output: Tensor) -> None:
         nonlocal count
-        hidden = output[0] if isinstance(output, tuple) else output
-        count += hidden.shape[:-1].numel()
+        count += output.shape[:-1].numel()
 
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is needed
     with ExitStack() as hooks, PeakMemory() as memory:
-        for block in model.blocks:
-            hooks.callback(block.register_forward_hook(counting).remove)
+        for layer in range(model.n_layers):
+            hooks.callback(model.projection(layer).register_forward_hook(counting).remove)
         start = clock()
         result = side()
         seconds = clock() - start

@@ -32,7 +32,7 @@ def random_edit(model: EditableModel, layer: int, seed: int) -> Edit:
 def one_by_one(model: EditableModel, task: Task, rule: str) -> list[Any]:
     """Label log-probabilities, or tokens by the library's own greedy loop with its cache, from whole prompts."""
     prompts = [task.prompt(example) for example in task.examples]
-    with setting.unpacked(model):
+    with setting.plain_products(model):
         if rule == "scores":
             return [plain.label_log_probs(model, prompt, task.labels) for prompt in prompts]
         return [plain.continuation(model, prompt, GENERATED_TOKENS) for prompt in prompts]

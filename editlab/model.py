@@ -22,6 +22,7 @@ from editlab.facts import Fact
 from editlab.families import FAMILIES
 from editlab.memory import spare_copy
 from editlab.packing import can_pack, pack, unpack
+from editlab.products import split_products
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class EditableModel:
         self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
+        if self._multiplies_float32_on_a_cpu:
+            split_products([hf])
 
     # --- shape ---
 
@@ -96,6 +99,10 @@ class EditableModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.hf.get_input_embeddings().weight.dtype
+
+    @property
+    def _multiplies_float32_on_a_cpu(self) -> bool:
+        return (self.device.type, self.dtype) == ("cpu", torch.float32)
 
     @property
     def precision(self) -> str:
@@ -202,7 +209,7 @@ class EditableModel:
 
         Raises ValueError unless the model runs in float32 on a CPU, by a torch that can pack.
         """
-        if (self.device.type, self.dtype) != ("cpu", torch.float32) or not can_pack():
+        if not self._multiplies_float32_on_a_cpu or not can_pack():
             raise ValueError(
                 f"weights are packed for float32 on a CPU, by a torch built with oneDNN; {self.name} runs in "
                 f"{self.precision} on {self.device.type}"
@@ -218,6 +225,10 @@ class EditableModel:
         module.float()
         module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
         module.register_forward_hook(lambda _module, _inputs, output: output.to(outer))
+
+    @property
+    def is_overlaid(self) -> bool:
+        return bool(self._overlaid)
 
     @contextmanager
     def overlaid(self, edit: Edit) -> Iterator[None]:

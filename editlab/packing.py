@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from editlab.precision import linear_maps, weight_of
+from editlab.products import Product, split_products
 
 _ROWS, _D_IN, _D_OUT, _WEIGHTS, _SECONDS = (14, 42), 576, 1536, 24, 0.3  # of `gain`
 
@@ -30,7 +31,7 @@ def pack(modules: Iterable[nn.Module]) -> None:
 
 def unpack(module: nn.Module) -> None:
     """Make a linear map read its own weight again, which can then be written."""
-    vars(module).pop("forward", None)
+    split_products([module])
 
 
 @torch.no_grad()
@@ -58,19 +59,14 @@ def gain() -> float | None:
     return plain / seconds()
 
 
-class _PackedProduct:
-    """x Wᵀ + b; gradients reach x only."""
-
+class _PackedProduct(Product):
     def __init__(self, module: Any) -> None:
+        super().__init__(module)
         self._weight = weight_of(module)
-        self._bias = module.bias
         self._packed = _packed(self._weight)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return _Product.apply(x, self)
-
     def forth(self, x: Tensor) -> Tensor:
-        return _times(x, self._packed, self._bias)
+        return _times(x, self._packed, self._module.bias)
 
     def back(self, gradient: Tensor) -> Tensor:
         return _times(gradient, self._packed_transposed, None)
@@ -80,20 +76,9 @@ class _PackedProduct:
         return _packed(self._weight.T)
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, product: _PackedProduct) -> Tensor:
-        ctx.product = product
-        return product.forth(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.product.back(gradients[0]), None
-
-
 def _packed(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    return torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous())
 
 
 def _times(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x.contiguous(), packed, bias, "none", [], "")

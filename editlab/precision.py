@@ -40,6 +40,7 @@ def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
     Takes half the memory of the weights; they must not be written meanwhile.
     """
     linear = linear_maps(modules)
+    before = {module: vars(module)["forward"] for module in linear if "forward" in vars(module)}
     try:
         for module in linear:
             module.forward = _RoundedProduct(module)
@@ -47,6 +48,8 @@ def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module in linear:
             vars(module).pop("forward", None)
+        for module, forward in before.items():
+            module.forward = forward
 
 
 class _RoundedProduct:
