@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from editlab.model import EditableModel
+from editlab.repeated import RepeatedBlock, can_repeat, repeated_blocks
 
 _NEVER = 2**31  # a position that no token sees
 
@@ -133,8 +135,20 @@ class Suffixes:
         fewer = copy.copy(self)
         fewer.hidden, fewer._mask, fewer._positions = self.hidden[rows], self._mask[rows], self._positions[rows]
         fewer._past = self._past.only(rows)
+        vars(fewer).pop("_repeated", None)
         return fewer
 
     def run(self, hidden: Tensor) -> Tensor:
         """What leaves the last block (n, length, d), from what enters the first of these."""
+        if self._repeated is not None:
+            for block in self._repeated:
+                hidden = block(hidden)
+            return hidden
         return run(self._model, self._layers, hidden, self._positions, self._mask, self._past)
+
+    @cached_property
+    def _repeated(self) -> list[RepeatedBlock] | None:
+        """The blocks with their gradients written out, where they are."""
+        if not can_repeat(self._model):
+            return None
+        return repeated_blocks(self._model, self._layers, self.hidden, self._positions, self._mask, self._past.kept)

@@ -1,0 +1,126 @@
+"""Llama's blocks with their gradients written out: what the model's own blocks give, forward and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from editlab import blocks
+from editlab.blocks import Suffixes, embed, run
+from editlab.deltas import LowRank
+from editlab.model import EditableModel
+from editlab.repeated import RepeatedBlock, can_repeat
+from tests.conftest import GOLDEN, tiny_model
+
+TEXTS = ("The weather in Rome is", "Because", "Danielle Darrieux was born in Bordeaux, in the south-west of France.")
+SHAPES: dict[str, dict[str, Any]] = {
+    "a head of keys for each": {},
+    "heads that share keys": {"num_key_value_heads": 2},
+    "heads that share one": {"num_key_value_heads": 1},
+    "biases": {"num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
+    "wide heads": {"num_key_value_heads": 2, "head_dim": 20},
+    "stretched angles": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}},
+}
+
+
+def llama(**changes: Any) -> EditableModel:
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.2, **sizes, **changes)
+    hf = LlamaForCausalLM(config).float()
+    for parameter in hf.parameters():
+        if parameter.ndim == 1:  # norms and biases, which begin as ones and noughts
+            torch.nn.init.normal_(parameter, mean=float(parameter.data.mean()), std=0.3)
+    return EditableModel(hf, tokenizer, "llama")
+
+
+def suffixes_of(model: EditableModel, starts: list[int]) -> Suffixes:
+    ids = [model.tokens(text).ids for text in TEXTS]
+    length = max(len(row) - start for row, start in zip(ids, starts, strict=True))
+    with torch.no_grad():
+        hidden = run(model, range(1), embed(model, model.batch(ids).input_ids))
+    return Suffixes(model, 1, hidden, torch.tensor(starts), length)
+
+
+def output_and_gradient(suffixes: Suffixes, along: Tensor) -> tuple[Tensor, Tensor]:
+    delta = torch.full((suffixes.hidden.shape[-1],), 0.1, requires_grad=True)
+    output = suffixes.run(suffixes.hidden + delta)
+    (gradient,) = torch.autograd.grad(output, [delta], along)
+    return output.detach(), gradient
+
+
+def check(model: EditableModel, starts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    suffixes = suffixes_of(model, starts)
+    along = torch.randn_like(suffixes.hidden)
+    first = output_and_gradient(suffixes, along)
+    assert all(isinstance(block, RepeatedBlock) for block in vars(suffixes)["_repeated"])
+    again = output_and_gradient(suffixes, along)
+    some = torch.tensor([True, False, True])
+    fewer = output_and_gradient(suffixes.only(some), along[some])
+    with monkeypatch.context() as patched:
+        patched.setattr(blocks, "can_repeat", lambda model: False)
+        law = suffixes_of(model, starts)
+        expected = output_and_gradient(law, along)
+        expected_of_fewer = output_and_gradient(law.only(some), along[some])
+        assert vars(law)["_repeated"] is None
+    for ours, theirs in ((first, expected), (again, expected), (fewer, expected_of_fewer)):
+        for mine, yours in zip(ours, theirs, strict=True):
+            assert float((mine - yours).norm()) < 2e-6 * float(yours.norm())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_are_the_models_own(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama(**SHAPES[shape])
+    check(model, [3, 0, 7], monkeypatch)
+    check(model, [0, 0, 0], monkeypatch)  # nothing comes before
+
+
+def test_packed_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama(num_key_value_heads=2)
+    model.hold([2])
+    model.pack()
+    check(model, [3, 0, 7], monkeypatch)
+
+
+def test_a_gradient_of_an_earlier_run_is_refused() -> None:
+    """Its keys and values are gone; a number would be wrong."""
+    suffixes = suffixes_of(llama(), [3, 0, 7])
+    delta = torch.zeros(48, requires_grad=True)
+    earlier = suffixes.run(suffixes.hidden + delta).sum()
+    suffixes.run(suffixes.hidden)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(earlier, [delta])
+
+
+def test_an_overlaid_edit_is_felt_forward_and_back() -> None:
+    model = llama(num_key_value_heads=2)
+    edit = {2: LowRank(torch.randn(48, 1), torch.randn(96, 1))}
+    along = torch.randn_like(suffixes_of(model, [3, 0, 7]).hidden)
+    with model.overlaid(edit):
+        ours = output_and_gradient(suffixes_of(model, [3, 0, 7]), along)
+    model.write([edit])
+    for mine, yours in zip(ours, output_and_gradient(suffixes_of(model, [3, 0, 7]), along), strict=True):
+        assert float((mine - yours).norm()) < 1e-5 * float(yours.norm())
+
+
+def test_other_blocks_are_left_to_the_model() -> None:
+    assert can_repeat(llama())
+    assert not can_repeat(llama(hidden_act="gelu"))
+    assert not any(can_repeat(tiny_model(family)) for family in ("gpt2", "gptj"))
+    rounded, half = llama(), llama()
+    rounded.bf16_tail = True
+    half.hf.bfloat16()
+    assert not can_repeat(rounded)
+    assert not can_repeat(half)
+
+    class Other(type(llama().blocks[0])):  # type: ignore[misc]
+        """It may do something else."""
+
+    odd = llama()
+    odd.blocks[1].__class__ = Other
+    assert not can_repeat(odd)
