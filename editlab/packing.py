@@ -54,9 +54,10 @@ def gain() -> float | None:
         )
         return products.blocked_autorange(min_run_time=_SECONDS).median
 
-    plain = seconds()
+    split_products([module])
+    others = seconds()
     pack([module])
-    return plain / seconds()
+    return others / seconds()
 
 
 class _PackedProduct(Product):

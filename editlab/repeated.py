@@ -129,8 +129,8 @@ class _Repeated(torch.autograd.Function):
 
         through = product_back(mlp.down_proj, after)
         of_gate = torch.ops.aten.silu_backward.default(through * up, gate)
-        normed = product_back(mlp.gate_proj, of_gate).add_(product_back(mlp.up_proj, through.mul_(opened)))
-        at_middle = _back(block.post_attention_layernorm, normed, middle, middle_scale).add_(after)
+        at_normed = product_back(mlp.gate_proj, of_gate).add_(product_back(mlp.up_proj, through.mul_(opened)))
+        at_middle = _back(block.post_attention_layernorm, at_normed, middle, middle_scale).add_(after)
 
         read = product_back(attention.o_proj, at_middle).view(n, t, -1, places.d_head)
         read = places.by_shared_head(read)
@@ -144,10 +144,10 @@ class _Repeated(torch.autograd.Function):
         both = torch.cat([of_queries, of_keys], dim=-1).view(n, t, -1, places.d_head)
         both = places.turned_back(both).view(n, t, -1)
         split = places.heads * places.d_head
-        normed = product_back(attention.q_proj, both[..., :split])
-        normed.add_(product_back(attention.k_proj, both[..., split:]))
-        normed.add_(product_back(attention.v_proj, of_values))
-        return _back(block.input_layernorm, normed, x, scale).add_(at_middle), None
+        at_normed = product_back(attention.q_proj, both[..., :split])
+        at_normed.add_(product_back(attention.k_proj, both[..., split:]))
+        at_normed.add_(product_back(attention.v_proj, of_values))
+        return _back(block.input_layernorm, at_normed, x, scale).add_(at_middle), None
 
 
 def _normed(norm: Any, x: Tensor) -> tuple[Tensor, Tensor]:
