@@ -83,7 +83,7 @@ class EditableModel:
         self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
-        if self._multiplies_float32_on_a_cpu:
+        if self.multiplies_float32_on_a_cpu:
             split_products([hf])
 
     # --- shape ---
@@ -101,7 +101,7 @@ class EditableModel:
         return self.hf.get_input_embeddings().weight.dtype
 
     @property
-    def _multiplies_float32_on_a_cpu(self) -> bool:
+    def multiplies_float32_on_a_cpu(self) -> bool:
         return (self.device.type, self.dtype) == ("cpu", torch.float32)
 
     @property
@@ -209,7 +209,7 @@ class EditableModel:
 
         Raises ValueError unless the model runs in float32 on a CPU, by a torch that can pack.
         """
-        if not self._multiplies_float32_on_a_cpu or not can_pack():
+        if not self.multiplies_float32_on_a_cpu or not can_pack():
             raise ValueError(
                 f"weights are packed for float32 on a CPU, by a torch built with oneDNN; {self.name} runs in "
                 f"{self.precision} on {self.device.type}"

@@ -31,6 +31,7 @@ def pack(modules: Iterable[nn.Module]) -> None:
 
 def unpack(module: nn.Module) -> None:
     """Make a linear map read its own weight again, which can then be written."""
+    vars(module).pop("forward", None)
     split_products([module])
 
 

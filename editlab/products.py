@@ -12,6 +12,7 @@ from editlab.precision import linear_maps, weight_of
 
 FEW_ROWS = 256  # up to which pieces gain; beyond, the product as a whole is as fast
 PIECES = 2  # of each thread
+LEAST_OUTPUTS = 48  # of a piece; smaller ones were not measured
 
 
 class Product:
@@ -80,8 +81,8 @@ class _Product(torch.autograd.Function):
 
 def _pieces(x: Tensor, outputs: int) -> int:
     pieces = PIECES * torch.get_num_threads()
-    few = 0 < x.shape[:-1].numel() <= FEW_ROWS
-    return pieces if few and pieces > PIECES and outputs % pieces == 0 else 1
+    few = 0 < x.shape[:-1].numel() <= FEW_ROWS and torch.get_num_threads() > 1
+    return pieces if few and outputs % pieces == 0 and outputs >= LEAST_OUTPUTS * pieces else 1
 
 
 def _in_pieces(x: Tensor, weight: Tensor) -> Tensor:

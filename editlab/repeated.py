@@ -21,7 +21,7 @@ from editlab.products import product_back
 def can_repeat(model: EditableModel) -> bool:
     """Whether the blocks are Llama's as they are written out here, in float32 on a CPU, and do nothing besides."""
     return (
-        (model.device.type, model.dtype) == ("cpu", torch.float32)
+        model.multiplies_float32_on_a_cpu
         and not model.bf16_tail
         and not model.is_overlaid
         and all(type(block) is LlamaDecoderLayer for block in model.blocks)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from editlab import products
 from editlab.editor import Editor
 from editlab.facts import Fact
 from editlab.model import EditableModel
@@ -42,8 +43,8 @@ def products_by_bmm(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 @needs_mkl
-@pytest.mark.parametrize("module", [nn.Linear(48, 80), nn.Linear(48, 80, bias=False), Conv1D(80, 48)])
-@pytest.mark.parametrize("shape", [(48,), (1, 48), (7, 48), (3, 5, 48), (0, 48)])
+@pytest.mark.parametrize("module", [nn.Linear(192, 320), nn.Linear(192, 320, bias=False), Conv1D(320, 192)])
+@pytest.mark.parametrize("shape", [(192,), (1, 192), (7, 192), (3, 5, 192), (0, 192)])
 def test_pieces_and_their_gradients_are_the_whole(
     module: nn.Module, shape: tuple[int, ...], two_threads: None, products_by_bmm: list[tuple[int, ...]]
 ) -> None:
@@ -55,18 +56,20 @@ def test_pieces_and_their_gradients_are_the_whole(
     split_products([module])
     ours = module(x)
     (found,) = torch.autograd.grad(ours, [x], along)
-    assert products_by_bmm == ([(4, 48, 20), (4, 80, 12)] if x.numel() else [])
+    assert products_by_bmm == ([(4, 192, 80), (4, 320, 48)] if x.numel() else [])
     torch.testing.assert_close(ours, y, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(product_back(module, along), gradient, rtol=1e-5, atol=1e-5)
 
 
 @needs_mkl
-@pytest.mark.parametrize(("rows", "outputs", "threads"), [(FEW_ROWS + 1, 80, 2), (7, 79, 2), (7, 80, 1)])
+@pytest.mark.parametrize(
+    ("rows", "outputs", "threads"), [(FEW_ROWS + 1, 320, 2), (7, 318, 2), (7, 188, 2), (7, 320, 1)]
+)
 def test_what_gains_nothing_stays_whole(
     rows: int, outputs: int, threads: int, two_threads: None, products_by_bmm: list[tuple[int, ...]]
 ) -> None:
-    """Many rows, outputs that cannot be shared out evenly, one thread."""
+    """Many rows, outputs that cannot be shared out evenly or are few, one thread."""
     torch.set_num_threads(threads)
     module = nn.Linear(48, outputs)
     x = torch.randn(rows, 48)
@@ -78,7 +81,7 @@ def test_what_gains_nothing_stays_whole(
 
 @needs_mkl
 def test_the_weight_of_this_moment_is_multiplied_with(two_threads: None) -> None:
-    module = nn.Linear(48, 80, bias=False).requires_grad_(False)
+    module = nn.Linear(48, 320, bias=False).requires_grad_(False)
     split_products([module])
     x = torch.randn(7, 48)
     before = module(x)
@@ -89,8 +92,14 @@ def test_the_weight_of_this_moment_is_multiplied_with(two_threads: None) -> None
 @needs_mkl
 @pytest.mark.parametrize("method", ["rome", "memit"])
 def test_edits_are_the_same_however_many_threads(
-    method: str, editor: Editor, fact: Fact, two_threads: None, products_by_bmm: list[tuple[int, ...]]
+    method: str,
+    editor: Editor,
+    fact: Fact,
+    two_threads: None,
+    products_by_bmm: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(products, "LEAST_OUTPUTS", 1)  # the model is tiny
     twin = tiny_editor(editor.model.kind)
     ours, _, _ = twin.compute([fact], twin.method(method))
     d_out, d_in = twin.model.weight(0).shape
