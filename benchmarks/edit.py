@@ -12,6 +12,7 @@ from benchmarks import products, setting
 from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.methods.rome import ROME
+from editlab.precision import plain_products
 from editlab.progress import quiet
 from editlab.records import Trace
 from tests import plain
@@ -46,7 +47,7 @@ def main(
             return method(editor.model, [fact], moments=moments, contexts=rows, report=quiet)
 
         def slow(fact: Fact = fact) -> Edit:
-            with setting.plain_products(editor.model):
+            with plain_products([editor.model.hf]):
                 return plain.edit(editor.model, [fact], method, moments, rows)[0]
 
         runs = setting.interleaved(editor.model, {"plain": slow, "fast": fast, "large": large}, repeats, cpu_time)

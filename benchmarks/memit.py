@@ -15,6 +15,7 @@ from editlab.deltas import Edit
 from editlab.facts import Fact
 from editlab.methods.memit import MEMIT
 from editlab.model import EditableModel
+from editlab.precision import plain_products
 from editlab.progress import quiet
 from editlab.records import Trace
 from tests import plain
@@ -63,7 +64,7 @@ def main(
         values: list[plain.Value] = []  # for the insertions, which come after
 
         def slow(fact: Fact = fact, values: list[plain.Value] = values) -> tuple[Edit, list[plain.Value]]:
-            with setting.plain_products(editor.model):
+            with plain_products([editor.model.hf]):
                 edit, found = plain.memit(editor.model, [fact], method, moments, rows)
             values[:] = found
             return edit, found
@@ -79,7 +80,7 @@ def main(
             return method.insertion(editor.model, [fact], z, reached, moments=moments, contexts=rows)[0]
 
         def slow_insertion(fact: Fact = fact, values: list[plain.Value] = values) -> Edit:
-            with setting.plain_products(editor.model):
+            with plain_products([editor.model.hf]):
                 return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
 
         sides = {

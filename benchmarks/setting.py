@@ -8,8 +8,8 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,17 +89,6 @@ def editor_of(
     keys = torch.randn(2 * d_in, d_in)
     moments = SecondMoments(dict.fromkeys(layers(editor), keys.T @ keys / len(keys)), {"name": "random"})
     return Editor(multiplying_as(dtype, editor.model), moments=moments)
-
-
-@contextmanager
-def plain_products(model: EditableModel) -> Iterator[None]:
-    """Within the block products are made of whole weights as they are, as those of plain implementations are."""
-    ours = {module: vars(module).pop("forward") for module in model.hf.modules() if "forward" in vars(module)}
-    try:
-        yield
-    finally:
-        for module, forward in ours.items():
-            module.forward = forward
 
 
 @dataclass(frozen=True)

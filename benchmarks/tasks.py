@@ -15,6 +15,7 @@ from editlab.deltas import Edit, LowRank
 from editlab.downstream import GENERATED_TOKENS, RULES, ByScores
 from editlab.measures._task import KEPT_BYTES
 from editlab.model import EditableModel
+from editlab.precision import plain_products
 from editlab.prompts import Budget
 from editlab.tasks import Task, load_tasks
 from tests import plain
@@ -32,7 +33,7 @@ def random_edit(model: EditableModel, layer: int, seed: int) -> Edit:
 def one_by_one(model: EditableModel, task: Task, rule: str) -> list[Any]:
     """Label log-probabilities, or tokens by the library's own greedy loop with its cache, from whole prompts."""
     prompts = [task.prompt(example) for example in task.examples]
-    with setting.plain_products(model):
+    with plain_products([model.hf]):
         if rule == "scores":
             return [plain.label_log_probs(model, prompt, task.labels) for prompt in prompts]
         return [plain.continuation(model, prompt, GENERATED_TOKENS) for prompt in prompts]

@@ -79,8 +79,8 @@ class _PackedProduct(Product):
 
 
 def _packed(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous())
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
 
 
 def _times(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x.contiguous(), packed, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, "none", [], "")

@@ -34,22 +34,29 @@ def weight_of(module: Any) -> Tensor:
 
 
 @contextmanager
+def plain_products(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block the linear maps in these modules multiply as their classes do, whatever they do outside."""
+    before = {module: vars(module).pop("forward", None) for module in linear_maps(modules)}
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+@contextmanager
 def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within the block the linear maps in these modules multiply weights and rows rounded to bfloat16.
 
     Takes half the memory of the weights; they must not be written meanwhile.
     """
     linear = linear_maps(modules)
-    before = {module: vars(module)["forward"] for module in linear if "forward" in vars(module)}
-    try:
+    with plain_products(linear):
         for module in linear:
             module.forward = _RoundedProduct(module)
         yield
-    finally:
-        for module in linear:
-            vars(module).pop("forward", None)
-        for module, forward in before.items():
-            module.forward = forward
 
 
 class _RoundedProduct:

@@ -128,7 +128,7 @@ class _Repeated(torch.autograd.Function):
         n, t = x.shape[:2]
 
         through = product_back(mlp.down_proj, after)
-        of_gate = torch.ops.aten.silu_backward.default(through * up, gate)
+        of_gate = torch.ops.aten.silu_backward(through * up, gate)
         at_normed = product_back(mlp.gate_proj, of_gate).add_(product_back(mlp.up_proj, through.mul_(opened)))
         at_middle = _back(block.post_attention_layernorm, at_normed, middle, middle_scale).add_(after)
 

@@ -9,7 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from editlab.editor import Editor
 from editlab.facts import Fact
-from editlab.precision import in_bfloat16
+from editlab.precision import in_bfloat16, plain_products
+from editlab.products import SplitProduct
 
 
 def modules() -> list[nn.Module]:
@@ -66,3 +67,13 @@ def test_edits_are_computed_without_tf32(editor: Editor, fact: Fact) -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_what_stood_in_for_a_product_does_so_again() -> None:
+    (module, *_) = modules()
+    stand_in = module.forward = SplitProduct(module)
+    with in_bfloat16([module]):
+        assert module.forward is not stand_in
+    with plain_products([module]):
+        assert "forward" not in vars(module)
+    assert module.forward is stand_in

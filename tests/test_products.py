@@ -12,10 +12,11 @@ from transformers.pytorch_utils import Conv1D
 from editlab import products
 from editlab.editor import Editor
 from editlab.facts import Fact
+from editlab.loading import load
 from editlab.model import EditableModel
 from editlab.precision import linear_maps, weight_of
 from editlab.products import FEW_ROWS, SplitProduct, product_back, split_products
-from tests.conftest import tiny_editor
+from tests.conftest import GOLDEN, tiny_editor
 
 needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="products are split where MKL makes them")
 
@@ -114,11 +115,8 @@ def test_edits_are_the_same_however_many_threads(
 
 
 def test_only_what_multiplies_float32_on_a_cpu_is_split(editor: Editor) -> None:
-    model = editor.model
-    half = EditableModel(tiny_editor(model.kind).model.hf.bfloat16(), model.tokenizer, "half")
+    def split(model: EditableModel) -> set[bool]:
+        return {isinstance(vars(module).get("forward"), SplitProduct) for module in linear_maps([model.hf])}
 
-    def split(each: EditableModel) -> set[bool]:
-        return {isinstance(vars(module).get("forward"), SplitProduct) for module in linear_maps([each.hf])}
-
-    assert split(model) == {torch.backends.mkl.is_available()}
-    assert half.dtype == torch.bfloat16
+    assert split(editor.model) == {torch.backends.mkl.is_available()}
+    assert split(load(str(GOLDEN), dtype="bfloat16")) == {False}
