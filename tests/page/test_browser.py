@@ -135,8 +135,9 @@ def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visi
     page.get_by_role("button", name="Probe it…").click()
     page.locator(".el-probe-run").get_by_role("button", name="Probe", exact=True).click()
     page.locator(".el-table-probe th", has_text="MEMIT").wait_for()
-    verdicts = page.locator(".el-table-probe tr", has_text="the model").locator("td").all_inner_texts()
-    assert [words.split()[-1] for words in verdicts] == ["Broken", "Broken", "Sound", "Sound"]
+    verdicts = page.locator(".el-table-probe tr", has_text="the model").locator("td")
+    wanted = ["Broken", "Broken", "Sound", "Sound"]
+    assert wait_until(lambda: [words.split()[-1] for words in verdicts.all_inner_texts()] == wanted)
     assert "3 edits" in page.locator(".el-state").inner_text()
 
     page.locator(".el-band").get_by_role("button", name="Find the culprit").click()

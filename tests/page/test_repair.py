@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from editlab.page.app import App
 from tests.page.fake_lab import FakeLab
@@ -57,6 +58,25 @@ def test_the_culprit_is_found_switched_off_and_what_came_back_is_shown() -> None
         await app.runner.idle()
         assert lab.state(app.session).steps[2].enabled
         assert repair._back.value == ""
+
+    run(scenario)
+
+
+def test_a_culprit_switched_off_before_it_was_measured_is_compared_by_the_search_itself() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edited(app, "Hofburg", DISABLING)
+        repair = app.health.repair
+        app.health.find.click()
+        await app.runner.idle()
+        bare = lab.state(app.session)
+        steps = tuple(replace(step, measurement=None) for step in bare.steps)
+        repair.show(replace(bare, steps=steps))  # the search came first
+        repair._toggle()
+        await app.runner.idle()
+        rows = [row.split("</tr>")[0] for row in repair._back.value.split("<tr>")]
+        perplexity, recalled = (next(row for row in rows if name in row) for name in ("Perplexity", "Edits recalled"))
+        assert perplexity.index("900") < perplexity.index("<b>20.4")
+        assert recalled.index("–") < recalled.index("<b>100 %")
 
     run(scenario)
 

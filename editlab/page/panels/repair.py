@@ -10,10 +10,10 @@ from math import isnan
 from editlab.api import LabInfo, Progress
 from editlab.culprit import Culprit
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.html import NOTHING, number, percent, table, tag
+from editlab.page.html import NOTHING, number, percent, plural, table, tag
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
-from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
+from editlab.page.plots.outcomes import retention_outcome, task_outcome
 from editlab.page.plots.weights import largest_drift
 from editlab.records import SessionState
 
@@ -36,7 +36,7 @@ class Repair:
         self._state: SessionState | None = None
         self._culprit: Culprit | None = None
         self._among: frozenset[str] = frozenset()  # ids of the edits that it was looked for among
-        self._before: dict[str, str] | None = None  # the headline with the culprit in force
+        self._before: dict[str, str] | None = None  # the shares with the culprit in force
         self._busy = False
         self._progress = html(css="el-progress el-live")
         self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop looking for the culprit")
@@ -79,7 +79,7 @@ class Repair:
         if state is None or culprit is None or culprit.index is None:
             return
         if culprit.edit in _in_force(state):
-            self._before = self._headline(state)
+            self._before = self._shares(state, unmeasured=NOTHING)  # and what is off is measured no more
         self._on.toggle(next(step.index for step in state.steps if step.id == culprit.edit))
 
     def _draw(self) -> None:
@@ -98,27 +98,30 @@ class Repair:
         words = f"edit {culprit.index} {'off' if in_force else 'on again'}"
         self.toggle.description = self.toggle.tooltip = f"Switch {words}"
         self._back.value = ""
-        if self._before is not None and not in_force:
-            now = self._headline(state)
-            rows = [[name, self._before[name], tag("b", now[name])] for name in now]
+        if self._before is not None and not in_force and culprit.without is not None:
+            text = plural(culprit.tokens, "token")
+            perplexities = [_cell(number(value), f"of {text}") for value in (culprit.in_force, culprit.without)]
+            before, now = self._before, self._shares(state, unmeasured="…")
+            pairs = [("Perplexity", *perplexities), *((name, before[name], now[name]) for name in now)]
+            rows = [[name, with_it, tag("b", without_it)] for name, with_it, without_it in pairs]
             self._back.value = table("What came back", ["", "with it", "without it"], rows, css="el-facing")
 
-    def _headline(self, state: SessionState) -> dict[str, str]:
-        """The numbers that say how the model is, as text."""
+    def _shares(self, state: SessionState, unmeasured: str) -> dict[str, str]:
+        """What is left of the model's edits and of its first skill, and how far it has drifted, as text."""
         step = state.steps[state.position]
         drift = largest_drift(step)
-        reads: dict[str, tuple[Read, Callable[[float], str]]] = {
-            "Perplexity": (perplexity_outcome, number),
-            "Edits recalled": (retention_outcome, percent),
-        }
+        found = {"Edits recalled": retention_outcome(step)}
         if self._skill is not None:
-            reads[escape(self._skill.title)] = (task_outcome(self._skill.name), percent)
-        found = {name: (read(step), form) for name, (read, form) in reads.items()}
-        values = {
-            name: f"{form(outcome.value)} <small>{escape(outcome.of)}</small>" if outcome else "…"
-            for name, (outcome, form) in found.items()
+            found[escape(self._skill.title)] = task_outcome(self._skill.name)(step)
+        cells = {
+            name: _cell(percent(outcome.value), outcome.of) if outcome else unmeasured
+            for name, outcome in found.items()
         }
-        return {**values, "Drift": percent(drift[1].relative) if drift else NOTHING}
+        return {**cells, "Drift": percent(drift[1].relative) if drift else NOTHING}
+
+
+def _cell(value: str, of: str) -> str:
+    return f"{value} <small>{escape(of)}</small>"
 
 
 def _in_force(state: SessionState) -> frozenset[str]:
