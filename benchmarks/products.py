@@ -27,36 +27,48 @@ class Products:
     passes: int = 1  # forward
     back: int = 0  # and as many of them backward
     read: int = 0  # rows of the head, in every pass
+    ends: bool = False  # of tokens that are not read, the last of these blocks makes keys and values only
 
     def multiplications(self, model: EditableModel) -> float:
-        block = sum(weight.numel() for weight in _weights(model.blocks[0]))
+        blocks = sum(weight.numel() * rows for weight, rows in self._of_blocks(model))
         head = model.hf.get_output_embeddings().weight.numel()
-        return float((self.passes + self.back) * (len(self.layers) * block * self.tokens + self.read * head))
+        return float((self.passes + self.back) * (blocks + self.read * head))
 
     def side(self, model: EditableModel) -> Callable[[], None]:
         """Makes them one after the other, in the order in which the model's passes do."""
-        weights = [weight for layer in self.layers for weight in _weights(model.blocks[layer])]
+        made = self._of_blocks(model)
         head = model.hf.get_output_embeddings().weight
-        rows = {size: torch.randn(self.tokens, size) for weight in weights for size in weight.shape}
+        given = {(rows, size): torch.randn(rows, size) for weight, rows in made for size in weight.shape}
         hidden, said = (torch.randn(self.read, size) for size in (head.shape[1], head.shape[0]))
 
         @torch.no_grad()
         def run() -> None:
             for number in range(self.passes):
-                for weight in weights:
-                    _ = rows[weight.shape[1]] @ weight.T
+                for weight, rows in made:
+                    _ = given[rows, weight.shape[1]] @ weight.T
                 _ = hidden @ head.T
                 if number < self.back:
                     _ = said @ head
-                    for weight in reversed(weights):
-                        _ = rows[weight.shape[0]] @ weight
+                    for weight, rows in reversed(made):
+                        _ = given[rows, weight.shape[0]] @ weight
 
         return run
 
+    def _of_blocks(self, model: EditableModel) -> list[tuple[Tensor, int]]:
+        """The weights (d_out, d_in) of the blocks' linear maps, in order, and how many rows each multiplies."""
+        whole = self.layers[:-1] if self.ends else self.layers
+        made = [(weight_of(each), self.tokens) for layer in whole for each in linear_maps([model.blocks[layer]])]
+        if self.ends:
+            for name, module in model.blocks[self.layers[-1]].named_modules():
+                made += self._of_last(name.split(".")[-1], module) if linear_maps([module]) == [module] else []
+        return made
 
-def _weights(block: nn.Module) -> list[Tensor]:
-    """The weights (d_out, d_in) of a block's linear maps, in order."""
-    return [weight_of(each) for each in linear_maps([block])]
+    def _of_last(self, name: str, module: nn.Module) -> list[tuple[Tensor, int]]:
+        weight = weight_of(module)
+        if name == "c_attn":  # queries, keys and values in one
+            size = weight.shape[1]
+            return [(weight[:size], self.read), (weight[size:], self.tokens)]
+        return [(weight, self.tokens if name in ("k_proj", "v_proj") else self.read)]
 
 
 def multiplications(model: EditableModel, products: Sequence[Products]) -> float:
@@ -71,7 +83,7 @@ def all_of(model: EditableModel, products: Sequence[Products]) -> Callable[[], A
 
 def of_value(model: EditableModel, fact: Fact, layer: int, contexts: Sequence[str], steps: int) -> list[Products]:
     """A search for a value. Once: all tokens up to the layer, what comes before the subject above it. Every step: the
-    rest above it, forward and, but in the last, back; the head where it is read.
+    rest above it, forward and, but in the last, back; in the last block queries, the MLP and the head where it is read.
     """
     rows = rows_of(model, fact, contexts)
     m = len(model.target_ids(fact.target_new))
@@ -80,8 +92,8 @@ def of_value(model: EditableModel, fact: Fact, layer: int, contexts: Sequence[st
     above = range(layer + 1, model.n_layers)
     return [
         Products(range(layer + 1), suffix + before),
-        Products(above, before),
-        Products(above, suffix, passes=steps, back=steps - 1, read=len(rows) * m + 1),
+        Products(above, before, ends=True),
+        Products(above, suffix, passes=steps, back=steps - 1, read=len(rows) * m + 1, ends=True),
     ]
 
 

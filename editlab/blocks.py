@@ -108,18 +108,17 @@ class Past:
 class Suffixes:
     """Rows from one position each on, to be run through the blocks above a layer as often as wanted.
 
-    What comes before that position cannot change, whatever is changed there; it is run once. `hidden` (n, length, d)
-    is what enters the first of these blocks; rows may differ in where they start, and in length by padding at the end.
+    What comes before that position cannot change, whatever is changed there; it is run once. Tokens stand row by row:
+    `hidden` (tokens, d) is what enters the first of these blocks, and row i begins at token `first[i]`.
     """
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, first: int, hidden: Tensor, starts: Tensor, length: int) -> None:
-        """`hidden` (n, t, d) enters block `first`; row i goes on from starts[i] for `length` positions."""
+    def __init__(self, model: EditableModel, layer: int, hidden: Tensor, starts: Tensor, lengths: Tensor) -> None:
+        """`hidden` (n, t, d) enters block `layer`; row i goes on from starts[i] for lengths[i] positions."""
         self._model = model
-        self._layers = range(first, model.n_layers)
-        positions = starts[:, None] + torch.arange(length, device=starts.device)  # (n, length)
-        inside = positions.clamp(max=hidden.shape[1] - 1)  # beyond it is padding
-        self.hidden = hidden.gather(1, inside[..., None].expand(*inside.shape, hidden.shape[2]))
+        self._layers = range(layer, model.n_layers)
+        steps = torch.arange(int(lengths.max()), device=starts.device)
+        positions = starts[:, None] + steps  # (n, longest)
         before = hidden[:, : int(starts.max())]
         earlier = row_positions(before[..., 0])
         self._past = Past()
@@ -129,26 +128,47 @@ class Suffixes:
         earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
         self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
         self._positions = positions.clamp(max=model.max_tokens - 1)
+        self._place(steps < lengths[:, None])
+        self.hidden = hidden[self._row, positions[self._there]]
+
+    def _place(self, there: Tensor) -> None:
+        """Note where the tokens stand: `there` (n, longest) tells places from padding."""
+        self._there = there
+        self._row, _ = there.nonzero(as_tuple=True)
+        self._index = None if there.all() else there.flatten().nonzero().squeeze(1)
+        counts = there.sum(1)
+        self.first = counts.cumsum(0) - counts
 
     def only(self, rows: Tensor) -> Suffixes:
-        """The same for some of the rows, chosen as a tensor chooses along its first dimension."""
+        """The same for some of the rows (n,), True for those that stay."""
         fewer = copy.copy(self)
-        fewer.hidden, fewer._mask, fewer._positions = self.hidden[rows], self._mask[rows], self._positions[rows]
+        fewer.hidden, fewer._mask, fewer._positions = (
+            self.hidden[rows[self._row]],
+            self._mask[rows],
+            self._positions[rows],
+        )
         fewer._past = self._past.only(rows)
+        fewer._place(self._there[rows])
         vars(fewer).pop("_repeated", None)
         return fewer
 
-    def run(self, hidden: Tensor) -> Tensor:
-        """What leaves the last block (n, length, d), from what enters the first of these."""
+    def run(self, hidden: Tensor, read: Tensor) -> Tensor:
+        """What leaves the last block at the tokens `read` (r,): (r, d), from what enters the first of these."""
         if self._repeated is not None:
-            for block in self._repeated:
+            for block in self._repeated[:-1]:
                 hidden = block(hidden)
-            return hidden
-        return run(self._model, self._layers, hidden, self._positions, self._mask, self._past)
+            return self._repeated[-1](hidden, read)
+        n, longest = self._there.shape
+        if self._index is not None:
+            hidden = hidden.new_zeros(n * longest, hidden.shape[-1]).index_copy(0, self._index, hidden)
+            read = self._index[read]
+        hidden = hidden.view(n, longest, -1)
+        return run(self._model, self._layers, hidden, self._positions, self._mask, self._past).flatten(0, 1)[read]
 
     @cached_property
     def _repeated(self) -> list[RepeatedBlock] | None:
         """The blocks with their gradients written out, where they are."""
-        if not can_repeat(self._model):
+        if not can_repeat(self._model) or not self._layers:
             return None
-        return repeated_blocks(self._model, self._layers, self.hidden, self._positions, self._mask, self._past.kept)
+        positions = self._positions[self._there]
+        return repeated_blocks(self._model, self._layers, positions, self._mask, self._index, self._past.kept)

@@ -49,9 +49,9 @@ class Asked:
         return [*said, (len(self.contexts) if self.kl else 0, 0)]
 
     @property
-    def suffix(self) -> int:
-        """Positions from the subject's last token to the last one that is read."""
-        return max(position for _, position in self.reading) + 1
+    def suffixes(self) -> list[int]:
+        """In every row, the number of positions from the subject's last token to the last one that is read."""
+        return [1 + max(position for i, position in self.reading if i == row) for row in range(len(self.rows))]
 
 
 class Scene:
@@ -76,7 +76,8 @@ class Scene:
         else:
             raise ValueError(f'part must be "mlp" or "block", got {part!r}')
         self._places = list(self._places_of(self._all))
-        self._suffixes = Suffixes(model, layer + 1, hidden, starts, max(each.suffix for each in asked))
+        lengths = torch.tensor([length for each in asked for length in each.suffixes], device=device)
+        self._suffixes = Suffixes(model, layer + 1, hidden, starts, lengths)
         self._aim()
 
     @staticmethod
@@ -117,7 +118,8 @@ class Scene:
         reading = [
             (f + row, position) for f, each in zip(first, self._asked, strict=True) for row, position in each.reading
         ]
-        self._rows, self._positions = torch.tensor(reading, device=device).T
+        rows, positions = torch.tensor(reading, device=device).T
+        self._read = self._suffixes.first[rows] + positions
         self._targets = [torch.tensor(each.target, device=device).repeat(len(each.contexts)) for each in self._asked]
 
     @torch.no_grad()
@@ -134,10 +136,10 @@ class Scene:
 
         A block adds its MLP's output to the rest, so δ enters the block's output whichever the part.
         """
-        hidden = self._suffixes.hidden.clone()
-        hidden[:, 0] += torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
-        hidden = self._suffixes.run(hidden)
-        said = log_probs(self._model, hidden[self._rows, self._positions])
+        hidden = self._suffixes.hidden
+        entering = torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
+        hidden = hidden.index_add(0, self._suffixes.first, entering)
+        said = log_probs(self._model, self._suffixes.run(hidden, self._read))
         parts = said.split([len(target) + 1 for target in self._targets])
         return [
             (-part[:-1].gather(1, target[:, None]).view(len(each.contexts), -1).mean(1), part[-1])

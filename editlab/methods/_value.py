@@ -86,8 +86,8 @@ def _at_once(model: EditableModel, asked: Sequence[Asked], layer: int) -> int:
     rows = longest = needed = 0
     for number, each in enumerate(asked):
         rows += len(each.rows)
-        longest = max(longest, each.suffix)
-        needed += len(each.rows) * each.suffix
+        longest = max(longest, *each.suffixes)
+        needed += len(each.rows) * max(each.suffixes)
         if number and (rows * longest > most or rows * longest > PADDING_AT_MOST * needed):
             return number
     return len(asked)
