@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from editlab.precision import linear_maps, weight_of
 
 FEW_ROWS = 256  # up to which pieces gain; beyond, the product as a whole is as fast
-PIECES = 2  # of each thread
+PIECES = 2  # of each thread, and twice as many again while they are larger than
+MOST_OUTPUTS = 1024
 LEAST_OUTPUTS = 48  # of a piece; smaller ones were not measured
 
 
@@ -81,6 +82,8 @@ class _Product(torch.autograd.Function):
 
 def _pieces(x: Tensor, outputs: int) -> int:
     pieces = PIECES * torch.get_num_threads()
+    while outputs > MOST_OUTPUTS * pieces and outputs % (2 * pieces) == 0:
+        pieces *= 2
     few = 0 < x.shape[:-1].numel() <= FEW_ROWS and torch.get_num_threads() > 1
     return pieces if few and outputs % pieces == 0 and outputs >= LEAST_OUTPUTS * pieces else 1
 

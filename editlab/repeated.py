@@ -44,6 +44,7 @@ class Places:
     index: Tensor | None  # (tokens,) into the n * t places; None: a token is in every place
     n: int
     t: int
+    heads: int
     shared: int
     d_head: int
 
@@ -56,7 +57,7 @@ class Places:
     def gathered(self, x: Tensor, index: Tensor | None) -> Tensor:
         """Back from there."""
         x = x.reshape(self.n * self.t, -1)
-        return x if index is None else x[index]
+        return x if index is None else x.index_select(0, index)
 
     def by_shared_head(self, x: Tensor) -> Tensor:
         """(n, t, heads, d_head) as (n * shared, heads of each * t, d_head)."""
@@ -67,6 +68,29 @@ class Places:
         """Back from there."""
         apart = x.view(self.n, self.shared, -1, self.t, self.d_head)
         return apart.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+class Angles:
+    """Rotary position embedding of queries and keys, side by side with values, which are not turned."""
+
+    def __init__(self, cos: Tensor, sin: Tensor, turned: int, others: int) -> None:
+        """Cosines and sines (tokens, d_head), and how many heads there are of both kinds."""
+        self._half = cos.shape[-1] // 2
+        sin = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=-1)  # for halves that change places
+        self._cos, self._sin = (
+            torch.cat([each[:, None].expand(-1, turned, -1), torch.full((len(each), others, each.shape[1]), rest)], 1)
+            for each, rest in ((cos, 1.0), (sin, 0.0))
+        )
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Of (tokens, heads * d_head)."""
+        x = x.view(self._cos.shape)
+        return torch.addcmul(x * self._cos, x.roll(self._half, -1), self._sin).flatten(1)
+
+    def turned_back(self, x: Tensor) -> Tensor:
+        """The transpose of that."""
+        x = x.view(self._cos.shape)
+        return (x * self._cos).add_((x * self._sin).roll(self._half, -1)).flatten(1)
 
 
 class RepeatedBlock:
@@ -95,15 +119,16 @@ class _Repeated(torch.autograd.Function):
         where = read if places.index is None else places.index if read is None else places.index[read]
 
         normed, before = parts.norm_before.forth(x)
-        queries, *others = (places.spread(each, places.index) for each in parts.heads(normed))
+        spread = places.spread(parts.heads(normed), places.index)
+        queries, *others = spread.split([places.heads, places.shared, places.shared], dim=2)
         queries = places.by_shared_head(queries)
         keys, values = repeated.keys, repeated.values
-        for place, each in zip((keys, values), others, strict=True):
-            place[:, :, -places.t :] = each.transpose(1, 2)
+        for room, each in zip((keys, values), others, strict=True):
+            room[:, :, -places.t :] = each.transpose(1, 2)
         scores = torch.baddbmm(places.mask, queries, keys.flatten(0, 1).transpose(1, 2), alpha=parts.scaling)
         weights = scores.softmax(-1)
         attended = places.gathered(places.by_token(torch.bmm(weights, values.flatten(0, 1))), where)
-        middle = (x if read is None else x[read]) + parts.attention_out(attended)
+        middle = (x if read is None else x.index_select(0, read)) + parts.attention_out(attended)
 
         normed, after = parts.norm_after.forth(middle)
         output, mlp = parts.mlp(normed)
@@ -133,8 +158,8 @@ class _Repeated(torch.autograd.Function):
             .transpose(1, 2)
             for each, other in ((scores, queries), (weights, read))
         )
-        of_heads = (places.gathered(each, places.index) for each in (of_queries, of_keys, of_values))
-        at_x = parts.norm_before.back(parts.heads_back(*of_heads), *before)
+        of_heads = places.gathered(torch.cat([of_queries, of_keys, of_values], dim=2), places.index)
+        at_x = parts.norm_before.back(parts.heads_back(of_heads), *before)
         return at_x.add_(at_middle) if ctx.read is None else at_x.index_add_(0, ctx.read, at_middle), None, None
 
 
@@ -152,12 +177,11 @@ class _Parts(ABC):
         """Whether a model's blocks of this class do what is written out here."""
 
     @abstractmethod
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (tokens, heads * d_head)."""
+    def heads(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side (tokens, all heads * d_head)."""
 
     @abstractmethod
-    def heads_back(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The gradient of what they are made of."""
+    def heads_back(self, gradient: Tensor) -> Tensor: ...
 
     @abstractmethod
     def mlp(self, x: Tensor) -> tuple[Tensor, Kept]: ...
@@ -167,35 +191,28 @@ class _Parts(ABC):
 
 
 class _Llama(_Parts):
-    def __init__(self, block: Any, angles: tuple[Tensor, Tensor] | None) -> None:
-        """`angles` are cosines and sines (tokens, d_head)."""
+    def __init__(self, block: Any, angles: Angles | None) -> None:
         assert angles is not None
         self.norm_before, self.norm_after = _RMSNorm(block.input_layernorm), _RMSNorm(block.post_attention_layernorm)
         self._attention, self._mlp = block.self_attn, block.mlp
         self.attention_out, self.scaling = self._attention.o_proj, self._attention.scaling
-        cos, sin = angles
-        self._half = cos.shape[-1] // 2
-        turned = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=-1)  # for halves that change places
-        self._cos, self._sin = cos[:, None], turned[:, None]
+        self._angles = angles
 
     @staticmethod
     def is_written_out(config: Any) -> bool:
         return bool(config.hidden_act == "silu")
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys = self._attention.q_proj(x), self._attention.k_proj(x)
-        both = torch.cat([queries, keys], dim=-1).view(len(x), -1, 2 * self._half)
-        both = torch.addcmul(both * self._cos, both.roll(self._half, -1), self._sin).flatten(1)
-        queries, keys = both.split([queries.shape[-1], keys.shape[-1]], dim=-1)
-        return queries, keys, self._attention.v_proj(x)
+    def heads(self, x: Tensor) -> Tensor:
+        made = (self._attention.q_proj(x), self._attention.k_proj(x), self._attention.v_proj(x))
+        return self._angles.turned(torch.cat(made, dim=-1))
 
-    def heads_back(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        both = torch.cat([queries, keys], dim=-1).view(len(queries), -1, 2 * self._half)
-        both = (both * self._cos).add_((both * self._sin).roll(self._half, -1)).flatten(1)
-        queries, keys = both.split([queries.shape[-1], keys.shape[-1]], dim=-1)
-        gradient = product_back(self._attention.q_proj, queries)
-        gradient.add_(product_back(self._attention.k_proj, keys))
-        return gradient.add_(product_back(self._attention.v_proj, values))
+    def heads_back(self, gradient: Tensor) -> Tensor:
+        maps = self._attention.q_proj, self._attention.k_proj, self._attention.v_proj
+        parts = self._angles.turned_back(gradient).split([each.out_features for each in maps], dim=-1)
+        first, *others = map(product_back, maps, parts)
+        for other in others:
+            first.add_(other)
+        return first
 
     def mlp(self, x: Tensor) -> tuple[Tensor, Kept]:
         gate, up = self._mlp.gate_proj(x), self._mlp.up_proj(x)
@@ -210,7 +227,7 @@ class _Llama(_Parts):
 
 
 class _GPT2(_Parts):
-    def __init__(self, block: Any, angles: tuple[Tensor, Tensor] | None) -> None:
+    def __init__(self, block: Any, angles: Angles | None) -> None:
         self.norm_before, self.norm_after = _LayerNorm(block.ln_1), _LayerNorm(block.ln_2)
         self._attention, self._mlp = block.attn, block.mlp
         self.attention_out, self.scaling = self._attention.c_proj, self._attention.scaling
@@ -219,12 +236,12 @@ class _GPT2(_Parts):
     def is_written_out(config: Any) -> bool:
         return bool(config.activation_function == "gelu_new")
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = self._attention.c_attn(x).chunk(3, dim=-1)
-        return queries, keys, values
+    def heads(self, x: Tensor) -> Tensor:
+        made: Tensor = self._attention.c_attn(x)
+        return made
 
-    def heads_back(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return product_back(self._attention.c_attn, torch.cat([queries, keys, values], dim=-1))
+    def heads_back(self, gradient: Tensor) -> Tensor:
+        return product_back(self._attention.c_attn, gradient)
 
     def mlp(self, x: Tensor) -> tuple[Tensor, Kept]:
         inner = self._mlp.c_fc(x)
@@ -250,7 +267,8 @@ class _RMSNorm:
         self._norm = norm
 
     def forth(self, x: Tensor) -> tuple[Tensor, Kept]:
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self._norm.variance_epsilon)
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        scale = scale.add_(self._norm.variance_epsilon).rsqrt_()
         return (x * scale).mul_(self._norm.weight), (x, scale)
 
     def back(self, gradient: Tensor, *kept: Tensor) -> Tensor:
@@ -294,11 +312,11 @@ def repeated_blocks(
     d_head = getattr(config, "head_dim", config.hidden_size // heads)
     n, _, t, _ = mask.shape
     each = mask.repeat(1, 1, heads // shared, 1).expand(-1, shared, -1, -1).flatten(0, 1)
-    places = Places(each, index, n, t, shared, d_head)
+    places = Places(each, index, n, t, heads, shared, d_head)
     angles = None
     if model.family.rotary is not None:
         cos, sin = model.hf.get_submodule(model.family.rotary)(mask, positions[None])
-        angles = cos[0], sin[0]
+        angles = Angles(cos[0], sin[0], heads + shared, shared)
     kind = _kind_of(model.blocks[0])
     assert kind is not None
     return [RepeatedBlock(kind(model.blocks[layer], angles), places, past.get(layer)) for layer in layers]
