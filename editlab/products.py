@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from editlab.precision import linear_maps, weight_of
 
 FEW_ROWS = 256  # up to which pieces gain; beyond, the product as a whole is as fast
-PIECES = 2  # of each thread, and twice as many again while they are larger than
-MOST_OUTPUTS = 1024
-LEAST_OUTPUTS = 48  # of a piece; smaller ones were not measured
+PIECES = 2  # of each thread, at least
+MOST_OUTPUTS, LEAST_OUTPUTS = 1024, 48  # of a piece: larger ones are halved, smaller ones were not measured
 
 
 class Product:

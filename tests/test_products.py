@@ -64,6 +64,18 @@ def test_pieces_and_their_gradients_are_the_whole(
 
 
 @needs_mkl
+@pytest.mark.parametrize(("outputs", "shape"), [(8192, (8, 192, 1024)), (9000, (8, 192, 1125)), (9004, (4, 192, 2251))])
+def test_large_outputs_are_made_in_more_pieces_as_far_as_they_divide(
+    outputs: int, shape: tuple[int, ...], two_threads: None, products_by_bmm: list[tuple[int, ...]]
+) -> None:
+    module, x = nn.Linear(192, outputs).requires_grad_(False), torch.randn(7, 192)
+    whole = module(x)
+    split_products([module])
+    torch.testing.assert_close(module(x), whole, rtol=1e-5, atol=1e-5)
+    assert products_by_bmm == [shape]
+
+
+@needs_mkl
 @pytest.mark.parametrize(
     ("rows", "outputs", "threads"), [(FEW_ROWS + 1, 320, 2), (7, 318, 2), (7, 188, 2), (7, 320, 1)]
 )
