@@ -35,6 +35,7 @@ def test_a_presenter_edits_and_the_audience_follows_and_branches(visit_model: Ca
 
     page.get_by_role("button", name="Examples").click()
     page.get_by_role("button", name="A tower moves").click()
+    page.locator(".el-risk-level").wait_for()  # until then the form grows, and its button moves
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
     new_object = page.get_by_label("New object", exact=True).input_value()
