@@ -59,8 +59,9 @@ class Products:
         whole = self.layers[:-1] if self.ends else self.layers
         made = [(weight_of(each), self.tokens) for layer in whole for each in linear_maps([model.blocks[layer]])]
         if self.ends:
-            for name, module in model.blocks[self.layers[-1]].named_modules():
-                made += self._of_last(name.split(".")[-1], module) if linear_maps([module]) == [module] else []
+            last = model.blocks[self.layers[-1]]
+            names = {module: name.split(".")[-1] for name, module in last.named_modules()}
+            made += [some for each in linear_maps([last]) for some in self._of_last(names[each], each)]
         return made
 
     def _of_last(self, name: str, module: nn.Module) -> list[tuple[Tensor, int]]:

@@ -142,12 +142,8 @@ class Suffixes:
     def only(self, rows: Tensor) -> Suffixes:
         """The same for some of the rows (n,), True for those that stay."""
         fewer = copy.copy(self)
-        fewer.hidden, fewer._mask, fewer._positions = (
-            self.hidden[rows[self._row]],
-            self._mask[rows],
-            self._positions[rows],
-        )
-        fewer._past = self._past.only(rows)
+        fewer.hidden = self.hidden[rows[self._row]]
+        fewer._mask, fewer._positions, fewer._past = self._mask[rows], self._positions[rows], self._past.only(rows)
         fewer._place(self._there[rows])
         vars(fewer).pop("_repeated", None)
         return fewer
@@ -168,7 +164,7 @@ class Suffixes:
     @cached_property
     def _repeated(self) -> list[RepeatedBlock] | None:
         """The blocks with their gradients written out, where they are."""
-        if not can_repeat(self._model) or not self._layers:
+        if not self._layers or not can_repeat(self._model):
             return None
         positions = self._positions[self._there]
         return repeated_blocks(self._model, self._layers, positions, self._mask, self._index, self._past.kept)

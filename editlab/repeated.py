@@ -171,6 +171,10 @@ class _Parts(ABC):
     attention_out: nn.Module
     scaling: float
 
+    @abstractmethod
+    def __init__(self, block: Any, angles: Angles | None) -> None:
+        """`angles` are None where positions are learned."""
+
     @staticmethod
     @abstractmethod
     def is_written_out(config: Any) -> bool:
@@ -252,13 +256,13 @@ class _GPT2(_Parts):
         return product_back(self._mlp.c_fc, torch.ops.aten.gelu_backward(through, *kept, approximate="tanh"))
 
 
-_KINDS: dict[str, type[_Llama] | type[_GPT2]] = {  # by the names of classes, whose code then need not be imported
+_KINDS: dict[str, type[_Parts]] = {  # by the names of classes, whose code then need not be imported
     "transformers.models.llama.modeling_llama.LlamaDecoderLayer": _Llama,
     "transformers.models.gpt2.modeling_gpt2.GPT2Block": _GPT2,
 }
 
 
-def _kind_of(block: nn.Module) -> type[_Llama] | type[_GPT2] | None:
+def _kind_of(block: nn.Module) -> type[_Parts] | None:
     return _KINDS.get(f"{type(block).__module__}.{type(block).__qualname__}")
 
 

@@ -26,6 +26,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "stretched angles": {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}},
 }
 
+UNSCALED = {"scale_attn_weights": False, "initializer_range": 0.1}  # smaller, or attention is all but one-hot
+
 
 def llama(**changes: Any) -> EditableModel:
     sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -39,7 +41,7 @@ def gpt2(**changes: Any) -> EditableModel:
 def random_model(kind: type[Any], config: type[Any], changes: dict[str, Any]) -> EditableModel:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
-    hf = kind(config(vocab_size=len(tokenizer), initializer_range=0.2, **changes)).float()
+    hf = kind(config(**{"vocab_size": len(tokenizer), "initializer_range": 0.2} | changes)).float()
     for parameter in hf.parameters():
         if parameter.ndim == 1:  # norms and biases, which begin as ones and noughts
             torch.nn.init.normal_(parameter, mean=float(parameter.data.mean()), std=0.3)
@@ -78,7 +80,7 @@ def check(model: EditableModel, starts: list[int], monkeypatch: pytest.MonkeyPat
         assert vars(law)["_repeated"] is None
     for ours, theirs in ((first, expected), (again, expected), (fewer, expected_of_fewer)):
         for mine, yours in zip(ours, theirs, strict=True):
-            assert float((mine - yours).norm()) < 5e-6 * float(yours.norm())
+            assert float((mine - yours).norm()) < 2e-6 * float(yours.norm())
 
 
 def ends(model: EditableModel) -> list[int]:
@@ -94,7 +96,7 @@ def test_llamas_blocks_are_the_models_own(shape: str, monkeypatch: pytest.Monkey
     check(model, ends(model), monkeypatch)
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}])
+@pytest.mark.parametrize("changes", [{}, {"scale_attn_by_inverse_layer_idx": True}, UNSCALED])
 def test_gpt2s_blocks_are_the_models_own(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = gpt2(**changes)
     check(model, [3, 0, 7], monkeypatch)

@@ -86,8 +86,9 @@ def _at_once(model: EditableModel, asked: Sequence[Asked], layer: int) -> int:
     rows = longest = needed = 0
     for number, each in enumerate(asked):
         rows += len(each.rows)
-        longest = max(longest, *each.suffixes)
-        needed += len(each.rows) * max(each.suffixes)
+        suffix = max(each.suffixes)
+        longest = max(longest, suffix)
+        needed += len(each.rows) * suffix
         if number and (rows * longest > most or rows * longest > PADDING_AT_MOST * needed):
             return number
     return len(asked)

@@ -99,8 +99,8 @@ class Repair:
         self.toggle.description = self.toggle.tooltip = f"Switch {words}"
         self._back.value = ""
         if self._before is not None and not in_force and culprit.without is not None:
-            text = plural(culprit.tokens, "token")
-            perplexities = [_cell(number(value), f"of {text}") for value in (culprit.in_force, culprit.without)]
+            of = f"of {plural(culprit.tokens, 'token')}"
+            perplexities = [_cell(number(value), of) for value in (culprit.in_force, culprit.without)]
             before, now = self._before, self._shares(state, unmeasured="…")
             pairs = [("Perplexity", *perplexities), *((name, before[name], now[name]) for name in now)]
             rows = [[name, with_it, tag("b", without_it)] for name, with_it, without_it in pairs]
