@@ -9,12 +9,12 @@ import torch
 import typer
 
 from benchmarks import products, setting
-from editlab.deltas import Edit
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.progress import quiet
+from editlab.core.records import Trace
 from editlab.methods.rome import ROME
-from editlab.precision import plain_products
-from editlab.progress import quiet
-from editlab.records import Trace
+from editlab.model.deltas import Edit
+from editlab.model.fast.precision import plain_products
 from tests import plain
 
 

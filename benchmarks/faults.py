@@ -20,11 +20,12 @@ import typer
 
 from benchmarks import setting
 from benchmarks.serving import PATIENCE_SECONDS, Running, backend, digests, facts_from, recorded
-from editlab.api import Job, LabError
-from editlab.client import RemoteLab
-from editlab.ports import free_port
-from editlab.recording import Recording
-from editlab.wire import ENDED, SESSION_HEADER
+from editlab.core.errors import LabError
+from editlab.lab.api import Job
+from editlab.remote.client import RemoteLab
+from editlab.remote.wire import ENDED, SESSION_HEADER
+from editlab.serving.ports import free_port
+from editlab.session.recording import Recording
 
 SMALL_DISK = "768k"
 LARGER_DISK = "32m"

@@ -23,15 +23,15 @@ import typer
 
 from benchmarks import setting
 from benchmarks.serving import PATIENCE_SECONDS, backend, digests, facts_from, recorded
-from editlab.api import Job
-from editlab.client import RemoteLab, connect
-from editlab.deltas import Edit
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import load
-from editlab.replay import read, weights_after
-from editlab.session import Session
-from editlab.wire import ENDED
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.lab.api import Job
+from editlab.model.deltas import Edit
+from editlab.model.loading import load
+from editlab.remote.client import RemoteLab, connect
+from editlab.remote.wire import ENDED
+from editlab.session.replay import read, weights_after
+from editlab.session.session import Session
 
 LOOK_SECONDS = 0.02
 MOST_SESSIONS = 60  # each is a thread here

@@ -27,8 +27,8 @@ from playwright.sync_api import Browser, CDPSession, sync_playwright
 
 from benchmarks import setting
 from benchmarks.serving import PATIENCE_SECONDS, backend
-from editlab.ports import free_port
-from editlab.settings import Settings
+from editlab.serving.ports import free_port
+from editlab.serving.settings import Settings
 
 KERNEL = "editlab.page.kernel"
 STILL_SECONDS = 2.0  # a kernel that used no processor for so long waits for its visitor
@@ -65,7 +65,7 @@ def page_for(backend_address: str, preheat: int) -> Iterator[Served]:
     port = free_port()
     settings = Settings(backend=backend_address, page={"port": port, "preheat": preheat})  # type: ignore[arg-type]
     process = subprocess.Popen(
-        [sys.executable, "-m", "editlab.supervised", "page"], env={**os.environ, **settings.to_environment()},
+        [sys.executable, "-m", "editlab.cli.supervised", "page"], env={**os.environ, **settings.to_environment()},
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     served = Served(process, f"http://127.0.0.1:{port}/")

@@ -20,12 +20,12 @@ import torch
 import typer
 from tqdm import tqdm
 
-from editlab.editor import Editor
-from editlab.facts import Fact, read_facts
-from editlab.loading import load
-from editlab.model import EditableModel
-from editlab.paths import resource
-from editlab.reading import object_nlls
+from editlab.core.facts import Fact, read_facts
+from editlab.core.paths import resource
+from editlab.editing.editor import Editor
+from editlab.model.loading import load
+from editlab.model.model import EditableModel
+from editlab.model.reading import object_nlls
 
 
 def main(

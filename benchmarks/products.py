@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from editlab.facts import Fact
+from editlab.core.facts import Fact
 from editlab.methods._rows import rows_of
-from editlab.model import EditableModel
-from editlab.precision import linear_maps, weight_of
+from editlab.model.fast.precision import linear_maps, weight_of
+from editlab.model.model import EditableModel
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 import typer
 
 from benchmarks import products, setting
-from editlab.deltas import Edit
-from editlab.editor import Editor
-from editlab.facts import Fact, read_facts
+from editlab.core.facts import Fact, read_facts
+from editlab.core.paths import resource
+from editlab.core.progress import quiet
+from editlab.editing.editor import Editor
+from editlab.editing.moments import SecondMoments
 from editlab.methods import Method
-from editlab.moments import SecondMoments
-from editlab.paths import resource
-from editlab.progress import quiet
+from editlab.model.deltas import Edit
 from tests import plain
 
 

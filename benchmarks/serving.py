@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from editlab.client import RemoteLab, connect
-from editlab.facts import Fact, read_facts
-from editlab.paths import resource
-from editlab.recording import Recording
+from editlab.core.facts import Fact, read_facts
+from editlab.core.paths import resource
+from editlab.remote.client import RemoteLab, connect
+from editlab.session.recording import Recording
 
 PATIENCE_SECONDS = 600.0  # for one job
 
@@ -52,7 +52,7 @@ def backend(
     environment |= {f"EDITLAB_LIMITS_{name}".upper(): str(value) for name, value in (limits or {}).items()}
     command = ["backend", "--host", "127.0.0.1", "--port", str(port), "--store", str(store), "--model", model]
     process = subprocess.Popen(  # `supervised`: it ends with this process, however that ends
-        [sys.executable, "-m", "editlab.supervised", *command],
+        [sys.executable, "-m", "editlab.cli.supervised", *command],
         env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -19,13 +19,13 @@ import typer
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from editlab import embedded
-from editlab.deltas import Edit
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import DTYPES, load, multiplying_as
-from editlab.model import EditableModel
-from editlab.moments import SecondMoments
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.editing.moments import SecondMoments
+from editlab.model import embedded
+from editlab.model.deltas import Edit
+from editlab.model.loading import DTYPES, load, multiplying_as
+from editlab.model.model import EditableModel
 
 SHAPES = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},

@@ -32,11 +32,11 @@ def once(model: str, threads: int, wheel: Path | None) -> dict[str, float]:
     with stage("import"):
         import torch
 
-        from editlab import embedded
-        from editlab.editor import Editor
-        from editlab.lab import Lab
-        from editlab.loading import load
-        from editlab.tasks import load_tasks
+        from editlab.editing.editor import Editor
+        from editlab.lab.lab import Lab
+        from editlab.measures.tasks import load_tasks
+        from editlab.model import embedded
+        from editlab.model.loading import load
 
         torch.set_num_threads(threads)
     if model == embedded.NAME:

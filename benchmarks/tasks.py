@@ -11,13 +11,13 @@ import typer
 
 from benchmarks import products, setting
 from benchmarks.products import Products
-from editlab.deltas import Edit, LowRank
-from editlab.downstream import GENERATED_TOKENS, RULES, ByScores
 from editlab.measures._task import KEPT_BYTES
-from editlab.model import EditableModel
-from editlab.precision import plain_products
-from editlab.prompts import Budget
-from editlab.tasks import Task, load_tasks
+from editlab.measures.downstream import GENERATED_TOKENS, RULES, ByScores
+from editlab.measures.tasks import Task, load_tasks
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.fast.precision import plain_products
+from editlab.model.fast.prompts import Budget
+from editlab.model.model import EditableModel
 from tests import plain
 
 EDIT_SIZE = 0.1  # ‖ΔW‖ ÷ ‖W‖: of the order of a real edit

@@ -14,13 +14,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Fact": "editlab.facts",
-    "read_facts": "editlab.facts",
-    "load": "editlab.loading",
-    "Editor": "editlab.editor",
-    "Session": "editlab.session",
-    "Lab": "editlab.lab",
-    "connect": "editlab.client",
+    "Fact": "editlab.core.facts",
+    "read_facts": "editlab.core.facts",
+    "load": "editlab.model.loading",
+    "Editor": "editlab.editing.editor",
+    "Session": "editlab.session.session",
+    "Lab": "editlab.lab.lab",
+    "connect": "editlab.remote.client",
     "show": "editlab.page",
     **dict.fromkeys(("BeforeAfter", "DriftChart", "OverviewChart", "RecallMap"), "editlab.page.parts"),
 }

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.hyperparameters import methods_for
-from editlab.loading import load_folder
-from editlab.model import EditableModel
-from editlab.moments import SecondMoments, compute, rows_of_texts
-from editlab.paths import resource
-from editlab.session import Session
+from editlab.core.facts import Fact
+from editlab.core.paths import resource
+from editlab.editing.editor import Editor
+from editlab.editing.hyperparameters import methods_for
+from editlab.editing.moments import SecondMoments, compute, rows_of_texts
+from editlab.model.loading import load_folder
+from editlab.model.model import EditableModel
+from editlab.session.session import Session
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]

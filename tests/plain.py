@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editlab.deltas import LowRank
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.editing.moments import SecondMoments
 from editlab.methods import Method
 from editlab.methods._base import ValueHyperparameters
-from editlab.model import Batch, EditableModel
-from editlab.moments import SecondMoments
+from editlab.model.deltas import LowRank
+from editlab.model.model import Batch, EditableModel
 
 
 @contextmanager

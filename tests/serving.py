@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from editlab.api import LabProtocol
-from editlab.progress import Report
-from editlab.server import Loader, create_app
-from editlab.server.running import Server, address_of, listen
-from editlab.settings import Settings
+from editlab.core.progress import OnProgress
+from editlab.lab.api import LabProtocol
+from editlab.remote.server import Loader, create_app
+from editlab.remote.server.running import Server, address_of, listen
+from editlab.serving.settings import Settings
 
 
 class Kept:
@@ -28,7 +28,7 @@ class Kept:
 
 
 @contextmanager
-def serving(lab: LabProtocol | Callable[[Report], LabProtocol], at: int = 0, **settings: Any) -> Iterator[str]:
+def serving(lab: LabProtocol | Callable[[OnProgress], LabProtocol], at: int = 0, **settings: Any) -> Iterator[str]:
     """Address of a backend over `lab`, or over what it loads, until the block ends. A lab is left open."""
     load = lab if callable(lab) else lambda _report: Kept(lab)
     app = create_app(Loader(load), Settings(**settings))

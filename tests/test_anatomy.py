@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from editlab.anatomy import Anatomy, anatomy
-from editlab.assess import assess
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.analysis.anatomy import Anatomy, anatomy
+from editlab.core.facts import Fact
+from editlab.core.records import LayerTrace, Risk, Step, Trace
+from editlab.editing.assess import assess
+from editlab.editing.editor import Editor
 from editlab.methods import adjusted
-from editlab.records import LayerTrace, Step, Trace
-from editlab.risk import Risk
 
 FACT = Fact("{} is in the continent of", "France", "Asia", "Europe")
 

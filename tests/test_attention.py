@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from editlab.attention import FEW_KEYS, NAME, use_grouped_heads
+from editlab.model.fast.attention import FEW_KEYS, NAME, use_grouped_heads
 
 IDS = torch.tensor([[5, 9, 2, 7, 7, 1], [3, 8, 4, 0, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from editlab import embedded
-from editlab.api import Progress
 from editlab.cli import app
 from editlab.cli._terminal import Bars, quoted
-from editlab.ports import free_port
-from editlab.supervisor import Service
+from editlab.core.progress import Progress
+from editlab.model import embedded
+from editlab.serving.ports import free_port
+from editlab.serving.supervisor import Service
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
@@ -163,7 +163,7 @@ def test_doctor_names_versions_cache_and_choice(tmp_path: Path) -> None:
     ("gain", "said"), [(1.6, "1.6 times as fast with packed weights: --dtype float32-packed"), (1.1, "gain little")]
 )
 def test_doctor_tells_what_packing_gains_on_this_cpu(gain: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.packing.gain", lambda: gain)
+    monkeypatch.setattr("editlab.model.fast.packing.gain", lambda: gain)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert json.loads(run("doctor", "--json").stdout)["device"]["packing_gain"] == gain
     assert said in " ".join(run("doctor").stdout.replace("│", " ").split())
@@ -260,7 +260,7 @@ def test_the_culprit_of_a_run_is_looked_for_in_its_folder(
         "[hyperparameters.rome]\nsteps = 2\n[schedule]\nretention = 1\n"
     )
     assert run("run", str(config), "--out", str(tmp_path / "out")).exit_code == 0
-    monkeypatch.setattr("editlab.culprit.HARM", 0.0)
+    monkeypatch.setattr("editlab.analysis.culprit.HARM", 0.0)
     options = (str(tmp_path / "out" / "rome"), "--model", str(GOLDEN))
     told = json.loads(run("culprit", *options, "--json").stdout)
     assert [len(trial["without"]) for trial in told["tried"]] == [1, 1, 1]
@@ -280,7 +280,7 @@ def test_edit_as_a_table_shows_before_after_and_drift(text: Path) -> None:
 
 
 def test_edit_refused_by_the_guard_exits_with_2_and_the_reason(monkeypatch: pytest.MonkeyPatch, text: Path) -> None:
-    monkeypatch.setattr("editlab.assess.level_by_ratio", lambda _: "raised")
+    monkeypatch.setattr("editlab.editing.assess.level_by_ratio", lambda _: "raised")
     options = ("--model", str(GOLDEN), "--source", str(text), "--set", "steps=2")
     refused = run("edit", *FACT, *options, "--guard", "refuse", "--guard-level", "raised")
     assert refused.exit_code == 2
@@ -322,13 +322,13 @@ def test_moments_from_a_text_file_are_kept(tmp_path: Path, text: Path) -> None:
 
 
 def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    from editlab import verify
+    from editlab.experiments import verify
 
-    def row(error: float) -> verify.Row:
-        return verify.Row("rome", 0, 2, "a → b", 1.0, 1.0, error, 1e-5)
+    def row(error: float) -> verify.Comparison:
+        return verify.Comparison("rome", 0, 2, "a → b", 1.0, 1.0, error, 1e-5)
 
     for error, code in ((1e-6, 0), (1e-2, 1), (float("nan"), 1)):
-        monkeypatch.setattr(verify, "verify", lambda folder, report, e=error: verify.Report((row(e),)))
+        monkeypatch.setattr(verify, "verify", lambda folder, report, e=error: verify.Verification((row(e),)))
         assert run("verify", str(GOLDEN)).exit_code == code
         result = run("verify", str(GOLDEN), "--json")
         assert result.exit_code == code

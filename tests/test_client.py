@@ -17,13 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 import editlab
-from editlab.api import Cancelled, LabError, LabProtocol, Progress, UnknownSession, Unreachable
 from editlab.cli import app
-from editlab.client import RemoteLab, backend_of_environment, connect
-from editlab.client.connection import Connection
-from editlab.facts import Fact
-from editlab.ports import free_port
-from editlab.progress import Report
+from editlab.core.errors import Cancelled, LabError, UnknownSession, Unreachable
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
+from editlab.lab.api import LabProtocol
+from editlab.remote.client import RemoteLab, backend_of_environment, connect
+from editlab.remote.client.connection import Connection
+from editlab.serving.ports import free_port
 from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 from tests.test_server import FACT, QueuedLab
@@ -46,7 +47,7 @@ def test_a_remote_lab_is_a_lab() -> None:
 def test_connecting_waits_for_the_model_and_tells_how_far_it_is() -> None:
     gate, told = threading.Event(), []
 
-    def load(report: Report) -> FakeLab:
+    def load(report: OnProgress) -> FakeLab:
         report(Progress("fetching", 3, 7))
         assert gate.wait(30)
         return FakeLab()
@@ -66,7 +67,7 @@ def test_connecting_waits_for_the_model_and_tells_how_far_it_is() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_a_sentence() -> None:
-    def load(_report: Report) -> FakeLab:
+    def load(_report: OnProgress) -> FakeLab:
         raise ValueError("there is no model 'gpt7'")
 
     with serving(load) as address, pytest.raises(LabError, match=r"^there is no model 'gpt7'$"):
@@ -172,9 +173,8 @@ def test_the_backend_of_a_page_is_read_from_two_variables() -> None:
 
 
 def test_a_visitors_kernel_imports_neither_torch_nor_pydantic() -> None:
-    code = (
-        "import sys, editlab.client; print([m for m in ('torch', 'pydantic', 'fastapi', 'pandas') if m in sys.modules])"
-    )
+    heavy = ("torch", "pydantic", "fastapi", "pandas")
+    code = f"import sys, editlab.remote.client; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -12,14 +12,13 @@ import psutil
 import pytest
 import torch
 
-from editlab.api import Progress
-from editlab.cluster import Cluster, run_on, scan_on
-from editlab.experiment import Experiment
-from editlab.facts import Fact
-from editlab.loading import ModelChoice
-from editlab.progress import quiet
-from editlab.run import RunConfig, RunFolder
-from editlab.scan import Scanner, scan
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress, quiet
+from editlab.experiments.cluster import Cluster, run_on, scan_on
+from editlab.experiments.experiment import Experiment
+from editlab.experiments.run import RunConfig, RunFolder
+from editlab.experiments.scan import Scanner, scan
+from editlab.model.loading import ModelChoice
 from tests.conftest import GOLDEN, TEXT
 from tests.test_run import nearly, told
 from tests.test_scan import MORE, same
@@ -70,7 +69,7 @@ class KillOne:
 def test_a_scan_by_two_workers_is_the_scan_by_one(
     cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path, kill: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editlab.cluster.FACTS_AT_ONCE", 1)
+    monkeypatch.setattr("editlab.experiments.cluster.FACTS_AT_ONCE", 1)
     loading = (MODEL, "rome", source, 0, 40)
     everything = [*facts, *MORE, *(Fact("{} is in", name, "Rome", "Paris") for name in ("Lyon", "Turin", "Graz"))]
     report: Callable = KillOne("ScanWorker") if kill else quiet

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab import memory
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.lab import Lab
-from editlab.store import Store
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.lab.lab import Lab
+from editlab.lab.store import Store
+from editlab.model import memory
 from tests.conftest import CONTEXTS, tiny_editor, tiny_model, tiny_moments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")

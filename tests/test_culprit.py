@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from editlab.api import Cancelled, Progress
-from editlab.culprit import EACH, Culprit, Suspect, find_culprit
-from editlab.facts import Fact
+from editlab.analysis.culprit import EACH, Culprit, Suspect, find_culprit
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
 
 BASE = 10.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from editlab.facts import Fact, read_facts
+from editlab.core.facts import Fact, read_facts
 
 DATA = Path(__file__).parents[1] / "data"
 SENTENCES = {"sentiment": ("sentence",), "paraphrase": ("sentence1", "sentence2")}

@@ -15,10 +15,10 @@ from pydantic import BaseModel, SecretStr
 from typer.exceptions import TyperException
 
 from editlab.cli import app
-from editlab.client import backend_of_environment
-from editlab.limits import Limits
-from editlab.paths import CACHE_VARIABLE
-from editlab.settings import PREFIX, PageSettings, Settings
+from editlab.core.paths import CACHE_VARIABLE
+from editlab.lab.limits import Limits
+from editlab.remote.client import backend_of_environment
+from editlab.serving.settings import PREFIX, PageSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))

@@ -25,9 +25,9 @@ from markdown_it.token import Token
 from typer.exceptions import TyperException
 
 from editlab.cli import app
+from editlab.experiments.run import RunConfig
 from editlab.measures import standard
-from editlab.run import RunConfig
-from editlab.tasks import OURS
+from editlab.measures.tasks import OURS
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent
@@ -233,7 +233,7 @@ def test_the_reference_of_the_modules_builds(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "arXiv 2202.05262" in (tmp_path / "editlab" / "methods" / "rome.html").read_text(encoding="utf-8")
-    assert "LabProtocol" in (tmp_path / "editlab" / "api.html").read_text(encoding="utf-8")
+    assert "LabProtocol" in (tmp_path / "editlab" / "lab" / "api.html").read_text(encoding="utf-8")
 
 
 # --- experiments ---

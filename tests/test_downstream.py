@@ -9,17 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editlab.api import Cancelled, Progress
-from editlab.deltas import Edit, LowRank
-from editlab.downstream import GENERATED_TOKENS, ByGeneration, ByScores
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.editing.editor import Editor
 from editlab.measures import standard
 from editlab.measures._task import task_measures
-from editlab.model import EditableModel
-from editlab.prompts import Budget, Prompts
-from editlab.session import Session
-from editlab.tasks import Example, Task
+from editlab.measures.downstream import GENERATED_TOKENS, ByGeneration, ByScores
+from editlab.measures.tasks import Example, Task
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.fast.prompts import Budget, Prompts
+from editlab.model.model import EditableModel
+from editlab.session.session import Session
 from tests import plain
 from tests.conftest import tiny_model
 
@@ -43,9 +44,9 @@ TASKS = {
 
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.prompts.BATCH_TOKENS", 40)
-    monkeypatch.setattr("editlab.prompts.SLOT_TOKENS", 20)
-    monkeypatch.setattr("editlab.prompts.BATCHES_GOING_ON", 1)
+    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", 40)
+    monkeypatch.setattr("editlab.model.fast.prompts.SLOT_TOKENS", 20)
+    monkeypatch.setattr("editlab.model.fast.prompts.BATCHES_GOING_ON", 1)
 
 
 class Kept:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from editlab import embedded
-from editlab.api import Cancelled, Progress
-from editlab.embedded import FetchError, Source
+from editlab.core.errors import Cancelled
+from editlab.core.progress import Progress
+from editlab.model import embedded
+from editlab.model.embedded import FetchError, Source
 
 MEMBER = "made_up/model.gguf"
 GGUF = b"GGUF" + bytes(range(256)) * 64

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from editlab.facts import Fact, random_fact, read_facts, search_facts
+from editlab.core.facts import Fact, random_fact, read_facts, search_facts
 
 FLAT = {
     "case_id": 7,

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from editlab.blocks import Past, Suffixes, embed, run
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.progress import quiet
+from editlab.core.records import Trace
+from editlab.editing.editor import Editor
+from editlab.editing.moments import SecondMoments
 from editlab.methods import _value, memit
 from editlab.methods._rows import rows_of
 from editlab.methods._value import Value
-from editlab.model import EditableModel
-from editlab.moments import SecondMoments
-from editlab.progress import quiet
-from editlab.records import Trace
-from editlab.repeated import can_repeat
+from editlab.model.fast.blocks import Past, Suffixes, embed, run
+from editlab.model.fast.repeated import can_repeat
+from editlab.model.model import EditableModel
 from tests import plain
 from tests.conftest import CONTEXTS
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editlab.facts import Fact
-from editlab.lab import Lab
-from editlab.limits import Limits
+from editlab.core.facts import Fact
+from editlab.lab.lab import Lab
+from editlab.lab.limits import Limits
 from tests.conftest import tiny_editor
 from tests.serving import serving
 

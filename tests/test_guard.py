@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab import assess
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.guard import Guard
-from editlab.lab import Lab
-from editlab.log import Entry, Made
+from editlab.core.facts import Fact
+from editlab.core.records import Risk, Step
+from editlab.editing import assess
+from editlab.editing.editor import Editor
+from editlab.editing.guard import Guard
+from editlab.lab.lab import Lab
 from editlab.methods import adjusted, methods
 from editlab.methods.memit import MEMIT
 from editlab.methods.rome import ROME
-from editlab.records import Step
-from editlab.risk import Risk
-from editlab.session import Session
+from editlab.session.log import Entry, Made
+from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_risk import AT_START, orthogonal
 
@@ -174,7 +173,7 @@ def test_a_lab_tells_the_risk_and_guards_its_edits(facts: list[Fact], monkeypatc
         ):
             with pytest.raises(ValueError, match=words):
                 call()
-        monkeypatch.setattr("editlab.session.assess", lambda *_: [RISK])
+        monkeypatch.setattr("editlab.session.session.assess", lambda *_: [RISK])
         job = lab.edit(session, facts[:1], guard="refuse")
         with pytest.raises(ValueError, match="refused"):
             job.result(60)

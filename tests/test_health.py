@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from editlab.facts import Fact
-from editlab.health import health_of
-from editlab.records import Bleeding, Broken, Drift, Health, Measurement, Perplexity, Retention, Step, TaskScore
+from editlab.analysis.health import health_of
+from editlab.core.facts import Fact
+from editlab.core.records import Bleeding, Broken, Drift, Health, Measurement, Perplexity, Retention, Step, TaskScore
 
 
 def step(

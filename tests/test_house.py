@@ -1,14 +1,92 @@
 """The house rules that tools can check."""
 
+import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOMS = (  # the lowest first; an import goes to the same room or to a lower one
+    "core",
+    "analysis",
+    "model",
+    "report",
+    "measures",
+    "methods",
+    "editing",
+    "session",
+    "experiments",
+    "lab",
+    "serving",
+    "remote",
+    "page",
+    "cli",
+)
+WITHOUT_TORCH = ("core", "analysis", "page", "remote/client")
+
+
+def files_of(room: str) -> list[Path]:
+    return sorted((ROOT / "editlab" / room).rglob("*.py"))
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and module of every import in a file, those for type checkers and inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports by a relative name"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def upward(room: str, file: Path) -> list[str]:
+    """What a file of this room imports from a higher one."""
+    higher = ROOMS[ROOMS.index(room) + 1 :]
+    return [
+        f"{file}:{line}: {room} imports {module}"
+        for line, module in imports_of(file)
+        if module.startswith("editlab.") and module.split(".")[1] in higher
+    ]
+
+
+def test_every_module_is_in_a_room_that_says_what_it_is_for() -> None:
+    package = ROOT / "editlab"
+    assert {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(ROOMS)
+    assert [path.name for path in package.glob("*.py")] == ["__init__.py"]
+    for room in ROOMS:
+        purpose = ast.get_docstring(ast.parse((package / room / "__init__.py").read_text(encoding="utf-8")))
+        assert purpose, f"editlab/{room}/__init__.py does not say what the room is for"
+        assert purpose.splitlines()[0].endswith(".")
+        assert f"  {room}/ " in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_import_goes_up(room: str) -> None:
+    assert [found for file in files_of(room) for found in upward(room, file)] == []
+
+
+def test_an_import_that_goes_up_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "risk.py"
+    file.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from editlab.lab.api import Job\n")
+    assert len(upward("analysis", file)) == 1
+    assert upward("page", file) == []
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_these_rooms_do_not_import_torch(room: str) -> None:
+    """A visitor's kernel stays small: 90 MB without torch, several hundred with it."""
+    named = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files_of(room)]
+    modules = [name.removesuffix(".__init__") for name in named if not name.endswith("page.kernel")]
+    script = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    direct = [(file, module) for file in files_of(room) for _, module in imports_of(file)]
+    assert [found for found in direct if found[1].split(".")[0] == "torch"] == []
 
 
 @pytest.mark.parametrize("tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
@@ -29,11 +107,3 @@ def test_every_dependency_is_pinned_in_the_constraints() -> None:
     for wanted in map(Requirement, chain(project["dependencies"], *project["optional-dependencies"].values())):
         pin = versions[canonicalize_name(wanted.name)].removeprefix("==")
         assert wanted.specifier.contains(pin), f"constraints.txt has {wanted.name} {pin}, pyproject.toml wants {wanted}"
-
-
-def test_the_page_and_the_records_do_not_import_torch() -> None:
-    """A visitor's kernel stays small: 90 MB without torch, several hundred with it."""
-    light = ["api", "records", "anatomy", "culprit", "client", "page.app", "cli"]
-    script = f"import sys, {', '.join(f'editlab.{name}' for name in light)}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -11,18 +11,20 @@ from itertools import pairwise
 import pytest
 import torch
 
-from editlab.api import Busy, Cancelled, Job, LabError, LabProtocol, LimitReached, Progress, ReadOnly, UnknownSession
-from editlab.client import connect
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.lab import Lab
-from editlab.limits import Limits
+from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, UnknownSession
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.editing.editor import Editor
+from editlab.lab.api import Job, LabProtocol
+from editlab.lab.catalogue import presets_of
+from editlab.lab.lab import Lab
+from editlab.lab.limits import Limits
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
-from editlab.offer import presets_of
-from editlab.replay import read, replay
-from editlab.session import Session
-from editlab.tasks import Example, Task
+from editlab.measures.tasks import Example, Task
+from editlab.remote.client import connect
+from editlab.session.replay import read, replay
+from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.serving import serving, soon
 
@@ -236,7 +238,7 @@ def test_a_probe_gives_way_to_an_edit_and_goes_on(
 def test_less_served_sessions_take_turns_in_measuring(
     lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editlab.jobs.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("editlab.lab.jobs.TURN_SECONDS", 0.0)
     greedy, modest = lab.create(), lab.create()
     for fact in facts:
         lab.edit(greedy, [fact]).result(60)

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.load import Visit, differs_alone, edit_and_measure, waited
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.jobs import Queue
-from editlab.lab import Lab
-from editlab.replay import record
-from editlab.session import Session
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.lab.jobs import Queue
+from editlab.lab.lab import Lab
+from editlab.session.replay import record
+from editlab.session.session import Session
 from tests.conftest import CONTEXTS, tiny_editor, tiny_moments
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editlab.api import Cancelled
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import quiet
+from editlab.editing.editor import Editor
+from editlab.experiments.verify import verify
 from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
 from editlab.methods._value import Value, optimise_values
-from editlab.model import EditableModel
-from editlab.progress import quiet
-from editlab.verify import verify
+from editlab.model.model import EditableModel
 from tests.conftest import CONTEXTS
 from tests.plain import bare_outputs, stacked_keys, subject_keys
 
@@ -188,7 +188,7 @@ def test_rome_takes_one_fact_and_memit_ordered_layers(gpt2_editor: Editor, facts
 def test_hyperparameters_survive_a_round_trip(gpt2_editor: Editor, name: str) -> None:
     method = gpt2_editor.method(name)
     assert adjusted(method, hyperparameters(method)) == method
-    assert {knob.name for knob in describe(method)} == set(hyperparameters(method))
+    assert {field.name for field in describe(method)} == set(hyperparameters(method))
 
 
 def test_golden_records_are_reproduced(golden: Path) -> None:

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab import reading
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.history import first_broken, first_forgotten, recall_map
-from editlab.measures import EditedFact, Known, Measures, State, Subject, standard
+from editlab.analysis.history import first_broken, first_forgotten, recall_map
+from editlab.analysis.table import rows_of
+from editlab.core.facts import Fact
+from editlab.core.progress import quiet
+from editlab.editing.editor import Editor
+from editlab.measures import EditedFact, MeasureInput, Measures, State, StateCache, standard
 from editlab.measures._measure import fixed_sample
 from editlab.measures.bleeding import BleedingOfPanel, bleeding
 from editlab.measures.counterfact import OfAll, counterfact
 from editlab.measures.generation import generation_entropy, ngram_entropy, sampled_texts, words
 from editlab.measures.perplexity import PerplexityOfText, perplexity, window_nll
 from editlab.measures.retention import RetentionOfEdits, retention
-from editlab.progress import quiet
-from editlab.reading import ObjectScore, object_scores
-from editlab.session import Session
-from editlab.table import rows_of
+from editlab.model import reading
+from editlab.model.reading import ObjectScore, object_scores
+from editlab.session.session import Session
 
 
 def likely(p: float, said: bool = False) -> ObjectScore:
@@ -99,9 +99,9 @@ def test_a_sample_is_fixed_and_hardly_changes_as_facts_come() -> None:
     assert fixed_sample(names, 60, str) == tuple(names)
 
 
-def subject_of(editor: Editor, edited: list[EditedFact]) -> Subject:
-    state = State(editor.model, (), Known())
-    return Subject(state, state, (), tuple(edited))
+def subject_of(editor: Editor, edited: list[EditedFact]) -> MeasureInput:
+    state = State(editor.model, (), StateCache())
+    return MeasureInput(state, state, (), tuple(edited))
 
 
 def test_retention_leaves_out_what_was_edited_anew_and_says_that_it_sampled(gpt2_editor: Editor) -> None:
@@ -243,14 +243,14 @@ def test_bleeding_by_hand() -> None:
 
 def test_the_panel_is_what_the_unedited_model_knows_without_edited_subjects(gpt2_editor: Editor) -> None:
     measure = BleedingOfPanel()
-    base, now = State(gpt2_editor.model, (), Known()), State(gpt2_editor.model, (), Known())
+    base, now = State(gpt2_editor.model, (), StateCache()), State(gpt2_editor.model, (), StateCache())
     known, edited = measure._facts[3], measure._facts[5]
     for state in (base, now):
         for fact in measure._facts:
             said = fact in (known, edited) or fact.subject in (known.subject, edited.subject)
             state.known.objects[fact.text, fact.target_true] = ObjectScore(1.0, said)
     now.known.objects[known.text, known.target_true] = ObjectScore(9.0, False)
-    found = measure(Subject(now, base, (), (EditedFact(edited, "a", 0, True, False),)), quiet)
+    found = measure(MeasureInput(now, base, (), (EditedFact(edited, "a", 0, True, False),)), quiet)
     assert found.n == sum(fact.subject == known.subject for fact in measure._facts)
     assert [broken.prompt for broken in found.broken] == [known.text]
 
@@ -317,7 +317,7 @@ def test_first_forgotten_is_the_first_step_that_lost_it(edited_session: Session)
 def test_the_table_has_a_row_for_every_number(edited_session: Session, tmp_path: Path) -> None:
     import pandas
 
-    from editlab.table import write_table
+    from editlab.analysis.table import write_table
 
     table = edited_session.table()
     step = edited_session.step(3)
@@ -342,7 +342,7 @@ def test_the_table_has_a_row_for_every_number(edited_session: Session, tmp_path:
 
 
 def test_every_measure_has_a_field_or_is_a_task() -> None:
-    from editlab.records import Measurement
+    from editlab.core.records import Measurement
 
     assert set(standard().by_name) <= set(Measurement.__dataclass_fields__)
     assert isinstance(standard(), Measures)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from editlab.deltas import LowRank
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import load, load_folder
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.model.deltas import LowRank
+from editlab.model.loading import load, load_folder
 from tests.conftest import GOLDEN, tiny_model
 from tests.plain import output_of
 

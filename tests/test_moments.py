@@ -9,11 +9,13 @@ import numpy
 import pytest
 import torch
 
-from editlab.api import Cancelled, Progress
-from editlab.contexts import ContextPlan, check_contexts, contexts_of, sample_contexts
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.moments import SecondMoments, compute, moments_of, rows_of_texts
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.editing.contexts import check_contexts, contexts_of, sample_contexts
+from editlab.editing.editor import Editor
+from editlab.editing.moments import SecondMoments, compute, moments_of, rows_of_texts
+from editlab.methods._base import ContextPlan
 from tests.conftest import TEXT, tiny_model
 
 TEXTS = TEXT.split("\n\n")
@@ -133,7 +135,7 @@ def test_contexts_are_sampled_once(editor: Editor, tmp_path: Path, monkeypatch: 
     plan = ContextPlan(groups=((2, 5),), starters=("The",), tokens=6)
     sampled = contexts_of(editor.model, plan, 4, tmp_path)
     assert sampled == sample_contexts(editor.model, plan, 4)
-    monkeypatch.setattr("editlab.contexts.sample_contexts", lambda *_: pytest.fail("sampled again"))
+    monkeypatch.setattr("editlab.editing.contexts.sample_contexts", lambda *_: pytest.fail("sampled again"))
     assert contexts_of(editor.model, plan, 4, tmp_path) == sampled
     (damaged,) = tmp_path.rglob("*.json")
     damaged.write_text("[")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from editlab.ports import free_port
+from editlab.serving.ports import free_port
 from tests.conftest import GOLDEN
 from tests.page.conftest import Served, visiting
 
@@ -102,7 +102,7 @@ def test_the_source_distribution_holds_the_tests_and_the_docs(sdist: Path) -> No
 
 def test_the_commands_run_from_the_wheel(environment: Path, elsewhere: dict[str, object]) -> None:
     assert run(environment / "bin" / "editlab", "--version", **elsewhere).strip() == f"editlab {VERSION}"
-    where = "import editlab; from editlab.paths import resource; print(editlab.__file__, resource('app.ipynb'))"
+    where = "import editlab; from editlab.core.paths import resource; print(editlab.__file__, resource('app.ipynb'))"
     for path in run(environment / "bin" / "python", "-c", where, **elsewhere).split():
         assert Path(path).is_relative_to(environment)
     told = run(environment / "bin" / "editlab", "doctor", **elsewhere)

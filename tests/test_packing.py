@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import load
-from editlab.packing import pack, unpack
-from editlab.precision import linear_maps
-from editlab.products import SplitProduct
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.model.fast.packing import pack, unpack
+from editlab.model.fast.precision import linear_maps
+from editlab.model.fast.products import SplitProduct
+from editlab.model.loading import load
 from tests.conftest import GOLDEN, tiny_editor, tiny_model
 
 

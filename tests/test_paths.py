@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from editlab import paths
+from editlab.core import paths
 
 
 def test_cache_dir_is_the_users_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_resource_prefers_what_the_package_carries(monkeypatch: pytest.MonkeyPat
     for file in (beside, tmp_path / "app.ipynb"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    monkeypatch.setattr(paths, "__file__", str(package / "paths.py"))
+    monkeypatch.setattr(paths, "__file__", str(package / "core" / "paths.py"))
     assert paths.resource("facts.json") == beside
     assert paths.resource("app.ipynb") == tmp_path / "app.ipynb"
     inside.parent.mkdir(parents=True)

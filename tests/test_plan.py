@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from editlab import reading
-from editlab.api import Cancelled, Progress
-from editlab.facts import Fact
-from editlab.lab import Lab
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.lab.lab import Lab
 from editlab.measures import standard
 from editlab.measures.perplexity import window_nll
-from editlab.prompts import _Slots
-from editlab.session import Session
+from editlab.model import reading
+from editlab.model.fast.prompts import _Slots
+from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
 
@@ -133,7 +134,7 @@ def test_an_interrupted_task_goes_on_with_the_examples_that_it_has(
     facts: list[Fact], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     many = replace(YES_NO, name="long", examples=YES_NO.examples * 10)  # 40 rows
-    monkeypatch.setattr("editlab.prompts.BATCH_TOKENS", 100)  # several batches
+    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", 100)  # several batches
     tasks = {"long": many}
     session, whole = (Session(tiny_editor("gpt2"), standard(tasks)) for _ in range(2))
     run, batches = _Slots.run, []
@@ -164,7 +165,7 @@ def test_what_it_costs_is_told_beforehand_and_learned(session: Session) -> None:
     session.measures.took("parity", 2.0, 100)
     session.measures.took("parity", 1.0, None)
     session.measures.took("parity", 3.0, 100)  # goes on with the one before: 4 seconds for 100 tokens
-    tokens = session.measures.by_name["parity"].tokens(session.ledger.subject(session.log))
+    tokens = session.measures.by_name["parity"].tokens(session.measurements.subject(session.log))
     assert session.state().costs["parity"].seconds == pytest.approx(4.0 * tokens / 100)
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.precision import in_bfloat16, plain_products
-from editlab.products import SplitProduct
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.model.fast.precision import in_bfloat16, plain_products
+from editlab.model.fast.products import SplitProduct
 
 
 def modules() -> list[nn.Module]:

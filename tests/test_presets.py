@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from editlab import embedded
-from editlab.presets import DEFAULT, LARGE, PRESETS, Preset, choose
+from editlab.model import embedded
+from editlab.model.presets import DEFAULT, LARGE, PRESETS, Preset, choose
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from editlab import products
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import load
-from editlab.model import EditableModel
-from editlab.precision import linear_maps, weight_of
-from editlab.products import FEW_ROWS, SplitProduct, product_back, split_products
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.model.fast import products
+from editlab.model.fast.precision import linear_maps, weight_of
+from editlab.model.fast.products import FEW_ROWS, SplitProduct, product_back, split_products
+from editlab.model.loading import load
+from editlab.model.model import EditableModel
 from tests.conftest import GOLDEN, tiny_editor
 
 needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="products are split where MKL makes them")

@@ -15,13 +15,23 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from editlab import published
 from editlab.cli import app
-from editlab.facts import Fact
-from editlab.model import EditableModel
-from editlab.presets import PRESETS
-from editlab.published import AGREES, DIFFERS, NOT_CHECKED, REPORTED, Means, Row, check, exit_code, reference_of
-from editlab.tasks import Example, Task
+from editlab.core.facts import Fact
+from editlab.experiments import published
+from editlab.experiments.published import (
+    AGREES,
+    DIFFERS,
+    NOT_CHECKED,
+    REPORTED,
+    FigureCheck,
+    Means,
+    check,
+    exit_code,
+    reference_of,
+)
+from editlab.measures.tasks import Example, Task
+from editlab.model.model import EditableModel
+from editlab.model.presets import PRESETS
 from tests.conftest import GOLDEN, tiny_model, tiny_moments
 
 TASK = Task(
@@ -152,14 +162,14 @@ def model() -> EditableModel:
 
 
 @pytest.fixture(scope="module")
-def right(reference: dict[str, Any], means: Means, model: EditableModel) -> list[Row]:
+def right(reference: dict[str, Any], means: Means, model: EditableModel) -> list[FigureCheck]:
     before = model.weight(2).clone()
     rows = list(check(model, sourced(reference), means))
     assert torch.equal(model.weight(2), before)
     return rows
 
 
-def test_right_figures_of_each_kind_agree(right: list[Row]) -> None:
+def test_right_figures_of_each_kind_agree(right: list[FigureCheck]) -> None:
     assert {row.part for row in right} == {"weights", "hidden", "rome", "memit", "sizes"}
     assert [row for row in right if row.verdict != AGREES] == []
     assert exit_code(right) == 0
@@ -335,7 +345,7 @@ def test_the_command_shows_a_table_and_json(
     (tmp_path / "gpt2-xl").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("editlab.loading.load", lambda name, **_: model)
+    monkeypatch.setattr("editlab.model.loading.load", lambda name, **_: model)
     monkeypatch.setattr(published, "reference_of", lambda name: sourced(reference))
     assert "gpt2-xl" in PRESETS
     asked = ["verify", "gpt2-xl", "--only", "weights", "--only", "hidden"]

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab.anatomy import anatomy
-from editlab.assess import assess
-from editlab.beside import culprit
-from editlab.editor import Editor
-from editlab.facts import Fact, read_facts
-from editlab.guard import Guard
-from editlab.loading import load
+from editlab.analysis.anatomy import anatomy
+from editlab.core.facts import Fact, read_facts
+from editlab.core.paths import resource
+from editlab.editing.assess import assess
+from editlab.editing.editor import Editor
+from editlab.editing.guard import Guard
 from editlab.measures import standard
 from editlab.measures._task import task_measures
-from editlab.paths import resource
-from editlab.reading import complete, object_nlls, watched_of
-from editlab.session import Session
-from editlab.tasks import OURS, load_tasks
+from editlab.measures.tasks import OURS, load_tasks
+from editlab.model.loading import load
+from editlab.model.reading import complete, object_nlls, watched_of
+from editlab.session.probes import culprit
+from editlab.session.session import Session
 
 pytestmark = pytest.mark.model
 

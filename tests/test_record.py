@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from editlab.record import Record, plain, typed
+from editlab.core.record import Record, plain, typed
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from editlab import blocks
-from editlab.blocks import Suffixes, embed, run
-from editlab.deltas import LowRank
-from editlab.model import EditableModel
-from editlab.repeated import RepeatedBlock, can_repeat
+from editlab.model.deltas import LowRank
+from editlab.model.fast import blocks
+from editlab.model.fast.blocks import Suffixes, embed, run
+from editlab.model.fast.repeated import RepeatedBlock, can_repeat
+from editlab.model.model import EditableModel
 from tests.conftest import GOLDEN, tiny_model
 
 TEXTS = ("The weather in Rome is", "Because", "Danielle Darrieux was born in Bordeaux, in the south-west of France.")

@@ -14,12 +14,12 @@ from safetensors.torch import load, save
 from typer.testing import CliRunner
 
 from editlab.cli import app
-from editlab.editor import Editor
-from editlab.facts import Fact
-from editlab.loading import load_folder
-from editlab.recording import DELTAS, SESSION, Recording
-from editlab.replay import read, record, replay, restored
-from editlab.session import Session
+from editlab.core.facts import Fact
+from editlab.editing.editor import Editor
+from editlab.model.loading import load_folder
+from editlab.session.recording import DELTAS, SESSION, Recording
+from editlab.session.replay import read, record, replay, restored
+from editlab.session.session import Session
 from tests.conftest import CONTEXTS, GOLDEN, tiny_editor
 
 METHODS = ("rome", "memit", "r-rome", "emmet", "rome")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from editlab.analysis.scores import wilson
 from editlab.cli import app
-from editlab.facts import Fact
-from editlab.records import Bleeding, Drift, Measurement, Perplexity, Step, TaskScore
-from editlab.report import state_of, table_of_ends, write_report
-from editlab.scores import wilson
-from editlab.story import story
-from editlab.story.runs import Figure, Runs, curves_of, drawings_of, figures_of
+from editlab.core.facts import Fact
+from editlab.core.records import Bleeding, Drift, Measurement, Perplexity, Step, TaskScore
+from editlab.report.report import state_of, table_of_ends, write_report
+from editlab.report.story import story
+from editlab.report.story.runs import Figure, Runs, curves_of, drawings_of, figures_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 

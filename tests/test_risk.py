@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 
-from editlab.assess import assess, calibrate, subject_place
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.analysis.risk import Reference, level_by_ratio, level_by_tokens
+from editlab.core.facts import Fact
+from editlab.core.records import LayerTrace, Risk
+from editlab.editing.assess import assess, calibrate, subject_place
+from editlab.editing.editor import Editor
+from editlab.editing.moments import SecondMoments
 from editlab.methods import adjusted
-from editlab.moments import SecondMoments
-from editlab.records import LayerTrace
-from editlab.risk import Reference, Risk, level_by_ratio, level_by_tokens
 from tests.conftest import CONTEXTS
 
 AT_START = Fact("{} is in the continent of", "France", "Asia", "Europe")
@@ -148,7 +148,7 @@ def test_a_calibrated_level_is_by_size(gpt2_editor: Editor, facts: list[Fact], m
     reference = calibrate(gpt2_editor, facts * 3, method, "three facts")
     assert reference.median == pytest.approx(sorted(sizes)[1], rel=1e-3)
     small = dataclasses.replace(reference, quantiles={p: q / 1e3 for p, q in reference.quantiles.items()})
-    monkeypatch.setattr("editlab.assess.references", lambda: (small,))
+    monkeypatch.setattr("editlab.editing.assess.references", lambda: (small,))
     ordinary, *_ = assess(gpt2_editor, facts, method)
     other, *_ = assess(gpt2_editor, facts, adjusted(method, {"clamp": 0.1}))  # no reference is of this setting
     assert ordinary.times_median == pytest.approx(1e3 * sizes[0] / reference.median, rel=1e-3)

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab.api import Cancelled, Progress
-from editlab.deltas import load_edit
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.core.records import Step
+from editlab.editing.editor import Editor
+from editlab.experiments.run import RunConfig, RunFolder, Sequenced, measures_at, read_run, run_sequence
 from editlab.measures import Measures
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.generation import GenerationEntropy
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
-from editlab.records import Step
-from editlab.run import RunConfig, RunFolder, Sequenced, measures_at, read_run, run_sequence
-from editlab.session import Session
+from editlab.model.deltas import load_edit
+from editlab.session.session import Session
 
 SCHEDULE = {"retention, perplexity": 2, "everything": [0, 3]}
 GENERATION = ("A band from", "The music")
@@ -216,7 +217,7 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
 
 
 def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
-    from editlab.reading import object_nlls
+    from editlab.model.reading import object_nlls
 
     model = gpt2_editor.model
     config = RunConfig(("rome",), {"retention": 1}, n=2, known=False)

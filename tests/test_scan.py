@@ -12,18 +12,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from editlab.api import Cancelled, Progress
+from editlab.analysis.outcomes import foresights
 from editlab.cli import app
-from editlab.disk import JsonLines
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.disk import JsonLines
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.paths import resource
+from editlab.core.progress import Progress
+from editlab.editing.editor import Editor
+from editlab.experiments.scan import Scanner, choose, scan
 from editlab.measures.perplexity import HealthProbe, perplexity, window_nll
 from editlab.methods import adjusted
 from editlab.methods.rome import ROME
-from editlab.outcomes import foresights
-from editlab.paths import resource
-from editlab.reading import object_nlls
-from editlab.scan import Scanner, choose, scan
+from editlab.model.reading import object_nlls
 from tests.conftest import GOLDEN
 
 MORE = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from editlab.scanned import Scanned, frame_of, read_scan
+from editlab.analysis.scanned import Scanned, frame_of, read_scan
 from tests.page.fake_model import make_facts, make_scan
 
 ROWS = make_scan(make_facts())
@@ -64,5 +64,5 @@ def test_what_is_no_scan_is_refused_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_reading_a_scan_needs_no_torch() -> None:
-    code = "import sys, editlab.scanned; sys.exit('torch' in sys.modules)"
+    code = "import sys, editlab.analysis.scanned; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0

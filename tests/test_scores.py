@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from editlab.records import TaskScore
-from editlab.scores import chance, compare, weighted_f1, wilson
+from editlab.analysis.scores import chance, compare, weighted_f1, wilson
+from editlab.core.records import TaskScore
 
 
 def score(correct: str, **changes: object) -> TaskScore:

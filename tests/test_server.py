@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from editlab.api import Busy, LimitReached, Progress
-from editlab.facts import Fact
-from editlab.jobs import LocalJob, Queue
-from editlab.progress import Report
-from editlab.records import Completion
-from editlab.server import Loader, create_app
-from editlab.server.rate import Rate
-from editlab.settings import Settings
-from editlab.wire import SESSION_HEADER
+from editlab.core.errors import Busy, LimitReached
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
+from editlab.core.records import Completion
+from editlab.lab.jobs import LocalJob, Queue
+from editlab.remote.server import Loader, create_app
+from editlab.remote.server.rate import Rate
+from editlab.remote.wire import SESSION_HEADER
+from editlab.serving.settings import Settings
 from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 
@@ -39,7 +39,7 @@ class QueuedLab(FakeLab):
     def preview(self, session: str, fact: Fact) -> LocalJob:  # type: ignore[override]
         self._session(session)
 
-        def work(report: Report) -> tuple[Completion, ...]:
+        def work(report: OnProgress) -> tuple[Completion, ...]:
             for step in range(1, 4):
                 report(Progress("asking", step, 3))
                 while step == 1 and not self.gate.wait(0.005):
@@ -265,7 +265,7 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(client: httpx.Clien
 def test_until_the_model_is_there_it_tells_how_far_it_is() -> None:
     begun, gate = threading.Event(), threading.Event()
 
-    def load(report: Report) -> FakeLab:
+    def load(report: OnProgress) -> FakeLab:
         report(Progress("fetching", 3, 7))
         begun.set()
         assert gate.wait(30)
@@ -287,7 +287,7 @@ def test_until_the_model_is_there_it_tells_how_far_it_is() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_told_in_a_sentence() -> None:
-    def load(_report: Report) -> FakeLab:
+    def load(_report: OnProgress) -> FakeLab:
         raise ValueError("there is no model 'gpt7'")
 
     with serving(load) as address, httpx.Client(base_url=address) as client:
@@ -391,7 +391,7 @@ def test_jobs_stages_and_requests_are_counted(lab: QueuedLab) -> None:
 def test_the_log_holds_no_key_no_token_and_nothing_that_was_typed(
     lab: QueuedLab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from editlab.server.logs import Discreet
+    from editlab.remote.server.logs import Discreet
 
     caplog.set_level(logging.DEBUG)
     with serving(lab, token=TOKEN) as address:

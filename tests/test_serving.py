@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from editlab.serving import address_of, check_host, reached_at, services
-from editlab.settings import PageSettings, Settings
+from editlab.serving.serving import address_of, check_host, reached_at, services
+from editlab.serving.settings import PageSettings, Settings
 
 
 @pytest.mark.parametrize(

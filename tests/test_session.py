@@ -11,14 +11,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editlab.api import Cancelled, Progress
-from editlab.deltas import LowRank, load_edit, save_edit
-from editlab.editor import Editor
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.core.records import SessionState
+from editlab.editing.editor import Editor
 from editlab.methods.rome import ROME
-from editlab.reading import Watched, complete, object_nlls
-from editlab.records import SessionState
-from editlab.session import Session
+from editlab.model.deltas import LowRank, load_edit, save_edit
+from editlab.model.reading import Watched, complete, object_nlls
+from editlab.session.session import Session
 from tests.conftest import tiny_editor, tiny_model
 
 LAYERS = (1, 2, 3)

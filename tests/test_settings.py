@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from editlab.limits import Limits
-from editlab.settings import Settings
+from editlab.lab.limits import Limits
+from editlab.serving.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from editlab import schema
-from editlab.api import Busy, LabError, LimitReached, UnknownSession
-from editlab.facts import Fact
-from editlab.lab import Lab
-from editlab.limits import Limits
-from editlab.records import SessionState
-from editlab.session import Session
-from editlab.store import Store
+from editlab.core.errors import Busy, LabError, LimitReached, UnknownSession
+from editlab.core.facts import Fact
+from editlab.core.records import SessionState
+from editlab.lab import schema
+from editlab.lab.lab import Lab
+from editlab.lab.limits import Limits
+from editlab.lab.store import Store
+from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
 
@@ -339,7 +339,7 @@ def test_a_store_that_cannot_be_written_changes_nothing(
 
 
 def test_a_file_is_of_one_lab_at_a_time(opened: Open, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.store.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("editlab.lab.store.LOCK_SECONDS", 0.1)
     opened()
     with pytest.raises(LabError, match="in use by another process"):
         Store(file)

@@ -14,13 +14,13 @@ from itertools import pairwise
 
 import pytest
 
-from editlab.facts import Fact
-from editlab.records import SessionState
-from editlab.story import story
-from editlab.story.axis import Axis
-from editlab.story.figures import figures_archive, figures_of, recall_rows
-from editlab.story.papers import OF_METHODS
-from editlab.story.svg import Line, Point, cell_map, line_chart
+from editlab.core.facts import Fact
+from editlab.core.records import SessionState
+from editlab.report.story import story
+from editlab.report.story.axis import Axis
+from editlab.report.story.figures import figures_archive, figures_of, recall_rows
+from editlab.report.story.papers import OF_METHODS
+from editlab.report.story.svg import Line, Point, cell_map, line_chart
 from tests.page.fake_lab import FakeLab
 
 EVIL = "<script>alert(1)</script>\"' onload=x"

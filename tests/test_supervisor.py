@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from editlab.supervisor import BAD_INPUT, GaveUp, Patience, Service, supervise
+from editlab.serving.supervisor import BAD_INPUT, GaveUp, Patience, Service, supervise
 
 QUICK = Patience(quick_seconds=30.0, quick_deaths=3, first_pause_seconds=0.01, stop_seconds=2.0)
 
@@ -116,9 +116,9 @@ def test_pauses_grow_and_a_long_life_forgives() -> None:
 
 def test_none_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    child = CHILD.format(life="from editlab.supervised import end_with_parent; end_with_parent(); time.sleep(60)")
+    child = CHILD.format(life="from editlab.cli.supervised import end_with_parent; end_with_parent(); time.sleep(60)")
     script = (
-        "import asyncio, sys; from editlab.supervisor import Service, supervise\n"
+        "import asyncio, sys; from editlab.serving.supervisor import Service, supervise\n"
         "asyncio.run(supervise([Service('The child', (sys.executable, '-c', sys.argv[1], sys.argv[2]))]))"
     )
     supervisor = subprocess.Popen([sys.executable, "-c", script, child, str(notes)])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from editlab.tasks import GLUE_EXAMPLES, OURS, load_tasks, read_task
+from editlab.measures.tasks import GLUE_EXAMPLES, OURS, load_tasks, read_task
 
 ANIMALS: dict[str, Any] = {
     "name": "animals",

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from editlab.guard import CHOICES
-from editlab.presets import DEFAULT, PRESETS
+from editlab.core.guarding import CHOICES
+from editlab.model.presets import DEFAULT, PRESETS
 
 MODEL = typer.Option(
     "--model",

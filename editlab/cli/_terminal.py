@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from editlab.api import Cancelled, Progress
-from editlab.embedded import FetchError
+from editlab.core.errors import Cancelled
+from editlab.core.progress import Progress
+from editlab.model.embedded import FetchError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 COUNT_IN_THOUSANDS = 10_000  # totals above it are bytes or tokens

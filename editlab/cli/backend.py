@@ -10,11 +10,11 @@ import typer
 
 from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
 from editlab.cli._terminal import sentences
-from editlab.settings import Settings
+from editlab.serving.settings import Settings
 
 if TYPE_CHECKING:
-    from editlab.api import LabProtocol
-    from editlab.progress import Report
+    from editlab.core.progress import OnProgress
+    from editlab.lab.api import LabProtocol
 
 
 def backend(
@@ -70,12 +70,12 @@ def backend(
 
 def serve_lab(settings: Settings) -> None:
     """Serve the lab that the settings tell, until Ctrl-C or SIGTERM."""
-    from editlab.server import Loader, create_app
-    from editlab.server.logs import log_as_json
-    from editlab.server.running import run
+    from editlab.remote.server import Loader, create_app
+    from editlab.remote.server.logs import log_as_json
+    from editlab.remote.server.running import run
 
-    def load(report: Report) -> LabProtocol:
-        from editlab.lab import Lab
+    def load(report: OnProgress) -> LabProtocol:
+        from editlab.lab.lab import Lab
 
         return Lab.load(**settings.of_lab(), progress=report)
 

@@ -9,10 +9,10 @@ import typer
 
 from editlab.cli._options import Device, Dtype, Json, Model, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
-from editlab.presets import AUTO
+from editlab.model.presets import AUTO
 
 if TYPE_CHECKING:
-    from editlab.culprit import Culprit
+    from editlab.analysis.culprit import Culprit
 
 
 def culprit(
@@ -43,11 +43,11 @@ def culprit(
 
 def _find(folder: Path, model: str, device: str, dtype: str, yes: bool) -> tuple[Culprit, dict[str, str]]:
     """The culprit, and every edit's number and subject by its id."""
-    from editlab.beside import culprit as find
-    from editlab.editor import Editor
-    from editlab.loading import load
-    from editlab.run import read_log
-    from editlab.session import Session
+    from editlab.editing.editor import Editor
+    from editlab.experiments.run import read_log
+    from editlab.model.loading import load
+    from editlab.session.probes import culprit as find
+    from editlab.session.session import Session
 
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from editlab import __version__
 from editlab.cli._options import Json
 from editlab.cli._terminal import FAILED, sentences, show_json, show_table
-from editlab.paths import cache_dir, resource
-from editlab.presets import AUTO, Preset, choose
+from editlab.core.paths import cache_dir, resource
+from editlab.model.presets import AUTO, Preset, choose
 
 WORTH_PACKING = 1.2  # products are most of an edit, not all of it
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -113,7 +113,7 @@ def _device() -> dict[str, Any]:
         return {"cuda": None, "threads": None, "packing_gain": None}
     import torch
 
-    from editlab.packing import gain
+    from editlab.model.fast.packing import gain
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cuda": cuda, "threads": torch.get_num_threads(), "packing_gain": None if cuda else gain()}

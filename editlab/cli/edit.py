@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
     Device,
@@ -23,12 +24,12 @@ from editlab.cli._options import (
     settings_of,
 )
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
-from editlab.facts import Fact
-from editlab.guard import WARN, Guard
-from editlab.presets import AUTO
-from editlab.records import Completion
-from editlab.settings import Settings
-from editlab.table import check_table_name, write_table
+from editlab.core.facts import Fact
+from editlab.core.guarding import WARN
+from editlab.core.records import Completion
+from editlab.editing.guard import Guard
+from editlab.model.presets import AUTO
+from editlab.serving.settings import Settings
 
 
 def edit(
@@ -85,10 +86,10 @@ def _edit_once(
     table: Path | None,
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
-    from editlab.editor import Editor
-    from editlab.loading import load
+    from editlab.editing.editor import Editor
     from editlab.methods import method_class
-    from editlab.session import Session
+    from editlab.model.loading import load
+    from editlab.session.session import Session
 
     method, changes, guard = asked
     method_class(method)  # a wrong name is told before anything is loaded

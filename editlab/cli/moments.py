@@ -9,7 +9,7 @@ import typer
 
 from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
-from editlab.presets import AUTO
+from editlab.model.presets import AUTO
 
 
 def moments(
@@ -40,9 +40,9 @@ def moments(
     """
     with sentences():
         numbers = None if layers is None else _layers(layers)
-        from editlab.hyperparameters import methods_for
-        from editlab.loading import load
-        from editlab.moments import moments_of
+        from editlab.editing.hyperparameters import methods_for
+        from editlab.editing.moments import moments_of
+        from editlab.model.loading import load
 
         start = time.monotonic()
         with Bars() as bars:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from editlab.cli._terminal import sentences
-from editlab.settings import Settings
+from editlab.serving.settings import Settings
 
 
 def page() -> None:

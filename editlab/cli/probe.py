@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editlab.analysis.table import check_table_name, table_of, write_table
 from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
-from editlab.facts import Fact, facts_of, search_facts
-from editlab.presets import AUTO
-from editlab.settings import Settings
-from editlab.table import check_table_name, table_of, write_table
+from editlab.core.facts import Fact, facts_of, search_facts
+from editlab.model.presets import AUTO
+from editlab.serving.settings import Settings
 
 if TYPE_CHECKING:
-    from editlab.records import Step
+    from editlab.core.records import Step
 
 METHODS = ("rome", "r-rome", "memit")
 
@@ -95,12 +95,12 @@ def _probe_all(
     fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
 ) -> tuple[Step, list[Step]]:
     """The unedited model, and the fact's step by each method."""
-    from editlab.beside import ProbeAttempt
-    from editlab.editor import Editor
-    from editlab.loading import load
+    from editlab.editing.editor import Editor
     from editlab.measures import standard
     from editlab.methods import method_class
-    from editlab.session import Session
+    from editlab.model.loading import load
+    from editlab.session.probes import ProbeAttempt
+    from editlab.session.session import Session
 
     measures = standard()
     measures.check(names)
@@ -120,7 +120,7 @@ def _probe_all(
 
 
 def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
-    from editlab.anatomy import anatomy
+    from editlab.analysis.anatomy import anatomy
 
     rows: dict[str, list[str]] = {}
 

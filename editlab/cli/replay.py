@@ -11,18 +11,18 @@ import typer
 
 from editlab.cli._options import Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
-from editlab.progress import Report
-from editlab.recording import TOLERANCE, Recording
+from editlab.core.progress import OnProgress
+from editlab.session.recording import TOLERANCE, Recording
 
 if TYPE_CHECKING:
-    from editlab.replay import Replayed, Row
+    from editlab.session.replay import Replayed, ReplayedStep
 
 AS_RECORDED = "as recorded"
 
 
 def replay(
     file: Annotated[
-        Path, typer.Argument(help="A replay file: Export on the page, or editlab.replay.record in Python.")
+        Path, typer.Argument(help="A replay file: Export on the page, or editlab.session.replay.record in Python.")
     ],
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Make every edit anew too, and compare ΔW and the losses of its search.")
@@ -72,14 +72,14 @@ def _replay(
     where: tuple[str, str, str, bool],
     recompute: bool,
     tolerance: float,
-    report: Report,
+    report: OnProgress,
 ) -> Replayed:
     """Load the model as the file was made with it, and compare."""
     import torch
 
-    from editlab.editor import Editor
-    from editlab.loading import load
-    from editlab.replay import read, replay
+    from editlab.editing.editor import Editor
+    from editlab.model.loading import load
+    from editlab.session.replay import read, replay
 
     model, device, source, yes = where
     recording, log = read(file)
@@ -111,7 +111,7 @@ def _show(result: Replayed, recompute: bool) -> None:
     typer.echo(f"{verdict}: {len(result.rows)} steps, compared {how}{anew}")
 
 
-def _cells(row: Row, exact: bool, recompute: bool) -> Sequence[str]:
+def _cells(row: ReplayedStep, exact: bool, recompute: bool) -> Sequence[str]:
     errors = [*([] if exact else [row.norm_error]), *((row.delta_error, row.loss_error) if recompute else ())]
     shown = ["" if error is None else f"{error:.0e}" if error else "0" for error in errors]
     weights = "equal" if row.equal else "different"

@@ -11,7 +11,7 @@ import typer
 from editlab.cli._terminal import sentences
 
 if TYPE_CHECKING:
-    from editlab.records import SessionState
+    from editlab.core.records import SessionState
 
 
 def report(
@@ -39,9 +39,9 @@ def report(
         editlab report editlab-replay.zip
     """
     with sentences():
-        from editlab.report import state_of, write_report
-        from editlab.run import read_run, read_runs
-        from editlab.story import story
+        from editlab.experiments.run import read_run, read_runs
+        from editlab.report.report import state_of, write_report
+        from editlab.report.story import story
 
         file = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
         if not source.is_dir():
@@ -55,8 +55,8 @@ def report(
 
 def _session(file: Path) -> SessionState:
     """The session in a replay file, or in the JSON file that the page exports. Raises ValueError for neither."""
-    from editlab.recording import Recording
-    from editlab.records import SessionState
+    from editlab.core.records import SessionState
+    from editlab.session.recording import Recording
 
     if file.suffix != ".json":
         return Recording.read(file).state

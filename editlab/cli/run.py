@@ -12,9 +12,9 @@ from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers,
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 
 if TYPE_CHECKING:
-    from editlab.loading import ModelChoice
-    from editlab.records import Step
-    from editlab.run import RunConfig
+    from editlab.core.records import Step
+    from editlab.experiments.run import RunConfig
+    from editlab.model.loading import ModelChoice
 
 
 def run(
@@ -43,9 +43,9 @@ def run(
         editlab run docs/experiments/sequence-100.toml --facts counterfact.json --glue glue --out runs/sequence-100
     """
     with sentences():
-        from editlab.loading import ModelChoice
-        from editlab.report import write_report
-        from editlab.run import RunConfig, read_runs
+        from editlab.experiments.run import RunConfig, read_runs
+        from editlab.model.loading import ModelChoice
+        from editlab.report.report import write_report
 
         read = RunConfig.read(config)
         given: dict[str, Any] = {
@@ -68,9 +68,9 @@ def run(
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
     """Every run, in a folder of its own: one after the other here, or side by side on a cluster."""
-    from editlab.experiment import Experiment
-    from editlab.facts import facts_of
-    from editlab.run import RunFolder
+    from editlab.core.facts import facts_of
+    from editlab.experiments.experiment import Experiment
+    from editlab.experiments.run import RunFolder
 
     facts, _source = facts_of(config.facts)
     with Bars() as bars:
@@ -80,14 +80,14 @@ def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, 
                 experiment.run(name, RunFolder(out / name), bars)
                 RunFolder(out / name).finish()
         else:
-            from editlab.cluster import Cluster, run_on
+            from editlab.experiments.cluster import Cluster, run_on
 
             with Cluster(ray, workers, model.device) as cluster:
                 run_on(cluster, config, facts, model, out, bars)
 
 
 def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
-    from editlab.health import health_of
+    from editlab.analysis.health import health_of
 
     health = health_of(steps)
     return {

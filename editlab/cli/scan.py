@@ -9,12 +9,12 @@ import typer
 
 from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
-from editlab.presets import AUTO
+from editlab.model.presets import AUTO
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from editlab.outcomes import Foresight
+    from editlab.analysis.outcomes import Foresight
 
 
 def scan(
@@ -62,12 +62,12 @@ def scan(
         editlab scan --facts hub --model gpt2-xl --ray auto --out scans/all
     """
     with sentences():
-        from editlab.facts import facts_of
-        from editlab.loading import ModelChoice
+        from editlab.analysis.outcomes import foresights
+        from editlab.core.facts import facts_of
+        from editlab.experiments.scan import Scanner, check_where
+        from editlab.experiments.scan import scan as scan_facts
         from editlab.methods import method_class
-        from editlab.outcomes import foresights
-        from editlab.scan import Scanner, check_where
-        from editlab.scan import scan as scan_facts
+        from editlab.model.loading import ModelChoice
 
         method_class(method)  # what is wrong is told before anything is loaded
         check_where(where or ())
@@ -78,7 +78,7 @@ def scan(
                 scanner = Scanner.load(choice, method, source, seed, probe_tokens, bars)
                 frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
             else:
-                from editlab.cluster import Cluster, scan_on
+                from editlab.experiments.cluster import Cluster, scan_on
 
                 with Cluster(ray, workers, device) as cluster:
                     loading = (choice, method, source, seed, probe_tokens)

@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from editlab.analysis.scanned import read_scan
 from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
 from editlab.cli._terminal import sentences
-from editlab.facts import read_facts
-from editlab.ports import check_port
-from editlab.presets import AUTO, choose
-from editlab.scanned import read_scan
-from editlab.serving import address_of, check_host, services, until_it_answers
-from editlab.settings import Settings
-from editlab.supervisor import supervise
-from editlab.tasks import read_task
+from editlab.core.facts import read_facts
+from editlab.measures.tasks import read_task
+from editlab.model.presets import AUTO, choose
+from editlab.serving.ports import check_port
+from editlab.serving.serving import address_of, check_host, services, until_it_answers
+from editlab.serving.settings import Settings
+from editlab.serving.supervisor import supervise
 
 
 def serve(

@@ -11,12 +11,12 @@ import typer
 
 from editlab.cli._options import Device, Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
-from editlab.facts import counterfact_from_hub, read_facts
-from editlab.presets import Preset, choose
+from editlab.core.facts import counterfact_from_hub, read_facts
+from editlab.model.presets import Preset, choose
 
 if TYPE_CHECKING:
-    from editlab.published import Row as PublishedRow
-    from editlab.verify import Row
+    from editlab.experiments.published import FigureCheck as PublishedRow
+    from editlab.experiments.verify import Comparison
 
 
 def verify(
@@ -92,9 +92,9 @@ def _published(
     yes: bool,
     as_json: bool,
 ) -> int:
-    from editlab.loading import load
-    from editlab.published import Means, check, exit_code, reference_of
-    from editlab.tasks import load_tasks, read_task
+    from editlab.experiments.published import Means, check, exit_code, reference_of
+    from editlab.measures.tasks import load_tasks, read_task
+    from editlab.model.loading import load
 
     reference = reference_of(preset.name)
     known = counterfact_from_hub("all") if facts == "hub" else read_facts(facts) if facts else []
@@ -131,7 +131,7 @@ def _shown(value: Any) -> str:
 
 
 def _folder(folder: Path, as_json: bool) -> int:
-    from editlab.verify import verify as recompute
+    from editlab.experiments.verify import verify as recompute
 
     with Bars() as bars:
         report = recompute(folder, bars)
@@ -146,6 +146,6 @@ def _folder(folder: Path, as_json: bool) -> int:
     return 0 if report.ok else FAILED
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Comparison) -> list[str]:
     norms = (f"{row.norm:.5g}", f"{row.reference_norm:.5g}")
     return [row.method, str(row.record), str(row.layer), *norms, f"{row.relative_error:.1e}", f"{row.loss_error:.1e}"]

@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from editlab.api import MeasureInfo
-from editlab.measures._measure import EditedFact, Known, Measure, State, Subject
+from editlab.core.info import MeasureInfo
+from editlab.core.records import Cost
+from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, StateCache
 from editlab.measures._task import TaskMeasure, task_measures
 from editlab.measures.bleeding import BleedingOfPanel
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.generation import GenerationEntropy
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
-from editlab.records import Cost
-from editlab.tasks import Task
+from editlab.measures.tasks import Task
 
-__all__ = ["EditedFact", "Known", "Measure", "Measures", "State", "Subject", "TaskMeasure", "standard"]
+__all__ = ["EditedFact", "Measure", "MeasureInput", "Measures", "State", "StateCache", "TaskMeasure", "standard"]
 
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly: until something was measured
 
@@ -36,7 +36,7 @@ class Measures:
     """The measures of one model by their names, what is known of it unedited, and how long they have taken."""
 
     by_name: Mapping[str, Measure]
-    base: Known = field(default_factory=Known)
+    base: StateCache = field(default_factory=StateCache)
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def check(self, names: Iterable[str]) -> None:
@@ -68,7 +68,7 @@ class Measures:
         if tokens is not None:
             taken.seconds, taken.tokens, taken.pending = taken.pending, tokens, 0.0
 
-    def cost(self, name: str, subject: Subject) -> Cost:
+    def cost(self, name: str, subject: MeasureInput) -> Cost:
         """How long a measure takes on a state of which nothing is known yet."""
         tokens = self.by_name[name].tokens(subject)
         taken = self._taken.get(name)

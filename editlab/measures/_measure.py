@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Progress
-from editlab.deltas import Edit
-from editlab.facts import Fact
-from editlab.model import EditableModel
-from editlab.progress import Report
-from editlab.reading import ObjectScore, Question, Watched, complete, object_scores
-from editlab.record import Record
-from editlab.records import Completion, Drift
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
+from editlab.core.record import Record
+from editlab.core.records import Completion, Drift
+from editlab.model.deltas import Edit
+from editlab.model.model import EditableModel
+from editlab.model.reading import ObjectScore, Question, Watched, complete, object_scores
 
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to tell beforehand what a measurement takes
 
@@ -28,7 +27,7 @@ Piece = tuple[str | int, ...]  # what a piece of a measurement is known by
 
 
 @dataclass(eq=False)
-class Known:
+class StateCache:
     """What was found of one state of the weights."""
 
     objects: dict[Question, ObjectScore] = field(default_factory=dict)
@@ -55,13 +54,13 @@ class State:
 
     model: EditableModel
     edits: tuple[Edit, ...]
-    known: Known
+    known: StateCache
 
     def put_in_force(self) -> None:
         self.model.write(self.edits)
 
     def objects(
-        self, asked: Iterable[Question], report: Report, what: str = "objects"
+        self, asked: Iterable[Question], report: OnProgress, what: str = "objects"
     ) -> Mapping[Question, ObjectScore]:
         """The scores of at least these objects; what is not known is asked of the model, in batches."""
         known = self.known.objects
@@ -76,7 +75,7 @@ class State:
                 report(Progress(f"measuring {what}", done, len(missing)))
         return known
 
-    def complete(self, watched: tuple[Watched, ...], report: Report) -> tuple[Completion, ...]:
+    def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
         """What this state says to the watched prompts; asked of the model if it is not known."""
         known = self.known
         if not watched:
@@ -114,7 +113,7 @@ class EditedFact:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class MeasureInput:
     """What is measured: a state, the unedited model beside it, and the facts that were written."""
 
     now: State
@@ -141,10 +140,10 @@ class Measure(Protocol):
     def of_step(self) -> bool:
         """Whether it is of the step's own facts, not of the state alone."""
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         """About how many tokens the model reads for it."""
 
-    def __call__(self, subject: Subject, report: Report) -> Record | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> Record | None:
         """What is found; None where it is not defined, as retention without an edit. Raises what `report` raises."""
 
 

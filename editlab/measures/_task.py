@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from editlab.downstream import RULES, ByGeneration, ByScores
-from editlab.measures._measure import Subject, tokens_of
-from editlab.model import EditableModel
-from editlab.progress import Report, quiet
-from editlab.prompts import Budget
-from editlab.records import TaskScore
-from editlab.scores import score_of
-from editlab.tasks import Task
+from editlab.analysis.scores import chance, weighted_f1, wilson
+from editlab.core.progress import OnProgress, quiet
+from editlab.core.records import TaskScore
+from editlab.measures._measure import MeasureInput, tokens_of
+from editlab.measures.downstream import RULES, ByGeneration, ByScores
+from editlab.measures.tasks import Task
+from editlab.model.fast.prompts import Budget
+from editlab.model.model import EditableModel
 
 KEPT_BYTES = 256 * 2**20  # activations below the edited layers, of all tasks together
 
@@ -47,10 +47,10 @@ class TaskMeasure:
     def _tokens(self) -> int:
         return tokens_of(self.task.template.format(**example.fields) for example in self.task.examples)
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return self._tokens
 
-    def __call__(self, subject: Subject, report: Report) -> TaskScore:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> TaskScore:
         subject.now.put_in_force()
         unfinished = subject.now.known.unfinished
         score = self.score(subject.now.model, report, unfinished.setdefault(self.name, {}))
@@ -62,7 +62,7 @@ class TaskMeasure:
         self._ready.clear()
         self.budget.reset()
 
-    def score(self, model: EditableModel, report: Report = quiet, found: dict[int, Any] | None = None) -> TaskScore:
+    def score(self, model: EditableModel, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> TaskScore:
         """The weights in force on the task; `found` holds what an interrupted call found, by row.
 
         Raises ValueError for a task that this model cannot be given.
@@ -78,3 +78,25 @@ def task_measures(tasks: Iterable[Task], keep_bytes: int = KEPT_BYTES) -> list[T
     """Every task by every rule; `keep_bytes` bounds the activations that they keep together."""
     budget = Budget(keep_bytes)
     return [TaskMeasure(task, rule, budget) for task in tasks for rule in RULES]
+
+
+def score_of(task: Task, rule: str, answers: Sequence[int | None], seconds: float = 0.0) -> TaskScore:
+    """What these answers (None: no label) to the task's examples are worth."""
+    right = [example.label for example in task.examples]
+    correct = tuple(answer == label for answer, label in zip(answers, right, strict=True))
+    by_chance, f1_by_chance = chance(right)
+    return TaskScore(
+        task=task.name,
+        title=task.title,
+        rule=rule,
+        n=len(right),
+        correct=correct,
+        accuracy=sum(correct) / len(right),
+        interval=wilson(sum(correct), len(right)),
+        chance=by_chance,
+        f1=weighted_f1(answers, right),
+        chance_f1=f1_by_chance,
+        invalid=list(answers).count(None) / len(right),
+        note=task.note,
+        seconds=seconds,
+    )

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from editlab.facts import Fact, read_facts
-from editlab.measures._measure import Subject, tokens_of
-from editlab.paths import resource
-from editlab.progress import Report
-from editlab.reading import ObjectScore, Question
-from editlab.records import Bleeding, Broken
+from editlab.core.facts import Fact, read_facts
+from editlab.core.paths import resource
+from editlab.core.progress import OnProgress
+from editlab.core.records import Bleeding, Broken
+from editlab.measures._measure import MeasureInput, tokens_of
+from editlab.model.reading import ObjectScore, Question
 
 
 def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> Bleeding | None:
@@ -39,14 +39,14 @@ class BleedingOfPanel:
     def _facts(self) -> list[Fact]:
         return [fact for fact in read_facts(resource("facts.json")) if fact.target_true is not None]
 
-    def _others(self, subject: Subject) -> list[Fact]:
+    def _others(self, subject: MeasureInput) -> list[Fact]:
         edited = {e.fact.subject.casefold() for e in subject.edited}
         return [fact for fact in self._facts if fact.subject.casefold() not in edited]
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return tokens_of(fact.text for fact in self._facts)
 
-    def __call__(self, subject: Subject, report: Report) -> Bleeding | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> Bleeding | None:
         facts = self._others(subject)
         asked = [(fact.text, fact.target_true or "") for fact in facts]
         base = subject.base.objects(asked, report, "what the unedited model knows")

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from scipy.stats import hmean
 
-from editlab.facts import Fact
-from editlab.measures._measure import Subject, fixed_sample, questions_of, tokens_of
-from editlab.progress import Report
-from editlab.reading import ObjectScore, Question
-from editlab.records import CounterFact, Quality
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress
+from editlab.core.records import CounterFact, Quality
+from editlab.measures._measure import MeasureInput, fixed_sample, questions_of, tokens_of
+from editlab.model.reading import ObjectScore, Question
 
 
 def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> CounterFact:
@@ -66,7 +66,7 @@ def _questions(facts: Iterable[Fact]) -> list[Question]:
     ]
 
 
-def _measured(subject: Subject, facts: Sequence[Fact], of: int, report: Report) -> CounterFact | None:
+def _measured(subject: MeasureInput, facts: Sequence[Fact], of: int, report: OnProgress) -> CounterFact | None:
     """Of these facts now, with the same on the unedited model as `base`."""
     if not facts:
         return None
@@ -86,10 +86,10 @@ class OfStep:
     every: int = 1
     of_step: bool = True
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return tokens_of(prompt for prompt, _ in _questions(subject.facts))
 
-    def __call__(self, subject: Subject, report: Report) -> CounterFact | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> CounterFact | None:
         found = _measured(subject, subject.facts, len(subject.facts), report)
         if found is None or subject.before is None:
             return found
@@ -108,11 +108,11 @@ class OfAll:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, subject: Subject) -> tuple[Fact, ...]:
+    def _facts(self, subject: MeasureInput) -> tuple[Fact, ...]:
         return tuple(edited.fact for edited in fixed_sample(subject.edited, self.limit, lambda e: str(e.fact)))
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return tokens_of(prompt for prompt, _ in _questions(self._facts(subject)))
 
-    def __call__(self, subject: Subject, report: Report) -> CounterFact | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> CounterFact | None:
         return _measured(subject, self._facts(subject), len(subject.edited), report)

@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 
-from editlab.api import Progress
-from editlab.facts import Fact
-from editlab.measures._measure import State, Subject
-from editlab.model import EditableModel
-from editlab.progress import Report
-from editlab.reading import left_padded
-from editlab.records import Generation
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
+from editlab.core.records import Generation
+from editlab.measures._measure import MeasureInput, State
+from editlab.model.model import EditableModel
+from editlab.model.reading import left_padded
 
 PROMPTS_AT_ONCE = 64
 
@@ -104,16 +103,16 @@ class GenerationEntropy:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, subject: Subject) -> list[Fact]:
+    def _facts(self, subject: MeasureInput) -> list[Fact]:
         return [e.fact for e in subject.edited if e.fact.generation_prompts][: self.limit]
 
-    def _prompts(self, subject: Subject) -> list[str]:
+    def _prompts(self, subject: MeasureInput) -> list[str]:
         return list(dict.fromkeys(prompt for fact in self._facts(subject) for prompt in fact.generation_prompts))
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return self.n_tokens * len(self._prompts(subject))
 
-    def __call__(self, subject: Subject, report: Report) -> Generation | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> Generation | None:
         prompts = self._prompts(subject)
         if not prompts:
             return None
@@ -122,7 +121,7 @@ class GenerationEntropy:
         facts = self._facts(subject)
         return Generation(now, base, len(prompts), len(facts), len(subject.edited), self.n_tokens)
 
-    def _mean_entropy(self, state: State, prompts: Sequence[str], report: Report, whose: str) -> float:
+    def _mean_entropy(self, state: State, prompts: Sequence[str], report: OnProgress, whose: str) -> float:
         pieces = state.known.pieces
         keys = {prompt: (self.name, self.n_tokens, self.top_k, self.seed, prompt) for prompt in prompts}
         missing = [prompt for prompt in prompts if keys[prompt] not in pieces]

@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editlab.api import Progress
-from editlab.blocks import embed, log_probs, run
-from editlab.measures._measure import Subject, tokens_of
-from editlab.model import EditableModel
-from editlab.paths import resource
-from editlab.progress import Report
-from editlab.records import Perplexity
+from editlab.core.paths import resource
+from editlab.core.progress import OnProgress, Progress
+from editlab.core.records import Perplexity
+from editlab.measures._measure import MeasureInput, tokens_of
+from editlab.model.fast.blocks import embed, log_probs, run
+from editlab.model.model import EditableModel
 
 WINDOW = 512  # tokens
 MAX_TOKENS = 8192  # of a longer text only the beginning is read
@@ -95,10 +94,10 @@ class PerplexityOfText:
             raise ValueError(f"the text for perplexity must have at least two tokens, {self._text[1]} has {len(ids)}")
         return [window for window in found if len(window) > 1]
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return min(tokens_of([self._text[0]]), MAX_TOKENS)
 
-    def __call__(self, subject: Subject, report: Report) -> Perplexity:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> Perplexity:
         model, nlls = subject.now.model, []
         windows = self.windows(model)
         for number, ids in enumerate(windows):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from editlab.facts import Fact
-from editlab.measures._measure import EditedFact, Subject, fixed_sample, questions_of, tokens_of
-from editlab.progress import Report
-from editlab.reading import ObjectScore, Question
-from editlab.records import Recall, Retention
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress
+from editlab.core.records import Recall, Retention
+from editlab.measures._measure import EditedFact, MeasureInput, fixed_sample, questions_of, tokens_of
+from editlab.model.reading import ObjectScore, Question
 
 
 def prefers_new(fact: Fact, scores: Mapping[Question, ObjectScore]) -> bool | None:
@@ -64,15 +64,15 @@ class RetentionOfEdits:
     every: int = 1
     of_step: bool = False
 
-    def _edited(self, subject: Subject) -> tuple[EditedFact, ...]:
+    def _edited(self, subject: MeasureInput) -> tuple[EditedFact, ...]:
         last = {e.fact.text: e for e in subject.edited}
         standing = [e for e in subject.edited if last[e.fact.text] is e]
         return fixed_sample(standing, self.limit, lambda e: str(e.fact))
 
-    def tokens(self, subject: Subject) -> int:
+    def tokens(self, subject: MeasureInput) -> int:
         return 2 * tokens_of(e.fact.text for e in self._edited(subject))
 
-    def __call__(self, subject: Subject, report: Report) -> Retention | None:
+    def __call__(self, subject: MeasureInput, report: OnProgress) -> Retention | None:
         edited = self._edited(subject)
         if not edited:
             return None

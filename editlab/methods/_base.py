@@ -8,13 +8,28 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from editlab.api import HyperparameterInfo
-from editlab.contexts import ContextPlan
-from editlab.deltas import Edit
-from editlab.facts import Fact
-from editlab.model import EditableModel
-from editlab.progress import Report
-from editlab.records import Trace
+from editlab.core.facts import Fact
+from editlab.core.info import HyperparameterInfo
+from editlab.core.progress import OnProgress
+from editlab.core.records import Trace
+from editlab.model.deltas import Edit
+from editlab.model.model import EditableModel
+
+MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
+
+
+@dataclass(frozen=True)
+class ContextPlan:
+    """What contexts to sample: `groups` of (how many, of how many tokens), after the end-of-text token or `starters`.
+
+    Lengths count the token or the words that the sample starts with. ROME (arXiv 2202.05262): 10 of 5 and 10 of 10
+    tokens after the end-of-text token; MEMIT (arXiv 2210.07229): one of 10 tokens for each of five starters.
+    """
+
+    groups: tuple[tuple[int, int], ...] = ()
+    starters: tuple[str, ...] = ()
+    tokens: int = 10  # with starters
+    top_k: int = 5
 
 
 class Moments(Protocol):
@@ -43,7 +58,7 @@ class Method(Protocol):
     def edited_layers(self) -> tuple[int, ...]: ...
 
     def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress
     ) -> Iterator[Any]:
         """What the search finds for every fact, each as if it were alone; several in one pass."""
 
@@ -54,13 +69,13 @@ class Method(Protocol):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: Report,
+        report: OnProgress,
         values: Iterable[Any] | None = None,
     ) -> tuple[Edit, Trace]:
         """The edit of all facts together; `values` are what `values` found for them."""
 
 
-def knob(default: Any, help: str, low: float, high: float) -> Any:
+def hyperparameter(default: Any, help: str, low: float, high: float) -> Any:
     """A dataclass field that knows its range and what it does."""
     return field(default=default, metadata={"help": help, "low": low, "high": high})
 
@@ -71,12 +86,14 @@ class ValueHyperparameters:
 
     fallback: ClassVar[str | None] = None
 
-    steps: int = knob(20, "optimisation steps at most; the last one makes no update", 1, 500)
-    learning_rate: float = knob(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
-    weight_decay: float = knob(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
-    clamp: float = knob(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
-    kl_weight: float = knob(0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3)
-    ridge: float = knob(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+    steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
+    learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
+    weight_decay: float = hyperparameter(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
+    clamp: float = hyperparameter(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    kl_weight: float = hyperparameter(
+        0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3
+    )
+    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
 
     def __post_init__(self) -> None:
         for f in fields(self):

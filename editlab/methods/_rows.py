@@ -8,35 +8,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editlab.facts import Fact
-from editlab.model import EditableModel
+from editlab.core.facts import Fact
+from editlab.model.model import EditableModel
 
 
 @dataclass(frozen=True)
-class Row:
+class ContextRow:
     """One text as token ids, and the index of the subject's last token."""
 
     ids: tuple[int, ...]
     lookup: int
 
-    def through_subject(self) -> Row:
+    def through_subject(self) -> ContextRow:
         """The row cut off after the subject: all that bears on what a causal model does there."""
-        return Row(self.ids[: self.lookup + 1], self.lookup)
+        return ContextRow(self.ids[: self.lookup + 1], self.lookup)
 
 
-def row_of(model: EditableModel, text: str, subject_end: int) -> Row:
+def row_of(model: EditableModel, text: str, subject_end: int) -> ContextRow:
     """A text whose subject ends before the character `subject_end`."""
     tokens = model.tokens(text)
-    return Row(tokens.ids, tokens.position_of(subject_end - 1))
+    return ContextRow(tokens.ids, tokens.position_of(subject_end - 1))
 
 
-def rows_of(model: EditableModel, fact: Fact, contexts: Sequence[str]) -> list[Row]:
+def rows_of(model: EditableModel, fact: Fact, contexts: Sequence[str]) -> list[ContextRow]:
     """The prompt in every context; the first is the bare prompt."""
     return [
         row_of(model, context.replace("{}", fact.text), context.index("{}") + fact.subject_end) for context in contexts
     ]
 
 
-def lookups(model: EditableModel, rows: Sequence[Row]) -> Tensor:
+def lookups(model: EditableModel, rows: Sequence[ContextRow]) -> Tensor:
     """Where the subjects' last tokens lie, (n,)."""
     return torch.tensor([row.lookup for row in rows], device=model.device)

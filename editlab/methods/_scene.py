@@ -11,22 +11,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from editlab.blocks import Suffixes, at, embed, log_probs, run
-from editlab.facts import Fact
-from editlab.methods._rows import Row, row_of, rows_of
-from editlab.model import EditableModel
+from editlab.core.facts import Fact
+from editlab.methods._rows import ContextRow, row_of, rows_of
+from editlab.model.fast.blocks import Suffixes, at, embed, log_probs, run
+from editlab.model.model import EditableModel
 
 
 @dataclass(frozen=True)
-class Asked:
+class FactRows:
     """One fact's token rows, and where in them it is read how likely the new object is."""
 
-    contexts: tuple[Row, ...]  # the prompt in every context, the bare one first
+    contexts: tuple[ContextRow, ...]  # the prompt in every context, the bare one first
     target: tuple[int, ...]
-    kl: Row | None  # "{subject} is a" up to the subject; None where the bare prompt begins with the same
+    kl: ContextRow | None  # "{subject} is a" up to the subject; None where the bare prompt begins with the same
 
     @classmethod
-    def of(cls, model: EditableModel, fact: Fact, contexts: Sequence[str]) -> Asked:
+    def of(cls, model: EditableModel, fact: Fact, contexts: Sequence[str]) -> FactRows:
         rows = tuple(rows_of(model, fact, contexts))
         kl = row_of(model, f"{fact.subject} is a", len(fact.subject)).through_subject()
         return cls(rows, model.target_ids(fact.target_new), None if rows[0].through_subject() == kl else kl)
@@ -58,7 +58,7 @@ class Scene:
     """Some facts, each with a δ of its own that enters at the subject's last token."""
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, asked: Sequence[Asked], layer: int, part: str, enter: int) -> None:
+    def __init__(self, model: EditableModel, asked: Sequence[FactRows], layer: int, part: str, enter: int) -> None:
         self._model = model
         self._all = self._asked = list(asked)
         device = model.device
@@ -81,7 +81,7 @@ class Scene:
         self._aim()
 
     @staticmethod
-    def _places_of(asked: Sequence[Asked]) -> Iterator[slice]:
+    def _places_of(asked: Sequence[FactRows]) -> Iterator[slice]:
         """Which of all rows are each fact's."""
         first = 0
         for each in asked:

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from editlab.api import Progress
-from editlab.facts import Fact
-from editlab.memory import free_bytes
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
+from editlab.core.records import ValueTrace
 from editlab.methods._base import ValueHyperparameters
-from editlab.methods._scene import Asked, Scene
-from editlab.model import EditableModel
-from editlab.precision import in_bfloat16
-from editlab.progress import Report
-from editlab.records import ValueTrace
+from editlab.methods._scene import FactRows, Scene
+from editlab.model.fast.precision import in_bfloat16
+from editlab.model.memory import free_bytes
+from editlab.model.model import EditableModel
 
 STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
@@ -57,7 +56,7 @@ def optimise_values(
     part: str,
     contexts: Sequence[str],
     settings: ValueHyperparameters,
-    report: Report,
+    report: OnProgress,
     enter: int | None = None,
 ) -> Iterator[Value]:
     """Fact by fact the value that makes the model in force say the new object, each as if it were alone.
@@ -65,7 +64,7 @@ def optimise_values(
     `part` is where δ enters, "mlp" or "block"; what enters the layer `enter` <= `layer` is kept if asked for. As many
     facts as memory allows and speed wants are searched for in one pass.
     """
-    asked = [Asked.of(model, fact, contexts) for fact in facts]
+    asked = [FactRows.of(model, fact, contexts) for fact in facts]
     done = 0
     while done < len(asked):
         some = asked[done : done + _at_once(model, asked[done:], layer)]
@@ -78,7 +77,7 @@ def optimise_values(
         done += len(some)
 
 
-def _at_once(model: EditableModel, asked: Sequence[Asked], layer: int) -> int:
+def _at_once(model: EditableModel, asked: Sequence[FactRows], layer: int) -> int:
     """How many of these facts, from the first on, to search for in one pass."""
     d_out, d_in = model.weight(layer).shape
     per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
@@ -94,7 +93,7 @@ def _at_once(model: EditableModel, asked: Sequence[Asked], layer: int) -> int:
     return len(asked)
 
 
-def _search_sparing(model: EditableModel, asked: Sequence[Asked], *rest: Any) -> list[Value]:
+def _search_sparing(model: EditableModel, asked: Sequence[FactRows], *rest: Any) -> list[Value]:
     """The values of these facts in one pass, or in two where one needs more memory than there is."""
     try:
         return _search(model, asked, *rest)
@@ -145,11 +144,11 @@ class _Search:
 
 def _search(
     model: EditableModel,
-    asked: Sequence[Asked],
+    asked: Sequence[FactRows],
     layer: int,
     part: str,
     settings: ValueHyperparameters,
-    report: Report,
+    report: OnProgress,
     enter: int | None,
 ) -> list[Value]:
     """The values of all these facts in one pass; as in the reference code, the last step makes no update."""

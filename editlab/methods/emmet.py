@@ -8,17 +8,23 @@ from typing import ClassVar
 
 import torch
 
-from editlab.api import Progress
-from editlab.contexts import MEMIT_STARTERS, ContextPlan
-from editlab.deltas import Edit, LowRank
-from editlab.facts import Fact
-from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import Trace
+from editlab.core.timing import Stopwatch
+from editlab.methods._base import (
+    MEMIT_STARTERS,
+    ContextPlan,
+    Moments,
+    ValueHyperparameters,
+    check_facts,
+    check_layers,
+    hyperparameter,
+)
 from editlab.methods._value import Value, optimise_values
 from editlab.methods.memit import layer_trace, typed_mean
-from editlab.model import EditableModel
-from editlab.progress import Report, quiet
-from editlab.records import Trace
-from editlab.timing import Stopwatch
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.model import EditableModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +38,18 @@ class EMMET(ValueHyperparameters):
     context_plan: ClassVar[ContextPlan] = ContextPlan(starters=MEMIT_STARTERS)
 
     layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
-    clamp: float = knob(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
-    moment_weight: float = knob(1000.0, "λ, the weight of the second moment; cancels for one fact", 1e-6, 1e12)
-    batch_ridge: float = knob(0.1, "added to the diagonal of KᵀC′⁻¹K in a batch", 0.0, 1e6)
+    clamp: float = hyperparameter(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    moment_weight: float = hyperparameter(
+        1000.0, "λ, the weight of the second moment; cancels for one fact", 1e-6, 1e12
+    )
+    batch_ridge: float = hyperparameter(0.1, "added to the diagonal of KᵀC′⁻¹K in a batch", 0.0, 1e6)
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
         return (self.layer,)
 
     def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Value]:
         """z of every fact at the layer's block output, each alone on the weights as they are."""
         check_layers(self.edited_layers, model)
@@ -54,7 +62,7 @@ class EMMET(ValueHyperparameters):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: Report = quiet,
+        report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
         """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.

@@ -9,18 +9,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from editlab.api import Progress
-from editlab.blocks import at, embed, run
-from editlab.contexts import MEMIT_STARTERS, ContextPlan
-from editlab.deltas import Edit, LowRank
-from editlab.facts import Fact
-from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import LayerTrace, Trace
+from editlab.core.timing import Stopwatch
+from editlab.methods._base import (
+    MEMIT_STARTERS,
+    ContextPlan,
+    Moments,
+    ValueHyperparameters,
+    check_facts,
+    check_layers,
+    hyperparameter,
+)
 from editlab.methods._rows import lookups, rows_of
 from editlab.methods._value import Value, optimise_values
-from editlab.model import EditableModel
-from editlab.progress import Report, quiet
-from editlab.records import LayerTrace, Trace
-from editlab.timing import Stopwatch
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.fast.blocks import at, embed, run
+from editlab.model.model import EditableModel
 
 ROWS_AT_ONCE = 192
 KEPT_BYTES = 2**30
@@ -118,15 +124,15 @@ class MEMIT(ValueHyperparameters):
     layers: tuple[int, ...] = field(
         default=(13, 14, 15, 16, 17), metadata={"help": "the layers that share the edit, in ascending order"}
     )
-    clamp: float = knob(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
-    moment_weight: float = knob(20_000.0, "λ, the weight of what the layers already hold", 1e-6, 1e12)
+    clamp: float = hyperparameter(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    moment_weight: float = hyperparameter(20_000.0, "λ, the weight of what the layers already hold", 1e-6, 1e12)
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
         return self.layers
 
     def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Value]:
         """z of every fact at the last layer's block output, each alone on the weights as they are."""
         check_layers(self.layers, model)
@@ -140,7 +146,7 @@ class MEMIT(ValueHyperparameters):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: Report = quiet,
+        report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
         """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
@@ -169,7 +175,7 @@ class MEMIT(ValueHyperparameters):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: Report = quiet,
+        report: OnProgress = quiet,
     ) -> tuple[dict[int, LowRank], dict[int, LayerTrace]]:
         """The deltas that bring the facts' block outputs to z (d_out, n), float64, layer by layer.
 

@@ -13,16 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from editlab.api import Progress
-from editlab.contexts import ContextPlan
-from editlab.deltas import Edit, LowRank
-from editlab.facts import Fact
-from editlab.methods._base import Moments, ValueHyperparameters, check_facts, check_layers, knob
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import LayerTrace, Trace
+from editlab.core.timing import Stopwatch
+from editlab.methods._base import ContextPlan, Moments, ValueHyperparameters, check_facts, check_layers, hyperparameter
 from editlab.methods._value import Value, optimise_values
-from editlab.model import EditableModel
-from editlab.progress import Report, quiet
-from editlab.records import LayerTrace, Trace
-from editlab.timing import Stopwatch
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.model import EditableModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +34,8 @@ class ROME(ValueHyperparameters):
     fallback: ClassVar[str | None] = "r-rome"
 
     layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
-    short_contexts: int = knob(10, "sampled contexts of five tokens, beside the bare one", 0, 100)
-    long_contexts: int = knob(10, "sampled contexts of ten tokens", 0, 100)
+    short_contexts: int = hyperparameter(10, "sampled contexts of five tokens, beside the bare one", 0, 100)
+    long_contexts: int = hyperparameter(10, "sampled contexts of ten tokens", 0, 100)
 
     @property
     def context_plan(self) -> ContextPlan:
@@ -56,7 +54,7 @@ class ROME(ValueHyperparameters):
         return outputs[0]
 
     def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: Report = quiet
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Value]:
         """v* of every fact, each alone on the weights as they are."""
         check_layers(self.edited_layers, model)
@@ -69,7 +67,7 @@ class ROME(ValueHyperparameters):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: Report = quiet,
+        report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
         """The edit of one fact, and its anatomy. Weights are read as they are now, and not written.

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from editlab.api import LabProtocol
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 from editlab.page.browsing import Browsing
 from editlab.page.comparing import Comparing
 from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
-from editlab.page.guide import Guide, Hands
+from editlab.page.guide import Guide, PageActions
 from editlab.page.measuring import Measuring
 from editlab.page.panels.fact_finder import FinderCallbacks
 from editlab.page.panels.make_edit import Draft, MakeEdit, MakeEditCallbacks
@@ -24,9 +25,8 @@ from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
 from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import Go, Sharing
-from editlab.page.view import Acts, View
+from editlab.page.view import SessionActions, View
 from editlab.page.work import SENTENCES, Runner, sentence
-from editlab.records import SessionState
 
 
 def nowhere(_key: str, _says: str) -> None:
@@ -106,9 +106,9 @@ class App(View):
     def go_on(self) -> None:
         self.measuring.go_on()
 
-    def _acts(self, runner: Runner) -> Acts:
+    def _acts(self, runner: Runner) -> SessionActions:
         handler = runner.handler
-        return Acts(
+        return SessionActions(
             undo=handler(lambda: self._change(self.lab.undo, "Undone.")),
             redo=handler(lambda: self._change(self.lab.redo, "Redone.")),
             goto=handler(self._goto),
@@ -124,8 +124,8 @@ class App(View):
             branch=handler(lambda index: self.sharing.duplicate(index)),
         )
 
-    def _hands(self) -> Hands:
-        return Hands(
+    def _hands(self) -> PageActions:
+        return PageActions(
             state=lambda: self.lab.state(self.session),
             goto=self._goto,
             undo=lambda: self._change(self.lab.undo, "Undone."),

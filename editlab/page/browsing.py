@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from editlab.api import Cancelled, Job, LabProtocol
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.panels.fact_finder import FactFinder, Query
 from editlab.page.work import SENTENCES, Runner, follow
 

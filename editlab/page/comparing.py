@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from editlab.api import Cancelled, Job, LabError, LabProtocol, Progress
+from editlab.core.errors import Cancelled, LabError
+from editlab.core.progress import Progress
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.work import SENTENCES, follow
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from editlab.page.html import tag
+from editlab.report.html import tag
 
 
 def html(value: str = "", css: str = "") -> widgets.HTML:

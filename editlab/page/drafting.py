@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from editlab.api import Cancelled, Job, LabError, LabProtocol
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled, LabError
+from editlab.core.facts import Fact
+from editlab.core.records import Completion
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.work import SENTENCES, Runner, follow, sentence
-from editlab.records import Completion
 
 SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editlab.api import Cancelled, Job, LabProtocol
+from editlab.core.errors import Cancelled
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.drafting import Drafting
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.state_line import StateLine

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from editlab.api import Cancelled, Job, LabError, LabProtocol
+from editlab.core.errors import Cancelled, LabError
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.files import REPLAY, REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export
 from editlab.page.work import JobError, Runner, follow

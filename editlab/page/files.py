@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from editlab.records import SessionState
-from editlab.story import story
-from editlab.story.figures import figures_archive
-from editlab.table import table_of
+from editlab.analysis.table import table_of
+from editlab.core.records import SessionState
+from editlab.report.story import story
+from editlab.report.story.figures import figures_archive
 
 log = logging.getLogger(__name__)
 

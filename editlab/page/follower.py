@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from editlab.api import LabProtocol, ReadOnly
+from editlab.core.errors import ReadOnly
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 from editlab.page.panels.session import FollowPanel
 from editlab.page.sharing import Go
-from editlab.page.view import Acts, View
+from editlab.page.view import SessionActions, View
 from editlab.page.work import Runner
-from editlab.records import SessionState
 
 REFUSAL = "You are following this session: make your own copy to change something."
 
@@ -21,8 +22,10 @@ class Follower(View):
     def __init__(self, lab: LabProtocol, session: str, go: Go) -> None:
         runner = Runner(self._report)
         refuse = runner.handler(_refuse)
-        acts = dict.fromkeys((act.name for act in fields(Acts)), refuse) | {"branch": runner.handler(self._duplicate)}
-        super().__init__(lab, session, runner, Acts(**acts))
+        acts = dict.fromkeys((act.name for act in fields(SessionActions)), refuse) | {
+            "branch": runner.handler(self._duplicate)
+        }
+        super().__init__(lab, session, runner, SessionActions(**acts))
         self._go = go
         self.panel = FollowPanel(session, self.about, runner.handler(self._duplicate))
         self.lay_out([], [self.panel.widget], {}, "el-follows")

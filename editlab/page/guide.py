@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from editlab.api import FactList, LabInfo
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.info import FactList, LabInfo
+from editlab.core.records import SessionState
 from editlab.page.controls import Fold
 from editlab.page.lessons import Action, course, material_of
 from editlab.page.panels.lesson import LessonPanel
@@ -15,11 +16,10 @@ from editlab.page.panels.player import PlayerCallbacks, PlayerPanel
 from editlab.page.playing import Player, Stage
 from editlab.page.teaching import Teaching
 from editlab.page.work import Runner
-from editlab.records import SessionState
 
 
 @dataclass(frozen=True)
-class Hands:
+class PageActions:
     """What is done to the page as the visitor would do it; these may raise, with a sentence."""
 
     state: Callable[[], SessionState]
@@ -34,7 +34,7 @@ class Hands:
 
 
 class Guide:
-    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, hands: Hands) -> None:
+    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, hands: PageActions) -> None:
         self._make, self._hands = make, hands
         handler = runner.handler
         lessons = course(material_of(info))

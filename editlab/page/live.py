@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from editlab.api import LabError, LabProtocol, Unreachable
-from editlab.records import SessionState
+from editlab.core.errors import LabError, Unreachable
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 
 LOOK_SECONDS = 1.0
 

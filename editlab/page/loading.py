@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from editlab.api import LabProtocol, Progress, Unreachable
+from editlab.core.errors import Unreachable
+from editlab.core.progress import Progress
+from editlab.lab.api import LabProtocol
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +48,13 @@ class Loading:
 
 def load_lab(report: Report) -> LabProtocol:
     """The lab that the environment names: a backend's, or one in this process."""
-    from editlab.client import backend_of_environment
+    from editlab.remote.client import backend_of_environment
 
     backend = backend_of_environment()
     if backend is not None:
         return reach(*backend, report)
-    from editlab.lab import Lab
-    from editlab.settings import Settings
+    from editlab.lab.lab import Lab
+    from editlab.serving.settings import Settings
 
     of_this_page = Settings().of_lab() | {"store": None}  # a file of sessions belongs to one process
     return Lab.load(**of_this_page, progress=report)
@@ -60,7 +62,7 @@ def load_lab(report: Report) -> LabProtocol:
 
 def reach(url: str, token: str | None, report: Report) -> LabProtocol:
     """The lab of a backend, as soon as it answers and its model is there, however long that takes."""
-    from editlab.client import connect
+    from editlab.remote.client import connect
 
     while True:
         try:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from editlab.api import Cancelled, Job, LabError, LabProtocol, Progress
+from editlab.core.errors import Cancelled, LabError
+from editlab.core.progress import Progress
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.work import SENTENCES, Runner, follow, sentence
 
 PLAN = "the plan"
@@ -16,7 +18,7 @@ REDRAW_SECONDS = 0.5  # a plan that is being measured is drawn no more often
 
 
 @dataclass(frozen=True)
-class Doing:
+class MeasureProgress:
     """How far one measurement is; `waiting`: it is queued, or has given way to something more urgent."""
 
     progress: Progress
@@ -27,7 +29,7 @@ class Doing:
 class Activity:
     """All that is being measured, by measure (or PLAN), and what could not be."""
 
-    doing: Mapping[str, Doing] = field(default_factory=dict)
+    doing: Mapping[str, MeasureProgress] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False  # the plan waits until it is resumed
 
@@ -46,7 +48,7 @@ class Measuring:
         self._lab, self._session, self._runner = lab, session, runner
         self._on_activity, self._on_found = on_activity, on_found
         self._jobs: dict[str, Job] = {}
-        self._doing: dict[str, Doing] = {}
+        self._doing: dict[str, MeasureProgress] = {}
         self._problems: dict[str, str] = {}
         self._stopped = False
         self._asked_again = False  # for the plan, while it was being measured
@@ -92,7 +94,7 @@ class Measuring:
             self._fail(name, error)
             self._tell()
             return
-        self._doing[name] = Doing(Progress("Waiting for the model"), waiting=True)
+        self._doing[name] = MeasureProgress(Progress("Waiting for the model"), waiting=True)
         self._tell()
         self._runner.start(self._follow(name, job))
 
@@ -120,7 +122,7 @@ class Measuring:
 
     def _draw(self, name: str, job: Job) -> None:
         waiting = job.status == "queued"
-        self._doing[name] = Doing(Progress("Waiting for the model") if waiting else job.progress, waiting)
+        self._doing[name] = MeasureProgress(Progress("Waiting for the model") if waiting else job.progress, waiting)
         self._tell()
         if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
             self._stage, self._drawn = job.progress.stage, time.monotonic()

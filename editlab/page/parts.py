@@ -15,11 +15,13 @@ from typing import Protocol
 import ipywidgets as widgets
 from bokeh.io.state import curstate
 
-from editlab.api import LabError, LabProtocol, TaskInfo
+from editlab.core.errors import LabError
+from editlab.core.info import TaskInfo
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import box, html
-from editlab.page.html import empty, tag
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.panels import before_after
 from editlab.page.plots.chart import stacked, stacked_columns
@@ -29,7 +31,7 @@ from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, size_c
 from editlab.page.start import style_sheets
 from editlab.page.visit import is_served
 from editlab.page.work import Runner, sentence
-from editlab.records import SessionState
+from editlab.report.html import empty, tag
 
 NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, step by step.")
 

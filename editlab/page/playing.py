@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from editlab.api import FactList
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.info import FactList
+from editlab.core.records import SessionState
 from editlab.page.work import SENTENCES, Runner
-from editlab.records import SessionState
 
 STEPS = ""  # plays the session's own steps
 

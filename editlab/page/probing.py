@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from editlab.api import Cancelled, Job, LabProtocol, Progress
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled
+from editlab.core.facts import Fact
+from editlab.core.progress import Progress
+from editlab.core.records import Probe
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.work import SENTENCES, Runner, follow, sentence
-from editlab.records import Probe
 
 
 @dataclass(frozen=True)

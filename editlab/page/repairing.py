@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from editlab.api import Cancelled, Job, LabProtocol, Progress
+from editlab.core.errors import Cancelled
+from editlab.core.progress import Progress
+from editlab.lab.api import Job, LabProtocol
 from editlab.page.panels.repair import Repair
 from editlab.page.panels.state_line import StateLine
 from editlab.page.work import SENTENCES, follow, sentence

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from editlab.core.paths import resource
 from editlab.page.voila_server import TEMPLATE, Server, configuration
-from editlab.paths import resource
-from editlab.ports import check_port
-from editlab.serving import check_host, reached_at
-from editlab.settings import PageSettings
+from editlab.serving.ports import check_port
+from editlab.serving.serving import check_host, reached_at
+from editlab.serving.settings import PageSettings
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editlab.api import LabProtocol
+from editlab.lab.api import LabProtocol
 from editlab.page.panels.session import SessionPanel
 from editlab.page.panels.state_line import StateLine
 

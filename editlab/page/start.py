@@ -9,18 +9,20 @@ from importlib.resources import files
 
 import ipywidgets as widgets
 
-from editlab.api import LabError, LabProtocol, Progress, UnknownSession
+from editlab.core.errors import LabError, UnknownSession
+from editlab.core.progress import Progress
+from editlab.lab.api import LabProtocol
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
 from editlab.page.controls import box, button, html, show_if
 from editlab.page.follower import Follower
-from editlab.page.html import tag
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow, sentence
+from editlab.report.html import tag
 
 STYLES = ("style.css", "session.css", "guide.css")
 SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the page
@@ -161,7 +163,7 @@ def _loading_words(progress: Progress) -> str:
 def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     """The page as a widget, to be the last expression of a cell.
 
-    Without `lab` it is the one that `editlab.settings` names: a backend, or one loaded in this process, in the
+    Without `lab` it is the one that `editlab.serving.settings` names: a backend, or one loaded in this process, in the
     background, while the page already stands. `session` is the key of the session to open; without one it is that of
     the page's address, else a new one.
     """

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, SessionState
 from editlab.page.lessons import Action, Lesson, Scene, advance
 from editlab.page.probing import Probes
-from editlab.records import Completion, SessionState
 
 
 class Course:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 
-from editlab.api import LabProtocol, SessionInfo, Unreachable
+from editlab.core.errors import Unreachable
+from editlab.core.info import SessionInfo
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 from editlab.page.controls import box
 from editlab.page.exporting import Exporting
 from editlab.page.measuring import Activity
@@ -27,11 +30,10 @@ from editlab.page.panels.steps import Steps
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
 from editlab.page.work import Runner, sentence
-from editlab.records import SessionState
 
 
 @dataclass(frozen=True)
-class Acts:
+class SessionActions:
     """What can be done to a session from the panels that show it; none of these raises."""
 
     undo: Callable[[], None]
@@ -52,7 +54,7 @@ class Acts:
 class View:
     """`root` is what to display; a subclass says which panels stand where, by `lay_out`."""
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner, acts: Acts) -> None:
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner, acts: SessionActions) -> None:
         self.lab, self.session, self.runner = lab, session, runner
         self.info = lab.info()
         self.about: SessionInfo = lab.about(session)

@@ -27,8 +27,8 @@ from voila.tornado.handler import TornadoVoilaHandler
 from voila.voila_identity_provider import VoilaLoginHandler
 
 from editlab.page.kernel import NO_LIMIT
-from editlab.ports import is_loopback
-from editlab.settings import PageSettings
+from editlab.serving.ports import is_loopback
+from editlab.serving.settings import PageSettings
 
 log = logging.getLogger(__name__)
 

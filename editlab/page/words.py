@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from editlab.api import LabInfo, MeasureInfo
-from editlab.page.html import plural
-from editlab.records import Cost, PairedTest, Retention, SessionState, TaskScore
+from editlab.core.info import LabInfo, MeasureInfo
+from editlab.core.records import Cost, PairedTest, Retention, SessionState, TaskScore
+from editlab.report.html import plural
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
 EVERY = (1, 2, 5, 10, 25)

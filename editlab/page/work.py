@@ -13,8 +13,9 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from editlab.api import Cancelled, LabError, Progress, Unreachable
-from editlab.wire import Loading
+from editlab.core.errors import Cancelled, LabError, Unreachable
+from editlab.core.progress import Progress
+from editlab.remote.wire import Loading
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,15 @@ import nbformat
 import psutil
 import pytest
 
-from editlab.ports import free_port
-from editlab.settings import Settings
+from editlab.serving.ports import free_port
+from editlab.serving.settings import Settings
 from tests.page.fake_model import make_facts
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
 SERVE_PAGE = (
-    "import json, sys; from editlab.page.serve import serve; from editlab.settings import PageSettings; "
-    "from editlab.supervised import end_with_parent; end_with_parent(); options = json.loads(sys.argv[1]); "
+    "import json, sys; from editlab.page.serve import serve; from editlab.serving.settings import PageSettings; "
+    "from editlab.cli.supervised import end_with_parent; end_with_parent(); options = json.loads(sys.argv[1]); "
     "serve(PageSettings(**options['page']), options['notebook'], lambda address: print(address, flush=True))"
 )
 
@@ -43,11 +43,11 @@ class Served:
         return self._children("editlab.page.kernel")
 
     def backend(self) -> psutil.Process:
-        (backend,) = self._children("editlab.supervised backend")
+        (backend,) = self._children("editlab.cli.supervised backend")
         return backend
 
     def page(self) -> psutil.Process:
-        (page,) = self._children("editlab.supervised page")
+        (page,) = self._children("editlab.cli.supervised page")
         return page
 
     def _children(self, words: str) -> list[psutil.Process]:
@@ -89,7 +89,7 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[Served]
 def serving(environment: dict[str, str], *options: str) -> AbstractContextManager[Served]:
     """Backend and page, as the command line starts them."""
     port = str(free_port())
-    return running(["-m", "editlab.supervised", "serve", "--no-browser", "--port", port, *options], environment)
+    return running(["-m", "editlab.cli.supervised", "serve", "--no-browser", "--port", port, *options], environment)
 
 
 def serving_page(

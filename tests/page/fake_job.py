@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from editlab.api import Cancelled, Progress
+from editlab.core.errors import Cancelled
+from editlab.core.progress import Progress
 
 
 class FakeJob:

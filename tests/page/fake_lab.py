@@ -9,25 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from editlab.api import (
-    FactList,
-    HyperparameterInfo,
-    LabInfo,
-    MethodInfo,
-    Progress,
-    ReadOnly,
-    SessionInfo,
-    Step,
-    UnknownSession,
-    Unreachable,
-)
-from editlab.culprit import Suspect, find_culprit
-from editlab.facts import Fact, search_facts
-from editlab.guard import Guard, Guarded
-from editlab.health import health_of
-from editlab.outcomes import foresights
-from editlab.records import Cost, Perplexity, Probe, SessionState
-from editlab.scanned import ScanTable, frame_of
+from editlab.analysis.culprit import Suspect, find_culprit
+from editlab.analysis.health import health_of
+from editlab.analysis.outcomes import foresights
+from editlab.analysis.scanned import ScanTable, frame_of
+from editlab.core.errors import ReadOnly, UnknownSession, Unreachable
+from editlab.core.facts import Fact, search_facts
+from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
+from editlab.core.progress import Progress
+from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, Step
+from editlab.editing.guard import Guard
 from tests.page.fake_job import FakeJob
 from tests.page.fake_model import (
     MEASURES,

@@ -8,29 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editlab.api import Completion, MeasureInfo, PresetFact, TaskInfo
-from editlab.facts import Fact
-from editlab.guard import Guarded
-from editlab.records import (
+from editlab.analysis.scanned import Scanned
+from editlab.analysis.scores import wilson
+from editlab.core.facts import Fact
+from editlab.core.info import MeasureInfo, PresetFact, TaskInfo
+from editlab.core.records import (
     Bleeding,
     Broken,
+    Completion,
     CounterFact,
     Drift,
     Generation,
+    Guarded,
     LayerTrace,
     Perplexity,
     Quality,
     Recall,
     Record,
     Retention,
+    Risk,
     TaskScore,
     TokenChance,
     Trace,
     ValueTrace,
 )
-from editlab.risk import Risk
-from editlab.scanned import Scanned
-from editlab.scores import wilson
 
 CITIES = ("Paris", "Rome", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon")
 SUBJECTS = (

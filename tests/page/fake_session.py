@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from editlab.facts import Fact
-from editlab.records import Completion, Measurement, Step
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, Measurement, Step
 from tests.page.fake_model import FakeEdit, complete, drift, measured
 
 Ids = tuple[str, ...]

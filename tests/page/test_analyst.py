@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from editlab.recording import Recording
+from editlab.session.recording import Recording
 from tests.page.conftest import Visit
 from tests.page.test_browser import apply, open_tab, wait_until
 

@@ -12,12 +12,12 @@ from typing import Any
 import ipywidgets as widgets
 import pytest
 
-from editlab.api import Cancelled, Unreachable
-from editlab.facts import Fact
+from editlab.core.errors import Cancelled, Unreachable
+from editlab.core.facts import Fact
+from editlab.core.records import SessionState
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.start import new_session
-from editlab.records import SessionState
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import pytest
 
-from editlab.api import Unreachable
+from editlab.core.errors import Unreachable
+from editlab.core.records import SessionState
 from editlab.page import files
 from editlab.page.exporting import Exporting
 from editlab.page.work import Runner
-from editlab.records import SessionState
 from tests.page.fake_lab import FakeLab
 
 NAMES = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from editlab.api import FactList
-from editlab.facts import Fact
-from editlab.offer import lists_of, presets_of
+from editlab.core.facts import Fact
+from editlab.core.info import FactList
+from editlab.lab.catalogue import lists_of, presets_of
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.follower import Follower

@@ -8,16 +8,16 @@ from statistics import median
 
 import pytest
 
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
-from editlab.page.html import bars, moved, next_tokens
 from editlab.page.panels.side_by_side import key_of
 from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.page.plots.weights import UNITS, edit_size, size_chart, size_columns
-from editlab.records import Completion, SessionState, TokenChance
+from editlab.report.html import bars, moved, next_tokens
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from editlab.paths import resource
+from editlab.core.paths import resource
 
 WAIT = """
 import asyncio

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from editlab.api import HyperparameterInfo
-from editlab.facts import Fact
-from editlab.page.compare import compared, wins
+from editlab.core.facts import Fact
+from editlab.core.info import HyperparameterInfo
+from editlab.core.records import Cost, PairedTest, SessionState
 from editlab.page.files import files_of
-from editlab.page.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
 from editlab.page.panels.method_form import parsed, written
 from editlab.page.plots.chart import change_columns
 from editlab.page.plots.outcomes import (
@@ -31,7 +30,8 @@ from editlab.page.plots.outcomes import (
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recall_chart, recall_columns, recall_rows
 from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, edit_size, size_columns
 from editlab.page.words import cost_words, duration, every_words, p_words, paired_words, plan_cost_words, unmeasured
-from editlab.records import Cost, PairedTest, SessionState
+from editlab.report.compare import compared, wins
+from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from editlab.core.paths import resource
 from editlab.page.serve import ServeError, serve
 from editlab.page.voila_server import ThisPythonOnly
-from editlab.paths import resource
-from editlab.ports import PortError
-from editlab.settings import PageSettings
+from editlab.serving.ports import PortError
+from editlab.serving.settings import PageSettings
 from tests.page.conftest import serving, serving_page
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import editlab
-from editlab.api import UnknownSession
+from editlab.core.errors import UnknownSession
 from editlab.page.live import Live
 from editlab.page.parts import SessionChart, SessionWidget
 from editlab.page.start import new_session

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
-from editlab.api import LabError, Progress, Unreachable
+from editlab.core.errors import LabError, Unreachable
+from editlab.core.progress import Progress
 from editlab.page.app import App
 from editlab.page.follower import REFUSAL, Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading
 from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
-from editlab.wire import Loading as ModelLoading
+from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
 from tests.page.test_app import _quick, apply, everything, fill, visible
 
@@ -395,7 +396,7 @@ def test_a_kernel_that_was_started_ahead_waits_for_its_visitor(monkeypatch: pyte
 def test_a_page_on_a_remote_lab_imports_no_torch() -> None:
     code = (
         "import asyncio, sys\n"
-        "import editlab.client, editlab.page.start\n"
+        "import editlab.remote.client, editlab.page.start\n"
         "from tests.page.fake_lab import FakeLab\n"
         "async def main():\n"
         "    page = editlab.page.start.Page(); page.open(FakeLab()); await asyncio.sleep(0)\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from editlab.story import story
+from editlab.report.story import story
 from tests.test_story import told
 
 pytestmark = pytest.mark.browser

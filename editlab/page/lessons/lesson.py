@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from editlab.api import FactList, LabInfo
-from editlab.facts import Fact
-from editlab.page.html import number, percent
+from editlab.core.facts import Fact
+from editlab.core.info import FactList, LabInfo
+from editlab.core.records import Completion, SessionState, Step
 from editlab.page.probing import Tried
-from editlab.records import Completion, SessionState, Step
+from editlab.report.html import number, percent
 
 PAPERS = {
     "2202.05262": "Meng et al. 2022, ROME",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from editlab.page.html import number, percent
+from editlab.core.records import Perplexity, Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, relative_size, said_of, size_words
-from editlab.records import Perplexity, Step
+from editlab.report.html import number, percent
 
 NONE_KNOWN = " No such fact is known for this model: try prompts that begin with a subject of one token."
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from editlab.page.html import percent, plural
+from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, relative_size
 from editlab.page.plots.weights import largest_drift
 from editlab.page.words import retention_words
-from editlab.records import Step
+from editlab.report.html import percent, plural
 
 MANY = 6  # edits; with fewer there is little to see
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from editlab.facts import Fact
-from editlab.page.html import percent, plural
+from editlab.core.facts import Fact
+from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, prefers_new, said_of
 from editlab.page.probing import Tried
-from editlab.records import Step
+from editlab.report.html import percent, plural
 
 
 def lesson(material: Material) -> Lesson:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from editlab.page.html import percent
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, said_of, size_words
+from editlab.report.html import percent
 
 
 def lesson(material: Material) -> Lesson:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from editlab.core.records import SessionState
 from editlab.page.controls import box, panel, segments
 from editlab.page.measuring import Activity
 from editlab.page.panels.pane import Pane
-from editlab.records import SessionState
 
 
 class Analysis:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from html import escape
 
-from editlab.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
+from editlab.analysis.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
+from editlab.core.records import SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
-from editlab.page.html import NOTHING, fact_line, number, percent, plural, table, tag
-from editlab.records import SessionState
+from editlab.report.html import NOTHING, fact_line, number, percent, plural, table, tag
 
 FACTORS = {  # name -> what a reader calls it; in the order in which one leads to the next
     "delta_norm": "‖ΔW‖",

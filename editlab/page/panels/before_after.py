@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from editlab.facts import Fact
-from editlab.page.compare import Compared, compared, wins
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, SessionState
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
-from editlab.page.html import NOTHING, bars, changed_words, empty, marked_prompt, next_tokens, percent, tag
-from editlab.records import Completion, SessionState
+from editlab.report.compare import Compared, compared, wins
+from editlab.report.html import NOTHING, bars, changed_words, empty, marked_prompt, next_tokens, percent, tag
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}

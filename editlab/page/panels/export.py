@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html
 from editlab.page.files import File
-from editlab.page.html import download_link, note, plural, tag
 from editlab.page.panels.pane import Pane
-from editlab.records import SessionState
+from editlab.report.html import download_link, note, plural, tag
 
 ABOUT = (
     "The session's story to read and print, every number as a table, the charts, and a file that makes the same "

@@ -8,10 +8,10 @@ from html import escape
 
 import ipywidgets as widgets
 
-from editlab.api import LabInfo, PresetFact
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.info import LabInfo, PresetFact
 from editlab.page.controls import box, button, check, choice, field, html, on_enter, segments, show_if
-from editlab.page.html import note, plural, tag
+from editlab.report.html import note, plural, tag
 
 MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model knows a fact
 

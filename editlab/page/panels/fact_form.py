@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 
-from editlab.facts import Fact
+from editlab.core.facts import Fact
 from editlab.page.controls import box, field, html, on_enter
-from editlab.page.html import marked_prompt, tag
+from editlab.report.html import marked_prompt, tag
 
 
 class FactForm:

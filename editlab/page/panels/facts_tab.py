@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
+from editlab.core.records import CounterFact, Quality, SessionState, Step
 from editlab.page.controls import Fold, box, html, show_if
-from editlab.page.html import NOTHING, empty, fact_line, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
-from editlab.records import CounterFact, Quality, SessionState, Step
+from editlab.report.html import NOTHING, empty, fact_line, percent, plural, table, tag
 
 NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "success": ("success", percent),

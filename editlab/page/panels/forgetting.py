@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from html import escape
 
-from editlab.history import first_broken
+from editlab.analysis.history import first_broken
+from editlab.core.records import Bleeding, Retention, SessionState
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, show_if
-from editlab.page.html import empty, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
@@ -17,7 +17,7 @@ from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outco
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, RecallRow, recall_chart, recall_columns
 from editlab.page.plots.recall import recall_rows as rows_of
 from editlab.page.words import retention_words, sample_words
-from editlab.records import Bleeding, Retention, SessionState
+from editlab.report.html import empty, percent, plural, table, tag
 
 LEGEND = "".join(
     tag("li", tag("i", "", f"el-cell el-cell-{css}", aria_hidden="true") + word)

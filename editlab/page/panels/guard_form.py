@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editlab.guard import R_ROME, REFUSE, WARN
+from editlab.core.guarding import R_ROME, REFUSE, WARN
 from editlab.page.controls import box, choice, html
-from editlab.page.html import note
+from editlab.report.html import note
 
 GUARDS = {
     WARN: ("Warn", ""),

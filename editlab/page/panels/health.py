@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from editlab.api import LabInfo
+from editlab.core.info import LabInfo
+from editlab.core.records import ChangePoint, Health, SessionState
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.html import NOTHING, number, percent, sparkline, tag
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.repair import Repair, RepairCallbacks
 from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
 from editlab.page.plots.weights import largest_drift
-from editlab.records import ChangePoint, Health, SessionState
+from editlab.report.html import NOTHING, number, percent, sparkline, tag
 
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from editlab.api import Job, Progress
+from editlab.core.progress import Progress
+from editlab.lab.api import Job
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.html import percent, plural, sparkline, tag
+from editlab.report.html import percent, plural, sparkline, tag
 
 
 def progress_bar(progress: Progress, waiting: bool = False) -> str:

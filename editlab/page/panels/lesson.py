@@ -8,10 +8,10 @@ from html import escape
 import ipywidgets as widgets
 
 from editlab.page.controls import box, button, html, panel, segments, show_if
-from editlab.page.html import tag
 from editlab.page.lessons import Action, Lesson, Task
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.teaching import Course
+from editlab.report.html import tag
 
 
 class TaskRow:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from editlab.api import Completion, LabInfo
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.info import LabInfo
+from editlab.core.records import Completion
 from editlab.page.controls import box, button, html, panel, show_if
-from editlab.page.html import bars, empty, percent, tag
 from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.method_form import MethodForm
 from editlab.page.panels.risk_line import RiskLine
+from editlab.report.html import bars, empty, percent, tag
 
 
 @dataclass(frozen=True)

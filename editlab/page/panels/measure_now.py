@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
+from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.html import tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.words import cost_words
-from editlab.records import SessionState
+from editlab.report.html import tag
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from editlab.api import HyperparameterInfo, MethodInfo
+from editlab.core.info import HyperparameterInfo, MethodInfo
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter
-from editlab.page.html import note, tag
+from editlab.report.html import note, tag
 
 
 def written(value: Any) -> str:

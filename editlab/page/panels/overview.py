@@ -8,16 +8,16 @@ from html import escape
 
 import ipywidgets as widgets
 
-from editlab.api import LabInfo
+from editlab.core.info import LabInfo
+from editlab.core.records import ChangePoint, SessionState, Step
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, button, html, segments, show_if
-from editlab.page.html import NOTHING, empty, number, percent, table, tag
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
 from editlab.page.plots.weights import largest_drift
-from editlab.records import ChangePoint, SessionState, Step
+from editlab.report.html import NOTHING, empty, number, percent, table, tag
 
 SHOWN_CHANGES = 6
 KEY = (

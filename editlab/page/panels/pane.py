@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
+from editlab.core.records import SessionState
 from editlab.page.chart_view import ChartView
 from editlab.page.measuring import Activity
-from editlab.records import SessionState
 
 
 class Pane(ABC):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from editlab.api import LabInfo, MeasureInfo
+from editlab.core.info import LabInfo, MeasureInfo
+from editlab.core.records import SessionState
 from editlab.page.controls import box, choice, html
-from editlab.page.html import plural, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.words import EVERY, cost_words, every_words, plan_cost_words, unmeasured
-from editlab.records import SessionState
+from editlab.report.html import plural, tag
 
 
 class PlanRow:

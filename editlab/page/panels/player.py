@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from editlab.api import FactList
+from editlab.core.info import FactList
 from editlab.page.controls import box, button, choice, html, panel
-from editlab.page.html import plural, tag
 from editlab.page.playing import STEPS, Playing
+from editlab.report.html import plural, tag
 
 SPEEDS = (("slowly", 5.0), ("at ease", 2.0), ("fast", 0.5))
 

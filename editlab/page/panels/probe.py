@@ -9,16 +9,16 @@ from html import escape
 
 import ipywidgets as widgets
 
-from editlab.api import LabInfo
-from editlab.facts import Fact
+from editlab.core.facts import Fact
+from editlab.core.info import LabInfo
+from editlab.core.records import SessionState, Step
 from editlab.page.controls import Fold, box, button, check, choice, html, show_if
-from editlab.page.html import empty, fact_line, note, plural, tag
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.probe_table import probe_table
 from editlab.page.plots.chart import step_title
 from editlab.page.probing import Order, Probes
-from editlab.records import SessionState, Step
+from editlab.report.html import empty, fact_line, note, plural, tag
 
 ABOUT = (
     "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any step: "

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 
-from editlab.page.html import NOTHING, note, number, percent, table, tag
+from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.weights import edit_size
 from editlab.page.probing import Tried
 from editlab.page.words import BROKEN, HARMED
-from editlab.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
+from editlab.report.html import NOTHING, note, number, percent, table, tag
 
 SIGNS = {"sound": ("✓", "healthy"), "harmed": ("▲", "degrading"), "broken": ("✕", "collapsed")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from editlab.page.controls import box, button, html
-from editlab.page.html import tag
+from editlab.report.html import tag
 
 VIEW = "projector"  # in the address: ?view=projector
 

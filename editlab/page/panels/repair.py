@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from html import escape
 from math import isnan
 
-from editlab.api import LabInfo, Progress
-from editlab.culprit import Culprit
+from editlab.analysis.culprit import Culprit
+from editlab.core.info import LabInfo
+from editlab.core.progress import Progress
+from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.html import NOTHING, number, percent, plural, table, tag
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import retention_outcome, task_outcome
 from editlab.page.plots.weights import largest_drift
-from editlab.records import SessionState
+from editlab.report.html import NOTHING, number, percent, plural, table, tag
 
 SHOWN = 6  # edits whose removal is drawn
 

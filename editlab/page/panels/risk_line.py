@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from editlab.api import LabInfo
+from editlab.core.info import LabInfo
+from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
-from editlab.page.html import NOTHING, number, table, tag
 from editlab.page.panels.guard_form import GuardForm
-from editlab.risk import LEVELS, Risk
+from editlab.report.html import NOTHING, number, table, tag
 
 SIGNS = {"low": "✓", "raised": "▲", "high": "✕"}  # a shape beside the colour
 NUMBERS: dict[str, Callable[[Risk], str]] = {

@@ -9,17 +9,16 @@ from statistics import median
 
 import ipywidgets as widgets
 
-from editlab.api import LabInfo
-from editlab.outcomes import Foresight
+from editlab.analysis.outcomes import Foresight
+from editlab.analysis.scanned import Scanned, ScanTable
+from editlab.core.info import LabInfo
+from editlab.core.records import LEVELS, SessionState
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import box, html, segments, show_if
-from editlab.page.html import NOTHING, empty, number, percent, plural, table, tag
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
-from editlab.records import SessionState
-from editlab.risk import LEVELS
-from editlab.scanned import Scanned, ScanTable
+from editlab.report.html import NOTHING, empty, number, percent, plural, table, tag
 
 LISTED = 300  # facts that the list holds
 NONE_YET = (

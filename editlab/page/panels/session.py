@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html import escape
 
-from editlab.api import SessionInfo
+from editlab.core.info import SessionInfo
+from editlab.core.records import SessionState
 from editlab.page.controls import box, button, field, html, on_enter, panel, show_if
-from editlab.page.html import plural, tag
-from editlab.records import SessionState
+from editlab.report.html import plural, tag
 
 UNNAMED = "Unnamed session"
 TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import parse_qs, urlsplit
 
-from editlab.api import LabInfo, Progress
+from editlab.core.info import LabInfo
+from editlab.core.progress import Progress
+from editlab.core.records import SessionState, Step
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
-from editlab.page.html import NOTHING, empty, plural, table, tag
 from editlab.page.panels.health import health_pill
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
-from editlab.records import SessionState, Step
+from editlab.report.html import NOTHING, empty, plural, table, tag
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from html import escape
 
-from editlab.api import LabInfo, TaskInfo
+from editlab.analysis.scores import compare
+from editlab.core.info import LabInfo, TaskInfo
+from editlab.core.records import SessionState, TaskScore
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, segments, show_if
-from editlab.page.html import empty, number, percent, plural, table, tag
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
@@ -24,8 +25,7 @@ from editlab.page.plots.outcomes import (
     unedited,
 )
 from editlab.page.words import RULES, f1_words, paired_words, task_measures
-from editlab.records import SessionState, TaskScore
-from editlab.scores import compare
+from editlab.report.html import empty, number, percent, plural, table, tag
 
 KEY_LEVEL = tag("span", "", "el-key el-key-level", aria_hidden="true")
 KEY_CHANCE = tag("span", "", "el-key el-key-chance", aria_hidden="true")

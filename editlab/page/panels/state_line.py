@@ -6,12 +6,12 @@ from html import escape
 
 import ipywidgets as widgets
 
-from editlab.api import LabInfo
+from editlab.core.info import LabInfo
+from editlab.core.records import SessionState
 from editlab.page.controls import box, html
-from editlab.page.html import percent, plural, tag
 from editlab.page.panels.health import health_pill
 from editlab.page.plots.weights import largest_drift
-from editlab.records import SessionState
+from editlab.report.html import percent, plural, tag
 
 
 class StateLine:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from editlab.api import LabInfo
-from editlab.page.compare import compared, wins
+from editlab.core.info import LabInfo
+from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, check, html, show_if
-from editlab.page.html import NOTHING, empty, number, percent, table, tag
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.weights import edit_size, largest_drift
-from editlab.records import Completion, SessionState, Step
+from editlab.report.compare import compared, wins
+from editlab.report.html import NOTHING, empty, number, percent, table, tag
 
 Form = Callable[[float], str]
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from editlab.api import LabInfo
-from editlab.guard import Guarded
+from editlab.core.info import LabInfo
+from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
-from editlab.page.html import empty, fact_line, number, tag
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.weights import edit_size
-from editlab.records import ChangePoint, SessionState, Step
+from editlab.report.html import empty, fact_line, number, tag
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Frame:
         return [change for change in (health.changes if health else ()) if change.step == index]
 
 
-class Row:
+class TimelineRow:
     """The widgets of one step; they are kept and redrawn while the log changes around them."""
 
     def __init__(self, index: int, on: TimelineCallbacks) -> None:
@@ -118,7 +117,7 @@ class Timeline:
     def __init__(self, info: LabInfo, on: TimelineCallbacks) -> None:
         self._on = on
         self._titles = {method.name: method.title for method in info.methods}
-        self._rows: list[Row] = []
+        self._rows: list[TimelineRow] = []
         self._locked = False
         self._pinned: str | None = None  # id of the step
         self._state: SessionState | None = None
@@ -142,7 +141,7 @@ class Timeline:
     def show(self, state: SessionState) -> None:
         self._state = state
         while len(self._rows) < len(state.steps):
-            self._rows.append(Row(len(self._rows), replace(self._on, pin=self._pin)))
+            self._rows.append(TimelineRow(len(self._rows), replace(self._on, pin=self._pin)))
         del self._rows[len(state.steps) :]
         self._list.children = [row.widget for row in reversed(self._rows)]
         show_if(self._empty, len(state.steps) == 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
+from editlab.core.records import SessionState
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, segments, show_if
-from editlab.page.html import empty, number, percent, table
 from editlab.page.panels.anatomy import AnatomyView
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
-from editlab.records import SessionState
+from editlab.report.html import empty, number, percent, table
 
 
 class Weights(Pane):

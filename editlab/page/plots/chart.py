@@ -18,7 +18,7 @@ from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, HoverTool, Inl
 from bokeh.models.annotations import Span, Title
 from bokeh.plotting import figure
 
-from editlab.records import SessionState, Step
+from editlab.core.records import SessionState, Step
 
 INK, MUTED, GRID, BAR = "#17202b", "#566272", "#e3e8ee", "#c3cfdd"
 NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"

@@ -19,7 +19,7 @@ from bokeh.models import (
     TapTool,
 )
 
-from editlab.page.html import percent, plural
+from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import (
     CHANCE,
     CHANGES,
@@ -39,7 +39,7 @@ from editlab.page.plots.chart import (
     step_title,
 )
 from editlab.page.words import BROKEN, HARMED
-from editlab.records import SessionState, Step
+from editlab.report.html import percent, plural
 
 LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
 

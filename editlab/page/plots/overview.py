@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
-from editlab.api import TaskInfo
+from editlab.core.info import TaskInfo
+from editlab.core.records import SessionState
 from editlab.page.plots.chart import Chart, Columns
 from editlab.page.plots.outcomes import (
     Read,
@@ -21,7 +22,6 @@ from editlab.page.plots.outcomes import (
     unedited,
 )
 from editlab.page.plots.weights import drift_chart, drift_columns
-from editlab.records import SessionState
 
 HEIGHT = 135
 

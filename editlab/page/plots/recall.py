@@ -8,11 +8,11 @@ from typing import Any
 
 from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d, TapTool
 
-from editlab.facts import Fact
-from editlab.history import first_forgotten, recall_map
+from editlab.analysis.history import first_forgotten, recall_map
+from editlab.core.facts import Fact
+from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
 from editlab.page.plots.chart import change_columns as changes
-from editlab.records import SessionState, Step
 
 RECALLED, FORGOTTEN, NEVER, UNKNOWN = "recalled", "forgotten", "did not take", "not measured"
 FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "#ffffff"}

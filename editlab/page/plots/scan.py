@@ -9,10 +9,10 @@ from typing import Any
 from bokeh.models import FixedTicker, HoverTool, PrintfTickFormatter, TapTool
 from bokeh.models.renderers import DataRenderer
 
-from editlab.page.html import number
+from editlab.analysis.scanned import Scanned
+from editlab.core.records import LEVELS
 from editlab.page.plots.chart import CHANCE, Chart, Columns, blank, plain_figure, steady
-from editlab.risk import LEVELS
-from editlab.scanned import Scanned
+from editlab.report.html import number
 
 MARKERS = {"low": "circle", "raised": "triangle", "high": "diamond"}
 SIZES = {"low": 7, "raised": 10, "high": 15}

@@ -10,22 +10,13 @@ from typing import Any
 
 from bokeh.models import HoverTool, NumeralTickFormatter, Range1d
 
-from editlab.api import LabInfo
-from editlab.page.html import number, percent
-from editlab.page.plots.chart import (
-    NOW,
-    Chart,
-    Columns,
-    blank,
-    horizontal_legend,
-    new_figure,
-    steady,
-    step_title,
-)
+from editlab.core.info import LabInfo
+from editlab.core.records import SessionState, Step
+from editlab.page.plots.chart import NOW, Chart, Columns, blank, horizontal_legend, new_figure, steady, step_title
 from editlab.page.plots.outcomes import Outcome, Read, outcomes, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import HEIGHT, Part
 from editlab.page.plots.weights import largest_drift
-from editlab.records import SessionState, Step
+from editlab.report.html import number, percent
 
 OTHER = "#b3460b"
 RUNS = {"this": (NOW, "solid", "circle"), "other": (OTHER, "dashed", "square")}

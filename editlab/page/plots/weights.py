@@ -10,8 +10,8 @@ from typing import Any
 
 from bokeh.models import DataRange1d, HoverTool, TapTool
 
-from editlab.anatomy import UNUSUAL
-from editlab.page.html import number, percent
+from editlab.analysis.anatomy import UNUSUAL
+from editlab.core.records import Drift, SessionState, Step
 from editlab.page.plots.chart import (
     CHANGES,
     NO_STEPS,
@@ -30,7 +30,7 @@ from editlab.page.plots.chart import (
     step_title,
 )
 from editlab.page.words import AS_LARGE
-from editlab.records import Drift, SessionState, Step
+from editlab.report.html import number, percent
 
 LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
@@ -126,8 +126,8 @@ def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) 
 def size_levels(state: SessionState, unit: Unit) -> Mapping[str, Sequence[Any]]:
     """From which size on an edit is suspicious, and from which it is disabling, whatever the others are.
 
-    Suspicious is what `editlab.anatomy` calls unusual among the edits by the method in force; disabling is as large
-    as the weights themselves. Both are of one layer.
+    Suspicious is what `editlab.analysis.anatomy` calls unusual among the edits by the method in force; disabling is as
+    large as the weights themselves. Both are of one layer.
     """
     methods = {step.method for step in state.steps if step.index == state.position}
     sizes = [size for step in state.steps if step.method in methods for size in step.size.values()]

@@ -1,0 +1,1 @@
+"""Judgements on records: health, risk, anatomy, culprits, scans, tables. No torch."""

@@ -1,0 +1,239 @@
+"""The anatomy of an edit: what made ΔW its size, beside the run's other edits by the same method. Pure, without torch.
+
+An edit of one fact is of rank one in every layer, so ‖ΔW‖ = ‖residual‖ ÷ |divisor|, exactly. ROME and r-ROME divide by
+k·u with u = C⁻¹k̄ ÷ ‖C⁻¹k̄‖ (the trace's divisor); EMMET by k̄·u, which is positive; MEMIT by (1 + k̄ᵀC′⁻¹k̄) ÷ ‖C′⁻¹k̄‖
+with C′ = λC, which is never below 2√(least eigenvalue of C′), whatever the key. Only ROME's k is another key than the
+one in u, so only ROME's divisor can vanish. Of several facts the divisor is what the same quotient comes to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from editlab.analysis.risk import RATIO_RAISED
+from editlab.core.record import Record
+from editlab.core.records import LayerTrace, Step
+
+OTHERS = 3  # other edits that this one must have, to be judged by them
+UNUSUAL = 3.0  # times the median of the others
+AGREEING = 0.5  # cosine from which on two keys agree
+
+
+@dataclass(frozen=True)
+class Factor(Record):
+    """One number of an edit among the same of the run's others; compared are absolute values."""
+
+    name: str  # "delta_norm", "relative_size", "residual_norm", "divisor", ...: see `_factors`
+    value: float
+    median: float | None  # of the others; None: there is none
+    times: float | None  # |value| ÷ median
+    rank: int  # 1: the largest
+    of: int  # how many are ranked, this one included
+
+
+@dataclass(frozen=True)
+class LayerAnatomy(Record):
+    """What made one layer's part its size."""
+
+    layer: int
+    share: float  # of the sum of the layers' residual norms
+    factors: tuple[Factor, ...]
+
+    def get(self, name: str) -> Factor | None:
+        """The factor of that name; None where the method has none."""
+        return next((factor for factor in self.factors if factor.name == name), None)
+
+
+@dataclass(frozen=True)
+class Anatomy(Record):
+    """What made an edit its size, and the sentence that says so."""
+
+    edit: str  # id of the step
+    others: int  # the run's other edits by this method of as many facts
+    layers: tuple[LayerAnatomy, ...]  # ascending
+    cause: str  # "ordinary", "divisor", "residual", or "unknown": too few others, and nothing speaks for itself
+    sentence: str
+
+
+def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
+    """The anatomy of an edit among a run's steps. Raises ValueError for step 0, which has none."""
+    if step.trace is None:
+        raise ValueError("the unedited model has no anatomy: it was not made by an edit")
+    others = [
+        other
+        for other in steps
+        if other.trace and other.id != step.id and other.method == step.method and len(other.facts) == len(step.facts)
+    ]
+    total = math.fsum(layer.residual_norm for layer in step.trace.layers.values())
+    layers = tuple(
+        LayerAnatomy(layer, trace.residual_norm / total if total else 0.0, _factors_among(step, others, layer))
+        for layer, trace in sorted(step.trace.layers.items())
+    )
+    largest = max(layers, key=lambda layer: _value(layer, "relative_size"))
+    cause = _cause(step, largest)
+    sentence = _SENTENCES[cause](step, largest)
+    if len(layers) > 1:
+        sentence = f"{_spread(layers)}; {sentence}"
+    return Anatomy(step.id, len(others), layers, cause, f"{sentence[:1].upper()}{sentence[1:]}")
+
+
+# --- the numbers ---
+
+
+def _factors(step: Step, layer: int) -> dict[str, float]:
+    """By name."""
+    trace: LayerTrace = step.trace.layers[layer]  # type: ignore[union-attr]
+    divisor = trace.divisor
+    if divisor is None and trace.delta_norm:
+        divisor = trace.residual_norm / trace.delta_norm
+    risk = step.risk if step.risk and (step.risk.method, step.risk.layer) == (step.method, layer) else None
+    found = {
+        "delta_norm": trace.delta_norm,
+        "relative_size": trace.delta_norm / trace.weight_norm,
+        "predicted_norm": risk.predicted_norm if risk and len(step.facts) == 1 else None,
+        "residual_norm": trace.residual_norm,
+        "divisor": divisor,
+        "divisor_ratio": trace.divisor_ratio,
+        "key_cosine": trace.key_cosine,
+        "key_norm": trace.key_norm,
+        "bare_key_norm": trace.bare_key_norm,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _factors_among(step: Step, others: Sequence[Step], layer: int) -> tuple[Factor, ...]:
+    rows = [_factors(other, layer) for other in others if other.trace and layer in other.trace.layers]
+    return tuple(
+        _factor(name, value, [abs(row[name]) for row in rows if name in row])
+        for name, value in _factors(step, layer).items()
+    )
+
+
+def _factor(name: str, value: float, others: Sequence[float]) -> Factor:
+    middle = median(others) if others else None
+    return Factor(
+        name=name,
+        value=value,
+        median=middle,
+        times=abs(value) / middle if middle else None,
+        rank=1 + sum(other > abs(value) for other in others),
+        of=1 + len(others),
+    )
+
+
+def _value(layer: LayerAnatomy, name: str) -> float:
+    factor = layer.get(name)
+    return math.nan if factor is None else factor.value
+
+
+def _times(layer: LayerAnatomy, name: str) -> float:
+    """1 where it cannot be told."""
+    factor = layer.get(name)
+    return 1.0 if factor is None or factor.times is None else factor.times
+
+
+def _cause(step: Step, layer: LayerAnatomy) -> str:
+    """What the layer's size is laid to: of residual and divisor the one that is further from the others' median."""
+    size = layer.get("delta_norm")
+    if size is None or size.of - 1 < OTHERS:
+        if abs(_value(layer, "divisor_ratio")) < RATIO_RAISED:
+            return "divisor"
+        usual = _usual_for_the_model(step, layer)
+        return "ordinary" if usual and _value(layer, "relative_size") < UNUSUAL * usual else "unknown"
+    if _times(layer, "delta_norm") < UNUSUAL:
+        return "ordinary"
+    return "divisor" if _times(layer, "divisor") * _times(layer, "residual_norm") < 1 else "residual"
+
+
+def _usual_for_the_model(step: Step, layer: LayerAnatomy) -> float | None:
+    """The relative size that edits of many facts may come to, by their median: from the risk's reference."""
+    risk = step.risk
+    if risk is None or (risk.method, risk.layer) != (step.method, layer.layer):
+        return None
+    return risk.relative_size / risk.times_median if risk.relative_size and risk.times_median else None
+
+
+# --- the sentence ---
+
+
+def _ordinary(step: Step, layer: LayerAnatomy) -> str:
+    small = _times(layer, "delta_norm") < 1 / UNUSUAL
+    return f"{_size(step, layer)}: {'less than is usual' if small else 'nothing unusual'}."
+
+
+def _residual(step: Step, layer: LayerAnatomy) -> str:
+    norm, times = _value(layer, "residual_norm"), _times(layer, "residual_norm")
+    asked = f"the layer was asked to add a vector of norm {norm:.3g}, {times:.3g} times what is usual"
+    by = layer.get("divisor")
+    divided = "" if by is None or by.median is None else f"; it divides by {by.value:.2g}, usual is {by.median:.2g}"
+    return f"{_size(step, layer)}, because {asked}{divided}."
+
+
+def _unknown(step: Step, layer: LayerAnatomy) -> str:
+    ratio = layer.get("divisor_ratio")
+    keys = "" if ratio is None else f" (its divisor has {ratio.value:.2g} of the size that keys which agree would give)"
+    few = "the run has too few other edits like it"
+    if _usual_for_the_model(step, layer):
+        return f"{_size(step, layer)}{keys}: it is large, but {few} to say what made it so."
+    return f"{_size(step, layer)}{keys}; {few} to call that large or small."
+
+
+def _divisor(step: Step, layer: LayerAnatomy) -> str:
+    by, ratio = layer.get("divisor"), layer.get("divisor_ratio")
+    assert by is not None
+    vanished = ratio is not None and abs(ratio.value) < RATIO_RAISED
+    if by.of - 1 >= OTHERS:
+        usual = f"where {by.median:.2g} is usual"
+        rest = f"; the residual is {_times(layer, 'residual_norm'):.2g} times the usual"
+    else:
+        usual = f"where keys that agree would give {abs(by.value / ratio.value) if ratio and ratio.value else 0:.2g}"
+        rest = ""
+    why = _disagreement(step, layer) if vanished else _short(layer)
+    return f"{_size(step, layer)}, because the residual is divided by {abs(by.value):.2g} {usual}: {why}{rest}."
+
+
+def _disagreement(step: Step, layer: LayerAnatomy) -> str:
+    """Why little of the bare key is left in the divisor."""
+    cosine, ratio = _value(layer, "key_cosine"), abs(_value(layer, "divisor_ratio"))
+    keys = f"the bare prompt's key has only {ratio:.2g} of the averaged key's part along u (cosine {cosine:.2f})"
+    alone = step.trace is not None and step.trace.subject_position == 0
+    if not alone or cosine >= AGREEING:
+        return keys
+    return f"{keys}, since in the bare prompt the subject is the very first token, and in every other context it is not"
+
+
+def _short(layer: LayerAnatomy) -> str:
+    times = _times(layer, "key_norm")
+    return f"no keys disagree; the averaged key has {times:.2g} times the usual norm, the rest is its direction"
+
+
+def _size(step: Step, layer: LayerAnatomy) -> str:
+    size = layer.get("delta_norm")
+    assert size is not None
+    relative = _value(layer, "relative_size")
+    named = f"edit {step.index} changed layer {layer.layer} by {relative:.2g} times its weights' norm"
+    if size.of - 1 < OTHERS or size.times is None:
+        usual = _usual_for_the_model(step, layer)
+        return f"{named}, where up to {usual:.2g} is usual for this model" if usual else named
+    return f"{named}, {size.times:.3g} times the median of the run's {size.of - 1} other edits like it"
+
+
+def _spread(layers: Sequence[LayerAnatomy]) -> str:
+    """How several layers share the residual, and why none of them explodes."""
+    shares = ", ".join(f"{layer.share:.0%}" for layer in layers)
+    return (
+        f"layers {', '.join(str(layer.layer) for layer in layers)} share the residual ({shares}), each taking an equal "
+        "part of what those before it have left, and the second moment sets a floor to what each divides by, so that "
+        "none can explode"
+    )
+
+
+_SENTENCES: Mapping[str, Callable[[Step, LayerAnatomy], str]] = {
+    "ordinary": _ordinary,
+    "divisor": _divisor,
+    "residual": _residual,
+    "unknown": _unknown,
+}

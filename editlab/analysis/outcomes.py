@@ -1,0 +1,57 @@
+"""Risk against outcome: how many of a scan's disabling edits were foreseen. Pure functions of its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from editlab.analysis.scores import wilson
+from editlab.core.record import Record
+from editlab.core.records import LEVELS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RULES = {"token_level": "tokens", "level": "keys"}  # columns of a scan -> what the level is from
+
+
+@dataclass(frozen=True)
+class Foresight(Record):
+    """One alarm against what happened. Intervals are Wilson's, 95 %; None where there is nothing to take a share of."""
+
+    rule: str  # what the level is from: "tokens" or "keys"
+    alarm: str  # at or above this level it rings: "raised" or "high"
+    n: int  # facts
+    disabling: int
+    foreseen: int  # disabling, and it rang
+    missed: int  # disabling, and it did not
+    false_alarms: int  # it rang for nothing
+    precision: float | None  # foreseen ÷ all alarms
+    precision_interval: tuple[float, float] | None
+    recall: float | None  # foreseen ÷ disabling
+    recall_interval: tuple[float, float] | None
+
+
+def foresights(scanned: DataFrame) -> tuple[Foresight, ...]:
+    """Both rules, each with both alarms, from the table of a scan."""
+    return tuple(_foresight(scanned, column, alarm) for column in RULES for alarm in LEVELS[1:])
+
+
+def _foresight(scanned: DataFrame, column: str, alarm: str) -> Foresight:
+    rang = scanned[column].isin(LEVELS[LEVELS.index(alarm) :])
+    happened = scanned["disabling"].astype(bool)
+    foreseen = int((rang & happened).sum())
+    alarms, disabling = int(rang.sum()), int(happened.sum())
+    return Foresight(
+        rule=RULES[column],
+        alarm=alarm,
+        n=len(scanned),
+        disabling=disabling,
+        foreseen=foreseen,
+        missed=disabling - foreseen,
+        false_alarms=alarms - foreseen,
+        precision=foreseen / alarms if alarms else None,
+        precision_interval=wilson(foreseen, alarms) if alarms else None,
+        recall=foreseen / disabling if disabling else None,
+        recall_interval=wilson(foreseen, disabling) if disabling else None,
+    )

@@ -1,0 +1,105 @@
+"""What a scan found: a record per fact, the table of a whole scan, and how it is read. Knows nothing of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editlab.analysis.outcomes import Foresight, foresights
+from editlab.core.disk import JsonLines
+from editlab.core.record import Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Scanned(Record):
+    """One fact edited alone: a row of scan.parquet. Sizes are of the layer where ‖ΔW‖ / ‖W‖ is largest."""
+
+    number: int  # among the facts chosen, from 0
+    case_id: int | None
+    subject: str
+    relation: str | None
+    target_new: str
+    target_true: str | None
+    subject_tokens: int
+    position: int  # token index of the subject's last token in the bare prompt
+    token_level: str  # risk from the tokens alone
+    level: str  # risk from the keys
+    key_cosine: float
+    divisor: float | None
+    divisor_ratio: float | None
+    predicted_norm: float | None  # ‖ΔW‖ at most, known before the edit
+    delta_norm: float
+    weight_norm: float
+    relative_size: float
+    efficacy_accuracy: bool  # the new object is the argmax at every one of its tokens
+    efficacy_success: bool | None  # P(new) > P(true); None without a true object
+    p_new: float
+    p_true: float | None
+    perplexity: float
+    perplexity_ratio: float  # to the unedited model's
+    disabling: bool
+    seconds: float  # since the fact before; the first of several searched together bears the search
+
+
+@dataclass(frozen=True)
+class ScanTable(Record):
+    """A whole scan, or as much of it as there is."""
+
+    name: str  # of its folder or file
+    settings: Mapping[str, Any]  # method, model, facts, ...; empty where only the table is there
+    rows: tuple[Scanned, ...]
+    foresights: tuple[Foresight, ...]
+
+
+def frame_of(rows: Sequence[Scanned]) -> DataFrame:
+    """The rows as a DataFrame, with the columns of `Scanned`."""
+    from pandas import DataFrame
+
+    frame = DataFrame([vars(row) for row in rows], columns=[f.name for f in fields(Scanned)])
+    numbers = dict.fromkeys(("divisor", "divisor_ratio", "predicted_norm", "p_true"), "float64")
+    return frame.astype({"case_id": "Int64", "efficacy_success": "boolean", **numbers})
+
+
+def read_scan(path: str | Path) -> ScanTable:
+    """The scan in a folder of `editlab scan`, finished or not, or in a scan.parquet by itself. Raises ValueError."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        rows, settings = _read_folder(path)
+    elif path.is_file():
+        rows, settings = _read_parquet(path), {}
+    else:
+        raise ValueError(f"a scan must be a folder that editlab scan wrote, or its scan.parquet; there is no {path}")
+    if not rows:
+        raise ValueError(f"{path} holds no scanned fact yet")
+    return ScanTable(path.name, settings, tuple(rows), foresights(frame_of(rows)))
+
+
+def _read_folder(path: Path) -> tuple[list[Scanned], dict[str, Any]]:
+    lines, settings = path / "scan.jsonl", path / "scan.json"
+    if not lines.is_file() or not settings.is_file():
+        raise ValueError(f"{path} holds no scan: it has no scan.json and scan.jsonl")
+    rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may be writing there
+    rows.sort(key=lambda row: row.number)
+    return rows, json.loads(settings.read_text(encoding="utf-8"))
+
+
+def _read_parquet(path: Path) -> list[Scanned]:
+    import pandas
+
+    try:
+        frame = pandas.read_parquet(path)
+        missing = [f.name for f in fields(Scanned) if f.name not in frame]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a Parquet file: {error}") from error
+    if missing:
+        raise ValueError(f"{path} is not the table of a scan: it lacks the columns {', '.join(missing)}")
+    frame = frame[[f.name for f in fields(Scanned)]].astype(object)
+    optional = [f.name for f in fields(Scanned) if "None" in str(f.type)]
+    frame[optional] = frame[optional].where(frame[optional].notna(), None)
+    return [Scanned(**record) for record in frame.to_dict("records")]

@@ -1,0 +1,146 @@
+"""Everything that was measured as one tidy table: a row per step, measure and layer. pandas is imported when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editlab.core.records import CounterFact, Measurement, Step, TaskScore
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one step. What does not apply is None."""
+
+    session: str
+    step: int
+    edit: str  # id; "" for the unedited model
+    case_id: int | None  # of the step's (first) fact
+    subject: str | None
+    target: str | None
+    method: str | None
+    enabled: bool
+    in_force: bool
+    measure: str  # "perplexity", "counterfact.efficacy.success", "drift.relative"
+    layer: int | None
+    value: float | None
+    low: float | None  # of a 95 % interval
+    high: float | None
+    base: float | None  # the same on the unedited model, where it was measured of the same prompts
+    n: int | None  # what the value is over: prompts, examples, facts, tokens
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Number:
+    measure: str
+    value: float | None
+    unit: str = "share"
+    n: int | None = None
+    layer: int | None = None
+    base: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def rows_of(steps: Sequence[Step], session: str = "") -> list[Row]:
+    """Every number of these steps."""
+    return [_row(step, session, number) for step in steps for number in _numbers(step) if number.value is not None]
+
+
+def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
+    """`rows_of` as a DataFrame, with the columns of `Row`."""
+    from pandas import DataFrame
+
+    columns = list(Row.__dataclass_fields__)
+    frame = DataFrame([asdict(row) for row in rows_of(steps, session)], columns=columns)
+    return frame.astype({"case_id": "Int64", "layer": "Int64", "n": "Int64"})
+
+
+def write_table(frame: DataFrame, path: Path) -> None:
+    """Write as .csv or .parquet, by the file's name. Raises ValueError for another."""
+    check_table_name(path)
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path, index=False)
+
+
+def check_table_name(path: Path) -> None:
+    """Raises ValueError for a file that is neither .csv nor .parquet by its name."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"a table is written to a .csv or .parquet file, got {path.name!r}")
+
+
+def _row(step: Step, session: str, number: _Number) -> Row:
+    fact = step.facts[0] if step.facts else None
+    return Row(
+        session=session,
+        step=step.index,
+        edit=step.id,
+        case_id=fact.case_id if fact else None,
+        subject=fact.subject if fact else None,
+        target=fact.target_new if fact else None,
+        method=step.method,
+        enabled=step.enabled,
+        in_force=step.in_force,
+        **asdict(number),
+    )
+
+
+def _numbers(step: Step) -> Iterator[_Number]:
+    if step.index:
+        yield _Number("seconds", step.seconds, "s")
+    for layer, size in step.size.items():
+        for name, unit in (("norm", "norm"), ("relative", "of ‖W₀‖"), ("per_element", "norm per element")):
+            yield _Number(f"size.{name}", getattr(size, name), unit, layer=layer)
+    if step.risk is not None:
+        yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W‖ at most", layer=step.risk.layer)
+    if step.measurement is not None:
+        yield from _measured(step.measurement)
+
+
+def _measured(m: Measurement) -> Iterator[_Number]:
+    for layer, drift in m.drift.items():
+        for name, unit in (("norm", "norm"), ("relative", "of ‖W₀‖"), ("per_element", "norm per element")):
+            yield _Number(f"drift.{name}", getattr(drift, name), unit, layer=layer)
+    for name, found in (("counterfact", m.counterfact), ("counterfact_all", m.counterfact_all)):
+        if found is not None:
+            yield from _counterfact(name, found)
+    if m.retention is not None:
+        r = m.retention
+        yield _Number("retention", r.kept, n=r.succeeded)
+        yield _Number("retention.prefers_new", r.prefers_new, n=len(r.recalls), base=r.preferred_new)
+        yield _Number("retention.succeeded", r.succeeded, "facts", len(r.recalls))
+    if m.perplexity is not None:
+        yield _Number("perplexity", m.perplexity.value, "perplexity", m.perplexity.n)
+    if m.bleeding is not None:
+        yield _Number("bleeding", m.bleeding.share, n=m.bleeding.n, base=1.0)
+    if m.generation is not None:
+        yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
+    for name, score in m.tasks.items():
+        yield from _task(name, score)
+
+
+def _counterfact(name: str, found: CounterFact) -> Iterator[_Number]:
+    for kind in ("efficacy", "paraphrase", "neighborhood"):
+        now, base = getattr(found, kind), getattr(found.base, kind, None)
+        if now is not None:
+            for what, unit in (("success", "share"), ("difference", "probability"), ("accuracy", "share")):
+                value = getattr(now, what)
+                yield _Number(f"{name}.{kind}.{what}", value, unit, now.n, base=getattr(base, what, None))
+    yield _Number(f"{name}.score", found.score, n=found.n_facts, base=found.base.score if found.base else None)
+
+
+def _task(name: str, score: TaskScore) -> Iterator[_Number]:
+    low, high = score.interval
+    yield _Number(f"{name}.accuracy", score.accuracy, n=score.n, low=low, high=high)
+    yield _Number(f"{name}.f1", score.f1, n=score.n)
+    yield _Number(f"{name}.invalid", score.invalid, n=score.n)
+    yield _Number(f"{name}.chance", score.chance, n=score.n)
+    yield _Number(f"{name}.chance_f1", score.chance_f1, n=score.n)

@@ -1,0 +1,34 @@
+"""`python -m editlab.cli.supervised COMMAND ...`: `editlab COMMAND ...`, ended with the process that started it.
+
+The sign is its standard input, which closes then, however that process ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+GRACE_SECONDS = 10.0
+
+
+def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
+    """Have this process end, as by SIGTERM, when its standard input closes; it may take so long over it."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="editlab-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    from editlab.cli import app
+
+    end_with_parent()
+    app()

@@ -1,0 +1,1 @@
+"""What everything else speaks of: facts, records, errors, progress, paths, files. No torch."""

@@ -1,0 +1,31 @@
+"""What a lab refuses, in sentences meant for the user. Bad input is a ValueError instead."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The lab says no, in a sentence meant for the user; nothing is changed. Bad input is a ValueError instead."""
+
+
+class UnknownSession(LabError, LookupError):
+    """No session has this key: it was deleted, has expired, or never was."""
+
+
+class ReadOnly(LabError, PermissionError):
+    """The key only follows a session; a copy of it (`duplicate`) can be edited."""
+
+
+class LimitReached(LabError):
+    """One of `editlab.lab.limits.Limits` is met; the sentence says which, and what can be done."""
+
+
+class Busy(LabError):
+    """The session's log cannot be changed while an edit of it is under way."""
+
+
+class Unreachable(LabError, ConnectionError):
+    """The backend does not answer."""
+
+
+class Cancelled(Exception):
+    """Raised inside a job that was asked to stop; log, weights and measurements are as before it began."""

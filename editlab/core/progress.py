@@ -1,0 +1,25 @@
+"""How long work tells of itself: a callback that gets `Progress` and may raise `Cancelled`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from editlab.core.record import Record
+
+
+@dataclass(frozen=True)
+class Progress(Record):
+    """How far a job is: "optimising the value", step 7 of 25, with the numbers that are worth watching."""
+
+    stage: str
+    done: int = 0
+    total: int | None = None  # None: unknown
+    p_new: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def quiet(_progress: Progress) -> None:
+    """The callback of work that nobody watches."""

@@ -1,0 +1,244 @@
+"""Risk of facts on a model: their keys from one forward pass up to the edited layer, no search for a value.
+
+What a method divides by, and how large its change can become, is told method by method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editlab.analysis.risk import Reference, level_by_ratio, level_by_tokens, place, references, size
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import LEVELS, Risk
+from editlab.editing.editor import Editor
+from editlab.methods import Method, hyperparameters
+from editlab.methods._base import check_layers
+from editlab.methods._rows import row_of
+from editlab.methods.emmet import EMMET
+from editlab.methods.memit import MEMIT, subject_passes, typed_mean
+from editlab.methods.rome import ROME
+from editlab.model.fast.precision import in_full_float32
+from editlab.model.model import EditableModel
+
+FACTS_AT_ONCE = 32
+
+Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited layer, with the method's ridge
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the (first) edited layer does with one fact before any edit."""
+
+    keys: Tensor  # (n, d_in), float32, in all contexts; the first is the bare prompt's
+    outputs: Tensor  # (n, d_out), of the projection
+    block: Tensor  # (d_out,), of the whole block at the bare prompt
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What one method makes of it."""
+
+    mean: Tensor  # k̄ (d_in,)
+    sentence: str  # what the method divides by, to follow on the subject's place
+    divisor: float | None = None
+    ratio: float | None = None
+    norm: float | None = None  # ‖ΔW‖ at most
+
+
+@singledispatch
+def foresee(method: Any, read: Read, solve: Solve) -> Foreseen:
+    """What a method divides by. Raises TypeError for a method of which it is not known."""
+    raise TypeError(f"nothing is known of the risk of {method!r}")
+
+
+@foresee.register(ROME)
+def _(method: ROME, read: Read, solve: Solve) -> Foreseen:
+    """ROME, and r-ROME, whose residual is δ and what lies between the bare output and the averaged one."""
+    mean = read.keys.mean(0)
+    u = _unit(solve(mean))
+    key = method.solving_key(read.keys)
+    divisor, usual = float(key @ u), float(mean @ u)
+    init = read.outputs[0]
+    residual = float((init - method.replaced_output(read.outputs)).norm() + method.clamp * init.norm())
+    cosine = _cosine(read.keys[0], mean)
+    if torch.equal(key, mean):
+        told = (
+            f"{method.title} uses the averaged key throughout, so it divides by {divisor:.3g} however the keys differ"
+        )
+    else:
+        close = "agrees" if cosine > 0.5 else "hardly agrees"
+        told = (
+            f"its key there {close} with the average over contexts (cosine {cosine:.2f}), so {method.title} divides by "
+            f"{divisor:.2g}, where keys that agree would give {usual:.2g}"
+        )
+    return Foreseen(mean, told, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
+
+
+@foresee.register(EMMET)
+def _(method: EMMET, read: Read, solve: Solve) -> Foreseen:
+    """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
+    mean = typed_mean(read.keys)
+    divisor = float(mean @ _unit(solve(mean)))
+    return Foreseen(mean, _one_key(method, divisor), divisor, 1.0, method.clamp * float(read.block.norm()) / divisor)
+
+
+@foresee.register(MEMIT)
+def _(method: MEMIT, read: Read, _solve: Solve) -> Foreseen:
+    told = (
+        f"{method.title} solves with a regularised matrix and shares the change among {len(method.layers)} layers, so "
+        "there is no divisor that could vanish"
+    )
+    return Foreseen(typed_mean(read.keys), told)
+
+
+def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: OnProgress = quiet) -> list[Risk]:
+    """The risk of every fact, each edited alone on the weights in force; several are read in one pass.
+
+    Raises ValueError for a fact or layer that the model cannot take.
+    """
+    check_layers(method.edited_layers, editor.model)
+    for fact in facts:
+        editor.model.check(fact)
+    risks: list[Risk] = []
+    for start in range(0, len(facts), FACTS_AT_ONCE):
+        report(Progress("foreseeing the risk", start, len(facts)))
+        some = facts[start : start + FACTS_AT_ONCE]
+        risks += _judged(editor, some, _read(editor, some, method), method, report)
+    return risks
+
+
+def assess_methods(
+    editor: Editor, fact: Fact, methods: Sequence[Method], report: OnProgress = quiet
+) -> dict[str, Risk]:
+    """The risk of one fact by each method, by its name; methods that read the same layer and contexts read once.
+
+    Raises ValueError for a fact or layer that the model cannot take.
+    """
+    editor.model.check(fact)
+    known: dict[tuple[int, tuple[str, ...]], list[Read]] = {}
+    found: dict[str, Risk] = {}
+    for done, method in enumerate(methods):
+        report(Progress("foreseeing the risk", done, len(methods)))
+        check_layers(method.edited_layers, editor.model)
+        where = method.edited_layers[0], editor.contexts(method)
+        if where not in known:
+            known[where] = _read(editor, [fact], method)
+        (found[method.name],) = _judged(editor, [fact], known[where], method, report)
+    return found
+
+
+def riskiest(risks: Sequence[Risk]) -> Risk:
+    """The one of the highest level, and of those the one of the largest change."""
+    return max(risks, key=lambda risk: (LEVELS.index(risk.level), risk.relative_size or 0.0))
+
+
+def calibrate(
+    editor: Editor, facts: Sequence[Fact], method: Method, name: str, report: OnProgress = quiet
+) -> Reference:
+    """What is ordinary for this model and method: the predicted relative sizes of these facts, `name` saying which.
+
+    Raises ValueError for a method whose size is not predicted, or for too few facts.
+    """
+    sizes = [risk.relative_size for risk in assess(editor, facts, method, report)]
+    known = [relative for relative in sizes if relative is not None]
+    if len(known) < len(sizes):
+        raise ValueError(f"the size of an edit by {method.title} is not predicted, so there is nothing to calibrate")
+    model = editor.model
+    return Reference.of(
+        known,
+        model=model.fingerprint(),
+        name=model.name,
+        method=method.name,
+        hyperparameters=hyperparameters(method),
+        facts=name,
+    )
+
+
+def reference_for(model: EditableModel, method: Method) -> Reference | None:
+    """The reference that comes with editlab for this model and method as it is set; None where there is none."""
+    wanted = (model.fingerprint(), method.name, hyperparameters(method))
+    return next((r for r in references() if (r.model, r.method, dict(r.hyperparameters)) == wanted), None)
+
+
+def subject_place(model: EditableModel, fact: Fact) -> tuple[int, int]:
+    """How many tokens of the bare prompt hold the subject, and the index of the last of them."""
+    begin = fact.subject_end - len(fact.subject)
+    held = sum(start < fact.subject_end and end > begin for start, end in model.tokens(fact.text).ends)
+    return held, row_of(model, fact.text, fact.subject_end).lookup
+
+
+@torch.no_grad()
+def _read(editor: Editor, facts: Sequence[Fact], method: Method) -> list[Read]:
+    model, layer = editor.model, method.edited_layers[0]
+    with in_full_float32():
+        found = [each.read(layer, layer) for each in subject_passes(model, facts, editor.contexts(method), None)]
+        projection = model.projection(layer)
+        return [
+            Read(keys, projection(keys.to(model.dtype)).float(), block)
+            for all_keys, blocks in found
+            for keys, block in zip(all_keys, blocks, strict=True)
+        ]
+
+
+@torch.no_grad()
+def _judged(
+    editor: Editor, facts: Sequence[Fact], reads: Sequence[Read], method: Method, report: OnProgress
+) -> list[Risk]:
+    layer, reference = method.edited_layers[0], reference_for(editor.model, method)
+
+    def solve(key: Tensor) -> Tensor:  # asked only by methods that divide: the others need no second moments here
+        return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+
+    with in_full_float32():
+        return [
+            _risk(editor.model, method, fact, read, foresee(method, read, solve), reference)
+            for fact, read in zip(facts, reads, strict=True)
+        ]
+
+
+def _risk(
+    model: EditableModel, method: Method, fact: Fact, read: Read, foreseen: Foreseen, reference: Reference | None
+) -> Risk:
+    layer = method.edited_layers[0]
+    weight_norm = float(torch.linalg.matrix_norm(model.weight(layer).float()))
+    relative = None if foreseen.norm is None else foreseen.norm / weight_norm
+    calibrated = relative is not None and reference is not None
+    times = relative / reference.median if calibrated else None  # type: ignore[operator,union-attr]
+    tokens, position = subject_place(model, fact)
+    return Risk(
+        method=method.name,
+        level=reference.level(relative) if calibrated else level_by_ratio(foreseen.ratio),  # type: ignore
+        reason=f"{place(tokens, position)}, and {foreseen.sentence}{size(relative, times)}.",
+        token_level=level_by_tokens(tokens, position),
+        subject_tokens=tokens,
+        position=position,
+        layer=layer,
+        key_norm=float(foreseen.mean.norm()),
+        bare_key_norm=float(read.keys[0].norm()),
+        key_cosine=_cosine(read.keys[0], foreseen.mean),
+        weight_norm=weight_norm,
+        divisor=foreseen.divisor,
+        divisor_ratio=foreseen.ratio,
+        predicted_norm=foreseen.norm,
+        relative_size=relative,
+        times_median=times,
+    )
+
+
+def _one_key(method: Method, divisor: float) -> str:
+    return f"{method.title} uses the averaged key throughout, so it divides by {divisor:.2g} however the keys differ"
+
+
+def _unit(x: Tensor) -> Tensor:
+    return (x / x.norm()).float()
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.cosine_similarity(a, b, dim=0))

@@ -1,0 +1,158 @@
+"""Editor: a model with everything that a method needs beside the fact: hyperparameters, contexts, second moments.
+
+Computes edits; keeps no log and writes no weight but to sample from the unedited model, which it puts back.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, quiet
+from editlab.core.records import Trace
+from editlab.editing.contexts import check_contexts, contexts_of
+from editlab.editing.hyperparameters import methods_for
+from editlab.editing.moments import SecondMoments, moments_of
+from editlab.methods import Method, adjusted, named
+from editlab.methods._base import ContextPlan, check_facts, check_layers
+from editlab.model.deltas import Edit
+from editlab.model.fast.precision import in_full_float32
+from editlab.model.model import EditableModel
+
+
+class Editor:
+    """One model, made ready for every method.
+
+    `moments` is a source as `moments_of` takes it, or second moments at hand; `contexts` replaces the sampled ones.
+    `methods` holds every method as set for this model, by name; one of the caller's own may be put there.
+    Weights are as the caller left them after every call, also after an exception.
+    """
+
+    def __init__(
+        self,
+        model: EditableModel,
+        *,
+        moments: str | SecondMoments = "auto",
+        n_keys: int | None = None,
+        contexts: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self.methods = methods_for(model)
+        self._source = moments if isinstance(moments, str) else None
+        self._n_keys = n_keys
+        self._moments = None if isinstance(moments, str) else moments
+        self._given_contexts = None if contexts is None else check_contexts(contexts)
+        self._contexts: dict[ContextPlan, tuple[str, ...]] = {}
+
+    def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
+        """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
+        method = adjusted(named(name, self.methods), changes or {})
+        check_layers(method.edited_layers, self.model)
+        return method
+
+    def contexts(self, method: Method) -> tuple[str, ...]:
+        """The contexts given, or those sampled once for the method's plan."""
+        if self._given_contexts is not None:
+            return self._given_contexts
+        plan = method.context_plan
+        if plan not in self._contexts:
+            self._contexts[plan] = contexts_of(self.model, plan, self.seed)
+        return self._contexts[plan]
+
+    def moments(self, layers: Sequence[int], report: OnProgress = quiet) -> SecondMoments:
+        """Second moments that cover the layers; what is missing is computed or read from the cache."""
+        have = self._moments
+        missing = [layer for layer in layers if have is None or layer not in have.matrices]
+        if missing and self._source is not None:
+            found = moments_of(self.model, missing, self._source, self._n_keys, self.seed, report)
+            if have is None:
+                self._moments = have = found
+            else:
+                have.matrices.update(found.matrices)
+        assert have is not None
+        return have
+
+    def prepare(self, report: OnProgress = quiet) -> None:
+        """Do beforehand what the first edit by the first method would wait for."""
+        method = next(iter(self.methods.values()))
+        self.model.hold(layer for each in self.methods.values() for layer in each.edited_layers)
+        self.contexts(method)
+        self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
+
+    def forget(self) -> None:
+        """Drop what is only kept to be quick."""
+        if self._moments is not None:
+            self._moments.forget()
+
+    def compute(
+        self,
+        facts: Sequence[Fact],
+        method: Method,
+        report: OnProgress = quiet,
+        contexts: Sequence[str] | None = None,
+    ) -> tuple[Edit, Trace, dict[str, Any]]:
+        """The edit that a method makes of the model in force, its anatomy, and where everything came from.
+
+        `contexts`: these instead of the method's own. Raises ValueError for facts that this model or method cannot
+        take, FloatingPointError for a delta that is not finite.
+        """
+        check_facts(method, self.model, facts)
+        contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
+        moments = self.moments(method.edited_layers, report)
+        with in_full_float32():
+            edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
+        edit = {layer: delta.contiguous() for layer, delta in edit.items()}
+        for layer, delta in edit.items():
+            if not delta.is_finite():
+                raise FloatingPointError(
+                    f"the edit of layer {layer} is not finite and was refused; nothing was changed"
+                )
+        provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
+        return edit, trace, provenance
+
+    def describe(self) -> dict[str, Any]:
+        """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
+        model = self.model
+        return {
+            "name": model.name,
+            "family": model.kind,
+            "device": device_name(model.device),
+            "dtype": model.precision,
+            "layers": model.n_layers,
+            "parameters": model.n_parameters(),
+            "reason": model.reason,
+            "revision": model.revision,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """Which model, device, seed and versions."""
+        return {
+            "model": self.model.name,
+            "model_revision": self.model.revision,
+            "model_fingerprint": self.model.fingerprint(),
+            "dtype": self.model.precision,
+            "device": device_name(self.model.device),
+            "threads": torch.get_num_threads(),
+            "seed": self.seed,
+            "versions": dict(_versions()),
+        }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Read once: a page asks for the provenance of step 0 whenever it draws."""
+    packages = ("editlab", "torch", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def device_name(device: torch.device) -> str:
+    """ "CPU", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()

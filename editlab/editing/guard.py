@@ -1,0 +1,50 @@
+"""The guard: what is done with an edit whose risk of disabling the model is high. Knows nothing of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from editlab.core.guarding import CHOICES, OFF, R_ROME, REFUSE, WARN
+from editlab.core.record import Record
+from editlab.core.records import LEVELS, Guarded, Risk
+
+if TYPE_CHECKING:
+    from editlab.methods import Method
+
+
+@dataclass(frozen=True)
+class Guard(Record):
+    """Off: the risk is not even found. Warn: the edit is made, and the step says so. Refuse: it is not made.
+
+    r-rome: it is made with r-ROME instead, as that is set for the model, with the hyperparameters that were changed for
+    ROME changed in it too; methods but ROME have nothing to fall back to and are made as asked. Raises ValueError.
+    """
+
+    choice: str = WARN
+    level: str = LEVELS[-1]
+
+    def __post_init__(self) -> None:
+        if self.choice not in CHOICES:
+            raise ValueError(f"the guard must be one of {', '.join(CHOICES)}, got {self.choice!r}")
+        if self.level not in LEVELS[1:]:
+            raise ValueError(f"the guard's level must be {' or '.join(LEVELS[1:])}, got {self.level!r}")
+
+    def judge(self, risk: Risk, method: Method) -> Guarded:
+        """What to do with an edit of this risk by this method. Raises ValueError, with the reason, to refuse it."""
+        acts = LEVELS.index(risk.level) >= LEVELS.index(self.level)
+        made, reason = method.name, f"The risk is {risk.level}, below the guard's level, which is {self.level}."
+        if acts:
+            why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
+            if self.choice == REFUSE:
+                raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
+            done = "the edit was made all the same"
+            if self.choice == method.fallback:
+                made, done = method.fallback, f"the edit was made with {method.fallback} instead of {method.name}"
+            elif self.choice == R_ROME:
+                done += f", since {method.name} has nothing to fall back to"
+            reason = f"The risk is {risk.level}, and {done}: {why}"
+        return Guarded(self.choice, self.level, method.name, made, acts, reason)
+
+
+WARNING, UNGUARDED = Guard(), Guard(OFF)

@@ -1,0 +1,102 @@
+"""Texts to take keys from: the project's own, the model's own, a file, or a well-known corpus from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from editlab.core.paths import resource
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.model.model import EditableModel
+
+HUB_TEXTS = {
+    "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+    "wikipedia": ("wikimedia/wikipedia", "20231101.en"),
+}
+# Text that was sampled from a model by `sample_texts`, so that its first edit need not wait for the sampling.
+SAMPLED_FOR = {"smollm2-135m": "smollm2-135m-sample.txt"}
+MIN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A named source: `read` gives the texts themselves, telling of its progress where that takes long."""
+
+    name: str  # "text:file.txt", "wikitext", "sampled from the model, seed 0"
+    digest: str  # of the text, or of how it is sampled: names the cache entry
+    read: Callable[[OnProgress], Iterable[str]]
+
+
+def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Texts:
+    """The texts that a source's name stands for. Raises ValueError for an unknown one."""
+    if source == "auto":
+        packaged = SAMPLED_FOR.get(model.name)
+        source = str(resource(packaged)) if packaged else "sample"
+    if source == "sample":
+        digest = hashlib.sha256(f"{n_tokens} {seed} {TOKENS_PER_SAMPLE} {TOP_P}".encode()).hexdigest()[:16]
+        return Texts(
+            f"sampled from the model, seed {seed}",
+            f"sample-{digest}",
+            lambda report: sample_texts(model, n_tokens, seed, report),
+        )
+    if source in HUB_TEXTS:
+        return Texts(source, source, lambda _report: _from_hub(source))
+    path = Path(source).expanduser()
+    if path.suffix == ".txt":
+        if not path.is_file():
+            raise ValueError(f"no such text file: {path}")
+        text = path.read_text(encoding="utf-8")
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
+    raise ValueError(
+        f"text must be 'auto', 'sample', {', '.join(map(repr, HUB_TEXTS))}, a .txt file or a .npz file, got {source!r}"
+    )
+
+
+def split_texts(text: str) -> list[str]:
+    """The texts of a file: parted by blank lines."""
+    return [part.strip() for part in text.split("\n\n") if part.strip()]
+
+
+def _from_hub(name: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    path, configuration = HUB_TEXTS[name]
+    for row in load_dataset(path, configuration, split="train", streaming=True):
+        if len(row["text"]) >= MIN_CHARACTERS:
+            yield row["text"]
+
+
+TOKENS_PER_SAMPLE = 200
+SAMPLES_PER_BATCH = 64
+TOP_P = 0.9  # the tail of a small model's distribution is noise, not text
+
+
+@torch.no_grad()
+def sample_texts(model: EditableModel, n_tokens: int, seed: int, report: OnProgress = quiet) -> list[str]:
+    """Texts of about `n_tokens` in all, sampled from the unedited model after its start token (nucleus of TOP_P)."""
+    length = min(TOKENS_PER_SAMPLE, model.max_tokens - 1)
+    n_texts = -(-n_tokens // length)
+    texts: list[str] = []
+    with model.unedited(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        while len(texts) < n_texts:
+            report(Progress("sampling text from the model", len(texts), n_texts))
+            start = torch.full((min(SAMPLES_PER_BATCH, n_texts - len(texts)), 1), model.start_id, device=model.device)
+            ids = model.hf.generate(
+                start,
+                attention_mask=torch.ones_like(start),
+                do_sample=True,
+                top_k=0,
+                top_p=TOP_P,
+                temperature=1.0,
+                min_new_tokens=length,
+                max_new_tokens=length,
+                pad_token_id=model.pad_id,
+            )
+            texts += [text.strip() for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return texts

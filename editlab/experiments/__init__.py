@@ -1,0 +1,1 @@
+"""Long runs without a page: sequences, scans, clusters, checks against references and published figures."""

@@ -1,0 +1,266 @@
+"""Many facts, each edited alone on the unedited model: risk foreseen, size, efficacy, and whether the model survives.
+
+Kept in a folder: `scan.json` (the settings), `scan.jsonl` (a line per fact, on the disk once it is done) and at the end
+`scan.parquet`. It may be killed at any moment and goes on where it was.
+
+Whether an edit is disabling is told by its outcome: under it the perplexity of a fixed text, the first tokens of the
+project's own, at least doubles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from editlab.analysis.scanned import Scanned, frame_of
+from editlab.analysis.table import write_table
+from editlab.core.disk import JsonLines, write_json
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import Risk, Trace
+from editlab.editing.assess import assess, reference_for, subject_place
+from editlab.editing.editor import Editor
+from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
+from editlab.methods import Method, hyperparameters
+from editlab.model.fast.precision import in_full_float32
+from editlab.model.loading import ModelChoice
+from editlab.model.model import EditableModel
+from editlab.model.reading import ObjectScore, object_scores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+DISABLING = 2.0  # times the unedited perplexity
+FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
+
+log = logging.getLogger(__name__)
+
+
+def scan(scanner: Scanner, facts: Sequence[Fact], folder: Path, report: OnProgress = quiet) -> DataFrame:
+    """Scan the facts, or go on with the scan in `folder`; the table that is also written there.
+
+    Raises ValueError if there are no facts or `folder` holds a scan with other settings, and whatever an edit or
+    `report` raises; then the folder is as if the process had been killed.
+    """
+    disk = ScanFolder(folder)
+    left = disk.begin(facts, scanner.settings(facts, report))
+    for row in scanner.rows(left, report):
+        disk.add(row)
+    return disk.finish()
+
+
+class Scanner:
+    """Scans facts with one method, each alone on the unedited model. Knows nothing of folders."""
+
+    def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
+        self.editor = editor
+        self.method = method
+        self.probe_tokens = probe_tokens
+
+    @classmethod
+    def load(
+        cls,
+        model: ModelChoice,
+        method: str,
+        source: str,
+        seed: int,
+        probe_tokens: int,
+        report: OnProgress = quiet,
+    ) -> Self:
+        """With a model loaded for it, and second moments from `source`. Raises ValueError."""
+        editor = Editor(model.load(report), moments=source, seed=seed)
+        return cls(editor, editor.method(method), probe_tokens)
+
+    def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
+        """See `editlab.experiments.scan.choose`."""
+        return choose(self.editor.model, facts, where, limit)
+
+    def settings(self, facts: Sequence[Fact], report: OnProgress = quiet) -> dict[str, Any]:
+        """What a folder holds a scan of, as JSON reads it back: it goes on only with the same."""
+        editor, method = self.editor, self.method
+        moments = editor.moments(method.edited_layers, report)
+        told = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
+        reference = reference_for(editor.model, method)
+        settings = {
+            "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(told.encode()).hexdigest()}",
+            "method": method.name,
+            "hyperparameters": hyperparameters(method),
+            "model": f"{editor.model.name}, {editor.model.fingerprint()}",
+            "contexts": list(editor.contexts(method)),
+            "second moments": moments.provenance,
+            "reference": None if reference is None else reference.to_json(),
+            "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
+        }
+        return json.loads(json.dumps(settings))
+
+    def rows(self, numbered: Sequence[tuple[int, Fact]], report: OnProgress = quiet) -> Iterator[Scanned]:
+        """What each of these facts, with its number in the scan, does. The model is unedited whenever a row is given.
+
+        Raises whatever an edit or `report` raises.
+        """
+        editor, method, model = self.editor, self.method, self.editor.model
+        moments, contexts = editor.moments(method.edited_layers, report), editor.contexts(method)
+        moments.warm(method.edited_layers, method.ridge, model.device)
+        with model.unedited(), in_full_float32():
+            probe = HealthProbe(model, self.probe_tokens, min(method.edited_layers))
+            base, since = probe(), time.perf_counter()
+            for done in range(0, len(numbered), FACTS_AT_ONCE):
+                some = numbered[done : done + FACTS_AT_ONCE]
+                facts = [fact for _, fact in some]
+                progress = Progress("scanning", done, len(numbered))  # of what is left: the time left is right
+
+                def tell(_inner: Progress, progress: Progress = progress) -> None:
+                    report(progress)
+
+                risks = assess(editor, facts, method, tell)
+                values = method.values(model, facts, contexts, tell)
+                for ready, ((number, fact), risk, value) in enumerate(zip(some, risks, values, strict=True), done):
+                    report(Progress("scanning", ready, len(numbered)))
+                    edit, trace = method(model, [fact], moments=moments, contexts=contexts, report=tell, values=[value])
+                    with model.overlaid(edit):
+                        new, true = _scores(model, fact)
+                        now = probe()
+                    since, before = time.perf_counter(), since
+                    yield _row(number, fact, risk, trace, new, true, now, base, since - before)
+        report(Progress("scanning", len(numbered), len(numbered)))
+
+
+class ScanFolder:
+    """A scan on disk: what it is of, and the rows found so far, in any order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lines = JsonLines(folder / "scan.jsonl")
+
+    def begin(self, facts: Sequence[Fact], settings: Mapping[str, Any]) -> list[tuple[int, Fact]]:
+        """The facts that are left to scan, each with its number. Raises ValueError if there are none at all to scan,
+        or the folder holds a scan of something else.
+        """
+        if not facts:
+            raise ValueError("no fact to scan: none fulfils what was asked for")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "scan.json"
+        if not file.exists():
+            write_json(file, settings)
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if other := [name for name in settings if held.get(name) != settings[name]]:
+            raise ValueError(
+                f"{self.folder} holds a scan with other settings ({', '.join(other)}); choose an empty folder"
+            )
+        done = {line["number"] for line in self._lines.read()}
+        return [(number, fact) for number, fact in enumerate(facts) if number not in done]
+
+    def add(self, row: Scanned) -> None:
+        self._lines.append(row.to_json())
+
+    def finish(self) -> DataFrame:
+        """The table, in the facts' order, which is also written."""
+        rows = sorted(map(Scanned.from_json, self._lines.read()), key=lambda row: row.number)
+        frame = frame_of(rows)
+        write_table(frame, self.folder / "scan.parquet")
+        return frame
+
+
+def _scores(model: EditableModel, fact: Fact) -> tuple[ObjectScore, ObjectScore | None]:
+    """How likely the new and the true object are."""
+    asked = [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
+    found = {question: score for scores in object_scores(model, asked) for question, score in scores.items()}
+    return found[asked[0]], found[asked[1]] if len(asked) > 1 else None
+
+
+def _row(
+    number: int,
+    fact: Fact,
+    risk: Risk,
+    trace: Trace,
+    new: ObjectScore,
+    true: ObjectScore | None,
+    now: float,
+    base: float,
+    seconds: float,
+) -> Scanned:
+    largest = max(trace.layers.values(), key=lambda layer: layer.delta_norm / layer.weight_norm)
+    return Scanned(
+        number=number,
+        case_id=fact.case_id,
+        subject=fact.subject,
+        relation=fact.relation,
+        target_new=fact.target_new,
+        target_true=fact.target_true,
+        subject_tokens=risk.subject_tokens,
+        position=risk.position,
+        token_level=risk.token_level,
+        level=risk.level,
+        key_cosine=risk.key_cosine,
+        divisor=risk.divisor,
+        divisor_ratio=risk.divisor_ratio,
+        predicted_norm=risk.predicted_norm,
+        delta_norm=largest.delta_norm,
+        weight_norm=largest.weight_norm,
+        relative_size=largest.delta_norm / largest.weight_norm,
+        efficacy_accuracy=new.said,
+        efficacy_success=None if true is None else new.nll < true.nll,
+        p_new=new.p,
+        p_true=None if true is None else true.p,
+        perplexity=now,
+        perplexity_ratio=now / base,
+        disabling=not now / base < DISABLING,  # also where it is not a number
+        seconds=seconds,
+    )
+
+
+# --- which facts ---
+
+FILTERS: Mapping[str, Callable[[EditableModel, Fact], Any]] = {
+    "relation": lambda _model, fact: fact.relation,
+    "case_id": lambda _model, fact: fact.case_id,
+    "subject_tokens": lambda model, fact: subject_place(model, fact)[0],
+    "position": lambda model, fact: subject_place(model, fact)[1],
+}
+
+
+def choose(
+    model: EditableModel, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None
+) -> list[Fact]:
+    """The first facts that fulfil every NAME=VALUE of `where` and that the model can take; at most `limit`.
+
+    Names are those of FILTERS; several values, with commas between them or in a file named @FILE, mean any of them.
+    Raises ValueError.
+    """
+    wanted = [_condition(text) for text in where]
+
+    def fulfils(fact: Fact) -> bool:
+        try:
+            if any(str(FILTERS[name](model, fact)) not in values for name, values in wanted):
+                return False
+            model.check(fact)
+        except ValueError as error:
+            log.warning("case %s is left out: %s", fact.case_id, error)
+            return False
+        return True
+
+    return list(islice(filter(fulfils, facts), limit))
+
+
+def check_where(where: Sequence[str]) -> None:
+    """Raises ValueError for what `choose` would not understand."""
+    for text in where:
+        _condition(text)
+
+
+def _condition(text: str) -> tuple[str, frozenset[str]]:
+    name, equals, values = (part.strip() for part in text.partition("="))
+    if name not in FILTERS or not equals or not values:
+        raise ValueError(f"--where takes NAME=VALUE with a name of {', '.join(FILTERS)}, got {text!r}")
+    if values.startswith("@"):
+        file = Path(values[1:]).expanduser()
+        if not file.is_file():
+            raise ValueError(f"--where {text}: no such file")
+        values = file.read_text(encoding="utf-8")
+    return name, frozenset(values.replace(",", " ").split())

@@ -1,0 +1,153 @@
+"""`verify`: recompute what a reference implementation computed, record by record, and compare.
+
+A folder holds a small model, `second_moment.safetensors` (layer -> C), and per method `{name}.json` (contexts,
+hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's order).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress as ProgressReport
+from editlab.core.progress import Progress, quiet
+from editlab.core.records import Trace
+from editlab.editing.moments import SecondMoments
+from editlab.methods import Method, method_class, methods
+from editlab.model.loading import load_folder
+from editlab.model.model import EditableModel
+
+MEDIAN_BELOW = 1e-4
+NONE_ABOVE = 1e-3
+LOSSES_WITHIN = 1e-3
+_LINE = re.compile(r"loss (\S+) = (\S+) \+ (\S+) \+ (\S+) avg prob")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One record and layer against the reference."""
+
+    method: str
+    record: int
+    layer: int
+    facts: str
+    reference_norm: float  # ‖ΔW‖_F
+    norm: float
+    relative_error: float  # ‖ours - theirs‖_F ÷ ‖theirs‖_F
+    loss_error: float  # largest difference over all printed loss lines of the record
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All rows, and the verdict: per method the median error, the worst, and the losses."""
+
+    rows: tuple[Comparison, ...]
+
+    def failures(self) -> list[str]:
+        """What does not agree, one sentence each; empty if all is well."""
+        found = []
+        for name in dict.fromkeys(row.method for row in self.rows):
+            rows = [row for row in self.rows if row.method == name]
+            errors = [row.relative_error for row in rows]
+            losses = max(row.loss_error for row in rows)
+            # `not <` so that a NaN fails.
+            if not statistics.median(errors) < MEDIAN_BELOW:
+                found.append(f"{name}: the median error {statistics.median(errors):.1e} is not below {MEDIAN_BELOW:g}")
+            if not max(errors) <= NONE_ABOVE or any(e != e for e in errors):
+                found.append(f"{name}: an error {max(errors):.1e} is above {NONE_ABOVE:g}")
+            if not losses <= LOSSES_WITHIN:
+                found.append(f"{name}: a loss is off by {losses:.4f}, more than {LOSSES_WITHIN:g}")
+        return found
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.rows) and not self.failures()
+
+
+def verify(folder: str | Path, report: ProgressReport = quiet) -> Verification:
+    """Recompute every record of a reference folder. Raises ValueError if the folder is none."""
+    folder = Path(folder).expanduser()
+    names = [name for name in methods() if (folder / f"{name}.json").is_file()]
+    if not names or not (folder / "second_moment.safetensors").is_file():
+        raise ValueError(
+            f"{folder} is not a reference folder: it needs second_moment.safetensors and one of "
+            + ", ".join(f"{name}.json" for name in methods())
+        )
+    model = load_folder(folder)
+    matrices = {int(layer): c for layer, c in load_file(folder / "second_moment.safetensors").items()}
+    moments = SecondMoments(matrices, {"name": folder.name})
+    rows: list[Comparison] = []
+    for name in names:
+        reference = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        deltas = load_file(folder / f"{name}.safetensors")
+        method = _method(name, reference["hparams"])
+        for number, record in enumerate(reference["records"]):
+            report(Progress(f"verifying {method.title}", number + 1, len(reference["records"])))
+            rows += _rows(model, moments, method, number, record, reference["contexts"], deltas)
+    return Verification(tuple(rows))
+
+
+def _method(name: str, hparams: Mapping[str, Any]) -> Method:
+    """A method from the reference code's own names of its hyperparameters."""
+    names = {
+        "v_num_grad_steps": "steps",
+        "v_lr": "learning_rate",
+        "v_weight_decay": "weight_decay",
+        "clamp_norm_factor": "clamp",
+        "kl_factor": "kl_weight",
+        "mom2_update_weight": "moment_weight",
+        "emmet_lambda": "batch_ridge",
+    }
+    values = {ours: hparams[theirs] for theirs, ours in names.items() if theirs in hparams}
+    kind = method_class(name)
+    if "layers" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+        return kind(layers=tuple(hparams["layers"]), **values)  # type: ignore[call-arg]
+    return kind(layer=hparams["layers"][0], **values)  # type: ignore[call-arg]
+
+
+def _rows(
+    model: EditableModel,
+    moments: SecondMoments,
+    method: Method,
+    number: int,
+    record: Mapping[str, Any],
+    contexts: list[str],
+    deltas: Mapping[str, Tensor],
+) -> list[Comparison]:
+    facts = [
+        Fact(r["prompt"], r["subject"], r["target_new"]["str"], r["target_true"]["str"]) for r in record["requests"]
+    ]
+    edit, trace = method(model, facts, moments=moments, contexts=contexts, report=quiet)
+    loss_error = _loss_error(trace, record["losses"])
+    rows = []
+    for layer, delta in edit.items():
+        theirs = deltas[f"{number}.{layer}"].double()
+        if model.family.transposed:
+            theirs = theirs.T
+        ours = delta.left.double() @ delta.right.double().T
+        error = float(torch.linalg.matrix_norm(ours - theirs) / torch.linalg.matrix_norm(theirs))
+        norm = float(torch.linalg.matrix_norm(theirs))
+        text = "; ".join(map(str, facts))
+        rows.append(Comparison(method.name, number, layer, text, norm, delta.norm(), error, loss_error))
+    return rows
+
+
+def _loss_error(trace: Trace, lines: list[str]) -> float:
+    """Largest difference to the printed loss, NLL, KL and decay; infinite if the number of steps differs."""
+    printed = [tuple(map(float, match.groups())) for line in lines if (match := _LINE.match(line))]
+    ours = [step for value in trace.values for step in zip(value.loss, value.nll, value.kl, value.decay, strict=True)]
+    if len(printed) != len(ours):
+        return float("inf")
+    return max(
+        abs(a - b) for mine, theirs in zip(ours, printed, strict=True) for a, b in zip(mine, theirs, strict=True)
+    )

@@ -1,0 +1,63 @@
+"""What a lab offers: its model, methods, measures, and facts to try. Knows nothing of sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from editlab.core.facts import Fact, read_facts
+from editlab.core.info import FactList, LabInfo, MethodInfo, PresetFact
+from editlab.core.paths import resource
+from editlab.editing.editor import Editor
+from editlab.measures import Measures
+from editlab.measures.tasks import Task
+from editlab.methods import describe as describe_method
+
+
+def info_of(
+    editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
+) -> LabInfo:
+    """All that a page needs to know of a lab before its first edit."""
+    methods = tuple(
+        MethodInfo(
+            method.name,
+            method.title,
+            method.help,
+            tuple(
+                replace(field, low=0, high=editor.model.n_layers - 1) if field.name.startswith("layer") else field
+                for field in describe_method(method)
+            ),
+            method.fallback,
+        )
+        for method in editor.methods.values()
+    )
+    return LabInfo(
+        model=editor.describe(),
+        methods=methods,
+        tasks=tuple(task.info() for task in tasks.values()),
+        presets=presets_of(editor.model.name, facts),
+        relations=tuple(sorted({fact.relation for fact in facts if fact.relation})),
+        facts_source=source,
+        n_facts=len(facts),
+        measures=measures.infos(),
+        lists=lists_of(),
+    )
+
+
+def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
+    """What is worth trying first with this model, of the project's own facts and of these."""
+    known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
+    rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
+    return tuple(
+        PresetFact(row["title"], row["why"], known[row["case_id"]], row.get("disabling", False))
+        for row in rows
+        if row["case_id"] in known and model in row.get("models", [model])
+    )
+
+
+def lists_of() -> tuple[FactList, ...]:
+    """Runs of the project's own facts that are worth making."""
+    known = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
+    rows = json.loads(resource("lists.json").read_text(encoding="utf-8"))
+    return tuple(FactList(row["title"], row["why"], tuple(known[case] for case in row["case_ids"])) for row in rows)

@@ -1,0 +1,262 @@
+"""One worker and its queue: urgent jobs first, and of those the least served session's. Knows nothing of models."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
+from editlab.core.progress import OnProgress, Progress
+from editlab.lab.limits import Limits
+
+FIRST, LATER = 0, 1  # priorities; what comes LATER can be interrupted, and goes on with what it has
+TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
+
+log = logging.getLogger(__name__)
+
+
+class _GaveWay(Exception):
+    """Raised inside a job when something more urgent waits: it goes back into the queue."""
+
+
+def steady(report: OnProgress) -> OnProgress:
+    """What a job reports to while it does what would be lost by an interruption: it is cancelled, but gives no way."""
+
+    def reporting(progress: Progress) -> None:
+        with suppress(_GaveWay):
+            report(progress)
+
+    return reporting
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: str
+    exception: BaseException | None = None
+    error: str | None = None
+
+
+class LocalJob:
+    """A piece of work in a queue; see `editlab.lab.api.Job`."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        session: str,
+        work: Callable[[OnProgress], Any],
+        priority: int = FIRST,
+        changes_log: bool = False,
+    ) -> None:
+        self.session = session
+        self.priority = priority
+        self.changes_log = changes_log
+        self.status = "queued"
+        self.progress = Progress("waiting")
+        self.error: str | None = None
+        self.seconds = 0.0  # of work done, until it gave way last
+        self._start = 0.0
+        self._queue = queue
+        self._work = work
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._cancel = threading.Event()
+        self._ended = threading.Event()
+
+    @property
+    def ahead(self) -> int:
+        return self._queue.jobs_before(self)
+
+    def cancel(self) -> None:
+        self._cancel.set()
+        self._queue.forget(self)
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"the job did not end within {timeout} seconds")
+        if self._exception is not None:
+            raise self._exception
+        return self._result
+
+    def begin(self) -> None:
+        self.status = "running"
+        self._start = time.perf_counter()
+
+    def run(self) -> _Outcome:
+        """Do the work, on the queue's worker, and say how it went; raises nothing but `_GaveWay`."""
+        try:
+            self._report(self.progress)
+            self._result = self._work(self._report)
+        except _GaveWay:
+            self.seconds += self.running_for
+            self.status, self.progress = "queued", Progress("waiting")
+            raise
+        except Cancelled as cancelled:
+            return _Outcome("cancelled", cancelled)
+        except (LabError, ValueError, FloatingPointError) as error:  # sentences meant for the user
+            return _Outcome("failed", error, str(error))
+        except Exception as error:
+            log.exception("a job failed")
+            return _Outcome("failed", error, f"the lab failed: {type(error).__name__}: {error}".splitlines()[0])
+        return _Outcome("done")
+
+    def end(self, outcome: _Outcome) -> None:
+        """Set the outcome and wake whoever waits for it."""
+        self._exception, self.error = outcome.exception, outcome.error
+        self.status = outcome.status
+        del self._work  # and the session with it
+        self._ended.set()
+
+    @property
+    def running_for(self) -> float:
+        """Seconds since its turn began."""
+        return time.perf_counter() - self._start
+
+    def _report(self, progress: Progress) -> None:
+        if self._cancel.is_set():
+            raise Cancelled("the job was cancelled")
+        if self.seconds + self.running_for > self._queue.limits.job_seconds:
+            raise LimitReached(
+                f"The job was stopped after {self._queue.limits.job_seconds:g} seconds of work, which is the limit; "
+                "what it has measured is kept."
+            )
+        self.progress = progress
+        if self.priority == LATER and self._queue.should_give_way(self):
+            raise _GaveWay
+
+
+class Queue:
+    """Jobs of sessions, and the one thread that they run on."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._served: dict[str, float] = {}  # by session: seconds of work done for it, as `_join` counts them
+        self._clock = 0.0  # how much was served to the session whose turn it is or was
+        self._waiting: list[LocalJob] = []
+        self._running: LocalJob | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._worker = threading.Thread(target=self._work, name="editlab-worker", daemon=True)
+        self._worker.start()
+
+    def put(
+        self, session: str, work: Callable[[OnProgress], Any], priority: int = FIRST, changes_log: bool = False
+    ) -> LocalJob:
+        """A job of a session's, waiting for its turn.
+
+        Raises LimitReached where too many wait, LabError once the queue is closed.
+        """
+        job = LocalJob(self, session, work, priority, changes_log)
+        with self._changed:
+            if self._closing:
+                raise LabError("The lab is closed.")
+            self._check_limits(session)
+            self._join(session)
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def _check_limits(self, session: str) -> None:
+        if sum(job.session == session for job in self._waiting) >= self.limits.queue_per_session:
+            raise LimitReached(
+                f"{self.limits.queue_per_session} jobs of this session are waiting, which is the limit: "
+                "wait for one, or cancel it."
+            )
+        if len(self._waiting) >= self.limits.queue:
+            raise LimitReached(f"{self.limits.queue} jobs are waiting, which is the limit: try again in a while.")
+
+    def _join(self, session: str) -> None:
+        """Let in a session that had nothing to do: what it did not ask for meanwhile it has not saved up."""
+        if not any(job.session == session for job in self._jobs()):
+            self._served[session] = max(self._served.get(session, 0.0), self._clock)
+
+    def change(self, session: str, change: Callable[[], None]) -> None:
+        """Change a session's log, at once. Raises Busy while a job is to change it."""
+        with self._changed:
+            if any(job.session == session and job.changes_log for job in self._jobs()):
+                raise Busy("An edit of this session is under way: wait for it, or cancel it.")
+            change()
+
+    def jobs_before(self, job: LocalJob) -> int:
+        """How many jobs run before this one; 0 once it runs."""
+        with self._changed:
+            if job not in self._waiting:
+                return 0
+            order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
+            return order.index(job) + (self._running is not None)
+
+    def should_give_way(self, job: LocalJob) -> bool:
+        """Whether a more urgent job than this running one waits; after its turn, also one of a less served session."""
+        with self._changed:
+            return any(
+                other.priority < job.priority
+                or (
+                    job.running_for > TURN_SECONDS
+                    and other.priority == job.priority
+                    and other.session != job.session
+                    and self._standing(other.session) < self._standing(job.session)
+                )
+                for other in self._waiting
+            )
+
+    def cancel_all(self, session: str) -> None:
+        """Cancel all jobs of a session."""
+        with self._changed:
+            jobs = [job for job in self._jobs() if job.session == session]
+        for job in jobs:
+            job.cancel()
+
+    def forget(self, job: LocalJob) -> None:
+        """Take a job that does not run yet out of the queue."""
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                job.end(_Outcome("cancelled", Cancelled("the job was cancelled")))
+
+    def close(self) -> None:
+        """Stop the worker; running jobs are cancelled."""
+        with self._changed:
+            self._closing = True
+            jobs = self._jobs()
+            self._changed.notify_all()
+        for job in jobs:
+            job.cancel()
+        self._worker.join()
+
+    def _order(self, job: LocalJob) -> tuple[int, float]:
+        return job.priority, self._standing(job.session)
+
+    def _standing(self, session: str) -> float:
+        """Seconds of work done for a session so far."""
+        running = self._running
+        return self._served[session] + (running.running_for if running and running.session == session else 0.0)
+
+    def _jobs(self) -> list[LocalJob]:
+        return [*self._waiting, *([self._running] if self._running else [])]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+                job = min(self._waiting, key=self._order)
+                self._waiting.remove(job)
+                self._running = job
+                self._clock = max(self._clock, self._served[job.session])
+                job.begin()
+            try:
+                outcome = job.run()
+            except _GaveWay:
+                outcome = None
+            with self._changed:
+                self._running = None
+                self._served[job.session] += job.running_for
+                if outcome is None:
+                    self._waiting.append(job)
+            if outcome is not None:
+                job.end(outcome)

@@ -1,0 +1,324 @@
+"""Lab: one model, many sessions, one worker. Answers the calls of `editlab.lab.api.LabProtocol` in process.
+
+Edits and previews go before measurements. Knows nothing of widgets or of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from editlab.analysis.culprit import Culprit
+from editlab.analysis.scanned import ScanTable, read_scan
+from editlab.core.facts import Fact, facts_of, random_fact, search_facts
+from editlab.core.info import LabInfo, SessionInfo
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import Risk, SessionState, Step
+from editlab.editing.editor import Editor
+from editlab.editing.guard import Guard
+from editlab.lab.catalogue import info_of
+from editlab.lab.jobs import FIRST, LATER, LocalJob, Queue, steady
+from editlab.lab.limits import Limits
+from editlab.lab.sessions import Sessions
+from editlab.lab.store import Store
+from editlab.measures import standard
+from editlab.measures.tasks import Task, load_tasks
+from editlab.model.loading import load
+from editlab.model.memory import used_bytes, with_room
+from editlab.session import probes
+from editlab.session.replay import record
+from editlab.session.session import Session
+
+T = TypeVar("T")
+
+
+class Lab:
+    """One editor, its sessions and one worker thread, on which alone the model is touched."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        tasks: Mapping[str, Task],
+        facts: Sequence[Fact],
+        facts_source: str,
+        text: str | None = None,
+        scan: ScanTable | None = None,
+        store: Store | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.editor = editor
+        self.tasks = dict(tasks)
+        self.measures = standard(self.tasks, text)
+        self.facts = tuple(facts)
+        self.facts_source = facts_source
+        self.limits = limits or Limits()
+        self._scan = scan
+        self._store = store or Store()
+        self.sessions = Sessions(self._store, editor, self.measures, self.limits)
+        self.sessions.expire()
+        self._queue = Queue(self.limits)
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "auto",
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        allow_download: bool = False,
+        facts: str | Path | None = None,
+        glue: str | None = None,
+        text: str | None = None,
+        seed: int = 0,
+        tasks: Sequence[str | Path] = (),
+        scan: str | Path | None = None,
+        store: str | Path | None = None,
+        limits: Limits | None = None,
+        progress: OnProgress | None = None,
+    ) -> Lab:
+        """A lab with a model loaded and ready for its first edit.
+
+        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
+        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form that `editlab.measures.tasks`
+        tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
+        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. `store`: the file
+        that sessions are kept in; without one they end with the lab. The rest as `editlab.load`. Raises ValueError
+        with a sentence, LabError for a store that cannot be used.
+        """
+        report = progress or quiet
+        loaded = load_tasks(glue, tasks)
+        known, source = facts_of(facts)
+        scanned = None if scan is None else read_scan(scan)
+        kept = Store() if store is None else Store(store)
+        editor = Editor(
+            load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
+        )
+        editor.prepare(report)
+        return cls(editor, loaded, known, source, text, scanned, kept, limits)
+
+    # --- what there is ---
+
+    def info(self) -> LabInfo:
+        return info_of(self.editor, self.tasks, self.measures, self.facts, self.facts_source)
+
+    def search(
+        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+    ) -> list[Fact]:
+        return search_facts(self.facts, text, relation=relation, case_id=case_id, limit=limit)
+
+    def random(self, seed: int) -> Fact:
+        return random_fact(self.facts, seed)
+
+    def scan(self) -> ScanTable | None:
+        return self._scan
+
+    # --- sessions ---
+
+    def create(self, name: str = "") -> str:
+        return self.sessions.create(self._name(name))
+
+    def about(self, session: str) -> SessionInfo:
+        return self.sessions.about(session)
+
+    def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
+        return self.sessions.those_of(keys)
+
+    def rename(self, session: str, name: str) -> SessionInfo:
+        return self.sessions.rename(session, self._name(name))
+
+    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
+        return self.sessions.duplicate(session, index, self._name(name))
+
+    def delete(self, session: str) -> None:
+        self._queue.cancel_all(self.sessions.delete(session))
+
+    def state(self, session: str) -> SessionState:
+        return self.sessions.state(self._session(session))
+
+    def revision(self, session: str) -> int:
+        return self.sessions.revision(session)
+
+    # --- jobs ---
+
+    def preview(self, session: str, fact: Fact) -> LocalJob:
+        chosen = self._open(session, [fact])
+        return self._put(chosen, lambda _report: chosen.preview(fact))
+
+    def edit(
+        self,
+        session: str,
+        facts: Sequence[Fact],
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        guard: str = "warn",
+        guard_level: str = "high",
+    ) -> LocalJob:
+        chosen = self._open(session, facts)
+        self.editor.method(method, hyperparameters)  # refuse at once what would fail later
+        watching = Guard(guard, guard_level)
+        self.limits.check_length(chosen.position)
+
+        def work(report: OnProgress) -> Step:
+            self.limits.check_length(chosen.position)
+            step = chosen.edit(
+                facts, method, hyperparameters, report, watching, lambda log: self.sessions.append(chosen, log)
+            )
+            self.sessions.changed(chosen)
+            return step
+
+        return self._put(chosen, work, changes_log=True)
+
+    def risk(
+        self,
+        session: str,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> LocalJob:
+        chosen = self._open(session, [fact])
+        for method in methods:
+            self.editor.method(method, (hyperparameters or {}).get(method))
+
+        def work(report: OnProgress) -> dict[str, Risk]:
+            return chosen.risk(fact, methods, hyperparameters, report)
+
+        return self._put(chosen, work)
+
+    def probe(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> LocalJob:
+        chosen = self._open(session, [fact])
+        self.editor.method(method, hyperparameters)
+        attempt = probes.ProbeAttempt(
+            chosen, fact, method, hyperparameters, earlier=earlier, later=later, anew=anew, names=names
+        )
+        return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
+
+    def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
+        chosen = self._open(session, facts)
+        return self._put(chosen, lambda report: probes.knows(chosen, facts, report))
+
+    def culprit(self, session: str) -> LocalJob:
+        chosen = self._open(session)
+        entries = chosen.entries()
+
+        def work(report: OnProgress) -> Culprit:
+            return probes.culprit(chosen, report, entries)
+
+        return self._put(chosen, work, LATER)
+
+    def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> LocalJob:
+        chosen = self._open(session)
+        self.measures.check(names)
+        entries = chosen.entries(index)  # the log may change before the job's turn
+        return self._put(chosen, lambda report: chosen.measure(names, report, entries), LATER if names else FIRST)
+
+    def measure_due(self, session: str) -> LocalJob:
+        chosen = self._open(session)
+
+        def work(report: OnProgress) -> SessionState:
+            chosen.measure_due(report)
+            self.sessions.keep_findings(chosen)
+            return self.sessions.state(chosen)
+
+        return self._put(chosen, work, LATER)
+
+    def replay_file(self, session: str) -> LocalJob:
+        chosen = self._session(session)
+        return self._put(chosen, lambda report: record(chosen, report))
+
+    def _put(
+        self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False
+    ) -> LocalJob:
+        """A job that keeps what it measures as soon as it is found, also where it is stopped."""
+
+        def keeping(report: OnProgress) -> T:
+            def reporting(progress: Progress) -> None:
+                self.sessions.keep_findings(session)
+                report(progress)
+
+            try:
+                return with_room(lambda: work(reporting), self._make_room)
+            finally:
+                self.sessions.keep_findings(session)
+
+        return self._queue.put(session.id, keeping, priority, changes_log)
+
+    def _make_room(self) -> None:
+        """Drop all that can be had again."""
+        self.sessions.forget_unused()
+        self.measures.forget()
+        self.editor.forget()
+
+    # --- at once ---
+
+    def undo(self, session: str) -> SessionState:
+        return self._change(session, "position", Session.undo)
+
+    def redo(self, session: str) -> SessionState:
+        return self._change(session, "position", Session.redo)
+
+    def goto(self, session: str, index: int) -> SessionState:
+        return self._change(session, "position", lambda chosen: chosen.goto(index))
+
+    def toggle(self, session: str, index: int) -> SessionState:
+        return self._change(session, "log", lambda chosen: chosen.toggle(index))
+
+    def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
+        self.limits.check_watched(prompts)
+        return self._change(session, "watched", lambda chosen: chosen.watch(prompts))
+
+    def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
+        chosen = self._open(session)
+        with self.sessions.changing(chosen, "plan"):
+            chosen.set_plan(every)
+        return self.sessions.state(chosen)
+
+    def _change(self, session: str, field: str, change: Callable[[Session], None]) -> SessionState:
+        chosen = self._open(session)
+
+        def stored() -> None:
+            with self.sessions.changing(chosen, field):
+                change(chosen)
+
+        self._queue.change(chosen.id, stored)
+        return self.sessions.state(chosen)
+
+    def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
+        """The session that a key edits. Raises also what is wrong with facts that are meant for it."""
+        session = self._session(key, editing=True)
+        self.limits.check_facts(facts)
+        for fact in facts:
+            self.editor.model.check(fact)
+        return session
+
+    def _session(self, key: str, editing: bool = False) -> Session:
+        return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
+
+    def _name(self, name: str) -> str:
+        """A session's name, tidied."""
+        name = " ".join(name.split())
+        self.limits.check_text("a name", name)
+        return name
+
+    def counts(self) -> dict[str, int]:
+        """How many sessions there are, kept and of those in memory; bytes of a GPU's memory that are used."""
+        return {
+            "sessions_stored": self._store.count(),
+            "sessions_in_memory": self.sessions.in_memory,
+            "device_memory_bytes": used_bytes(self.editor.model.device),
+        }
+
+    def close(self) -> None:
+        self._queue.close()
+        self._store.close()

@@ -1,0 +1,58 @@
+"""How much one lab gives to its visitors; each limit is a setting. Knows nothing of sessions or jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from editlab.core.errors import LimitReached
+from editlab.core.facts import Fact
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a lab allows. Who meets one gets `editlab.core.errors.LimitReached` with a sentence."""
+
+    sessions: int = 1_000  # kept in all
+    sessions_in_memory: int = 64  # the others are read from the store when they are used again
+    edits: int = 500  # in the log of one session
+    facts: int = 100  # in one edit
+    characters: int = 2_000  # in any one text that is given: a prompt, a subject, an object, a name
+    watched: int = 20  # prompts of a session's own
+    queue: int = 200  # jobs that wait, of all sessions
+    queue_per_session: int = 8
+    job_seconds: float = 900.0  # of work, after which a job is stopped
+    days: float = 30.0  # without use, after which a session is deleted
+    days_empty: float = 1.0  # the same of one without an edit or a name: somebody only looked at a page
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"{field.name} must be above 0, got {getattr(self, field.name)}")
+
+    def check_text(self, what: str, text: str) -> None:
+        if len(text) > self.characters:
+            raise LimitReached(f"The limit for {what} is {self.characters} characters, got {len(text)}.")
+
+    def check_facts(self, facts: Sequence[Fact]) -> None:
+        """Facts that are given together."""
+        if len(facts) > self.facts:
+            raise LimitReached(f"The limit for one edit is {self.facts} facts, got {len(facts)}.")
+        for fact in facts:
+            for text in (fact.text, fact.target_new, fact.target_true or ""):
+                self.check_text("a prompt or an object", text)
+            for text in (*fact.paraphrase_prompts, *fact.neighborhood_prompts, *fact.generation_prompts):
+                self.check_text("a prompt", text)
+
+    def check_watched(self, prompts: Sequence[str]) -> None:
+        if len(prompts) > self.watched:
+            raise LimitReached(f"The limit for prompts to watch is {self.watched}, got {len(prompts)}.")
+        for prompt in prompts:
+            self.check_text("a prompt", prompt)
+
+    def check_length(self, edits: int) -> None:
+        """A log that is about to become longer."""
+        if edits >= self.edits:
+            raise LimitReached(
+                f"The limit for one session is {self.edits} edits, and it has them: go on from an earlier step."
+            )

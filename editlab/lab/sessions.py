@@ -1,0 +1,248 @@
+"""The sessions of one lab: opened by their keys, read from the store when they are used, written before they change.
+
+Here, and only here, is decided what a key may do. Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import secrets
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakValueDictionary
+
+from editlab.core.errors import LabError, LimitReached, ReadOnly, UnknownSession
+from editlab.core.info import SessionInfo
+from editlab.core.records import SessionState
+from editlab.editing.editor import Editor
+from editlab.lab.limits import Limits
+from editlab.lab.store import SessionRecord, Store, now, time_text
+from editlab.measures import Measures
+from editlab.session.log import Entry
+from editlab.session.measurements import MeasurementCache
+from editlab.session.session import Session
+
+KEY_BYTES = 24  # of randomness
+DAYS_EMPTY = 1 / 24  # without use, after which a session that nothing was done in makes room for another one
+
+
+def follow_key(key: str) -> str:
+    """The key that only reads what this one edits: whoever has it cannot tell the other."""
+    return hashlib.sha256(f"follow {key}".encode()).hexdigest()[:32]
+
+
+def digest(key: str) -> str:
+    """What the store knows a key by."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Sessions:
+    """Sessions over one editor. Those used last are in memory, each only once however many ask for it.
+
+    Raises UnknownSession for what is no key, ReadOnly for one that does not edit, LabError for a session of another
+    model, and what the store raises.
+    """
+
+    def __init__(self, store: Store, editor: Editor, measures: Measures, limits: Limits) -> None:
+        self.limits = limits
+        self._store, self._editor, self._measures = store, editor, measures
+        self._lock = threading.RLock()
+        self._recent: OrderedDict[str, Session] = OrderedDict()
+        self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
+        self._revisions: dict[str, int] = {}
+        self._states: dict[str, SessionState] = {}  # as told last
+        self._next_revision = itertools.count(time.time_ns())  # never one from before a restart
+        MeasurementCache(editor.model, measures).learn(store.unedited(self._fingerprint))
+
+    # --- keys ---
+
+    def create(self, name: str) -> str:
+        key = self._new_key()
+        self._store.add(self._row(key, name))
+        return key
+
+    def about(self, key: str) -> SessionInfo:
+        return self._info(key, self._find(key))
+
+    def those_of(self, keys: Iterable[str]) -> list[SessionInfo]:
+        rows = [(key, self._store.find(digest(key))) for key in keys]
+        return [self._info(key, row) for key, row in rows if row is not None and not self._expired(row)]
+
+    def rename(self, key: str, name: str) -> SessionInfo:
+        self._store.change(self._find(key, editing=True).id, name=name)
+        return self.about(key)
+
+    def duplicate(self, key: str, index: int | None, name: str) -> str:
+        """Key of a copy as far as step `index`. Raises ValueError for a step that is not there."""
+        row = self._find(key)
+        length = self._store.length(row.id)
+        index = row.position if index is None else index
+        if not 0 <= index <= length:
+            raise ValueError(f"step must be between 0 and {length}, got {index}")
+        copied = self._new_key()
+        name = name or f"{row.name} (copy of step {index})".strip()
+        new = replace(
+            self._row(copied, name), position=index, watched=row.watched, plan=row.plan, branch_of=row.id,
+            model=row.model, fingerprint=row.fingerprint,
+        )  # fmt: skip
+        self._store.copy(row.id, new)
+        return copied
+
+    def delete(self, key: str) -> str:
+        """The id of the session that was."""
+        row = self._find(key, editing=True)
+        self._forget(row.id)
+        return row.id
+
+    def expire(self, days_empty: float | None = None) -> None:
+        """Delete what has not been used for too long."""
+        for id in self._store.unused_since(_ago(self.limits.days), _ago(days_empty or self.limits.days_empty)):
+            self._forget(id)
+
+    # --- sessions ---
+
+    def open(self, key: str, editing: bool = False) -> Session:
+        """The session of a key, the same object for everybody."""
+        with self._lock:
+            row = self._find(key, editing)
+            if row.fingerprint != self._fingerprint:
+                raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
+            session = self._alive.get(row.id) or self._read(row)
+            self._alive[row.id] = self._recent[row.id] = session
+            self._recent.move_to_end(row.id)
+            while len(self._recent) > self.limits.sessions_in_memory:
+                self._states.pop(self._recent.popitem(last=False)[0], None)
+        return session
+
+    def forget_unused(self) -> None:
+        """Leave in memory only what is used now."""
+        with self._lock:
+            self._recent.clear()
+            self._states.clear()
+
+    def state(self, session: Session) -> SessionState:
+        """What a session tells, the same until its revision is another."""
+        with self._lock:
+            if session.id not in self._states:
+                self._states[session.id] = session.state()
+            return self._states[session.id]
+
+    def revision(self, key: str) -> int:
+        row = self._find(key)
+        with self._lock:
+            return self._revisions.get(row.id) or self._revise(row.id)
+
+    @contextmanager
+    def changing(self, session: Session, field: str) -> Iterator[None]:
+        """What the block changes in a session's `field` is in the store at its end, or undone if it cannot be."""
+        with self._lock:
+            before = getattr(session, field)
+            try:
+                yield
+                self._store.change(session.id, **_told(field, before, getattr(session, field)))
+            except BaseException:
+                setattr(session, field, before)
+                raise
+            self._revise(session.id)
+
+    def append(self, session: Session, log: Sequence[Entry]) -> None:
+        """Store a log that is one edit longer, with what was measured of it."""
+        self._store.append(session.id, log, session.measurements.news)
+        session.measurements.news.clear()
+
+    def keep_findings(self, session: Session) -> None:
+        """Store what was measured since the last time; of a deleted session nothing."""
+        if session.measurements.news and self._alive.get(session.id) is session:
+            self._store.learn(session.id, session.log, session.measurements.news)
+            session.measurements.news.clear()
+            self.changed(session)
+
+    def changed(self, session: Session) -> None:
+        """The session tells something else than it did."""
+        with self._lock:
+            self._revise(session.id)
+
+    @property
+    def in_memory(self) -> int:
+        """How many sessions are in memory now."""
+        return len(self._alive)
+
+    # --- within ---
+
+    @property
+    def _fingerprint(self) -> str:
+        return self._editor.model.fingerprint()
+
+    def _find(self, key: str, editing: bool = False) -> SessionRecord:
+        row = self._store.find(digest(key))
+        if row is None or self._expired(row):
+            raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
+        if editing and row.key != digest(key):
+            raise ReadOnly("This link only follows the session; make a copy of it to edit.")
+        return row
+
+    def _expired(self, row: SessionRecord) -> bool:
+        return row.used < _ago(self.limits.days)
+
+    def _new_key(self) -> str:
+        self.expire()
+        if self._store.count() >= self.limits.sessions:
+            self.expire(min(DAYS_EMPTY, self.limits.days_empty))
+        if self._store.count() >= self.limits.sessions:
+            raise LimitReached(f"This lab keeps {self.limits.sessions} sessions and has them all: delete one first.")
+        return secrets.token_urlsafe(KEY_BYTES)
+
+    def _row(self, key: str, name: str) -> SessionRecord:
+        id, time = uuid.uuid4().hex, now()
+        model, plan = self._editor.model.name, self._measures.default_plan()
+        keys = digest(key), digest(follow_key(key))
+        return SessionRecord(id, *keys, name, time, time, model, self._fingerprint, plan=plan)
+
+    def _info(self, key: str, row: SessionRecord) -> SessionInfo:
+        may_edit = row.key == digest(key)
+        follow = follow_key(key) if may_edit else key
+        edits = self._store.length(row.id)
+        return SessionInfo(
+            row.id, row.name, row.created, row.used, edits, row.model, may_edit, follow, row.branch_of
+        )  # fmt: skip
+
+    def _read(self, row: SessionRecord) -> Session:
+        session = Session(self._editor, self._measures, id=row.id)
+        session.restore(self._store.entries(row.id, self._editor.model.device), row.position)
+        session.watched = row.watched
+        session.plan = {name: every for name, every in (row.plan or {}).items() if name in self._measures.by_name}
+        session.measurements.learn(self._store.findings(row.id))
+        return session
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            self._store.delete(id)
+            self._recent.pop(id, None)
+            self._alive.pop(id, None)
+            self._states.pop(id, None)
+            self._revisions.pop(id, None)
+
+    def _revise(self, id: str) -> int:
+        self._states.pop(id, None)
+        self._revisions[id] = next(self._next_revision)
+        return self._revisions[id]
+
+
+def _ago(days: float) -> str:
+    return time_text(datetime.now(UTC) - timedelta(days=days))
+
+
+def _told(field: str, before: Any, now: Any) -> dict[str, Any]:
+    """A change as the store wants it: of a log, which of its numbers are on or off by now."""
+    if field != "log":
+        return {field: now}
+    pairs = enumerate(zip(before, now, strict=True), 1)
+    return {"enabled": {number: new.enabled for number, (old, new) in pairs if new.enabled != old.enabled}}

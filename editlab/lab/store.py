@@ -1,0 +1,280 @@
+"""Sessions on disk, in SQLite: each change is one transaction, on the disk before the call returns.
+
+A kill loses what was not yet written, and nothing else; deltas are read back to the last bit. Keys are kept as their
+SHA-256, so a copy of the file opens no session. Knows nothing of models, and decides nobody's access.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from editlab.core.errors import LabError, UnknownSession
+from editlab.lab.schema import migrate
+from editlab.model.deltas import edit_from_bytes, edit_to_bytes
+from editlab.session.log import Entry, Made
+from editlab.session.measurements import Finding
+
+LOCK_SECONDS = 10.0  # to wait for another process, as one that is about to end
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """What is kept of a session beside its log."""
+
+    id: str
+    key: str  # SHA-256 of the key that edits
+    follow: str  # and of the one that only reads
+    name: str
+    created: str  # ISO 8601, UTC
+    used: str
+    model: str  # name
+    fingerprint: str
+    position: int = 0
+    watched: tuple[str, ...] = ()
+    plan: Mapping[str, int] | None = None
+    branch_of: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        return {**vars(self), "watched": json.dumps(self.watched), "plan": json.dumps(self.plan)}
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> Self:
+        return cls(**{**dict(row), "watched": tuple(json.loads(row["watched"])), "plan": json.loads(row["plan"])})
+
+
+class Store:
+    """Sessions, their logs and what was measured of them, in a file of its own or, without one, in memory.
+
+    May be called from every thread; belongs to one process at a time. Raises LabError, with a sentence, for a file that
+    is in use, is none of editlab's, or cannot be written; then it is as it was before the call.
+    """
+
+    def __init__(self, path: str | Path = ":memory:") -> None:
+        self.path = str(path)
+        self._lock = threading.RLock()
+        with self._sentences():
+            if self.path != ":memory:":
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                Path(self.path).touch(mode=0o600)
+            self._db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            for setting in (
+                "locking_mode = EXCLUSIVE",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "foreign_keys = ON",
+                "secure_delete = ON",
+            ):
+                self._db.execute(f"PRAGMA {setting}")
+            with self._transaction():
+                migrate(self._db)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # --- sessions ---
+
+    def add(self, row: SessionRecord) -> None:
+        with self._transaction() as db:
+            _insert(db, row)
+
+    def find(self, digest: str) -> SessionRecord | None:
+        """The session that a key of this SHA-256 opens."""
+        found = self._read("SELECT * FROM sessions WHERE key = :digest OR follow = :digest", digest=digest)
+        return SessionRecord.of(found[0]) if found else None
+
+    def count(self) -> int:
+        return int(self._read("SELECT count(*) AS n FROM sessions")[0]["n"])
+
+    def length(self, id: str) -> int:
+        """How many edits a session's log has."""
+        return int(self._read("SELECT count(*) AS n FROM log WHERE session = :id", id=id)[0]["n"])
+
+    def unused_since(self, time: str, empty: str) -> list[str]:
+        """Ids of the sessions that were last changed before a time; without an edit and a name, before another."""
+        query = """SELECT id FROM sessions WHERE used < :time
+            OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
+        return [row["id"] for row in self._read(query, time=time, empty=empty)]
+
+    def delete(self, id: str) -> None:
+        with self._transaction() as db:
+            _shorten(db, id, 0)
+            db.execute("DELETE FROM sessions WHERE id = ?", [id])
+
+    def copy(self, id: str, row: SessionRecord) -> None:
+        """A session with another's log as far as `row.position`, and with what was measured of it."""
+        with self._transaction() as db:
+            _insert(db, row)
+            names = {"new": row.id, "old": id, "position": row.position}
+            db.execute(
+                "INSERT INTO log SELECT :new, number, edit, enabled FROM log "
+                "WHERE session = :old AND number <= :position",
+                names,
+            )
+            db.execute(
+                "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
+                "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
+                "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
+                names,
+            )
+
+    # --- a session's log ---
+
+    def entries(self, id: str, device: Any = "cpu") -> list[Entry]:
+        """The log of a session, in order, with its deltas on a device."""
+        rows = self._read(
+            "SELECT made, delta, enabled FROM log JOIN edits ON edits.id = log.edit "
+            "WHERE session = :id ORDER BY number",
+            id=id,
+        )
+        return [
+            Entry(edit_from_bytes(row["delta"], device), Made.from_json(json.loads(row["made"])), bool(row["enabled"]))
+            for row in rows
+        ]
+
+    def append(self, id: str, log: Sequence[Entry], findings: Iterable[Finding] = ()) -> None:
+        """Make `log` the session's, all in force: its last entry is new, the others are a beginning of what is there.
+
+        What was undone leaves the log, and the store if no other session has it.
+        """
+        *kept, new = log
+        with self._transaction() as db:
+            _change(db, id, {"position": len(log)})
+            _shorten(db, id, len(kept))
+            made = json.dumps(new.made.to_json(), allow_nan=False)
+            db.execute("INSERT INTO edits VALUES (?, ?, ?)", [new.id, made, edit_to_bytes(new.edit)])
+            db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [id, len(log), new.id, new.enabled])
+            _learn(db, id, log, findings)
+
+    def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> None:
+        """Change columns of a session (name, position, watched, plan), and which numbers of its log are on."""
+        with self._transaction() as db:
+            _change(db, id, columns)
+            for number, on in (enabled or {}).items():
+                db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
+
+    # --- what was measured ---
+
+    def findings(self, id: str) -> list[Finding]:
+        """What was measured of a session's states."""
+        log = [row["edit"] for row in self._read("SELECT edit FROM log WHERE session = :id ORDER BY number", id=id)]
+        places = {edit: place for place, edit in enumerate(log, 1)}
+        rows = self._read("SELECT * FROM found WHERE session = :id", id=id)
+
+        def ids(row: sqlite3.Row) -> tuple[str, ...]:
+            off = json.loads(row["without"])
+            return tuple(edit for edit in log[: places.get(row["edit"], 0)] if edit not in off)
+
+        told = ("step", "name", "setting", "about", "found")
+        return [Finding(ids(row), *(row[name] for name in told)) for row in rows]
+
+    def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
+        """Keep what was measured of states of a session's log."""
+        with self._transaction() as db:
+            _change(db, id, {})
+            _learn(db, id, log, findings)
+
+    def unedited(self, fingerprint: str) -> list[Finding]:
+        """What was measured of an unedited model."""
+        rows = self._read("SELECT * FROM unedited WHERE model = :model", model=fingerprint)
+        return [Finding((), "", row["name"], row["setting"], "[]", row["found"]) for row in rows]
+
+    # --- SQLite ---
+
+    def _read(self, query: str, **values: Any) -> list[sqlite3.Row]:
+        with self._lock, self._sentences():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._sentences():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise LabError(_sentence(error, self.path)) from error
+
+
+def _sentence(error: Exception, path: str) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return "The disk that holds the sessions is full; nothing was changed."
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return (
+            f"The sessions in {path} are in use by another process; only one lab at a time can have them. Stop "
+            "that one, or name another file with EDITLAB_STORE."
+        )
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return f"{path} holds no sessions that can be read ({error})."
+    return f"The sessions could not be written or read ({error}); nothing was changed."
+
+
+def now() -> str:
+    return time_text(datetime.now(UTC))
+
+
+def time_text(time: datetime) -> str:
+    """ISO 8601; of times in UTC, later ones sort after earlier ones."""
+    return time.isoformat(timespec="milliseconds")
+
+
+def _insert(db: sqlite3.Connection, row: SessionRecord) -> None:
+    values = row.values()
+    db.execute(
+        f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})", values
+    )
+
+
+def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None:
+    values = {name: json.dumps(value) if name in ("watched", "plan") else value for name, value in columns.items()}
+    values["used"] = now()
+    setting = ", ".join(f"{name} = :{name}" for name in values)
+    if not db.execute(f"UPDATE sessions SET {setting} WHERE id = :id", {**values, "id": id}).rowcount:
+        raise UnknownSession("This session was deleted.")
+
+
+def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
+    """A state is named by its last edit and by those before it that are off; one that is not of the log is dropped."""
+    places = {entry.id: place for place, entry in enumerate(log)}
+    for finding in findings:
+        if any(edit not in places for edit in (*finding.ids, *filter(None, [finding.step]))):
+            continue
+        last = finding.ids[-1] if finding.ids else ""
+        before = log[: places[last]] if last else ()
+        off = json.dumps([entry.id for entry in before if entry.id not in finding.ids])
+        told = (finding.name, finding.setting)
+        if last or finding.about != "[]":
+            row = [id, last, off, finding.step, *told, finding.about, finding.found]
+            db.execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        else:
+            db.execute(
+                "INSERT OR REPLACE INTO unedited SELECT fingerprint, ?, ?, ? FROM sessions WHERE id = ?",
+                [*told, finding.found, id],
+            )
+
+
+def _shorten(db: sqlite3.Connection, id: str, kept: int) -> None:
+    """Take what is after number `kept` out of a session's log, and out of the store if no other session has it."""
+    dropped = db.execute("DELETE FROM log WHERE session = ? AND number > ? RETURNING edit", [id, kept]).fetchall()
+    for (edit,) in dropped:
+        db.execute("DELETE FROM found WHERE session = ?1 AND ?2 IN (edit, step)", [id, edit])
+        db.execute("DELETE FROM edits WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE edit = ?1)", [edit])

@@ -1,0 +1,1 @@
+"""One model: its weights, tokens, family, loading, and what it says."""

@@ -1,0 +1,1 @@
+"""How products are made: what need not be repeated, in pieces, packed, with gradients written out."""

@@ -1,0 +1,170 @@
+"""The model's own decoder blocks, some of them, from any hidden state on: what an edit need not repeat it does once.
+
+Masks and positions are explicit, so that every attention implementation that takes a mask does the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editlab.model.fast.repeated import RepeatedBlock, can_repeat, repeated_blocks
+from editlab.model.model import EditableModel
+
+_NEVER = 2**31  # a position that no token sees
+
+
+def at(positions: Tensor, activations: Tensor) -> Tensor:
+    """Activations (n, t, d) at one position per row: (n, d)."""
+    return activations[torch.arange(len(positions), device=activations.device), positions]
+
+
+def row_positions(ids: Tensor) -> Tensor:
+    """Positions (n, t) of whole rows (n, t)."""
+    return torch.arange(ids.shape[1], device=ids.device).expand(*ids.shape)
+
+
+def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What enters the first block (n, t, d), for token ids (n, t); whole rows unless told where they stand."""
+    hidden = model.hf.get_input_embeddings()(ids)
+    learned = model.family.learned_positions
+    positions = row_positions(ids) if positions is None else positions
+    return hidden + model.hf.get_submodule(learned)(positions) if learned else hidden
+
+
+def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Causal attention between positions (n, q) and (n, k), as a term (n, 1, q, k) added to the scores."""
+    unseen = keys[:, None, None, :] > queries[:, None, :, None]
+    return torch.zeros(unseen.shape, dtype=dtype, device=queries.device).masked_fill(unseen, torch.finfo(dtype).min)
+
+
+def run(
+    model: EditableModel,
+    layers: Iterable[int],
+    hidden: Tensor,
+    positions: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    past: Past | None = None,
+) -> Tensor:
+    """What leaves the last of these blocks (n, t, d), from what enters the first; whole rows unless told otherwise."""
+    if positions is None:
+        positions = row_positions(hidden[..., 0])
+    if attention_mask is None:
+        attention_mask = mask(positions, positions, hidden.dtype)
+    arguments: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": positions}
+    if past is not None:
+        arguments[model.family.past] = past
+    if model.family.rotary is not None:
+        arguments["position_embeddings"] = model.hf.get_submodule(model.family.rotary)(hidden, positions)
+    for layer in layers:
+        output = model.blocks[layer](hidden, **arguments)
+        hidden = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
+    """Log-probabilities (..., vocabulary) of the next token, float32, from what leaves the last block (..., d)."""
+    return model.log_probs(model.hf.get_submodule(model.family.norm)(hidden))
+
+
+class Past:
+    """Attention's keys and values of earlier positions, per layer; while `recording`, what comes is added to them.
+
+    It stands where the blocks expect a cache; a cache that always grows would keep the graph of every step.
+    `before` is what comes earlier still, of a single row that all rows have in common.
+    """
+
+    def __init__(self, before: Past | None = None, kept: Mapping[int, tuple[Tensor, Tensor]] | None = None) -> None:
+        self.recording = True
+        self.before = before
+        self.kept = dict(kept or {})  # layer -> keys and values, (n, heads, t, d_head) each
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What the layer attends to, (n, heads, t, d_head) each."""
+        keys, values = self._after(self.kept.get(layer), keys, values)
+        if self.recording:
+            self.kept[layer] = keys, values
+        return self._after(self.before.kept.get(layer) if self.before else None, keys, values)
+
+    @staticmethod
+    def _after(earlier: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if earlier is None:
+            return keys, values
+        rows = (len(keys), -1, -1, -1)
+        return torch.cat([earlier[0].expand(rows), keys], dim=2), torch.cat([earlier[1].expand(rows), values], dim=2)
+
+    def only(self, rows: Tensor) -> Past:
+        """The same for some of the rows."""
+        fewer = copy.copy(self)
+        fewer.kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.kept.items()}
+        return fewer
+
+
+class Suffixes:
+    """Rows from one position each on, to be run through the blocks above a layer as often as wanted.
+
+    What comes before that position cannot change, whatever is changed there; it is run once. Tokens stand row by row:
+    `hidden` (tokens, d) is what enters the first of these blocks, and row i begins at token `first[i]`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: EditableModel, layer: int, hidden: Tensor, starts: Tensor, lengths: Tensor) -> None:
+        """`hidden` (n, t, d) enters block `layer`; row i goes on from starts[i] for lengths[i] positions."""
+        self._model = model
+        self._layers = range(layer, model.n_layers)
+        steps = torch.arange(int(lengths.max()), device=starts.device)
+        positions = starts[:, None] + steps  # (n, longest)
+        before = hidden[:, : int(starts.max())]
+        earlier = row_positions(before[..., 0])
+        self._past = Past()
+        if before.shape[1]:
+            run(model, self._layers, before, past=self._past)
+        self._past.recording = False
+        earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
+        self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
+        self._positions = positions.clamp(max=model.max_tokens - 1)
+        self._place(steps < lengths[:, None])
+        self.hidden = hidden[self._row, positions[self._there]]
+
+    def _place(self, there: Tensor) -> None:
+        """Note where the tokens stand: `there` (n, longest) tells places from padding."""
+        self._there = there
+        self._row, _ = there.nonzero(as_tuple=True)
+        self._index = None if there.all() else there.flatten().nonzero().squeeze(1)
+        counts = there.sum(1)
+        self.first = counts.cumsum(0) - counts
+
+    def only(self, rows: Tensor) -> Suffixes:
+        """The same for some of the rows (n,), True for those that stay."""
+        fewer = copy.copy(self)
+        fewer.hidden = self.hidden[rows[self._row]]
+        fewer._mask, fewer._positions, fewer._past = self._mask[rows], self._positions[rows], self._past.only(rows)
+        fewer._place(self._there[rows])
+        vars(fewer).pop("_repeated", None)
+        return fewer
+
+    def run(self, hidden: Tensor, read: Tensor) -> Tensor:
+        """What leaves the last block at the tokens `read` (r,): (r, d), from what enters the first of these."""
+        if self._repeated is not None:
+            for block in self._repeated[:-1]:
+                hidden = block(hidden)
+            return self._repeated[-1](hidden, read)
+        n, longest = self._there.shape
+        if self._index is not None:
+            hidden = hidden.new_zeros(n * longest, hidden.shape[-1]).index_copy(0, self._index, hidden)
+            read = self._index[read]
+        hidden = hidden.view(n, longest, -1)
+        return run(self._model, self._layers, hidden, self._positions, self._mask, self._past).flatten(0, 1)[read]
+
+    @cached_property
+    def _repeated(self) -> list[RepeatedBlock] | None:
+        """The blocks with their gradients written out, where they are."""
+        if not self._layers or not can_repeat(self._model):
+            return None
+        positions = self._positions[self._there]
+        return repeated_blocks(self._model, self._layers, positions, self._mask, self._index, self._past.kept)

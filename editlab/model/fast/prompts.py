@@ -1,0 +1,241 @@
+"""Many prompts that begin alike, and what the model in force says after each: as one by one, but no token run twice.
+
+The common beginning (a task's shots) is run once for all rows, and the rows with next to no padding. What the blocks
+below the lowest edited layer make of either never changes: it is kept from run to run within a budget of memory, as
+long as the model itself says that those blocks are unedited. Knows nothing of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.model.fast.blocks import Past, embed, log_probs, run
+from editlab.model.model import EditableModel
+
+BATCH_TOKENS = 1024  # more gains nothing on a CPU
+BATCHES_GOING_ON = 2  # as many together where tokens are generated: every batch reads all weights for each of them
+SLOT_TOKENS = 64  # or a longer row
+NOBODY = -1  # whose padding is
+
+
+class Budget:
+    """Bytes that may be kept."""
+
+    def __init__(self, left: int) -> None:
+        self._of = self.left = left
+
+    def take(self, n_bytes: int) -> bool:
+        """Whether there is room; if so, it is taken."""
+        fits = n_bytes <= self.left
+        self.left -= n_bytes * fits
+        return fits
+
+    def give_back(self, n_bytes: int) -> None:
+        self.left += n_bytes
+
+    def reset(self) -> None:
+        """Nothing is kept any more."""
+        self.left = self._of
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the unedited blocks below a layer make of some rows."""
+
+    layer: int  # the first block that is still to be run
+    hidden: Tensor  # (n, t, d), what enters it
+    past: Past  # keys and values of the blocks below, where they were recorded
+    recorded: bool
+
+    @property
+    def n_bytes(self) -> int:
+        pairs = self.past.kept.values()
+        return sum(x.numel() * x.element_size() for x in (self.hidden, *(part for pair in pairs for part in pair)))
+
+
+class _Slots:
+    """Rows that go on after the same `start` tokens, laid end to end in slots of one width, so that little is padding.
+
+    A token sees what they have in common and the earlier ones of its own row.
+    """
+
+    def __init__(
+        self, model: EditableModel, rows: Sequence[Sequence[int]], slots: Sequence[Sequence[int]], start: int
+    ) -> None:
+        """`slots` holds the indices of the rows in each."""
+        self._model = model
+        self._start = start
+        self.indices = [i for slot in slots for i in slot]
+        self._ids = model.batch([[token for i in slot for token in rows[i]] for slot in slots]).input_ids  # (n, t)
+        self._owners = torch.full_like(self._ids, NOBODY)  # (n, t), the row that each token is of
+        self._positions = torch.zeros_like(self._ids)  # (n, t)
+        ends = []
+        for number, slot in enumerate(slots):
+            end = 0
+            for order, i in enumerate(slot):
+                begin, end = end, end + len(rows[i])
+                self._owners[number, begin:end] = i
+                self._positions[number, begin:end] = torch.arange(start, start + len(rows[i]))
+                ends.append((number, order, end - 1, start + len(rows[i])))
+        # of each row, in order: its slot, its place among the slot's rows, its last token, and the position after that
+        self._slot, self._order, self._last, self._next = torch.tensor(ends, device=self._ids.device).T
+        self._kept: _Kept | None = None
+
+    def run(self, before: Past | None, recording: bool, unedited: int, budget: Budget) -> tuple[Tensor, Past]:
+        """What leaves the last block (n, t, d), and the rows' own keys and values if `recording`.
+
+        The blocks below `unedited` are the base's: what they made of the rows is taken from the last time, or kept.
+        """
+        kept = self._kept
+        if kept is not None and (kept.layer != unedited or kept.recorded < recording):
+            budget.give_back(kept.n_bytes)
+            kept = self._kept = None
+        past = Past(before, kept.past.kept if kept and recording else None)
+        past.recording = recording
+        hidden = kept.hidden if kept else embed(self._model, self._ids, self._positions)
+        owners, positions = self._owners, self._positions
+        arguments = positions, self._mask(owners, positions, owners, positions, hidden.dtype), past
+        if kept is None and unedited:
+            hidden = run(self._model, range(unedited), hidden, *arguments)
+            kept = _Kept(unedited, hidden, Past(None, past.kept), recording)
+            self._kept = kept if budget.take(kept.n_bytes) else None
+        return run(self._model, range(unedited, self._model.n_layers), hidden, *arguments), past
+
+    def ends(self, hidden: Tensor, n: int) -> Tensor:
+        """The last `n` tokens of every row (rows, n, d), of what `run` gives."""
+        back = torch.arange(n - 1, -1, -1, device=hidden.device)
+        return hidden[self._slot[:, None], (self._last[:, None] - back).clamp(min=0)]
+
+    def continuations(self, hidden: Tensor, past: Past, n_tokens: int) -> Tensor:
+        """Greedy tokens (rows, n_tokens) after what `run` gave; `past` is added to."""
+        owners, positions = self._owners, self._positions
+        shape = len(owners), int(self._order.max()) + 1
+        who, where, ids = owners.new_full(shape, NOBODY), owners.new_zeros(shape), owners.new_zeros(shape)
+        who[self._slot, self._order] = torch.tensor(self.indices, device=who.device)
+        where[self._slot, self._order] = self._next
+        made = [log_probs(self._model, hidden[self._slot, self._last]).argmax(1)]
+        while len(made) < n_tokens:
+            ids[self._slot, self._order] = made[-1]
+            owners, positions = torch.cat([owners, who], dim=1), torch.cat([positions, where], dim=1)
+            mask = self._mask(who, where, owners, positions, hidden.dtype)
+            blocks = range(self._model.n_layers)
+            hidden = run(self._model, blocks, embed(self._model, ids, where), where, mask, past)
+            made.append(log_probs(self._model, hidden[self._slot, self._order]).argmax(1))
+            where = where + 1
+        return torch.stack(made, dim=1)
+
+    def _mask(self, owners: Tensor, positions: Tensor, of: Tensor, at: Tensor, dtype: torch.dtype) -> Tensor:
+        """What tokens (n, q) see of the beginning and of tokens (n, k): a term (n, 1, q, start + k) of the scores."""
+        unseen = (of[:, None] != owners[..., None]) | (at[:, None] > positions[..., None])
+        unseen = pad(unseen, (self._start, 0), value=False)[:, None]
+        return torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill(unseen, torch.finfo(dtype).min)
+
+
+class Prompts:
+    """Rows of token ids, asked again and again of a model whose weights change in between.
+
+    Of each row the last `n_read` tokens are read. Rows must not be empty. Batches are larger where they `go_on`.
+    """
+
+    def __init__(
+        self,
+        model: EditableModel,
+        rows: Sequence[Sequence[int]],
+        budget: Budget,
+        n_read: int = 1,
+        go_on: bool = False,
+    ) -> None:
+        self.model = model
+        self._budget = budget
+        self._n_read = n_read
+        self._n_rows = len(rows)
+        shared = _common_beginning(rows, n_read)
+        self._beginning = _Slots(model, [rows[0][:shared]], [[0]], 0) if shared else None
+        ends = [row[shared:] for row in rows]
+        batch_tokens = BATCH_TOKENS * (BATCHES_GOING_ON if go_on else 1)
+        packed = _packed([len(end) for end in ends], batch_tokens)
+        self._batches = [_Slots(model, ends, slots, shared) for slots in packed]
+        self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
+
+    @torch.no_grad()
+    def read(
+        self, stage: str = "reading", report: OnProgress = quiet, known: Container[int] = ()
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of some rows, and log-probabilities (n, n_read, vocabulary) after the last tokens of each.
+
+        Rows that are `known` from a reading that was interrupted are passed over.
+        """
+        for batch, hidden, _ in self._passes(False, stage, report, known):
+            yield batch.indices, log_probs(self.model, batch.ends(hidden, self._n_read))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        n_tokens: int,
+        stage: str = "generating",
+        report: OnProgress = quiet,
+        made: dict[int, list[int]] | None = None,
+    ) -> list[list[int]]:
+        """The greedy continuation of each row, `n_tokens` tokens or as far as the end of the text.
+
+        What is `made` is added to it batch by batch, so that an interrupted call can be gone on with.
+        """
+        made = {} if made is None else made
+        for batch, hidden, past in self._passes(True, stage, report, made):
+            tokens = batch.continuations(hidden, past, n_tokens).tolist()
+            made.update(zip(batch.indices, map(self._until_the_end, tokens), strict=True))
+        return [made[i] for i in range(self._n_rows)]
+
+    def _passes(
+        self, recording: bool, stage: str, report: OnProgress, known: Container[int]
+    ) -> Iterator[tuple[_Slots, Tensor, Past]]:
+        """A batch, what leaves the last block (n, t, d), and keys and values for what follows."""
+        self._lowest_edited = min(self._lowest_edited, self.model.lowest_edited)
+        # Before the first edit one cannot know which blocks will stay unedited: nothing is kept.
+        unedited = self._lowest_edited if self._lowest_edited < self.model.n_layers else 0
+        before = None
+        if self._beginning is not None:
+            _, before = self._beginning.run(None, True, unedited, self._budget)
+        done = 0
+        for batch in self._batches:
+            if batch.indices[0] not in known:  # a batch is known as a whole
+                report(Progress(stage, done, self._n_rows))
+                yield batch, *batch.run(before, recording, unedited, self._budget)
+            done += len(batch.indices)
+
+    def _until_the_end(self, row: list[int]) -> list[int]:
+        ends = self.model.end_ids
+        return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
+
+
+def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:
+    """Batches of slots of indices of rows: the longest rows first, each in the first slot that has room for it."""
+    left = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    batches = []
+    while left:
+        width = max(SLOT_TOKENS, lengths[left[0]])
+        slots: list[list[int]] = [[] for _ in range(max(1, batch_tokens // width))]
+        room = [width] * len(slots)
+        later = []
+        for i in left:
+            slot = next((slot for slot, free in enumerate(room) if free >= lengths[i]), None)
+            if slot is None:
+                later.append(i)
+            else:
+                slots[slot].append(i)
+                room[slot] -= lengths[i]
+        batches.append([slot for slot in slots if slot])
+        left = later
+    return batches
+
+
+def _common_beginning(rows: Sequence[Sequence[int]], n_read: int) -> int:
+    """How many tokens all rows begin with, those that are read being left: shots may tokenise differently alone."""
+    shortest = max(0, min(map(len, rows)) - n_read)
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

@@ -1,0 +1,130 @@
+"""Models by preset name, folder or hub id, ready to be edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.model import embedded
+from editlab.model.model import EditableModel
+from editlab.model.presets import EMBEDDED, Preset, choose
+
+BF16_TAIL = "bfloat16-tail"
+PACKED = "float32-packed"
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    BF16_TAIL: torch.float32,
+    PACKED: torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What `load` is given, to be loaded later or elsewhere."""
+
+    model: str = "auto"
+    device: str = "auto"
+    dtype: str = "float32"
+    allow_download: bool = False
+
+    def load(self, report: OnProgress = quiet) -> EditableModel:
+        return load(self.model, device=self.device, dtype=self.dtype, allow_download=self.allow_download, report=report)
+
+
+def load(
+    model: str = "auto",
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    allow_download: bool = False,
+    report: OnProgress = quiet,
+) -> EditableModel:
+    """The model that a name, a folder or a hub id stands for, with `reason` saying why this one.
+
+    `device`: "auto" (CUDA where it is there, else the CPU) or torch's own names. `dtype` is what the model runs in;
+    what is edited stays float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster on a
+    GPU, and not exact. "float32-packed" is float32 whose products read copies of the weights that are packed for a CPU.
+    A preset or hub id that is not on this machine is downloaded only if `allow_download`.
+    Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    where = _device(device)
+    chosen, reason = choose(model, where.type == "cuda", allow_download)
+    report(Progress("loading the model"))
+    if isinstance(chosen, Preset) and chosen.source == EMBEDDED:
+        loaded = load_folder(embedded.fetch(report), where, DTYPES[dtype], name=chosen.name)
+        manifest = embedded.manifest()
+        loaded.revision = f"{manifest['source']}, GGUF sha256 {manifest['gguf_sha256'][:16]}" if manifest else None
+    elif isinstance(chosen, Path):
+        loaded = load_folder(chosen, where, DTYPES[dtype])
+    else:
+        loaded = _from_hub(chosen, where, DTYPES[dtype], allow_download)
+    loaded.reason = reason
+    return multiplying_as(dtype, loaded)
+
+
+def multiplying_as(dtype: str, model: EditableModel) -> EditableModel:
+    """The model, once it makes its products as a name among DTYPES says. Raises ValueError where it cannot."""
+    model.bf16_tail = dtype == BF16_TAIL
+    if dtype == PACKED:
+        model.pack()
+    return model
+
+
+def load_folder(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+) -> EditableModel:
+    """The model in a folder, without a network. Raises ValueError if there is none that can be edited."""
+    folder = Path(folder).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no model: there is no config.json in it")
+    return _pretrained(str(folder), device, dtype, name or folder.name, local_files_only=True)
+
+
+def _from_hub(source: Preset | str, device: torch.device, dtype: torch.dtype, allow_download: bool) -> EditableModel:
+    hub_id, name, size = source, source, ""
+    if isinstance(source, Preset):
+        hub_id, name, size = source.source, source.name, f" ({source.download_gb:g} GB)"
+    try:
+        return _pretrained(str(hub_id), device, dtype, str(name), local_files_only=not allow_download)
+    except OSError as error:
+        if allow_download:
+            raise ValueError(f"{hub_id} could not be had from the Hugging Face hub: {_first_line(error)}") from error
+        raise ValueError(
+            f"{hub_id} is not on this machine; agree to its download{size} with --yes (allow_download=True)"
+        ) from error
+
+
+def _pretrained(
+    source: str, device: str | torch.device, dtype: torch.dtype, name: str, local_files_only: bool
+) -> EditableModel:
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
+    hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
+    return EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but this torch sees no CUDA device")
+    return device
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,78 @@
+"""How much memory is free, what that allows, and what is done when there is none left."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+from editlab.core.errors import LabError
+
+SPARE_SHARE = 0.25  # of a GPU's free memory that one spare copy may take
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # in the words of allocators
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def used_bytes(device: torch.device) -> int:
+    """Bytes of a GPU's memory that tensors of this process take; 0 on another device."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def spare_copy(weight: Tensor) -> Tensor:
+    """A copy to go back to: where the weight is, or in the host's pinned memory where a GPU has little left."""
+    if weight.device.type == "cuda" and weight.nbytes > SPARE_SHARE * free_bytes(weight.device):
+        return torch.empty_like(weight, device="cpu", pin_memory=True).copy_(weight)
+    return weight.clone()
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def with_room(work: Callable[[], T], make_room: Callable[[], None]) -> T:
+    """What `work` gives; where it runs out of memory, tried once more after `make_room` has dropped what can be spared.
+
+    Raises LabError, with a sentence, if that is not enough.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        log.warning("a job ran out of memory and is tried again: %s", error)
+    # not within `except`: the error's traceback holds what was computed
+    _give_back(make_room)
+    try:
+        return work()
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        sentence = f"There is not enough memory for this, even with all caches emptied ({str(error).splitlines()[0]})."
+    _give_back(make_room)
+    raise LabError(f"{sentence} Every session is as it was; fewer facts at once, or shorter ones, need less.")
+
+
+def _give_back(make_room: Callable[[], None]) -> None:
+    make_room()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,357 @@
+"""EditableModel: the one place that knows module names, weight orientation and tokens.
+
+Weights = base + the sum of a log's deltas, in order, and `write` is the only assignment of a weight. Everything else
+reads, or acts through hooks that end with their `with` block. Knows nothing of methods, sessions or measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from editlab.core.facts import Fact
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.families import FAMILIES
+from editlab.model.fast.attention import use_grouped_heads
+from editlab.model.fast.packing import can_pack, pack, unpack
+from editlab.model.fast.products import split_products
+from editlab.model.memory import spare_copy
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as token ids, and where each token lies in the text."""
+
+    ids: tuple[int, ...]
+    ends: tuple[tuple[int, int], ...]  # (start, end) character offsets; (0, 0) for special tokens
+
+    def position_of(self, character: int) -> int:
+        """Index of the (last) token that holds this character."""
+        found = [i for i, (start, end) in enumerate(self.ends) if start <= character < end]
+        if not found:
+            raise ValueError(f"no token holds character {character} of the text")
+        return found[-1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. Padding stands after the text, so a causal model never sees it and positions are unchanged."""
+
+    input_ids: Tensor  # (n, t)
+    attention_mask: Tensor  # (n, t)
+
+    def inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+class _Enough(Exception):
+    """Ends a forward pass whose rest is not needed."""
+
+
+class EditableModel:
+    """A causal language model whose MLP output projections can be edited and restored exactly.
+
+    W is (d_out, d_in) throughout, whatever the architecture stores.
+    """
+
+    def __init__(self, hf: Any, tokenizer: Any, name: str, revision: str | None = None) -> None:
+        kind = hf.config.model_type
+        if kind not in FAMILIES:
+            raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(sorted(FAMILIES))}")
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"{name} needs a fast tokenizer (one with character offsets)")
+        use_grouped_heads(hf)
+        self.hf: Any = hf.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
+        self.packed = False  # products read packed copies of the weights; never of one that may be written
+        self.reason = ""  # why this model, in a sentence, where something chose it
+        self.kind = kind
+        self.family = FAMILIES[kind]
+        self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
+        self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
+        self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
+        self._overlaid: list[Edit] = []
+        self._norms: dict[int, float] = {}
+        self._fingerprint: str | None = None
+        if self.multiplies_float32_on_a_cpu:
+            split_products([hf])
+
+    # --- shape ---
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.hf.get_input_embeddings().weight.dtype
+
+    @property
+    def multiplies_float32_on_a_cpu(self) -> bool:
+        return (self.device.type, self.dtype) == ("cpu", torch.float32)
+
+    @property
+    def precision(self) -> str:
+        """What `load` was given as dtype."""
+        if self.bf16_tail:
+            return "bfloat16-tail"
+        return "float32-packed" if self.packed else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def max_tokens(self) -> int:
+        return int(self.hf.config.max_position_embeddings)
+
+    @property
+    def pad_id(self) -> int:
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(i for i in ids if i is not None)
+
+    @property
+    def start_id(self) -> int:
+        """The token that text begins after: the end of the text before, else the tokenizer's first special token."""
+        end_of_text = self.tokenizer.get_vocab().get("<|endoftext|>")
+        ids = (end_of_text, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
+        return next(i for i in ids if i is not None)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that a continuation ends with."""
+        ids = self.hf.generation_config.eos_token_id
+        return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
+
+    def projection(self, layer: int) -> nn.Module:
+        """The module whose weight is edited. Raises ValueError for a layer that is not there."""
+        if not 0 <= layer < self.n_layers:
+            raise ValueError(f"layer must be between 0 and {self.n_layers - 1}, got {layer}")
+        return self.blocks[layer].get_submodule(self.family.projection)
+
+    def weight(self, layer: int) -> Tensor:
+        """Live view of W (d_out, d_in) as it is now."""
+        stored = self.projection(layer).weight
+        return stored.T if self.family.transposed else stored  # type: ignore[union-attr,return-value,operator]
+
+    def base_weight(self, layer: int) -> Tensor:
+        """W₀ (d_out, d_in), unedited. A view: not to be written to."""
+        return self._base[layer] if layer in self._base else self.weight(layer)
+
+    def base_norm(self, layer: int) -> float:
+        """‖W₀‖_F."""
+        if layer not in self._norms:
+            self._norms[layer] = float(torch.linalg.matrix_norm(self.base_weight(layer).float()))
+        return self._norms[layer]
+
+    def fingerprint(self) -> str:
+        """Short hash that tells models apart: family, vocabulary, and the unedited projections."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
+            for layer in range(self.n_layers):
+                w = self.base_weight(layer).double()
+                digest.update(f"{tuple(w.shape)} {float(w.sum()):.9e} {float(w.square().sum()):.9e}".encode())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+    # --- weights ---
+
+    @torch.no_grad()
+    def write(self, edits: Sequence[Edit]) -> None:
+        """Make the weights base + Σ deltas, added in order: the only place where a weight is assigned.
+
+        If what is in force is a beginning of `edits`, only the rest is added, which is bit-equal to starting over.
+        """
+        done = self._written
+        extends = (
+            done is not None and len(done) <= len(edits) and all(a is b for a, b in zip(done, edits, strict=False))
+        )
+        rest = list(edits[len(done) :]) if done is not None and extends else list(edits)
+        touched = {layer for edit in rest for layer in edit}
+        for layer in touched:
+            self._keep_base(layer)
+        self._written = None  # until all is written
+        if not extends:
+            for layer, base in self._base.items():
+                self.weight(layer).copy_(base)
+        for edit in rest:
+            for layer, delta in edit.items():
+                self.weight(layer).add_((delta.left @ delta.right.T).to(self.weight(layer).device))
+        self._written = list(edits)
+
+    def hold(self, layers: Iterable[int]) -> None:
+        """Make layers ready to be edited: in float32 whatever the model runs in, with the base kept."""
+        for layer in layers:
+            self._keep_base(layer)
+
+    def _keep_base(self, layer: int) -> None:
+        if layer in self._base:
+            return
+        module = self.projection(layer)
+        if self.packed:
+            unpack(module)
+        if module.weight.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
+            self._run_in_float32(module)
+        self._base[layer] = spare_copy(self.weight(layer))
+
+    def pack(self) -> None:
+        """Multiply with packed copies of all weights but those held to be edited: on some CPUs faster.
+
+        Raises ValueError unless the model runs in float32 on a CPU, by a torch that can pack.
+        """
+        if not self.multiplies_float32_on_a_cpu or not can_pack():
+            raise ValueError(
+                f"weights are packed for float32 on a CPU, by a torch built with oneDNN; {self.name} runs in "
+                f"{self.precision} on {self.device.type}"
+            )
+        held = {self.projection(layer) for layer in self._base}
+        pack(module for module in self.hf.modules() if module not in held and not list(module.children()))
+        self.packed = True
+
+    @staticmethod
+    def _run_in_float32(module: nn.Module) -> None:
+        """Keep one projection in float32 inside a half-precision model: its input is raised, its output lowered."""
+        outer = module.weight.dtype  # type: ignore[union-attr]
+        module.float()
+        module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
+        module.register_forward_hook(lambda _module, _inputs, output: output.to(outer))
+
+    @property
+    def is_overlaid(self) -> bool:
+        return bool(self._overlaid)
+
+    @contextmanager
+    def overlaid(self, edit: Edit) -> Iterator[None]:
+        """Within the block the model behaves as if `edit` were written on top; no weight is changed."""
+
+        def adding(delta: LowRank) -> Callable:
+            def hook(_module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+                keys = inputs[0].to(delta.right.dtype)  # (..., d_in)
+                return output + ((keys @ delta.right) @ delta.left.T).to(output.dtype)
+
+            return hook
+
+        with ExitStack() as hooks:
+            for layer, delta in edit.items():
+                hooks.callback(self.projection(layer).register_forward_hook(adding(delta)).remove)
+            self._overlaid.append(edit)
+            hooks.callback(self._overlaid.pop)
+            yield
+
+    @contextmanager
+    def unedited(self) -> Iterator[None]:
+        """Within the block the weights are the base; afterwards they are what they were."""
+        before = self._written or []
+        self.write([])
+        try:
+            yield
+        finally:
+            self.write(before)
+
+    # --- reading and changing activations ---
+
+    @contextmanager
+    def keys(self, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+        """Collects each layer's projection input of the last forward, (n, t, d_in)."""
+        seen: dict[int, Tensor] = {}
+
+        def keeping(layer: int) -> Callable:
+            def hook(_module: nn.Module, inputs: tuple) -> None:
+                seen[layer] = inputs[0].detach()
+
+            return hook
+
+        with ExitStack() as hooks:
+            for layer in layers:
+                hooks.callback(self.projection(layer).register_forward_pre_hook(keeping(layer)).remove)
+            yield seen
+
+    def keys_of(self, batch: Batch, layers: Iterable[int]) -> dict[int, Tensor]:
+        """Each layer's projection input (n, t, d_in), from a forward that ends where the last of them is known."""
+        layers = sorted(layers)
+
+        def stop(_module: nn.Module, _inputs: tuple) -> None:
+            raise _Enough
+
+        with self.keys(layers) as seen:
+            handle = self.projection(layers[-1]).register_forward_pre_hook(stop)
+            try:
+                self.hidden(batch)
+            except _Enough:
+                pass
+            finally:
+                handle.remove()
+        return seen
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """What the head reads: final-normed hidden states (n, t, d)."""
+        return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities (..., vocabulary) of the next token, float32, from what `hidden` gives."""
+        return torch.log_softmax(self.hf.get_output_embeddings()(hidden).float(), dim=-1)
+
+    # --- tokens ---
+
+    def tokens(self, text: str) -> Tokens:
+        """Token ids of a text as the model would be given it, special tokens of its tokenizer included."""
+        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        return Tokens(tuple(encoded["input_ids"]), tuple(map(tuple, encoded["offset_mapping"])))
+
+    def target_ids(self, target: str) -> tuple[int, ...]:
+        """Token ids of an object, after one space and without special tokens. Raises ValueError if there are none."""
+        ids = tuple(self.tokenizer(" " + target.strip(), add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
+        return ids
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Rows of token ids as one right-padded batch on the model's device."""
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self.pad_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        return Batch(ids.to(self.device), mask.to(self.device))
+
+    def check(self, fact: Fact) -> None:
+        """Raises ValueError with a sentence if this model cannot be given the fact."""
+        prompt = self.tokens(fact.text)
+        prompt.position_of(fact.subject_end - 1)
+        longest = len(prompt.ids) + len(self.target_ids(fact.target_new))
+        if fact.target_true is not None:
+            longest = max(longest, len(prompt.ids) + len(self.target_ids(fact.target_true)))
+        room = self.max_tokens // 2  # contexts are set before the prompt, continuations after it
+        if longest > room:
+            raise ValueError(f"prompt and object may be at most {room} tokens for {self.name}, got {longest}")
+
+    @property
+    def lowest_edited(self) -> int:
+        """The lowest layer that may differ from the base now; what is below it computes as if nothing were edited."""
+        if self._written is None:
+            return 0
+        return min((layer for edit in [*self._written, *self._overlaid] for layer in edit), default=self.n_layers)
+
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.hf.parameters())
+
+    def drift(self, layer: int) -> tuple[float, float, float]:
+        """‖W - W₀‖_F, the same ÷ ‖W₀‖_F, and ÷ numel (the paper's |Δ|)."""
+        if layer not in self._base:
+            return 0.0, 0.0, 0.0
+        weight = self.weight(layer)
+        norm = float(torch.linalg.matrix_norm(weight - self._base[layer].to(weight.device)))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the weights of layer {layer} are not finite")
+        return norm, norm / self.base_norm(layer), norm / weight.numel()

@@ -1,0 +1,105 @@
+"""One backend's address, and requests to it whose errors are the lab's own. Knows nothing of what is asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from editlab.core.errors import LabError, UnknownSession, Unreachable
+from editlab.remote.wire import SESSION_HEADER, error_of
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+STREAM_SECONDS = 40.0  # without a byte; the backend sends one every 15 s at least
+
+
+class Connection:
+    """Raises ValueError for an address that is none, `Unreachable` when nobody answers there, and the lab's errors."""
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        address = httpx.URL(url.strip())
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError(f"a backend's address is like http://127.0.0.1:8867, got {url!r}")
+        self.url = str(address).rstrip("/")
+        self.timeout = timeout
+        self._client = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
+            # A job's stream holds a connection; idle ones are given up before the backend does.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=10),
+            trust_env=address.host not in ("127.0.0.1", "localhost", "::1"),  # no proxy to this machine
+            follow_redirects=False,
+        )
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        session: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer, if it is none of the errors."""
+        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        sent = {**(headers or {}), **_key(session)}
+        try:
+            response = self._client.request(method, path, params=asked, json=body, headers=sent)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise self._error(response)
+        return response
+
+    def events(self, path: str, session: str) -> Iterator[dict[str, Any]]:
+        """The data of the server-sent events there, as they come."""
+        timeout = httpx.Timeout(STREAM_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            with self._client.stream("GET", path, headers=_key(session), timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._error(response)
+                for line in response.iter_lines():
+                    if line.startswith("data:"):
+                        yield json.loads(line.removeprefix("data:"))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        log.debug("no answer", exc_info=error)
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return Unreachable(f"the backend at {self.url} cannot be reached: {error}")
+        if isinstance(error, httpx.TimeoutException):
+            return Unreachable(f"the backend at {self.url} did not answer within {self.timeout:g} s")
+        return Unreachable(f"the backend at {self.url} broke the connection off")
+
+    def _error(self, response: httpx.Response) -> Exception:
+        try:
+            body = response.json()
+            return error_of(body["error"], body["detail"])
+        except (ValueError, KeyError, TypeError):
+            return LabError(f"{self.url} answered with HTTP status {response.status_code}: is it a backend of editlab?")
+
+
+def _key(session: str | None) -> dict[str, str]:
+    """The header that opens a session. A key that no header can hold opens none."""
+    if session is None:
+        return {}
+    if not (session.isascii() and session.isprintable()):
+        raise UnknownSession("There is no such session: keys are made of letters, digits, - and _.")
+    return {SESSION_HEADER: session}
+
+
+def pause(attempt: int, longest: float = 2.0) -> None:
+    """Wait before the next attempt: a tenth of a second, then twice that, and so on."""
+    time.sleep(min(longest, 0.1 * 2**attempt))

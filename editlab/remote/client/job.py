@@ -1,0 +1,126 @@
+"""A job of a backend, followed from here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from editlab.core.errors import LabError, Unreachable
+from editlab.core.progress import Progress
+from editlab.core.record import typed
+from editlab.remote.client.connection import Connection, pause
+from editlab.remote.wire import RESULTS, JobReport, Loading, UnknownJob, error_of
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 60.0  # without an answer
+SILENT = "the backend has not answered for a minute; the session holds all that was finished by then"
+RESTARTED = (
+    "the backend was restarted before it told how this job ended; the session holds all that was finished by then, "
+    "so look at it before you ask again"
+)
+
+
+class RemoteJob:
+    """See `editlab.lab.api.Job`. A thread reads the job's events, and asks again where a stream breaks."""
+
+    def __init__(self, connection: Connection, session: str, report: JobReport) -> None:
+        self.id = report.id
+        self._connection = connection
+        self._session = session
+        self._report = report
+        self._result: Any = None
+        self._exception: Exception | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
+
+    @property
+    def status(self) -> str:
+        return self._report.status
+
+    @property
+    def ahead(self) -> int:
+        return self._report.ahead
+
+    @property
+    def progress(self) -> Progress:
+        return self._report.progress
+
+    @property
+    def error(self) -> str | None:
+        return self._report.error
+
+    def cancel(self) -> None:
+        try:
+            answer = self._connection.send("DELETE", self._path, self._session)
+        except UnknownJob:  # it has ended, and that was long ago
+            return
+        self._take(JobReport.from_json(answer.json()))
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"the job did not end within {timeout} seconds")
+        if self._exception is not None:
+            raise self._exception
+        return self._result
+
+    @property
+    def _path(self) -> str:
+        return f"/jobs/{self.id}"
+
+    def _take(self, report: JobReport) -> None:
+        """Believe a report, unless the end is known already."""
+        if self._ended.is_set():
+            return
+        if report.status == "done":
+            self._result = typed(RESULTS[report.kind], report.result)
+        elif report.ended:
+            self._exception = error_of(report.failure or "failed", report.error or "")
+        self._report = report
+        if report.ended:
+            self._ended.set()
+
+    def _follow(self) -> None:
+        """Until the job has ended, or nobody knows it any more."""
+        streams, attempt, answered = True, 0, time.monotonic()
+        while not self._ended.is_set():
+            try:
+                if streams:
+                    streams = self._read_stream()  # an intermediary may hold streams back
+                if not self._ended.is_set():
+                    self._take(JobReport.from_json(self._connection.send("GET", self._path, self._session).json()))
+                attempt, answered = 0 if streams else 2, time.monotonic()
+            except (UnknownJob, Loading):
+                self._fail(LabError(RESTARTED))
+            except Unreachable:
+                if time.monotonic() - answered > PATIENCE_SECONDS:
+                    self._fail(Unreachable(SILENT))
+                attempt += 1
+            except Exception as error:
+                log.exception("the answer of the backend could not be read")
+                self._fail(
+                    error if isinstance(error, LabError) else LabError(f"the backend's answer is wrong: {error}")
+                )
+            if not self._ended.is_set():
+                pause(attempt)
+
+    def _read_stream(self) -> bool:
+        """Take what the job's events tell; whether there was any, before it ended or broke."""
+        told = False
+        try:
+            for event in self._connection.events(f"{self._path}/events", self._session):
+                self._take(JobReport.from_json(event))
+                told = True
+        except (UnknownJob, Loading):
+            raise
+        except Unreachable:
+            log.info("the stream of job %s broke", self._report.kind)
+        return told
+
+    def _fail(self, error: Exception) -> None:
+        report = self._report
+        self._exception = error
+        self._report = JobReport(report.id, report.kind, "failed", 0, report.progress, str(error), "refused")
+        self._ended.set()

@@ -1,0 +1,101 @@
+"""The application: routes, the gate before them, what is counted, and the lab that all of it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+import editlab
+from editlab.remote.server import documentation, jobs, library, operation, sessions
+from editlab.remote.server.errors import add_handlers
+from editlab.remote.server.loading import Loader
+from editlab.remote.server.metrics import Metrics
+from editlab.remote.server.parts import Backend, token
+from editlab.remote.server.registry import JobRegistry
+from editlab.remote.server.security import Gate, check_settings
+from editlab.remote.wire import SESSION_HEADER
+from editlab.serving.settings import Settings
+
+SWEEP_SECONDS = 0.25
+COMPRESSED_FROM = 1_000  # bytes of an answer
+DESCRIPTION = """A laboratory for knowledge editing in language models.
+
+`POST /sessions` gives a key, which goes into the header `Editlab-Session` of all that is asked of that session. What
+takes long answers 202 with a job; `GET /jobs/{job}/events` tells how it goes, `GET /jobs/{job}` what came of it.
+Every error is `{"error": a word, "detail": a sentence}`. A number that is not finite is the string "NaN", "Infinity" or
+"-Infinity". In Python: `lab = editlab.connect(url)`.
+"""
+
+
+def create_app(loader: Loader, settings: Settings) -> FastAPI:
+    """The application over what `loader` loads, which begins when the application starts and is closed at its end.
+
+    Raises ValueError with a sentence where the settings would let strangers in.
+    """
+    check_settings(settings)
+    metrics = Metrics()
+    registry = JobRegistry(metrics)
+    backend = Backend(loader, registry, metrics, boot=secrets.token_hex(4))
+    metrics.watch("queue_length", "Jobs that wait or run.", lambda: len(registry.open()))
+    for name, words in (
+        ("sessions_stored", "Sessions kept."),
+        ("sessions_in_memory", "Sessions in memory."),
+        ("device_memory_bytes", "GPU memory that the model and its copies use; 0 without a GPU."),
+    ):
+        metrics.watch(name, words, partial(loader.count, name))
+
+    app = FastAPI(
+        title="editlab",
+        version=editlab.__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,  # the stock pages fetch their scripts from elsewhere
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.backend = backend
+    add_handlers(app)
+    api = APIRouter(dependencies=[Depends(token)])  # for the documentation: the gate asks for it
+    for part in (sessions, jobs, library, operation, documentation):
+        api.include_router(part.router)
+    app.include_router(api)
+    app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM, compresslevel=5)  # leaves event streams alone
+    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", SESSION_HEADER],
+            expose_headers=["ETag", "Location", "Retry-After"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    backend: Backend = app.state.backend
+    backend.loader.start()
+    sweeping = asyncio.create_task(_sweep(backend.registry))
+    try:
+        yield
+    finally:
+        backend.stopping = True
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+        await to_thread.run_sync(backend.loader.close)
+
+
+async def _sweep(registry: JobRegistry) -> None:
+    while True:
+        registry.sweep()
+        await asyncio.sleep(SWEEP_SECONDS)

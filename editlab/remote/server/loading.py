@@ -1,0 +1,87 @@
+"""The lab of a backend, from the moment that it begins to load."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+from editlab.core.errors import Cancelled, LabError
+from editlab.core.progress import OnProgress, Progress
+from editlab.lab.api import LabProtocol
+from editlab.remote.wire import Loading, Readiness
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[OnProgress], LabProtocol]
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A lab that tells how many of something it has."""
+
+    def counts(self) -> Mapping[str, int]: ...
+
+
+class Loader:
+    """Loads a lab in a thread, once `start` is called, and says how far it is."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._lab: LabProtocol | None = None
+        self._progress = Progress("loading the libraries")
+        self._error: str | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="editlab-load", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def lab(self) -> LabProtocol:
+        """The lab. Raises Loading, with how far it is, or why there will be none."""
+        if self._closing.is_set():
+            raise Loading("the backend is stopping")
+        if self._error is not None:
+            raise Loading(f"the backend could not load its model: {self._error}")
+        if self._lab is None:
+            raise Loading(f"the backend is loading its model: {_words(self._progress)}")
+        return self._lab
+
+    def readiness(self) -> Readiness:
+        status = "failed" if self._error is not None else "loading" if self._lab is None else "ready"
+        return Readiness(status, self._progress, self._error)
+
+    def count(self, name: str) -> int:
+        """One of the lab's counts; 0 until it is there."""
+        return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        if self._lab is not None:
+            self._lab.close()
+
+    def _run(self) -> None:
+        try:
+            lab = self._load(self._report)
+        except Cancelled:
+            log.info("loading was given up")
+        except Exception as error:
+            self._error = f"{error}" or type(error).__name__
+            log.error("the lab could not be loaded: %s", self._error, exc_info=not isinstance(error, LabError))
+        else:
+            self._lab = lab
+            log.info("the lab is ready")
+
+    def _report(self, progress: Progress) -> None:
+        if self._closing.is_set():
+            raise Cancelled("the backend is stopping")
+        self._progress = progress
+
+
+def _words(progress: Progress) -> str:
+    return progress.stage if progress.total is None else f"{progress.stage}, {progress.done} of {progress.total}"

@@ -1,0 +1,84 @@
+"""What a route is given: the backend, its lab, the caller's session key; and how it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.responses import Response
+
+from editlab.core.errors import UnknownSession
+from editlab.core.record import plain
+from editlab.lab.api import LabProtocol
+from editlab.remote.server.errors import Problem
+from editlab.remote.server.loading import Loader
+from editlab.remote.server.metrics import Metrics
+from editlab.remote.server.registry import JobRegistry
+from editlab.remote.wire import SESSION_HEADER
+
+token = HTTPBearer(
+    auto_error=False, scheme_name="token", description="The token of the backend, where it was started with one."
+)
+session = APIKeyHeader(
+    name=SESSION_HEADER,
+    auto_error=False,
+    scheme_name="session",
+    description="A session's key: the one to edit, or the one that follows it and changes nothing.",
+)
+
+
+@dataclass
+class Backend:
+    """What an application holds. `boot` is another text after each start."""
+
+    loader: Loader
+    registry: JobRegistry
+    metrics: Metrics
+    boot: str
+    stopping: bool = False
+
+
+def _backend(request: Request) -> Backend:
+    return request.app.state.backend
+
+
+TheBackend = Annotated[Backend, Depends(_backend)]
+
+
+def _lab(backend: TheBackend) -> LabProtocol:
+    return backend.loader.lab
+
+
+TheLab = Annotated[LabProtocol, Depends(_lab)]
+
+
+def _key(request: Request, given: Annotated[str | None, Security(session)]) -> str:
+    if not given:
+        raise UnknownSession(f"There is no such session: send its key in the header {SESSION_HEADER}.")
+    request.state.key = given
+    return given
+
+
+Key = Annotated[str, Depends(_key)]
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A record, or lists and mappings of them, as JSON."""
+    text = json.dumps(plain(value), separators=(",", ":"), allow_nan=False)
+    return Response(text, status, dict(headers or {}), "application/json")
+
+
+def told(model: Any, status: int = 200, description: str = "") -> dict[int | str, dict[str, Any]]:
+    """For the documentation: what a route answers, and how its errors look."""
+    ways = {401: "wrong token", 403: "not allowed", 404: "unknown", 409: "not now", 422: "bad input", 429: "too much"}
+    errors: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem, "description": words.capitalize()} for code, words in ways.items()
+    }
+    good: dict[str, Any] = {"description": description or "Done"}
+    if model is not None:
+        good["model"] = model
+    return {status: good, **errors, 503: {"model": Problem, "description": "The model is still loading"}}

@@ -1,0 +1,114 @@
+"""The jobs that were asked for over HTTP: found by an id, opened by the key that they were asked for with."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from editlab.core.errors import Cancelled
+from editlab.core.record import plain
+from editlab.core.records import Step
+from editlab.lab.api import Job
+from editlab.remote.server.metrics import Metrics
+from editlab.remote.wire import ENDED, JobReport, UnknownJob, kind_of
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 600.0  # after its end, for whoever asks late
+KEPT = 1_000  # ended jobs, at most
+
+
+class Entry:
+    """A job and when its turns came, in seconds of `time.monotonic`."""
+
+    def __init__(self, kind: str, session: str, job: Job, metrics: Metrics) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.kind = kind
+        self.session = session
+        self.job = job
+        self.added = time.monotonic()
+        self.started: float | None = None
+        self.ended: float | None = None
+        self._metrics = metrics
+        self._lock = threading.Lock()
+
+    def look(self) -> str:
+        """The job's status, and note when it changed."""
+        status = self.job.status
+        with self._lock:
+            if self.started is None and status != "queued":
+                self.started = time.monotonic()
+            if self.ended is None and status in ENDED:
+                self.ended = time.monotonic()
+                self._tell(status)
+        return status
+
+    def glance(self) -> JobReport:
+        """How the job is now, without what came of it."""
+        return JobReport(self.id, self.kind, self.look(), self.job.ahead, self.job.progress)
+
+    def report(self) -> JobReport:
+        """How the job is now, and its result once it is done."""
+        now = self.glance()
+        if not now.ended:
+            return now
+        try:
+            return replace(now, result=plain(self.job.result(0)))
+        except (Exception, Cancelled) as error:
+            return replace(now, error=self.job.error or str(error), failure=kind_of(error))
+
+    def _tell(self, status: str) -> None:
+        assert self.started is not None
+        assert self.ended is not None
+        waited, worked = self.started - self.added, self.ended - self.started
+        stages: dict[str, float] = {}
+        if status == "done" and self.kind == "edit":
+            stages = _stages(self.job.result(0))
+        self._metrics.job_ended(self.kind, status, waited, worked, stages)
+        told = {"kind": self.kind, "outcome": status, "waited_seconds": waited, "worked_seconds": worked}
+        log.info("job ended", extra={name: round(t, 4) if isinstance(t, float) else t for name, t in told.items()})
+
+
+class JobRegistry:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._entries: dict[str, Entry] = {}  # oldest first
+        self._lock = threading.Lock()
+
+    def add(self, kind: str, session: str, job: Job) -> Entry:
+        entry = Entry(kind, session, job, self._metrics)
+        with self._lock:
+            self._entries[entry.id] = entry
+        return entry
+
+    def find(self, name: str, session: str) -> Entry:
+        """The job of that id, for who has the key that it was asked for with. Raises UnknownJob."""
+        entry = self._entries.get(name)
+        if entry is None or not secrets.compare_digest(entry.session.encode(), session.encode()):
+            raise UnknownJob("no job has this id: its answer was kept for ten minutes, or the backend was restarted")
+        return entry
+
+    def open(self) -> list[Entry]:
+        """Those that wait or run."""
+        with self._lock:
+            return [entry for entry in self._entries.values() if entry.ended is None]
+
+    def sweep(self) -> None:
+        """Note what has ended, and forget what ended long ago."""
+        for entry in self.open():
+            entry.look()
+        with self._lock:
+            ended = [entry for entry in self._entries.values() if entry.ended is not None]
+            oldest = time.monotonic() - KEPT_SECONDS
+            for number, entry in enumerate(ended):
+                if len(ended) - number > KEPT or (entry.ended or 0.0) < oldest:
+                    del self._entries[entry.id]
+
+
+def _stages(step: Any) -> dict[str, float]:
+    """Seconds of an edit's stages."""
+    return dict(step.trace.seconds) if isinstance(step, Step) and step.trace else {}

@@ -1,0 +1,184 @@
+"""Who may ask: settings that are safe to start with, and the gate that every request goes through.
+
+The gate knows nothing of sessions; their keys are the lab's affair.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import time
+from urllib.parse import urlsplit
+
+from anyio import fail_after
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from editlab.remote.server.errors import error_answer
+from editlab.remote.server.metrics import Metrics
+from editlab.remote.server.operation import OPEN
+from editlab.remote.server.rate import Rate
+from editlab.remote.wire import SESSION_HEADER
+from editlab.serving.ports import is_loopback
+from editlab.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHORTEST_TOKEN = 16  # characters
+BODY_SECONDS = 20.0  # for a request's body to arrive
+OWN_NAMES = ("127.0.0.1", "localhost", "::1")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise ValueError with a sentence where serving with these would let strangers in."""
+    if settings.token is not None:
+        if len(settings.token.get_secret_value()) < SHORTEST_TOKEN:
+            raise ValueError(f"the token must have at least {SHORTEST_TOKEN} characters")
+    elif not is_loopback(settings.host):
+        raise ValueError(
+            f"{settings.host} can be reached from other machines, which takes a token: give EDITLAB_TOKEN or "
+            "--token-file, or listen on 127.0.0.1"
+        )
+
+
+class Gate:
+    """Host, origin, token, rate and size of each request are checked before the application sees it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        self._token = settings.token.get_secret_value() if settings.token else None
+        # With a token, a page whose name resolves to this machine (DNS rebinding) gains nothing: any name will do.
+        names = (*OWN_NAMES, settings.host, *settings.allowed_hosts)
+        self._hosts = None if self._token and not settings.allowed_hosts else frozenset(map(str.lower, names))
+        self._origins = frozenset(settings.allowed_origins)
+        self._rate = Rate(settings.requests_per_minute)
+        self._most_bytes = settings.max_request_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._admit(scope, receive, sending)
+        finally:
+            if status < 400 and (key := scope.get("state", {}).get("key")):
+                self._rate.begin(_session(key))  # it opens a session: only such keys are counted apart
+            seconds = time.perf_counter() - start
+            path = _template(scope)
+            self._metrics.request_ended(scope["method"], path, status, seconds)
+            told = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
+            log.info("request", extra=told)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            whole = await self._whole_body(headers, receive)
+            if isinstance(whole, bytes):
+                await self._app(scope, _replay(whole, receive), send)
+                return
+            refusal = whole
+        await refusal(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """The answer to who may not ask; None for who may."""
+        host = headers.get("host", "")
+        if self._hosts is not None and _part(f"//{host}", "hostname") not in self._hosts:
+            return error_answer("forbidden", "the backend is not served under this name; EDITLAB_ALLOWED_HOSTS adds it")
+        origin = headers.get("origin")
+        if origin is not None and origin not in self._origins and _part(origin, "netloc") != host:
+            return error_answer("forbidden", "no web page of another origin may ask; EDITLAB_ALLOWED_ORIGINS adds one")
+        if scope["path"] in OPEN:
+            return None
+        if self._token is not None and not _same(headers.get("authorization", ""), f"Bearer {self._token}"):
+            wanted = {"WWW-Authenticate": "Bearer"}
+            return error_answer("unauthorized", "the backend wants its token: Authorization: Bearer ...", wanted)
+        who = _session(headers.get(SESSION_HEADER, ""))
+        if who not in self._rate:
+            who = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
+        seconds = self._rate.take(who)
+        if seconds > 0:
+            wait = {"Retry-After": str(math.ceil(seconds))}
+            return error_answer("too_many_requests", f"too many requests; wait {math.ceil(seconds)} s", wait)
+        return None
+
+    async def _whole_body(self, headers: Headers, receive: Receive) -> bytes | Response:
+        """The request's body, whose length may not be told beforehand, or the answer to one that is too long."""
+        too_large = error_answer("too_large", f"a request may have {self._most_bytes} bytes at most")
+        told = headers.get("content-length", "0")
+        if not told.isdecimal() or int(told[:20]) > self._most_bytes:
+            return too_large
+        parts: list[bytes] = []
+        size = 0
+        try:
+            with fail_after(BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    part = message.get("body", b"")
+                    parts.append(part)
+                    size += len(part)
+                    if size > self._most_bytes:
+                        return too_large
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            return error_answer("too_slow", f"the request did not arrive within {BODY_SECONDS:g} s")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, and then whatever else comes."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _session(key: str) -> str:
+    """Whom the rate counts a session's requests to."""
+    return f"session {key}"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether they are equal, told in a time that says nothing of where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _part(url: str, name: str) -> str:
+    """The host name or the like of what should be a URL; nothing, if it is none."""
+    try:
+        return getattr(urlsplit(url), name) or ""
+    except ValueError:
+        return ""
+
+
+def _template(scope: Scope) -> str:
+    """The request's path as the API names it: what was typed is in no log."""
+    return getattr(scope.get("route"), "path", "unknown")

@@ -1,0 +1,1 @@
+"""Runs and sessions as pages that need nothing else; their charts as SVG."""

@@ -1,0 +1,208 @@
+"""Small pieces of HTML. Everything that people typed or that a model wrote passes through `escape` here."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, TokenChance
+
+NOTHING = "–"
+
+
+def percent(p: float | None) -> str:
+    """A probability for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
+    if p is None:
+        return NOTHING
+    value = 100 * p
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
+    return f"{value:.{digits}f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent between 0.001 and 100 000."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    if value != value or abs(value) == float("inf"):
+        return "not finite"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+    return f"{value:.2e}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
+
+
+def tag(name: str, content: str = "", css: str = "", **attributes: str) -> str:
+    """An element around `content`, which is HTML already; attribute values are escaped."""
+    attributes = {"class": css, **attributes} if css else attributes
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{written}>{content}</{name}>"
+
+
+def show_token(token: str) -> str:
+    """A token made visible: the leading space dropped, line breaks, blanks and letters without a space drawn."""
+    text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")
+    if token[:1].isalnum():
+        text = "·" + text  # joins the word before it: "·Rome" is not " Rome"
+    return escape(text) if text.strip() else "␣" * max(1, len(text))
+
+
+def marked_prompt(text: str, subject: str | None, where: int | None = None) -> str:
+    """The prompt with its subject marked (at `where`, or where it occurs first)."""
+    at = text.find(subject) if subject and where is None else where
+    if not subject or at is None or at < 0:
+        return escape(text)
+    return f"{escape(text[:at])}{tag('mark', escape(subject), 'el-subject')}{escape(text[at + len(subject) :])}"
+
+
+def fact_line(fact: Fact) -> str:
+    """A fact in one line: prompt with the subject marked, arrow, new object."""
+    prompt = marked_prompt(fact.text, fact.subject, fact.prompt.index("{}"))
+    return f"{prompt} <span class='el-arrow' aria-hidden='true'>→</span> {tag('b', escape(fact.target_new), 'el-new')}"
+
+
+def role_of(token: str, new: str | None, true: str | None) -> str:
+    """ "new" or "true" when `token`, a space and then letters, begins that object, else ""."""
+    bare = token.strip() if token.startswith(" ") else ""
+    if bare and new and new.startswith(bare):
+        return "new"
+    if bare and true and true.startswith(bare):
+        return "true"
+    return ""
+
+
+def bars(
+    top: Sequence[TokenChance],
+    before: Mapping[str, float] | None = None,
+    *,
+    new: str | None = None,
+    true: str | None = None,
+    before_name: str = "before",
+) -> str:
+    """Next tokens as bars; the value of `before` is an outline on the same scale, and a number.
+
+    A token that `before` lacks was less likely than all that were kept then: no outline, and an upper bound.
+    """
+    floor = f"< {percent(min(before.values()))}" if before else NOTHING
+    ranks = _ranks(before)
+    rows = []
+    for rank, chance in enumerate(top, 1):
+        role = role_of(chance.token, new, true)
+        fill = tag("span", "", f"el-fill el-fill-{role or 'other'}", style=f"width:{100 * chance.p:.2f}%")
+        old = None if before is None else before.get(chance.token)
+        if old is not None:
+            fill += tag("span", "", "el-outline", style=f"width:{100 * old:.2f}%")
+        word = tag("span", show_token(chance.token), "el-token")
+        if role:
+            word += tag("span", role, f"el-role el-role-{role}")
+        numbers = tag("span", percent(chance.p), "el-p")
+        if before is not None:
+            numbers += tag("span", f"{before_name} {floor if old is None else percent(old)}", "el-was")
+            word += moved(rank, ranks.get(chance.token), len(ranks))
+        track = tag("span", fill, "el-track", aria_hidden="true")
+        rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
+    return tag("ul", "".join(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
+
+
+def _ranks(chances: Mapping[str, float] | None) -> dict[str, int]:
+    """Place by probability, from 1."""
+    ordered = sorted((chances or {}).items(), key=lambda item: -item[1])
+    return {token: rank for rank, (token, _) in enumerate(ordered, 1)}
+
+
+def moved(rank: int, was: int | None, known: int) -> str:
+    """Where a token stood among the most likely: "▲ 3" when it rose by three places; nothing when it stayed.
+
+    `known` is how many were kept then; a token that was not among them rose from below.
+    """
+    if was == rank or not known:
+        return ""
+    if was is None:
+        words, sign, css = f"rank {rank}, was beyond {known}", "▲", "up"
+    else:
+        words, css = f"rank {rank}, was {was}", "up" if was > rank else "down"
+        sign = f"{'▲' if was > rank else '▼'}{abs(was - rank)}"
+    seen = tag("span", sign, aria_hidden="true") + tag("span", words, "el-visually-hidden")
+    return tag("span", seen, f"el-moved el-moved-{css}", title=words)
+
+
+def next_tokens(now: Completion, past: Completion | None, past_name: str) -> str:
+    """The mark before a continuation; pointed at or focused it shows what else might have come next, now and then.
+
+    Only of the first token are there alternatives: those after it were chosen given the ones before.
+    """
+    if not now.top:
+        return "…"
+    then = {chance.token: chance.p for chance in past.top} if past else {}
+    rows = [(show_token(c.token), percent(c.p), percent(then.get(c.token))) for c in now.top]
+    shown = 3 if past else 2
+    cells = tag("tr", "".join(tag("th", cell, scope="col") for cell in ("next token", "now", past_name)[:shown]))
+    cells += "".join(tag("tr", "".join(tag("td", cell) for cell in row[:shown])) for row in rows)
+    tip = tag("div", tag("table", cells), "el-tip", role="tooltip")
+    return tag("button", "…", "el-next", type="button", aria_label="What else might come next") + tip
+
+
+def changed_words(before: str | None, now: str) -> str:
+    """`now`, with the words that `before` did not have there marked as inserted."""
+    if before is None:
+        return escape(now)
+    old, new = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", now)
+    parts = []
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        piece = "".join(new[start:end])
+        if kind == "equal":
+            parts.append(escape(piece))
+        elif piece:
+            words = piece.lstrip()
+            parts.append(escape(piece[: len(piece) - len(words)]) + tag("ins", escape(words), "el-changed"))
+    return "".join(parts)
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], groups: str = "", css: str = "") -> str:
+    """A data table; cells are HTML already, the first of a row is its header; `groups` is a row above the header."""
+    head = "".join(tag("th", cell, scope="col") for cell in header)
+    body = "".join(
+        tag("tr", tag("th", row[0], scope="row") + "".join(tag("td", cell) for cell in row[1:])) for row in rows
+    )
+    inner = f"{tag('caption', caption)}{tag('thead', groups + tag('tr', head))}{tag('tbody', body)}"
+    return tag(
+        "div", tag("table", inner, f"el-table {css}"), "el-scroll", tabindex="0", role="region", aria_label=caption
+    )
+
+
+def note(text: str, css: str = "el-note") -> str:
+    """A paragraph of plain text."""
+    return tag("p", escape(text), css)
+
+
+def empty(title: str, text: str) -> str:
+    """What stands where nothing is yet: what will appear, and what to do for it."""
+    return tag("div", tag("b", escape(title)) + tag("span", escape(text)), "el-empty")
+
+
+def sparkline(values: Sequence[float], label: str) -> str:
+    """Probabilities over steps as an inline drawing, 0 at the bottom and 1 at the top."""
+    if len(values) < 2:
+        return ""
+    points = " ".join(f"{100 * i / (len(values) - 1):.1f},{29 - 28 * v:.1f}" for i, v in enumerate(values))
+    line = tag("polyline", points=points, fill="none", vector_effect="non-scaling-stroke")
+    return tag(
+        "svg", line, "el-spark", viewBox="0 0 100 30", preserveAspectRatio="none", role="img", aria_label=label
+    )  # fmt: skip
+
+
+def download_link(name: str, kind: str, payload: bytes) -> str:
+    """A link in the page itself that saves `payload` under `name`; `kind` is its media type."""
+    address = f"data:{kind};base64,{base64.b64encode(payload).decode()}"
+    size = f"{len(payload) / 1024:.0f} KB"
+    return tag("a", f"Save {escape(name)} ({size})", "el-link", href=address, download=name)

@@ -1,0 +1,91 @@
+"""Runs side by side as one page that needs no server: what became of each, and the paper's four figures.
+
+All curves are drawn from the tidy rows of `editlab.analysis.table`, in the looks of `editlab.report.story`; a single
+run has a story of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from editlab.analysis.health import health_of
+from editlab.analysis.table import Row
+from editlab.core.records import SessionState, Step
+from editlab.report.html import number, plural, table, tag
+from editlab.report.story.document import document
+from editlab.report.story.edits import pill
+from editlab.report.story.runs import Curves, Figure, Runs, curves_of, drawings_of, figures_of, sheet_of
+from editlab.report.story.svg import COLORS, standalone
+
+KEY = (
+    "Bands are 95 % intervals (Wilson; of several prompts of one fact as if they were one). "
+    "The dotted red line is what always giving one label reaches."
+)
+
+
+def state_of(steps: Sequence[Step], name: str) -> SessionState:
+    """A run as a session in which all is in force."""
+    told = steps[0].provenance
+    model = {"name": told.get("model"), "device": told.get("device"), "dtype": told.get("dtype")}
+    return SessionState(name, tuple(steps), len(steps) - 1, (), model, health=health_of(steps))
+
+
+def write_report(runs: Runs, file: Path, title: str) -> None:
+    """The page, whole in one file: what health says of every run, the last numbers beside the first, the figures.
+
+    Beside it the figures as files of their own, in a folder of that name.
+    """
+    curves, figures = {name: curves_of(steps) for name, steps in runs.items()}, figures_of(runs)
+    body = [
+        tag("header", tag("h1", escape(title))),
+        *map(_verdict, range(len(runs)), runs, runs.values()),
+        tag("h2", "First and last"),
+        table_of_ends(curves, figures),
+        tag("h2", "Curves"),
+        tag("p", KEY, "small"),
+        *(_section(figure, curves) for figure in figures),
+    ]
+    file.write_text(document(title, "".join(body)), encoding="utf-8")
+    _write_figures(figures, curves, file.parent / "figures", about(runs))
+
+
+def about(runs: Runs) -> str:
+    """Of what the figures are, in a line."""
+    models = dict.fromkeys(str(steps[0].provenance.get("model")) for steps in runs.values())
+    longest = max(len(steps) - 1 for steps in runs.values())
+    return f"{', '.join(models)}, {plural(longest, 'edit')} one after another."
+
+
+def _section(figure: Figure, curves: Mapping[str, Curves]) -> str:
+    drawings = "".join(tag("figure", drawing) for drawing in drawings_of(figure, curves).values())
+    return tag("h3", figure.title) + tag("div", drawings, "figures") if drawings else ""
+
+
+def _write_figures(figures: Sequence[Figure], curves: Mapping[str, Curves], folder: Path, told: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for figure in figures:
+        if drawing := sheet_of(figure, curves, told):
+            (folder / f"{figure.name}.svg").write_text(standalone(drawing), encoding="utf-8")
+
+
+def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
+    health = health_of(steps)
+    square = tag("span", tag("span", "&#9632;", f"c{place % COLORS}"), "chart", aria_hidden="true")
+    named = f"{square} {tag('b', escape(name))}, {plural(len(steps) - 1, 'edit')} {pill(health.status)}"
+    return tag("p", f"{named}<br>{escape(health.reason)}")
+
+
+def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[Figure]) -> str:
+    """HTML of each measure where it was first taken and where it was last, run by run."""
+    rows = []
+    for panel in (panel for figure in figures for panel in figure.panels):
+        cells = [_ends(list(curves.get(panel.measure, {}).values())) for curves in runs.values()]
+        if any(cells):
+            rows.append([escape(panel.title), *cells])
+    return table("Where it was first measured → where it was last", ["", *map(escape, runs)], rows, css="numbers")
+
+
+def _ends(rows: Sequence[Row]) -> str:
+    return f"{number(rows[0].value)} → {number(rows[-1].value)}" if rows else ""

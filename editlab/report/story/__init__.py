@@ -1,0 +1,49 @@
+"""The story of a session as one page: opens from disk, needs no network, holds no script, prints.
+
+Whatever people typed or a model wrote is escaped. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from editlab.analysis.history import first_forgotten
+from editlab.core.records import SessionState
+from editlab.report.html import number, plural, tag
+from editlab.report.story import chapters
+from editlab.report.story.document import document
+from editlab.report.story.edits import edit_card, taken
+from editlab.report.story.figures import figures_of
+
+
+def story(state: SessionState, title: str = "") -> str:
+    """HTML of all that a session tells, in the order in which it happened; `title` is the session's name."""
+    name = str(state.model.get("name", "a model"))
+    title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
+    parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""
+    about = [escape(part) for part in (name, parameters, str(state.model.get("device", ""))) if part]
+    forgotten, took = first_forgotten(state.steps), taken(state.steps)
+    cards = "".join(edit_card(step, state, forgotten, took) for step in state.steps[1:])
+    body = [
+        tag("header", tag("h1", escape(title)) + tag("p", " · ".join(about), "lead")),
+        chapters.in_short(state),
+        tag("h2", "The run at a glance"),
+        chapters.charts(figures_of(state)),
+        *(
+            [
+                tag("h2", "Edit by edit"),
+                chapters.index(state),
+                cards,
+                tag("h2", "What was forgotten"),
+                chapters.forgetting(state),
+            ]
+            if cards
+            else ()
+        ),
+        tag("h2", "Where it came from"),
+        chapters.methods(state),
+        chapters.provenance(state),
+        tag("h2", "To make it again, and to cite"),
+        chapters.sources(state),
+    ]
+    return document(title, "".join(body))

@@ -1,0 +1,223 @@
+"""The chapters of a story around its edits: in short, what was forgotten, where everything came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from editlab.analysis.history import first_broken, first_forgotten
+from editlab.core.records import Measurement, SessionState, Step
+from editlab.report.html import number, percent, plural, table, tag
+from editlab.report.story.edits import pill, taken
+from editlab.report.story.figures import Figure
+from editlab.report.story.papers import papers_of, title_of
+
+SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
+BROKEN_SHOWN = 12
+FEW = 9  # steps that need no table of contents
+REPLAY = (
+    "With the session's replay file (Export, on its page) the same weights are made again: to the last bit on the same "
+    "device, torch build and number of threads, within a tolerance elsewhere; --recompute makes every edit anew and "
+    "compares."
+)
+
+
+def in_short(state: SessionState) -> str:
+    """What was done, and what became of the model."""
+    edits = state.steps[1:]
+    if not edits:
+        return tag("p", "No edit was made: this is the unedited model.")
+    off = sum(not step.enabled for step in edits[: state.position])
+    undone = len(edits) - state.position
+    asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
+    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method) for step in edits)])
+    words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
+    counted = taken(state.steps).values()
+    facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
+    if facts:
+        words.append(f"{said} of {plural(facts, 'fact')} took: the model said the new object at once.")
+    if lost := len(first_forgotten(state.steps)):
+        words.append(f"{plural(lost, 'fact')} that had taken {'was' if lost == 1 else 'were'} forgotten later.")
+    return tag("p", " ".join(words)) + verdict(state) + tiles(state)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
+
+
+def verdict(state: SessionState) -> str:
+    """Health with its reason, and what else changed."""
+    health = state.health
+    if health is None:
+        return ""
+    word = f"{SIGNS[health.status]} {health.status.capitalize()}"
+    others = [change.sentence for change in health.changes if change.sentence != health.reason]
+    reasons = "".join(tag("p", escape(sentence)) for sentence in (health.reason, *others))
+    return tag("div", f"<b>Health</b> {pill(word, health.status)}{reasons}", "verdict")
+
+
+def tiles(state: SessionState) -> str:
+    """The headline numbers of the step in force, beside the unedited model's."""
+    now, base = state.steps[state.position].measurement, state.steps[0].measurement
+    if now is None:
+        return ""
+    found = [("Drift, largest layer", *_drift(now))]
+    if now.retention is not None and now.retention.kept is not None:
+        found.append(("Edits still recalled", percent(now.retention.kept), f"of {now.retention.succeeded} that took"))
+    if now.perplexity is not None:
+        before = base.perplexity if base else None
+        words = f"unedited {number(before.value)}" if before else plural(now.perplexity.n, "token")
+        found.append(("Perplexity", number(now.perplexity.value), words))
+    for name, score in list(now.tasks.items())[:1]:
+        old = base.tasks.get(name) if base else None
+        words = f"of {score.n}" + (f", unedited {percent(old.accuracy)}" if old else "")
+        found.append((score.title, percent(score.accuracy), words))
+    if now.bleeding is not None:
+        found.append(("Unrelated facts right", percent(now.bleeding.share), f"of {now.bleeding.n}"))
+    cells = (tag("dt", escape(title)) + tag("dd", value + tag("small", escape(words))) for title, value, words in found)
+    return tag("dl", "".join(tag("div", cell) for cell in cells), "tiles")
+
+
+def _drift(now: Measurement) -> tuple[str, str]:
+    if not now.drift:
+        return "0", "no layer is edited"
+    layer, drift = max(now.drift.items(), key=lambda item: item[1].relative)
+    return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
+
+
+def index(state: SessionState) -> str:
+    """All edits in one table, where there are many."""
+    if len(state.steps) <= FEW:
+        return ""
+    lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
+    rows, took = [], taken(state.steps)
+    for step in state.steps[1:]:
+        facts, said = took.get(step.id, (0, 0))
+        rows.append(
+            [
+                _edit(step),
+                _fact(step),
+                escape(title_of(step.method)),
+                percent(max((size.relative for size in step.size.values()), default=None)),
+                escape(step.risk.level) if step.risk else "",
+                f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
+                _edit(state.steps[lost[step.id]]) if step.id in lost else "",
+            ]
+        )
+    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "took", "forgotten after"]
+    return table("All edits", header, rows, css="wide edits")
+
+
+def charts(figures: Sequence[Figure]) -> str:
+    """Every figure with its numbers folded under it."""
+    if not figures:
+        return tag("p", "Nothing was measured that could be drawn.")
+    return tag("div", "".join(map(_figure, figures)), "figures")
+
+
+def _figure(figure: Figure) -> str:
+    cells = [[escape(cell) for cell in row] for row in figure.rows]
+    numbers = table(escape(figure.title), [escape(name) for name in figure.header], cells, css="numbers")
+    return tag("figure", figure.drawing + tag("details", tag("summary", "as a table") + numbers))
+
+
+def forgetting(state: SessionState) -> str:
+    """Which edited facts were forgotten and when, and which unrelated ones broke."""
+    made, lost = {step.id: step for step in state.steps}, first_forgotten(state.steps)
+    rows = [
+        [_edit(made[edit]), escape(str(made[edit].facts[number])), _edit(state.steps[when]), _fact(state.steps[when])]
+        for (edit, number), when in sorted(lost.items(), key=lambda item: item[1])
+        if edit in made
+    ]
+    asked = any(step.measurement and step.measurement.retention for step in state.steps)
+    if rows:
+        header = ["edit", "fact", "first forgotten after", "which wrote"]
+        edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
+    else:
+        edited = tag("p", "No edit that took was forgotten." if asked else "Retention was not measured.")
+    return edited + _broken(state)
+
+
+def _broken(state: SessionState) -> str:
+    broken = sorted(first_broken(state.steps).items(), key=lambda item: item[1])
+    rows = [[_edit(state.steps[step]), escape(fact.prompt), escape(fact.target)] for fact, step in broken]
+    if not rows:
+        return ""
+    header = ["first broken after", "prompt", "true object"]
+    caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
+    shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
+    if len(rows) <= BROKEN_SHOWN:
+        return shown
+    rest = table("The others", header, rows[BROKEN_SHOWN:], css="wide")
+    return shown + tag("details", tag("summary", f"{len(rows) - BROKEN_SHOWN} more") + rest)
+
+
+def _edit(step: Step) -> str:
+    return tag("a", f"edit {step.index}", "edit-link", href=f"#edit-{step.index}") if step.index else "before any edit"
+
+
+def _fact(step: Step) -> str:
+    return escape(str(step.facts[0])) if step.facts else ""
+
+
+def methods(state: SessionState) -> str:
+    """Every method as it was set."""
+    used = dict.fromkeys(
+        (title_of(step.method), json.dumps(dict(step.hyperparameters), ensure_ascii=False)) for step in state.steps[1:]
+    )
+    rows = [[escape(title), escape(_settings(json.loads(values)))] for title, values in used]
+    return table("Methods as they were set", ["method", "hyperparameters"], rows, css="wide") if rows else ""
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def provenance(state: SessionState) -> str:
+    """Model, machine, versions, contexts and second moments; all that occurred, where edits differ."""
+    told = [step.provenance for step in state.steps]
+    model = state.model
+    rows: list[tuple[str, list[Any]]] = [
+        ("model", [model.get("name")]),
+        ("parameters", [f"{model['parameters']:,}".replace(",", " ")] if model.get("parameters") else []),
+        ("layers", [model.get("layers")]),
+        ("why this model", [model.get("reason")]),
+        ("revision", _distinct(told, "model_revision")),
+        ("fingerprint", _distinct(told, "model_fingerprint")),
+        ("device", _distinct(told, "device") or [model.get("device")]),
+        ("precision", _distinct(told, "dtype") or [model.get("dtype")]),
+        ("threads", _distinct(told, "threads")),
+        ("seed", _distinct(told, "seed")),
+        ("versions", [_settings(versions) for versions in _distinct(told, "versions")]),
+        ("second moments", [_settings(moments) for moments in _distinct(told, "second_moments")]),
+        ("contexts", [" | ".join(contexts) for contexts in _distinct(told, "contexts")]),
+        ("session", [state.id]),
+    ]  # fmt: skip
+    cells = [[name, "<br>".join(escape(str(value)) for value in values)] for name, values in rows if any(values)]
+    return table("Where everything came from", ["", ""], cells, css="wide facts")
+
+
+def _distinct(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    found: list[Any] = []
+    for each in told:
+        value = each.get(name)
+        if value not in (None, *found):
+            found.append(value)
+    return found
+
+
+def sources(state: SessionState) -> str:
+    """How to make it again, and what to cite."""
+    papers = papers_of(dict.fromkeys(step.method or "" for step in state.steps[1:]))
+    versions: list[Mapping[str, Any]] = _distinct((step.provenance for step in state.steps), "versions")
+    version = versions[0].get("editlab", "") if versions else ""
+    replay = "editlab replay editlab-replay.zip"
+    return (
+        tag("p", REPLAY)
+        + tag("pre", f"{replay}\n{replay} --recompute")
+        + tag("p", f"To cite: editlab {escape(str(version))}, a laboratory for knowledge editing, and")
+        + tag("ul", "".join(tag("li", paper.html()) for paper in papers))
+    )

@@ -1,0 +1,189 @@
+"""One edit in a story: its fact, how it was made, what the model said before and after, and what it did besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from editlab.analysis.anatomy import anatomy
+from editlab.analysis.history import EditedFact
+from editlab.core.facts import Fact
+from editlab.core.records import Completion, SessionState, Step
+from editlab.report.compare import Compared, compared, wins
+from editlab.report.html import changed_words, fact_line, marked_prompt, number, percent, plural, table, tag
+from editlab.report.story.papers import title_of
+
+KINDS = {"rewrite": "the fact", "own": "own prompt", "paraphrase": "paraphrase", "neighborhood": "neighbour"}
+SHOWN = 4  # prompts whose words stand outside of the fold
+FACTS_SHOWN = 5
+
+
+def edit_card(
+    step: Step, state: SessionState, forgotten: Mapping[EditedFact, int], took: Mapping[str, tuple[int, int]]
+) -> str:
+    """HTML of all that is told of one edit."""
+    idle = step.index > state.position or not step.enabled
+    parts = [
+        _heading(step),
+        tag("p", " · ".join(_about(step, state, *took.get(step.id, (0, 0)))), "about"),
+        *(tag("p", text, "note") for text in _notes(step, state)),
+        _before_and_after(step),
+        *(tag("p", text, "note") for text in _consequences(step, state, forgotten)),
+    ]
+    return tag("article", "".join(parts), "edit idle" if idle else "edit", id=f"edit-{step.index}")
+
+
+def taken(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
+    """By id of an edit, of how many of its facts it is known what the model said at once, and how many took."""
+    said: dict[EditedFact, bool] = {}
+    for step in steps:
+        found = step.measurement
+        rewrites = [row.says_new for row in found.completions if row.kind == "rewrite"] if found else []
+        said |= {(step.id, n): says for n, says in enumerate(rewrites) if says is not None and step.enabled}
+        if found is not None and found.retention is not None:
+            said |= {(recall.edit, recall.number): recall.said_new for recall in found.retention.recalls}
+    counted: dict[str, tuple[int, int]] = {}
+    for (edit, _), says in said.items():
+        known, took = counted.get(edit, (0, 0))
+        counted[edit] = known + 1, took + says
+    return counted
+
+
+def pill(word: str, css: str = "") -> str:
+    return tag("span", escape(word), f"pill {css or word}")
+
+
+def _heading(step: Step) -> str:
+    lines = [fact_line(fact) for fact in step.facts[:FACTS_SHOWN]]
+    if len(step.facts) > FACTS_SHOWN:
+        lines.append(tag("small", f"and {plural(len(step.facts) - FACTS_SHOWN, 'more fact')}"))
+    return tag("h3", tag("span", str(step.index), "index") + "<br>".join(lines))
+
+
+def size_words(step: Step) -> str:
+    """ "‖ΔW‖ 3.21, 4.1 % of ‖W₀‖" over the edited layers; of several the largest share is named."""
+    if not step.size:
+        return ""
+    norm = math.sqrt(math.fsum(size.norm**2 for size in step.size.values()))
+    layer, largest = max(step.size.items(), key=lambda item: item[1].relative)
+    where = "" if len(step.size) == 1 else f" in layer {layer}, where it is most"
+    return f"‖ΔW‖ {number(norm)}, {percent(largest.relative)} of ‖W₀‖{where}"
+
+
+def _about(step: Step, state: SessionState, facts: int, said: int) -> list[str]:
+    layers = ", ".join(map(str, sorted(step.size)))
+    about = [f"{escape(title_of(step.method))} in layer{'s' if len(step.size) > 1 else ''} {layers}", size_words(step)]
+    about.append(f"{step.seconds:.1f} s")
+    if step.risk is not None:
+        about.append(pill(f"{step.risk.level} risk", step.risk.level))
+    if facts:
+        words = "took" if facts == said else "did not take"
+        about.append(pill(f"{said} of {facts} took" if facts > 1 else words, words.split()[0]))
+    about += [pill("undone")] * (step.index > state.position) + [pill("switched off")] * (not step.enabled)
+    return about
+
+
+def _notes(step: Step, state: SessionState) -> list[str]:
+    """Why it was risky, what the guard did, and what made it its size, where that is worth a sentence."""
+    notes = ["As it is now, this edit was never made: what follows is said without it."] * (not step.enabled)
+    if step.guarded is not None and step.guarded.acted:
+        notes.append(escape(step.guarded.reason))
+    elif step.risk is not None and step.risk.level != "low":
+        notes.append(escape(step.risk.reason))
+    if step.trace is not None:
+        found = anatomy(step, state.steps)
+        if found.cause in ("divisor", "residual"):
+            notes.append(escape(found.sentence))
+    return notes
+
+
+def _before_and_after(step: Step) -> str:
+    rows = compared(step.measurement)
+    if not rows:
+        return tag("p", "What the model says after this edit was not measured.", "note")
+    fact = step.facts[0] if len(step.facts) == 1 else None
+    main = [row for row in rows if row.now.kind in ("rewrite", "own")]
+    others = main[SHOWN:] + [row for row in rows if row.now.kind not in ("rewrite", "own")]
+    shown = tag("dl", "".join(_words(row, fact) for row in main[:SHOWN]), "words")
+    if not others:
+        return shown
+    name = f"{plural(len(others), 'more prompt')}, word by word"
+    return shown + _tally(rows, fact) + tag("details", tag("summary", name) + _table(others, fact))
+
+
+def _words(row: Compared, fact: Fact | None) -> str:
+    subject = fact.subject if fact else None
+    told = fact is not None and row.now.prompt == fact.text  # in the heading
+    parts = [] if told else [tag("dt", f"{marked_prompt(row.now.prompt, subject)} …", "prompt")]
+    old = row.before or row.base
+    if row.base is not None and row.before is not None and row.base.completion != row.before.completion:
+        parts.append(_said("unedited", escape(row.base.completion), row.base, fact))
+    if old is not None:
+        parts.append(_said("before", escape(old.completion), old, fact))
+    changed = changed_words(old.completion if old else None, row.now.completion)
+    parts.append(_said("after", changed, row.now, fact))
+    return "".join(parts)
+
+
+def _said(when: str, words: str, said: Completion, fact: Fact | None) -> str:
+    chances = _chances(said, fact)
+    return tag("dt", when) + tag("dd", f"…{words}" + (tag("small", chances) if chances else ""))
+
+
+def _chances(said: Completion, fact: Fact | None) -> str:
+    new, true = (fact.target_new, fact.target_true) if fact else ("new", "true")
+    pairs = [(new, said.p_new), (true or "true", said.p_true)]
+    return " · ".join(f"P({escape(name)}) {percent(p)}" for name, p in pairs if p is not None)
+
+
+def _tally(rows: Sequence[Compared], fact: Fact | None) -> str:
+    """ "Rome is likelier than Paris on 2 of 2 paraphrases (0 unedited) and on 1 of 6 neighbours (0 unedited)."."""
+    if fact is None or fact.target_true is None:
+        return ""
+    found = []
+    for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
+        counted = wins(rows, kind)
+        if counted is not None:
+            before = "" if counted.base is None else f" ({counted.base} unedited)"
+            found.append(f"on {counted.now} of {counted.n} {noun}{before}")
+    if not found:
+        return ""
+    words = f"{escape(fact.target_new)} is likelier than {escape(fact.target_true)} {' and '.join(found)}."
+    return tag("p", words, "note")
+
+
+def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
+    cells = [
+        [
+            escape(KINDS.get(row.now.kind, row.now.kind)),
+            marked_prompt(row.now.prompt, fact.subject if fact else None),
+            escape(row.base.completion) if row.base else "",
+            changed_words(row.base.completion if row.base else None, row.now.completion),
+            f"{percent(row.base.p_new) if row.base else ''} → {percent(row.now.p_new)}",
+        ]
+        for row in rows
+    ]
+    header = ["kind", "prompt", "unedited", "after", "P(new)"]
+    return table("What else the model says", header, cells, css="wide")
+
+
+def _consequences(step: Step, state: SessionState, forgotten: Mapping[EditedFact, int]) -> list[str]:
+    """What the edit did to the model and to earlier edits, and what became of it."""
+    notes = []
+    for change in state.health.changes if state.health else ():
+        if change.step == step.index:
+            notes.append(f"{pill(change.kind)} {escape(change.sentence)}")
+    lost = {edit for (edit, _), when in forgotten.items() if when == step.index}
+    gone = [each for each in state.steps[1:] if each.id in lost]
+    if gone:
+        names = ", ".join(f"{_link(each)} ({escape(each.facts[0].subject)})" for each in gone)
+        notes.append(f"With this edit {names} {'was' if len(gone) == 1 else 'were'} forgotten.")
+    later = {when for (edit, _), when in forgotten.items() if edit == step.id}
+    if later:
+        notes.append(f"{pill('forgotten')} first seen after {_link(state.steps[min(later)])}.")
+    return notes
+
+
+def _link(step: Step) -> str:
+    return tag("a", f"edit {step.index}", href=f"#edit-{step.index}")

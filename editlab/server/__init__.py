@@ -1,6 +1,0 @@
-"""A lab over HTTP: FastAPI, one process, the lab's one worker. `create_app` gives the application, `run` serves it."""
-
-from editlab.server.app import create_app
-from editlab.server.loading import Loader
-
-__all__ = ["Loader", "create_app"]

@@ -1,0 +1,1 @@
+"""Settings, and the processes of `editlab serve`."""

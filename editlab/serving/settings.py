@@ -1,0 +1,161 @@
+"""All settings of a lab, its backend and its page: one typed class, read from EDITLAB_ variables.
+
+What is given as an argument (a command's options) goes before the variable, and that before the default. A page's
+kernel needs two of them only and reads those without this module: `editlab.remote.client.backend_of_environment`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from editlab.lab.limits import Limits
+
+PREFIX = "EDITLAB_"
+OF_LAB = (
+    *("model", "device", "dtype", "allow_download", "facts", "glue", "text", "seed", "tasks", "scan"),
+    *("store", "limits"),
+)
+
+Texts = Annotated[tuple[str, ...], NoDecode]  # in a variable: separated by commas, or a JSON list
+
+
+class PageSettings(BaseModel):
+    """How the page is served to browsers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8866, ge=1, le=65535)
+    base_url: str = Field(default="/", pattern=r"^/(.*/)?$")  # where the page is, behind another server
+    token: SecretStr | None = None  # that visitors give, once each
+    preheat: int = Field(default=0, ge=0)  # kernels that wait for the next visitors
+    most: int = Field(default=60, ge=1)  # pages open at once; each has a kernel of about 100 MB
+
+
+class Settings(BaseSettings):
+    """Raises ValueError with one sentence that names the setting and says what it may be.
+
+    `limits` and `page` are set one by one: EDITLAB_LIMITS_SESSIONS, EDITLAB_PAGE_PORT and so on.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+    # which lab: the arguments of `Lab.load`
+    model: str = "auto"
+    device: str = "auto"
+    dtype: str = "float32"
+    allow_download: bool = False
+    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
+    glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
+    text: str | None = None  # what perplexity is measured on: "wikitext" or a .txt file; None: the project's own
+    seed: int = Field(0, ge=0)
+    tasks: Texts = ()  # files of tasks of the user's own
+    scan: str | None = None  # a folder of `editlab scan`, or its scan.parquet, to show
+    store: Path = Field(default_factory=lambda: user_data_path("editlab") / "sessions.sqlite")
+    limits: Limits = Limits()
+
+    # how the backend serves it
+    host: str = "127.0.0.1"
+    port: int = Field(8867, ge=0, le=65535)  # 0: any free one
+    token: SecretStr | None = None  # asked of every caller
+    token_file: Path | None = None  # where `token` is read from
+    allowed_hosts: Texts = ()  # names that the backend may be called by, beside its own
+    allowed_origins: Texts = ()  # web pages that may call it from a browser: "https://lab.example.org"
+    max_request_bytes: int = Field(1_000_000, ge=1_000)
+    requests_per_minute: int = Field(1_200, ge=1)  # of one session, and of one address beside those of its sessions
+
+    # where the page finds it
+    backend: str | None = None  # URL of a backend; None: one of its own
+    page: PageSettings = PageSettings()
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise ValueError(_sentence(error)) from None
+        except SettingsError as error:  # a variable that had to be JSON
+            raise ValueError(str(error)) from None
+
+    @field_validator("tasks", "allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.startswith("["):
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("store")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_token(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file = values.get("token_file")
+        if file and not values.get("token"):
+            try:
+                token = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"the token cannot be read from {file}: {error}") from None
+            if not token:
+                raise ValueError(f"{file} holds no token")
+            values = {**values, "token": token}
+        return values
+
+    @field_serializer("token", when_used="json")
+    def _reveal(self, token: SecretStr | None) -> str | None:
+        return None if token is None else token.get_secret_value()
+
+    def of_lab(self) -> dict[str, Any]:
+        """The arguments of `Lab.load`."""
+        return {name: getattr(self, name) for name in OF_LAB}
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that give another process these settings; the token is among them."""
+        values = self.model_dump(mode="json", exclude={"token_file", "limits", "page"}, exclude_none=True)
+        values |= {f"limits_{name}": value for name, value in asdict(self.limits).items()}
+        values |= {f"page_{name}": value for name, value in self.page.model_dump(exclude_none=True).items()}
+        return {f"{PREFIX}{name}".upper(): _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    where = "_".join(str(part) for part in first["loc"])
+    return f"{where} ({PREFIX}{where.upper()}): {message[0].lower()}{message[1:]}" if where else message

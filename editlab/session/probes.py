@@ -1,0 +1,134 @@
+"""What is tried beside a session, which is left as it is: a fact in a log of its own, and the log without some edits.
+
+Knows nothing of queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from editlab.analysis.culprit import Culprit, Suspect, find_culprit
+from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.records import Probe
+from editlab.editing.guard import UNGUARDED
+from editlab.measures._measure import questions_of
+from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
+from editlab.measures.retention import prefers_new
+from editlab.model.fast.precision import in_full_float32
+from editlab.session.log import Entry, edits_of, layers_of
+from editlab.session.session import Session
+
+
+class ProbeAttempt:
+    """One probe under way: the fact edited on the unedited model, with some of a session's edits before and after it.
+
+    Their ΔW is as the log (the session's) has it, or with `anew` computed again in this order. `names` are measured of
+    the fact's step, and of the last one. Raises ValueError for ids that are not in the log or not different, and for
+    names that are no measures.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        earlier: Sequence[str] = (),
+        later: Sequence[str] = (),
+        anew: bool = False,
+        names: Sequence[str] = (),
+    ) -> None:
+        session.measures.check(names)
+        before, after = chosen_entries(session.log, earlier, later)
+        self._session, self._fact, self._method, self._hyperparameters = session, fact, method, hyperparameters
+        self._earlier, self._later, self._anew, self._names = tuple(earlier), tuple(later), anew, names
+        self._todo: list[Entry | None] = [*before, None, *after]  # None: the probed fact
+        self._other = Session(session.editor, session.measures, session.watches_facts)
+        self._other.watch(session.watched)
+
+    def __call__(self, report: OnProgress = quiet, steady: OnProgress | None = None) -> Probe:
+        """The probe. After an exception it can be called again, and goes on with what it has.
+
+        `steady` is reported to while an edit is computed, which an exception would throw away. Raises whatever an edit,
+        `report` or `steady` raises.
+        """
+        other, place = self._other, len(self._earlier) + 1
+        with self._session.ending_in_force():
+            while len(other.log) < len(self._todo):
+                self._add(self._todo[len(other.log)], report, steady or report)
+            return Probe(
+                step=other.measure(self._names, report, other.entries(place)),
+                earlier=self._earlier,
+                later=self._later,
+                anew=self._anew,
+                last=other.measure(self._names, report) if self._later else None,
+                in_the_end=other.preview(self._fact) if self._later else (),
+            )
+
+    def _add(self, entry: Entry | None, report: OnProgress, steady: OnProgress) -> None:
+        """The next edit: the probed one, or one of the session's as it is, or computed again."""
+        other = self._other
+        if entry is not None and not self._anew:
+            other.restore([*other.log, entry])
+            return
+        done, total = (len(other.log), len(self._todo)) if self._anew else (0, 1)
+        report(Progress("probing", done, total))
+        numbered = _numbered(steady, done, total)
+        if entry is None:
+            other.edit(self._fact, self._method, self._hyperparameters, numbered)
+        else:
+            other.edit(entry.facts, entry.made.method, entry.made.hyperparameters, numbered, UNGUARDED)
+
+
+def chosen_entries(
+    log: Sequence[Entry], earlier: Sequence[str], later: Sequence[str]
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries of these ids, switched on. Raises ValueError for an id that is not in the log, or named twice."""
+    by_id = {entry.id: replace(entry, enabled=True) for entry in log}
+    asked = [*earlier, *later]
+    if unknown := [id for id in asked if id not in by_id]:
+        raise ValueError(f"no edit of this session has the id {', '.join(map(repr, unknown))}")
+    if len(set(asked)) < len(asked):
+        raise ValueError("an edit can come before or after the probed fact once only, got one twice")
+    return [by_id[id] for id in earlier], [by_id[id] for id in later]
+
+
+def _numbered(report: OnProgress, done: int, total: int) -> OnProgress:
+    """What is reported of one edit of several, with its number."""
+    if total == 1:
+        return report
+    return lambda inner: report(replace(inner, stage=f"edit {done + 1} of {total}: {inner.stage}"))
+
+
+def knows(session: Session, facts: Sequence[Fact], report: OnProgress = quiet) -> tuple[bool | None, ...]:
+    """Whether the unedited model finds each fact's true object likelier than the new one; None without a true one."""
+    asked = [question for fact in facts if fact.target_true for question in questions_of([fact.text], fact)]
+    with session.ending_in_force():
+        scores = session.measurements.state(()).objects(asked, report, "what the model knows")
+    preferred = [prefers_new(fact, scores) for fact in facts]
+    return tuple(None if new is None else not new for new in preferred)
+
+
+def culprit(session: Session, report: OnProgress = quiet, entries: Sequence[Entry] | None = None) -> Culprit:
+    """The edit of these entries (those in force) whose removal restores most. What was tried is known from then on.
+
+    Raises ValueError if there is no edit in force, and whatever `report` raises.
+    """
+    entries = session.entries() if entries is None else entries
+    suspects = [Suspect(entry.id, i, entry.facts[0]) for i, entry in enumerate(entries, 1) if entry.enabled]
+    first = min(layers_of(edits_of(entries)), default=0)
+    with session.ending_in_force(), in_full_float32():
+        session.measurements.state(
+            ()
+        ).put_in_force()  # what lies below the first edited layer is run here, once for all
+        asked = HealthProbe(session.model, PROBE_TOKENS, first)
+
+        def perplexity(ids: frozenset[str]) -> float:
+            state = session.measurements.state([entry for entry in entries if entry.id in ids])
+            return state.piece(("probe", asked.tokens), asked)
+
+        return find_culprit(suspects, perplexity, asked.tokens, report)

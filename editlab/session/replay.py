@@ -1,0 +1,268 @@
+"""Replay: a session's log applied again from its file, and the weights compared with those it was recorded with.
+
+Stored deltas give the same weights to the last bit on the same device, torch build and number of threads; elsewhere
+norms are compared. Recomputing makes every edit anew, on top of the stored edits that were in force when it was made
+(errors do not add up), and compares its ΔW and the losses of its search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.record import Record
+from editlab.core.records import Step, Trace
+from editlab.editing.editor import Editor
+from editlab.measures import Measures
+from editlab.model.deltas import Edit, LowRank
+from editlab.model.model import EditableModel
+from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
+from editlab.session.recording import FORMAT, TOLERANCE, LayerWeights, Recording, packed_deltas
+from editlab.session.session import Session
+
+CONDITIONS = ("device", "dtype", "torch", "threads")  # the same ones: the same bits
+
+
+@dataclass(frozen=True)
+class ReplayedStep(Record):
+    """One step, recorded and again. Errors are the largest over the edited layers; None: not recomputed."""
+
+    step: int
+    edit: str  # id; "" for the unedited model
+    fact: str  # subject and new object
+    method: str | None
+    state: str  # "in force", "off" or "undone"
+    equal: bool  # the weights of all edited layers are the same to the last bit
+    norm_error: float  # of ‖W‖ and ‖W - W₀‖, relative
+    delta_error: float | None = None  # ‖ΔW again - ΔW‖ ÷ ‖ΔW‖
+    loss_error: float | None = None  # over every step of the search; infinite where their numbers differ
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Replayed(Record):
+    """All rows, and what they were compared by."""
+
+    rows: tuple[ReplayedStep, ...]
+    differs: tuple[str, ...]  # what is otherwise here than where it was recorded, a sentence each
+    exact: bool  # nothing that the last bits depend on: the weights had to be the same to the last bit
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return all(row.ok for row in self.rows)
+
+
+# --- making the file ---
+
+
+def record(session: Session, report: OnProgress = quiet) -> bytes:
+    """The session as a file that `replay` applies again, undone and switched-off edits included."""
+    state = session.state()
+    # An edit may be switched off meanwhile: the file is of the state that it tells.
+    log = [replace(entry, enabled=step.enabled) for entry, step in zip(session.log, state.steps[1:], strict=True)]
+    with session.ending_in_force():
+        weights = weights_after(session.model, log, report)
+    recording = Recording(
+        format=FORMAT,
+        state=state,
+        said_new=tuple(entry.made.said_new for entry in log),
+        preferred_new=tuple(entry.made.preferred_new for entry in log),
+        weights=weights,
+    )
+    tensors = {
+        f"{number}.{layer}.{side}": getattr(delta, side).contiguous().cpu()
+        for number, entry in enumerate(log, 1)
+        for layer, delta in entry.edit.items()
+        for side in ("left", "right")
+    }
+    return recording.pack(save(tensors))
+
+
+def weights_after(
+    model: EditableModel, log: Sequence[Entry], report: OnProgress = quiet
+) -> tuple[Mapping[int, LayerWeights], ...]:
+    """The weights of every layer that the log edits, after each of its steps. The last step is in force afterwards."""
+    layers = layers_of([entry.edit for entry in log])
+    model.hold(layers)
+    found = []
+    for step in range(len(log) + 1):
+        report(Progress("weights of every step", step, len(log)))
+        model.write(edits_of(log[:step]))
+        found.append({layer: _weights(model, layer) for layer in layers})
+    return tuple(found)
+
+
+def _weights(model: EditableModel, layer: int) -> LayerWeights:
+    weight = model.weight(layer).detach().contiguous().cpu()
+    digest = hashlib.sha256(weight.numpy().data).hexdigest()
+    return LayerWeights(digest, float(torch.linalg.matrix_norm(weight)), model.drift(layer)[0])
+
+
+# --- reading it ---
+
+
+def read(source: Path | bytes) -> tuple[Recording, tuple[Entry, ...]]:
+    """What a replay file says, and its log. Raises ValueError if it is no whole replay file."""
+    recording = Recording.read(source)
+    try:
+        tensors = load(packed_deltas(source))
+        edits = [_edit(tensors, step) for step in recording.state.steps[1:]]
+        made = zip(recording.state.steps[1:], recording.said_new, recording.preferred_new, edits, strict=True)
+        log = tuple(Entry(edit, _made(step, said, before), step.enabled) for step, said, before, edit in made)
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the deltas in the file are not those of its edits: {error}") from error
+    if sum(2 * len(edit) for edit in edits) != len(tensors):
+        raise ValueError("the deltas in the file are not those of its edits: there are more of them")
+    return recording, log
+
+
+def _edit(tensors: Mapping[str, torch.Tensor], step: Step) -> Edit:
+    edit = {n: LowRank(tensors[f"{step.index}.{n}.left"], tensors[f"{step.index}.{n}.right"]) for n in step.size}
+    if not all(delta.is_finite() for delta in edit.values()):
+        raise ValueError(f"the delta of edit {step.index} in the file is not finite")
+    return edit
+
+
+def _made(step: Step, said_new: tuple[bool, ...], preferred_new: tuple[bool | None, ...]) -> Made:
+    if step.method is None or step.trace is None or {len(said_new), len(preferred_new)} != {len(step.facts)}:
+        raise ValueError(f"the file does not say how edit {step.index} was made")
+    return Made(
+        step.id, step.facts, step.method, step.hyperparameters, step.trace, step.size, said_new, preferred_new,
+        step.provenance, step.seconds, step.risk, step.guarded,
+    )  # fmt: skip
+
+
+def restored(editor: Editor, recording: Recording, log: Sequence[Entry], measures: Measures | None = None) -> Session:
+    """The session of a file over this editor's model: log, position, watched prompts and plan; nothing is measured.
+
+    Raises ValueError if the file is of another model.
+    """
+    check_model(editor, recording, log)
+    session = Session(editor, measures)
+    device = editor.model.device
+    session.restore([_on(device, entry) for entry in log])
+    session.goto(recording.state.position)
+    session.watch(recording.state.watched)
+    known = session.measures.by_name
+    session.set_plan({name: every for name, every in recording.state.plan.items() if name in known})
+    return session
+
+
+def _on(device: torch.device, entry: Entry) -> Entry:
+    edit = {n: LowRank(delta.left.to(device), delta.right.to(device)) for n, delta in entry.edit.items()}
+    return replace(entry, edit=edit)
+
+
+def check_model(editor: Editor, recording: Recording, log: Sequence[Entry]) -> None:
+    """Raises ValueError unless the file's edits are of this model."""
+    there, here = recording.state.steps[0].provenance, editor.model
+    if there.get("model_fingerprint") != here.fingerprint():
+        raise ValueError(
+            f"the file is of {there.get('model')} (fingerprint {there.get('model_fingerprint')}), "
+            f"the model at hand is {here.name} ({here.fingerprint()})"
+        )
+    for number, entry in enumerate(log, 1):
+        for layer, delta in entry.edit.items():
+            if delta.shape != tuple(here.weight(layer).shape):
+                raise ValueError(f"edit {number} in the file is of another shape than layer {layer}: {delta.shape}")
+
+
+# --- comparing ---
+
+
+def replay(
+    editor: Editor,
+    recording: Recording,
+    log: Sequence[Entry],
+    *,
+    recompute: bool = False,
+    tolerance: float = TOLERANCE,
+    report: OnProgress = quiet,
+) -> Replayed:
+    """The file's log applied again, step by step against what was recorded; with `recompute` every edit made anew too.
+
+    Raises ValueError if the file is of another model. The model is unedited afterwards.
+    """
+    session = restored(editor, recording, log)
+    differs = _differences(recording.state.steps[0].provenance, editor.provenance())
+    exact = not differs
+    try:
+        weights = weights_after(session.model, session.log, report)
+        anew = [_anew(editor, session.log, number, report) for number in range(len(session.log)) if recompute]
+    finally:
+        session.model.write([])
+    if recompute:
+        differs += _other_moments(editor, session.log)
+    rows = []
+    for step, there, here in zip(recording.state.steps, recording.weights, weights, strict=True):
+        again = anew[step.index - 1] if anew and step.index else None
+        equal = {n: w.digest for n, w in there.items()} == {n: w.digest for n, w in here.items()}
+        error = _norm_error(there, here)
+        ok = (equal or (not exact and error <= tolerance)) and (again is None or max(again) <= tolerance)
+        undone = step.index > recording.state.position
+        state = "undone" if undone else "in force" if step.enabled else "off"
+        fact = "; ".join(f"{each.subject} → {each.target_new}" for each in step.facts) or "unedited"
+        delta_error, loss_error = again or (None, None)
+        rows.append(
+            ReplayedStep(step.index, step.id, fact, step.method, state, equal, error, delta_error, loss_error, ok)
+        )
+    return Replayed(tuple(rows), tuple(differs), exact, tolerance)
+
+
+def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress) -> tuple[float, float]:
+    """How far ΔW and the losses of an edit are off when it is made again where it was made."""
+    entry, told = log[number], log[number].made.provenance
+    upon = told.get("upon", ids_of(log[:number]))
+    editor.model.write([earlier.edit for earlier in log[:number] if earlier.id in upon])
+    method = editor.method(entry.made.method, entry.made.hyperparameters)
+    report(Progress("making the edits anew", number + 1, len(log)))
+    edit, trace, _ = editor.compute(entry.facts, method, contexts=told.get("contexts"))
+    return max(_delta_error(edit[n], delta) for n, delta in entry.edit.items()), _loss_error(trace, entry.made.trace)
+
+
+def _delta_error(again: LowRank, delta: LowRank) -> float:
+    """‖again - ΔW‖ ÷ ‖ΔW‖, from the factors."""
+    apart = LowRank(torch.cat([again.left, -delta.left], 1), torch.cat([again.right, delta.right], 1))
+    return apart.norm() / delta.norm()
+
+
+def _loss_error(again: Trace, trace: Trace) -> float:
+    searches = list(zip(again.values, trace.values, strict=True))
+    if any(len(a.loss) != len(b.loss) for a, b in searches):
+        return math.inf
+    return max((abs(x - y) for a, b in searches for x, y in zip(a.loss, b.loss, strict=True)), default=0.0)
+
+
+def _norm_error(there: Mapping[int, LayerWeights], here: Mapping[int, LayerWeights]) -> float:
+    """Infinite where layers are missing."""
+    if set(there) != set(here):
+        return math.inf
+    pairs = [(getattr(there[n], what), getattr(here[n], what)) for n in there for what in ("norm", "drift")]
+    return max((abs(a - b) / (a or 1.0) for a, b in pairs), default=0.0)
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What is otherwise here, of what the last bits of weights depend on."""
+    told, now = ({**each, "torch": each.get("versions", {}).get("torch")} for each in (there, here))
+    return [f"{n} was {told.get(n)}, here it is {now.get(n)}" for n in CONDITIONS if told.get(n) != now.get(n)]
+
+
+def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
+    """That edits were made with other second moments than they are made with here."""
+    found: dict[str, None] = {}
+    for entry in log:
+        there = entry.made.provenance.get("second_moments", {})
+        here = editor.moments(list(entry.edit)).provenance
+        if any(there.get(what) != here.get(what) for what in ("name", "digest")):
+            found[f"second moments were of {there.get('name')}, here they are of {here.get('name')}"] = None
+    return list(found)

@@ -1,0 +1,337 @@
+"""Session: a log of edits over a base. Weights = base + Σ of the log's edits that are in force, in order.
+
+Undo is a shorter log, switching an edit off is a log without it; both are exact. What was measured is in a cache, by
+state. Knows nothing of queues or of other sessions.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from editlab.analysis.health import health_of
+from editlab.analysis.table import table_of
+from editlab.core.facts import Fact
+from editlab.core.guarding import OFF
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.record import Record
+from editlab.core.records import Completion, Drift, Guarded, Risk, SessionState, Step
+from editlab.editing.assess import assess, assess_methods, riskiest
+from editlab.editing.editor import Editor
+from editlab.editing.guard import WARNING, Guard
+from editlab.measures import Measures, State, StateCache, standard
+from editlab.measures._measure import questions_of
+from editlab.measures.retention import prefers_new
+from editlab.methods import Method, hyperparameters
+from editlab.methods._base import check_facts
+from editlab.model.deltas import Edit
+from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
+from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
+from editlab.session.measurements import MeasurementCache
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Session:
+    """A log of edits over an editor's model, with undo, redo, goto and toggle.
+
+    `watches_facts`: whether every step also tells what the model says to its facts' own prompts, before and after.
+    `id` names a session that was there before. Every public call that computes leaves weights, log and measurements as
+    they were if it raises.
+    """
+
+    def __init__(
+        self,
+        editor: Editor,
+        measures: Measures | None = None,
+        watches_facts: bool = True,
+        id: str | None = None,
+    ) -> None:
+        self.id = id or uuid.uuid4().hex
+        self.editor = editor
+        self.model = editor.model
+        self.measures = measures or standard()
+        self.plan = self.measures.default_plan()
+        self.log: tuple[Entry, ...] = ()
+        self.position = 0  # how many entries are not undone
+        self.watched: tuple[str, ...] = ()
+        self.watches_facts = watches_facts
+        self.measurements = MeasurementCache(self.model, self.measures)
+
+    # --- the log ---
+
+    def edit(
+        self,
+        facts: Fact | Sequence[Fact],
+        method: str = "rome",
+        hyperparameters_: Mapping[str, Any] | None = None,
+        report: OnProgress = quiet,
+        guard: Guard = WARNING,
+        keep: Callable[[Sequence[Entry]], None] | None = None,
+    ) -> Step:
+        """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
+
+        `keep` is given the longer log before it is the session's; if it raises, the edit was never made. Raises
+        ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
+        FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
+        """
+        start = time.perf_counter()
+        facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
+        chosen = self.editor.method(method, hyperparameters_)
+        kept = self.log[: self.position]
+        with self.ending_in_force():
+            self.put_in_force()
+            risk, guarded = self._guarded(facts, chosen, guard, report)
+            if guarded is not None and guarded.made != chosen.name:
+                chosen = self.editor.method(guarded.made, hyperparameters_)
+            watched = self._watched(facts)
+            self.measurements.complete(kept, watched, report)
+            edit, trace, provenance = self.editor.compute(facts, chosen, report)
+            new, base = State(self.model, (*edits_of(kept), edit), StateCache()), self.measurements.state(())
+            new.put_in_force()
+            new.known.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
+            new.complete(watched, report)
+            said = new.objects([(fact.text, fact.target_new) for fact in facts], report)
+            base.complete(watched, report)
+            unedited = base.objects(
+                [question for fact in facts for question in questions_of((fact.text,), fact)], report
+            )
+            report(Progress("done"))
+            made = Made(
+                id=uuid.uuid4().hex[:12],
+                facts=facts,
+                method=chosen.name,
+                hyperparameters=hyperparameters(chosen),
+                trace=trace,
+                size=self._size(edit),
+                said_new=tuple(said[fact.text, fact.target_new].said for fact in facts),
+                preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
+                provenance={**provenance, "upon": list(ids_of(kept))},
+                seconds=time.perf_counter() - start,
+                risk=risk,
+                guarded=guarded,
+            )
+            log = (*kept, Entry(edit, made))
+            self.measurements.enter(log, new.known)
+            self.measurements.say(log, watched, quiet)  # all of it is known
+            if keep is not None:
+                keep(log)
+            self.log, self.position = log, len(log)
+        return self.step(self.position)
+
+    def _guarded(
+        self, facts: Sequence[Fact], method: Method, guard: Guard, report: OnProgress
+    ) -> tuple[Risk | None, Guarded | None]:
+        """The risk on the weights in force, and what the guard makes of it; neither where it is off."""
+        check_facts(method, self.model, facts)
+        if guard.choice == OFF:
+            return None, None
+        risk = riskiest(assess(self.editor, facts, method, report))
+        return risk, guard.judge(risk, method)
+
+    def risk(
+        self,
+        fact: Fact,
+        methods: Sequence[str] = (),
+        hyperparameters_: Mapping[str, Mapping[str, Any]] | None = None,
+        report: OnProgress = quiet,
+    ) -> dict[str, Risk]:
+        """The risk of editing a fact on top of what is in force, by method; of all methods without names.
+
+        `hyperparameters_` says for each method what is changed in it. Raises ValueError.
+        """
+        changed = hyperparameters_ or {}
+        chosen = [self.editor.method(name, changed.get(name)) for name in methods or self.editor.methods]
+        with self.ending_in_force():
+            self.put_in_force()
+            return assess_methods(self.editor, fact, chosen, report)
+
+    def restore(self, entries: Sequence[Entry], position: int | None = None) -> None:
+        """Take over a log that was made before, in force as far as `position` (all of it). Nothing is computed."""
+        self.log = tuple(entries)
+        self.goto(len(entries) if position is None else position)
+
+    def undo(self) -> None:
+        """One step back. Raises ValueError at the unedited model."""
+        if self.position == 0:
+            raise ValueError("there is nothing to undo: the model is unedited")
+        self.position -= 1
+
+    def redo(self) -> None:
+        """One undone step again. Raises ValueError if none is undone."""
+        if self.position == len(self.log):
+            raise ValueError("there is nothing to redo: no step is undone")
+        self.position += 1
+
+    def goto(self, index: int) -> None:
+        """Put step `index` in force; 0 is the unedited model."""
+        self.entries(index)
+        self.position = index
+
+    def toggle(self, index: int) -> None:
+        """Switch edit `index` off, or on again, as if it had never been made; the others stay as they are."""
+        if not 1 <= index <= len(self.log):
+            raise ValueError(f"edit must be between 1 and {len(self.log)}, got {index}")
+        entry = self.log[index - 1]
+        self.log = (*self.log[: index - 1], replace(entry, enabled=not entry.enabled), *self.log[index:])
+
+    def watch(self, prompts: Sequence[str]) -> None:
+        """Replace the session's own watched prompts. Raises ValueError for a blank, long or repeated one."""
+        self.watched = own_prompts(self.model, prompts)
+
+    # --- weights ---
+
+    def edits(self) -> list[Edit]:
+        """The edits in force, in order."""
+        return list(edits_of(self.log[: self.position]))
+
+    def put_in_force(self) -> None:
+        """Make the model's weights this session's."""
+        self.model.write(self.edits())
+
+    @contextmanager
+    def ending_in_force(self) -> Iterator[None]:
+        """However the block ends, the model's weights are this session's afterwards."""
+        try:
+            yield
+        finally:
+            self.put_in_force()
+
+    def _size(self, edit: Edit) -> dict[int, Drift]:
+        norms = {layer: (delta.norm(), delta.shape) for layer, delta in edit.items()}
+        return {
+            layer: Drift(norm, norm / self.model.base_norm(layer), norm / (d_out * d_in))
+            for layer, (norm, (d_out, d_in)) in norms.items()
+        }
+
+    # --- measuring ---
+
+    def preview(self, fact: Fact) -> tuple[Completion, ...]:
+        """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
+        self.model.check(fact)
+        with self.ending_in_force():
+            watched = *watched_of(fact), *self._own_prompts()  # as an edit asks: it need not ask again
+            completions = self.measurements.complete(self.entries(), watched, quiet)
+        return completions[: len(watched_of(fact))]
+
+    def entries(self, index: int | None = None) -> tuple[Entry, ...]:
+        """The log as far as step `index`, or as far as it is in force."""
+        if index is not None and not 0 <= index <= len(self.log):
+            raise ValueError(f"step must be between 0 and {len(self.log)}, got {index}")
+        return self.log[: self.position if index is None else index]
+
+    def measure(
+        self, names: Sequence[str] = (), report: OnProgress = quiet, entries: tuple[Entry, ...] | None = None
+    ) -> Step:
+        """The step that ends these entries (the one in force), with what was not yet measured of it, these names too.
+
+        The log may change while this runs: what is measured belongs to the state that the entries make.
+        """
+        self.measures.check(names)
+        entries = self.entries() if entries is None else entries
+        with self.ending_in_force():
+            self.measurements.say(entries, self._watched_after(entries), report)
+        for name in names:
+            self.find(name, report, entries)
+        return self._step(entries, entries)
+
+    def find(self, name: str, report: OnProgress = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
+        """What one measure gives of the step that ends these entries (the one in force); None if it is not defined."""
+        self.measures.check([name])
+        with self.ending_in_force():
+            return self.measurements.measure(name, self.entries() if entries is None else entries, report)
+
+    def set_plan(self, every: Mapping[str, int]) -> None:
+        """Replace the plan: measure name -> at every so many steps. Raises ValueError for what is not allowed."""
+        self.measures.check(every)
+        if wrong := {name: k for name, k in every.items() if type(k) is not int or k < 1}:
+            raise ValueError(f"a measure is planned for every 1, 2, ... steps, got {wrong}")
+        self.plan = {name: every[name] for name in self.measures.by_name if name in every}
+
+    def measure_due(self, report: OnProgress = quiet) -> None:
+        """Measure all that the plan asks for and that is missing, the step in force first, the cheap ones first.
+
+        It follows the log: what becomes due meanwhile is measured too.
+        """
+        while (due := self._next_due()) is not None:
+            entries, names = due
+            self.measure(names, report, entries)
+
+    def _next_due(self) -> tuple[tuple[Entry, ...], list[str]] | None:
+        """The entries of a step, and what is missing of it: what it says, or one measure."""
+        others = [index for index in range(len(self.log), -1, -1) if index != self.position]
+        for index in [self.position, *others]:
+            entries = self.entries(index)
+            if index == self.position and not self.measurements.has_said(entries, self._watched_after(entries)):
+                return entries, []
+            if entries and not entries[-1].enabled:
+                continue  # the state is that of the step before
+            for name, every in self.plan.items():
+                if index % every == 0 and not self.measurements.has(name, entries):
+                    return entries, [name]
+        return None
+
+    def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
+        facts = facts if self.watches_facts else ()
+        return (*(w for fact in facts for w in watched_of(fact)), *self._own_prompts())
+
+    def _own_prompts(self) -> list[Watched]:
+        return [Watched(prompt, "own") for prompt in self.watched]
+
+    def _watched_after(self, entries: Sequence[Entry]) -> tuple[Watched, ...]:
+        return self._watched(entries[-1].facts if entries else ())
+
+    # --- telling ---
+
+    def step(self, index: int) -> Step:
+        """Row `index` of the timeline; 0 is the unedited model."""
+        return self._step(self.log[:index], self.log[: self.position])
+
+    def _step(self, entries: Sequence[Entry], in_force: Sequence[Entry]) -> Step:
+        measurement = self.measurements.measurement(entries, self._watched_after(entries))
+        if not entries:
+            return Step(0, "", (), None, {}, None, True, True, measurement, self.editor.provenance(), 0.0)
+        entry, made = entries[-1], entries[-1].made
+        return Step(
+            index=len(entries),
+            id=made.id,
+            facts=made.facts,
+            method=made.method,
+            hyperparameters=made.hyperparameters,
+            trace=made.trace,
+            enabled=entry.enabled,
+            in_force=entry.enabled and len(entries) <= len(in_force),
+            measurement=measurement,
+            provenance=made.provenance,
+            seconds=made.seconds,
+            size=made.size,
+            risk=made.risk,
+            guarded=made.guarded,
+        )
+
+    def steps(self) -> tuple[Step, ...]:
+        """The timeline, step 0 first."""
+        return tuple(self.step(index) for index in range(len(self.log) + 1))
+
+    def state(self) -> SessionState:
+        """All that a page needs to draw the session."""
+        steps, position = self.steps(), self.position
+        return SessionState(
+            id=self.id,
+            steps=steps,
+            position=position,
+            watched=self.watched,
+            model=self.editor.describe(),
+            plan=self.plan,
+            costs=self.measurements.costs(self.entries()),
+            health=health_of(steps[: position + 1]),
+        )
+
+    def table(self) -> DataFrame:
+        """Everything that was measured, tidy: one row per step, measure and layer; see `editlab.analysis.table`."""
+        return table_of(self.steps(), self.id)
