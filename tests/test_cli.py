@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
-from editlab.cli import app
+from editlab.cli import _terminal, app
 from editlab.cli._terminal import Bars, quoted
 from editlab.core.progress import Progress
 from editlab.model import embedded
+from editlab.model.deltas import LowRank, save_edit
 from editlab.serving.ports import free_port
 from editlab.serving.supervisor import Service
 
@@ -414,3 +416,29 @@ def test_bars_follow_the_stages(capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_quoted_text_cannot_drive_the_terminal() -> None:
     assert quoted(" Rome, « Italia »") == '" Rome, « Italia »"'
     assert "\x1b" not in quoted("\x1b[31mred\nnext")
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "editlab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == run("--version").stdout
+
+
+def test_without_a_terminal_long_work_writes_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_terminal, "LINE_SECONDS", 0.0)
+    with _terminal.Bars() as bars:
+        bars(Progress("searching for the value", 5, 25))
+        bars(Progress("reading text"))
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["searching for the value, 5 of 25", "reading text"]
+    assert captured.out == ""
+
+
+def test_files_have_the_mode_that_the_user_asks_for(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        save_edit({0: LowRank(torch.ones(2, 1), torch.ones(3, 1))}, tmp_path / "edit.safetensors")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "edit.safetensors").stat().st_mode & 0o777 == 0o644

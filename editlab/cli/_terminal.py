@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -23,16 +25,22 @@ from editlab.model.embedded import FetchError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 COUNT_IN_THOUSANDS = 10_000  # totals above it are bytes or tokens
+LINE_SECONDS = 10.0  # between two lines of one stage, where stderr is no terminal
 
 log = logging.getLogger(__name__)
 
 
 class Bars:
-    """A progress callback that draws one bar per stage on stderr; nothing where stderr is no terminal."""
+    """A progress callback that draws one bar per stage on stderr, or writes a line now and then if that is no terminal.
+
+    A short stage has no line: the first one comes after `LINE_SECONDS`.
+    """
 
     def __init__(self) -> None:
         self._stage = ""
         self._bar: tqdm[Any] | None = None
+        self._draws = sys.stderr.isatty()
+        self._written = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -41,6 +49,9 @@ class Bars:
         self._end()
 
     def __call__(self, progress: Progress) -> None:
+        if not self._draws:
+            self._write(progress)
+            return
         if progress.stage != self._stage:
             self._end()
             self._stage = progress.stage
@@ -52,6 +63,13 @@ class Bars:
             if progress.p_new is not None:
                 self._bar.set_postfix({"P(new)": f"{progress.p_new:.3f}"}, refresh=False)
             self._bar.refresh()
+
+    def _write(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._written >= LINE_SECONDS:
+            self._written = now
+            so_far = f", {progress.done:,} of {progress.total:,}" if progress.total else ""
+            typer.echo(f"{progress.stage}{so_far}", err=True)
 
     def _end(self) -> None:
         if self._bar is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from editlab.core.paths import cache_dir
@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[Tensor, int] | None:
 
 def _write(path: Path, matrix: Tensor, keys: int) -> None:
     part = path.with_suffix(".part")
-    save_file({"second_moment": matrix.cpu().contiguous()}, str(part), {"keys": str(keys)})
+    part.write_bytes(save({"second_moment": matrix.cpu().contiguous()}, {"keys": str(keys)}))
     part.replace(path)
 
 

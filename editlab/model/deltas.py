@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 
@@ -57,7 +57,7 @@ Edit = Mapping[int, LowRank]  # layer -> delta of its MLP output projection
 
 def save_edit(edit: Edit, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write an edit as safetensors with the keys ``{layer}.left`` and ``{layer}.right``."""
-    save_file(_tensors(edit), str(path), dict(metadata or {}))
+    Path(path).write_bytes(save(_tensors(edit), dict(metadata or {})))  # safetensors' own writer makes files 0600
 
 
 def load_edit(path: str | Path, device: str | torch.device = "cpu") -> dict[int, LowRank]:
