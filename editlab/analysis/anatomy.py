@@ -57,6 +57,11 @@ class Anatomy(Record):
     cause: str  # "ordinary", "divisor", "residual", or "unknown": too few others, and nothing speaks for itself
     sentence: str
 
+    @property
+    def largest_layer(self) -> LayerAnatomy:
+        """The layer that the edit changed most, relative to its weights."""
+        return _largest(self.layers)
+
 
 def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
     """The anatomy of an edit among a run's steps. Raises ValueError for step 0, which has none."""
@@ -72,7 +77,7 @@ def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
         LayerAnatomy(layer, trace.residual_norm / total if total else 0.0, _factors_among(step, others, layer))
         for layer, trace in sorted(step.trace.layers.items())
     )
-    largest = max(layers, key=lambda layer: _value(layer, "relative_size"))
+    largest = _largest(layers)
     cause = _cause(step, largest)
     sentence = _SENTENCES[cause](step, largest)
     if len(layers) > 1:
@@ -92,7 +97,7 @@ def _factors(step: Step, layer: int) -> dict[str, float]:
     risk = step.risk if step.risk and (step.risk.method, step.risk.layer) == (step.method, layer) else None
     found = {
         "delta_norm": trace.delta_norm,
-        "relative_size": trace.delta_norm / trace.weight_norm,
+        "relative_size": trace.relative_size,
         "predicted_norm": risk.predicted_norm if risk and len(step.facts) == 1 else None,
         "residual_norm": trace.residual_norm,
         "divisor": divisor,
@@ -122,6 +127,10 @@ def _factor(name: str, value: float, others: Sequence[float]) -> Factor:
         rank=1 + sum(other > abs(value) for other in others),
         of=1 + len(others),
     )
+
+
+def _largest(layers: Sequence[LayerAnatomy]) -> LayerAnatomy:
+    return max(layers, key=lambda layer: _value(layer, "relative_size"))
 
 
 def _value(layer: LayerAnatomy, name: str) -> float:

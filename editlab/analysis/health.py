@@ -1,13 +1,14 @@
 """Health of a run, from its history alone: gradual forgetting is a trend, catastrophic forgetting a jump.
 
-The two are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, no torch. Judged are perplexity,
-retention, bleeding and every task's accuracy (`SIGNS`, each turned so that more is worse), and the size of every edit.
+The two are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, without torch. What is judged
+is perplexity, retention, bleeding, every task's accuracy (`INDICATORS`: each is turned so that more is worse), and the
+size of every edit.
 
 **Jump** (Hampel identifier: Hampel 1974; Davies and Gather 1993): an increment more than `SPREADS` robust standard
 deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above it; this once there
 are `HISTORY` others. One edit that does at least `sure` is a jump with any history: for perplexity a doubling, the
 outcome that makes an edit disabling. A task's fall must also be significant (exact McNemar test, `P_JUMP`). Sizes are
-compared in logarithms with the other edits by the same method, and while those are few with `SIZE_SURE`. Where a
+compared in logarithms with the other edits by the same method, and while those are few with `AS_LARGE`. Where a
 measure was not taken at every step, the jump is laid to the edit of outstanding size in between, if there is one;
 without enough history only then is it called a jump.
 
@@ -31,6 +32,7 @@ from statistics import median
 
 from scipy.stats import kendalltau, theilslopes
 
+from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
 from editlab.core.records import ChangePoint, Health, Step, TaskScore
 
@@ -40,13 +42,12 @@ P_TREND, P_JUMP = 0.01, 0.001
 TREND_VALUES = 8
 FACTS = 10  # facts that retention and bleeding need: with fewer, a single one is more than a tenth
 LEVELS_TOLD = 3  # measures that a healthy run's reason names
-SIZE_SURE = 1.0  # ‖ΔW‖ / ‖W₀‖ of one edit; in GPT-2 XL 0.05 to 0.09 are ordinary
 ROUNDING = 1e-9  # logarithms of equal ratios differ in their last bits
 SIZE_LEAST = math.log(3.0)
 
 
 @dataclass(frozen=True)
-class Sign:
+class Indicator:
     """How one measure is judged; the amounts are on its scale of `worse`."""
 
     title: str
@@ -60,18 +61,18 @@ class Sign:
     base: float | None = None  # the unedited model's value, where it is known without measuring
 
 
-SIGNS: Mapping[str, Sign] = {
-    "perplexity": Sign(
+INDICATORS: Mapping[str, Indicator] = {
+    "perplexity": Indicator(
         "perplexity",
         lambda value: math.log(value) if math.isfinite(value) else math.inf,
-        sure=math.log(2.0),
+        sure=math.log(DISABLING),
         least=math.log(1.3),
         trend=math.log(1.1),
-        degraded=math.log(1.5),
+        degraded=math.log(HARMFUL),
         collapsed=math.log(10.0),
         form=".4g",
     ),
-    "retention": Sign(
+    "retention": Indicator(
         "the share of edits still recalled",
         lambda kept: -kept,
         sure=0.3,
@@ -82,7 +83,7 @@ SIGNS: Mapping[str, Sign] = {
         form=".0%",
         base=1.0,
     ),
-    "bleeding": Sign(
+    "bleeding": Indicator(
         "the share of unrelated facts still right",
         lambda right: -right,
         sure=0.3,
@@ -94,7 +95,9 @@ SIGNS: Mapping[str, Sign] = {
         base=1.0,
     ),
 }
-TASK = Sign("", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=".2f")
+TASK = Indicator(
+    "", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=".2f"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def health_of(steps: Sequence[Step]) -> Health:
     if len(standing) < 2:
         return Health("healthy", "The model is unedited.")
     large = outstanding(standing)
-    series = series_of(standing)  # SIGNS first, then tasks
+    series = series_of(standing)  # INDICATORS first, then tasks
     verdicts = [_judge(name, points, standing, large) for name, points in series.items() if points[-1].step.index]
     changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
     changes += [change for verdict in verdicts for change in verdict.changes]
@@ -146,7 +149,7 @@ def health_of(steps: Sequence[Step]) -> Health:
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
     """Perplexity, retention, bleeding and tasks by name, each as far as it was measured, in order."""
-    found: dict[str, list[Point]] = {name: [] for name in SIGNS}
+    found: dict[str, list[Point]] = {name: [] for name in INDICATORS}
     for step in steps:
         m = step.measurement
         if m is None:
@@ -162,18 +165,13 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
     return {name: points for name, points in found.items() if points}
 
 
-def size_of(step: Step) -> float | None:
-    """‖ΔW‖ / ‖W₀‖ of an edit, in the layer where it is largest."""
-    return max((size.relative for size in step.size.values()), default=None)
-
-
 def outstanding(steps: Sequence[Step]) -> list[Step]:
     """The edits whose size is far out of those of the others by the same method."""
-    sizes = [(step, size) for step in steps if (size := size_of(step))]
+    sizes = [(step, size) for step in steps if (size := step.relative_size)]
     found = []
     for step, size in sizes:
         others = [math.log(other) for s, other in sizes if s is not step and s.method == step.method]
-        far = _is_outlier(math.log(size), others, SIZE_LEAST) if len(others) >= HISTORY else size >= SIZE_SURE
+        far = _is_outlier(math.log(size), others, SIZE_LEAST) if len(others) >= HISTORY else size >= AS_LARGE
         if far:
             found.append(step)
     return found
@@ -186,23 +184,23 @@ def _is_outlier(value: float, others: Sequence[float], least: float) -> bool:
     return value - centre > max(SPREADS * spread, least)
 
 
-def jumps(sign: Sign, points: Sequence[Point], large: Sequence[Step]) -> list[int]:
+def jumps(indicator: Indicator, points: Sequence[Point], large: Sequence[Step]) -> list[int]:
     """Indices of the points that an increment out of the run's own ways leads to."""
-    increments = [_step_up(sign, before, after) for before, after in pairwise(points)]
+    increments = [_step_up(indicator, before, after) for before, after in pairwise(points)]
     found = []
     for i, (before, after) in enumerate(pairwise(points)):
         others = [d for j, d in enumerate(increments) if j != i and math.isfinite(d)]
         one_edit = after.step.index - before.step.index == 1 or bool(_between(large, before, after))
-        sure = one_edit and increments[i] >= sign.sure - ROUNDING
-        far = len(others) >= HISTORY and _is_outlier(increments[i], others, sign.least)
+        sure = one_edit and increments[i] >= indicator.sure - ROUNDING
+        far = len(others) >= HISTORY and _is_outlier(increments[i], others, indicator.least)
         if (sure or far) and _significant(before, after, P_JUMP):
             found.append(i + 1)
     return found
 
 
-def _step_up(sign: Sign, before: Point, after: Point) -> float:
+def _step_up(indicator: Indicator, before: Point, after: Point) -> float:
     """How much worse it got; 0 from one value that is not finite to another."""
-    a, b = sign.worse(before.value), sign.worse(after.value)
+    a, b = indicator.worse(before.value), indicator.worse(after.value)
     return 0.0 if a == b else b - a
 
 
@@ -218,53 +216,54 @@ def _significant(before: Point, after: Point, p: float) -> bool:
     return test.lost > test.gained and test.p_value < p
 
 
-def _is_trend(sign: Sign, points: Sequence[Point]) -> bool:
-    finite = [(p.step.index, w) for p in points if math.isfinite(w := sign.worse(p.value))]
+def _is_trend(indicator: Indicator, points: Sequence[Point]) -> bool:
+    finite = [(p.step.index, w) for p in points if math.isfinite(w := indicator.worse(p.value))]
     if len(finite) < TREND_VALUES:
         return False
     x, y = [index for index, _ in finite], [value for _, value in finite]
     if y[-1] <= y[0] or kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
         return False
-    return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= sign.trend - ROUNDING)
+    return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= indicator.trend - ROUNDING)
 
 
-def trend_shows(sign: Sign, points: Sequence[Point]) -> Point | None:
+def trend_shows(indicator: Indicator, points: Sequence[Point]) -> Point | None:
     """The point at which a stretch's trend was first to be seen; None where there is none."""
-    if not _is_trend(sign, points):
+    if not _is_trend(indicator, points):
         return None
-    return next(points[i - 1] for i in range(TREND_VALUES, len(points) + 1) if _is_trend(sign, points[:i]))
+    return next(points[i - 1] for i in range(TREND_VALUES, len(points) + 1) if _is_trend(indicator, points[:i]))
 
 
 def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
     """What one measure's history says."""
-    sign = SIGNS.get(name) or replace(TASK, title=_title(points[0].score, name))
-    base = sign.base if points[0].step.index else points[0].value
+    indicator = INDICATORS.get(name) or replace(TASK, title=_title(points[0].score, name))
+    base = indicator.base if points[0].step.index else points[0].value
     now = points[-1]
-    breaks = jumps(sign, points, large)
+    breaks = jumps(indicator, points, large)
     changes, lasting = [], []
     for i in breaks:
-        culprit, sentence = _catastrophe(sign, points[i - 1], points[i], steps, large)
+        culprit, sentence = _catastrophe(indicator, points[i - 1], points[i], steps, large)
         changes.append(ChangePoint(culprit.index, culprit.id, "jump", name, sentence))
-        middle = (sign.worse(points[i - 1].value) + sign.worse(points[i].value)) / 2
-        if sign.worse(now.value) >= middle:
+        middle = (indicator.worse(points[i - 1].value) + indicator.worse(points[i].value)) / 2
+        if indicator.worse(now.value) >= middle:
             lasting.append(sentence)
     stretches = [points[begin:end] for begin, end in pairwise([0, *breaks, len(points)])]
-    trends = [(stretch, shown) for stretch in stretches if (shown := trend_shows(sign, stretch))]
+    trends = [(stretch, shown) for stretch in stretches if (shown := trend_shows(indicator, stretch))]
     for stretch, shown in trends:
-        slide = _capital(_change(sign, stretch[0], stretch[-1], "little by little "))
+        slide = _capital(_change(indicator, stretch[0], stretch[-1], "little by little "))
         changes.append(ChangePoint(shown.step.index, shown.step.id, "trend", name, slide))
-    worse = 0.0 if base is None else sign.worse(now.value) - sign.worse(base)
-    level = f"{sign.title} {'is' if now.step is steps[-1] else f'at step {now.step.index} was'} {now.value:{sign.form}}"
+    worse = 0.0 if base is None else indicator.worse(now.value) - indicator.worse(base)
+    when = "is" if now.step is steps[-1] else f"at step {now.step.index} was"
+    level = f"{indicator.title} {when} {now.value:{indicator.form}}"
     if base is not None:
-        level += f", {base:{sign.form}} before any edit"
+        level += f", {base:{indicator.form}} before any edit"
     if lasting:
         return Verdict("collapsed", lasting[0], tuple(changes))
-    if worse >= sign.collapsed - ROUNDING:
+    if worse >= indicator.collapsed - ROUNDING:
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
         return Verdict("degrading", slide, tuple(changes))
     asked = max(1, len(points) - 1)  # so many points were compared with the first: Bonferroni
-    if worse > 0 and worse >= sign.degraded - ROUNDING and _significant(points[0], now, P_TREND / asked):
+    if worse > 0 and worse >= indicator.degraded - ROUNDING and _significant(points[0], now, P_TREND / asked):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
 
@@ -276,25 +275,25 @@ def _title(score: TaskScore | None, name: str) -> str:
 
 
 def _catastrophe(
-    sign: Sign, before: Point, after: Point, steps: Sequence[Step], large: Sequence[Step]
+    indicator: Indicator, before: Point, after: Point, steps: Sequence[Step], large: Sequence[Step]
 ) -> tuple[Step, str]:
     """The edit that a jump is laid to, and the sentence."""
     edits = _between(steps, before, after)
     suspects = edits if len(edits) == 1 else _between(large, before, after)
-    change = _change(sign, before, after)
+    change = _change(indicator, before, after)
     if suspects:
-        culprit = max(suspects, key=lambda step: size_of(step) or 0.0)
+        culprit = max(suspects, key=lambda step: step.relative_size or 0.0)
         return culprit, f"With {_named(culprit)}, {change}"
     return after.step, f"Between steps {before.step.index} and {after.step.index}, {change}"
 
 
-def _change(sign: Sign, before: Point, after: Point, how: str = "") -> str:
-    values = f"from {before.value:{sign.form}} to {after.value:{sign.form}}"
-    return f"{sign.title} went {how}{values}, step {before.step.index} to {after.step.index}."
+def _change(indicator: Indicator, before: Point, after: Point, how: str = "") -> str:
+    values = f"from {before.value:{indicator.form}} to {after.value:{indicator.form}}"
+    return f"{indicator.title} went {how}{values}, step {before.step.index} to {after.step.index}."
 
 
 def _size(step: Step) -> str:
-    return f"{_capital(_named(step))} is of outstanding size, {size_of(step):.3g} of the layer's unedited weight"
+    return f"{_capital(_named(step))} is of outstanding size, {step.relative_size:.3g} of the layer's unedited weight"
 
 
 def _named(step: Step) -> str:

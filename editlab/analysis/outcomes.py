@@ -1,4 +1,4 @@
-"""Risk against outcome: how many of a scan's disabling edits were foreseen. Pure functions of its table."""
+"""When an edit is disabling, and how many of a scan's disabling edits their risk foretold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from editlab.core.records import LEVELS
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+HARMFUL, DISABLING = 1.5, 2.0  # perplexity ÷ the unedited model's: an edit is harmful, or disabling, from here on
+AS_LARGE = 1.0  # ‖ΔW‖ ÷ ‖W₀‖ from which on an edit is outstanding; in GPT-2 XL 0.05 to 0.09 are ordinary
 RULES = {"token_level": "tokens", "level": "keys"}  # columns of a scan -> what the level is from
+
+
+def is_disabling(perplexity: float, unedited: float) -> bool:
+    """Whether a model with this perplexity is disabled; a perplexity that is not a number counts as disabled."""
+    return not perplexity / unedited < DISABLING
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,14 +24,16 @@ Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
 Dtype = Annotated[str, DTYPE]
 
-FACTS = typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts.")
+FACTS = typer.Option(help="A JSON file of CounterFact rows, or hub; default: editlab's built-in facts.")
 GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
-SEED = typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")
+SEED = typer.Option(min=0, help="Seed for the sampled contexts; same seed, same edit.")
+STORE = typer.Option(help="The file that sessions are kept in.")
+METHODS = "rome, r-rome, memit or emmet"
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 
 Ray = Annotated[
@@ -43,10 +46,13 @@ Ray = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Models on the cluster; one for each GPU unless told, without GPUs one for each machine."),
+    typer.Option(min=1, help="Models on the cluster; default: one per GPU, or one per machine where there is no GPU."),
 ]
 
-Method = Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")]
+Facts = Annotated[str | None, FACTS]
+Seed = Annotated[int, SEED]
+Store = Annotated[Path | None, STORE]
+Method = Annotated[str, typer.Option(help=f"{METHODS}.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
@@ -55,17 +61,17 @@ GuardChoice = Annotated[
     str,
     typer.Option(
         metavar="|".join(CHOICES),
-        help="What to do where the risk is high that the edit disables the model: nothing, warn and go on, refuse, or "
-        "use r-ROME instead of ROME.",
+        help="What to do about an edit that is likely to disable the model: nothing, warn and go on, refuse, or use "
+        "r-ROME instead of ROME.",
     ),
 ]
-GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="The level of risk from which on it acts.")]
+GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="Risk level at which the guard acts.")]
 
 Source = Annotated[
     str,
     typer.Option(
-        help="Text that the second moments are from: auto (what comes with editlab for this model, else sample), "
-        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
+        help="Corpus for the second moments: auto (what comes with editlab for this model, else sample), sample (text "
+        "from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
+from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import sentences
 from editlab.serving.settings import Settings
 
@@ -25,11 +25,11 @@ def backend(
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that callers must send (or give EDITLAB_TOKEN).")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="The file that sessions are kept in.")] = None,
+    store: Store = None,
     model: Annotated[str | None, MODEL] = None,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[str | None, DTYPE] = None,
-    facts: Annotated[str | None, FACTS] = None,
+    facts: Facts = None,
     glue: Annotated[str | None, GLUE] = None,
     task: Annotated[list[str] | None, TASK] = None,
     text: Annotated[str | None, TEXT] = None,

@@ -19,6 +19,7 @@ from editlab.cli._options import (
     Json,
     Method,
     Model,
+    Seed,
     Source,
     Yes,
     settings_of,
@@ -43,7 +44,7 @@ def edit(
     guard: GuardChoice = WARN,
     guard_level: GuardLevel = "high",
     source: Source = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[
@@ -66,11 +67,11 @@ def edit(
     """
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
-        asked = method, settings_of(settings), Guard(guard, guard_level)
+        order = method, settings_of(settings), Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
         result = _edit_once(
-            fact, asked, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
+            fact, order, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
         )
         if as_json:
             show_json(result)
@@ -80,7 +81,7 @@ def edit(
 
 def _edit_once(
     fact: Fact,
-    asked: tuple[str, dict[str, Any], Guard],
+    order: tuple[str, dict[str, Any], Guard],
     source: str,
     settings: Settings,
     table: Path | None,
@@ -91,8 +92,8 @@ def _edit_once(
     from editlab.model.loading import load
     from editlab.session.session import Session
 
-    method, changes, guard = asked
-    method_class(method)  # a wrong name is told before anything is loaded
+    method, changes, guard = order
+    method_class(method)  # a wrong name is reported before anything is loaded
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)

@@ -21,7 +21,7 @@ def moments(
     keys: Annotated[
         int | None, typer.Option(min=1, help="How many keys; by default ten times the layer's width.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the text that is sampled from the model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the text that is sampled from the model.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     yes: Yes = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import METHODS, Device, Dtype, Facts, Json, Model, Seed, Source, Yes
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, facts_of, search_facts
 from editlab.model.presets import AUTO
@@ -18,7 +18,7 @@ from editlab.serving.settings import Settings
 if TYPE_CHECKING:
     from editlab.core.records import Step
 
-METHODS = ("rome", "r-rome", "memit")
+COMPARED = ("rome", "r-rome", "memit")
 
 
 def probe(
@@ -27,12 +27,10 @@ def probe(
     target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
     case_id: Annotated[int | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
-    ] = None,
+    facts: Facts = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"rome, r-rome, memit or emmet; repeatable. [default: {', '.join(METHODS)}]"),
+        typer.Option(help=f"{METHODS}; repeatable. [default: {', '.join(COMPARED)}]"),
     ] = None,
     measure: Annotated[
         list[str] | None,
@@ -40,7 +38,7 @@ def probe(
     ] = None,
     model: Model = AUTO,
     source: Source = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[Path | None, typer.Option(help="Write all numbers to this .csv or .parquet file too.")] = None,
@@ -62,7 +60,7 @@ def probe(
         names = tuple(measure or ("perplexity",))
         base, steps = _probe_all(
             fact,
-            tuple(method or METHODS),
+            tuple(method or COMPARED),
             names,
             source,
             Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
@@ -105,7 +103,7 @@ def _probe_all(
     measures = standard()
     measures.check(names)
     for method in methods:
-        method_class(method)  # a wrong name is told before anything is loaded
+        method_class(method)  # a wrong name is reported before anything is loaded
     with Bars() as bars:
         loaded = load(
             settings.model,
@@ -131,10 +129,10 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
         assert step.trace is not None
         assert step.measurement is not None
         said = step.measurement.completions[0]
-        largest = max(step.trace.layers.values(), key=lambda layer: layer.delta_norm / layer.weight_norm)
+        largest = step.trace.largest_layer
         rows.setdefault("risk", []).append(step.risk.level if step.risk else "")
         tell("‖ΔW‖", largest.delta_norm)
-        tell("÷ ‖W‖", largest.delta_norm / largest.weight_norm)
+        tell("÷ ‖W‖", largest.relative_size)
         tell("divisor", largest.divisor)
         tell(f"P({fact.target_new})", said.p_new)
         tell(f"P({fact.target_true})" if fact.target_true else "P(true)", said.p_true)

@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Edit one fact after another, measure by a schedule, and keep everything in a folder, report.html and figures too.
 
-    Started again with the same folder it goes on where it was, whatever ended it.
+    Rerun with the same folder to resume, whatever ended the run.
 
     Example:
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
+from editlab.cli._options import Device, Dtype, Facts, Json, Method, Model, Ray, Seed, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 
@@ -21,11 +21,9 @@ def scan(
     out: Annotated[
         Path, typer.Option(help="Folder for what is found: scan.jsonl as it goes, scan.parquet at the end.")
     ],
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
+    facts: Facts = None,
+    method: Method = "rome",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many facts, the first ones.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,7 +38,7 @@ def scan(
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     ray: Ray = None,
@@ -50,8 +48,8 @@ def scan(
 ) -> None:
     """Edit each fact alone on the unedited model: the risk foreseen, the change's size, whether the model survives.
 
-    An edit is disabling if it at least doubles the perplexity of a fixed text. Started again with the same folder it
-    goes on where it was, whatever ended it.
+    An edit is disabling if it at least doubles the perplexity of a fixed text. Rerun with the same folder to resume,
+    whatever ended the scan.
 
     Examples:
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import webbrowser
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from editlab.analysis.scanned import read_scan
-from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
+from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import sentences
 from editlab.core.facts import read_facts
 from editlab.measures.tasks import read_task
@@ -23,7 +22,7 @@ from editlab.serving.supervisor import supervise
 
 
 def serve(
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page; 8866 unless told.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page; default: 8866.")] = None,
     host: Annotated[
         str | None,
         typer.Option(help="Address of the page. Other than a loopback address takes a token: EDITLAB_PAGE_TOKEN."),
@@ -35,11 +34,11 @@ def serve(
     preheat: Annotated[
         int | None, typer.Option(min=0, help="Kernels that wait for the next visitors, who then see the page sooner.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="The file that sessions are kept in.")] = None,
+    store: Store = None,
     model: Annotated[str | None, MODEL] = None,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[str | None, DTYPE] = None,
-    facts: Annotated[str | None, FACTS] = None,
+    facts: Facts = None,
     glue: Annotated[str | None, GLUE] = None,
     task: Annotated[list[str] | None, TASK] = None,
     text: Annotated[str | None, TEXT] = None,

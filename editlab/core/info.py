@@ -84,6 +84,10 @@ class LabInfo(Record):
     measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
     lists: tuple[FactList, ...] = ()  # of the project's own facts
 
+    def title_of(self, method: str | None) -> str:
+        """The title of the method with this name: "ROME" for "rome"; the name itself of a method that is not here."""
+        return next((each.title for each in self.methods if each.name == method), method or "")
+
 
 @dataclass(frozen=True)
 class SessionInfo(Record):

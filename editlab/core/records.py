@@ -6,6 +6,7 @@ read the same thing. Knows nothing of torch, of models or of widgets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -77,6 +78,11 @@ class LayerTrace(Record):
     divisor: float | None = None  # k_bare·u with ‖u‖ = 1
     divisor_ratio: float | None = None  # (k_bare·u) / (k̄·u); 1 where the two keys agree
 
+    @property
+    def relative_size(self) -> float:
+        """‖ΔW‖ ÷ ‖W‖, with the weight as it was before this edit."""
+        return self.delta_norm / self.weight_norm
+
 
 @dataclass(frozen=True)
 class Trace(Record):
@@ -86,6 +92,11 @@ class Trace(Record):
     layers: Mapping[int, LayerTrace]
     subject_position: int  # token index of the (first) fact's subject's last token in the bare prompt
     seconds: Mapping[str, float]  # by stage: "value", "insertion"
+
+    @property
+    def largest_layer(self) -> LayerTrace:
+        """The layer of the largest relative size. Raises ValueError where the trace has no layer."""
+        return max(self.layers.values(), key=lambda layer: layer.relative_size)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,14 @@ class Drift(Record):
     norm: float  # ‖W - W₀‖_F
     relative: float  # ÷ ‖W₀‖_F
     per_element: float  # ÷ numel, the paper's |Δ|
+
+
+LayerDrift = tuple[int, Drift]  # a layer's number, and how far that layer has moved
+
+
+def largest(drifts: Mapping[int, Drift]) -> LayerDrift | None:
+    """The layer with the largest relative drift; None where there is no layer."""
+    return max(drifts.items(), key=lambda item: item[1].relative, default=None)
 
 
 @dataclass(frozen=True)
@@ -342,6 +361,22 @@ class Step(Record):
     size: Mapping[int, Drift] = field(default_factory=dict)  # of this edit's own ΔW, per layer
     risk: Risk | None = None  # found before the edit, of the method asked for; of several facts the riskiest
     guarded: Guarded | None = None  # None: the guard was off
+
+    @property
+    def norm(self) -> float | None:
+        """‖ΔW‖ of this edit over all its layers; None for the unedited model."""
+        return math.sqrt(math.fsum(size.norm**2 for size in self.size.values())) if self.size else None
+
+    @property
+    def relative_size(self) -> float | None:
+        """‖ΔW‖ ÷ ‖W₀‖ of this edit, in the layer where it is largest; None for the unedited model."""
+        found = largest(self.size)
+        return found[1].relative if found else None
+
+    @property
+    def largest_drift(self) -> LayerDrift | None:
+        """The edited layer that has moved most by this step, relative to ‖W₀‖; None where nothing was measured."""
+        return largest(self.measurement.drift) if self.measurement else None
 
 
 @dataclass(frozen=True)

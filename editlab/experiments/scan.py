@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from editlab.analysis.outcomes import DISABLING, is_disabling
 from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
 from editlab.core.disk import JsonLines, write_json
@@ -36,7 +37,6 @@ from editlab.model.reading import ObjectScore, object_scores
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-DISABLING = 2.0  # times the unedited perplexity
 FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def _row(
     base: float,
     seconds: float,
 ) -> Scanned:
-    largest = max(trace.layers.values(), key=lambda layer: layer.delta_norm / layer.weight_norm)
+    largest = trace.largest_layer
     return Scanned(
         number=number,
         case_id=fact.case_id,
@@ -203,14 +203,14 @@ def _row(
         predicted_norm=risk.predicted_norm,
         delta_norm=largest.delta_norm,
         weight_norm=largest.weight_norm,
-        relative_size=largest.delta_norm / largest.weight_norm,
+        relative_size=largest.relative_size,
         efficacy_accuracy=new.said,
         efficacy_success=None if true is None else new.nll < true.nll,
         p_new=new.p,
         p_true=None if true is None else true.p,
         perplexity=now,
         perplexity_ratio=now / base,
-        disabling=not now / base < DISABLING,  # also where it is not a number
+        disabling=is_disabling(now, base),
         seconds=seconds,
     )
 

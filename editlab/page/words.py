@@ -8,8 +8,6 @@ from editlab.report.html import plural
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
 EVERY = (1, 2, 5, 10, 25)
-HARMED, BROKEN = 1.5, 2.0  # times the unedited perplexity; a doubling is what makes an edit disabling
-AS_LARGE = 1.0  # ‖ΔW‖ ÷ ‖W₀‖ of one edit; in GPT-2 XL 0.05 to 0.09 are ordinary
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,11 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, TokenChance
 
 NOTHING = "–"
+SIGNS = {  # a shape beside the colour of each status of health and each level of risk
+    **dict.fromkeys(("healthy", "low"), "✓"),
+    **dict.fromkeys(("degrading", "raised"), "▲"),
+    **dict.fromkeys(("collapsed", "high"), "✕"),
+}
 
 
 def percent(p: float | None) -> str:

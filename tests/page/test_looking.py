@@ -16,7 +16,7 @@ from editlab.page.panels.side_by_side import key_of
 from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
-from editlab.page.plots.weights import UNITS, edit_size, size_chart, size_columns
+from editlab.page.plots.weights import UNITS, size_chart, size_columns
 from editlab.report.html import bars, moved, next_tokens
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
@@ -158,7 +158,7 @@ def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
     state, table = state_of("rome", "rome"), Steps(FakeLab().info())
     table.show(state)
     table.pin(1)
-    first, second = (edit_size(state.steps[index]) for index in (1, 2))
+    first, second = (state.steps[index].norm for index in (1, 2))
     assert first is not None
     assert second is not None
     assert f"{'+' if second > first else '−'}{abs(second - first):.3g}</small>" in table._table.value

@@ -9,7 +9,7 @@ import pytest
 
 from editlab.page.app import App
 from editlab.page.measuring import PLAN
-from editlab.page.panels.health import SIGNS
+from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, TASKS
 from tests.page.test_app import _quick, apply, fill, run, visible

@@ -28,7 +28,7 @@ from editlab.page.plots.outcomes import (
     unedited,
 )
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recall_chart, recall_columns, recall_rows
-from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, edit_size, size_columns
+from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, size_columns
 from editlab.page.words import cost_words, duration, every_words, p_words, paired_words, plan_cost_words, unmeasured
 from editlab.report.compare import compared, wins
 from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
@@ -125,7 +125,7 @@ def test_drift_has_a_line_per_edited_layer_in_either_unit(state: SessionState) -
     layer_6 = [
         y for name, y in zip(columns["points"]["layer"], columns["points"]["drift"], strict=True) if name == "layer 6"
     ]
-    sizes = [edit_size(step) or 0.0 for step in state.steps[1:]]
+    sizes = [step.norm or 0.0 for step in state.steps[1:]]
     # The fake's edits are orthogonal: squares add up, and MEMIT leaves a third of its square in layer 6.
     assert layer_6[2] == pytest.approx(math.hypot(sizes[0], sizes[1]))
     assert layer_6[3] == pytest.approx(math.sqrt(sizes[0] ** 2 + sizes[1] ** 2 + sizes[2] ** 2 / 3))

@@ -6,7 +6,7 @@ import pytest
 
 from editlab.page.app import App
 from editlab.page.panels.guard_form import GuardForm
-from editlab.page.panels.risk_line import SIGNS
+from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
 from tests.page.test_app import _quick, apply, fill, run, visible

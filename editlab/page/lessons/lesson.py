@@ -118,14 +118,9 @@ def prefers_new(completion: Completion | None) -> bool:
     return completion is not None and (completion.p_new or 0) > (completion.p_true or 0)
 
 
-def relative_size(step: Step) -> float:
-    """‖ΔW‖ ÷ ‖W‖ of the step's own edit, in the layer where that is largest."""
-    return max((size.relative for size in step.size.values()), default=0.0)
-
-
 def size_words(step: Step) -> str:
     layers = ", ".join(map(str, sorted(step.size)))
-    size = relative_size(step)
+    size = step.relative_size or 0.0
     words = f"{number(size)} times" if size >= 1 else f"{percent(size)} of"
     return f"‖ΔW‖ is {words} ‖W‖ in layer{'s' if len(step.size) > 1 else ''} {layers}"
 

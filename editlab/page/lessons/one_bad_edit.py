@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from editlab.analysis.outcomes import AS_LARGE
 from editlab.core.records import Perplexity, Step
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, relative_size, said_of, size_words
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, said_of, size_words
 from editlab.report.html import number, percent
 
 NONE_KNOWN = " No such fact is known for this model: try prompts that begin with a subject of one token."
@@ -63,8 +64,8 @@ def lesson(material: Material) -> Lesson:
 
 
 def _disabling(step: Step) -> bool:
-    """By its size, which needs no measurement: larger than the weights themselves."""
-    return relative_size(step) > 1
+    """By its size, which needs no measurement: at least as large as the weights themselves."""
+    return (step.relative_size or 0.0) >= AS_LARGE
 
 
 def _ordinary(scene: Scene) -> list[Step]:
@@ -72,7 +73,7 @@ def _ordinary(scene: Scene) -> list[Step]:
 
 
 def _worst(scene: Scene) -> Step | None:
-    return max(filter(_disabling, scene.edits), key=relative_size, default=None)
+    return max(filter(_disabling, scene.edits), key=lambda step: step.relative_size or 0.0, default=None)
 
 
 def _perplexity(step: Step) -> float | None:

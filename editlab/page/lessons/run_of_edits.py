@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from editlab.core.records import Step
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, relative_size
-from editlab.page.plots.weights import largest_drift
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
 from editlab.page.words import retention_words
 from editlab.report.html import percent, plural
 
@@ -60,7 +59,7 @@ def _latest(scene: Scene, measure: str) -> Step | None:
 
 
 def _drift(scene: Scene) -> str:
-    drift, sizes = largest_drift(scene.step), [relative_size(step) for step in scene.in_force]
+    drift, sizes = scene.step.largest_drift, [step.relative_size or 0.0 for step in scene.in_force]
     if drift is None or not sizes:
         return ""
     return (
@@ -88,7 +87,7 @@ def _edited(scene: Scene) -> str:
 
 
 def _halfway(scene: Scene) -> str:
-    here, end = largest_drift(scene.step), largest_drift(scene.state.steps[-1])
+    here, end = scene.step.largest_drift, scene.state.steps[-1].largest_drift
     if here is None or end is None:
         return ""
     return (

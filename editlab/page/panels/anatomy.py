@@ -48,16 +48,11 @@ class AnatomyView:
         found = anatomy(step, state.steps)
         title = f"Why edit {step.index} has its size <small>{fact_line(step.facts[0])}</small>"
         self._words.value = tag("h3", title) + tag("p", escape(found.sentence), f"el-because el-cause-{found.cause}")
-        largest = max(found.layers, key=_relative_size)
+        largest = found.largest_layer
         self._factors.value = _factors_table(found, largest)
         others = [layer for layer in found.layers if layer is not largest]
         self._others.value = "".join(_factors_table(found, layer) for layer in others)
         show_if(self._fold.widget, bool(others))
-
-
-def _relative_size(layer: LayerAnatomy) -> float:
-    factor = layer.get("relative_size")
-    return factor.value if factor else 0.0
 
 
 def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:

@@ -12,13 +12,12 @@ from editlab.core.records import ChangePoint, Health, SessionState
 from editlab.page.controls import box, button, html, show_if
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
+from editlab.page.panels.pill import health_pill
 from editlab.page.panels.repair import Repair, RepairCallbacks
 from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
-from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, number, percent, sparkline, tag
 
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
-SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,6 @@ class HealthCallbacks:
     resume: Callable[[], None]
     why: Callable[[int], None]  # show what made the edit of this step its size
     repair: RepairCallbacks
-
-
-def health_pill(health: Health | None) -> str:
-    """The word in its colour."""
-    if health is None:
-        return ""
-    sign = tag("span", SIGNS[health.status], aria_hidden="true")
-    return tag("span", f"{sign} {health.status.capitalize()}", f"el-health el-health-{health.status}")
 
 
 def culprit(health: Health | None) -> ChangePoint | None:
@@ -121,9 +112,9 @@ class HealthBand:
 def _drift_tile(state: SessionState) -> str:
     """The edited layer that is furthest from where it began."""
     step = state.steps[state.position]
-    found = largest_drift(step)
+    found = step.largest_drift
     words = f"of ‖W₀‖, layer {found[0]}" if found else "not measured" if step.measurement is None else "no layer edited"
-    course = [drift[1].relative if (drift := largest_drift(s)) else 0.0 for s in state.steps[: state.position + 1]]
+    course = [drift[1].relative if (drift := s.largest_drift) else 0.0 for s in state.steps[: state.position + 1]]
     return _tile("Drift", percent(found[1].relative) if found else NOTHING, [words], course)
 
 

@@ -16,7 +16,6 @@ from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
-from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, empty, number, percent, table, tag
 
 SHOWN_CHANGES = 6
@@ -89,7 +88,7 @@ class Overview(Pane):
 
 
 def _drift(step: Step) -> str:
-    found = largest_drift(step)
+    found = step.largest_drift
     return percent(found[1].relative) if found else NOTHING
 
 

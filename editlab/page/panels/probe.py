@@ -202,9 +202,8 @@ class ProbePane(Pane):
         elif self._state is not None:
             by_fact = itertools.groupby(self._probes.tried, key=lambda tried: tried.order.fact)
             groups = [list(group) for _, group in by_fact]
-            titles = {method.name: method.title for method in self._info.methods}
             self._results.value = "".join(
-                tag("h3", fact_line(group[0].order.fact)) + probe_table(self._state, group, titles)
+                tag("h3", fact_line(group[0].order.fact)) + probe_table(self._state, group, self._info)
                 for group in reversed(groups)
             )
 

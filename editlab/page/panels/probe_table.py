@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 
+from editlab.analysis.outcomes import DISABLING, HARMFUL
+from editlab.core.info import LabInfo
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
-from editlab.page.panels.risk_line import risk_pill
-from editlab.page.plots.weights import edit_size
+from editlab.page.panels.pill import risk_pill, status_pill
 from editlab.page.probing import Tried
-from editlab.page.words import BROKEN, HARMED
 from editlab.report.html import NOTHING, note, number, percent, table, tag
 
-SIGNS = {"sound": ("✓", "healthy"), "harmed": ("▲", "degrading"), "broken": ("✕", "collapsed")}
+STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Column:
 Cell = Callable[[Column], str]
 
 
-def probe_table(state: SessionState, tried: Sequence[Tried], titles: Mapping[str, str]) -> str:
+def probe_table(state: SessionState, tried: Sequence[Tried], info: LabInfo) -> str:
     """A column per probe, the session's own step first where the fact is of one."""
     own = {each.order.own: None for each in tried if each.order.own}
     steps = [step for step in state.steps if step.id and step.id in own]
-    columns = [_of_step(step, titles) for step in steps] + [_of_probe(each, titles) for each in tried]
+    columns = [_of_step(step, info) for step in steps] + [_of_probe(each, info) for each in tried]
     base = state.steps[0].measurement
     unedited = base.perplexity.value if base and base.perplexity else None
     rows = [[name, *(_cell(read, column) for column in columns)] for name, read in _rows(unedited, columns)]
@@ -44,17 +44,17 @@ def probe_table(state: SessionState, tried: Sequence[Tried], titles: Mapping[str
     return table("Each on a model of its own", heads, rows, css="el-table-probe") + problems
 
 
-def _of_step(step: Step, titles: Mapping[str, str]) -> Column:
+def _of_step(step: Step, info: LabInfo) -> Column:
     """What is measured of a step that is switched off is of the model without it: none of that is shown."""
     place = f"edit {step.index} here" + ("" if step.enabled else ", switched off")
-    head = f"{escape(titles.get(step.method or '', step.method or ''))} <small>{place}</small>"
+    head = f"{escape(info.title_of(step.method))} <small>{place}</small>"
     step = step if step.enabled else replace(step, measurement=None)
     return Column(head, step, step.measurement, _rewrite(step.measurement.completions if step.measurement else ()))
 
 
-def _of_probe(tried: Tried, titles: Mapping[str, str]) -> Column:
+def _of_probe(tried: Tried, info: LabInfo) -> Column:
     place = tried.order.place + (", computed again" if tried.order.anew else "")
-    head = f"{escape(titles.get(tried.method, tried.method))} <small>{escape(place)}</small>"
+    head = f"{escape(info.title_of(tried.method))} <small>{escape(place)}</small>"
     probe = tried.probe
     if probe is None:
         return Column(head, None, None, problem=tried.problem)
@@ -78,7 +78,7 @@ def _rows(unedited: float | None, columns: Sequence[Column]) -> list[tuple[str, 
         ("perplexity", lambda c: _perplexity(c, unedited), True),
         ("says", lambda c: tag("span", escape(c.says), "el-said"), True),
         ("‖ΔW‖ ÷ ‖W₀‖", _relative, True),
-        ("‖ΔW‖", lambda c: number(edit_size(c.step)) if c.step else "", True),
+        ("‖ΔW‖", lambda c: number(c.step.norm) if c.step else "", True),
         ("divisor", lambda c: _of_layer(c, "divisor"), False),
         ("divisor ÷ that of keys that agree", lambda c: _of_layer(c, "divisor_ratio"), False),
         ("risk beforehand", lambda c: risk_pill(c.step.risk.level) if c.step and c.step.risk else "", False),
@@ -109,9 +109,8 @@ def _verdict(column: Column, unedited: float | None) -> str:
     ratio = _ratio(column, unedited)
     if ratio is None:
         return ""
-    word = "sound" if ratio < HARMED else "harmed" if ratio < BROKEN else "broken"  # not a number is broken
-    sign, css = SIGNS[word]
-    return tag("span", f"{tag('span', sign, aria_hidden='true')} {word.capitalize()}", f"el-health el-health-{css}")
+    word = "sound" if ratio < HARMFUL else "harmed" if ratio < DISABLING else "broken"  # not a number is broken
+    return status_pill(STATUS[word], word.capitalize())
 
 
 def _perplexity(column: Column, unedited: float | None) -> str:
@@ -124,15 +123,12 @@ def _perplexity(column: Column, unedited: float | None) -> str:
 
 def _relative(column: Column) -> str:
     """Of the layer that the edit changes most."""
-    sizes = column.step.size.values() if column.step else ()
-    return percent(max((size.relative for size in sizes), default=None))
+    return percent(column.step.relative_size if column.step else None)
 
 
 def _largest(column: Column) -> LayerTrace | None:
     trace = column.step.trace if column.step else None
-    if trace is None or not trace.layers:
-        return None
-    return max(trace.layers.values(), key=lambda layer: layer.delta_norm / layer.weight_norm)
+    return trace.largest_layer if trace and trace.layers else None
 
 
 def _of_layer(column: Column, name: str) -> str:

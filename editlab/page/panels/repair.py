@@ -15,7 +15,6 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import retention_outcome, task_outcome
-from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, number, percent, plural, table, tag
 
 SHOWN = 6  # edits whose removal is drawn
@@ -110,7 +109,7 @@ class Repair:
     def _shares(self, state: SessionState, unmeasured: str) -> dict[str, str]:
         """What is left of the model's edits and of its first skill, and how far it has drifted, as text."""
         step = state.steps[state.position]
-        drift = largest_drift(step)
+        drift = step.largest_drift
         found = {"Edits recalled": retention_outcome(step)}
         if self._skill is not None:
             found[escape(self._skill.title)] = task_outcome(self._skill.name)(step)

@@ -9,9 +9,9 @@ from editlab.core.info import LabInfo
 from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.panels.guard_form import GuardForm
+from editlab.page.panels.pill import risk_pill
 from editlab.report.html import NOTHING, number, table, tag
 
-SIGNS = {"low": "✓", "raised": "▲", "high": "✕"}  # a shape beside the colour
 NUMBERS: dict[str, Callable[[Risk], str]] = {
     "cosine of the keys k̄ and k_bare": lambda risk: f"{risk.key_cosine:.2f}",
     "divisor ÷ that of keys that agree": lambda risk: number(risk.divisor_ratio),
@@ -19,12 +19,6 @@ NUMBERS: dict[str, Callable[[Risk], str]] = {
     "‖ΔW‖ at most ÷ ‖W‖": lambda risk: number(risk.relative_size),
     "times the usual": lambda risk: number(risk.times_median),
 }
-
-
-def risk_pill(level: str) -> str:
-    """The level's word in its colour."""
-    sign = tag("span", SIGNS[level], aria_hidden="true")
-    return tag("span", f"{sign} {level.capitalize()}", f"el-health el-risk-{level}")
 
 
 class RiskLine:

@@ -16,7 +16,7 @@ from editlab.core.records import LEVELS, SessionState
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import box, html, segments, show_if
 from editlab.page.panels.pane import Pane
-from editlab.page.panels.risk_line import risk_pill
+from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
 from editlab.report.html import NOTHING, empty, number, percent, plural, table, tag
 

@@ -12,9 +12,9 @@ from editlab.core.progress import Progress
 from editlab.core.records import SessionState, Step
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
-from editlab.page.panels.health import health_pill
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
+from editlab.page.panels.pill import health_pill
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.report.html import NOTHING, empty, plural, table, tag
@@ -36,7 +36,7 @@ def key_of(text: str) -> str:
 class SideBySide(Pane):
     def __init__(self, info: LabInfo, on: CompareCallbacks, on_goto: GoTo) -> None:
         self._by = compared_by(info)
-        self._titles = {method.name: method.title for method in info.methods}
+        self._info = info
         self._state: SessionState | None = None
         self._other: tuple[str, SessionState] | None = None
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
@@ -120,7 +120,7 @@ class SideBySide(Pane):
         return table("Step by step, this run and the other", header, rows, css="el-table-steps")
 
     def _methods(self, this: Step | None, other: Step | None) -> str:
-        names = [self._titles.get(step.method or "", step.method or "") if step else "" for step in (this, other)]
+        names = [self._info.title_of(step.method) if step else "" for step in (this, other)]
         return " | ".join(escape(name) or NOTHING for name in names)
 
 

@@ -9,14 +9,13 @@ import ipywidgets as widgets
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, html
-from editlab.page.panels.health import health_pill
-from editlab.page.plots.weights import largest_drift
+from editlab.page.panels.pill import health_pill
 from editlab.report.html import percent, plural, tag
 
 
 class StateLine:
     def __init__(self, info: LabInfo) -> None:
-        self._titles = {method.name: method.title for method in info.methods}
+        self._info = info
         self._facts = html(css="el-facts")
         self._activity = html(css="el-activity el-live")
         self._warned = ""
@@ -49,12 +48,12 @@ class StateLine:
             undone = f" <small>({len(made)} undone or off)</small>" if made else ""
             return [f"<b>unedited</b>{undone}"]
         more = f" <small>of {len(made)}</small>" if len(made) > len(edits) else ""
-        methods = dict.fromkeys(self._titles.get(step.method or "", step.method or "") for step in edits)
+        methods = dict.fromkeys(self._info.title_of(step.method) for step in edits)
         layers = sorted({layer for step in edits if step.trace for layer in step.trace.layers})
         summary = [f"<b>{plural(len(edits), 'edit')}</b>{more}", escape(" + ".join(methods))]
         if layers:
             summary.append(f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}")
-        largest = largest_drift(state.steps[state.position])
+        largest = state.steps[state.position].largest_drift
         if largest:
             where = f", layer {largest[0]}" if len(layers) > 1 else ""
             summary.append(f"drift <b>{percent(largest[1].relative)}</b> <small>of ‖W₀‖{where}</small>")

@@ -13,7 +13,6 @@ from editlab.page.controls import Fold, box, check, html, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, perplexity_outcome, retention_outcome, task_outcome
-from editlab.page.plots.weights import edit_size, largest_drift
 from editlab.report.compare import compared, wins
 from editlab.report.html import NOTHING, empty, number, percent, table, tag
 
@@ -42,7 +41,7 @@ def columns_of(info: LabInfo) -> list[Column]:
     """What a table of steps can show in a lab, in the order of the columns."""
     tasks = [Column(task.title, _value(task_outcome(task.name)), share=True) for task in info.tasks]
     return [
-        Column("‖ΔW‖", edit_size),
+        Column("‖ΔW‖", lambda step: step.norm),
         Column("drift ÷ ‖W₀‖", _drift, share=True),
         Column("P(new)", lambda step: _rewrite(step, "p_new"), share=True),
         Column("P(true)", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
@@ -59,7 +58,7 @@ def columns_of(info: LabInfo) -> list[Column]:
 
 class Steps(Pane):
     def __init__(self, info: LabInfo) -> None:
-        self._titles = {method.name: method.title for method in info.methods}
+        self._info = info
         self._state: SessionState | None = None
         self._pinned: int | None = None
         self.columns = {column.title: column for column in columns_of(info)}
@@ -99,7 +98,7 @@ class Steps(Pane):
         states = (("now", step.index == state.position), ("undone", step.index > state.position))
         words = [word for word, applies in (*states, ("off", not step.enabled)) if applies]
         marks = "".join(tag("span", word, f"el-badge el-badge-{word}") for word in words)
-        method = escape(self._titles.get(step.method or "", step.method or "")) or NOTHING
+        method = escape(self._info.title_of(step.method)) or NOTHING
         return [f"{step.index}{marks}", escape(step_title(step)), method, *(c.cell(step, pinned) for c in chosen)]
 
 
@@ -115,7 +114,7 @@ def _value(read: Callable[[Step], object]) -> Callable[[Step], float | None]:
 
 
 def _drift(step: Step) -> float | None:
-    found = largest_drift(step)
+    found = step.largest_drift
     return found[1].relative if found else None
 
 

@@ -6,7 +6,7 @@ Keys are the page's script's (page.js): it finds rows and buttons by their class
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -14,8 +14,7 @@ from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.panels.health import FIND_HINT
-from editlab.page.panels.risk_line import risk_pill
-from editlab.page.plots.weights import edit_size
+from editlab.page.panels.pill import risk_pill, status_pill
 from editlab.report.html import empty, fact_line, number, tag
 
 
@@ -49,7 +48,7 @@ class Frame:
     """What is the same for all rows."""
 
     state: SessionState
-    titles: Mapping[str, str]
+    info: LabInfo
     pinned: int | None
     locked: bool
     largest: float  # ‖ΔW‖ of all edits
@@ -76,7 +75,7 @@ class TimelineRow:
         self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
     def show(self, step: Step, frame: Frame) -> None:
-        state, titles, locked = frame.state, frame.titles, frame.locked
+        state, info, locked = frame.state, frame.info, frame.locked
         current, undone = step.index == state.position, step.index > state.position
         self._pinned = step.index == frame.pinned
         states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
@@ -86,7 +85,7 @@ class TimelineRow:
         if len(step.facts) > 1:
             what += tag("small", f" and {len(step.facts) - 1} more")
         about = (
-            [escape(_title(step.method, titles)), _size(step, frame.largest), f"{step.seconds:.1f} s"]
+            [escape(info.title_of(step.method)), _size(step, frame.largest), f"{step.seconds:.1f} s"]
             if step.facts
             else ["where every session begins"]
         )
@@ -95,7 +94,7 @@ class TimelineRow:
         if changes := frame.changes(step.index):
             about.append(_harm(changes))
         if step.guarded is not None and step.guarded.acted:
-            about.append(tag("span", _guard_words(step.guarded, titles), title=step.guarded.reason))
+            about.append(tag("span", _guard_words(step.guarded, info), title=step.guarded.reason))
         self._text.value = tag("span", str(step.index), "el-index") + tag(
             "span",
             f"{tag('span', what, 'el-what')}{tag('span', ' · '.join(about) + badges, 'el-about')}",
@@ -116,7 +115,7 @@ class TimelineRow:
 class Timeline:
     def __init__(self, info: LabInfo, on: TimelineCallbacks) -> None:
         self._on = on
-        self._titles = {method.name: method.title for method in info.methods}
+        self._info = info
         self._rows: list[TimelineRow] = []
         self._locked = False
         self._pinned: str | None = None  # id of the step
@@ -177,19 +176,15 @@ class Timeline:
         self.redo.tooltip = (
             f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
         )
-        sizes = [size for step in state.steps if (size := edit_size(step)) is not None and math.isfinite(size)]
-        frame = Frame(state, self._titles, self.pinned, self._locked, max(sizes, default=0.0))
+        sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
+        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
         for row, step in zip(self._rows, state.steps, strict=True):
             row.show(step, frame)
 
 
-def _title(method: str | None, titles: Mapping[str, str]) -> str:
-    return titles.get(method or "", method or "")
-
-
 def _size(step: Step, largest: float) -> str:
     """‖ΔW‖, and a bar of it beside the largest."""
-    size = edit_size(step)
+    size = step.norm
     share = size / largest if size is not None and largest and math.isfinite(size) else 1.0
     bar = tag("span", tag("i", "", style=f"width:{100 * share:.1f}%"), "el-size", aria_hidden="true")
     return f"‖ΔW‖ {number(size)} {bar}"
@@ -199,13 +194,11 @@ def _harm(changes: Sequence[ChangePoint]) -> str:
     """That the run changed here, and how."""
     kind = "jump" if any(change.kind == "jump" for change in changes) else "trend"
     sentence = " ".join(change.sentence for change in changes)
-    sign = tag("span", "✕" if kind == "jump" else "▲", aria_hidden="true")
-    css = "collapsed" if kind == "jump" else "degrading"
-    return tag("span", f"{sign} {kind}", f"el-health el-health-{css}", title=sentence)
+    return status_pill("collapsed" if kind == "jump" else "degrading", kind, sentence)
 
 
-def _guard_words(guarded: Guarded, titles: Mapping[str, str]) -> str:
+def _guard_words(guarded: Guarded, info: LabInfo) -> str:
     """What the guard did."""
     if guarded.made == guarded.asked:
         return "guard: warned"
-    return f"guard: {escape(_title(guarded.made, titles))} instead of {escape(_title(guarded.asked, titles))}"
+    return f"guard: {escape(info.title_of(guarded.made))} instead of {escape(info.title_of(guarded.asked))}"

@@ -19,6 +19,7 @@ from bokeh.models import (
     TapTool,
 )
 
+from editlab.analysis.outcomes import DISABLING, HARMFUL
 from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import (
     CHANCE,
@@ -38,7 +39,6 @@ from editlab.page.plots.chart import (
     steady,
     step_title,
 )
-from editlab.page.words import BROKEN, HARMED
 from editlab.report.html import percent, plural
 
 LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
@@ -155,7 +155,7 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
 
 
 def _perplexity_levels(unedited: float) -> ColumnDataSource:
-    levels = (("suspicious", HARMED, CHANGES["trend"]), ("disabling", BROKEN, CHANGES["jump"]))
+    levels = (("suspicious", HARMFUL, CHANGES["trend"]), ("disabling", DISABLING, CHANGES["jump"]))
     named = [(times * unedited, f"{word}: {times:g} ×", color) for word, times, color in levels]
     return ColumnDataSource(dict(level_columns(named)))
 

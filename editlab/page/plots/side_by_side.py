@@ -15,7 +15,6 @@ from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import NOW, Chart, Columns, blank, horizontal_legend, new_figure, steady, step_title
 from editlab.page.plots.outcomes import Outcome, Read, outcomes, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import HEIGHT, Part
-from editlab.page.plots.weights import largest_drift
 from editlab.report.html import number, percent
 
 OTHER = "#b3460b"
@@ -38,7 +37,7 @@ class Compared:
 
 
 def drift_outcome(step: Step) -> Outcome | None:
-    found = largest_drift(step)
+    found = step.largest_drift
     return Outcome(found[1].relative, "of ‖W₀‖") if found else None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from bokeh.models import DataRange1d, HoverTool, TapTool
 
 from editlab.analysis.anatomy import UNUSUAL
+from editlab.analysis.outcomes import AS_LARGE
 from editlab.core.records import Drift, SessionState, Step
 from editlab.page.plots.chart import (
     CHANGES,
@@ -29,7 +30,6 @@ from editlab.page.plots.chart import (
     steady,
     step_title,
 )
-from editlab.page.words import AS_LARGE
 from editlab.report.html import number, percent
 
 LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
@@ -59,23 +59,11 @@ def edited_layers(steps: Sequence[Step]) -> list[int]:
     return sorted({layer for step in steps for layer in step.size})
 
 
-def edit_size(step: Step) -> float | None:
-    """‖ΔW‖_F of one edit over all of its layers; None for the unedited model."""
-    return math.sqrt(sum(size.norm**2 for size in step.size.values())) if step.size else None
-
-
 def drift_of(step: Step, layer: int) -> Drift | None:
     """Drift of `layer` after `step`; zero where no edit in force has touched it, None where nothing was measured."""
     if step.measurement is None:
         return None
     return step.measurement.drift.get(layer, Drift(0.0, 0.0, 0.0))
-
-
-def largest_drift(step: Step) -> tuple[int, Drift] | None:
-    """The edited layer that is furthest from where it began, relative to its own size."""
-    if step.measurement is None or not step.measurement.drift:
-        return None
-    return max(step.measurement.drift.items(), key=lambda item: item[1].relative)
 
 
 def drift_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) -> Columns:

@@ -8,13 +8,12 @@ from html import escape
 from typing import Any
 
 from editlab.analysis.history import first_broken, first_forgotten
-from editlab.core.records import Measurement, SessionState, Step
-from editlab.report.html import number, percent, plural, table, tag
+from editlab.core.records import Measurement, SessionState, Step, largest
+from editlab.report.html import SIGNS, number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
 from editlab.report.story.papers import papers_of, title_of
 
-SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
 BROKEN_SHOWN = 12
 FEW = 9  # steps that need no table of contents
 REPLAY = (
@@ -82,9 +81,10 @@ def tiles(state: SessionState) -> str:
 
 
 def _drift(now: Measurement) -> tuple[str, str]:
-    if not now.drift:
+    found = largest(now.drift)
+    if found is None:
         return "0", "no layer is edited"
-    layer, drift = max(now.drift.items(), key=lambda item: item[1].relative)
+    layer, drift = found
     return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
 
 
@@ -101,7 +101,7 @@ def index(state: SessionState) -> str:
                 _edit(step),
                 _fact(step),
                 escape(title_of(step.method)),
-                percent(max((size.relative for size in step.size.values()), default=None)),
+                percent(step.relative_size),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
                 _edit(state.steps[lost[step.id]]) if step.id in lost else "",

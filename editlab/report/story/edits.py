@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from editlab.analysis.anatomy import anatomy
 from editlab.analysis.history import EditedFact
 from editlab.core.facts import Fact
-from editlab.core.records import Completion, SessionState, Step
+from editlab.core.records import Completion, SessionState, Step, largest
 from editlab.report.compare import Compared, compared, wins
 from editlab.report.html import changed_words, fact_line, marked_prompt, number, percent, plural, table, tag
 from editlab.report.story.papers import title_of
@@ -63,12 +62,12 @@ def _heading(step: Step) -> str:
 
 def size_words(step: Step) -> str:
     """ "‖ΔW‖ 3.21, 4.1 % of ‖W₀‖" over the edited layers; of several the largest share is named."""
-    if not step.size:
+    found = largest(step.size)
+    if found is None:
         return ""
-    norm = math.sqrt(math.fsum(size.norm**2 for size in step.size.values()))
-    layer, largest = max(step.size.items(), key=lambda item: item[1].relative)
+    layer, size = found
     where = "" if len(step.size) == 1 else f" in layer {layer}, where it is most"
-    return f"‖ΔW‖ {number(norm)}, {percent(largest.relative)} of ‖W₀‖{where}"
+    return f"‖ΔW‖ {number(step.norm)}, {percent(size.relative)} of ‖W₀‖{where}"
 
 
 def _about(step: Step, state: SessionState, facts: int, said: int) -> list[str]:

@@ -1,0 +1,26 @@
+"""Verdicts as pills: a word in its colour, and a shape that says the same without colour."""
+
+from __future__ import annotations
+
+from editlab.core.records import Health
+from editlab.report.html import SIGNS, tag
+
+
+def health_pill(health: Health | None) -> str:
+    """The pill of a session's health; empty where the session has not been judged."""
+    return status_pill(health.status, health.status.capitalize()) if health else ""
+
+
+def status_pill(status: str, word: str, title: str = "") -> str:
+    """A word with the sign and the colour of a status of health; `title` is its tooltip."""
+    return _pill(SIGNS[status], word, f"el-health-{status}", title)
+
+
+def risk_pill(level: str) -> str:
+    """The pill of a level of risk."""
+    return _pill(SIGNS[level], level.capitalize(), f"el-risk-{level}")
+
+
+def _pill(sign: str, word: str, css: str, title: str = "") -> str:
+    words = f"{tag('span', sign, aria_hidden='true')} {word}"
+    return tag("span", words, f"el-health {css}", **({"title": title} if title else {}))
