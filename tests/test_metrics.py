@@ -248,8 +248,8 @@ def test_the_panel_is_what_the_unedited_model_knows_without_edited_subjects(gpt2
     for state in (base, now):
         for fact in measure._facts:
             said = fact in (known, edited) or fact.subject in (known.subject, edited.subject)
-            state.known.objects[fact.text, fact.target_true] = ObjectScore(1.0, said)
-    now.known.objects[known.text, known.target_true] = ObjectScore(9.0, False)
+            state.cache.objects[fact.text, fact.target_true] = ObjectScore(1.0, said)
+    now.cache.objects[known.text, known.target_true] = ObjectScore(9.0, False)
     found = measure(MeasureInput(now, base, (), (EditedFact(edited, "a", 0, True, False),)), quiet)
     assert found.n == sum(fact.subject == known.subject for fact in measure._facts)
     assert [broken.prompt for broken in found.broken] == [known.text]

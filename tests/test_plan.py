@@ -165,7 +165,7 @@ def test_what_it_costs_is_told_beforehand_and_learned(session: Session) -> None:
     session.measures.took("parity", 2.0, 100)
     session.measures.took("parity", 1.0, None)
     session.measures.took("parity", 3.0, 100)  # goes on with the one before: 4 seconds for 100 tokens
-    tokens = session.measures.by_name["parity"].tokens(session.measurements.subject(session.log))
+    tokens = session.measures.by_name["parity"].tokens(session.measurements.inputs(session.log))
     assert session.state().costs["parity"].seconds == pytest.approx(4.0 * tokens / 100)
 
 

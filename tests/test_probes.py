@@ -160,7 +160,7 @@ def test_what_cannot_be_probed_is_told(session: Session) -> None:
     first = ids(session, 1)
     for places, words in (
         ({"earlier": ["nobody"]}, "no edit of this session has the id 'nobody'"),
-        ({"earlier": first, "later": first}, "once only"),
+        ({"earlier": first, "later": first}, "named twice"),
         ({"names": ["chess"]}, "no measure 'chess'"),
         ({"method": "memit", "hyperparameters": {"layers": [3, 1]}}, "ascending"),
     ):

@@ -160,8 +160,8 @@ def test_an_edit_that_cannot_be_made_again_is_told(small: tuple[Editor, bytes]) 
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        (SESSION, b"{}", "says something else"),
-        (SESSION, b"not JSON", "says something else"),
+        (SESSION, b"{}", "holds something else"),
+        (SESSION, b"not JSON", "holds something else"),
         (DELTAS, b"", "not those of its edits"),
         (DELTAS, save({"1.2.left": torch.zeros(2, 1)}), "not those of its edits"),
     ],

@@ -1,9 +1,9 @@
-"""The anatomy of an edit: what made ΔW its size, beside the run's other edits by the same method. Pure, without torch.
+"""The anatomy of an edit: why ΔW has its size, compared with the run's other edits by the same method. Without torch.
 
 An edit of one fact is of rank one in every layer, so ‖ΔW‖ = ‖residual‖ ÷ |divisor|, exactly. ROME and r-ROME divide by
-k·u with u = C⁻¹k̄ ÷ ‖C⁻¹k̄‖ (the trace's divisor); EMMET by k̄·u, which is positive; MEMIT by (1 + k̄ᵀC′⁻¹k̄) ÷ ‖C′⁻¹k̄‖
-with C′ = λC, which is never below 2√(least eigenvalue of C′), whatever the key. Only ROME's k is another key than the
-one in u, so only ROME's divisor can vanish. Of several facts the divisor is what the same quotient comes to.
+k·u with u = C⁻¹k̄ ÷ ‖C⁻¹k̄‖ (the trace's divisor); EMMET by k̄·u, which is positive; MEMIT by (1 + k̄ᵀC′⁻¹k̄) ÷
+‖C′⁻¹k̄‖ with C′ = λC, which is never below 2√(least eigenvalue of C′), whatever the key. Only in ROME does k differ
+from the key in u, so only ROME's divisor can vanish. For several facts, the divisor is defined by the same quotient.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from editlab.analysis.risk import RATIO_RAISED
 from editlab.core.record import Record
 from editlab.core.records import LayerTrace, Step
 
-OTHERS = 3  # other edits that this one must have, to be judged by them
+OTHERS = 3  # other edits needed to judge an edit by comparison
 UNUSUAL = 3.0  # times the median of the others
-AGREEING = 0.5  # cosine from which on two keys agree
+AGREEING = 0.5  # cosine from which on two keys count as agreeing
 
 
 @dataclass(frozen=True)
 class Factor(Record):
-    """One number of an edit among the same of the run's others; compared are absolute values."""
+    """One number of an edit, compared by its absolute value with the same number of the run's other edits."""
 
     name: str  # "delta_norm", "relative_size", "residual_norm", "divisor", ...: see `_factors`
     value: float
-    median: float | None  # of the others; None: there is none
+    median: float | None  # of the other edits; None: there are none
     times: float | None  # |value| ÷ median
     rank: int  # 1: the largest
-    of: int  # how many are ranked, this one included
+    of: int  # number of edits ranked, this one included
 
 
 @dataclass(frozen=True)
 class LayerAnatomy(Record):
-    """What made one layer's part its size."""
+    """The numbers behind the size of one layer's change."""
 
     layer: int
     share: float  # of the sum of the layers' residual norms
     factors: tuple[Factor, ...]
 
     def get(self, name: str) -> Factor | None:
-        """The factor of that name; None where the method has none."""
+        """The factor with this name; None where the method has none."""
         return next((factor for factor in self.factors if factor.name == name), None)
 
 
 @dataclass(frozen=True)
 class Anatomy(Record):
-    """What made an edit its size, and the sentence that says so."""
+    """Why an edit has its size, in numbers and in a sentence."""
 
     edit: str  # id of the step
-    others: int  # the run's other edits by this method of as many facts
+    others: int  # number of the run's other edits by this method with as many facts
     layers: tuple[LayerAnatomy, ...]  # ascending
-    cause: str  # "ordinary", "divisor", "residual", or "unknown": too few others, and nothing speaks for itself
+    cause: str  # "ordinary", "divisor", "residual"; "unknown" where there are too few other edits
     sentence: str
 
     @property
@@ -89,7 +89,7 @@ def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
 
 
 def _factors(step: Step, layer: int) -> dict[str, float]:
-    """By name."""
+    """The factors of one layer, by name."""
     trace: LayerTrace = step.trace.layers[layer]  # type: ignore[union-attr]
     divisor = trace.divisor
     if divisor is None and trace.delta_norm:
@@ -139,13 +139,13 @@ def _value(layer: LayerAnatomy, name: str) -> float:
 
 
 def _times(layer: LayerAnatomy, name: str) -> float:
-    """1 where it cannot be told."""
+    """A factor relative to the others' median; 1 where there is none to compare with."""
     factor = layer.get(name)
     return 1.0 if factor is None or factor.times is None else factor.times
 
 
 def _cause(step: Step, layer: LayerAnatomy) -> str:
-    """What the layer's size is laid to: of residual and divisor the one that is further from the others' median."""
+    """The cause of the layer's size: the residual or the divisor, whichever is further from the others' median."""
     size = layer.get("delta_norm")
     if size is None or size.of - 1 < OTHERS:
         if abs(_value(layer, "divisor_ratio")) < RATIO_RAISED:
@@ -158,7 +158,7 @@ def _cause(step: Step, layer: LayerAnatomy) -> str:
 
 
 def _usual_for_the_model(step: Step, layer: LayerAnatomy) -> float | None:
-    """The relative size that edits of many facts may come to, by their median: from the risk's reference."""
+    """The median bound on the relative size over many facts, from the risk's reference; None where there is none."""
     risk = step.risk
     if risk is None or (risk.method, risk.layer) != (step.method, layer.layer):
         return None
@@ -205,7 +205,7 @@ def _divisor(step: Step, layer: LayerAnatomy) -> str:
 
 
 def _disagreement(step: Step, layer: LayerAnatomy) -> str:
-    """Why little of the bare key is left in the divisor."""
+    """Why the bare key contributes so little to the divisor."""
     cosine, ratio = _value(layer, "key_cosine"), abs(_value(layer, "divisor_ratio"))
     keys = f"the bare prompt's key has only {ratio:.2g} of the averaged key's part along u (cosine {cosine:.2f})"
     alone = step.trace is not None and step.trace.subject_position == 0
@@ -231,7 +231,7 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
 
 
 def _spread(layers: Sequence[LayerAnatomy]) -> str:
-    """How several layers share the residual, and why none of them explodes."""
+    """How the layers share the residual, and why no layer's change explodes."""
     shares = ", ".join(f"{layer.share:.0%}" for layer in layers)
     return (
         f"layers {', '.join(str(layer.layer) for layer in layers)} share the residual ({shares}), each taking an equal "

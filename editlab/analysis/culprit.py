@@ -1,8 +1,9 @@
-"""The culprit: the one edit whose removal restores most. A search over which edits are left out, and its record.
+"""The culprit: the one edit whose removal restores most. The search for this edit, and the record of the search.
 
-Every edit is left out once; of more than `EACH` the half is followed whose removal restores more, again and again,
-until so few are left. Halving finds the one edit that does the harm; where several share it, it finds one of them, and
-the record says how little that restores. Knows nothing of models: it is given the perplexity without some edits.
+The search leaves out every edit once. While there are more than `EACH`, it leaves out each half of them instead, and
+goes on in the half whose removal restores more. Halving finds the one edit that does the harm; where several edits
+share the harm, it finds one of them, and the record says how little its removal restores. Nothing here depends on
+models: the caller passes a function that gives the perplexity without some edits.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 
-EACH = 32  # edits at most of which each is left out on its own
-HARM = 1.1  # times the unedited perplexity: below there is nothing to restore
-MOST = 0.5  # of the way back: an edit that restores less is not the one
-LARGEST = 1e300  # stands for a perplexity that cannot be written
+EACH = 32  # up to so many edits, each is left out on its own
+HARM = 1.1  # perplexity ÷ the unedited model's; below, there is nothing to restore
+MOST = 0.5  # of the way back; an edit that restores less is not the culprit
+LARGEST = 1e300  # in place of an infinite perplexity, or one that is not a number
 
 Ids = tuple[str, ...]
 
@@ -29,30 +30,30 @@ class Suspect:
 
     id: str
     index: int
-    fact: Fact  # its first
+    fact: Fact  # the first one
 
 
 @dataclass(frozen=True)
 class Tried(Record):
-    """Some edits left out together."""
+    """One trial: some edits left out together."""
 
     without: Ids  # ids of their steps
-    perplexity: float  # of all the others
+    perplexity: float  # with all other edits
 
 
 @dataclass(frozen=True)
 class Culprit(Record):
-    """Which single edit's removal restores most, of those in force; by the perplexity of a short fixed text."""
+    """The edit in force whose removal restores most, by the perplexity of a short fixed text."""
 
     tokens: int  # of that text
     unedited: float  # perplexity of the unedited model
     in_force: float  # with all edits in force
     tried: tuple[Tried, ...]  # in order
     sentence: str
-    edit: str | None = None  # id of its step; None: nothing to restore
-    index: int | None = None  # of the step, when it was looked for
-    without: float | None = None  # perplexity without it
-    restored: float | None = None  # share of the way back, in log perplexity; above 1 where it ends below the unedited
+    edit: str | None = None  # id of the culprit's step; None: nothing to restore
+    index: int | None = None  # of that step, at the time of the search
+    without: float | None = None  # perplexity without this edit
+    restored: float | None = None  # share of the way back, in log perplexity; above 1 if better than unedited
 
 
 def find_culprit(
@@ -61,9 +62,9 @@ def find_culprit(
     tokens: int,
     report: OnProgress = quiet,
 ) -> Culprit:
-    """The culprit among the edits in force; `perplexity`, of so many tokens, tells that of these edits without others.
+    """The culprit among the edits in force; `perplexity` gives that of `tokens` tokens with only these edits.
 
-    Raises ValueError if none is in force, and whatever `report` raises.
+    Raises ValueError if no edit is in force, and whatever `report` raises.
     """
     if not edits:
         raise ValueError("there is no edit in force, so none can be the culprit")
@@ -95,7 +96,7 @@ def find_culprit(
 
 
 def _trials(n: int) -> int:
-    """How many times something is left out among n edits, at most."""
+    """The largest number of trials that a search among n edits takes."""
     halvings = 0
     while n > EACH:
         n, halvings = n - n // 2, halvings + 1
@@ -103,7 +104,7 @@ def _trials(n: int) -> int:
 
 
 def _log(perplexity: float) -> float:
-    return math.log(min(LARGEST, perplexity))  # in this order, not-a-number is the largest too
+    return math.log(min(LARGEST, perplexity))  # in this order, not-a-number counts as the largest too
 
 
 def _sentence(best: Suspect, unedited: float, in_force: float, left: float, restored: float) -> str:

@@ -1,23 +1,23 @@
 """Health of a run, from its history alone: gradual forgetting is a trend, catastrophic forgetting a jump.
 
-The two are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, without torch. What is judged
-is perplexity, retention, bleeding, every task's accuracy (`INDICATORS`: each is turned so that more is worse), and the
-size of every edit.
+Both kinds of forgetting are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, without torch. What is
+judged is perplexity, retention, bleeding, every task's accuracy (`INDICATORS`: each is turned so that more is worse),
+and the size of every edit.
 
 **Jump** (Hampel identifier: Hampel 1974; Davies and Gather 1993): an increment more than `SPREADS` robust standard
-deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above it; this once there
-are `HISTORY` others. One edit that does at least `sure` is a jump with any history: for perplexity a doubling, the
-outcome that makes an edit disabling. A task's fall must also be significant (exact McNemar test, `P_JUMP`). Sizes are
-compared in logarithms with the other edits by the same method, and while those are few with `AS_LARGE`. Where a
-measure was not taken at every step, the jump is laid to the edit of outstanding size in between, if there is one;
-without enough history only then is it called a jump.
+deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above that median, once
+there are `HISTORY` others. A change of at least `sure` by one edit is a jump with any history: for perplexity a
+doubling, which makes an edit disabling. A task's fall must also be significant (exact McNemar test, `P_JUMP`). Sizes
+are compared in logarithms with the other edits by the same method, or with `AS_LARGE` while those are few. Where a
+measure was not taken at every step, the jump is attributed to an edit of outstanding size in between, if there is one;
+without enough history, only such a change is called a jump.
 
 **Trend** (Mann 1945, Kendall 1975): Kendall's τ between step and value, one-sided at `P_TREND`, on each stretch between
-jumps that ends worse than it begins and over which a Theil-Sen slope makes at least `trend`. It is dated to the step at
-which the same test of what had been seen by then first came out so.
+jumps that ends worse than it begins and over which a Theil-Sen slope makes at least `trend`. A trend is dated to the
+first step at which the same test, on the values up to then, was positive.
 
-**Status.** Collapsed: a jump of an outcome that lasts (the latest value is nearer to what came after it than to what
-was before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
+**Status.** Collapsed: a jump that lasts (the latest value is nearer to the value after the jump than to the one
+before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
 than before any edit (a task: significantly, at `P_TREND` over the number of comparisons made), or an edit of
 outstanding size whose outcome was not measured.
 """
@@ -36,11 +36,11 @@ from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
 from editlab.core.records import ChangePoint, Health, Step, TaskScore
 
-HISTORY = 8  # other increments that a run must have, to be judged by them
-SPREADS = 5.0  # 3 is usual for a single value; a run is asked at every step
+HISTORY = 8  # other increments that a run needs for this comparison
+SPREADS = 5.0  # 3 is usual for a single value; a run is tested at every step
 P_TREND, P_JUMP = 0.01, 0.001
 TREND_VALUES = 8
-FACTS = 10  # facts that retention and bleeding need: with fewer, a single one is more than a tenth
+FACTS = 10  # that retention and bleeding need; with fewer, one fact is more than a tenth
 LEVELS_TOLD = 3  # measures that a healthy run's reason names
 ROUNDING = 1e-9  # logarithms of equal ratios differ in their last bits
 SIZE_LEAST = math.log(3.0)
@@ -48,17 +48,17 @@ SIZE_LEAST = math.log(3.0)
 
 @dataclass(frozen=True)
 class Indicator:
-    """How one measure is judged; the amounts are on its scale of `worse`."""
+    """How one measure is judged; amounts are on the scale of `worse`."""
 
     title: str
-    worse: Callable[[float], float]  # value -> the scale on which more is worse
-    sure: float  # this much by one edit is a jump
-    least: float  # less is no jump, however steady the run
-    trend: float  # less over a stretch is no trend
+    worse: Callable[[float], float]  # value -> a scale on which more is worse
+    sure: float  # at least this much by one edit is a jump
+    least: float  # anything less is no jump, however steady the run
+    trend: float  # anything less over a stretch is no trend
     degraded: float  # this much worse than before any edit
     collapsed: float
-    form: str  # of a value, in sentences
-    base: float | None = None  # the unedited model's value, where it is known without measuring
+    form: str  # format of a value in sentences
+    base: float | None = None  # the unedited model's value, if known without measuring
 
 
 INDICATORS: Mapping[str, Indicator] = {
@@ -88,7 +88,7 @@ INDICATORS: Mapping[str, Indicator] = {
         lambda right: -right,
         sure=0.3,
         least=0.15,
-        trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would call every run a slide
+        trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would make every run a trend
         degraded=0.2,
         collapsed=0.6,
         form=".0%",
@@ -111,7 +111,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one measure says: a status, why, and where it changed."""
+    """The verdict of one measure: a status, the reason, and the changes."""
 
     status: str
     reason: str
@@ -119,9 +119,9 @@ class Verdict:
 
 
 def health_of(steps: Sequence[Step]) -> Health:
-    """The health of the model after the last of these steps (step 0 first); steps switched off are passed over.
+    """The health of the model after the last of these steps (step 0 first), without the steps that are switched off.
 
-    It works from the first edit on; what was not measured is not judged.
+    Health is judged from the first edit on, by whatever was measured.
     """
     standing = [step for step in steps if step.index == 0 or step.enabled]
     if len(standing) < 2:
@@ -148,7 +148,7 @@ def health_of(steps: Sequence[Step]) -> Health:
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
-    """Perplexity, retention, bleeding and tasks by name, each as far as it was measured, in order."""
+    """The measured values of perplexity, retention, bleeding and tasks, by name, in order."""
     found: dict[str, list[Point]] = {name: [] for name in INDICATORS}
     for step in steps:
         m = step.measurement
@@ -166,7 +166,7 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
 
 
 def outstanding(steps: Sequence[Step]) -> list[Step]:
-    """The edits whose size is far out of those of the others by the same method."""
+    """The edits whose size is far above that of the other edits by the same method."""
     sizes = [(step, size) for step in steps if (size := step.relative_size)]
     found = []
     for step, size in sizes:
@@ -185,7 +185,7 @@ def _is_outlier(value: float, others: Sequence[float], least: float) -> bool:
 
 
 def jumps(indicator: Indicator, points: Sequence[Point], large: Sequence[Step]) -> list[int]:
-    """Indices of the points that an increment out of the run's own ways leads to."""
+    """Indices of the points that follow a jump."""
     increments = [_step_up(indicator, before, after) for before, after in pairwise(points)]
     found = []
     for i, (before, after) in enumerate(pairwise(points)):
@@ -199,7 +199,7 @@ def jumps(indicator: Indicator, points: Sequence[Point], large: Sequence[Step]) 
 
 
 def _step_up(indicator: Indicator, before: Point, after: Point) -> float:
-    """How much worse it got; 0 from one value that is not finite to another."""
+    """How much worse the value got; 0 from one infinite value to another."""
     a, b = indicator.worse(before.value), indicator.worse(after.value)
     return 0.0 if a == b else b - a
 
@@ -209,7 +209,7 @@ def _between(steps: Sequence[Step], before: Point, after: Point) -> list[Step]:
 
 
 def _significant(before: Point, after: Point, p: float) -> bool:
-    """Whether a task's fall is (exact McNemar test on the same examples); anything but a task is taken as it is."""
+    """Whether a task's fall is significant (exact McNemar test on the same examples); True for other measures."""
     if before.score is None or after.score is None:
         return True
     test = compare(before.score, after.score)
@@ -227,14 +227,14 @@ def _is_trend(indicator: Indicator, points: Sequence[Point]) -> bool:
 
 
 def trend_shows(indicator: Indicator, points: Sequence[Point]) -> Point | None:
-    """The point at which a stretch's trend was first to be seen; None where there is none."""
+    """The first point at which the trend of a stretch shows; None where there is no trend."""
     if not _is_trend(indicator, points):
         return None
     return next(points[i - 1] for i in range(TREND_VALUES, len(points) + 1) if _is_trend(indicator, points[:i]))
 
 
 def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
-    """What one measure's history says."""
+    """The verdict of one measure's history."""
     indicator = INDICATORS.get(name) or replace(TASK, title=_title(points[0].score, name))
     base = indicator.base if points[0].step.index else points[0].value
     now = points[-1]
@@ -262,8 +262,8 @@ def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Seq
         return Verdict("collapsed", f"{_capital(level)}.", tuple(changes))
     if trends:
         return Verdict("degrading", slide, tuple(changes))
-    asked = max(1, len(points) - 1)  # so many points were compared with the first: Bonferroni
-    if worse > 0 and worse >= indicator.degraded - ROUNDING and _significant(points[0], now, P_TREND / asked):
+    comparisons = max(1, len(points) - 1)  # with the first point: Bonferroni
+    if worse > 0 and worse >= indicator.degraded - ROUNDING and _significant(points[0], now, P_TREND / comparisons):
         return Verdict("degrading", f"{_capital(level)}.", tuple(changes))
     return Verdict("healthy", level, tuple(changes))
 
@@ -277,7 +277,7 @@ def _title(score: TaskScore | None, name: str) -> str:
 def _catastrophe(
     indicator: Indicator, before: Point, after: Point, steps: Sequence[Step], large: Sequence[Step]
 ) -> tuple[Step, str]:
-    """The edit that a jump is laid to, and the sentence."""
+    """The edit that a jump is attributed to, and the sentence."""
     edits = _between(steps, before, after)
     suspects = edits if len(edits) == 1 else _between(large, before, after)
     change = _change(indicator, before, after)

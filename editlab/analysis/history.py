@@ -1,4 +1,4 @@
-"""What became of single facts over a session's steps: pure functions of steps, without torch."""
+"""The history of single facts over a session's steps: pure functions of steps, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EditedFact = tuple[str, int]  # id of the step, and the fact's number in it
 
 
 def recall_map(steps: Sequence[Step]) -> dict[EditedFact, dict[int, bool]]:
-    """Edits × steps: whether an edited fact was recalled, at every step where retention was measured of it."""
+    """Edits × steps: whether an edited fact was recalled, at every step that measured its retention."""
     found: dict[EditedFact, dict[int, bool]] = {}
     for step in steps:
         if step.measurement is not None and step.measurement.retention is not None:
@@ -20,7 +20,7 @@ def recall_map(steps: Sequence[Step]) -> dict[EditedFact, dict[int, bool]]:
 
 
 def first_forgotten(steps: Sequence[Step]) -> dict[EditedFact, int]:
-    """For every edited fact that was recalled when it was made: the first step at which it was not, if there is one."""
+    """For every fact that was recalled right after its edit: the first step at which it was not, if there is one."""
     succeeded = {
         (recall.edit, recall.number)
         for step in steps
@@ -34,7 +34,7 @@ def first_forgotten(steps: Sequence[Step]) -> dict[EditedFact, int]:
 
 
 def first_broken(steps: Sequence[Step]) -> dict[Broken, int]:
-    """For every unrelated fact that broke: the first step at which bleeding was measured and found it broken."""
+    """For every unrelated fact that broke: the first step at which bleeding found it broken."""
     found: dict[Broken, int] = {}
     for step in steps:
         if step.measurement is not None and step.measurement.bleeding is not None:

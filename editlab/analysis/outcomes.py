@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HARMFUL, DISABLING = 1.5, 2.0  # perplexity ÷ the unedited model's: an edit is harmful, or disabling, from here on
 AS_LARGE = 1.0  # ‖ΔW‖ ÷ ‖W₀‖ from which on an edit is outstanding; in GPT-2 XL 0.05 to 0.09 are ordinary
-RULES = {"token_level": "tokens", "level": "keys"}  # columns of a scan -> what the level is from
+RULES = {"token_level": "tokens", "level": "keys"}  # column of a scan -> source of the level
 
 
 def is_disabling(perplexity: float, unedited: float) -> bool:
@@ -24,15 +24,15 @@ def is_disabling(perplexity: float, unedited: float) -> bool:
 
 @dataclass(frozen=True)
 class Foresight(Record):
-    """One alarm against what happened. Intervals are Wilson's, 95 %; None where there is nothing to take a share of."""
+    """One alarm compared with the outcomes. Intervals are Wilson's, 95 %; None where the denominator is 0."""
 
-    rule: str  # what the level is from: "tokens" or "keys"
-    alarm: str  # at or above this level it rings: "raised" or "high"
+    rule: str  # source of the level: "tokens" or "keys"
+    alarm: str  # the level from which on the alarm rings: "raised" or "high"
     n: int  # facts
     disabling: int
-    foreseen: int  # disabling, and it rang
-    missed: int  # disabling, and it did not
-    false_alarms: int  # it rang for nothing
+    foreseen: int  # disabling, with an alarm
+    missed: int  # disabling, without an alarm
+    false_alarms: int  # an alarm, but not disabling
     precision: float | None  # foreseen ÷ all alarms
     precision_interval: tuple[float, float] | None
     recall: float | None  # foreseen ÷ disabling
@@ -40,7 +40,7 @@ class Foresight(Record):
 
 
 def foresights(scanned: DataFrame) -> tuple[Foresight, ...]:
-    """Both rules, each with both alarms, from the table of a scan."""
+    """The foresight of both rules with each alarm, from the table of a scan."""
     return tuple(_foresight(scanned, column, alarm) for column in RULES for alarm in LEVELS[1:])
 
 

@@ -1,8 +1,8 @@
-"""The risk that an edit disables the model, told before the edit is made: the record, and how its level is found.
+"""The risk that an edit disables the model, assessed before the edit: the level of risk, and its references.
 
 ROME writes ΔW = (v* - W k_bare) / (k_bare·u) uᵀ with ‖u‖ = 1, and ‖v* - W k_bare‖ = ‖δ‖ is clamped: so
-‖ΔW‖ <= clamp · ‖init‖ / |k_bare·u|, all but δ being known beforehand. Pure functions of numbers and records; what a
-model says of a fact is found in `editlab.editing.assess`.
+‖ΔW‖ <= clamp · ‖init‖ / |k_bare·u|, where all but δ is known beforehand. Pure functions of numbers and records;
+`editlab.editing.assess` gets a fact's numbers from a model.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ RATIO_RAISED, RATIO_HIGH = 0.3, 0.05
 
 @dataclass(frozen=True)
 class Reference(Record):
-    """Predicted relative sizes of many facts: what is ordinary for one model, method and setting."""
+    """Predicted relative sizes of many facts: the ordinary range for one model, method and setting."""
 
     model: str  # fingerprint
     name: str  # of the model
     method: str
     hyperparameters: Mapping[str, Any]
-    facts: str  # which
+    facts: str  # which facts, in words
     n: int
     quantiles: Mapping[float, float]  # probability -> relative size
 
@@ -40,8 +40,8 @@ class Reference(Record):
     def fence(self, ranges: float) -> float:
         """The relative size so many interquartile ranges above the upper quartile, on the log scale (Tukey 1977).
 
-        Quartiles do not feel the few disabling edits among the reference facts. At least as many times the median:
-        where nearly all edits are of one size, one slightly larger is no danger.
+        The few disabling edits among the reference facts hardly move the quartiles. The fence is at least `ranges`
+        times the median: where nearly all edits have one size, a slightly larger one is no danger.
         """
         lower, upper = self.quantiles[0.25], self.quantiles[0.75]
         return max(upper * (upper / lower) ** ranges, ranges * self.median)
@@ -52,7 +52,7 @@ class Reference(Record):
 
     @classmethod
     def of(cls, sizes: Sequence[float], **about: Any) -> Self:
-        """The reference that these relative sizes make. Raises ValueError for fewer than eight."""
+        """The reference from these relative sizes. Raises ValueError for fewer than eight."""
         import numpy
 
         if len(sizes) < 8:
@@ -62,15 +62,15 @@ class Reference(Record):
 
 
 def references() -> tuple[Reference, ...]:
-    """Those that come with editlab."""
+    """The references that come with editlab."""
     return tuple(Reference.from_json(row) for row in json.loads(resource("risk.json").read_text(encoding="utf-8")))
 
 
 def level_by_ratio(ratio: float | None) -> str:
-    """The level where nothing is calibrated: how much of k̄·u is left in k·u.
+    """The level where there is no reference, from the ratio k·u ÷ k̄·u.
 
     Raised below 0.3 (ΔW is more than about three times what it would be if the keys agreed), high below 0.05 (twenty
-    times); None, where nothing is divided by, is low.
+    times); None (the method has no divisor) is low.
     """
     if ratio is None:
         return "low"
@@ -80,8 +80,8 @@ def level_by_ratio(ratio: float | None) -> str:
 def level_by_tokens(subject_tokens: int, position: int) -> str:
     """The position rule: high for a subject of one token at index 0 of the prompt, raised for one of two.
 
-    Bare, such a subject has nothing before it, and in every context it has. Where the tokenizer begins with a token of
-    its own, no subject is at index 0 and the rule is silent.
+    In the bare prompt nothing precedes such a subject; in every context something does. Where the tokenizer puts a
+    token of its own first, no subject is at index 0, and the level is low.
     """
     if position - subject_tokens + 1 > 0:
         return "low"
@@ -89,14 +89,14 @@ def level_by_tokens(subject_tokens: int, position: int) -> str:
 
 
 def place(subject_tokens: int, position: int) -> str:
-    """Where the subject stands in the bare prompt, to begin a sentence with."""
+    """The subject's place in the bare prompt, as the beginning of a sentence."""
     tokens = "one token" if subject_tokens == 1 else f"{subject_tokens} tokens"
     where = "at the prompt's start" if position == subject_tokens - 1 else "inside the prompt"
     return f"The subject is {tokens} {where}"
 
 
 def size(relative_size: float | None, times_median: float | None) -> str:
-    """What the change may come to, to end a sentence with."""
+    """The bound on the change, as the end of a sentence."""
     if relative_size is None:
         return ""
     compared = "" if times_median is None else f", {times_median:.3g} times what is usual"

@@ -1,4 +1,4 @@
-"""What a scan found: a record per fact, the table of a whole scan, and how it is read. Knows nothing of torch."""
+"""The results of a scan: a record per fact, the table of a whole scan, and reading it from disk. Without torch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Scanned(Record):
     target_true: str | None
     subject_tokens: int
     position: int  # token index of the subject's last token in the bare prompt
-    token_level: str  # risk from the tokens alone
-    level: str  # risk from the keys
+    token_level: str  # level of risk, from the tokens alone
+    level: str  # level of risk, from the keys
     key_cosine: float
     divisor: float | None
     divisor_ratio: float | None
-    predicted_norm: float | None  # ‖ΔW‖ at most, known before the edit
+    predicted_norm: float | None  # upper bound of ‖ΔW‖, known before the edit
     delta_norm: float
     weight_norm: float
     relative_size: float
@@ -44,15 +44,15 @@ class Scanned(Record):
     perplexity: float
     perplexity_ratio: float  # to the unedited model's
     disabling: bool
-    seconds: float  # since the fact before; the first of several searched together bears the search
+    seconds: float  # since the previous fact; of facts searched together, the first includes the search
 
 
 @dataclass(frozen=True)
 class ScanTable(Record):
-    """A whole scan, or as much of it as there is."""
+    """A whole scan, or the part that is finished."""
 
-    name: str  # of its folder or file
-    settings: Mapping[str, Any]  # method, model, facts, ...; empty where only the table is there
+    name: str  # of the folder or file
+    settings: Mapping[str, Any]  # method, model, facts, ...; empty if there is only a table
     rows: tuple[Scanned, ...]
     foresights: tuple[Foresight, ...]
 
@@ -84,7 +84,7 @@ def _read_folder(path: Path) -> tuple[list[Scanned], dict[str, Any]]:
     lines, settings = path / "scan.jsonl", path / "scan.json"
     if not lines.is_file() or not settings.is_file():
         raise ValueError(f"{path} holds no scan: it has no scan.json and scan.jsonl")
-    rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may be writing there
+    rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may still be writing here
     rows.sort(key=lambda row: row.number)
     return rows, json.loads(settings.read_text(encoding="utf-8"))
 

@@ -1,24 +1,19 @@
-"""What a task's answers amount to: accuracy, weighted F1, Wilson interval, chance; and the paired test of two scores.
+"""Statistics of a task's answers: accuracy, weighted F1, Wilson interval, chance; and the paired test of two scores.
 
-Pure functions of labels and records. Knows nothing of models; scipy is imported where it is needed, so that a page may
-import this.
+Pure functions of labels and records. scipy is imported only where it is needed, since every page imports this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from editlab.core.records import PairedTest, TaskScore
 
-if TYPE_CHECKING:
-    pass
-
 
 def weighted_f1(answers: Sequence[int | None], right: Sequence[int]) -> float:
-    """F1 of each label, averaged by how often it is right; None names no label, and is wrong.
+    """F1 of each label, averaged by how often the label is right; None is an answer without a label, and wrong.
 
-    The measure of Gupta et al. 2024 (arXiv 2401.07453); what scikit-learn calls ``average="weighted"``.
+    The measure of Gupta et al. 2024 (arXiv 2401.07453), scikit-learn's ``average="weighted"``.
     """
     total = 0.0
     for label in set(right):

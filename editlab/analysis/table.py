@@ -1,4 +1,4 @@
-"""Everything that was measured as one tidy table: a row per step, measure and layer. pandas is imported when needed."""
+"""All measurements in one tidy table: a row per step, measure and layer. pandas is imported only when needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one step. What does not apply is None."""
+    """One number of one step. Fields that do not apply are None."""
 
     session: str
     step: int
@@ -31,8 +31,8 @@ class Row:
     value: float | None
     low: float | None  # of a 95 % interval
     high: float | None
-    base: float | None  # the same on the unedited model, where it was measured of the same prompts
-    n: int | None  # what the value is over: prompts, examples, facts, tokens
+    base: float | None  # the same on the unedited model, over the same prompts
+    n: int | None  # number of prompts, examples, facts or tokens behind the value
     unit: str
 
 
@@ -49,7 +49,7 @@ class _Number:
 
 
 def rows_of(steps: Sequence[Step], session: str = "") -> list[Row]:
-    """Every number of these steps."""
+    """A row for every number of these steps."""
     return [_row(step, session, number) for step in steps for number in _numbers(step) if number.value is not None]
 
 
@@ -63,7 +63,7 @@ def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
 
 
 def write_table(frame: DataFrame, path: Path) -> None:
-    """Write as .csv or .parquet, by the file's name. Raises ValueError for another."""
+    """Write a .csv or .parquet file, by the file's name. Raises ValueError for another name."""
     check_table_name(path)
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)

@@ -60,7 +60,7 @@ class Sessions:
         self._revisions: dict[str, int] = {}
         self._states: dict[str, SessionState] = {}  # as told last
         self._next_revision = itertools.count(time.time_ns())  # never one from before a restart
-        MeasurementCache(editor.model, measures).learn(store.unedited(self._fingerprint))
+        MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
 
@@ -155,14 +155,14 @@ class Sessions:
 
     def append(self, session: Session, log: Sequence[Entry]) -> None:
         """Store a log that is one edit longer, with what was measured of it."""
-        self._store.append(session.id, log, session.measurements.news)
-        session.measurements.news.clear()
+        self._store.append(session.id, log, session.measurements.unsaved)
+        session.measurements.unsaved.clear()
 
     def keep_findings(self, session: Session) -> None:
         """Store what was measured since the last time; of a deleted session nothing."""
-        if session.measurements.news and self._alive.get(session.id) is session:
-            self._store.learn(session.id, session.log, session.measurements.news)
-            session.measurements.news.clear()
+        if session.measurements.unsaved and self._alive.get(session.id) is session:
+            self._store.learn(session.id, session.log, session.measurements.unsaved)
+            session.measurements.unsaved.clear()
             self.changed(session)
 
     def changed(self, session: Session) -> None:
@@ -219,7 +219,7 @@ class Sessions:
         session.restore(self._store.entries(row.id, self._editor.model.device), row.position)
         session.watched = row.watched
         session.plan = {name: every for name, every in (row.plan or {}).items() if name in self._measures.by_name}
-        session.measurements.learn(self._store.findings(row.id))
+        session.measurements.load(self._store.findings(row.id))
         return session
 
     def _forget(self, id: str) -> None:

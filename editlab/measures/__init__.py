@@ -68,16 +68,16 @@ class Measures:
         if tokens is not None:
             taken.seconds, taken.tokens, taken.pending = taken.pending, tokens, 0.0
 
-    def cost(self, name: str, subject: MeasureInput) -> Cost:
+    def cost(self, name: str, inputs: MeasureInput) -> Cost:
         """How long a measure takes on a state of which nothing is known yet."""
-        tokens = self.by_name[name].tokens(subject)
+        tokens = self.by_name[name].tokens(inputs)
         taken = self._taken.get(name)
         if taken is not None and taken.tokens:
             return Cost(tokens * taken.seconds / taken.tokens, True)
         others = [taken for taken in self._taken.values() if taken.tokens]
         if others:
             return Cost(tokens * sum(t.seconds for t in others) / sum(t.tokens for t in others), False)
-        return Cost(tokens * 2 * subject.now.model.n_parameters() / FLOP_PER_SECOND, False)
+        return Cost(tokens * 2 * inputs.now.model.n_parameters() / FLOP_PER_SECOND, False)
 
 
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:

@@ -1,7 +1,7 @@
-"""What a measure is, and what it is given: two states of the weights, with all that is known of them.
+"""What a measure is, and what a measure is given: states of the weights, each with a cache of its results.
 
-What was found belongs to a state, so nothing is asked of the model twice, and a measurement that was interrupted goes
-on with what it has. Knows nothing of logs or queues.
+Results belong to a state, so the model never answers the same question twice, and an interrupted measurement resumes
+from its cache. Nothing here depends on logs or queues.
 """
 
 from __future__ import annotations
@@ -20,90 +20,90 @@ from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
 from editlab.model.reading import ObjectScore, Question, Watched, complete, object_scores
 
-CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to tell beforehand what a measurement takes
+CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to estimate what a measurement costs
 
 T = TypeVar("T")
-Piece = tuple[str | int, ...]  # what a piece of a measurement is known by
+Piece = tuple[str | int, ...]  # key of a piece of a measurement
 
 
 @dataclass(eq=False)
 class StateCache:
-    """What was found of one state of the weights."""
+    """Results measured on one state of the weights."""
 
     objects: dict[Question, ObjectScore] = field(default_factory=dict)
     completions: dict[tuple[Watched, ...], tuple[Completion, ...]] = field(default_factory=dict)
     drift: dict[int, Drift] | None = None
-    pieces: dict[Piece, Any] = field(default_factory=dict)  # of measurements, worth keeping
-    unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows of one that was interrupted
-    found: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and its facts
+    pieces: dict[Piece, Any] = field(default_factory=dict)  # intermediate results that are worth keeping
+    unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows done so far
+    records: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and facts
 
     def to_json(self) -> dict[str, Any]:
-        """What took time to find out, as JSON types: objects and pieces."""
+        """The results that took time, as JSON types: objects and pieces."""
         objects = [(*question, score.nll, score.said) for question, score in self.objects.items()]
         return {"objects": objects, "pieces": list(self.pieces.items())}
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Learn what `to_json` gave."""
+        """Add the results that `to_json` gave."""
         self.objects |= {(prompt, target): ObjectScore(nll, said) for prompt, target, nll, said in values["objects"]}
         self.pieces |= {tuple(key): tuple(p) if isinstance(p, list) else p for key, p in values["pieces"]}
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One state of a model's weights: which edits make it, and what is known of it."""
+    """One state of a model's weights: the edits that make the state, and the cache of its results."""
 
     model: EditableModel
     edits: tuple[Edit, ...]
-    known: StateCache
+    cache: StateCache
 
     def put_in_force(self) -> None:
         self.model.write(self.edits)
 
     def objects(
-        self, asked: Iterable[Question], report: OnProgress, what: str = "objects"
+        self, questions: Iterable[Question], report: OnProgress, what: str = "objects"
     ) -> Mapping[Question, ObjectScore]:
-        """The scores of at least these objects; what is not known is asked of the model, in batches."""
-        known = self.known.objects
-        missing = [question for question in dict.fromkeys(asked) if question not in known]
+        """The cached scores, these objects' among them; the model scores those that are missing, in batches."""
+        cached = self.cache.objects
+        missing = [question for question in dict.fromkeys(questions) if question not in cached]
         if missing:
             self.put_in_force()
             done = 0
             report(Progress(f"measuring {what}", done, len(missing)))
             for scores in object_scores(self.model, missing):
-                known.update(scores)
+                cached.update(scores)
                 done += len(scores)
                 report(Progress(f"measuring {what}", done, len(missing)))
-        return known
+        return cached
 
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
-        """What this state says to the watched prompts; asked of the model if it is not known."""
-        known = self.known
+        """What this state says to the watched prompts, from the cache or else from the model."""
+        cache = self.cache
         if not watched:
             return ()
-        if watched not in known.completions:
+        if watched not in cache.completions:
             report(Progress("measuring"))
             self.put_in_force()
-            completions = known.completions[watched] = complete(self.model, watched)
+            completions = cache.completions[watched] = complete(self.model, watched)
             for w, said in zip(watched, completions, strict=True):
                 for target, p, right in (
                     (w.target_new, said.p_new, said.says_new),
                     (w.target_true, said.p_true, said.says_true),
                 ):
                     if target is not None and p:
-                        known.objects.setdefault((w.prompt, target), ObjectScore(-math.log(p), bool(right)))
-        return known.completions[watched]
+                        cache.objects.setdefault((w.prompt, target), ObjectScore(-math.log(p), bool(right)))
+        return cache.completions[watched]
 
     def piece(self, key: Piece, compute: Callable[[], T]) -> T:
-        """A piece of a measurement: computed with this state in force, and kept."""
-        if key not in self.known.pieces:
+        """A piece of a measurement, from the cache or else computed with this state in force."""
+        if key not in self.cache.pieces:
             self.put_in_force()
-            self.known.pieces[key] = compute()
-        return self.known.pieces[key]
+            self.cache.pieces[key] = compute()
+        return self.cache.pieces[key]
 
 
 @dataclass(frozen=True)
 class EditedFact:
-    """A fact that an edit in force wrote, and what came of it at the time."""
+    """A fact that an edit in force wrote, and how the edit worked when it was made."""
 
     fact: Fact
     edit: str  # id of its step
@@ -114,7 +114,7 @@ class EditedFact:
 
 @dataclass(frozen=True, eq=False)
 class MeasureInput:
-    """What is measured: a state, the unedited model beside it, and the facts that were written."""
+    """The input of a measure: a state, the unedited model, and the facts that were written."""
 
     now: State
     base: State
@@ -124,7 +124,7 @@ class MeasureInput:
 
 
 class Measure(Protocol):
-    """Something to be measured of a state. Its name is where `Measurement.get` finds what it gives."""
+    """Something that can be measured on a state. `Measurement.get` finds the result by the measure's name."""
 
     @property
     def name(self) -> str: ...
@@ -134,17 +134,17 @@ class Measure(Protocol):
     def help(self) -> str: ...
     @property
     def every(self) -> int:
-        """How often the default plan measures it: at every so many steps; 0: on demand."""
+        """Steps from one measurement to the next in the default plan; 0: on demand."""
 
     @property
     def of_step(self) -> bool:
-        """Whether it is of the step's own facts, not of the state alone."""
+        """Whether the result depends on the step's own facts, not on the state alone."""
 
-    def tokens(self, subject: MeasureInput) -> int:
-        """About how many tokens the model reads for it."""
+    def tokens(self, inputs: MeasureInput, /) -> int:
+        """About how many tokens the model reads for this measure."""
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> Record | None:
-        """What is found; None where it is not defined, as retention without an edit. Raises what `report` raises."""
+    def __call__(self, inputs: MeasureInput, report: OnProgress, /) -> Record | None:
+        """The result; None where it is not defined, as retention without an edit. Raises what `report` raises."""
 
 
 def tokens_of(texts: Iterable[str]) -> int:
@@ -153,7 +153,7 @@ def tokens_of(texts: Iterable[str]) -> int:
 
 
 def fixed_sample(items: Sequence[T], n: int, key: Callable[[T], str], seed: int = 0) -> tuple[T, ...]:
-    """At most `n` items in their order, chosen by a hash of their key: what is chosen hardly changes as items come."""
+    """At most `n` items in their order, chosen by a hash of their key: the choice hardly changes as items are added."""
     if len(items) <= n:
         return tuple(items)
     hashed = [hashlib.sha256(f"{seed} {key(item)}".encode()).digest() for item in items]

@@ -47,13 +47,13 @@ class TaskMeasure:
     def _tokens(self) -> int:
         return tokens_of(self.task.template.format(**example.fields) for example in self.task.examples)
 
-    def tokens(self, subject: MeasureInput) -> int:
+    def tokens(self, inputs: MeasureInput) -> int:
         return self._tokens
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> TaskScore:
-        subject.now.put_in_force()
-        unfinished = subject.now.known.unfinished
-        score = self.score(subject.now.model, report, unfinished.setdefault(self.name, {}))
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> TaskScore:
+        inputs.now.put_in_force()
+        unfinished = inputs.now.cache.unfinished
+        score = self.score(inputs.now.model, report, unfinished.setdefault(self.name, {}))
         del unfinished[self.name]
         return score
 

@@ -39,17 +39,17 @@ class BleedingOfPanel:
     def _facts(self) -> list[Fact]:
         return [fact for fact in read_facts(resource("facts.json")) if fact.target_true is not None]
 
-    def _others(self, subject: MeasureInput) -> list[Fact]:
-        edited = {e.fact.subject.casefold() for e in subject.edited}
+    def _others(self, inputs: MeasureInput) -> list[Fact]:
+        edited = {e.fact.subject.casefold() for e in inputs.edited}
         return [fact for fact in self._facts if fact.subject.casefold() not in edited]
 
-    def tokens(self, subject: MeasureInput) -> int:
+    def tokens(self, inputs: MeasureInput) -> int:
         return tokens_of(fact.text for fact in self._facts)
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> Bleeding | None:
-        facts = self._others(subject)
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> Bleeding | None:
+        facts = self._others(inputs)
         asked = [(fact.text, fact.target_true or "") for fact in facts]
-        base = subject.base.objects(asked, report, "what the unedited model knows")
+        base = inputs.base.objects(asked, report, "what the unedited model knows")
         panel = [fact for fact, question in zip(facts, asked, strict=True) if base[question].said]
         known = [(fact.text, fact.target_true or "") for fact in panel]
-        return bleeding(panel, subject.now.objects(known, report, "bleeding"))
+        return bleeding(panel, inputs.now.objects(known, report, "bleeding"))

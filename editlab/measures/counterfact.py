@@ -66,13 +66,13 @@ def _questions(facts: Iterable[Fact]) -> list[Question]:
     ]
 
 
-def _measured(subject: MeasureInput, facts: Sequence[Fact], of: int, report: OnProgress) -> CounterFact | None:
+def _measured(inputs: MeasureInput, facts: Sequence[Fact], of: int, report: OnProgress) -> CounterFact | None:
     """Of these facts now, with the same on the unedited model as `base`."""
     if not facts:
         return None
     asked = _questions(facts)
-    base = counterfact(facts, subject.base.objects(asked, report, "CounterFact, unedited"), of)
-    now = counterfact(facts, subject.now.objects(asked, report, "CounterFact"), of)
+    base = counterfact(facts, inputs.base.objects(asked, report, "CounterFact, unedited"), of)
+    now = counterfact(facts, inputs.now.objects(asked, report, "CounterFact"), of)
     return replace(now, base=base)
 
 
@@ -86,15 +86,15 @@ class OfStep:
     every: int = 1
     of_step: bool = True
 
-    def tokens(self, subject: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(subject.facts))
+    def tokens(self, inputs: MeasureInput) -> int:
+        return tokens_of(prompt for prompt, _ in _questions(inputs.facts))
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> CounterFact | None:
-        found = _measured(subject, subject.facts, len(subject.facts), report)
-        if found is None or subject.before is None:
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
+        found = _measured(inputs, inputs.facts, len(inputs.facts), report)
+        if found is None or inputs.before is None:
             return found
-        scores = subject.before.objects(_questions(subject.facts), report, "CounterFact, step before")
-        return replace(found, before=counterfact(subject.facts, scores))
+        scores = inputs.before.objects(_questions(inputs.facts), report, "CounterFact, step before")
+        return replace(found, before=counterfact(inputs.facts, scores))
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ class OfAll:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, subject: MeasureInput) -> tuple[Fact, ...]:
-        return tuple(edited.fact for edited in fixed_sample(subject.edited, self.limit, lambda e: str(e.fact)))
+    def _facts(self, inputs: MeasureInput) -> tuple[Fact, ...]:
+        return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
 
-    def tokens(self, subject: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(self._facts(subject)))
+    def tokens(self, inputs: MeasureInput) -> int:
+        return tokens_of(prompt for prompt, _ in _questions(self._facts(inputs)))
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> CounterFact | None:
-        return _measured(subject, self._facts(subject), len(subject.edited), report)
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
+        return _measured(inputs, self._facts(inputs), len(inputs.edited), report)

@@ -122,7 +122,7 @@ class GenerationEntropy:
         return Generation(now, base, len(prompts), len(facts), len(subject.edited), self.n_tokens)
 
     def _mean_entropy(self, state: State, prompts: Sequence[str], report: OnProgress, whose: str) -> float:
-        pieces = state.known.pieces
+        pieces = state.cache.pieces
         keys = {prompt: (self.name, self.n_tokens, self.top_k, self.seed, prompt) for prompt in prompts}
         missing = [prompt for prompt in prompts if keys[prompt] not in pieces]
         for start in range(0, len(missing), PROMPTS_AT_ONCE):

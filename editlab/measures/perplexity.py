@@ -94,15 +94,15 @@ class PerplexityOfText:
             raise ValueError(f"the text for perplexity must have at least two tokens, {self._text[1]} has {len(ids)}")
         return [window for window in found if len(window) > 1]
 
-    def tokens(self, subject: MeasureInput) -> int:
+    def tokens(self, inputs: MeasureInput) -> int:
         return min(tokens_of([self._text[0]]), MAX_TOKENS)
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> Perplexity:
-        model, nlls = subject.now.model, []
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> Perplexity:
+        model, nlls = inputs.now.model, []
         windows = self.windows(model)
         for number, ids in enumerate(windows):
             report(Progress("measuring perplexity", number, len(windows)))
-            nlls.append(subject.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
+            nlls.append(inputs.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
         return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))
 
 

@@ -64,18 +64,18 @@ class RetentionOfEdits:
     every: int = 1
     of_step: bool = False
 
-    def _edited(self, subject: MeasureInput) -> tuple[EditedFact, ...]:
-        last = {e.fact.text: e for e in subject.edited}
-        standing = [e for e in subject.edited if last[e.fact.text] is e]
+    def _edited(self, inputs: MeasureInput) -> tuple[EditedFact, ...]:
+        last = {e.fact.text: e for e in inputs.edited}
+        standing = [e for e in inputs.edited if last[e.fact.text] is e]
         return fixed_sample(standing, self.limit, lambda e: str(e.fact))
 
-    def tokens(self, subject: MeasureInput) -> int:
-        return 2 * tokens_of(e.fact.text for e in self._edited(subject))
+    def tokens(self, inputs: MeasureInput) -> int:
+        return 2 * tokens_of(e.fact.text for e in self._edited(inputs))
 
-    def __call__(self, subject: MeasureInput, report: OnProgress) -> Retention | None:
-        edited = self._edited(subject)
+    def __call__(self, inputs: MeasureInput, report: OnProgress) -> Retention | None:
+        edited = self._edited(inputs)
         if not edited:
             return None
         asked = [question for e in edited for question in questions_of((e.fact.text,), e.fact)]
-        scores = subject.now.objects(asked, report, "retention")
-        return retention(edited, scores, len({e.fact.text for e in subject.edited}))
+        scores = inputs.now.objects(asked, report, "retention")
+        return retention(edited, scores, len({e.fact.text for e in inputs.edited}))

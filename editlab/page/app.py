@@ -1,5 +1,5 @@
-"""The page of one session that may be edited. Panels draw and call back; only what is here, and its helpers, talk to
-the lab: `editing`, `drafting`, `measuring`, `probing`, `repairing`, `sharing`."""
+"""The page of one session that may be edited. Panels draw and call back. Only this module and its helpers talk to the
+lab: `editing`, `drafting`, `measuring`, `probing`, `repairing`, `sharing`."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from editlab.page.panels.session import SessionCallbacks, SessionPanel
 from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
 from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
-from editlab.page.sharing import Go, Sharing
+from editlab.page.sharing import OpenSession, Sharing
 from editlab.page.view import SessionActions, View
 from editlab.page.work import SENTENCES, Runner, sentence
 
 
 def nowhere(_key: str, _says: str) -> None:
-    """Where there is one session only."""
+    """The way to open a session where there is one session only: there is none."""
 
 
 class App(View):
-    """`root` is what to display. Needs a running event loop, as a kernel has."""
+    """`root` is the widget to display. Needs a running event loop, as a kernel has."""
 
     def __init__(
-        self, lab: LabProtocol, session: str, go: Go = nowhere, settle: float = SETTLE_SECONDS
+        self, lab: LabProtocol, session: str, open_session: OpenSession = nowhere, settle: float = SETTLE_SECONDS
     ) -> None:  # fmt: skip
         runner = Runner(self._report)
-        self.measuring = Measuring(lab, session, runner, self.doing, self._found)
+        self.measuring = Measuring(lab, session, runner, self.show_activity, self._found)
         super().__init__(lab, session, runner, self._acts(runner))
         handler = runner.handler
         self.make = MakeEdit(
@@ -81,7 +81,7 @@ class App(View):
                 delete=handler(lambda: self.sharing.delete()),
             ),
         )
-        self.sharing = Sharing(lab, session, self.panel, self.line, go)
+        self.sharing = Sharing(lab, session, self.panel, self.line, open_session)
         self.share = Fold("Session…", "Hide session", self.panel.widget)
         self.line.add(self.share.button)
         self.comparing = Comparing(lab, session, lambda: self.side_by_side)
@@ -93,7 +93,7 @@ class App(View):
             handler(self._goto),
         )
         more = {"Compare": self.side_by_side, "Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
-        self.guide = Guide(self.info, runner, self.make, self._hands())
+        self.guide = Guide(self.info, runner, self.make, self._page_actions())
         self.line.add(self.guide.lessons.button)
         self.lay_out(
             [self.panel.widget, self.guide.panel.widget],
@@ -103,8 +103,8 @@ class App(View):
         self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
         self.draw(lab.state(session))
 
-    def go_on(self) -> None:
-        self.measuring.go_on()
+    def start(self) -> None:
+        self.measuring.measure_due()
 
     def _acts(self, runner: Runner) -> SessionActions:
         handler = runner.handler
@@ -124,7 +124,7 @@ class App(View):
             branch=handler(lambda index: self.sharing.duplicate(index)),
         )
 
-    def _hands(self) -> PageActions:
+    def _page_actions(self) -> PageActions:
         return PageActions(
             state=lambda: self.lab.state(self.session),
             goto=self._goto,
@@ -143,7 +143,7 @@ class App(View):
         self.guide.teaching.show(state)
 
     def changed(self, state: SessionState) -> None:
-        """Drawn, and the draft asked about again, where another page has changed the log."""
+        """Draw a state that another page made, and ask about the draft again."""
         elsewhere = self.state is not None and _log(state) != _log(self.state) and not self.editing.busy
         super().changed(state)
         if elsewhere:
@@ -194,7 +194,7 @@ class App(View):
             self.after.complain(sentence(error))
 
     def _change(self, change: Callable[[str], SessionState], says: str) -> None:
-        """Change the log, which the lab does at once; an edit that is under way is not waited for."""
+        """Change the log. The lab does so at once, without waiting for an edit that is under way."""
         if self.editing.busy:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
         self.drafting.drop()
@@ -203,9 +203,9 @@ class App(View):
         self._refresh(state)
 
     def _refresh(self, state: SessionState | None = None) -> None:
-        """Draw the session, measure what is not measured yet, and ask again what the model says to the draft."""
+        """Draw the session, measure what is missing, and ask again what the model says to the draft."""
         self.draw(state or self.lab.state(self.session))
-        self.measuring.go_on()
+        self.measuring.measure_due()
         self.drafting.again(self.make.draft)
 
     # Explaining

@@ -11,10 +11,10 @@ from jupyter_bokeh import BokehModel
 
 
 class FigureWidget(BokehModel):
-    """A BokehModel whose state is always the figure as it is when it is asked for.
+    """A BokehModel whose state is the figure at the time the state is read.
 
-    The original keeps the bundle of its construction, which costs as much again to make, and loses whatever changed
-    before the page connected.
+    The original keeps the bundle of its construction, which doubles the cost of making it, and loses all changes before
+    the page connected.
     """
 
     _closed = False
@@ -33,7 +33,7 @@ class FigureWidget(BokehModel):
         return state
 
     def close(self) -> None:
-        """Once is enough: ipywidgets closes again what it deletes, and the original cannot bear that."""
+        """Close once: ipywidgets closes a widget again when deleting it, and the original fails the second time."""
         if not self._closed:
             self._closed = True
             super().close()

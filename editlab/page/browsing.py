@@ -1,4 +1,4 @@
-"""The collection of facts, asked by the browser of the form: what fits a query, and which of it the model knows."""
+"""Searches in the collection of facts: which facts match a query, and which of them the model knows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DRAWN = 12  # facts drawn at random, at most, to find one that the model knows
 
 
 class Browsing:
-    """`finder` shows the answers. What is still being asked when another question comes is given up."""
+    """`finder` shows the answers. A new query replaces the one that is under way."""
 
     def __init__(self, lab: LabProtocol, session: str, runner: Runner, finder: FactFinder, settle: float) -> None:
         self._lab, self._session, self._runner, self._finder = lab, session, runner, finder
-        self._settle = settle  # seconds: a query is asked about once it has not changed for so long
+        self._settle = settle  # seconds that a query must stay unchanged before it is sent
         self._job: Job | None = None
-        self._number = 0  # of the question that still matters
+        self._number = 0  # of the latest query
 
     def search(self, query: Query) -> None:
         self._drop()
@@ -31,7 +31,7 @@ class Browsing:
             self._runner.start(self._ask_which(found, self._number))
 
     def random(self, seed: int, known: bool) -> None:
-        """The fact of this seed; of those that the model knows, the first from this seed on."""
+        """Draw the fact of this seed; among facts that the model knows, the first one from this seed on."""
         self._drop()
         if known:
             self._runner.start(self._draw_known(seed, self._number))
@@ -62,7 +62,7 @@ class Browsing:
             self._finder.take_drawn(facts[place], seed + place)
 
     async def _ask(self, facts: list[Fact], number: int) -> tuple[bool | None, ...] | None:
-        """Which of them the model knows; None where nobody waits for it any more, or it cannot be told."""
+        """Which of the facts the model knows; None where a newer query has come, or the lab cannot say."""
         self._finder.show_asking()
         try:
             job = self._job = self._lab.knows(self._session, facts)

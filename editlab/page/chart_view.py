@@ -1,4 +1,4 @@
-"""A chart in its place on the page: made when it is first shown, drawn in place while it stays of the same kind."""
+"""A chart in its place on the page: made when first shown, then updated in place while its kind stays the same."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GoTo = Callable[[int], None]
 
 
 class ChartView:
-    """`on_goto(step)` is called when a point, bar or cell is tapped; of a chart with another key, with that.
+    """`on_goto(step)` is called when a point, bar or cell is tapped; a chart with another key passes that key's value.
 
-    `name` is that of the pictures that are saved of it.
+    `name` is the file name of the pictures that are saved of the chart.
     """
 
     def __init__(self, on_goto: GoTo, name: str = "chart") -> None:
@@ -30,14 +30,14 @@ class ChartView:
         self.widget = box([], "el-chart-holder")
 
     def show(self, kind: Hashable, make: Callable[[], Chart], columns: Columns, last_step: int = 0) -> None:
-        """Draw `columns`; where `kind` is another than before, into a chart made anew."""
+        """Draw `columns`; if `kind` has changed, in a new chart."""
         self._drawn = columns, last_step
         if self.chart is not None and kind == self._kind:
             self.chart.draw(columns, last_step, self._pinned)
             return
         old, self._kind, self.chart = self._figure, kind, make()
         self.chart.can_be_saved(f"editlab-{self._name}")
-        # Drawn before there is a widget, which begins with the chart as it is then.
+        # Drawn before the widget exists, which starts with the chart as it is then.
         self.chart.draw(columns, last_step, self._pinned)
         self._figure = FigureWidget(self.chart.root)
         self._figure.add_class("el-chart")
@@ -55,7 +55,7 @@ class ChartView:
                 self.chart.draw(*self._drawn, step)
 
     def clear(self) -> None:
-        """Take the chart away; a widget that is out of sight would miss what is drawn."""
+        """Remove the chart: a widget that is out of sight would miss updates."""
         self.widget.children = []
         if self._figure is not None:
             self._figure.close()

@@ -1,4 +1,4 @@
-"""Another run to set beside this one: the same edits by another method, or a session that is there already."""
+"""Another run to compare this one with: the same edits by another method, or an existing session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Comparing:
-    """The other run's session is deleted as soon as a new one is made in its place."""
+    """Makes and follows the other run. Its session is deleted when a new one replaces it."""
 
     def __init__(self, lab: LabProtocol, session: str, panel: Callable[[], SideBySide]) -> None:
         self._lab, self._session, self._panel = lab, session, panel
@@ -26,19 +26,19 @@ class Comparing:
     def open(self, key: str) -> None:
         try:
             about = self._lab.about(key)
-            self._panel().beside(self._lab.state(key), about.name or "The other session")
+            self._panel().compare(self._lab.state(key), about.name or "The other session")
             self._panel().idle()
         except LabError as error:
             self._panel().idle(str(error))
 
     def stop(self) -> None:
-        """End after what was made so far."""
+        """Stop, and keep the edits made so far."""
         self._stopped = True
         if self._job is not None:
             self._job.cancel()
 
     async def remake(self, method: str) -> None:
-        """Make the edits in force again, in their order, with a method's preset, and measure what the plan asks for."""
+        """Make the edits in force again, in order, with a method's preset, and measure what is due by the plan."""
         if self._busy:
             return
         self._busy, self._stopped, panel = True, False, self._panel()
@@ -62,10 +62,10 @@ class Comparing:
         for number, step in enumerate(edits):
             panel.working(Progress(f"edit {number + 1} with {title}", number, len(edits)), waiting=False)
             await self._follow(self._lab.edit(key, step.facts, method, guard="off"))
-            panel.beside(self._lab.state(key), f"The same edits with {title}")
+            panel.compare(self._lab.state(key), f"The same edits with {title}")
         panel.working(Progress("measuring what the plan asks for"))
         await self._follow(self._lab.measure_due(key))
-        panel.beside(self._lab.state(key), f"The same edits with {title}")
+        panel.compare(self._lab.state(key), f"The same edits with {title}")
 
     async def _follow(self, job: Job) -> None:
         self._job = job

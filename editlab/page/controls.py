@@ -1,4 +1,4 @@
-"""The few kinds of widgets the page is made of, each with the class that style.css draws."""
+"""The few kinds of widgets that the page is made of, each with its class in style.css."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def html(value: str = "", css: str = "") -> widgets.HTML:
 
 
 def box(children: Sequence[widgets.Widget], css: str = "") -> widgets.Box:
-    """A plain container; how it lays out its children is in style.css."""
+    """A plain container; style.css lays out its children."""
     container = widgets.Box(list(children))
     for name in f"el-box {css}".split():
         container.add_class(name)
@@ -55,7 +55,7 @@ def choice(label: str, options: Sequence[Any], css: str = "", **traits: Any) -> 
 
 
 def segments(options: Sequence[Any], label: str = "", css: str = "") -> widgets.ToggleButtons:
-    """A row of buttons of which one is down."""
+    """A row of buttons, one of them pressed."""
     control = widgets.ToggleButtons(description=label, options=options)
     for name in f"el-segments {css}".split():
         control.add_class(name)
@@ -69,7 +69,7 @@ def check(label: str, value: bool, hint: str = "") -> widgets.Checkbox:
 
 
 def on_enter(control: widgets.Text, call: Callable[[], Any]) -> None:
-    """Call `call` when Enter is pressed in `control`, and only then (not when it loses the focus)."""
+    """Call `call` when Enter is pressed in `control`, not when the control loses the focus."""
     control.on_msg(lambda _, content, __: call() if content.get("event") == "submit" else None)
 
 
@@ -80,7 +80,7 @@ def show_if(widget: widgets.DOMWidget, visible: bool) -> None:
 
 
 class Fold:
-    """A button that shows and hides `child`; its words say which it will do, and the child keeps its state."""
+    """A button that shows or hides `child`, labelled with what it will do; the child keeps its state."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What stands in the form, asked of the lab before it is made: what the model says now, and how risky the edit is."""
+"""The draft in the form, assessed before the edit: what the model says now, and how risky the edit is."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from editlab.lab.api import Job, LabProtocol
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.work import SENTENCES, Runner, follow, sentence
 
-SETTLE_SECONDS = 0.6  # a draft is asked about once it has not changed for so long
+SETTLE_SECONDS = 0.6  # that a draft must stay unchanged before the lab is asked
 
 
 class Drafting:
-    """Asks once the draft has settled, and forgets the question when it changes; `make` shows the answers.
+    """Asks the lab once the draft has settled, and drops the request when the draft changes; `make` shows the answers.
 
-    `on_said(fact, completions)` is called besides with what the model says to the draft.
+    `on_said(fact, completions)` is called too, with what the model says to the draft.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Drafting:
         self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
         self._fallbacks = {method.name: method.fallback for method in lab.info().methods}
         self._numbers = itertools.count(1)
-        self._number = 0  # of the question that still matters
+        self._number = 0  # of the latest request
         self._job: Job | None = None
-        self._said: Fact | None = None  # the fact that the model's words are shown of
+        self._said: Fact | None = None  # the fact whose completions are shown
         self._assessed: Draft | None = None
 
     def changed(self, draft: Draft | None) -> None:
@@ -52,15 +52,15 @@ class Drafting:
             self._runner.start(self._ask(draft, self._number))
 
     def again(self, draft: Draft | None) -> None:
-        """The log has changed: what was said before may not hold any more."""
+        """Ask again: the log has changed, and the answers may have changed with it."""
         self._said = self._assessed = None
         self.changed(draft)
 
     def drop(self) -> None:
-        """Ask no further."""
+        """Drop the request."""
         self._number = 0
         if self._job is not None:
-            with suppress(LabError):  # a lab that cannot be told so will not be asked for the answer either
+            with suppress(LabError):  # the answer is dropped too, so a failed cancellation does no harm
                 self._job.cancel()
             self._job = None
 
@@ -72,7 +72,7 @@ class Drafting:
             await self._assess(draft, number)
 
     async def _preview(self, fact: Fact, number: int) -> None:
-        self._said = None  # whatever comes of this, it is not shown any more
+        self._said = None  # the completions shown are out of date now
         self._make.show_asking()
         try:
             job = self._job = self._lab.preview(self._session, fact)
@@ -89,7 +89,7 @@ class Drafting:
             self._on_said(fact, completions)
 
     async def _assess(self, draft: Draft, number: int) -> None:
-        """Of the method as it is set, and of the one that could be used instead."""
+        """The risk of the chosen method, and of the one that could be used instead."""
         line, self._assessed = self._make.risk, None
         if draft.hyperparameters is None:
             line.clear()

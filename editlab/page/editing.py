@@ -1,4 +1,4 @@
-"""An edit of one session under way: begun from the form, followed, cancelled; its end in a sentence."""
+"""An edit under way in one session: started from the form, followed, cancelled; its outcome in a sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editlab.page.work import SENTENCES, follow, sentence
 
 
 class Editing:
-    """`on_end()` is called when the log may be another one."""
+    """`on_end()` is called when an edit has ended and the log may have changed."""
 
     def __init__(
         self,

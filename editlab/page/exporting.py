@@ -1,4 +1,4 @@
-"""The files of one session on their way: made in a thread, the replay file by a job of the lab."""
+"""The making of one session's files: in a thread, but the replay file by a job of the lab."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editlab.page.work import JobError, Runner, follow
 
 
 class Exporting:
-    """`panel` offers the files; whatever goes wrong is a sentence in it, beside what could be made."""
+    """`panel` offers the files, and says in a sentence why one could not be made."""
 
     def __init__(self, lab: LabProtocol, session: str, runner: Runner) -> None:
         self._lab, self._session = lab, session

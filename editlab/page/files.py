@@ -1,4 +1,4 @@
-"""The files that the page offers, made from what a session tells: story, tables, figures, the session itself."""
+"""The files that the page offers, made from a session's state: story, tables, figures, the state itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class File:
 
 
 def files_of(state: SessionState, title: str = "") -> list[File]:
-    """All that is made without the model; one that fails takes no other with it. It may take seconds."""
+    """All files that are made without the model; a failure concerns one file only. This may take seconds."""
     return [_made(name, about, partial(make, state, title)) for name, about, make in _MAKERS]
 
 

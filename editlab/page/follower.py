@@ -1,4 +1,4 @@
-"""The page of who only follows a session: it is drawn as it goes on; a copy of it can be made."""
+"""The page of a visitor who only follows a session: each change is drawn, and the visitor can make a copy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editlab.core.errors import ReadOnly
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.panels.session import FollowPanel
-from editlab.page.sharing import Go
+from editlab.page.sharing import OpenSession
 from editlab.page.view import SessionActions, View
 from editlab.page.work import Runner
 
@@ -17,16 +17,16 @@ REFUSAL = "You are following this session: make your own copy to change somethin
 
 
 class Follower(View):
-    """Controls that would change something are not shown (`el-acts` in style.css), and say why if they are used."""
+    """Controls that would change the session are hidden (`el-acts` in style.css), and refuse with a sentence."""
 
-    def __init__(self, lab: LabProtocol, session: str, go: Go) -> None:
+    def __init__(self, lab: LabProtocol, session: str, open_session: OpenSession) -> None:
         runner = Runner(self._report)
         refuse = runner.handler(_refuse)
-        acts = dict.fromkeys((act.name for act in fields(SessionActions)), refuse) | {
+        actions = dict.fromkeys((action.name for action in fields(SessionActions)), refuse) | {
             "branch": runner.handler(self._duplicate)
         }
-        super().__init__(lab, session, runner, SessionActions(**acts))
-        self._go = go
+        super().__init__(lab, session, runner, SessionActions(**actions))
+        self._open_session = open_session
         self.panel = FollowPanel(session, self.about, runner.handler(self._duplicate))
         self.lay_out([], [self.panel.widget], {}, "el-follows")
         self.draw(lab.state(session))
@@ -40,7 +40,7 @@ class Follower(View):
         super().changed(state)
 
     def _duplicate(self, index: int | None = None) -> None:
-        self._go(self.lab.duplicate(self.session, index), "This is your own copy: nobody else sees it.")
+        self._open_session(self.lab.duplicate(self.session, index), "This is your own copy: nobody else sees it.")
 
 
 def _refuse(*_: Any) -> None:

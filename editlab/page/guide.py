@@ -1,4 +1,4 @@
-"""What guides a visitor through the page: the lessons, and the player. It acts by the page's own hands."""
+"""Guides for a visitor: the lessons and the player. Both use the page's own actions."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from editlab.page.work import Runner
 
 @dataclass(frozen=True)
 class PageActions:
-    """What is done to the page as the visitor would do it; these may raise, with a sentence."""
+    """The actions that a guide takes on the page, as a visitor would; these may raise an error with a sentence."""
 
     state: Callable[[], SessionState]
     goto: Callable[[int], None]
     undo: Callable[[], None]
     watch: Callable[[Sequence[str]], None]
     edit: Callable[[Draft], Awaitable[None]]
-    cancel: Callable[[], None]  # the edit that is under way
+    cancel: Callable[[], None]  # the running edit
     open: Callable[[str], None]  # a tab
     probe: Callable[[str], None]  # the step of this id, in the tab Probe
     find: Callable[[], Awaitable[None]]  # the culprit
 
 
 class Guide:
-    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, hands: PageActions) -> None:
-        self._make, self._hands = make, hands
+    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, actions: PageActions) -> None:
+        self._make, self._actions = make, actions
         handler = runner.handler
         lessons = course(material_of(info))
         self.teaching = Teaching(
@@ -43,17 +43,17 @@ class Guide:
             {
                 "fill": self._fill,
                 "watch": self._watch,
-                "tab": lambda action: hands.open(str(action.with_)),
+                "tab": lambda action: actions.open(str(action.with_)),
                 "probe": self._probe,
                 "play": self._play,
-                "undo": lambda _: hands.undo(),
-                "find": lambda _: hands.find(),
+                "undo": lambda _: actions.undo(),
+                "find": lambda _: actions.find(),
             },
             lambda: self.panel.draw(self.teaching.course),
         )
         self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
         self.lessons = Fold("Lessons", "Close lessons", self.panel.widget, on_switch=self._switched)
-        stage = Stage(hands.state, hands.goto, self._edit, hands.cancel)
+        stage = Stage(actions.state, actions.goto, self._edit, actions.cancel)
         self.player = Player(runner, stage, lambda playing: self.player_panel.show(playing), self.teaching.played)
         self.player_panel = PlayerPanel(
             info.lists,
@@ -73,26 +73,26 @@ class Guide:
     def _set_speed(self, seconds: float) -> None:
         self.player.seconds = seconds
 
-    # What the buttons of tasks do
+    # The buttons of tasks
 
     def _fill(self, action: Action) -> None:
         if isinstance(action.with_, Fact):
             if action.method:
                 self._make.method.take(action.method)
             self._make.form.fill(action.with_)
-            self._make.form.prompt.focus()  # brings it into sight
+            self._make.form.prompt.focus()  # scrolls to the form
 
     def _watch(self, action: Action) -> None:
-        prompt, watched = str(action.with_), self._hands.state().watched
+        prompt, watched = str(action.with_), self._actions.state().watched
         if prompt not in watched:
-            self._hands.watch([*watched, prompt])
+            self._actions.watch([*watched, prompt])
 
     def _probe(self, _: Action) -> None:
-        state = self._hands.state()
+        state = self._actions.state()
         edits = [step for step in state.steps if step.in_force and step.facts]
         if not edits:
             raise ValueError("There is no edit in force to probe: make one first.")
-        self._hands.probe(edits[-1].id)
+        self._actions.probe(edits[-1].id)
 
     def _play(self, action: Action) -> None:
         self.player_panel.choose(action.with_.title if isinstance(action.with_, FactList) else "")
@@ -100,6 +100,6 @@ class Guide:
         self.player.play()
 
     async def _edit(self, fact: Fact) -> None:
-        """By the method that is chosen in the form, which shows the fact too."""
+        """Edit this fact with the method chosen in the form; the form shows the fact too."""
         self._make.form.fill(fact)
-        await self._hands.edit(Draft(fact, self._make.method.name, self._make.method.read()))
+        await self._actions.edit(Draft(fact, self._make.method.name, self._make.method.read()))

@@ -11,8 +11,8 @@ NO_LIMIT = 0  # as ZeroMQ has it
 class KernelApp(IPKernelApp):
     """Publishes without a limit.
 
-    ZeroMQ drops what is published beyond a thousand messages that nobody has read. A page is some two thousand, of
-    which the last puts the others in their places; a server that is short of time reads them too late.
+    ZeroMQ drops messages beyond the first thousand that nobody has read. A page takes some two thousand, and the last
+    one arranges all others; a busy server may read them too late.
     """
 
     def init_iopub(self, context: zmq.Context) -> None:

@@ -1,4 +1,4 @@
-"""What others, or another page, do to a session, seen soon after; and whether the lab still answers."""
+"""Changes that others, or another page, make to a session, noticed soon after; and whether the lab still answers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class LiveCallbacks:
-    changed: Callable[[SessionState], None]  # the session tells something else than it did
-    away: Callable[[Unreachable], None]  # the lab does not answer; told at every look
-    back: Callable[[], None]  # it answers again
+    changed: Callable[[SessionState], None]  # the session has a new state
+    away: Callable[[Unreachable], None]  # the lab does not answer; called at every look
+    back: Callable[[], None]  # the lab answers again
     gone: Callable[[LabError], None]  # the session cannot be opened any more
 
 
 class Live:
-    """Asks for a session's revision about every second, and for its state when that is another one.
+    """Requests a session's revision about every second, and its state when the revision is new.
 
-    The questions are asked in a thread: an answer that does not come must not freeze the page.
+    Requests run in a thread: a missing answer must not freeze the page.
     """
 
     def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks) -> None:
@@ -38,7 +38,7 @@ class Live:
             await asyncio.sleep(seconds)
 
     async def look(self) -> bool:
-        """Look once; whether there is still something to see."""
+        """Look once. Returns whether the session is still there."""
         try:
             revision = await asyncio.to_thread(self._lab.revision, self._session)
             state = None

@@ -1,4 +1,4 @@
-"""A lab being made ready, or reached, while the page already stands."""
+"""A lab being loaded, or reached, while the page is already shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Report = Callable[[Progress], None]
 
 
 class Loading:
-    """`load` at work in a thread; looks like a job, so that it is followed like one."""
+    """`load`, running in a thread, with the interface of a job, so that it can be followed like one."""
 
     def __init__(self, load: Callable[[Report], LabProtocol]) -> None:
         self.progress = Progress("Loading the libraries")
@@ -61,7 +61,7 @@ def load_lab(report: Report) -> LabProtocol:
 
 
 def reach(url: str, token: str | None, report: Report) -> LabProtocol:
-    """The lab of a backend, as soon as it answers and its model is there, however long that takes."""
+    """The lab of a backend, once the backend answers and has its model, however long that takes."""
     from editlab.remote.client import connect
 
     while True:

@@ -1,4 +1,4 @@
-"""Measurements of one session under way: those of the plan, and those asked for by name. Nothing waits for them."""
+"""Measurements under way in one session: those of the plan, and those requested by name. Nothing waits for them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from editlab.page.work import SENTENCES, Runner, follow, sentence
 
 PLAN = "the plan"
 WATCHED = "the watched prompts"
-REDRAW_SECONDS = 0.5  # a plan that is being measured is drawn no more often
+REDRAW_SECONDS = 0.5  # at least, from one drawing of the plan's results to the next
 
 
 @dataclass(frozen=True)
 class MeasureProgress:
-    """How far one measurement is; `waiting`: it is queued, or has given way to something more urgent."""
+    """The progress of one measurement; `waiting`: it is queued, or interrupted by something more urgent."""
 
     progress: Progress
     waiting: bool
@@ -27,15 +27,15 @@ class MeasureProgress:
 
 @dataclass(frozen=True)
 class Activity:
-    """All that is being measured, by measure (or PLAN), and what could not be."""
+    """The measurements that are running, by measure (or PLAN), and those that failed."""
 
-    doing: Mapping[str, MeasureProgress] = field(default_factory=dict)
+    running: Mapping[str, MeasureProgress] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     stopped: bool = False  # the plan waits until it is resumed
 
 
 class Measuring:
-    """`on_activity(activity)` is called while something is measured, `on_found()` when there may be something new."""
+    """`on_activity(activity)` is called during measurements, `on_found()` when there may be new results."""
 
     def __init__(
         self,
@@ -51,35 +51,35 @@ class Measuring:
         self._doing: dict[str, MeasureProgress] = {}
         self._problems: dict[str, str] = {}
         self._stopped = False
-        self._asked_again = False  # for the plan, while it was being measured
+        self._due_again = False  # more may have become due while the plan was being measured
         self._stage, self._drawn = "", 0.0
 
-    def go_on(self) -> None:
-        """Measure what the plan asks for; while it is stopped only what the step in force says."""
+    def measure_due(self) -> None:
+        """Measure what is due by the plan; while the plan is stopped, only the completions of the step in force."""
         if self._stopped:
             self._start(WATCHED, lambda: self._lab.measure(self._session))
-        elif PLAN in self._jobs:  # its job follows the log, but may have ended without our knowing it yet
-            self._asked_again = True
+        elif PLAN in self._jobs:  # the job follows the log, but it may have ended already
+            self._due_again = True
         else:
-            self._asked_again = False
+            self._due_again = False
             self._start(PLAN, lambda: self._lab.measure_due(self._session))
 
     def resume(self) -> None:
         self._stopped = False
-        self.go_on()
+        self.measure_due()
 
     def recover(self) -> None:
-        """Go on with a plan that could not be measured, now that it can."""
+        """Resume a plan that could not be measured before."""
         if PLAN in self._problems:
             self.resume()
 
     def ask(self, name: str) -> None:
-        """Measure this of the step in force, whatever the plan says."""
+        """Take this measure of the step in force, whatever the plan says."""
         if name not in self._jobs:
             self._start(name, lambda: self._lab.measure(self._session, [name]))
 
     def stop(self, name: str) -> None:
-        """Stop one measurement; what it has found so far is kept. PLAN stops until it is resumed."""
+        """Stop one measurement and keep its results so far. PLAN stays stopped until it is resumed."""
         if name == PLAN:
             self._stopped = True
         if name in self._jobs:
@@ -112,13 +112,13 @@ class Measuring:
             if self._jobs.get(name) is job:
                 del self._jobs[name], self._doing[name]
             self._tell()
-        if name == PLAN and not self._stopped and (cancelled or self._asked_again):  # resumed, or more may be due
-            self.go_on()
+        if name == PLAN and not self._stopped and (cancelled or self._due_again):  # resumed, or more may be due
+            self.measure_due()
         self._on_found()
 
     def _fail(self, name: str, error: Exception) -> None:
         self._problems[name] = sentence(error)
-        self._stopped = self._stopped or name == PLAN  # it would fail again
+        self._stopped = self._stopped or name == PLAN  # it would only fail again
 
     def _draw(self, name: str, job: Job) -> None:
         waiting = job.status == "queued"

@@ -1,7 +1,7 @@
 """Parts of the page on their own, for a notebook: widgets that draw one session, one thing each.
 
 `DriftChart(session)` draws a `Session` of this process, `DriftChart(key, lab)` the session of a key, wherever the lab
-is, and `DriftChart(state)` what was told of a session once, such as the state in a replay file.
+is, and `DriftChart(state)` a saved state of a session, such as the one in a replay file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, 
 
 
 class OwnSession(Protocol):
-    """What is needed of an `editlab.Session`; named here, because importing it would load torch."""
+    """The part of `editlab.Session` that is used here; importing the class itself would load torch."""
 
     def state(self) -> SessionState: ...
     def goto(self, index: int) -> None: ...
@@ -46,9 +46,9 @@ class OwnSession(Protocol):
 class SessionWidget(widgets.Box):
     """One view of one session, to be the last expression of a cell.
 
-    `session` is a `Session`, a `SessionState`, or with `lab` a session's key. With a lab it follows the session by
-    itself, from where an event loop runs, as in a notebook; else `refresh` draws what became of the session. A tap on
-    what belongs to a step puts that step in force, where that may be. Raises LabError where the key opens nothing.
+    `session` is a `Session`, a `SessionState`, or with `lab` a session's key. With a lab and a running event loop, as
+    in a notebook, the widget follows the session by itself; otherwise `refresh` draws the present state. A tap on a
+    step's mark puts that step in force, where the session may be changed. Raises LabError where the key opens nothing.
     """
 
     _following: asyncio.Task[None] | None = None
@@ -71,14 +71,14 @@ class SessionWidget(widgets.Box):
         self._show(self._state())
 
     def close(self) -> None:
-        """Follow the session no more."""
+        """Stop following the session."""
         if self._following is not None:
             self._following.cancel()
         super().close()
 
     @abstractmethod
     def _content(self) -> Sequence[widgets.Widget]:
-        """What it is made of."""
+        """The widget's content."""
 
     @abstractmethod
     def _draw(self, state: SessionState) -> None: ...
@@ -205,7 +205,7 @@ class RecallMap(SessionChart):
 class BeforeAfter(SessionWidget):
     """What the model said to the edit's prompts before and says now: continuations, next tokens, P(new), P(true).
 
-    Which prompts of one's own are watched, `watch` of the session or the lab says.
+    The session's or the lab's `watch` sets which prompts of your own are watched.
     """
 
     def _content(self) -> Sequence[widgets.Widget]:

@@ -1,6 +1,6 @@
 """A sequence played step by step: the session's own steps, or facts that are edited one after another.
 
-Nothing is waited for in a way that freezes the page, and the player can be paused or stopped at any moment.
+Playing never freezes the page, and can be paused or stopped at any moment.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ STEPS = ""  # plays the session's own steps
 
 @dataclass(frozen=True)
 class Stage:
-    """What a player plays upon."""
+    """The session that a player plays on."""
 
     state: Callable[[], SessionState]
     goto: Callable[[int], None]
-    edit: Callable[[Fact], Awaitable[None]]  # its problems are told where the edit is made
-    cancel: Callable[[], None]  # the edit that is under way
+    edit: Callable[[Fact], Awaitable[None]]  # its errors are shown where the edit is made
+    cancel: Callable[[], None]  # the running edit
 
 
 @dataclass(frozen=True)
 class Playing:
-    """What a player is doing."""
+    """The state of a player."""
 
     sentence: str
     running: bool = False
@@ -39,9 +39,9 @@ class Playing:
 
 
 class Player:
-    """`on_change(playing)` is called whenever it does something else, `on_played(what)` when all was played.
+    """`on_change(playing)` is called at every change of state, `on_played(what)` at the end of a list.
 
-    What is played is STEPS or the title of a list.
+    `what` is STEPS or the title of a list.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Player:
         self._runner, self._stage = runner, stage
         self._on_change, self._on_played = on_change, on_played
         self._list: FactList | None = None
-        self._next = 0  # of the list
-        self._begun = 0  # how often playing was begun anew: an edit of before a stop counts no more
+        self._next = 0  # index in the list
+        self._begun = 0  # how often playing was started: an edit from before a stop does not count
         self._running = False
-        self._making = False  # an edit
+        self._making = False  # whether an edit is being made
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.seconds = 2.0  # between two steps
@@ -65,31 +65,31 @@ class Player:
         self._tell(self._about())
 
     def play(self) -> None:
-        """Begin, or go on."""
+        """Start or resume."""
         if not self._running:
             self._running = True
             self._awake.clear()
             self._start()
 
     def pause(self) -> None:
-        """After the edit that is under way, if there is one."""
+        """Pause after the running edit, if there is one."""
         if self._running:
             self._rest("Paused.")
 
     def step(self) -> None:
-        """One step, and no more."""
+        """Play one step."""
         self.pause()
         self._start()
 
     def stop(self) -> None:
-        """Give up; the edit that is under way is cancelled, those that were made stay."""
+        """Stop: cancel the running edit; finished edits stay."""
         making, self._next, self._begun = self._making, 0, self._begun + 1
         self._rest("Stopped.")
         if making:
             self._stage.cancel()
 
     def _start(self) -> None:
-        if self._task is None or self._task.done():  # else a step of before the pause is still being made
+        if self._task is None or self._task.done():  # else a step from before the pause is still running
             self._task = self._runner.start(self._run())
 
     def _rest(self, sentence: str) -> None:
@@ -98,7 +98,7 @@ class Player:
         self._tell(sentence, self._next, len(self._list.facts) if self._list else 0)
 
     async def _run(self) -> None:
-        """One step, and more while it is playing."""
+        """Play one step, then further steps while playing."""
         try:
             more = await self._advance()
             while more and self._running:
@@ -112,7 +112,7 @@ class Player:
         return await (self._goto() if self._list is None else self._edit(self._list))
 
     async def _goto(self) -> bool:
-        """Put the next step in force, the first one after the last; whether there is one after it."""
+        """Put the next step in force, after the last one the first. Returns whether another step follows."""
         state = self._stage.state()
         last = len(state.steps) - 1
         if not last:
@@ -128,7 +128,7 @@ class Player:
         return True
 
     async def _edit(self, facts: FactList) -> bool:
-        """Make the list's next edit; whether there is one after it."""
+        """Make the list's next edit. Returns whether another edit follows."""
         begun, number, total = self._begun, self._next, len(facts.facts)
         fact = facts.facts[number]
         known = {step.id for step in self._stage.state().steps}
@@ -138,7 +138,7 @@ class Player:
             await self._stage.edit(fact)
         finally:
             self._making = False
-        if begun != self._begun:  # stopped meanwhile, and perhaps begun anew
+        if begun != self._begun:  # stopped meanwhile, and perhaps started again
             return self._running
         state = self._stage.state()
         if state.steps[state.position].id in known:

@@ -1,4 +1,4 @@
-"""Probes of one session under way: one fact beside the session, under one method after the other."""
+"""Probes under way in one session: one fact, edited in a log of its own, by one method after another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from editlab.page.work import SENTENCES, Runner, follow, sentence
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be probed."""
+    """A request for probes: a fact, the methods, and the place among the session's edits."""
 
     fact: Fact
     methods: tuple[str, ...]
@@ -24,14 +24,14 @@ class Order:
     earlier: tuple[str, ...] = ()  # ids of the session's steps that come before it
     later: tuple[str, ...] = ()
     anew: bool = False
-    names: tuple[str, ...] = ()  # what is measured
-    own: str = ""  # id of the session's step that the fact is of; "" where it is of none
-    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed in it
+    names: tuple[str, ...] = ()  # measures to take
+    own: str = ""  # id of the session's step with this fact; "" where there is none
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> its changes
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One probe, or why there is none."""
+    """One probe, or the problem that prevented it."""
 
     order: Order
     method: str
@@ -41,18 +41,18 @@ class Tried:
 
 @dataclass(frozen=True)
 class Probes:
-    """All that was probed, oldest first, and how far the one under way is."""
+    """All probes, oldest first, and the progress of the running one."""
 
     tried: tuple[Tried, ...] = ()
-    doing: Progress | None = None
-    method: str = ""  # of the one under way
-    number: int = 0  # of the one under way, from 1
+    progress: Progress | None = None
+    method: str = ""  # of the running probe
+    number: int = 0  # of the running probe, from 1
     of: int = 0
     waiting: bool = False
 
 
 class Probing:
-    """`on_change(probes)` is called while one is under way and when there is something new."""
+    """`on_change(probes)` is called during a probe and when there is a new one."""
 
     def __init__(self, lab: LabProtocol, session: str, runner: Runner, on_change: Callable[[Probes], None]) -> None:
         self._lab, self._session, self._runner, self._on_change = lab, session, runner, on_change
@@ -66,7 +66,7 @@ class Probing:
             self._runner.start(self._run(order))
 
     def stop(self) -> None:
-        """Keep what was found, and make no more."""
+        """Make no more probes; keep those that are done."""
         self._running = False
         if self._job is not None:
             self._job.cancel()
@@ -80,11 +80,11 @@ class Probing:
                 if not self._running:
                     return
                 waiting = Progress("Waiting for the model")
-                self._tell(doing=waiting, method=method, number=number, of=len(order.methods), waiting=True)
+                self._tell(progress=waiting, method=method, number=number, of=len(order.methods), waiting=True)
                 await self._try(order, method)
         finally:
             self._running, self._job = False, None
-            self._tell(doing=None)
+            self._tell(progress=None)
 
     async def _try(self, order: Order, method: str) -> None:
         try:
@@ -101,7 +101,7 @@ class Probing:
 
     def _draw(self, job: Job) -> None:
         waiting = job.status == "queued"
-        self._tell(doing=Progress("Waiting for the model") if waiting else job.progress, waiting=waiting)
+        self._tell(progress=Progress("Waiting for the model") if waiting else job.progress, waiting=waiting)
 
     def _tell(self, **changed: object) -> None:
         self.probes = replace(self.probes, **changed)  # type: ignore[arg-type]

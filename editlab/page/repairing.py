@@ -1,4 +1,4 @@
-"""The search for the culprit of one session under way."""
+"""The search for the culprit in one session, while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Repairing:
             return
         repair = self._repair
         try:
-            asked = self._lab.state(self._session)
+            state = self._lab.state(self._session)
             job = self._job = self._lab.culprit(self._session)
             repair.looking(Progress("Waiting for the model"), waiting=True)
             found = await follow(job, lambda job: repair.looking(job.progress, job.status == "queued"))
@@ -30,7 +30,7 @@ class Repairing:
             repair.forget()
             self._line.say(sentence(error), "error")
         else:
-            repair.found(found, asked)
+            repair.found(found, state)
             repair.show(self._lab.state(self._session))
         finally:
             self._job = None

@@ -46,7 +46,7 @@ def serve(
         if on_ready is not None:
             on_ready(address)
 
-    os.environ["VOILA_APP_IP"] = reached_at(settings.host)  # where a kernel that waits asks who comes
+    os.environ["VOILA_APP_IP"] = reached_at(settings.host)  # where a waiting kernel asks for its visitor
     with _template_directory() as jupyter_path, _environment(JUPYTER_PATH=jupyter_path):
         server = Server(config=configuration(settings))
         server.notebook_path, server.on_ready = str(path.resolve()), ready
@@ -58,7 +58,7 @@ def serve(
 def _template_directory() -> Iterator[str]:
     """A Jupyter data directory with the page's template, the style sheets, the script and the installed BokehJS in it.
 
-    Copies, because Voila refuses to serve what a link leads to.
+    The files are copies: Voila refuses to serve links.
     """
     import bokeh.util.paths
 
@@ -75,7 +75,7 @@ def _template_directory() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """These variables in front of what they hold, for as long as the server runs: Voila looks for templates by them."""
+    """Prepend to these path variables while the server runs: Voila looks for templates in them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: os.pathsep.join(filter(None, (value, before[name]))) for name, value in values.items()})
     try:

@@ -1,4 +1,4 @@
-"""What app.ipynb shows: the page at once, and a session in it as soon as there is a lab."""
+"""The widget of app.ipynb: the page at once, and a session in it as soon as there is a lab."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the
 
 
 def new_session(lab: LabProtocol) -> str:
-    """Key of a session with the lab's own plan, and one task besides: a page without any skill would miss the point.
+    """Key of a session with the lab's own plan, and with one task: a page without any skill would miss the point.
 
-    A lab forgets a session that nothing was done in after a short while, so a visit leaves nothing behind.
+    A lab soon forgets an untouched session, so a mere visit leaves nothing behind.
     """
     info, session = lab.info(), lab.create()
     plan = {measure.name: measure.every for measure in info.measures if measure.every}
@@ -40,16 +40,16 @@ def new_session(lab: LabProtocol) -> str:
 
 
 def style_sheets() -> widgets.HTML:
-    """The page's style sheets, as a widget that is not seen."""
+    """The page's style sheets, as an invisible widget."""
     style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
     return html(f"<style>{style}</style>", "el-style")
 
 
 class Page:
-    """The frame around a session: style, title, and what is shown while there is no lab yet, or no session.
+    """The frame around a session: style, title, and the words shown while there is no lab or no session.
 
-    A browser takes the widgets over as they are at one moment, and loses what they are told from then until it has
-    made them all, which may be seconds. So when `awaited`, nothing changes by itself until the browser knocks.
+    A browser copies all widgets at one moment, and misses their changes from then until it has built them, which may
+    take seconds. So when `awaited`, nothing changes by itself until the browser reports.
     """
 
     def __init__(self, awaited: bool = False) -> None:
@@ -68,7 +68,7 @@ class Page:
         self.root = box([*frame, knock, self._body], "el-app")
 
     def load(self, loading: Loading, key: str = "") -> None:
-        """Show how far the lab is, then the session of a key in it."""
+        """Show the progress of loading the lab, then open the session with this key."""
         if loading.status == "done":
             self.open(loading.result(), key)
         else:
@@ -90,7 +90,7 @@ class Page:
             self.open(lab, key)
 
     def open(self, lab: LabProtocol, key: str = "") -> None:
-        """Show the session of a key in `lab`; a new one where there is no key."""
+        """Show the session with this key in `lab`; without a key, a new one."""
         self._lab = lab
         self._go(key, "Ready.")
 
@@ -113,7 +113,7 @@ class Page:
 
     async def _go_on(self, shown: App | Follower, live: Live) -> None:
         await self._until_shown()
-        shown.go_on()
+        shown.start()
         await live.watch()
 
     async def _until_shown(self) -> None:
@@ -128,7 +128,7 @@ class Page:
         self._watching = self.app = None
 
     def _closed(self, key: str, error: LabError) -> None:
-        """There is no way into this session: say why, and what can be done."""
+        """Say why the session cannot be opened, and what can be done."""
         self._leave()
         lost = isinstance(error, UnknownSession)
         words = tag("h2", "This session cannot be opened") + tag("p", escape(sentence(error)), role="alert")
@@ -163,9 +163,9 @@ def _loading_words(progress: Progress) -> str:
 def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     """The page as a widget, to be the last expression of a cell.
 
-    Without `lab` it is the one that `editlab.serving.settings` names: a backend, or one loaded in this process, in the
-    background, while the page already stands. `session` is the key of the session to open; without one it is that of
-    the page's address, else a new one.
+    Without `lab`, `editlab.serving.settings` names one: a backend, or a lab loaded in this process, in the background,
+    while the page is already shown. `session` is the key of the session to open; by default the key in the page's
+    address, or else that of a new session.
     """
     if not is_served():
         bring_bokeh_into_notebook()

@@ -1,4 +1,4 @@
-"""A visitor's way through the lessons: what is done is looked at, and what is offered is done by a button."""
+"""A visitor's way through the lessons: finished tasks are noticed, and each task's button does the task."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from editlab.page.probing import Probes
 
 
 class Course:
-    """How far each lesson is, and what was seen in it. Only the open lesson goes on; it lives as long as the page."""
+    """The progress in each lesson. Only the open lesson advances; the progress lasts as long as the page."""
 
     def __init__(self, lessons: Sequence[Lesson]) -> None:
         self.lessons = tuple(lessons)
         self.done = [0] * len(lessons)
-        self.seen: dict[tuple[int, int], str] = {}  # what is said of a task that is done, by lesson and task
+        self.seen: dict[tuple[int, int], str] = {}  # the comment on a finished task, by lesson and task
 
     def look(self, number: int, scene: Scene) -> bool:
-        """Go on with this lesson as far as the scene allows; whether a task was ticked off.
+        """Advance in this lesson as far as the scene allows. Returns whether a task was ticked off.
 
-        What is said of a task stays as it is once the next one is done too.
+        The comment on a task no longer changes once the next task is done too.
         """
         lesson, before = self.lessons[number], self.done[number]
         self.done[number] = advance(lesson, before, scene)
@@ -35,7 +35,7 @@ class Course:
 
 
 class Teaching:
-    """`do` says how each kind of action is done; `draw()` is called when there may be something new to draw."""
+    """`do` maps each kind of action to its function; `draw()` is called when there may be something new to draw."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Teaching:
             self._tell(played=self._scene.played | {what})
 
     def act(self, action: Action) -> Any:
-        """What the button of a task does; perhaps a coroutine."""
+        """Do what the button of a task does; the result may be a coroutine."""
         return self._do[action.what](action)
 
     def _begin(self, state: SessionState) -> None:

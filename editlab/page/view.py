@@ -1,4 +1,4 @@
-"""A session drawn: the panels that everybody sees who has a link to it. Knows nothing of jobs."""
+"""The view of a session: the panels that every visitor with a link sees. Nothing here depends on jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from editlab.page.work import Runner, sentence
 
 @dataclass(frozen=True)
 class SessionActions:
-    """What can be done to a session from the panels that show it; none of these raises."""
+    """The actions on a session that its panels offer; none of these raises."""
 
     undo: Callable[[], None]
     redo: Callable[[], None]
@@ -52,33 +52,39 @@ class SessionActions:
 
 
 class View:
-    """`root` is what to display; a subclass says which panels stand where, by `lay_out`."""
+    """`root` is the widget to display; a subclass places the panels with `lay_out`."""
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner, acts: SessionActions) -> None:
+    def __init__(self, lab: LabProtocol, session: str, runner: Runner, actions: SessionActions) -> None:
         self.lab, self.session, self.runner = lab, session, runner
         self.info = lab.info()
         self.about: SessionInfo = lab.about(session)
         self.state: SessionState | None = None  # as it is drawn
-        repair = RepairCallbacks(acts.find_culprit, acts.stop_finding, acts.toggle)
-        measure = MeasureCallbacks(acts.measure, acts.stop_measuring)
+        repair = RepairCallbacks(actions.find_culprit, actions.stop_finding, actions.toggle)
+        measure = MeasureCallbacks(actions.measure, actions.stop_measuring)
         self.line = StateLine(self.info)
         self.health = HealthBand(
             self.info,
-            HealthCallbacks(acts.goto, acts.stop_measuring, acts.resume_measuring, acts.explain, repair),
+            HealthCallbacks(actions.goto, actions.stop_measuring, actions.resume_measuring, actions.explain, repair),
         )
-        self.after = BeforeAfter(acts.watch)
+        self.after = BeforeAfter(actions.watch)
         self.timeline = Timeline(
             self.info,
             TimelineCallbacks(
-                acts.undo, acts.redo, acts.goto, acts.toggle, acts.find_culprit, runner.handler(self._pin), acts.branch
+                actions.undo,
+                actions.redo,
+                actions.goto,
+                actions.toggle,
+                actions.find_culprit,
+                runner.handler(self._pin),
+                actions.branch,
             ),
         )
         self.steps = Steps(self.info)
-        self.overview = Overview(self.info, acts.goto)
+        self.overview = Overview(self.info, actions.goto)
         self.facts = FactsTab(measure)
-        self.forgetting = Forgetting(measure, acts.goto)
-        self.skills = Skills(self.info, measure, acts.goto)
-        self.weights = Weights(acts.goto, acts.probe)
+        self.forgetting = Forgetting(measure, actions.goto)
+        self.skills = Skills(self.info, measure, actions.goto)
+        self.weights = Weights(actions.goto, actions.probe)
         self.export = Exporting(lab, session, runner).panel
 
     def lay_out(
@@ -112,17 +118,17 @@ class View:
         for part in (self.line, self.health, self.after, self.timeline, self.analysis):
             part.show(state)
 
-    def go_on(self) -> None:
-        """Begin what the page does by itself."""
+    def start(self) -> None:
+        """Start the work that the page does by itself."""
 
-    def doing(self, activity: Activity) -> None:
-        self.health.doing(activity)
-        self.analysis.doing(activity)
+    def show_activity(self, activity: Activity) -> None:
+        self.health.show_activity(activity)
+        self.analysis.show_activity(activity)
 
-    # What `live.Live` tells
+    # The callbacks of `live.Live`
 
     def changed(self, state: SessionState) -> None:
-        """The session is another one than is drawn, perhaps by somebody else."""
+        """Draw a state that is new, perhaps because of somebody else."""
         if state != self.state:
             self.draw(state)
 

@@ -1,4 +1,4 @@
-"""Who comes, and for what: the address that the page was asked for with, as Voila tells it to the kernel."""
+"""The visitor's request: the page's address, as Voila hands it to the kernel."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def is_served() -> bool:
 
 
 def wait_for_visitor() -> None:
-    """Where this kernel was started before anybody came, wait until somebody does.
+    """If this kernel was started before any visitor came, wait for one.
 
     Voila's own function for this does the same, but importing it costs 50 MB in every kernel.
     """
     if _is_waiting():
-        visit = _told(os.environ)
+        visit = _variables(os.environ)
         os.environ.update({name: str(value) for name, value in visit.items()}, VOILA_PREHEAT="False")
 
 
 def session_asked_for() -> str:
-    """The key in the page's address, `?session=KEY`; "" if there is none."""
+    """The key in the page's address, `?session=KEY`; "" if the address has none."""
     return parse_qs(os.environ.get("QUERY_STRING", "")).get("session", [""])[0]
 
 
@@ -41,9 +41,9 @@ def _is_waiting() -> bool:
     return os.environ.get("VOILA_PREHEAT") == "True"
 
 
-def _told(voila: Mapping[str, str]) -> Mapping[str, str]:
+def _variables(voila: Mapping[str, str]) -> Mapping[str, str]:
     host, port = voila.get("VOILA_APP_IP", "127.0.0.1"), voila["VOILA_APP_PORT"]
     address = f"ws://{host}:{port}{voila['VOILA_SERVER_URL']}voila/query/{voila['VOILA_KERNEL_ID']}"
     with connect(address, proxy=None, max_size=LARGEST_ADDRESS) as socket:
-        told: Mapping[str, str] = json.loads(socket.recv())
-        return told
+        variables: Mapping[str, str] = json.loads(socket.recv())
+        return variables

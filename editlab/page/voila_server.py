@@ -1,6 +1,6 @@
 """Voila as this project runs it: kernels of this very Python, no address in the log, a token for other machines.
 
-What differs from Voila's own server, and why, is said at each class. Knows nothing of what the page shows.
+Each class says what it does differently from Voila's own server, and why.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 TEMPLATE = "editlab"
 CULL_AFTER_SECONDS = 600  # only kernels that no page is connected to
 CULL_EVERY_SECONDS = 60
-REFILL_AFTER_SECONDS = 0.5  # the visitor who took a kernel that waited comes first
+REFILL_AFTER_SECONDS = 0.5  # the visitor who took a waiting kernel is served first
 BUSY = 503
 KERNEL = [sys.executable, "-P", "-m", "editlab.page.kernel", "-f", "{connection_file}"]
 EXTENSIONS = ["@bokeh/jupyter_bokeh", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
@@ -61,7 +61,7 @@ HEADERS = {
 
 
 class ThisPythonOnly(KernelSpecManager):
-    """Knows one kernel: the interpreter that runs the server, whatever else is installed for this user."""
+    """Offers one kernel: the interpreter that runs the server, whatever else is installed for this user."""
 
     def find_kernel_specs(self) -> dict[str, str]:
         return {NATIVE_KERNEL_NAME: RESOURCES}
@@ -76,7 +76,7 @@ class ShutdownHandler(VoilaShutdownKernelHandler):
     """Lets a closing tab end its kernel.
 
     The browser's last message carries no XSRF token, so Voila refuses it and the kernel stays. The check is
-    waived for this address only: to misuse it one has to know the kernel's random id.
+    waived for this address only; misuse would take the kernel's random id.
     """
 
     def check_xsrf_cookie(self) -> None:
@@ -84,7 +84,7 @@ class ShutdownHandler(VoilaShutdownKernelHandler):
 
 
 class PageHandler(TornadoVoilaHandler):
-    """The page, as long as not too many are open: each has a process of its own, and Voila starts any number."""
+    """The page, up to a limit on open pages: each takes a process of its own, and Voila itself sets no limit."""
 
     @tornado.web.authenticated
     async def get(self, path: str | None = None) -> None:
@@ -97,7 +97,7 @@ class PageHandler(TornadoVoilaHandler):
 
 
 class LoginHandler(VoilaLoginHandler):
-    """Asks for the token in this project's own words."""
+    """The login page, in this project's own words."""
 
     def _render(self, message: dict[str, str] | None = None) -> None:
         next_page = url_escape(self.get_argument("next", default=self.base_url))
@@ -106,13 +106,13 @@ class LoginHandler(VoilaLoginHandler):
 
 
 class Server(Voila):
-    """Voila on one port or none, that tells `on_ready` its address once it answers."""
+    """Voila on the given port and no other; calls `on_ready` with the address once the server answers."""
 
     on_ready: Callable[[str], None] | None = None
 
     def initialize(self, argv: list[str] | None = None) -> None:
         super().initialize(argv)
-        # Said of the packaged notebook, and of jupyter_server's own default, at every visit.
+        # Warnings about the packaged notebook and about jupyter_server's default, repeated at every visit.
         self.log.addFilter(lambda record: "is not trusted" not in record.getMessage())
         logging.getLogger("tornado.general").addFilter(lambda record: "ping_timeout" not in record.getMessage())
 
@@ -139,7 +139,7 @@ class Server(Voila):
         super().listen()
 
     def stop(self) -> None:
-        """At once: a kernel has nothing that is not also in the lab."""
+        """Stop at once: a kernel holds nothing that is not in the lab too."""
         run_sync(self.kernel_manager.shutdown_all)(now=True)
         super().stop()
 
@@ -151,7 +151,7 @@ def configuration(settings: PageSettings) -> Config:
     config.Voila.ip, config.Voila.port, config.Voila.base_url = settings.host, settings.port, settings.base_url
     config.Voila.open_browser = False
     config.Voila.log_level = logging.WARNING
-    config.Voila.config_file_paths = []  # a voila.json lying about must not change what is served
+    config.Voila.config_file_paths = []  # a stray voila.json must not change what is served
     if token:
         config.Voila.token = token
         config.Voila.cookie_secret = hashlib.sha256(f"editlab {token}".encode()).digest()  # logins outlast a restart
@@ -169,7 +169,7 @@ def configuration(settings: PageSettings) -> Config:
     config.VoilaConfiguration.file_allowlist = []
     config.VoilaConfiguration.kernel_spec_manager_class = ThisPythonOnly
     config.VoilaConfiguration.extension_allowlist = EXTENSIONS
-    config.ZMQChannelsWebsocketConnection.limit_rate = False  # meant for what a user prints; here it would lose widgets
+    config.ZMQChannelsWebsocketConnection.limit_rate = False  # meant for printed output; here it would lose widgets
     config.KernelManager.transport = "ipc"  # sockets in a directory of this user's, no ports
     config.VoilaConfiguration.http_keep_alive_timeout = 30
     config.VoilaConfiguration.preheat_kernel = settings.preheat > 0

@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def cost_words(cost: Cost | None) -> str:
-    """What a measurement would take; "about" where it is only an estimate."""
+    """The time that a measurement would take; "about" where that is only an estimate."""
     if cost is None:
         return ""
     return duration(cost.seconds) if cost.measured else f"about {duration(cost.seconds)}"
@@ -56,14 +56,14 @@ def retention_words(found: Retention) -> str:
 
 
 def sample_words(found: Retention) -> str:
-    """That it is a sample, where it is one."""
+    """A note that retention is of a sample; empty where it is of all edits."""
     if found.of <= len(found.recalls):
         return ""
     return f"A fixed sample of {len(found.recalls)} of the {plural(found.of, 'edited fact')}."
 
 
 def plan_cost_words(state: SessionState) -> str:
-    """What the plan takes per edit, and per edit on average."""
+    """The time that the plan takes after each edit, and on average."""
     costs = {name: state.costs[name].seconds for name in state.plan if name in state.costs}
     always = sum(seconds for name, seconds in costs.items() if state.plan[name] == 1)
     mean = sum(seconds / state.plan[name] for name, seconds in costs.items())
@@ -74,12 +74,12 @@ def plan_cost_words(state: SessionState) -> str:
 
 
 def unmeasured(state: SessionState, name: str) -> int:
-    """At how many edits that are not switched off a measure was not taken."""
+    """The number of edits, without those switched off, at which a measure was not taken."""
     steps = [step for step in state.steps[1:] if step.enabled]
     return sum(step.measurement is None or step.measurement.get(name) is None for step in steps)
 
 
 def task_measures(info: LabInfo, rule: str) -> dict[str, MeasureInfo]:
-    """Of every task, by its name, the measure that scores it by a rule; those there are."""
+    """By task name, the measure that scores the task by this rule; tasks without one are left out."""
     names = {task.name if rule == "scores" else f"{task.name}:{rule}": task.name for task in info.tasks}
     return {names[measure.name]: measure for measure in info.measures if measure.name in names}

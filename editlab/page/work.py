@@ -1,7 +1,7 @@
-"""Running what takes time without freezing the page: jobs are watched from asyncio tasks, never waited for.
+"""Long work without freezing the page: asyncio tasks watch jobs, and nothing waits for them.
 
-An exception in a widget's handler or in a task shows nowhere by itself; here each is caught once, becomes a
-sentence for the user and a traceback in the log.
+An exception in a widget's handler or in a task shows nowhere by itself; here each is caught once and becomes
+a sentence for the user and a traceback in the log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from editlab.remote.wire import Loading
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.12
-RESULT_SECONDS = 1.0  # a job that is done has its result now, or at once
+RESULT_SECONDS = 1.0  # to wait for the result of a finished job
 
 
 class JobError(Exception):
@@ -31,7 +31,7 @@ SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the
 
 
 def sentence(error: Exception) -> str:
-    """What the user is told of one of these. Where a backend listens is no business of a visitor's."""
+    """The sentence that the user sees for one of these errors, without the backend's address."""
     if isinstance(error, Unreachable) and not isinstance(error, Loading):
         return "The lab does not answer."
     text = str(error)
@@ -39,7 +39,7 @@ def sentence(error: Exception) -> str:
 
 
 class Watched(Protocol):
-    """What `follow` needs of a job."""
+    """The part of a job that `follow` uses."""
 
     @property
     def status(self) -> str: ...
@@ -54,7 +54,7 @@ J = TypeVar("J", bound=Watched)
 
 
 async def follow(job: J, draw: Callable[[J], None] | None = None, interval: float = POLL_SECONDS) -> Any:
-    """The job's result, `draw` having been called about every `interval` seconds while it waits and runs.
+    """The job's result; `draw` is called about every `interval` seconds while the job waits and runs.
 
     Raises Cancelled, or JobError with the job's sentence.
     """
@@ -70,14 +70,14 @@ async def follow(job: J, draw: Callable[[J], None] | None = None, interval: floa
 
 
 class Runner:
-    """Calls handlers and starts tasks, and tells `report` when one of them fails."""
+    """Calls handlers and starts tasks, and calls `report` when one of them fails."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
 
     def handler(self, function: Callable[..., Any]) -> Callable[..., None]:
-        """`function` as a callback that never raises; a coroutine it returns is started."""
+        """`function` as a callback that never raises; if it returns a coroutine, that is started."""
 
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> None:

@@ -1,7 +1,7 @@
-"""A session's log: one entry per edit, the delta with all that is told of it; to and from a file.
+"""A session's log: one entry per edit, with its delta and how the edit was made; to and from a file.
 
-The file is safetensors with the deltas' factors, and everything else as JSON in its header: read back, it gives the
-same weights to the last bit. Knows nothing of models or measurements.
+The file is safetensors with the deltas' factors, and with everything else as JSON in its header. Reading the file gives
+the same weights to the last bit. Nothing here depends on models or measurements.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from editlab.core.record import Record
 from editlab.core.records import Drift, Guarded, Risk, Trace
 from editlab.model.deltas import Edit, load_edit, save_edit
 
-Ids = tuple[str, ...]  # of the edits in force: what names a state of the weights
+Ids = tuple[str, ...]  # of the edits in force; they name a state of the weights
 
 
 @dataclass(frozen=True)
 class Made(Record):
-    """What is told of an edit, from when it was made."""
+    """How an edit was made, and what was measured at once."""
 
     id: str
     facts: tuple[Fact, ...]
@@ -64,13 +64,13 @@ class Entry:
 
     @classmethod
     def load(cls, path: Path) -> Entry:
-        """The entry that `save` wrote. Raises ValueError if the file is none."""
+        """The entry that `save` wrote. Raises ValueError if the file holds no entry."""
         edit = load_edit(path)
         with safe_open(str(path), "pt") as file:
-            told = (file.metadata() or {}).get("made")
-        if told is None:
+            made = (file.metadata() or {}).get("made")
+        if made is None:
             raise ValueError(f"{path} holds an edit, but not how it was made")
-        return cls(edit, Made.from_json(json.loads(told)))
+        return cls(edit, Made.from_json(json.loads(made)))
 
 
 def ids_of(entries: Iterable[Entry]) -> Ids:

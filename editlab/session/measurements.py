@@ -1,7 +1,7 @@
-"""The measurement cache of a session: what was measured of each state of the weights.
+"""The measurement cache of a session: everything that was measured on each state of the weights.
 
-A state is a set of edits in force, so undo, goto and toggle lead back to what is known. What a step tells can be taken
-along as `Finding`s, and learned again elsewhere. Knows nothing of positions, nor of where findings are kept.
+A state is a set of edits in force, so undo, goto and toggle lead back to cached results. A step's results can be saved
+as `Finding`s and loaded elsewhere. Nothing here depends on positions in the log, or on where findings are saved.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from editlab.model.model import EditableModel
 from editlab.model.reading import Watched, drift_of
 from editlab.session.log import Entry, Ids, edits_of, ids_of, layers_of
 
-DRIFT, COMPLETIONS = "drift", "completions"  # what is found of every state, beside the measures
+DRIFT, COMPLETIONS = "drift", "completions"  # measured on every state, beside the measures
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is known of one state, as text that can be kept anywhere."""
+    """One result on one state, as text that can be saved anywhere."""
 
     ids: Ids  # the edits that make the state
-    step: str  # id of the edit whose facts were asked about; "" where it is of none
+    step: str  # id of the edit whose facts the result is about; "" where it is about none
     name: str  # of a measure, DRIFT or COMPLETIONS
-    setting: str  # of the measure: what another of its name found is not taken for its own
-    about: str  # JSON: the facts or the watched prompts that were asked about
-    found: str  # JSON
+    setting: str  # of the measure: results under another setting are not reused
+    about: str  # JSON: the facts or the watched prompts that the result is about
+    found: str  # JSON: the result
 
 
 class MeasurementCache:
-    """Measures states of one model, and tells what it knows of them. It may leave any of them in force."""
+    """Measures states of one model and caches the results. Any of these states may be in force afterwards."""
 
     def __init__(self, model: EditableModel, measures: Measures) -> None:
         self.model = model
         self.measures = measures
-        self.news: list[Finding] = []  # for who wants to keep what is found; who does empties it
-        self._known: dict[Ids, StateCache] = {(): measures.base}
+        self.unsaved: list[Finding] = []  # for whoever saves findings, and then clears this list
+        self._caches: dict[Ids, StateCache] = {(): measures.base}
         self._noted: set[tuple[Ids, str, str, str]] = set()
         measures.base.drift = {}
 
     def state(self, entries: Sequence[Entry]) -> State:
         """The state that these entries make."""
-        return State(self.model, edits_of(entries), self._known.setdefault(ids_of(entries), StateCache()))
+        return State(self.model, edits_of(entries), self._caches.setdefault(ids_of(entries), StateCache()))
 
-    def enter(self, entries: Sequence[Entry], known: StateCache) -> None:
-        """What is known of a state from when it was made."""
-        self._known[ids_of(entries)] = known
+    def enter(self, entries: Sequence[Entry], cache: StateCache) -> None:
+        """Take over the results that a state was made with."""
+        self._caches[ids_of(entries)] = cache
 
-    def subject(self, entries: Sequence[Entry]) -> MeasureInput:
-        """What a measure is given of the step that ends these entries."""
+    def inputs(self, entries: Sequence[Entry]) -> MeasureInput:
+        """The input of a measure of the step that ends these entries."""
         edited = [
             EditedFact(fact, entry.id, number, said, preferred)
             for entry in entries
@@ -73,97 +73,97 @@ class MeasurementCache:
     ) -> tuple[Completion, ...]:
         return self.state(entries).complete(watched, report)
 
-    def say(self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: OnProgress) -> None:
-        """Find out what every step tells: drift, and the watched prompts now, before the step and unedited."""
+    def observe(self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: OnProgress) -> None:
+        """Measure what is measured on every step: drift, and the watched prompts now, before the step and unedited."""
         state = self.state(entries)
-        if state.known.drift is None:
+        if state.cache.drift is None:
             state.put_in_force()
-            state.known.drift = drift_of(self.model, layers_of(state.edits))
+            state.cache.drift = drift_of(self.model, layers_of(state.edits))
         for which in _compared(entries):
             completions = self.complete(which, watched, report)
             if watched:
                 self._note(which, _last(entries), COMPLETIONS, watched, completions)
         if state.edits:
-            self._note(entries, "", DRIFT, (), state.known.drift)
+            self._note(entries, "", DRIFT, (), state.cache.drift)
 
     def measure(self, name: str, entries: Sequence[Entry], report: OnProgress) -> Record | None:
-        """What a measure gives of the step that ends these entries: found out now, unless it is known."""
+        """The result of a measure on the step that ends these entries, from the cache or else measured now."""
         measure = self.measures.by_name[name]
-        known = self.state(entries).known.found
+        records = self.state(entries).cache.records
         key = name, self._facts_of(measure, entries)
-        if key not in known:
-            subject = self.subject(entries)
+        if key not in records:
+            inputs = self.inputs(entries)
             start, tokens = time.perf_counter(), None
             try:
-                known[key] = measure(subject, report)
-                tokens = measure.tokens(subject)
+                records[key] = measure(inputs, report)
+                tokens = measure.tokens(inputs)
             finally:
                 self.measures.took(name, time.perf_counter() - start, tokens)
-        self._note(entries, _last(entries) if measure.of_step else "", name, key[1], known[key])
-        return known[key]
+        self._note(entries, _last(entries) if measure.of_step else "", name, key[1], records[key])
+        return records[key]
 
     def _note(self, entries: Sequence[Entry], step: str, name: str, about: Sequence[Any], found: Any) -> None:
-        """Add to the news what is not in them yet."""
-        asked = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
+        """Add a result to the unsaved findings, unless it was added before."""
+        topic = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
         ids = ids_of(entries)
-        if (ids, step, name, asked) not in self._noted:
-            self._noted.add((ids, step, name, asked))
-            self.news.append(Finding(ids, step, name, self.measures.setting(name), asked, json.dumps(plain(found))))
+        if (ids, step, name, topic) not in self._noted:
+            self._noted.add((ids, step, name, topic))
+            self.unsaved.append(Finding(ids, step, name, self.measures.setting(name), topic, json.dumps(plain(found))))
 
-    def learn(self, findings: Iterable[Finding]) -> None:
-        """Know what was found before; of a measure that measures something else by now, nothing."""
+    def load(self, findings: Iterable[Finding]) -> None:
+        """Take over saved findings, except those of a measure whose setting has changed since."""
         for finding in findings:
             if finding.setting != self.measures.setting(finding.name):
                 continue
-            known = self._known.setdefault(finding.ids, StateCache())
+            cache = self._caches.setdefault(finding.ids, StateCache())
             about, found = json.loads(finding.about), json.loads(finding.found)
             if finding.name == DRIFT:
-                known.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)
+                cache.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)
             elif finding.name == COMPLETIONS:
                 watched = tuple(Watched(*row) for row in about)
-                known.completions[watched] = Measurement.from_json({DRIFT: {}, COMPLETIONS: found}).completions
+                cache.completions[watched] = Measurement.from_json({DRIFT: {}, COMPLETIONS: found}).completions
             else:
                 facts = tuple(Fact.from_json(fact) for fact in about)
-                known.found[finding.name, facts] = Measurement.read(finding.name, found)
+                cache.records[finding.name, facts] = Measurement.read(finding.name, found)
             self._noted.add((finding.ids, finding.step, finding.name, finding.about))
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
-        return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).known.found
+        return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
 
     def costs(self, entries: Sequence[Entry]) -> dict[str, Cost]:
-        """What each measure takes on the state of these entries."""
-        subject = self.subject(entries)
-        return {name: self.measures.cost(name, subject) for name in self.measures.by_name}
+        """The cost of each measure on the state of these entries."""
+        inputs = self.inputs(entries)
+        return {name: self.measures.cost(name, inputs) for name in self.measures.by_name}
 
-    def has_said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> bool:
-        """Whether `say` has nothing to find out."""
-        if self.state(entries).known.drift is None:
+    def has_observed(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> bool:
+        """Whether `observe` has nothing left to measure."""
+        if self.state(entries).cache.drift is None:
             return False
-        return not watched or all(watched in self.state(which).known.completions for which in _compared(entries))
+        return not watched or all(watched in self.state(which).cache.completions for which in _compared(entries))
 
     def measurement(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> Measurement | None:
-        """All that is known of the step that ends these entries; None until `say` has been called of it.
+        """All cached results of the step that ends these entries; None until `observe` has been called on the step.
 
-        Of the user's own prompts those that it was asked: they may have changed since.
+        The user's own prompts may have changed since: only those that were asked then are included.
         """
-        known = self.state(entries).known
-        said = [self._said(which, watched) for which in _compared(entries)]
-        asked = [w for w in watched if all(w in answers for answers in said)]
-        if known.drift is None or any(w.kind != "own" for w in watched if w not in asked):
+        cache = self.state(entries).cache
+        answers = [self._answers(which, watched) for which in _compared(entries)]
+        answered = [w for w in watched if all(w in each for each in answers)]
+        if cache.drift is None or any(w.kind != "own" for w in watched if w not in answered):
             return None
-        now, before, base = (tuple(answers[w] for w in asked) for answers in said)
+        now, before, base = (tuple(each[w] for w in answered) for each in answers)
         found = {
             name: value
             for name, measure in self.measures.by_name.items()
-            if (value := known.found.get((name, self._facts_of(measure, entries)))) is not None
+            if (value := cache.records.get((name, self._facts_of(measure, entries)))) is not None
         }
-        return Measurement.of(known.drift, now, before, base, found)
+        return Measurement.of(cache.drift, now, before, base, found)
 
-    def _said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
-        """What the state that these entries make is known to say."""
-        known = self.state(entries).known.completions
-        asked = {watched: known[watched]} if watched in known else known
-        return {w: said for some, found in asked.items() for w, said in zip(some, found, strict=True)}
+    def _answers(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
+        """The cached completions of the state that these entries make: of these prompts, or else of all there are."""
+        cached = self.state(entries).cache.completions
+        chosen = {watched: cached[watched]} if watched in cached else cached
+        return {w: answer for some, found in chosen.items() for w, answer in zip(some, found, strict=True)}
 
     @staticmethod
     def _facts(entries: Sequence[Entry]) -> tuple[Fact, ...]:

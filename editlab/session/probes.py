@@ -1,7 +1,4 @@
-"""What is tried beside a session, which is left as it is: a fact in a log of its own, and the log without some edits.
-
-Knows nothing of queues.
-"""
+"""Experiments that leave a session as it is: a fact edited in a log of its own, and the log without some edits."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from editlab.session.session import Session
 
 
 class ProbeAttempt:
-    """One probe under way: the fact edited on the unedited model, with some of a session's edits before and after it.
+    """One probe: a fact edited on the unedited model, with some of a session's edits before and after it.
 
-    Their ΔW is as the log (the session's) has it, or with `anew` computed again in this order. `names` are measured of
-    the fact's step, and of the last one. Raises ValueError for ids that are not in the log or not different, and for
-    names that are no measures.
+    Those edits keep the ΔW of the session's log, or are computed again in this order if `anew`. The measures `names`
+    are taken of the fact's step and of the last step. Raises ValueError for ids that are not in the log or that repeat,
+    and for names of no measure.
     """
 
     def __init__(
@@ -51,10 +48,10 @@ class ProbeAttempt:
         self._other.watch(session.watched)
 
     def __call__(self, report: OnProgress = quiet, steady: OnProgress | None = None) -> Probe:
-        """The probe. After an exception it can be called again, and goes on with what it has.
+        """The probe. After an exception, a second call resumes from the edits that are done.
 
-        `steady` is reported to while an edit is computed, which an exception would throw away. Raises whatever an edit,
-        `report` or `steady` raises.
+        `steady` gets the progress while an edit is computed: an exception there throws that edit away. Raises whatever
+        an edit, `report` or `steady` raises.
         """
         other, place = self._other, len(self._earlier) + 1
         with self._session.ending_in_force():
@@ -70,7 +67,7 @@ class ProbeAttempt:
             )
 
     def _add(self, entry: Entry | None, report: OnProgress, steady: OnProgress) -> None:
-        """The next edit: the probed one, or one of the session's as it is, or computed again."""
+        """Append the next edit: the probed one, or one of the session's, with its stored ΔW or computed again."""
         other = self._other
         if entry is not None and not self._anew:
             other.restore([*other.log, entry])
@@ -89,16 +86,16 @@ def chosen_entries(
 ) -> tuple[list[Entry], list[Entry]]:
     """The entries of these ids, switched on. Raises ValueError for an id that is not in the log, or named twice."""
     by_id = {entry.id: replace(entry, enabled=True) for entry in log}
-    asked = [*earlier, *later]
-    if unknown := [id for id in asked if id not in by_id]:
+    ids = [*earlier, *later]
+    if unknown := [id for id in ids if id not in by_id]:
         raise ValueError(f"no edit of this session has the id {', '.join(map(repr, unknown))}")
-    if len(set(asked)) < len(asked):
-        raise ValueError("an edit can come before or after the probed fact once only, got one twice")
+    if len(set(ids)) < len(ids):
+        raise ValueError("each edit may be named once, before or after the probed fact; one is named twice")
     return [by_id[id] for id in earlier], [by_id[id] for id in later]
 
 
 def _numbered(report: OnProgress, done: int, total: int) -> OnProgress:
-    """What is reported of one edit of several, with its number."""
+    """The progress of one edit, reported with its number among several."""
     if total == 1:
         return report
     return lambda inner: report(replace(inner, stage=f"edit {done + 1} of {total}: {inner.stage}"))
@@ -106,15 +103,15 @@ def _numbered(report: OnProgress, done: int, total: int) -> OnProgress:
 
 def knows(session: Session, facts: Sequence[Fact], report: OnProgress = quiet) -> tuple[bool | None, ...]:
     """Whether the unedited model finds each fact's true object likelier than the new one; None without a true one."""
-    asked = [question for fact in facts if fact.target_true for question in questions_of([fact.text], fact)]
+    questions = [question for fact in facts if fact.target_true for question in questions_of([fact.text], fact)]
     with session.ending_in_force():
-        scores = session.measurements.state(()).objects(asked, report, "what the model knows")
+        scores = session.measurements.state(()).objects(questions, report, "what the model knows")
     preferred = [prefers_new(fact, scores) for fact in facts]
     return tuple(None if new is None else not new for new in preferred)
 
 
 def culprit(session: Session, report: OnProgress = quiet, entries: Sequence[Entry] | None = None) -> Culprit:
-    """The edit of these entries (those in force) whose removal restores most. What was tried is known from then on.
+    """The edit of these entries (those in force) whose removal restores most. What was tried is cached.
 
     Raises ValueError if there is no edit in force, and whatever `report` raises.
     """
@@ -122,13 +119,11 @@ def culprit(session: Session, report: OnProgress = quiet, entries: Sequence[Entr
     suspects = [Suspect(entry.id, i, entry.facts[0]) for i, entry in enumerate(entries, 1) if entry.enabled]
     first = min(layers_of(edits_of(entries)), default=0)
     with session.ending_in_force(), in_full_float32():
-        session.measurements.state(
-            ()
-        ).put_in_force()  # what lies below the first edited layer is run here, once for all
-        asked = HealthProbe(session.model, PROBE_TOKENS, first)
+        session.measurements.state(()).put_in_force()  # the layers below the first edited one are run once for all
+        probe = HealthProbe(session.model, PROBE_TOKENS, first)
 
         def perplexity(ids: frozenset[str]) -> float:
             state = session.measurements.state([entry for entry in entries if entry.id in ids])
-            return state.piece(("probe", asked.tokens), asked)
+            return state.piece(("probe", probe.tokens), probe)
 
-        return find_culprit(suspects, perplexity, asked.tokens, report)
+        return find_culprit(suspects, perplexity, probe.tokens, report)

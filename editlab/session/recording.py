@@ -1,7 +1,7 @@
-"""A session as a file: all that it says of itself, its deltas, and digests of the edited weights after every step.
+"""A session as a file: its state, its deltas, and digests of the edited weights after every step.
 
-The file is a zip of `session.json` (a `Recording`) and `deltas.safetensors`; nothing in it can run, and a damaged byte
-is found by the archive's checksums. This half needs no torch; `editlab.session.replay` makes the file and applies it.
+The file is a zip of `session.json` (a `Recording`) and `deltas.safetensors`; nothing in the file can run, and the
+archive's checksums find a damaged byte. This module needs no torch; `editlab.session.replay` makes and applies files.
 """
 
 from __future__ import annotations
@@ -36,41 +36,41 @@ class LayerWeights(Record):
 
 @dataclass(frozen=True)
 class Recording(Record):
-    """What a replay file says beside its deltas."""
+    """The contents of a replay file, except its deltas."""
 
     format: int
-    state: SessionState  # step 0 says on which model, device, torch and threads the digests were made
+    state: SessionState  # step 0 names the model, device, torch and threads of the digests
     said_new: tuple[tuple[bool, ...], ...]  # per edit and fact: recalled when it was made
     preferred_new: tuple[tuple[bool | None, ...], ...]  # per edit and fact: P(new) > P(true) in the unedited model
     weights: tuple[Mapping[int, LayerWeights], ...]  # per step, the unedited model first: every layer that is edited
 
     @classmethod
     def read(cls, source: Path | bytes) -> Self:
-        """What the file says. Raises ValueError if it is no whole replay file."""
-        said = _member(source, SESSION)
+        """The recording in a file. Raises ValueError if the file is not a complete replay file."""
+        text = _member(source, SESSION)
         try:
-            found = cls.from_json(json.loads(said))
+            found = cls.from_json(json.loads(text))
             edits = len(found.state.steps) - 1
             whole = found.format == FORMAT and edits >= 0 and 0 <= found.state.position <= edits
             whole = whole and {len(found.said_new), len(found.preferred_new), len(found.weights) - 1} == {edits}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{_name(source)} is not a replay file: its {SESSION} says something else") from error
+            raise ValueError(f"{_name(source)} is not a replay file: its {SESSION} holds something else") from error
         if not whole:
             raise ValueError(f"{_name(source)} is not a replay file of format {FORMAT}, or its parts do not agree")
         return found
 
     def pack(self, deltas: bytes) -> bytes:
         """The file, with the deltas as safetensors."""
-        told = json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode()
+        session = json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode()
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(SESSION, WHEN), told, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(SESSION, WHEN), session, zipfile.ZIP_DEFLATED)
             archive.writestr(zipfile.ZipInfo(DELTAS, WHEN), deltas, zipfile.ZIP_STORED)
         return file.getvalue()
 
 
 def packed_deltas(source: Path | bytes) -> bytes:
-    """The file's deltas as safetensors. Raises ValueError if it is no whole replay file."""
+    """The file's deltas as safetensors. Raises ValueError if the file is not a complete replay file."""
     return _member(source, DELTAS)
 
 

@@ -1,8 +1,8 @@
 """Replay: a session's log applied again from its file, and the weights compared with those it was recorded with.
 
 Stored deltas give the same weights to the last bit on the same device, torch build and number of threads; elsewhere
-norms are compared. Recomputing makes every edit anew, on top of the stored edits that were in force when it was made
-(errors do not add up), and compares its ΔW and the losses of its search.
+norms are compared. Recomputing makes every edit again, on top of the stored edits that were in force when it was made,
+so that errors do not add up, and compares ΔW and the losses of the search.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
 from editlab.session.recording import FORMAT, TOLERANCE, LayerWeights, Recording, packed_deltas
 from editlab.session.session import Session
 
-CONDITIONS = ("device", "dtype", "torch", "threads")  # the same ones: the same bits
+CONDITIONS = ("device", "dtype", "torch", "threads")  # where these are equal, the last bits are equal
 
 
 @dataclass(frozen=True)
 class ReplayedStep(Record):
-    """One step, recorded and again. Errors are the largest over the edited layers; None: not recomputed."""
+    """One step, as recorded and as replayed. Errors are the largest over the edited layers; None: not recomputed."""
 
     step: int
     edit: str  # id; "" for the unedited model
@@ -50,11 +50,11 @@ class ReplayedStep(Record):
 
 @dataclass(frozen=True)
 class Replayed(Record):
-    """All rows, and what they were compared by."""
+    """All rows, and how they were compared."""
 
     rows: tuple[ReplayedStep, ...]
-    differs: tuple[str, ...]  # what is otherwise here than where it was recorded, a sentence each
-    exact: bool  # nothing that the last bits depend on: the weights had to be the same to the last bit
+    differs: tuple[str, ...]  # how this place differs from the one where the file was recorded, a sentence each
+    exact: bool  # nothing differs that the last bits depend on: the weights must be equal to the last bit
     tolerance: float
 
     @property
@@ -68,7 +68,7 @@ class Replayed(Record):
 def record(session: Session, report: OnProgress = quiet) -> bytes:
     """The session as a file that `replay` applies again, undone and switched-off edits included."""
     state = session.state()
-    # An edit may be switched off meanwhile: the file is of the state that it tells.
+    # An edit may be switched off meanwhile; the file must agree with the state in it.
     log = [replace(entry, enabled=step.enabled) for entry, step in zip(session.log, state.steps[1:], strict=True)]
     with session.ending_in_force():
         weights = weights_after(session.model, log, report)
@@ -112,7 +112,7 @@ def _weights(model: EditableModel, layer: int) -> LayerWeights:
 
 
 def read(source: Path | bytes) -> tuple[Recording, tuple[Entry, ...]]:
-    """What a replay file says, and its log. Raises ValueError if it is no whole replay file."""
+    """The recording and the log in a replay file. Raises ValueError if the file is not a complete replay file."""
     recording = Recording.read(source)
     try:
         tensors = load(packed_deltas(source))
@@ -189,7 +189,7 @@ def replay(
     tolerance: float = TOLERANCE,
     report: OnProgress = quiet,
 ) -> Replayed:
-    """The file's log applied again, step by step against what was recorded; with `recompute` every edit made anew too.
+    """Apply the file's log again and compare each step with the recorded one; `recompute` makes every edit again too.
 
     Raises ValueError if the file is of another model. The model is unedited afterwards.
     """
@@ -220,13 +220,13 @@ def replay(
 
 
 def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress) -> tuple[float, float]:
-    """How far ΔW and the losses of an edit are off when it is made again where it was made."""
-    entry, told = log[number], log[number].made.provenance
-    upon = told.get("upon", ids_of(log[:number]))
+    """The errors of ΔW and of the losses when an edit is made again on top of the edits that were then in force."""
+    entry, provenance = log[number], log[number].made.provenance
+    upon = provenance.get("upon", ids_of(log[:number]))
     editor.model.write([earlier.edit for earlier in log[:number] if earlier.id in upon])
     method = editor.method(entry.made.method, entry.made.hyperparameters)
-    report(Progress("making the edits anew", number + 1, len(log)))
-    edit, trace, _ = editor.compute(entry.facts, method, contexts=told.get("contexts"))
+    report(Progress("making the edits again", number + 1, len(log)))
+    edit, trace, _ = editor.compute(entry.facts, method, contexts=provenance.get("contexts"))
     return max(_delta_error(edit[n], delta) for n, delta in entry.edit.items()), _loss_error(trace, entry.made.trace)
 
 
@@ -244,7 +244,7 @@ def _loss_error(again: Trace, trace: Trace) -> float:
 
 
 def _norm_error(there: Mapping[int, LayerWeights], here: Mapping[int, LayerWeights]) -> float:
-    """Infinite where layers are missing."""
+    """The largest relative error of a norm; infinite where layers are missing."""
     if set(there) != set(here):
         return math.inf
     pairs = [(getattr(there[n], what), getattr(here[n], what)) for n in there for what in ("norm", "drift")]
@@ -252,13 +252,13 @@ def _norm_error(there: Mapping[int, LayerWeights], here: Mapping[int, LayerWeigh
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What is otherwise here, of what the last bits of weights depend on."""
-    told, now = ({**each, "torch": each.get("versions", {}).get("torch")} for each in (there, here))
-    return [f"{n} was {told.get(n)}, here it is {now.get(n)}" for n in CONDITIONS if told.get(n) != now.get(n)]
+    """The conditions for equal last bits that differ between there and here, a sentence each."""
+    then, now = ({**each, "torch": each.get("versions", {}).get("torch")} for each in (there, here))
+    return [f"{n} was {then.get(n)}, here it is {now.get(n)}" for n in CONDITIONS if then.get(n) != now.get(n)]
 
 
 def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
-    """That edits were made with other second moments than they are made with here."""
+    """Where edits were made with other second moments than here, a sentence each."""
     found: dict[str, None] = {}
     for entry in log:
         there = entry.made.provenance.get("second_moments", {})

@@ -1,7 +1,7 @@
 """Session: a log of edits over a base. Weights = base + Σ of the log's edits that are in force, in order.
 
-Undo is a shorter log, switching an edit off is a log without it; both are exact. What was measured is in a cache, by
-state. Knows nothing of queues or of other sessions.
+Undo is a shorter log, switching an edit off is a log without it; both are exact. Measurements are
+cached by state. Nothing here depends on queues or on other sessions.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 class Session:
     """A log of edits over an editor's model, with undo, redo, goto and toggle.
 
-    `watches_facts`: whether every step also tells what the model says to its facts' own prompts, before and after.
-    `id` names a session that was there before. Every public call that computes leaves weights, log and measurements as
-    they were if it raises.
+    `watches_facts`: whether every step records the model's continuations of its facts' own prompts, before and after.
+    `id` is the id of a session that exists already. A public call that raises leaves weights, log and measurements as
+    they were.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class Session:
         guard: Guard = WARNING,
         keep: Callable[[Sequence[Entry]], None] | None = None,
     ) -> Step:
-        """Make an edit on top of what is in force, and find out what the model says then. Undone steps leave the log.
+        """Make an edit on top of the edits in force, and watch what the model says then. Undone steps leave the log.
 
-        `keep` is given the longer log before it is the session's; if it raises, the edit was never made. Raises
+        `keep` gets the longer log before the session takes it over; if `keep` raises, the edit was never made. Raises
         ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
         FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
         """
@@ -94,7 +94,7 @@ class Session:
             edit, trace, provenance = self.editor.compute(facts, chosen, report)
             new, base = State(self.model, (*edits_of(kept), edit), StateCache()), self.measurements.state(())
             new.put_in_force()
-            new.known.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
+            new.cache.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
             new.complete(watched, report)
             said = new.objects([(fact.text, fact.target_new) for fact in facts], report)
             base.complete(watched, report)
@@ -117,8 +117,8 @@ class Session:
                 guarded=guarded,
             )
             log = (*kept, Entry(edit, made))
-            self.measurements.enter(log, new.known)
-            self.measurements.say(log, watched, quiet)  # all of it is known
+            self.measurements.enter(log, new.cache)
+            self.measurements.observe(log, watched, quiet)  # all of it is cached
             if keep is not None:
                 keep(log)
             self.log, self.position = log, len(log)
@@ -127,7 +127,7 @@ class Session:
     def _guarded(
         self, facts: Sequence[Fact], method: Method, guard: Guard, report: OnProgress
     ) -> tuple[Risk | None, Guarded | None]:
-        """The risk on the weights in force, and what the guard makes of it; neither where it is off."""
+        """The risk on the weights in force, and the guard's decision; both None where the guard is off."""
         check_facts(method, self.model, facts)
         if guard.choice == OFF:
             return None, None
@@ -141,9 +141,9 @@ class Session:
         hyperparameters_: Mapping[str, Mapping[str, Any]] | None = None,
         report: OnProgress = quiet,
     ) -> dict[str, Risk]:
-        """The risk of editing a fact on top of what is in force, by method; of all methods without names.
+        """The risk of editing a fact on top of the edits in force, by method; without names, for every method.
 
-        `hyperparameters_` says for each method what is changed in it. Raises ValueError.
+        `hyperparameters_` holds each method's changes. Raises ValueError.
         """
         changed = hyperparameters_ or {}
         chosen = [self.editor.method(name, changed.get(name)) for name in methods or self.editor.methods]
@@ -152,7 +152,7 @@ class Session:
             return assess_methods(self.editor, fact, chosen, report)
 
     def restore(self, entries: Sequence[Entry], position: int | None = None) -> None:
-        """Take over a log that was made before, in force as far as `position` (all of it). Nothing is computed."""
+        """Take over an existing log, in force as far as `position` (default: all of it). Nothing is computed."""
         self.log = tuple(entries)
         self.goto(len(entries) if position is None else position)
 
@@ -196,7 +196,7 @@ class Session:
 
     @contextmanager
     def ending_in_force(self) -> Iterator[None]:
-        """However the block ends, the model's weights are this session's afterwards."""
+        """After the block, however it ends, the model's weights are this session's."""
         try:
             yield
         finally:
@@ -212,15 +212,18 @@ class Session:
     # --- measuring ---
 
     def preview(self, fact: Fact) -> tuple[Completion, ...]:
-        """What the model in force says to a fact's own prompts. Raises ValueError if the model cannot be given it."""
+        """Completions of a fact's own prompts, by the model in force. Raises ValueError if the model cannot take it."""
         self.model.check(fact)
         with self.ending_in_force():
-            watched = *watched_of(fact), *self._own_prompts()  # as an edit asks: it need not ask again
+            watched = (
+                *watched_of(fact),
+                *self._own_prompts(),
+            )  # the prompts that an edit asks, so that they are cached for the edit
             completions = self.measurements.complete(self.entries(), watched, quiet)
         return completions[: len(watched_of(fact))]
 
     def entries(self, index: int | None = None) -> tuple[Entry, ...]:
-        """The log as far as step `index`, or as far as it is in force."""
+        """The log up to step `index`; by default up to the step in force."""
         if index is not None and not 0 <= index <= len(self.log):
             raise ValueError(f"step must be between 0 and {len(self.log)}, got {index}")
         return self.log[: self.position if index is None else index]
@@ -228,46 +231,46 @@ class Session:
     def measure(
         self, names: Sequence[str] = (), report: OnProgress = quiet, entries: tuple[Entry, ...] | None = None
     ) -> Step:
-        """The step that ends these entries (the one in force), with what was not yet measured of it, these names too.
+        """The step that ends these entries (default: the step in force), with these measures taken if missing.
 
-        The log may change while this runs: what is measured belongs to the state that the entries make.
+        The log may change meanwhile: results belong to the state that the entries make.
         """
         self.measures.check(names)
         entries = self.entries() if entries is None else entries
         with self.ending_in_force():
-            self.measurements.say(entries, self._watched_after(entries), report)
+            self.measurements.observe(entries, self._watched_after(entries), report)
         for name in names:
             self.find(name, report, entries)
         return self._step(entries, entries)
 
     def find(self, name: str, report: OnProgress = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
-        """What one measure gives of the step that ends these entries (the one in force); None if it is not defined."""
+        """One measure's result on the step that ends these entries (default: in force); None if not defined."""
         self.measures.check([name])
         with self.ending_in_force():
             return self.measurements.measure(name, self.entries() if entries is None else entries, report)
 
     def set_plan(self, every: Mapping[str, int]) -> None:
-        """Replace the plan: measure name -> at every so many steps. Raises ValueError for what is not allowed."""
+        """Replace the plan: measure name -> at every so many steps. Raises ValueError for a wrong plan."""
         self.measures.check(every)
         if wrong := {name: k for name, k in every.items() if type(k) is not int or k < 1}:
             raise ValueError(f"a measure is planned for every 1, 2, ... steps, got {wrong}")
         self.plan = {name: every[name] for name in self.measures.by_name if name in every}
 
     def measure_due(self, report: OnProgress = quiet) -> None:
-        """Measure all that the plan asks for and that is missing, the step in force first, the cheap ones first.
+        """Measure all that is due by the plan and missing: the step in force first, cheap measures first.
 
-        It follows the log: what becomes due meanwhile is measured too.
+        What becomes due while this runs is measured too.
         """
         while (due := self._next_due()) is not None:
             entries, names = due
             self.measure(names, report, entries)
 
     def _next_due(self) -> tuple[tuple[Entry, ...], list[str]] | None:
-        """The entries of a step, and what is missing of it: what it says, or one measure."""
+        """The entries of a step, and the measure that it lacks; no measure if it lacks completions."""
         others = [index for index in range(len(self.log), -1, -1) if index != self.position]
         for index in [self.position, *others]:
             entries = self.entries(index)
-            if index == self.position and not self.measurements.has_said(entries, self._watched_after(entries)):
+            if index == self.position and not self.measurements.has_observed(entries, self._watched_after(entries)):
                 return entries, []
             if entries and not entries[-1].enabled:
                 continue  # the state is that of the step before
@@ -286,7 +289,7 @@ class Session:
     def _watched_after(self, entries: Sequence[Entry]) -> tuple[Watched, ...]:
         return self._watched(entries[-1].facts if entries else ())
 
-    # --- telling ---
+    # --- state ---
 
     def step(self, index: int) -> Step:
         """Row `index` of the timeline; 0 is the unedited model."""

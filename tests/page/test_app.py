@@ -34,7 +34,7 @@ def run(scenario: Scenario, **lab_options: Any) -> None:
         lab = FakeLab(**lab_options)
         app = App(lab, new_session(lab), settle=0.0)
         app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
-        app.go_on()
+        app.start()
         await app.runner.idle()
         await scenario(app, lab)
 

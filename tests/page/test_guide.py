@@ -40,7 +40,7 @@ def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> No
         if lesson is not None:
             app.guide.lessons.button.click()
             app.guide.panel.choice.value = lesson
-        app.go_on()
+        app.start()
         await app.runner.idle()
         await scenario(app, lab)
 

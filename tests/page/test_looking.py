@@ -37,7 +37,7 @@ def run(scenario: Scenario, edits: int = 3) -> None:
             lab.edit(session, [fact]).result()
         app = App(lab, session, settle=0.0)
         app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
-        app.go_on()
+        app.start()
         await app.runner.idle()
         await scenario(app, lab)
 

@@ -187,7 +187,7 @@ def test_what_becomes_due_while_the_plan_ends_is_measured_too() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg", "Big Ben")
         asked = lab.calls.count(("measure_due", app.session))
-        app.measuring.go_on()
+        app.measuring.measure_due()
         app.timeline.undo.click()
         assert lab.calls.count(("measure_due", app.session)) == asked + 1
         await app.runner.idle()

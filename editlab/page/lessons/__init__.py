@@ -1,4 +1,4 @@
-"""Four guided pages that react to what a visitor does: data and rules over what a session tells. No widgets, no lab."""
+"""Four guided lessons that react to a visitor's actions: data and rules over a session's state, without widgets."""
 
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, advance, material_of
 from editlab.page.lessons.one_bad_edit import lesson as one_bad_edit

@@ -1,4 +1,4 @@
-"""What a lesson is made of, and how far a visitor is in one."""
+"""The parts of a lesson, and a visitor's progress in one."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Material:
-    """What the lab offers that the lessons can be about; None where it has nothing of the kind."""
+    """The lab's material for lessons; None where it has nothing of the kind."""
 
     ordinary: Fact | None = None
     disabling: Fact | None = None
     run: FactList | None = None
-    fallback: str = ""  # the method by which the disabling edit is not one
+    fallback: str = ""  # the method by which the disabling edit does no harm
     titles: Mapping[str, str] = field(default_factory=dict)  # of methods
 
 
@@ -47,17 +47,17 @@ def material_of(info: LabInfo) -> Material:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a lesson looks at."""
+    """Everything that a lesson can react to."""
 
     state: SessionState
-    said: tuple[Fact, Completion] | None = None  # what the model said to the fact in the form, before any edit of it
-    tab: str = ""  # that is open
+    said: tuple[Fact, Completion] | None = None  # completion of the fact in the form, before any edit of it
+    tab: str = ""  # the open one
     probes: tuple[Tried, ...] = ()
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
     @property
     def step(self) -> Step:
-        """The one in force."""
+        """The step in force."""
         return self.state.steps[self.state.position]
 
     @property
@@ -81,7 +81,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do. `seen` says what came of it, as plain text; "" while nothing can be said."""
+    """Something to do. `seen` gives the outcome as plain text; "" while there is none."""
 
     title: str
     text: str
@@ -99,14 +99,14 @@ class Lesson:
 
 
 def advance(lesson: Lesson, done: int, scene: Scene) -> int:
-    """How many tasks are done now that the first `done` of them were; they are done in their order."""
+    """The number of tasks done, given that the first `done` were; tasks are done in order."""
     while done < len(lesson.tasks) and lesson.tasks[done].done(scene):
         done += 1
     return done
 
 
 def said_of(step: Step, kind: str) -> list[tuple[Completion, Completion | None]]:
-    """What the model says to the step's watched prompts of a kind, and what the unedited model says to each."""
+    """Completions of the step's watched prompts of a kind, now and by the unedited model."""
     measured = step.measurement
     if measured is None:
         return []
@@ -126,11 +126,11 @@ def size_words(step: Step) -> str:
 
 
 def own_words(scene: Scene, prompts: tuple[str, ...]) -> str:
-    """What became of the first of these prompts of the visitor's own that both models were asked."""
+    """The change in the first of these prompts, the visitor's own, that both models completed."""
     for now, base in said_of(scene.step, "own"):
         if now.prompt in prompts and base is not None:
-            asked = f"“{now.prompt} …”"
+            question = f"“{now.prompt} …”"
             if now.completion == base.completion:
-                return f"{asked} is answered as by the unedited model: “{now.completion.strip()}”."
-            return f"{asked}: unedited “{base.completion.strip()}”, now “{now.completion.strip()}”."
+                return f"{question} is answered as by the unedited model: “{now.completion.strip()}”."
+            return f"{question}: unedited “{base.completion.strip()}”, now “{now.completion.strip()}”."
     return ""

@@ -53,7 +53,7 @@ def lesson(material: Material) -> Lesson:
 
 
 def _latest(scene: Scene, measure: str) -> Step | None:
-    """The last step with many edits of which something was measured."""
+    """The last step with many edits and a measurement."""
     steps = (step for step in reversed(scene.edits) if step.index >= MANY and step.measurement)
     return next((step for step in steps if step.measurement and step.measurement.get(measure) is not None), None)
 
@@ -82,8 +82,8 @@ def _edited(scene: Scene) -> str:
     found = step.measurement.retention if step and step.measurement else None
     if found is None:
         return ""
-    told = f"And the edits themselves: {retention_words(found)}"
-    return f"{told} In our own run of a hundred they faded later than unrelated facts."
+    words = f"And the edits themselves: {retention_words(found)}"
+    return f"{words} In our own run of a hundred they faded later than unrelated facts."
 
 
 def _halfway(scene: Scene) -> str:

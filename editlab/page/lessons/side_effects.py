@@ -54,21 +54,21 @@ def lesson(material: Material) -> Lesson:
 
 
 def _measured(scene: Scene) -> Step | None:
-    """The latest edit in force of which paraphrases and neighbours were asked."""
-    asked = (step for step in reversed(scene.in_force) if said_of(step, "paraphrase") and said_of(step, "neighborhood"))
-    return next(asked, None)
+    """The latest edit in force whose paraphrases and neighbours were measured."""
+    edits = reversed(scene.in_force)
+    return next((step for step in edits if said_of(step, "paraphrase") and said_of(step, "neighborhood")), None)
 
 
 def _sides(scene: Scene) -> str:
     step = _measured(scene)
     if step is None:
         return ""
-    told = []
+    counts = []
     for kind, noun in (("paraphrase", "paraphrase"), ("neighborhood", "neighbour")):
         pairs = said_of(step, kind)
         now, before = sum(prefers_new(c) for c, _ in pairs), sum(prefers_new(base) for _, base in pairs)
-        told.append(f"{now} of {plural(len(pairs), noun)} ({before} unedited)")
-    return f"{step.facts[0].target_new} is now likelier than {step.facts[0].target_true} in {' and '.join(told)}."
+        counts.append(f"{now} of {plural(len(pairs), noun)} ({before} unedited)")
+    return f"{step.facts[0].target_new} is now likelier than {step.facts[0].target_true} in {' and '.join(counts)}."
 
 
 def _measure(scene: Scene) -> str:

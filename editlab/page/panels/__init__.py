@@ -1,1 +1,1 @@
-"""The parts of the page. A panel draws what it is given and calls back when it is used; it never calls the lab."""
+"""The panels of the page. A panel draws records and calls back when used; it never calls the lab."""

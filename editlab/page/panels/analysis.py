@@ -1,4 +1,4 @@
-"""What the edits did, for those who want to know more: one card with tabs, of which only the open one is drawn."""
+"""The analysis of the edits: one card with tabs; only the open tab is drawn."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Analysis:
         self.tabs.value = tab
 
     def pin(self, step: int | None) -> None:
-        """Mark the step that others are compared with, in all that is drawn."""
+        """Mark the pinned step, which others are compared with, in all tabs."""
         self._pinned = step
         self._open.pin(step)
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         self._activity = activity
-        self._open.doing(activity)
+        self._open.show_activity(activity)
 
     def _switched(self, _: object) -> None:
         self._holder.children = []
         self._open.leave()
         self._open = self._panes[self.tabs.value]
-        self._open.doing(self._activity)
+        self._open.show_activity(self._activity)
         if self._state is not None:
             self.show(self._state)

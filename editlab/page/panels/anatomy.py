@@ -1,4 +1,4 @@
-"""What made the edit in force its size: a sentence, and every factor beside the run's other edits."""
+"""Why the edit in force has its size: a sentence, and every factor compared with the run's other edits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from editlab.core.records import SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.report.html import NOTHING, fact_line, number, percent, plural, table, tag
 
-FACTORS = {  # name -> what a reader calls it; in the order in which one leads to the next
+FACTORS = {  # name -> its words on the page; in the order in which one leads to the next
     "delta_norm": "‖ΔW‖",
     "relative_size": "‖ΔW‖ ÷ ‖W‖",
     "residual_norm": "‖residual‖ <small>what is to be added</small>",
@@ -22,7 +22,7 @@ FACTORS = {  # name -> what a reader calls it; in the order in which one leads t
     "bare_key_norm": "‖k_bare‖ <small>the bare prompt’s key</small>",
     "predicted_norm": "‖ΔW‖ at most, foretold",
 }
-DECADES = 2.0  # that a bar can show to either side
+DECADES = 2.0  # the range of a bar to either side
 
 
 class AnatomyView:
@@ -56,7 +56,7 @@ class AnatomyView:
 
 
 def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:
-    """Every factor, and beside it what it is in the run's other edits, if there are any."""
+    """A table of every factor, compared with the run's other edits if there are any."""
     factors = [(title, factor) for name, title in FACTORS.items() if (factor := layer.get(name)) is not None]
     share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
     if not found.others:

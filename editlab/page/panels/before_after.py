@@ -1,4 +1,4 @@
-"""Before and after: what the watched prompts gave in the unedited model, at the step before, and now."""
+"""Before and after: completions of the watched prompts by the unedited model, at the step before, and now."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from editlab.report.html import NOTHING, bars, changed_words, empty, marked_prom
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}
 AGAINST = [("Unedited model", "base"), ("Step before", "before")]
-SHOWN_OTHERS = 4  # paraphrases and neighbours that stand outside of the fold
+SHOWN_OTHERS = 4  # paraphrases and neighbours shown outside the fold
 
 
 class BeforeAfter:
-    """`on_watch(prompts)` is called with all of the user's own prompts when he adds or drops one."""
+    """`on_watch(prompts)` is called with all of the user's own prompts when one is added or dropped."""
 
     def __init__(self, on_watch: Callable[[Sequence[str]], None]) -> None:
         self._on_watch = on_watch
@@ -53,7 +53,7 @@ class BeforeAfter:
         self._redraw()
 
     def pin(self, step: int | None) -> None:
-        """Offer a step to compare with, and compare with it; None: no longer."""
+        """Compare with this step; None: with no step."""
         if step == self._pinned:
             return
         self._pinned = step
@@ -168,7 +168,7 @@ def _chance_line(now: Completion, past: Completion | None) -> str:
 
 
 def _summary(rows: Sequence[Compared], fact: Fact) -> str:
-    """One sentence per kind: on how many prompts the new object is now likelier than the true one."""
+    """One sentence per kind: for how many prompts the new object is now likelier than the true one."""
     sentences = []
     for kind, noun in (("rewrite", "rewrite"), ("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
         counted = wins(rows, kind)

@@ -1,4 +1,4 @@
-"""Take it away: the story, the numbers, the figures, and a file that makes the same weights again."""
+"""Export a session: its story, its numbers, its figures, and a file that makes the same weights again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = (
 
 
 class Export(Pane):
-    """`on_prepare()` asks for the files; `offer` is given them, as far as they are made."""
+    """`on_prepare()` requests the files; `offer` shows those that are ready."""
 
     def __init__(self, on_prepare: Callable[[], None]) -> None:
         self.prepare = button("Prepare the files", lambda _: on_prepare(), "el-small")
@@ -28,27 +28,27 @@ class Export(Pane):
 
     @property
     def said(self) -> str:
-        """HTML of how it goes; nothing once all is done."""
+        """HTML of the progress; empty once all is done."""
         return self._said.value
 
     def preparing(self, what: str = "") -> None:
-        """Say that something is being made; the button waits."""
+        """Show that files are being made, and disable the button."""
         self.prepare.disabled = True
         self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
 
     def offer(self, files: Sequence[File], state: SessionState) -> None:
-        """Links to the files, and beside each that could not be made the reason."""
+        """Show links to the files, and for each that could not be made the reason."""
         edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
         items = "".join(tag("li", f"{_link(file)}{note(file.about)}") for file in files)
         self.links.value = tag("p", edits, "el-why") + tag("ol", items)
 
     def done(self, problem: str = "") -> None:
-        """Nothing is being made any more; a sentence where something went wrong."""
+        """Show that no file is being made any more, with a sentence where one failed."""
         self.prepare.disabled = False
         self._said.value = tag("p", escape(problem), "el-problem", role="alert") if problem else ""
 
     def show(self, state: SessionState) -> None:
-        """What was prepared says of how many edits it is."""
+        """Draw the state; files that were prepared say how many edits they include."""
 
     def leave(self) -> None:
         self.links.value = ""

@@ -1,4 +1,4 @@
-"""Where facts come from besides typing: a few worth trying, and the searchable collection."""
+"""Facts to choose instead of typing one: a few worth trying, and the searchable collection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model kn
 
 @dataclass(frozen=True)
 class Query:
-    """What the collection is searched for."""
+    """A query to the collection of facts."""
 
     text: str = ""
     relation: str | None = None
@@ -28,11 +28,11 @@ class Query:
 @dataclass(frozen=True)
 class FinderCallbacks:
     search: Callable[[Query], None]
-    random: Callable[[int, bool], None]  # of a seed; among the facts that the model knows only
+    random: Callable[[int, bool], None]  # seed, and whether the model must know the fact
 
 
 class FactFinder:
-    """`on` asks for facts, and is answered by the `show_` methods; `on_pick(fact)` hands one over."""
+    """`on` requests facts, and the `show_` methods take the answers; `on_pick(fact)` is called with the chosen one."""
 
     def __init__(self, info: LabInfo, on: FinderCallbacks, on_pick: Callable[[Fact], None]) -> None:
         self._on, self._on_pick = on, on_pick
@@ -92,16 +92,16 @@ class FactFinder:
         self._list()
 
     def show_asking(self) -> None:
-        """Which facts the model knows is being asked."""
+        """Show that the lab is finding out which facts the model knows."""
         self._count.value = note(f"{self._counted()} Asking which the model knows…".strip())
 
     def show_known(self, known: Sequence[bool | None]) -> None:
-        """Of every fact that was found, in their order."""
+        """Show for every fact found, in order, whether the model knows it."""
         self._known = tuple(known)
         self._list()
 
     def take_drawn(self, fact: Fact, seed: int) -> None:
-        """The fact of a seed was drawn; the next draw is of the next seed."""
+        """Take the fact that was drawn for a seed; the next draw uses the next seed."""
         self.seed.value = str(seed + 1)
         self._take(fact)
         self._count.value = note(f"Seed {seed}: {_named(fact)}.")
@@ -115,13 +115,13 @@ class FactFinder:
             self.results.index = 0 if self.results.index is None else (self.results.index + 1) % count
 
     def _list(self) -> None:
-        """Draw what was found, all of it or only what the model knows; what was chosen stays so."""
+        """List the facts found, all or only those that the model knows; the choice is kept."""
         known = list(zip(self._found, self._known, strict=True))
         shown = [(fact, knows) for fact, knows in known if knows or not self.only_known.value]
         chosen = self.results.value
         self._drawing = True
         try:
-            self.results.options = [  # which chooses the first
+            self.results.options = [  # this chooses the first
                 (f"{MARKS[knows]}{fact.text} → {fact.target_new}", self._found.index(fact)) for fact, knows in shown
             ]
             places = [place for _, place in self.results.options]

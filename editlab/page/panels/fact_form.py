@@ -1,4 +1,4 @@
-"""The four fields of a fact, the prompt with its subject marked, and the sentence when something is wrong."""
+"""The four fields of a fact, the prompt with its subject marked, and a sentence where something is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editlab.report.html import marked_prompt, tag
 
 
 class FactForm:
-    """`on_change` is called with the fact as typed, or None while it is not one; `on_enter` when Enter is pressed."""
+    """`on_change` is called with the typed fact, or None while it is incomplete; `on_enter` when Enter is pressed."""
 
     def __init__(self, on_change: Callable[[Fact | None], None], on_enter_key: Callable[[], None]) -> None:
         self._on_change = on_change
@@ -36,7 +36,7 @@ class FactForm:
         return (self.prompt, self.subject, self.new, self.true)
 
     def fill(self, fact: Fact) -> None:
-        """Put `fact` into the fields, its paraphrases and neighbours kept behind them."""
+        """Put `fact` into the fields; its paraphrases and neighbours are kept with it."""
         self._filling = True
         try:
             self._picked = fact
@@ -49,7 +49,7 @@ class FactForm:
         self._changed()
 
     def read(self) -> Fact:
-        """The fact in the fields; ValueError with a sentence if they hold none."""
+        """The fact in the fields. Raises ValueError, with a sentence, if there is none."""
         prompt, subject, new, true = (" ".join(control.value.split()) for control in self._fields)
         picked = self._picked
         if picked is None or (prompt, subject) != (picked.text, picked.subject):

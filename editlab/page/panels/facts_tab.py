@@ -1,4 +1,4 @@
-"""CounterFact's measures of the edit just made, and their means over all edits so far, before beside now."""
+"""CounterFact's measures of the step's edit, and their means over all edits so far, each before and now."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class FactsTab(Pane):
             show_if(row, not ask.measured)
         self._rows.value = _edits_table(state)
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         for ask in (self.this, self.all, self.generation):
-            ask.doing(activity)
+            ask.show_activity(activity)
 
 
 def _measures_table(step: Step) -> str:
@@ -108,7 +108,7 @@ def _cells(
     found: CounterFact | None, kind: str, name: str, form: Callable[[float | None], str], before: CounterFact | None,
     with_before: bool,
 ) -> list[str]:  # fmt: skip
-    """Unedited, step before (if asked for), now and n."""
+    """The cells of one measure: unedited, the step before (optional), now, and n."""
 
     def value(of: CounterFact | None) -> str:
         quality: Quality | None = getattr(of, kind, None)

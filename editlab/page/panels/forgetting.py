@@ -1,4 +1,4 @@
-"""What was lost: edits that are no longer recalled, as a map of edits by steps, and unrelated facts that broke."""
+"""Losses: edits no longer recalled, as a map of edits by steps, and unrelated facts that broke."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ class Forgetting(Pane):
         self._broken.value = _broken_table(state)
 
     def _show_share(self, state: SessionState) -> None:
-        """How many unrelated facts are right as a line, once there are two points for one."""
+        """Draw the share of unrelated facts still right, once two steps have one."""
         if len(outcomes(state.steps, bleeding_outcome)) < 2:
             self.share.clear()
             return
         make = partial(share_chart, "Unrelated facts still right", height=130)
         self.share.show((), make, outcome_columns(state, bleeding_outcome), len(state.steps) - 1)
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         for ask in (self.retention, self.bleeding):
-            ask.doing(activity)
+            ask.show_activity(activity)
 
 
 def _retention_words(found: Retention | None, edited: bool) -> str:
@@ -128,7 +128,7 @@ def _bleeding_words(found: Bleeding | None) -> str:
 
 
 def _broken_table(state: SessionState) -> str:
-    """Every fact that broke at some step, and whether it is broken now."""
+    """A table of every fact that broke at some step, and whether it is broken now."""
     broken = first_broken(state.steps)
     if not broken:
         return ""

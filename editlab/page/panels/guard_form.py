@@ -1,4 +1,4 @@
-"""What happens to an edit that is risky: it is made with a warning, refused, or made with a safer method."""
+"""The guard's settings: a risky edit is made with a warning, refused, or made with a safer method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GuardForm:
         return self.from_level.value
 
     def does(self, fallback: str | None) -> str:
-        """What it does to a risky edit by a method with that fallback, in a sentence; "" where it only warns."""
+        """What the guard does to a risky edit by a method with this fallback, in a sentence; "" where it only warns."""
         return NO_FALLBACK if self.name == R_ROME != fallback else GUARDS[self.name][1]
 
     def on_change(self, call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The band on top: how the model is, in a word and a sentence, and the numbers that say so; what is being measured."""
+"""The band on top: the model's health in a word and a sentence, the numbers behind it, and running measurements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HealthCallbacks:
     goto: Callable[[int], None]
     stop: Callable[[str], None]
     resume: Callable[[], None]
-    why: Callable[[int], None]  # show what made the edit of this step its size
+    why: Callable[[int], None]  # explain the size of this step's edit
     repair: RepairCallbacks
 
 
@@ -55,7 +55,7 @@ class HealthBand:
         verdict = box([self._words, self._ways], "el-verdict")
         activity = box([self._activity, self.stop, self.resume], "el-row el-measuring")
         self.widget = box([verdict, self._tiles, self.repair.widget, activity], "el-panel el-band")
-        self.doing(Activity())
+        self.show_activity(Activity())
 
     def show(self, state: SessionState) -> None:
         self._health = state.health
@@ -74,7 +74,7 @@ class HealthBand:
         self._tiles.value = tag("dl", "".join(self._tile_list(state)))
 
     def _say(self) -> None:
-        """The verdict; while the plan is being measured it may still change."""
+        """Draw the verdict, which may still change while the plan is being measured."""
         health, change = self._health, culprit(self._health)
         soon = tag("small", "so far; still measuring") if self._measuring else ""
         words = tag("p", escape(health.reason if health else "Not judged yet."), "el-reason")
@@ -92,15 +92,15 @@ class HealthBand:
             tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
         return tiles
 
-    def doing(self, activity: Activity) -> None:
-        """Say what the plan is measuring, that it is stopped, or that all is measured; always one line high."""
-        doing, problem = activity.doing.get(PLAN), activity.problems.get(PLAN)
-        self._measuring = doing is not None
+    def show_activity(self, activity: Activity) -> None:
+        """Say what is being measured by the plan, or that it is stopped or done; always in one line."""
+        running, problem = activity.running.get(PLAN), activity.problems.get(PLAN)
+        self._measuring = running is not None
         self._say()
-        show_if(self.stop, doing is not None)
-        show_if(self.resume, activity.stopped and doing is None)
-        if doing is not None:
-            self._activity.value = progress_bar(doing.progress, doing.waiting)
+        show_if(self.stop, running is not None)
+        show_if(self.resume, activity.stopped and running is None)
+        if running is not None:
+            self._activity.value = progress_bar(running.progress, running.waiting)
         elif problem is not None:
             self._activity.value = tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
         elif activity.stopped:
@@ -110,7 +110,7 @@ class HealthBand:
 
 
 def _drift_tile(state: SessionState) -> str:
-    """The edited layer that is furthest from where it began."""
+    """The tile of the edited layer that has moved most."""
     step = state.steps[state.position]
     found = step.largest_drift
     words = f"of ‖W₀‖, layer {found[0]}" if found else "not measured" if step.measurement is None else "no layer edited"
@@ -119,7 +119,7 @@ def _drift_tile(state: SessionState) -> str:
 
 
 def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> str:
-    """A number now, the unedited model's beside it, and its course."""
+    """A tile with a number now, the same of the unedited model, and its course."""
     now, base = read(state.steps[state.position]), unedited(state.steps, read)
     words = [now.of if now else "not measured here" if state.position else "not measured yet"]
     if base is not None and state.position:

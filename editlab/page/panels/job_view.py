@@ -1,4 +1,4 @@
-"""A running job: its stage, how far it is, P(new) as it rises, its place in the queue, and Cancel."""
+"""A running job: its stage and progress, P(new) as it rises, its place in the queue, and Cancel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editlab.report.html import percent, plural, sparkline, tag
 
 
 def progress_bar(progress: Progress, waiting: bool = False) -> str:
-    """A bar with its stage in words; without a known total it only says that something happens."""
+    """A bar with its stage in words; without a known total it only shows that work goes on."""
     if progress.total:
         share, count = progress.done / progress.total, f"step {progress.done} of {progress.total}"
         fill = tag("span", "", "el-bar-fill", style=f"width:{100 * share:.1f}%")

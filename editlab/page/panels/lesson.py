@@ -1,4 +1,4 @@
-"""The lessons as a page of their own: what to do, what of it is done, what came of it, and where to read on."""
+"""The lessons: their tasks, which of them are done, what came of each, and where to read on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editlab.report.html import tag
 
 
 class TaskRow:
-    """One task: a tick or its number, what to do while it is next, what came of it once it is done."""
+    """One task: a tick or its number, its text while it is next, and its outcome once it is done."""
 
     def __init__(self, number: int, task: Task, on_act: Callable[[Action], None]) -> None:
         self._number, self._task = number, task
@@ -56,12 +56,12 @@ class LessonPanel:
         self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
         self._tasks = box([], "el-todos")
-        self._told = html(css="el-live el-lesson-told")
+        self._seen = html(css="el-live el-lesson-told")
         self.next = button("Next lesson", lambda _: self._go_on(), "el-primary")
         self._papers = html(css="el-lesson-papers")
         self.rows: list[TaskRow] = []
         self._shown: int | None = None
-        content = [self.choice, self._intro, self._tasks, box([self._told, self.next], "el-row"), self._papers]
+        content = [self.choice, self._intro, self._tasks, box([self._seen, self.next], "el-row"), self._papers]
         self.widget = panel("Lessons", content, "el-lessons")
         self.choice.observe(lambda change: on_open(change.new), "value")
 
@@ -79,7 +79,7 @@ class LessonPanel:
             words = f"Done: {lesson.tasks[done - 1].title}. {words}"
         if finished:
             words += " That is the whole lesson."
-        self._told.value = tag("p", escape(words), role="status")
+        self._seen.value = tag("p", escape(words), role="status")
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
     def _turn(self, number: int, lesson: Lesson) -> None:

@@ -22,16 +22,16 @@ from editlab.report.html import bars, empty, percent, tag
 
 @dataclass(frozen=True)
 class Draft:
-    """What stands in the form."""
+    """The contents of the form."""
 
     fact: Fact
     method: str
-    hyperparameters: Mapping[str, Any] | None  # what is changed in the method; None while that is half typed
+    hyperparameters: Mapping[str, Any] | None  # the method's changes; None while one is half typed
 
 
 @dataclass(frozen=True)
 class MakeEditCallbacks:
-    draft: Callable[[Draft | None], None]  # the form changed; None while it holds no fact
+    draft: Callable[[Draft | None], None]  # called when the form changes; None: the form holds no fact
     apply: Callable[[Draft], None]
     cancel: Callable[[], None]
     find: FinderCallbacks
@@ -61,7 +61,7 @@ class MakeEdit:
 
     @property
     def draft(self) -> Draft | None:
-        """What stands in the form; None while it holds no fact."""
+        """The draft in the form; None while the form holds no fact."""
         if self._fact is None:
             return None
         try:
@@ -111,7 +111,7 @@ class MakeEdit:
         self._on.draft(self.draft)
 
     def _apply_fallback(self) -> None:
-        """The edit with the method that is safer, which the form then shows too."""
+        """Make the edit with the safer method, and show that method in the form."""
         fallback = self.method.fallback
         if fallback is not None and not self._running:
             self.method.take(fallback)

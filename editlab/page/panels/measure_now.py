@@ -1,4 +1,4 @@
-"""A button that measures one thing of the step in force, with its cost beforehand, its progress, and Stop."""
+"""A button that takes one measure of the step in force, with its cost beforehand, its progress, and Stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from editlab.report.html import tag
 
 @dataclass(frozen=True)
 class MeasureCallbacks:
-    measure: Callable[[str], None]  # measure this of the step in force
+    measure: Callable[[str], None]  # take this measure of the step in force
     stop: Callable[[str], None]
 
 
@@ -29,7 +29,7 @@ class MeasureNow:
         self.widget = box([self.start, self._shown, self.stop], "el-row el-measure-now")
         self.measured = False  # at the step in force
         self._activity = Activity()
-        self.doing(self._activity)
+        self.show_activity(self._activity)
 
     def show(self, state: SessionState) -> None:
         measurement = state.steps[state.position].measurement
@@ -37,19 +37,19 @@ class MeasureNow:
         cost = cost_words(state.costs.get(self._name))
         self.start.description = f"Measure now · {cost}" if cost else "Measure now"
         self.start.tooltip = f"Measure of step {state.position}: {self._title}"
-        self.doing(self._activity)
+        self.show_activity(self._activity)
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         self._activity = activity
-        doing, problem = activity.doing.get(self._name), activity.problems.get(self._name)
+        running, problem = activity.running.get(self._name), activity.problems.get(self._name)
         self._shown.value = (
-            progress_bar(doing.progress, doing.waiting)
-            if doing
+            progress_bar(running.progress, running.waiting)
+            if running
             else tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
             if problem
             else tag("span", self._once_measured, "el-why")
             if self.measured and self._once_measured
             else ""
         )
-        show_if(self.start, doing is None and not self.measured)
-        show_if(self.stop, doing is not None)
+        show_if(self.start, running is None and not self.measured)
+        show_if(self.stop, running is not None)

@@ -1,4 +1,4 @@
-"""Which method edits, its hyperparameters, built from what the lab says of its methods, and the guard."""
+"""The method and its hyperparameters, built from the lab's description of its methods, and the guard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def written(value: Any) -> str:
 
 
 def parsed(info: HyperparameterInfo, text: str) -> Any:
-    """The value that `text` stands for; ValueError with what was given and what is allowed."""
+    """The value of `text`. Raises ValueError that says what was given and what is allowed."""
     kinds: dict[str, tuple[Callable[[str], Any], str]] = {
         "int": (int, "a whole number"),
         "float": (float, "a number"),
@@ -55,7 +55,7 @@ def _layers(text: str) -> tuple[int, ...]:
 
 
 class MethodForm:
-    """`on_change()` is called when the method or a hyperparameter changes; `more` stands in the fold too."""
+    """`on_change()` is called when the method or a hyperparameter changes; `more` is a widget in the fold too."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class MethodForm:
         return self._methods[self.name].fallback
 
     def take(self, name: str) -> None:
-        """Choose a method, with the hyperparameters that are changed in the one chosen before changed in it too."""
+        """Choose a method, and keep the changed hyperparameters that both methods have."""
         changed = {key: text.value for key, text in self._texts[self.name].items()}
         self.choice.value = name
         for key, text in self._texts[name].items():
             text.value = changed.get(key, text.value)
 
     def read(self) -> dict[str, Any]:
-        """The hyperparameters that differ from the method's preset; ValueError with a sentence."""
+        """The hyperparameters that differ from the method's preset. Raises ValueError with a sentence."""
         changed = {}
         for info in self._methods[self.name].hyperparameters:
             text = self._texts[self.name][info.name].value

@@ -1,4 +1,4 @@
-"""The run at a glance, and where it changed."""
+"""The run at a glance, and the steps at which it changed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Overview(Pane):
         )
 
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
-        """What changed at one step, with a button that goes there."""
+        """The change at one step, with a button that goes there."""
         goto = button(f"Step {step}", lambda _: self._on_goto(step), "el-small", "Go to this step")
         lines = [f"{tag('span', c.kind, f'el-badge el-badge-{c.kind}')} {escape(c.sentence)}" for c in changes]
         return box([goto, html("".join(tag("p", line) for line in lines))], "el-row el-change-row")

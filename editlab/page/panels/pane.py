@@ -1,4 +1,4 @@
-"""What stands under a tab of the analysis."""
+"""The base of everything under a tab of the analysis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from editlab.page.measuring import Activity
 
 
 class Pane(ABC):
-    """Only the open one is drawn. `charts` are those it may show."""
+    """One tab's content; only the open pane is drawn. `charts` are the charts it may show."""
 
     widget: widgets.Box
     charts: Sequence[ChartView] = ()
@@ -22,15 +22,15 @@ class Pane(ABC):
     def show(self, state: SessionState) -> None:
         """Draw the session."""
 
-    def doing(self, activity: Activity) -> None:  # noqa: B027  most panes measure nothing by themselves
-        """Say what is being measured."""
+    def show_activity(self, activity: Activity) -> None:  # noqa: B027  most panes measure nothing by themselves
+        """Show the running measurements."""
 
     def leave(self) -> None:
-        """It goes out of sight: charts are given up, since they would miss what is drawn."""
+        """Go out of sight: remove the charts, which would miss updates."""
         for chart in self.charts:
             chart.clear()
 
     def pin(self, step: int | None) -> None:
-        """Mark the step that others are compared with."""
+        """Mark the pinned step, which others are compared with."""
         for chart in self.charts:
             chart.pin(step)

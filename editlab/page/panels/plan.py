@@ -1,4 +1,4 @@
-"""What is measured when: how often each measure is taken, what it costs beforehand, and each of them now."""
+"""The plan: how often each measure is taken, its estimated cost, and a button to take it now."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _options(*also: int) -> list[tuple[str, int]]:
 
 
 class Plan(Pane):
-    """`on_plan(plan)` is called with the whole plan when one of its choices is changed."""
+    """`on_plan(plan)` is called with the whole plan when one choice changes."""
 
     def __init__(self, info: LabInfo, on: MeasureCallbacks, on_plan: Callable[[Mapping[str, int]], None]) -> None:
         known = {task.note for task in info.tasks}  # their notes are with the skills
@@ -67,9 +67,9 @@ class Plan(Pane):
         for row in self.rows.values():
             row.show(state)
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         for row in self.rows.values():
-            row.ask.doing(activity)
+            row.ask.show_activity(activity)
 
     def _chose(self) -> None:
         self._on_plan({name: row.every.value for name, row in self.rows.items() if row.every.value})

@@ -1,4 +1,4 @@
-"""The controls of the player: what is played, play and pause, one step, stop, how fast, and what it is doing."""
+"""The controls of the player: the list, play and pause, one step, stop, the speed, and the player's state."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PlayerPanel:
         self.show(Playing("Puts each step of this session in force again, or makes a list of edits one by one."))
 
     def choose(self, title: str) -> None:
-        """As if the visitor had chosen it."""
+        """Choose a list as a visitor would."""
         self.what.value = title
 
     def show(self, playing: Playing) -> None:

@@ -1,4 +1,4 @@
-"""Probe one edit: the same fact under other methods and at another place, beside the session, which stays as it is."""
+"""Probe one edit: the same fact by other methods or at another place; the session stays as it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ABOUT = (
     "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any step: "
     "is it the fact, the method, or the edits before it?"
 )
-NOW, FORM = "now", "form"  # facts to choose beside the ids of steps
+NOW, FORM = "now", "form"  # choices of a fact besides the ids of steps
 ALONE, LAST, FIRST, WITHOUT, REVERSED = "alone", "last", "first", "without", "reversed"
 PLACES = {
     "Alone, on the unedited model": ALONE,
@@ -42,7 +42,7 @@ class ProbeCallbacks:
     run: Callable[[Order], None]
     stop: Callable[[], None]
     clear: Callable[[], None]
-    draft: Callable[[], Fact | None]  # what stands in the form
+    draft: Callable[[], Fact | None]  # the fact in the form
 
 
 class ProbePane(Pane):
@@ -90,7 +90,7 @@ class ProbePane(Pane):
             "el-probe",
         )
 
-    # What is offered
+    # The choices
 
     def show(self, state: SessionState) -> None:
         self._state = state
@@ -111,7 +111,7 @@ class ProbePane(Pane):
         self.fact.value = step_id if step_id in offered else NOW if NOW in offered else FORM
 
     def _offer(self, _: object = None) -> None:
-        """The other edits, as far as the chosen place needs them."""
+        """Offer the other edits that the chosen place needs."""
         others = self._others()
         options = [(f"edit {step.index}: {step_title(step)}", step.id) for step in reversed(others)]
         _set_options(self.without, options or [("no other edit is in force", "")])
@@ -119,11 +119,11 @@ class ProbePane(Pane):
         show_if(self.anew, self.place.value != ALONE)
 
     def _others(self) -> list[Step]:
-        """The edits in force but the chosen one, in order."""
+        """The edits in force, in order, without the chosen one."""
         own, steps = self._own_step(), self._state.steps if self._state else ()
         return [step for step in steps if step.facts and step.in_force and step is not own]
 
-    # Ordering one
+    # Starting a probe
 
     def _run(self) -> None:
         try:
@@ -156,7 +156,7 @@ class ProbePane(Pane):
         return next((step for step in state.steps if step.facts and step.id == wanted), None)
 
     def _placed(self, own: Step | None) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-        """Ids of the edits before and after it, and the place in words. Raises ValueError where there are none."""
+        """Ids of the edits before and after the fact, and its place in words. Raises ValueError if there are none."""
         others, place = self._others(), self.place.value
         if place == ALONE:
             return (), (), "alone"
@@ -175,21 +175,21 @@ class ProbePane(Pane):
         later = tuple(step.id for step in others if step.index > at and step is not left_out)
         return earlier, later, f"without edit {left_out.index}"
 
-    # What became of it
+    # Results
 
     def draw(self, probes: Probes) -> None:
-        """While probes are made, and when there are new ones."""
+        """Draw the progress and the results of probes."""
         found = probes.tried != self._probes.tried
-        self._probes, busy = probes, probes.doing is not None
+        self._probes, busy = probes, probes.progress is not None
         self.run.disabled = busy
         show_if(self.stop, busy)
         show_if(self.clear, bool(probes.tried) and not busy)
         self._progress.value = ""
-        if probes.doing is not None:
+        if probes.progress is not None:
             title = next((m.title for m in self._info.methods if m.name == probes.method), probes.method)
             which = f"{title}, {probes.number} of {probes.of}" if probes.of > 1 else title
-            doing = replace(probes.doing, stage=f"{which}: {probes.doing.stage}")
-            self._progress.value = progress_bar(doing, probes.waiting)
+            shown = replace(probes.progress, stage=f"{which}: {probes.progress.stage}")
+            self._progress.value = progress_bar(shown, probes.waiting)
         if found or not self._results.value:
             self._draw_results()
 
@@ -209,10 +209,10 @@ class ProbePane(Pane):
 
 
 def _set_options(control: widgets.Dropdown, options: Sequence[tuple[str, str]]) -> None:
-    """Options anew, the choice kept where it is still there."""
+    """Replace the options, and keep the choice where it is still among them."""
     if tuple(options) == tuple(control.options):
         return
     old = control.value
-    control.options = options  # the first of them is chosen
+    control.options = options  # this chooses the first option
     if old in [value for _, value in options]:
         control.value = old

@@ -1,4 +1,4 @@
-"""Probes of one fact side by side, and beside the session's own step: pure functions from records to HTML."""
+"""A table of one fact's probes, with the session's own step: pure functions from records to HTML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
 
 @dataclass(frozen=True)
 class Column:
-    """One way in which the fact was edited: its step, and what the model was at the end of it."""
+    """One way of editing the fact: its step, and the measurement of the model at the end."""
 
     head: str  # HTML
     step: Step | None
@@ -32,7 +32,7 @@ Cell = Callable[[Column], str]
 
 
 def probe_table(state: SessionState, tried: Sequence[Tried], info: LabInfo) -> str:
-    """A column per probe, the session's own step first where the fact is of one."""
+    """The table: a column per probe, first the session's own step where there is one with this fact."""
     own = {each.order.own: None for each in tried if each.order.own}
     steps = [step for step in state.steps if step.id and step.id in own]
     columns = [_of_step(step, info) for step in steps] + [_of_probe(each, info) for each in tried]
@@ -45,7 +45,7 @@ def probe_table(state: SessionState, tried: Sequence[Tried], info: LabInfo) -> s
 
 
 def _of_step(step: Step, info: LabInfo) -> Column:
-    """What is measured of a step that is switched off is of the model without it: none of that is shown."""
+    """The column of a step. One that is switched off is shown without measurements: they exclude the step."""
     place = f"edit {step.index} here" + ("" if step.enabled else ", switched off")
     head = f"{escape(info.title_of(step.method))} <small>{place}</small>"
     step = step if step.enabled else replace(step, measurement=None)
@@ -72,7 +72,7 @@ def _cell(read: Cell, column: Column) -> str:
 
 
 def _rows(unedited: float | None, columns: Sequence[Column]) -> list[tuple[str, Cell]]:
-    """The rows' names and how their cells are read; those of what was measured in no column are left out."""
+    """The rows' names and how to read their cells; a row without a value in any column is left out."""
     rows: list[tuple[str, Cell, bool]] = [
         ("the model", lambda c: _verdict(c, unedited), True),
         ("perplexity", lambda c: _perplexity(c, unedited), True),
@@ -105,7 +105,7 @@ def _ratio(column: Column, unedited: float | None) -> float | None:
 
 
 def _verdict(column: Column, unedited: float | None) -> str:
-    """The model in a word, by its perplexity alone."""
+    """A verdict on the model, by its perplexity alone."""
     ratio = _ratio(column, unedited)
     if ratio is None:
         return ""
@@ -122,7 +122,7 @@ def _perplexity(column: Column, unedited: float | None) -> str:
 
 
 def _relative(column: Column) -> str:
-    """Of the layer that the edit changes most."""
+    """The relative size in the layer that the edit changes most."""
     return percent(column.step.relative_size if column.step else None)
 
 

@@ -1,4 +1,4 @@
-"""The same page in large type, for an audience: what is said of the model comes first, small print is left out."""
+"""The same page in large type, for an audience: results come first, small print is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VIEW = "projector"  # in the address: ?view=projector
 
 
 class Projector:
-    """Dresses `root`; the page's script keeps the address up to date, so that a reload or a link shows the same."""
+    """Sets the classes of `root`; the page's script keeps the address up to date for reloads and links."""
 
     def __init__(self, root: widgets.DOMWidget) -> None:
         self._root = root

@@ -1,4 +1,4 @@
-"""Find the edit that did it and switch it off: which single edit's removal restores most, and what came back."""
+"""Find the culprit and switch it off: the edit whose removal restores most, and how much came back."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class RepairCallbacks:
 
 
 class Repair:
-    """Hidden until a culprit is looked for; forgets it when the log goes on."""
+    """Hidden until a search for the culprit; the result is dropped when the log changes."""
 
     def __init__(self, info: LabInfo, on: RepairCallbacks) -> None:
         self._skill = info.tasks[0] if info.tasks else None
         self._on = on
         self._state: SessionState | None = None
         self._culprit: Culprit | None = None
-        self._among: frozenset[str] = frozenset()  # ids of the edits that it was looked for among
+        self._among: frozenset[str] = frozenset()  # ids of the edits that were searched
         self._before: dict[str, str] | None = None  # the shares with the culprit in force
         self._busy = False
         self._progress = html(css="el-progress el-live")
@@ -71,7 +71,7 @@ class Repair:
         if found is not None and (
             _in_force(state) | {found.edit} != self._among | {found.edit} or (found.index or 0) > state.position
         ):
-            self._culprit = self._before = None  # it was found among other edits than those in force now
+            self._culprit = self._before = None  # the search was among other edits than those in force now
         self._draw()
 
     def _toggle(self) -> None:
@@ -79,7 +79,7 @@ class Repair:
         if state is None or culprit is None or culprit.index is None:
             return
         if culprit.edit in _in_force(state):
-            self._before = self._shares(state, unmeasured=NOTHING)  # and what is off is measured no more
+            self._before = self._shares(state, unmeasured=NOTHING)  # edits that are switched off are no longer measured
         self._on.toggle(next(step.index for step in state.steps if step.id == culprit.edit))
 
     def _draw(self) -> None:
@@ -107,7 +107,7 @@ class Repair:
             self._back.value = table("What came back", ["", "with it", "without it"], rows, css="el-facing")
 
     def _shares(self, state: SessionState, unmeasured: str) -> dict[str, str]:
-        """What is left of the model's edits and of its first skill, and how far it has drifted, as text."""
+        """The model's edits recalled, its first skill and its drift, as text."""
         step = state.steps[state.position]
         drift = step.largest_drift
         found = {"Edits recalled": retention_outcome(step)}
@@ -129,7 +129,7 @@ def _in_force(state: SessionState) -> frozenset[str]:
 
 
 def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
-    """Perplexity with all edits, unedited, and without each of the edits that matter most."""
+    """Bars of perplexity: with all edits, unedited, and without each of the edits that matter most."""
     alone = sorted(
         (tried for tried in culprit.tried if len(tried.without) == 1),
         key=lambda tried: (isnan(tried.perplexity), tried.perplexity),

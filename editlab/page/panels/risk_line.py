@@ -22,7 +22,7 @@ NUMBERS: dict[str, Callable[[Risk], str]] = {
 
 
 class RiskLine:
-    """`on_instead()` is called when the safer method is to be used."""
+    """`on_instead()` is called when the visitor chooses the safer method."""
 
     def __init__(self, info: LabInfo, guard: GuardForm, on_instead: Callable[[], None]) -> None:
         self._methods = {method.name: method for method in info.methods}
@@ -39,7 +39,7 @@ class RiskLine:
         self.clear()
 
     def clear(self) -> None:
-        """There is no fact to tell the risk of."""
+        """Show nothing: there is no fact to assess."""
         self._shown = None
         self._put("")
 
@@ -53,7 +53,7 @@ class RiskLine:
         self._put(tag("p", f"Risk not known: {escape(sentence)}", "el-note"))
 
     def show(self, method: str, risks: Mapping[str, Risk]) -> None:
-        """The risk of `method`, beside that of the method which could be used instead."""
+        """Show the risk of `method`, and of the method that could be used instead."""
         self._shown, fallback = risks[method], self._methods[method].fallback
         self._say()
         offered = self._shown.level != "low" and fallback in risks
@@ -64,7 +64,7 @@ class RiskLine:
             self._safer.value = f"Risk under {escape(title)}: {risk_pill(risks[fallback].level)}"
         titles = [escape(self._methods[name].title) for name in risks]
         rows = [[name, *(read(risk) for risk in risks.values())] for name, read in NUMBERS.items()]
-        ruled = [self._methods[name].fallback is not None for name in risks]  # the rule is about those that need one
+        ruled = [self._methods[name].fallback is not None for name in risks]  # the position rule is about these
         tokens = [risk_pill(risk.token_level) if r else NOTHING for risk, r in zip(risks.values(), ruled, strict=True)]
         rows.append(["from the tokens alone", *tokens])
         self._numbers.value = table("What is known before the edit", ["", *titles], rows, css="el-facing")

@@ -1,4 +1,4 @@
-"""The result of a scan: size against divisor, by outcome; risk against outcome; and each of its facts for the form."""
+"""The result of a scan: size against divisor, risk against outcome, and each fact, ready for the form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
 from editlab.report.html import NOTHING, empty, number, percent, plural, table, tag
 
-LISTED = 300  # facts that the list holds
+LISTED = 300  # facts in the list, at most
 NONE_YET = (
     "A scan edits many facts, each alone on the unedited model, and sets the risk told beforehand against what became "
     "of the model. Make one with “editlab scan --facts FILE --out FOLDER”, and show it here with “editlab serve "
@@ -42,7 +42,7 @@ KINDS: dict[str, Callable[[Scanned], bool]] = {
 
 
 class ScanPane(Pane):
-    """`on_pick(case_id)` is called for a fact that is to stand in the form."""
+    """`on_pick(case_id)` is called when a fact is chosen for the form."""
 
     def __init__(self, info: LabInfo, scan: ScanTable | None, on_pick: Callable[[int | None], None]) -> None:
         self._info, self._scan, self._on_pick = info, scan, on_pick
@@ -67,7 +67,7 @@ class ScanPane(Pane):
         self._list()
 
     def show(self, state: SessionState) -> None:
-        """The scan is of the unedited model, whatever the session is."""
+        """Draw nothing new: the scan is of the unedited model, whatever the session's state."""
         if any(drawable(row) for row in self._rows):
             self.view.show((), partial(scan_chart, self._rows), scan_columns(self._rows))
 
@@ -88,7 +88,7 @@ class ScanPane(Pane):
         return f"{kind} {sum(map(KINDS[kind], self._rows))}"
 
     def _list(self) -> None:
-        """Those of the chosen kind, what harms most first."""
+        """List the facts of the chosen kind, the most harmful first."""
         of_kind = [row for row in self._rows if KINDS[self.kind.value](row)]
         of_kind.sort(key=lambda row: -row.perplexity_ratio)
         self._listed = of_kind[:LISTED]

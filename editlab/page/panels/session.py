@@ -1,7 +1,7 @@
 """The session itself: its name, its two links, a copy of it, its end, and this browser's other sessions.
 
-Links are copied and other sessions are listed by the page's script (page.js), which alone knows the address and what
-this browser has opened; a notebook has neither, and does not show them.
+The page's script (page.js) copies links and lists other sessions: it alone has the address and the sessions that this
+browser has opened. A notebook has neither, and shows neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SessionCallbacks:
 
 
 def mark(key: str, about: SessionInfo) -> str:
-    """What tells the page's script which session this is: it goes into the address, and into this browser's list."""
+    """HTML that names the session to the page's script, for the address and for this browser's list."""
     kind = "edit" if about.may_edit else "follow"
     return tag(
         "span", "", hidden="", data_session=key, data_name=about.name, data_edits=str(about.edits), data_kind=kind
@@ -37,7 +37,7 @@ def mark(key: str, about: SessionInfo) -> str:
 
 
 class SessionPanel:
-    """For who may edit. Stands behind the button of the state line."""
+    """The panel of a visitor who may edit, behind the button of the state line."""
 
     def __init__(self, key: str, about: SessionInfo, on: SessionCallbacks) -> None:
         self._key = key
@@ -85,7 +85,7 @@ class SessionPanel:
 
 
 class FollowPanel:
-    """For who has the link that only follows."""
+    """The panel of a visitor who only follows."""
 
     def __init__(self, key: str, about: SessionInfo, on_duplicate: Callable[[], None]) -> None:
         self._key = key
@@ -106,7 +106,7 @@ class FollowPanel:
 
 
 def _links(key: str, follow: str) -> str:
-    """Both links, with what may be done by whom that has them."""
+    """Both links, and what each allows."""
     shown = [
         tag("li", tag("button", words, "el-copy", type="button", data_copy=secret) + tag("span", why, "el-why"))
         for words, secret, why in (("Copy link to edit", key, TO_EDIT), ("Copy link to follow", follow, TO_FOLLOW))

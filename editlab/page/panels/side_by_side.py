@@ -1,4 +1,4 @@
-"""This run beside another one: the same edits by another method, or any session whose link or key is given."""
+"""This run compared with another one: the same edits by another method, or a session by its link or key."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from editlab.report.html import NOTHING, empty, plural, table, tag
 @dataclass(frozen=True)
 class CompareCallbacks:
     remake: Callable[[str], None]  # make the edits in force again with this method, in a session of their own
-    open: Callable[[str], None]  # the session of this key
+    open: Callable[[str], None]  # the session with this key
     stop: Callable[[], None]
 
 
 def key_of(text: str) -> str:
-    """The key in a link to a session; of what is no link, all of it."""
-    asked = parse_qs(urlsplit(text.strip()).query).get("session", [])
-    return asked[0] if asked else text.strip()
+    """The key in a link to a session; text that is no link is the key itself."""
+    keys = parse_qs(urlsplit(text.strip()).query).get("session", [])
+    return keys[0] if keys else text.strip()
 
 
 class SideBySide(Pane):
@@ -67,19 +67,19 @@ class SideBySide(Pane):
         self._draw()
 
     def working(self, progress: Progress, waiting: bool = False) -> None:
-        """Say how far the other run is."""
+        """Show the progress of the other run."""
         self._progress.value = progress_bar(progress, waiting)
         show_if(self._work, True)
         self.remake.disabled = True
 
     def idle(self, problem: str = "") -> None:
-        """Nothing is being made; why not, in a sentence."""
+        """Show that no run is being made, with the reason where one failed."""
         show_if(self._work, False)
         self.remake.disabled = False
         self._problem.value = tag("p", escape(problem), role="alert") if problem else ""
 
-    def beside(self, other: SessionState, called: str) -> None:
-        """Draw this run beside the session."""
+    def compare(self, other: SessionState, called: str) -> None:
+        """Draw the session and this other run."""
         self._other = called, other
         self._draw()
 
@@ -110,8 +110,8 @@ class SideBySide(Pane):
         self._table.value = self._as_table(this, other)
 
     def _as_table(self, this: SessionState, other: SessionState) -> str:
-        """A row per step; this run and the other in neighbouring columns."""
-        header = ["step", "edit", "by", *(f"{escape(by.title)}{who}" for by in self._by for who in ("", ", other"))]
+        """A table with a row per step, and this run and the other in neighbouring columns."""
+        header = ["step", "edit", "by", *(f"{escape(by.title)}{run}" for by in self._by for run in ("", ", other"))]
         rows = []
         for index in range(max(len(this.steps), len(other.steps))):
             pair = [run.steps[index] if index < len(run.steps) else None for run in (this, other)]
@@ -130,6 +130,6 @@ def _run_words(name: str, run: SessionState) -> str:
 
 
 def _facts(this: Step | None, other: Step | None) -> str:
-    """The edit, or both where they differ."""
+    """The edit of a step; both edits where they differ."""
     titles = [escape(step_title(step)) for step in (this, other) if step is not None]
     return " | ".join(dict.fromkeys(titles))

@@ -1,4 +1,4 @@
-"""What else the model can do: every downstream task by either rule, and perplexity; each with its chart and table."""
+"""The model's skills: every downstream task by either rule, and perplexity, each with a chart and a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY_CHANCE = tag("span", "", "el-key el-key-chance", aria_hidden="true")
 
 
 class TaskView:
-    """One task by one rule: `name` is that of its measure."""
+    """One task by one rule; `name` is its measure's name."""
 
     def __init__(self, task: TaskInfo, name: str, rule: str, on: MeasureCallbacks, on_goto: GoTo) -> None:
         self._task, self._name = task, name
@@ -121,21 +121,21 @@ class Skills(Pane):
             view.show(state)
         self._grid.children = [view.widget for view in self._shown]
 
-    def doing(self, activity: Activity) -> None:
+    def show_activity(self, activity: Activity) -> None:
         self._activity = activity
         for view in self._shown:
-            view.ask.doing(activity)
+            view.ask.show_activity(activity)
 
     def _chose(self) -> None:
         self._grid.children = []
         self.leave()
         if self._state is not None:
-            self.doing(self._activity)
+            self.show_activity(self._activity)
             self.show(self._state)
 
 
 def _scores(state: SessionState, name: str) -> dict[int, TaskScore]:
-    """By step."""
+    """The task's scores by step."""
     return {s.index: s.measurement.tasks[name] for s in state.steps if s.measurement and name in s.measurement.tasks}
 
 
@@ -189,7 +189,7 @@ def _task_table(state: SessionState, name: str, title: str) -> str:
 
 
 def _perplexity_words(state: SessionState) -> str:
-    """The value of the step in force, and of which text."""
+    """The value at the step in force, and the text that it is measured on."""
     measured = state.steps[state.position].measurement
     found = measured.perplexity if measured else None
     title = tag("h3", "Perplexity <small>of a fixed text; less is better</small>")

@@ -1,4 +1,4 @@
-"""The line that stays on top: which model, what was done to it, how far it drifted, and what is going on."""
+"""The line that stays on top: the model, its edits, its drift, and what is going on."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class StateLine:
         return summary
 
     def warn(self, text: str) -> None:
-        """A line of its own that stays until it is taken back by an empty one."""
+        """Show a warning in a line of its own, until an empty one replaces it."""
         if text != self._warned:
             self._warned = text
             self._warning.value = tag("p", escape(text), role="alert") if text else ""
 
     def say(self, text: str, kind: str = "ready") -> None:
-        """What is going on; `kind` is "ready", "busy" or "error"."""
+        """Say what is going on; `kind` is "ready", "busy" or "error"."""
         word = "<span class='el-visually-hidden'>Error: </span>" if kind == "error" else ""
         dot = tag("span", "", f"el-dot el-dot-{kind}", aria_hidden="true")
         role = "alert" if kind == "error" else "status"

@@ -21,7 +21,7 @@ Form = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Column:
-    """One number of a step. A share's difference is told in points of a hundred."""
+    """One number of a step. A share's difference is in percentage points."""
 
     title: str
     read: Callable[[Step], float | None]
@@ -38,7 +38,7 @@ class Column:
 
 
 def columns_of(info: LabInfo) -> list[Column]:
-    """What a table of steps can show in a lab, in the order of the columns."""
+    """The columns that a table of a lab's steps can have, in order."""
     tasks = [Column(task.title, _value(task_outcome(task.name)), share=True) for task in info.tasks]
     return [
         Column("‖ΔW‖", lambda step: step.norm),

@@ -1,6 +1,6 @@
-"""One row per edit, the newest on top: go there, switch it off and on, compare with it, go on from it in a copy.
+"""One row per edit, the newest on top: go to it, switch it off and on, compare with it, or branch from it.
 
-Keys are the page's script's (page.js): it finds rows and buttons by their classes.
+The page's script (page.js) handles the keys: it finds rows and buttons by their classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TimelineCallbacks:
     toggle: Callable[[int], None]
     find: Callable[[], None]  # the culprit
     pin: Callable[[int | None], None]  # compare with this step, or with none
-    branch: Callable[[int], None]  # go on from this step in a copy of the session
+    branch: Callable[[int], None]  # continue from this step in a copy of the session
 
 
 KEYS = "".join(
@@ -45,13 +45,13 @@ KEYS = "".join(
 
 @dataclass(frozen=True)
 class Frame:
-    """What is the same for all rows."""
+    """Everything that is the same for all rows."""
 
     state: SessionState
     info: LabInfo
     pinned: int | None
     locked: bool
-    largest: float  # ‖ΔW‖ of all edits
+    largest: float  # largest ‖ΔW‖ of all edits
 
     def changes(self, index: int) -> list[ChangePoint]:
         health = self.state.health
@@ -152,7 +152,7 @@ class Timeline:
 
     @property
     def pinned(self) -> int | None:
-        """Where the pinned step stands now; None where there is none, or no longer."""
+        """The present index of the pinned step; None where no step is pinned or the step is gone."""
         steps = self._state.steps if self._state else ()
         return next((step.index for step in steps if step.id == self._pinned), None)
 
@@ -163,7 +163,7 @@ class Timeline:
             self._draw(self._state)
 
     def lock(self, yes: bool) -> None:
-        """While an edit runs its log must not change under it."""
+        """Disable or enable the controls: the log must not change while an edit runs."""
         self._locked = yes
         if self._state:
             self._draw(self._state)
@@ -183,7 +183,7 @@ class Timeline:
 
 
 def _size(step: Step, largest: float) -> str:
-    """‖ΔW‖, and a bar of it beside the largest."""
+    """‖ΔW‖, and a bar that compares it with the largest."""
     size = step.norm
     share = size / largest if size is not None and largest and math.isfinite(size) else 1.0
     bar = tag("span", tag("i", "", style=f"width:{100 * share:.1f}%"), "el-size", aria_hidden="true")
@@ -191,14 +191,14 @@ def _size(step: Step, largest: float) -> str:
 
 
 def _harm(changes: Sequence[ChangePoint]) -> str:
-    """That the run changed here, and how."""
+    """A pill that says how the run changed here."""
     kind = "jump" if any(change.kind == "jump" for change in changes) else "trend"
     sentence = " ".join(change.sentence for change in changes)
     return status_pill("collapsed" if kind == "jump" else "degrading", kind, sentence)
 
 
 def _guard_words(guarded: Guarded, info: LabInfo) -> str:
-    """What the guard did."""
+    """The guard's decision in words."""
     if guarded.made == guarded.asked:
         return "guard: warned"
     return f"guard: {escape(info.title_of(guarded.made))} instead of {escape(info.title_of(guarded.asked))}"

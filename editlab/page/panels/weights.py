@@ -1,4 +1,4 @@
-"""What made the edit in force its size, and where the weights are: drift and sizes, in the unit that is chosen."""
+"""Why the edit in force has its size, and the drift and sizes of all steps in the chosen unit."""
 
 from __future__ import annotations
 

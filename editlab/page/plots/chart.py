@@ -1,7 +1,7 @@
-"""What all charts share: the axis of steps, their look, the marks where a run changed, and stacking.
+"""Everything that charts share: the axis of steps, the look, the marks where a run changed, and stacking.
 
 A chart is one or more figures and their named sources. Columns are always assigned whole (`Chart.draw`); streaming rows
-through jupyter_bokeh doubles them. Colours are those of a light page; style.css turns whole figures over for a dark
+through jupyter_bokeh doubles them. Colours suit a light page; style.css inverts whole figures for a dark
 one. The browser saves a chart as a picture when its root is tagged with a kind of picture (`Chart.save`).
 """
 
@@ -24,10 +24,10 @@ INK, MUTED, GRID, BAR = "#17202b", "#566272", "#e3e8ee", "#c3cfdd"
 NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
 PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
-AXIS_WIDTH = 64  # pixels left of every plot, so that those of a stack stand under each other
-LETTER = 6  # pixels that one letter of a level takes
-FLAG = 0.95  # how high the flag of a change stands, as a share of the plot
-FEWEST_STEPS = 4  # the axis shows at least so many
+AXIS_WIDTH = 64  # pixels left of every plot, so that stacked plots are aligned
+LETTER = 6  # pixels of one letter in a level's words
+FLAG = 0.95  # height of a change's flag, as a share of the plot
+FEWEST_STEPS = 4  # steps that the axis shows at least
 
 SAVE = """
 const [kind] = cb_obj.tags, view = Bokeh.index.find_one(cb_obj)
@@ -61,9 +61,9 @@ NO_STEPS = SessionState(id="", steps=(), position=0, watched=(), model={})
 
 @dataclass(frozen=True)
 class Chart:
-    """Figures over one axis of steps. A tap on what a source of `tappable` draws means its step.
+    """Figures over one axis of steps. A tap on a mark of a source in `tappable` means that mark's step.
 
-    With another `key` the axis is not of steps, and a tap means what that column says.
+    With another `key` the axis is not of steps, and a tap means the value in that column.
     """
 
     figures: tuple[figure, ...]
@@ -86,12 +86,12 @@ class Chart:
                 line.update(location=pinned or 0, visible=pinned is not None)
 
     def save(self, kind: Picture) -> None:
-        """Have the browser that shows the chart save it."""
+        """Make the browser that shows the chart save it."""
         self.root.tags = []
         self.root.tags = [kind]
 
     def can_be_saved(self, name: str) -> None:
-        """Teach the browser to, under this name."""
+        """Let the browser save the chart under this name."""
         self.root.js_on_change("tags", CustomJS(args={"name": name}, code=SAVE))
 
 
@@ -113,7 +113,7 @@ def stacked_columns(columns: Mapping[str, Columns]) -> Columns:
 
 
 def step_title(step: Step) -> str:
-    """What a chart calls a step, in plain text."""
+    """A step's title in charts, as plain text."""
     if not step.facts:
         return "unedited model"
     more = f" and {len(step.facts) - 1} more" if len(step.facts) > 1 else ""
@@ -126,7 +126,7 @@ def alpha(step: Step, state: SessionState) -> float:
 
 
 def change_columns(state: SessionState) -> Mapping[str, Sequence[Any]]:
-    """The steps at which health says that the run changed."""
+    """Columns of the steps at which the run changed, by its health."""
     changes = state.health.changes if state.health else ()
     return {
         "step": [change.step for change in changes],
@@ -144,7 +144,7 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
 
 
 def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
-    """A figure over the axis of steps. Every such figure and the timeline mark the step that is pointed at."""
+    """A figure over the axis of steps. All such figures and the timeline mark the step under the pointer."""
     plot = plain_figure(title, "step", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
@@ -161,7 +161,7 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
 
 
 def plain_figure(title: str, x_label: str, y_label: str, x_scale: Scale, y_scale: Scale, height: int) -> figure:
-    """A figure over any axis, in the look that all share."""
+    """A figure over any axis, in the common look."""
     heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
     heading.update(offset=8 - AXIS_WIDTH)
     plot = figure(
@@ -199,7 +199,7 @@ def flag_changes(plot: figure, source: ColumnDataSource) -> None:
 
 
 def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequence[Any]]:
-    """Levels (y, words, colour) to draw; their words stand side by side, since the levels may be close together."""
+    """Columns of levels (y, words, colour); the words are side by side, since levels may be close together."""
     found: dict[str, list[Any]] = {name: [] for name in ("y", "name", "color", "shift")}
     for y, name, color in levels:
         shift = LETTER * sum(len(words) + 2 for words in found["name"])
@@ -209,7 +209,7 @@ def level_columns(levels: Sequence[tuple[float, str, str]]) -> Mapping[str, Sequ
 
 
 def draw_levels(plot: figure, source: ColumnDataSource) -> None:
-    """Levels with their words; they are drawn where the axis reaches them, and do not stretch it."""
+    """Draw levels with their words where the axis reaches them, without stretching the axis."""
     plot.hspan(y="y", source=source, line_color="color", line_dash="dashed", line_width=1.5)
     plot.text(
         x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
@@ -227,6 +227,6 @@ def horizontal_legend(plot: figure) -> None:
 
 
 def steady(*renderers: Any) -> None:
-    """A tap means "go there": it must not change how the points look."""
+    """Keep the look of tapped points: a tap only goes to the step."""
     for renderer in renderers:
         renderer.selection_glyph = renderer.nonselection_glyph = None

@@ -1,4 +1,4 @@
-"""What became of the model, one number a step: tasks, perplexity, edits recalled, unrelated facts still right."""
+"""Outcomes, one number per step: tasks, perplexity, edits recalled, unrelated facts still right."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Outcome:
     """One number of one step, with its interval and in words."""
 
     value: float
-    of: str  # what it is over: "of 6 edits that took"
+    of: str  # its denominator in words: "of 6 edits that took"
     low: float = math.nan
     high: float = math.nan
 
@@ -87,12 +87,12 @@ def bleeding_outcome(step: Step) -> Outcome | None:
 
 
 def outcomes(steps: Sequence[Step], read: Read) -> list[tuple[Step, Outcome]]:
-    """The steps at which it was measured, in order."""
+    """The steps at which the outcome was measured, in order."""
     return [(step, found) for step in steps if (found := read(step)) is not None]
 
 
 def outcome_columns(state: SessionState, read: Read) -> Columns:
-    """A point for every step at which it was measured and is finite, and a ring at the step in force."""
+    """A point for every step with a finite value, and a ring at the step in force."""
     drawn = [(step, found) for step, found in outcomes(state.steps, read) if math.isfinite(found.value)]
     points: dict[str, list[Any]] = {
         "step": [step.index for step, _ in drawn],

@@ -28,7 +28,7 @@ HEIGHT = 135
 
 @dataclass(frozen=True)
 class Part:
-    """One chart of a stack: what it is (another kind is another chart), how it is made, and what it shows."""
+    """One chart of a stack: its name (a new kind means a new chart), how it is made, and its columns."""
 
     name: str
     kind: Hashable
@@ -37,7 +37,7 @@ class Part:
 
 
 def overview_parts(state: SessionState, skill: TaskInfo | None, log: bool = False) -> list[Part]:
-    """The charts for which something was measured; `log` is of drift and perplexity, which may ask for it itself."""
+    """The charts of everything measured; `log` gives drift and perplexity log axes; perplexity may need one."""
     level, wide = unedited(state.steps, perplexity_outcome), log or spans_decades(state, perplexity_outcome)
     title = "Drift of each edited layer, ‖W − W₀‖ ÷ ‖W₀‖"
     parts = [
@@ -60,5 +60,5 @@ def overview_parts(state: SessionState, skill: TaskInfo | None, log: bool = Fals
 
 
 def _outcome(state: SessionState, name: str, read: Read, make: Callable[[], Chart], kind: Hashable) -> list[Part]:
-    """None where it was never measured."""
+    """The part of one outcome; None where it was never measured."""
     return [Part(name, kind, make, outcome_columns(state, read))] if outcomes(state.steps, read) else []

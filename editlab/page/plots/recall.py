@@ -17,7 +17,7 @@ from editlab.page.plots.chart import change_columns as changes
 RECALLED, FORGOTTEN, NEVER, UNKNOWN = "recalled", "forgotten", "did not take", "not measured"
 FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "#ffffff"}
 HATCHES = {RECALLED: "blank", FORGOTTEN: "blank", NEVER: "right_diagonal_line", UNKNOWN: "blank"}
-NAMED_ROWS = 24  # with more, rows are told by their number
+NAMED_ROWS = 24  # with more rows, they are numbered instead
 NAME_LETTERS = 14
 MAP_HEIGHT, TALLEST_ROW, LOWEST_ROW = 620, 22, 4
 
@@ -29,11 +29,11 @@ class RecallRow:
     edit: int  # its step
     fact: Fact
     states: Mapping[int, str]  # step -> one of the four words
-    forgotten: int | None  # the first step at which it was, of a fact that had been recalled
+    forgotten: int | None  # the first step at which a fact that had been recalled was not
 
 
 def recall_rows(steps: Sequence[Step]) -> list[RecallRow]:
-    """Every edited fact in the order of the edits; of a sample only the facts in it."""
+    """A row for every edited fact, in the order of the edits; where retention is of a sample, only its facts."""
     known, forgotten = recall_map(steps), first_forgotten(steps)
     found = [s.measurement.retention for s in steps if s.measurement and s.measurement.retention]
     took = {(recall.edit, recall.number): recall.said_new for retention in found for recall in retention.recalls}
@@ -78,7 +78,7 @@ def recall_columns(state: SessionState) -> Columns:
 
 
 def recall_chart(rows: Sequence[RecallRow]) -> Chart:
-    """The map of these rows; their number and names are the chart's own, their cells are drawn into it."""
+    """The map of these rows. Their number and names belong to the chart; their cells are drawn later."""
     sources = blank(recall_columns(NO_STEPS))
     tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
     plot = new_figure("Edits (rows) by steps: recalled or forgotten", height=tall * (len(rows) + 1) + 84)

@@ -1,4 +1,4 @@
-"""A scan as a scatter: the size of each edit against its divisor, by outcome and by the risk told beforehand."""
+"""A scan as a scatter: the size of each edit against its divisor, by outcome and by the risk assessed beforehand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("row", "divisor", "size", "color", "alpha", "title", "says", "perplexit
 
 
 def scan_columns(rows: Sequence[Scanned]) -> Columns:
-    """One source per risk level, in the order of LEVELS; `row` is the place among `rows`."""
+    """One source per risk level, in the order of LEVELS; `row` is the index in `rows`."""
     points: dict[str, dict[str, list[Any]]] = {level: {name: [] for name in NAMES} for level in LEVELS}
     for place in _drawn(rows):
         row = rows[place]
@@ -39,12 +39,12 @@ def scan_columns(rows: Sequence[Scanned]) -> Columns:
 
 
 def drawable(row: Scanned) -> bool:
-    """Whether it has a place on two log axes."""
+    """Whether the row has a place on two log axes."""
     return bool(row.divisor) and row.relative_size > 0 and math.isfinite(row.relative_size)
 
 
 def _drawn(rows: Sequence[Scanned]) -> list[int]:
-    """Places of the rows that are drawn; those that matter last, so that they lie on top."""
+    """Indices of the rows to draw; the most important come last, on top."""
     places = [place for place, row in enumerate(rows) if drawable(row)]
     places.sort(key=lambda place: (rows[place].disabling, LEVELS.index(rows[place].level)))
     return places[-DRAWN:]

@@ -23,7 +23,7 @@ RUNS = {"this": (NOW, "solid", "circle"), "other": (OTHER, "dashed", "square")}
 
 @dataclass(frozen=True)
 class Compared:
-    """One number of a step that two runs are compared by."""
+    """One number of a step by which two runs are compared."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ def compared_by(info: LabInfo) -> list[Compared]:
 
 
 def side_by_side_parts(this: SessionState, other: SessionState, by: Sequence[Compared]) -> list[Part]:
-    """A chart for everything that was measured in both."""
+    """A chart for every outcome that was measured in both runs."""
     both = [each for each in by if all(outcomes(run.steps, each.read) for run in (this, other))]
     return [
         Part(each.name, first, partial(_chart, each, legend=first), _columns(this, other, each))

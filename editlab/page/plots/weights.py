@@ -34,15 +34,15 @@ from editlab.report.html import number, percent
 
 LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
-BARS_WIDTH = 0.7  # of all bars of a step together
+BARS_WIDTH = 0.7  # total width of a step's bars
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A way to say how far weights are from others: a field of `Drift`."""
+    """A unit of distance between weights: a field of `Drift`."""
 
     field: str
-    label: str  # of the button that chooses it
+    label: str  # of its button
     of_drift: str
     of_size: str
 
@@ -112,10 +112,10 @@ def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) 
 
 
 def size_levels(state: SessionState, unit: Unit) -> Mapping[str, Sequence[Any]]:
-    """From which size on an edit is suspicious, and from which it is disabling, whatever the others are.
+    """The sizes from which on an edit is suspicious, and disabling.
 
-    Suspicious is what `editlab.analysis.anatomy` calls unusual among the edits by the method in force; disabling is as
-    large as the weights themselves. Both are of one layer.
+    Suspicious: unusual, as `editlab.analysis.anatomy` defines it, among edits by the method in force. Disabling: as
+    large as the weights themselves. Both concern one layer.
     """
     methods = {step.method for step in state.steps if step.index == state.position}
     sizes = [size for step in state.steps if step.method in methods for size in step.size.values()]

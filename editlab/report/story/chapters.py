@@ -132,12 +132,12 @@ def forgetting(state: SessionState) -> str:
         for (edit, number), when in sorted(lost.items(), key=lambda item: item[1])
         if edit in made
     ]
-    asked = any(step.measurement and step.measurement.retention for step in state.steps)
+    measured = any(step.measurement and step.measurement.retention for step in state.steps)
     if rows:
         header = ["edit", "fact", "first forgotten after", "which wrote"]
         edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
     else:
-        edited = tag("p", "No edit that took was forgotten." if asked else "Retention was not measured.")
+        edited = tag("p", "No edit that took was forgotten." if measured else "Retention was not measured.")
     return edited + _broken(state)
 
 
