@@ -46,7 +46,7 @@ def test_refusing_tells_the_reason() -> None:
 def test_a_method_without_a_fallback_is_made_as_asked_and_says_so() -> None:
     found = Guard("r-rome").judge(RISK, MEMIT())
     assert (found.acted, found.made) == (True, "memit")
-    assert "made all the same, since memit has nothing to fall back to" in found.reason
+    assert "made anyway, since memit has nothing to fall back to" in found.reason
 
 
 def test_a_fallback_takes_the_hyperparameters_of_what_it_replaces() -> None:

@@ -310,7 +310,7 @@ def test_counts_of_another_prompt_are_reported_and_not_judged(
 
 
 def test_a_part_that_is_not_there_is_named(reference: dict[str, Any], means: Means, model: EditableModel) -> None:
-    with pytest.raises(ValueError, match="no part 'rme'; there are weights, hidden, rome, memit, sizes"):
+    with pytest.raises(ValueError, match="no part 'rme'; available: weights, hidden, rome, memit, sizes"):
         list(check(model, reference, means, ["rme"]))
 
 
@@ -326,7 +326,7 @@ def test_figures_of_gpt2_xl_are_whole() -> None:
     assert [len(edit["losses"]) for edit in edits if "losses" in edit] == [20, 20, 20]
     assert sum("counts" in edit for edit in edits) == 42
     assert all(len(set(sizes["case_ids"])) == 80 for sizes in reference["sizes"])
-    with pytest.raises(ValueError, match="no published figures of gpt2; there are of gpt2-xl"):
+    with pytest.raises(ValueError, match="no published figures of gpt2; available: gpt2-xl"):
         reference_of("gpt2")
 
 

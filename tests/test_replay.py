@@ -208,7 +208,7 @@ def test_the_command_ends_with_0_1_or_2(saved: Path, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (done.exit_code, told["ok"], told["exact"]) == (0, True, True)
     assert [row["equal"] for row in told["rows"]] == [True, True]
-    assert "all agree: 2 steps, compared to the last bit" in run(saved)[1]
+    assert "1 edit, plus the unedited model: all match (weights to the last bit" in run(saved)[1]
 
     whole = saved.read_bytes()
     tensors = load(member(whole, DELTAS))

@@ -1,4 +1,4 @@
-"""The command line: one file per command. torch is imported only by what needs it, when it runs."""
+"""The command line: one file per command. A command imports torch only when it runs and needs it."""
 
 from __future__ import annotations
 

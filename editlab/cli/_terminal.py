@@ -1,4 +1,4 @@
-"""What the command line shows: progress on stderr, tables on stdout, and one sentence with an exit code for errors.
+"""Output of the command line: progress on stderr, tables on stdout, and one sentence with an exit code for errors.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Knows nothing of models.
 """
@@ -79,7 +79,7 @@ class Bars:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turn what goes wrong inside into a sentence on stderr and an exit code."""
+    """Turn errors inside the block into a sentence on stderr and an exit code."""
     try:
         yield
     except (KeyboardInterrupt, Cancelled):
@@ -98,7 +98,7 @@ def _end(sentence: str, code: int) -> typer.Exit:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A table on stdout. Text is shown as it is: no markup is read from it."""
+    """A table on stdout. Text is shown as it is, without markup."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -113,5 +113,5 @@ def show_json(values: Mapping[str, Any]) -> None:
 
 
 def quoted(text: str) -> str:
-    """Text in quotes on one line: leading blanks are seen, and control characters do nothing."""
+    """Text in quotes on one line: leading blanks are visible, and control characters are harmless."""
     return json.dumps(text, ensure_ascii=False)

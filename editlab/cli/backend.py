@@ -1,4 +1,4 @@
-"""`editlab backend`: the lab alone, for pages and scripts elsewhere."""
+"""`editlab backend`: the lab alone, for pages and scripts on other machines."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def backend(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Other than a loopback address takes a token.")
+        str | None, typer.Option(help="Address to listen on; any but a loopback address requires a token.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that callers must send (or give EDITLAB_TOKEN).")
     ] = None,
@@ -39,8 +39,8 @@ def backend(
 ) -> None:
     """Serve the lab over HTTP, until Ctrl-C: one model, many sessions, kept on disk.
 
-    Every option is an EDITLAB_ variable too (EDITLAB_MODEL, EDITLAB_PORT, ...), and there are more: limits, origins,
-    rates. The option goes before the variable. The API is documented at /docs of the address that is printed.
+    Every option is an EDITLAB_ variable too (EDITLAB_MODEL, EDITLAB_PORT, ...); further variables set limits, origins
+    and rates. An option takes precedence over its variable. The printed address has the API's documentation at /docs.
 
     Examples:
 
@@ -69,7 +69,7 @@ def backend(
 
 
 def serve_lab(settings: Settings) -> None:
-    """Serve the lab that the settings tell, until Ctrl-C or SIGTERM."""
+    """Serve the lab of these settings, until Ctrl-C or SIGTERM."""
     from editlab.remote.server import Loader, create_app
     from editlab.remote.server.logs import log_as_json
     from editlab.remote.server.running import run
@@ -81,5 +81,5 @@ def serve_lab(settings: Settings) -> None:
 
     app = create_app(Loader(load), settings)
     log_as_json(settings.log_level.upper())
-    os.environ.pop("EDITLAB_TOKEN", None)  # it has been read: what this process starts need not have it
+    os.environ.pop("EDITLAB_TOKEN", None)  # already read; child processes need not have it
     run(app, settings.host, settings.port, lambda address: typer.echo(f"editlab backend is at {address}"))

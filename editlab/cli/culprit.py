@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def culprit(
-    folder: Annotated[Path, typer.Argument(help="What `editlab run` made: its --out, and the method's folder in it.")],
+    folder: Annotated[Path, typer.Argument(help="The method's folder in an --out of `editlab run`.")],
     model: Model = AUTO,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -25,7 +25,7 @@ def culprit(
 ) -> None:
     """Find the edit of a run whose removal restores most of the model's perplexity on a short fixed text.
 
-    Each edit is left out once; in a run of more than 32 the half that does more harm is followed until so few are left.
+    Each edit is left out once; in a run of more than 32 edits, the search halves them until so few are left.
 
     Example:
 

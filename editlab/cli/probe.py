@@ -26,7 +26,7 @@ def probe(
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
     target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
-    case_id: Annotated[int | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
+    case_id: Annotated[int | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
     facts: Facts = None,
     method: Annotated[
         list[str] | None,
@@ -34,7 +34,7 @@ def probe(
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(help="What to measure beside the prompts: perplexity (the default), bleeding, ...; repeatable."),
+        typer.Option(help="Measures to take besides the prompts: perplexity (the default), bleeding, ...; repeatable."),
     ] = None,
     model: Model = AUTO,
     source: Source = "auto",
@@ -45,7 +45,7 @@ def probe(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Edit one fact by several methods, each time on the unedited model, and compare what came of it.
+    """Edit one fact by several methods, each time on the unedited model, and compare the results.
 
     Examples:
 
@@ -82,10 +82,10 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
         return Fact.typed(prompt, subject, target, target_true)
     if any(typed) or target_true:
         raise ValueError("either a --case-id, or --prompt, --subject and --target; got both")
-    known, told = facts_of(facts)
+    known, source = facts_of(facts)
     found = search_facts(known, case_id=case_id, limit=1)
     if not found:
-        raise ValueError(f"no fact with the case id {case_id} in {told}")
+        raise ValueError(f"no fact with the case id {case_id} in {source}")
     return found[0]
 
 

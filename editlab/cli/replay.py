@@ -1,4 +1,4 @@
-"""`editlab replay`: a session's file, applied again."""
+"""`editlab replay`: apply a session's file again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from editlab.cli._options import Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
+from editlab.report.html import plural
 from editlab.session.recording import TOLERANCE, Recording
 
 if TYPE_CHECKING:
@@ -25,25 +26,25 @@ def replay(
         Path, typer.Argument(help="A replay file: Export on the page, or editlab.session.replay.record in Python.")
     ],
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Make every edit anew too, and compare ΔW and the losses of its search.")
+        bool, typer.Option("--recompute", help="Recompute every edit too, and compare ΔW and the losses of its search.")
     ] = False,
     tolerance: Annotated[
         float,
-        typer.Option(help="Relative of norms and ΔW, absolute of losses: where bits need not be equal."),
+        typer.Option(help="Tolerance where bits need not be equal: relative for norms and ΔW, absolute for losses."),
     ] = TOLERANCE,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A name, a folder or a hub id, if it is elsewhere than the file says.")
+        str, typer.Option("--model", "-m", help="The model's name, folder or hub id, if not the one in the file.")
     ] = AS_RECORDED,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; else the file's kind of device.")] = AS_RECORDED,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; default: the kind in the file.")] = AS_RECORDED,
     source: Source = "auto",
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Apply the edits of a session again, and compare the weights after every step with those it was recorded with.
+    """Apply the edits of a session again, and compare the weights after every step with the recorded ones.
 
     The stored deltas are added in order. On the device, torch build and thread count that the file names, weights must
-    be equal to the last bit; elsewhere their norms within the tolerance. With --recompute each edit is also made anew,
-    on top of the stored ones that were in force when it was made.
+    be equal to the last bit; elsewhere their norms within the tolerance. With --recompute each edit is recomputed
+    too, on top of the stored ones that were in force when it was made.
 
     Exits with 0 if all agree, 1 if not, 2 for a file that is damaged, of another model, or no replay file.
 
@@ -54,10 +55,10 @@ def replay(
         editlab replay editlab-replay.zip --recompute --json
     """
     with sentences():
-        told = Recording.read(file).state.steps[0].provenance  # a bad file is told before anything is loaded
-        where = (model if model != AS_RECORDED else str(told.get("model")), _device(device, told), source, yes)
+        recorded = Recording.read(file).state.steps[0].provenance  # a bad file is reported before anything is loaded
+        where = (model if model != AS_RECORDED else str(recorded.get("model")), _device(device, recorded), source, yes)
         with Bars() as bars:
-            result = _replay(file, told, where, recompute, tolerance, bars)
+            result = _replay(file, recorded, where, recompute, tolerance, bars)
         if as_json:
             show_json({"ok": result.ok, "file": str(file), "recomputed": recompute, **result.to_json()})
         else:
@@ -68,13 +69,13 @@ def replay(
 
 def _replay(
     file: Path,
-    told: Mapping[str, Any],
+    recorded: Mapping[str, Any],
     where: tuple[str, str, str, bool],
     recompute: bool,
     tolerance: float,
     report: OnProgress,
 ) -> Replayed:
-    """Load the model as the file was made with it, and compare."""
+    """Load the model as it was recorded, and compare."""
     import torch
 
     from editlab.editing.editor import Editor
@@ -83,19 +84,19 @@ def _replay(
 
     model, device, source, yes = where
     recording, log = read(file)
-    threads = min(int(told.get("threads", 1)), os.cpu_count() or 1)
+    threads = min(int(recorded.get("threads", 1)), os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
     try:
-        loaded = load(model, device=device, dtype=str(told.get("dtype")), allow_download=yes, report=report)
+        loaded = load(model, device=device, dtype=str(recorded.get("dtype")), allow_download=yes, report=report)
     except ValueError as error:
-        raise ValueError(f"{error} (the file is of {told.get('model')}; --model says where that is)") from error
-    editor = Editor(loaded, moments=source, seed=int(told.get("seed", 0)))
+        raise ValueError(f"{error} (the file is of {recorded.get('model')}; --model says where that is)") from error
+    editor = Editor(loaded, moments=source, seed=int(recorded.get("seed", 0)))
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
 
 
-def _device(asked: str, told: Mapping[str, Any]) -> str:
-    """As asked; else the CPU for what was made there, and a GPU where there is one for the rest."""
-    return asked if asked != AS_RECORDED else "cpu" if told.get("device") == "CPU" else "auto"
+def _device(device: str, recorded: Mapping[str, Any]) -> str:
+    """The chosen device; by default the CPU for a file made there, else a GPU if there is one."""
+    return device if device != AS_RECORDED else "cpu" if recorded.get("device") == "CPU" else "auto"
 
 
 def _show(result: Replayed, recompute: bool) -> None:
@@ -104,11 +105,12 @@ def _show(result: Replayed, recompute: bool) -> None:
     show_table([*columns, ""], [_cells(row, result.exact, recompute) for row in result.rows])
     for sentence in result.differs:
         typer.echo(sentence)
-    how = "to the last bit" if result.exact else f"by norms, within {result.tolerance:g}"
-    anew = f"; made anew within {result.tolerance:g}" if recompute else ""
+    how = "weights to the last bit" if result.exact else f"norms to within {result.tolerance:g}"
+    again = f"; edits recomputed to within {result.tolerance:g}" if recompute else ""
     wrong = [str(row.step) for row in result.rows if not row.ok]
-    verdict = f"they do not agree at step {', '.join(wrong)}" if wrong else "all agree"
-    typer.echo(f"{verdict}: {len(result.rows)} steps, compared {how}{anew}")
+    verdict = f"no match at step {', '.join(wrong)}" if wrong else "all match"
+    edits = plural(len(result.rows) - 1, "edit")
+    typer.echo(f"{edits}, plus the unedited model: {verdict} ({how}{again})")
 
 
 def _cells(row: ReplayedStep, exact: bool, recompute: bool) -> Sequence[str]:

@@ -22,13 +22,13 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page's file; else report.html in the folder, or beside the file.")
+        Path | None, typer.Option(help="The page's file; default: report.html in the folder, or next to the file.")
     ] = None,
 ) -> None:
-    """Write one page that opens from disk: runs beside each other, or the story of one run or session.
+    """Write one page that opens from disk: runs side by side, or the story of one run or session.
 
-    Of runs beside each other, the figures are also written as SVG files, in a folder beside the page. No model is
-    loaded. Runs are told as far as they have come.
+    For runs side by side, the figures are also written as SVG files, in a folder next to the page. No model is loaded.
+    Unfinished runs are reported up to their last step.
 
     Examples:
 

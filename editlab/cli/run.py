@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
-    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, one folder in it per run.")],
+    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, with one folder per run.")],
     method: Annotated[list[str] | None, typer.Option(help="Only this method of the file; repeatable.")] = None,
     facts: Annotated[
         str | None, typer.Option(help="CounterFact rows in a file, or hub, instead of the file's.")
@@ -34,7 +34,7 @@ def run(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Edit one fact after another, measure by a schedule, and keep everything in a folder, report.html and figures too.
+    """Edit one fact after another, measure by a schedule, and keep all of it in a folder, with report.html and figures.
 
     Rerun with the same folder to resume, whatever ended the run.
 
@@ -67,7 +67,7 @@ def run(
 
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
-    """Every run, in a folder of its own: one after the other here, or side by side on a cluster."""
+    """Make every run, each in a folder of its own: one after another here, or side by side on a cluster."""
     from editlab.core.facts import facts_of
     from editlab.experiments.experiment import Experiment
     from editlab.experiments.run import RunFolder

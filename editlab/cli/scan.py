@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def scan(
     out: Annotated[
-        Path, typer.Option(help="Folder for what is found: scan.jsonl as it goes, scan.parquet at the end.")
+        Path, typer.Option(help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.")
     ],
     facts: Facts = None,
     method: Method = "rome",
@@ -29,12 +29,12 @@ def scan(
         typer.Option(
             metavar="NAME=VALUE",
             help="Only facts of this relation, case_id, subject_tokens or position (the index of the subject's last "
-            "token); values with commas between them, or in a file named @FILE, mean any of them; repeatable, and then "
-            "all must hold.",
+            "token); several values, separated by commas or in a file named @FILE, mean any of them; "
+            "repeatable: all must hold.",
         ),
     ] = None,
     probe_tokens: Annotated[
-        int, typer.Option(min=2, max=512, help="Perplexity is that of so many tokens of the project's text.")
+        int, typer.Option(min=2, max=512, help="Number of tokens of the project's text for the perplexity.")
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
@@ -46,7 +46,7 @@ def scan(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Edit each fact alone on the unedited model: the risk foreseen, the change's size, whether the model survives.
+    """Edit each fact alone on the unedited model: its risk beforehand, the change's size, whether the model survives.
 
     An edit is disabling if it at least doubles the perplexity of a fixed text. Rerun with the same folder to resume,
     whatever ended the scan.
@@ -67,7 +67,7 @@ def scan(
         from editlab.methods import method_class
         from editlab.model.loading import ModelChoice
 
-        method_class(method)  # what is wrong is told before anything is loaded
+        method_class(method)  # a wrong name is reported before anything is loaded
         check_where(where or ())
         known, _source = facts_of(facts)
         choice = ModelChoice(model, device, dtype, yes)

@@ -1,4 +1,4 @@
-"""`editlab serve`: a backend and the page, kept alive together."""
+"""`editlab serve`: a backend and the page, both kept alive."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page; default: 8866.")] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Address of the page. Other than a loopback address takes a token: EDITLAB_PAGE_TOKEN."),
+        typer.Option(help="Address of the page; any but a loopback address requires a token: EDITLAB_PAGE_TOKEN."),
     ] = None,
     backend: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Serve the page only, for this backend (its token: EDITLAB_TOKEN)."),
     ] = None,
     preheat: Annotated[
-        int | None, typer.Option(min=0, help="Kernels that wait for the next visitors, who then see the page sooner.")
+        int | None, typer.Option(min=0, help="Kernels kept ready for the next visitors, who then see the page sooner.")
     ] = None,
     store: Store = None,
     model: Annotated[str | None, MODEL] = None,
@@ -49,8 +49,8 @@ def serve(
 ) -> None:
     """Open the page in your browser, until Ctrl-C.
 
-    One model serves all pages; sessions are kept on disk, and each has a link that comes back to it. The first time,
-    the model is fetched and converted; the page shows how far it is. Every option is an EDITLAB_ variable too.
+    One model serves all pages; sessions are kept on disk, and each has a link that reopens it. The first time, the
+    model is fetched and converted; the page shows the progress. Every option is an EDITLAB_ variable too.
 
     Examples:
 
@@ -88,7 +88,7 @@ def serve(
                 query = f"?token={token.get_secret_value()}" if token else ""
                 await asyncio.to_thread(webbrowser.open, address + query)
 
-        # A thread of torch that waits for a core the browser is using holds all others up: leave one core free.
+        # If the browser uses a core that a thread of torch waits for, all threads wait: leave one core free.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
         asyncio.run(supervise(services(settings), say))
 
@@ -98,7 +98,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
-    """Say what is wrong before any process is started."""
+    """Report bad settings before any process is started."""
     check_host(settings.page.host, settings.page.token)
     check_port(settings.page.host, settings.page.port)
     if settings.backend is not None:
@@ -109,5 +109,5 @@ def _check(settings: Settings) -> None:
         read_task(file, settings.glue)
     if settings.scan is not None:
         read_scan(settings.scan)
-    if settings.model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
+    if settings.model.strip().lower() != AUTO:  # `auto` is resolved where the model is loaded
         choose(settings.model, cuda=False, allow_download=settings.allow_download)

@@ -1,6 +1,6 @@
 """`python -m editlab.cli.supervised COMMAND ...`: `editlab COMMAND ...`, ended with the process that started it.
 
-The sign is its standard input, which closes then, however that process ended.
+The signal is its standard input, which closes then, however that process ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GRACE_SECONDS = 10.0
 
 
 def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
-    """Have this process end, as by SIGTERM, when its standard input closes; it may take so long over it."""
+    """End this process, as by SIGTERM, when its standard input closes; kill it after so many seconds."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1024):

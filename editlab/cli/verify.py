@@ -1,4 +1,4 @@
-"""`editlab verify`: this code against published figures, and against reference implementations."""
+"""`editlab verify`: compare this code with published figures and with reference implementations."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def verify(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Recompute what others published or what their code computed, and compare number by number.
+    """Recompute published figures, or the results of reference code, and compare number by number.
 
     A preset: weight norms, hidden norms, ROME with every loss, EMMET, MEMIT one at a time, sizes of disabling edits.
-    Its weights are looked for on this machine; --yes downloads them. Exits with 0 only if every figure asked for was
-    checked and agrees, 1 if one differs, 2 if none differs but one could not be checked (it is said what is missing).
+    Its weights are looked for on this machine; --yes downloads them. Exits with 0 only if every requested figure was
+    checked and agrees, 1 if one differs, 2 if none differs but one could not be checked (the reason is shown).
 
     A folder: exits with 0 only if, for each method, the median relative error of ΔW is below 1e-4, none is above 1e-3,
     and every printed loss agrees within 0.001.
@@ -105,15 +105,15 @@ def _published(
         means = Means(by_id, source, task, task_is_the_sources=sst2 is not None)
         rows = list(check(model, reference, means, only, bars))
     code = exit_code(rows)
-    told = dict(Counter(row.verdict for row in rows))
+    verdicts = dict(Counter(row.verdict for row in rows))
     if as_json:
-        show_json({"ok": code == 0, "model": preset.name, "verdicts": told, "rows": [asdict(row) for row in rows]})
+        show_json({"ok": code == 0, "model": preset.name, "verdicts": verdicts, "rows": [asdict(row) for row in rows]})
     else:
         columns = ("figure", "published", "measured", "error", "allowed", "verdict")
         show_table(columns, map(_published_cells, rows))
         for told_source in dict.fromkeys(f"{row.part}: {row.source}" for row in rows):
             typer.echo(f"source of {told_source}")
-        typer.echo(", ".join(f"{n} {verdict}" for verdict, n in told.items()))
+        typer.echo(", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()))
     return code
 
 
@@ -142,7 +142,7 @@ def _folder(folder: Path, as_json: bool) -> int:
         show_table(columns, map(_cells, report.rows))
         for sentence in report.failures():
             typer.echo(sentence, err=True)
-        typer.echo(f"{'all agree' if report.ok else 'they do not agree'}: {len(report.rows)} rows")
+        typer.echo(f"{'all match' if report.ok else 'not all match'}: {len(report.rows)} rows")
     return 0 if report.ok else FAILED
 
 

@@ -1,1 +1,1 @@
-"""What everything else speaks of: facts, records, errors, progress, paths, files. No torch."""
+"""The vocabulary of all other rooms: facts, records, errors, progress, paths, files. No torch."""

@@ -1,4 +1,4 @@
-"""Files that a kill leaves whole: JSON lines that are on the disk once they are appended, JSON written at once."""
+"""Files that survive a kill: JSON lines that are on disk once appended, and JSON written as a whole."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 
 class JsonLines:
-    """A file of JSON objects, one a line, that only grows."""
+    """A file that only grows, with one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._mended = False
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines. The file is left alone: another process may be writing the last one."""
+        """All complete lines. The file is not changed: another process may be writing the last line."""
         return [json.loads(line) for line in self._whole().splitlines()]
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line, in place of one that was cut off by a kill. Only one process may."""
+        """Append a line, after dropping a last line that a kill cut off. Only one process may append."""
         if not self._mended and self._path.exists():
             os.truncate(self._path, len(self._whole()))
         self._mended = True

@@ -1,22 +1,22 @@
-"""What a lab refuses, in sentences meant for the user. Bad input is a ValueError instead."""
+"""Errors of a lab, with sentences meant for the user. Bad input is a ValueError instead."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """The lab says no, in a sentence meant for the user; nothing is changed. Bad input is a ValueError instead."""
+    """A refusal by the lab, with a sentence meant for the user; nothing is changed."""
 
 
 class UnknownSession(LabError, LookupError):
-    """No session has this key: it was deleted, has expired, or never was."""
+    """No session has this key: it was deleted, has expired, or never existed."""
 
 
 class ReadOnly(LabError, PermissionError):
-    """The key only follows a session; a copy of it (`duplicate`) can be edited."""
+    """The key only follows a session; a copy of the session (`duplicate`) can be edited."""
 
 
 class LimitReached(LabError):
-    """One of `editlab.lab.limits.Limits` is met; the sentence says which, and what can be done."""
+    """One of `editlab.lab.limits.Limits` is reached; the sentence says which one, and what can be done."""
 
 
 class Busy(LabError):

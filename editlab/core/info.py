@@ -1,4 +1,4 @@
-"""What a lab tells of itself and of its sessions: frozen records of plain JSON types."""
+"""Descriptions of a lab and of its sessions: frozen records of plain JSON types."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class TaskInfo(Record):
 
 @dataclass(frozen=True)
 class MeasureInfo(Record):
-    """Something that can be measured of a step by its name; every task is one of them."""
+    """A measure that can be taken of a step, by name; every task is one."""
 
     name: str  # "retention", or a task's "sst2": where `Measurement.get` finds it
     title: str
     help: str
-    every: int  # how often the default plan measures it: at every so many steps; 0: on demand
+    every: int  # in the default plan: at every so many steps; 0: on demand
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FactList(Record):
 
 @dataclass(frozen=True)
 class LabInfo(Record):
-    """What the lab holds; constant while it lives."""
+    """The lab's model, methods, measures and facts; constant while the lab lives."""
 
     model: Mapping[str, Any]  # name, family, device, dtype, layers, parameters, reason, revision
     methods: tuple[MethodInfo, ...]  # the default first
@@ -85,20 +85,20 @@ class LabInfo(Record):
     lists: tuple[FactList, ...] = ()  # of the project's own facts
 
     def title_of(self, method: str | None) -> str:
-        """The title of the method with this name: "ROME" for "rome"; the name itself of a method that is not here."""
+        """A method's title by its name: "ROME" for "rome"; the name itself if the lab lacks the method."""
         return next((each.title for each in self.methods if each.name == method), method or "")
 
 
 @dataclass(frozen=True)
 class SessionInfo(Record):
-    """What is told of a session beside its log."""
+    """A session's description, without its log."""
 
-    id: str  # names it in tables and files; opens nothing
+    id: str  # names the session in tables and files; does not open it
     name: str
     created: str  # ISO 8601, UTC
     used: str  # when it was last changed
     edits: int  # in its log
-    model: str  # name of the model that it is of
-    may_edit: bool  # by the key asked with
+    model: str  # name of the session's model
+    may_edit: bool  # with the key that was used
     follow: str  # the key that only follows
     branch_of: str | None = None  # id of the session that it was copied from

@@ -1,4 +1,4 @@
-"""Where editlab keeps what it made, and where it finds what it was shipped with. Knows nothing of what lies there."""
+"""Where editlab keeps the files it makes, and where it finds the files it ships with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CACHE_VARIABLE = "EDITLAB_CACHE"
 
 
 def cache_dir() -> Path:
-    """Folder for models, second moments and contexts, all to be had again: the user's cache directory or EDITLAB_CACHE.
+    """Folder for models, second moments and contexts, all replaceable: the user's cache directory or EDITLAB_CACHE.
 
-    The folder need not exist yet; who writes into it makes it.
+    The folder need not exist yet; whoever writes into it makes it.
     """
     chosen = os.environ.get(CACHE_VARIABLE, "").strip()
     if chosen:
@@ -24,7 +24,7 @@ def cache_dir() -> Path:
 def resource(name: str) -> Path:
     """Path of a file or folder that ships with editlab: "app.ipynb", or one of data/, such as "facts.json".
 
-    An installed package carries it inside; a checkout (or an editable install of one) has it beside the package.
+    An installed package contains the file; a checkout (or an editable install of one) has it next to the package.
     Raises FileNotFoundError that names both places.
     """
     package = Path(__file__).parent.parent

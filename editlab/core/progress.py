@@ -1,4 +1,4 @@
-"""How long work tells of itself: a callback that gets `Progress` and may raise `Cancelled`."""
+"""How long work reports: a callback that gets `Progress` and may raise `Cancelled`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from editlab.core.record import Record
 
 @dataclass(frozen=True)
 class Progress(Record):
-    """How far a job is: "optimising the value", step 7 of 25, with the numbers that are worth watching."""
+    """The progress of a job: "optimising the value", step 7 of 25, with the numbers worth watching."""
 
     stage: str
     done: int = 0

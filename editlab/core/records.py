@@ -1,7 +1,7 @@
-"""What a session says of itself: frozen records of plain JSON types, no tensors.
+"""The state of a session: frozen records of plain JSON types, no tensors.
 
-They cross process boundaries unchanged (`to_json` and `from_json`), so the page, the command line and exports
-read the same thing. Knows nothing of torch, of models or of widgets.
+Records cross process boundaries unchanged (`to_json` and `from_json`), so the page, the command line and exports read
+the same thing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVELS = ("low", "raised", "high")
 
 @dataclass(frozen=True)
 class Risk(Record):
-    """What is known of one edit before it is made. Numbers are of the (first) edited layer; None: does not apply."""
+    """The risk of one edit, known before the edit. Numbers are of the (first) edited layer; None: does not apply."""
 
     method: str
     level: str  # "low", "raised" or "high"
@@ -41,10 +41,10 @@ class Risk(Record):
 
 @dataclass(frozen=True)
 class Guarded(Record):
-    """What the guard did, logged with the step."""
+    """The guard's decision, logged with the step."""
 
     choice: str  # one of CHOICES
-    level: str  # at or above which it acts: "raised" or "high"
+    level: str  # the level from which on the guard acts: "raised" or "high"
     asked: str  # the method asked for
     made: str  # the method that the edit was made with
     acted: bool  # the risk was at or above the level
@@ -53,7 +53,7 @@ class Guarded(Record):
 
 @dataclass(frozen=True)
 class ValueTrace(Record):
-    """How one fact's value was found: one entry per optimisation step (the first is before any update)."""
+    """The search for one fact's value: one entry per optimisation step (the first is before any update)."""
 
     loss: tuple[float, ...]  # nll + kl + decay
     nll: tuple[float, ...]
@@ -67,12 +67,12 @@ class ValueTrace(Record):
 
 @dataclass(frozen=True)
 class LayerTrace(Record):
-    """What made one layer's ΔW its size. Norms are Frobenius norms for weights, Euclidean ones for vectors."""
+    """The numbers behind the size of one layer's ΔW. Norms are Frobenius for weights, Euclidean for vectors."""
 
     delta_norm: float  # ‖ΔW‖
     weight_norm: float  # ‖W‖ before this edit
     key_norm: float  # ‖k̄‖, the key averaged over contexts (mean over facts)
-    residual_norm: float  # ‖left‖: what the layer is asked to add at the key
+    residual_norm: float  # ‖left‖: of the vector that the layer has to add at the key
     bare_key_norm: float | None = None  # ‖k_bare‖; ROME only from here on
     key_cosine: float | None = None  # cos of the angle between k̄ and k_bare
     divisor: float | None = None  # k_bare·u with ‖u‖ = 1
@@ -109,7 +109,7 @@ class TokenChance(Record):
 
 @dataclass(frozen=True)
 class Completion(Record):
-    """What the model makes of one watched prompt."""
+    """The model's completion of one watched prompt."""
 
     prompt: str
     kind: str  # "rewrite", "paraphrase", "neighborhood" or "own"
@@ -123,7 +123,7 @@ class Completion(Record):
 
 @dataclass(frozen=True)
 class Drift(Record):
-    """How far an edited layer is from where it began; of a single edit (`Step.size`) the same with its own ΔW."""
+    """The distance of an edited layer from its unedited weights; for a single edit (`Step.size`), of its own ΔW."""
 
     norm: float  # ‖W - W₀‖_F
     relative: float  # ÷ ‖W₀‖_F
@@ -140,7 +140,7 @@ def largest(drifts: Mapping[int, Drift]) -> LayerDrift | None:
 
 @dataclass(frozen=True)
 class TaskScore(Record):
-    """How one downstream task goes, on the same examples at every step."""
+    """The score of one downstream task, on the same examples at every step."""
 
     task: str
     title: str
@@ -159,7 +159,7 @@ class TaskScore(Record):
 
 @dataclass(frozen=True)
 class PairedTest(Record):
-    """Two scores on the same examples: what the later one answers rightly and the earlier one did not, and back."""
+    """A paired test of two scores on the same examples: those that only the later, or only the earlier, has right."""
 
     task: str
     rule: str
@@ -173,7 +173,7 @@ class PairedTest(Record):
 class Quality(Record):
     """CounterFact's measures over one kind of prompt: means over facts of the mean over a fact's prompts.
 
-    The object asked for is the new one, and on neighborhood prompts the true one; the other is its rival. P is
+    The wanted object is the new one, but on neighborhood prompts the true one; the other object is its rival. P is
     exp(-mean NLL per token).
     """
 
@@ -188,18 +188,18 @@ class CounterFact(Record):
     """Efficacy, paraphrase and neighborhood of one edit, or means over all edits so far. None: no such prompts."""
 
     n_facts: int
-    of: int  # facts there are; more than `n_facts` where a fixed sample was taken
+    of: int  # all facts; more than `n_facts` where a fixed sample was taken
     efficacy: Quality | None
     paraphrase: Quality | None
     neighborhood: Quality | None
     score: float | None  # S, the harmonic mean of the three successes
-    base: CounterFact | None = None  # the same prompts on the unedited model
-    before: CounterFact | None = None  # and without the step's own edit; None of all edits
+    base: CounterFact | None = None  # the same prompts, unedited model
+    before: CounterFact | None = None  # the same prompts without the step's own edit; None for means over all edits
 
 
 @dataclass(frozen=True)
 class Recall(Record):
-    """What is left of one edited fact."""
+    """Whether one edited fact is still recalled."""
 
     edit: str  # id of its step
     number: int  # of the fact among the step's facts, from 0
@@ -218,7 +218,7 @@ class Retention(Record):
     succeeded: int  # how many of the recalls said the new object when their edit was made
     kept: float | None  # the headline: share of those that still do; None if none succeeded
     prefers_new: float | None  # share with P(new) > P(true) now
-    preferred_new: float | None  # the level of that before any edit
+    preferred_new: float | None  # the same share before any edit
 
 
 @dataclass(frozen=True)
@@ -244,11 +244,11 @@ class Broken(Record):
 class Bleeding(Record):
     """Unrelated facts that the unedited model knows: the true object is the argmax at every token.
 
-    Facts of a subject that an edit in force is of are left out.
+    Facts about a subject of an edit in force are left out.
     """
 
     n: int
-    share: float  # of them still right
+    share: float  # of these facts, still right
     broken: tuple[Broken, ...]
 
 
@@ -257,24 +257,24 @@ class Generation(Record):
     """Generation entropy GE in bits: (2/3·H₂ + 4/3·H₃)/2 over words, mean over the generation prompts."""
 
     entropy: float
-    base: float  # of the same prompts in the unedited model
+    base: float  # of the same prompts, unedited model
     n: int  # prompts
     n_facts: int
-    of: int  # facts there are; more than `n_facts` where only the first were asked
+    of: int  # all facts; more than `n_facts` where only the first were taken
     tokens: int  # prompt included, at most
 
 
 @dataclass(frozen=True)
 class Cost(Record):
-    """How long a measurement of the step in force would take."""
+    """The time that a measurement of the step in force would take."""
 
     seconds: float
-    measured: bool  # from the last time it was done; else from its tokens and the model's size
+    measured: bool  # taken from the last such measurement; else estimated from tokens and model size
 
 
 @dataclass(frozen=True)
 class ChangePoint(Record):
-    """A step at which a run left its own ways."""
+    """A step at which a run's behaviour changed."""
 
     step: int
     edit: str  # id of the step
@@ -285,7 +285,7 @@ class ChangePoint(Record):
 
 @dataclass(frozen=True)
 class Health(Record):
-    """What a run's history says of the model in force."""
+    """The health of the model in force, judged from the run's history."""
 
     status: str  # "healthy", "degrading" or "collapsed"
     reason: str  # one sentence
@@ -294,7 +294,7 @@ class Health(Record):
 
 @dataclass(frozen=True)
 class Measurement(Record):
-    """What was measured of one state of the weights. All after `base` is measured by name, later or never.
+    """The measurements of one state of the weights. Everything after `base` is measured by name, later or never.
 
     `completions` holds the step's own fact first (rewrite, paraphrases, neighbours), then the user's watched prompts;
     `before` (the state without this step) and `base` (the unedited model) hold the same prompts in the same order.
@@ -304,7 +304,7 @@ class Measurement(Record):
     completions: tuple[Completion, ...]
     before: tuple[Completion, ...] = ()
     base: tuple[Completion, ...] = ()
-    tasks: Mapping[str, TaskScore] = field(default_factory=dict)  # by the name asked for: "sst2", "sst2:generation"
+    tasks: Mapping[str, TaskScore] = field(default_factory=dict)  # by measure: "sst2", "sst2:generation"
     counterfact: CounterFact | None = None  # of the step's own facts
     counterfact_all: CounterFact | None = None  # of all facts edited so far
     retention: Retention | None = None
@@ -321,25 +321,25 @@ class Measurement(Record):
         base: tuple[Completion, ...] = (),
         found: Mapping[str, Record] | None = None,
     ) -> Self:
-        """With what measures found, by their names."""
+        """A measurement with these results of measures, by name."""
         tasks = {name: record for name, record in (found or {}).items() if isinstance(record, TaskScore)}
         others: dict[str, Any] = {name: record for name, record in (found or {}).items() if name not in tasks}
         return cls(drift, completions, before, base, tasks, **others)
 
     @property
     def found(self) -> dict[str, Record]:
-        """What measures found, by their names; tasks last."""
+        """The results of measures, by name; tasks last."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
 
     @classmethod
     def read(cls, name: str, values: Any) -> Record | None:
-        """What the measure of that name found, from its JSON."""
+        """The result of the measure with this name, from JSON."""
         own = {name: values} if name in {f.name for f in fields(cls)} else {"tasks": {name: values}}
         return cls.from_json({"drift": {}, "completions": (), **own}).get(name)
 
     def get(self, name: str) -> Record | None:
-        """What the measure of that name found, a task's score too; None if it was not measured."""
+        """The result of the measure with this name, or a task's score; None if it was not measured."""
         return self.found.get(name)
 
 
@@ -355,11 +355,11 @@ class Step(Record):
     trace: Trace | None
     enabled: bool  # not switched off by the user
     in_force: bool  # at or before the session's position (not undone) and enabled
-    measurement: Measurement | None  # of the state "steps 1..index, without those switched off"; None: not yet
+    measurement: Measurement | None  # of the state of steps 1 to index, without those switched off; None: not yet
     provenance: Mapping[str, Any]
     seconds: float  # wall time of the edit
     size: Mapping[int, Drift] = field(default_factory=dict)  # of this edit's own ΔW, per layer
-    risk: Risk | None = None  # found before the edit, of the method asked for; of several facts the riskiest
+    risk: Risk | None = None  # before the edit, for the requested method; of several facts the riskiest one
     guarded: Guarded | None = None  # None: the guard was off
 
     @property
@@ -381,14 +381,14 @@ class Step(Record):
 
 @dataclass(frozen=True)
 class Probe(Record):
-    """One fact edited beside a session, in a log of its own that begins with the unedited model."""
+    """One fact edited in a log of its own, which begins with the unedited model and leaves the session as it is."""
 
-    step: Step  # the fact's, measured as any step, when it was made
-    earlier: tuple[str, ...]  # ids of the session's steps whose edits came before it, in this order
-    later: tuple[str, ...]  # and after it
-    anew: bool  # those edits were computed again; else their ΔW is as the session has it
-    last: Step | None = None  # the last of the later edits, measured too; None: nothing came later
-    in_the_end: tuple[Completion, ...] = ()  # what the fact's own prompts are answered after the later edits
+    step: Step  # of the probed fact, measured like any step, right after its edit
+    earlier: tuple[str, ...]  # ids of the session's steps whose edits came before, in order
+    later: tuple[str, ...]  # ids of those that came after
+    anew: bool  # those edits were computed again; else they keep the session's ΔW
+    last: Step | None = None  # the last of the later edits, measured too; None: there were none
+    in_the_end: tuple[Completion, ...] = ()  # completions of the fact's own prompts after the later edits
 
 
 @dataclass(frozen=True)
@@ -401,5 +401,5 @@ class SessionState(Record):
     watched: tuple[str, ...]  # the user's own prompts
     model: Mapping[str, Any]  # name, device, dtype, parameters, layers, reason
     plan: Mapping[str, int] = field(default_factory=dict)  # measure -> at every so many steps; absent: on demand
-    costs: Mapping[str, Cost] = field(default_factory=dict)  # measure -> what it would take of the step in force
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # measure -> its cost at the step in force
     health: Health | None = None  # of the step in force

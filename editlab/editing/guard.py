@@ -1,4 +1,4 @@
-"""The guard: what is done with an edit whose risk of disabling the model is high. Knows nothing of models."""
+"""The guard: what to do with an edit that is likely to disable the model. Needs no model."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Guard(Record):
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:
                 raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
-            done = "the edit was made all the same"
+            done = "but the edit was made anyway"
             if self.choice == method.fallback:
-                made, done = method.fallback, f"the edit was made with {method.fallback} instead of {method.name}"
+                made, done = method.fallback, f"and the edit was made with {method.fallback} instead of {method.name}"
             elif self.choice == R_ROME:
                 done += f", since {method.name} has nothing to fall back to"
-            reason = f"The risk is {risk.level}, and {done}: {why}"
+            reason = f"The risk is {risk.level}, {done}: {why}"
         return Guarded(self.choice, self.level, method.name, made, acts, reason)
 
 

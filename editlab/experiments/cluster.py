@@ -1,7 +1,7 @@
 """Scans and experiments on a Ray cluster: one model per worker, one folder of results on the driver's machine.
 
-The folder's own rules make this safe: a worker that dies is started again and its work is made anew, a driver that dies
-is started again with the same folder. The only file that knows Ray, which is an optional extra.
+The rules of the folder make this safe: a worker that dies is restarted and repeats its work; a driver that dies can be
+restarted with the same folder. Only this file uses Ray, which is an optional extra.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 RESTARTS = 3  # of one worker that dies
-FACTS_AT_ONCE = 16  # that a worker scans before it tells of them
+FACTS_AT_ONCE = 16  # that a worker scans before it returns them
 POLL_SECONDS = 0.5
 
 
 class Cluster:
-    """Ray, begun or joined for the block: `with Cluster("auto") as cluster`."""
+    """Ray, started or joined for the block: `with Cluster("auto") as cluster`."""
 
     def __init__(self, address: str, workers: int | None = None, device: str = "auto") -> None:
-        """`address`: "local" for a new cluster on this machine, "auto" for the one that it belongs to, or where one is.
+        """`address`: "local" for a new cluster on this machine, "auto" for the one it belongs to; or an address.
 
         Raises ImportError without Ray, and ConnectionError where there is no cluster.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send nothing to anyone
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError:
             raise ImportError("--ray needs Ray: pip install 'editlab[ray]'") from None
         self._ray = ray
-        self._kept: list[Any] = []  # what workers are started with, for those that are started again
+        self._kept: list[Any] = []  # the workers' arguments, kept alive for restarts
         self._begun = not ray.is_initialized()
         if self._begun:
             ray.init(address=address, log_to_driver=False, include_dashboard=False, **_SILENT)
@@ -70,21 +70,21 @@ class Cluster:
         return [remote.remote(*given) for _ in range(min(self.workers, workers or self.workers))]
 
     def here(self, kind: type, *arguments: Any) -> Any:
-        """One of a class on this machine, to be called by workers."""
+        """An actor of a class on this machine, to be called by workers."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         stay = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, scheduling_strategy=stay)(kind).remote(*arguments)
 
     def get(self, reference: Any) -> Any:
-        """What a call gave. Raises what it raised."""
+        """The result of a call. Raises what the call raised."""
         with _as_raised():
             return self._ray.get(reference)
 
     def each(
         self, workers: Sequence[Any], call: Callable[[Any, Any], Any], values: Sequence[Any], idle: Callable[[], None]
     ) -> Iterator[Any]:
-        """What the workers give for each value, as it comes, and `idle()` meanwhile. Raises what they raise."""
+        """The workers' results for each value, as they come, calling `idle()` meanwhile. Raises what they raise."""
         from ray.util import ActorPool
 
         pool = ActorPool(list(workers))
@@ -104,7 +104,7 @@ _SILENT: Mapping[str, Any] = {"logging_level": "ERROR"}
 
 
 class _as_raised:  # noqa: N801
-    """Raises what was raised on a worker, instead of Ray's report of it."""
+    """Raises the worker's exception itself, instead of Ray's wrapper."""
 
     def __enter__(self) -> None: ...
 
@@ -126,7 +126,7 @@ class ScanWorker:
     def begin(
         self, facts: Sequence[Fact], where: Sequence[str], limit: int | None
     ) -> tuple[list[Fact], dict[str, Any]]:
-        """The facts chosen, and what their scan is of."""
+        """The chosen facts, and the settings of their scan."""
         chosen = self._scanner.choose(facts, where, limit)
         return chosen, self._scanner.settings(chosen)
 
@@ -170,7 +170,7 @@ class RunWorker:
         self._experiment = Experiment(*loading)
 
     def run(self, name: str, folder: Any) -> str:
-        """Make a run, kept in a folder on the driver's machine; its name."""
+        """Make a run, in a folder on the driver's machine. Returns the run's name."""
         self._experiment.run(name, _Elsewhere(folder))  # type: ignore[arg-type]
         return name
 

@@ -1,7 +1,6 @@
 """A comparison: several methods and orders over the same facts, each a run in a folder of its own.
 
-Knows nothing of where the runs are made: here one after another, on a cluster (`editlab.experiments.cluster`) side
-by side.
+The runs are made here one after another, or side by side on a cluster (`editlab.experiments.cluster`).
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from editlab.session.session import Session
 
 
 class Experiment:
-    """One model with all that the runs of a configuration need beside it."""
+    """One model, and everything else that the runs of a configuration need."""
 
     def __init__(
         self, config: RunConfig, facts: Sequence[Fact], model: ModelChoice, report: OnProgress = quiet
     ) -> None:
-        """`facts`: what the configuration chooses from. Raises ValueError for what is wrong in it, before any run."""
+        """`facts`: those to choose from. Raises ValueError for a bad configuration, before any run."""
         self.config = config
         self._measures = standard(load_tasks(config.glue, config.tasks), config.text)
         loaded = model.load(report)
@@ -35,7 +34,7 @@ class Experiment:
         self._facts = facts
 
     def run(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
-        """Make one of `config.runs()`, or go on with it. What is known of the unedited model is shared by all."""
+        """Make or resume one of `config.runs()`. All runs share the results on the unedited model."""
         config, model = self.config, self._editor.model
         method, order = config.runs()[name]
 

@@ -1,4 +1,4 @@
-"""Published figures of a model, each with its source, computed again: `data/published/NAME.json`, part by part.
+"""Published figures of a model, each with its source, recomputed: `data/published/NAME.json`, part by part.
 
 weights    a norm or a sum of an edited layer's W
 hidden     the norm of what a layer gives at a subject's last token, before any edit
@@ -34,7 +34,7 @@ AGREES, DIFFERS, REPORTED, NOT_CHECKED = "agrees", "differs", "reported", "not c
 
 @dataclass(frozen=True)
 class FigureCheck:
-    """One figure: as published, as measured here, and what follows."""
+    """One figure: as published, as measured here, and the verdict."""
 
     part: str
     figure: str
@@ -44,17 +44,17 @@ class FigureCheck:
     error: float | None = None  # relative for numbers, absolute for losses, a share of the examples for counts
     tolerance: float | None = None
     source: str = ""
-    note: str = ""  # what is missing, or how it was judged
+    note: str = ""  # what is missing, or how the figure was judged
 
 
 @dataclass(frozen=True)
 class Means:
-    """What there is to recompute with, beside the model."""
+    """The material for recomputing, besides the model."""
 
     facts: Mapping[int, Fact] = field(default_factory=dict)  # CounterFact by case id
     moments: str | SecondMoments = "auto"
     task: Task | None = None  # SST-2
-    task_is_the_sources: bool = False  # its prompt and examples are those that were published with
+    task_is_the_sources: bool = False  # its prompt and examples are those of the publication
     seed: int = 0
 
 
@@ -64,12 +64,12 @@ def reference_of(name: str) -> dict[str, Any]:
     file = folder / f"{name}.json"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
-        raise ValueError(f"there are no published figures of {name}; there are of {known}")
+        raise ValueError(f"no published figures of {name}; available: {known}")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def parts_of(reference: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of what can be asked for: weights, hidden, the methods of sequences, and sizes."""
+    """The names of the parts: weights, hidden, the methods of sequences, and sizes."""
     names = [name for name in ("weights", "hidden") if reference.get(name)]
     names += dict.fromkeys(sequence["part"] for sequence in reference.get("sequences", ()))
     return (*names, "sizes") if reference.get("sizes") else tuple(names)
@@ -82,14 +82,14 @@ def check(
     only: Sequence[str] | None = None,
     report: OnProgress = quiet,
 ) -> Iterator[FigureCheck]:
-    """Every figure of the parts asked for, as it is found. The model is unedited before and after.
+    """Every figure of these parts, one by one. The model is unedited before and after.
 
-    Raises ValueError for a part that is not there.
+    Raises ValueError for an unknown part.
     """
     parts = parts_of(reference)
     for name in only or ():
         if name not in parts:
-            raise ValueError(f"no part {name!r}; there are {', '.join(parts)}")
+            raise ValueError(f"no part {name!r}; available: {', '.join(parts)}")
     wanted = set(only or parts)
     own = Editor(model, moments=means.moments, seed=means.seed)
     with model.unedited():
@@ -106,9 +106,9 @@ def check(
 
 
 def exit_code(rows: Sequence[FigureCheck]) -> int:
-    """0: every figure asked for was checked and agrees; 1: one differs; 2: none differs, but one was not checked.
+    """0: every figure was checked and agrees; 1: one differs; 2: none differs, but one was not checked.
 
-    What is only reported does not count.
+    Figures that are only reported do not count.
     """
     verdicts = {row.verdict for row in rows}
     return 1 if DIFFERS in verdicts else 2 if NOT_CHECKED in verdicts or not rows else 0
@@ -247,7 +247,7 @@ class _Sequence:
         return _judged(self._part, what, published, measured, error, tolerance, self._source)
 
     def _counts(self, figure: str, published: list[int]) -> FigureCheck:
-        """Right, wrong and invalid answers; judged where prompt and examples are the source's."""
+        """Right, wrong and invalid answers; judged if prompt and examples are the source's."""
         task = self._means.task
         if task is None or self._rule is None:
             note = "not measured: SST-2's examples are needed (--glue or --sst2)"

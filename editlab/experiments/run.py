@@ -1,9 +1,9 @@
-"""A sequence of edits without a page: facts in order, one method, measures by schedule, all of it in a folder.
+"""A sequence of edits without a page: facts in order, one method, measures by schedule, all in a folder.
 
-It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
-twice, and deltas are read back to the last bit. In the folder: `run.json` (what is run), `edits/` (one safetensors file
-per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known of the unedited
-model), and at the end `table.parquet` and `table.csv`.
+A run may be killed at any moment and resumed: only the computation under way is lost, nothing is computed twice, and
+deltas are read back to the last bit. The folder has `run.json` (the settings), `edits/` (one safetensors file per
+edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (results on the unedited model), and
+at the end `table.parquet` and `table.csv`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from editlab.session.log import Entry
 from editlab.session.session import Session
 
 EVERYTHING = "everything"
-FACTS_AT_ONCE = 25  # asked together whether the model knows them
+FACTS_AT_ONCE = 25  # checked together for whether the model knows them
 
 Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
 
@@ -47,7 +47,7 @@ class RunConfig:
     n: int = 100
     case_ids: tuple[int, ...] | None = None  # these facts in this order; None: the file's first
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
-    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> its changes
     model: str = "auto"
     glue: str | None = None
     orders: tuple[int, ...] = (0,)  # seeds that shuffle the facts, each a run of its own; 0: as they come
@@ -85,7 +85,8 @@ class RunConfig:
             raise ValueError(f"{path} is neither TOML nor JSON by its name: {error}") from None
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
-            raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
+            named = ", ".join(map(repr, unknown))
+            raise ValueError(f"unknown key {named} in {path.name}; allowed: {', '.join(allowed)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
         for name in ("facts", "glue", "text"):
@@ -115,7 +116,7 @@ class RunConfig:
         with model.unedited():
             chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
         if len(chosen) < self.n:
-            raise ValueError(f"{self.n} facts were asked for, there are {len(chosen)}")
+            raise ValueError(f"n = {self.n}, but only {len(chosen)} facts are available")
         if order:
             random.Random(order).shuffle(chosen)
         return chosen

@@ -1,10 +1,10 @@
-"""Many facts, each edited alone on the unedited model: risk foreseen, size, efficacy, and whether the model survives.
+"""Many facts, each edited alone on the unedited model: risk beforehand, size, efficacy, and whether the model survives.
 
-Kept in a folder: `scan.json` (the settings), `scan.jsonl` (a line per fact, on the disk once it is done) and at the end
-`scan.parquet`. It may be killed at any moment and goes on where it was.
+The folder of a scan has `scan.json` (the settings), `scan.jsonl` (a line per fact, on disk once the fact is done) and
+at the end `scan.parquet`. A scan may be killed at any moment and resumed.
 
-Whether an edit is disabling is told by its outcome: under it the perplexity of a fixed text, the first tokens of the
-project's own, at least doubles.
+An edit is disabling by its outcome: it at least doubles the perplexity of a fixed text, the first tokens of the
+project's own.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from editlab.model.reading import ObjectScore, object_scores
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FACTS_AT_ONCE = 64  # whose risks are read, and values searched for, together
+FACTS_AT_ONCE = 64  # whose risks and values are computed together
 
 log = logging.getLogger(__name__)
 
 
 def scan(scanner: Scanner, facts: Sequence[Fact], folder: Path, report: OnProgress = quiet) -> DataFrame:
-    """Scan the facts, or go on with the scan in `folder`; the table that is also written there.
+    """Scan the facts, or resume the scan in `folder`. Returns the table, which is also written there.
 
     Raises ValueError if there are no facts or `folder` holds a scan with other settings, and whatever an edit or
     `report` raises; then the folder is as if the process had been killed.
@@ -56,7 +56,7 @@ def scan(scanner: Scanner, facts: Sequence[Fact], folder: Path, report: OnProgre
 
 
 class Scanner:
-    """Scans facts with one method, each alone on the unedited model. Knows nothing of folders."""
+    """Scans facts with one method, each alone on the unedited model."""
 
     def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
         self.editor = editor
@@ -73,7 +73,7 @@ class Scanner:
         probe_tokens: int,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, and second moments from `source`. Raises ValueError."""
+        """A scanner with a newly loaded model, and second moments from `source`. Raises ValueError."""
         editor = Editor(model.load(report), moments=source, seed=seed)
         return cls(editor, editor.method(method), probe_tokens)
 
@@ -82,13 +82,13 @@ class Scanner:
         return choose(self.editor.model, facts, where, limit)
 
     def settings(self, facts: Sequence[Fact], report: OnProgress = quiet) -> dict[str, Any]:
-        """What a folder holds a scan of, as JSON reads it back: it goes on only with the same."""
+        """The settings of a scan, as JSON reads them back: a scan is resumed only with equal settings."""
         editor, method = self.editor, self.method
         moments = editor.moments(method.edited_layers, report)
-        told = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
+        listed = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
         reference = reference_for(editor.model, method)
         settings = {
-            "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(told.encode()).hexdigest()}",
+            "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(listed.encode()).hexdigest()}",
             "method": method.name,
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
@@ -100,7 +100,7 @@ class Scanner:
         return json.loads(json.dumps(settings))
 
     def rows(self, numbered: Sequence[tuple[int, Fact]], report: OnProgress = quiet) -> Iterator[Scanned]:
-        """What each of these facts, with its number in the scan, does. The model is unedited whenever a row is given.
+        """The row of each of these facts, with its number in the scan. The model is unedited whenever a row is yielded.
 
         Raises whatever an edit or `report` raises.
         """
@@ -113,7 +113,7 @@ class Scanner:
             for done in range(0, len(numbered), FACTS_AT_ONCE):
                 some = numbered[done : done + FACTS_AT_ONCE]
                 facts = [fact for _, fact in some]
-                progress = Progress("scanning", done, len(numbered))  # of what is left: the time left is right
+                progress = Progress("scanning", done, len(numbered))  # of those left, for the remaining time
 
                 def tell(_inner: Progress, progress: Progress = progress) -> None:
                     report(progress)
@@ -132,18 +132,18 @@ class Scanner:
 
 
 class ScanFolder:
-    """A scan on disk: what it is of, and the rows found so far, in any order."""
+    """A scan on disk: its settings, and the rows so far, in any order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lines = JsonLines(folder / "scan.jsonl")
 
     def begin(self, facts: Sequence[Fact], settings: Mapping[str, Any]) -> list[tuple[int, Fact]]:
-        """The facts that are left to scan, each with its number. Raises ValueError if there are none at all to scan,
-        or the folder holds a scan of something else.
+        """The facts left to scan, each with its number. Raises ValueError if there are no facts at all,
+        or if the folder holds a scan with other settings.
         """
         if not facts:
-            raise ValueError("no fact to scan: none fulfils what was asked for")
+            raise ValueError("no facts match --where")
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "scan.json"
         if not file.exists():
@@ -160,7 +160,7 @@ class ScanFolder:
         self._lines.append(row.to_json())
 
     def finish(self) -> DataFrame:
-        """The table, in the facts' order, which is also written."""
+        """Write the table, in the facts' order, and return it."""
         rows = sorted(map(Scanned.from_json, self._lines.read()), key=lambda row: row.number)
         frame = frame_of(rows)
         write_table(frame, self.folder / "scan.parquet")
@@ -168,10 +168,10 @@ class ScanFolder:
 
 
 def _scores(model: EditableModel, fact: Fact) -> tuple[ObjectScore, ObjectScore | None]:
-    """How likely the new and the true object are."""
-    asked = [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
-    found = {question: score for scores in object_scores(model, asked) for question, score in scores.items()}
-    return found[asked[0]], found[asked[1]] if len(asked) > 1 else None
+    """The scores of the new and the true object."""
+    questions = [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
+    found = {question: score for scores in object_scores(model, questions) for question, score in scores.items()}
+    return found[questions[0]], found[questions[1]] if len(questions) > 1 else None
 
 
 def _row(
@@ -228,14 +228,14 @@ FILTERS: Mapping[str, Callable[[EditableModel, Fact], Any]] = {
 def choose(
     model: EditableModel, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None
 ) -> list[Fact]:
-    """The first facts that fulfil every NAME=VALUE of `where` and that the model can take; at most `limit`.
+    """The first facts that match every NAME=VALUE of `where` and that the model can take; at most `limit`.
 
-    Names are those of FILTERS; several values, with commas between them or in a file named @FILE, mean any of them.
+    Names are those of FILTERS; several values, separated by commas or in a file named @FILE, mean any of them.
     Raises ValueError.
     """
     wanted = [_condition(text) for text in where]
 
-    def fulfils(fact: Fact) -> bool:
+    def matches(fact: Fact) -> bool:
         try:
             if any(str(FILTERS[name](model, fact)) not in values for name, values in wanted):
                 return False
@@ -245,11 +245,11 @@ def choose(
             return False
         return True
 
-    return list(islice(filter(fulfils, facts), limit))
+    return list(islice(filter(matches, facts), limit))
 
 
 def check_where(where: Sequence[str]) -> None:
-    """Raises ValueError for what `choose` would not understand."""
+    """Raises ValueError for a condition that `choose` would not accept."""
     for text in where:
         _condition(text)
 

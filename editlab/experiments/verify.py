@@ -1,4 +1,4 @@
-"""`verify`: recompute what a reference implementation computed, record by record, and compare.
+"""`verify`: recompute the results of a reference implementation, record by record, and compare.
 
 A folder holds a small model, `second_moment.safetensors` (layer -> C), and per method `{name}.json` (contexts,
 hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's order).
@@ -54,7 +54,7 @@ class Verification:
     rows: tuple[Comparison, ...]
 
     def failures(self) -> list[str]:
-        """What does not agree, one sentence each; empty if all is well."""
+        """The disagreements, one sentence each; empty if all agree."""
         found = []
         for name in dict.fromkeys(row.method for row in self.rows):
             rows = [row for row in self.rows if row.method == name]
@@ -75,7 +75,7 @@ class Verification:
 
 
 def verify(folder: str | Path, report: ProgressReport = quiet) -> Verification:
-    """Recompute every record of a reference folder. Raises ValueError if the folder is none."""
+    """Recompute every record of a reference folder. Raises ValueError if the folder is not a reference folder."""
     folder = Path(folder).expanduser()
     names = [name for name in methods() if (folder / f"{name}.json").is_file()]
     if not names or not (folder / "second_moment.safetensors").is_file():

@@ -1,4 +1,4 @@
-"""What a lab offers: its model, methods, measures, and facts to try. Knows nothing of sessions."""
+"""The catalogue of a lab: its model, methods, measures, and facts to try."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from editlab.methods import describe as describe_method
 def info_of(
     editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
 ) -> LabInfo:
-    """All that a page needs to know of a lab before its first edit."""
+    """Everything that a page needs to know about a lab before its first edit."""
     methods = tuple(
         MethodInfo(
             method.name,
@@ -46,7 +46,7 @@ def info_of(
 
 
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
-    """What is worth trying first with this model, of the project's own facts and of these."""
+    """Facts worth trying first with this model, from the project's own facts and from these."""
     known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
     return tuple(
@@ -57,7 +57,7 @@ def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
 
 
 def lists_of() -> tuple[FactList, ...]:
-    """Runs of the project's own facts that are worth making."""
+    """Lists of the project's own facts that are worth editing one after another."""
     known = {fact.case_id: fact for fact in read_facts(resource("facts.json"))}
     rows = json.loads(resource("lists.json").read_text(encoding="utf-8"))
     return tuple(FactList(row["title"], row["why"], tuple(known[case] for case in row["case_ids"])) for row in rows)

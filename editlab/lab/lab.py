@@ -1,6 +1,6 @@
-"""Lab: one model, many sessions, one worker. Answers the calls of `editlab.lab.api.LabProtocol` in process.
+"""Lab: one model, many sessions, one worker. Implements `editlab.lab.api.LabProtocol` in process.
 
-Edits and previews go before measurements. Knows nothing of widgets or of HTTP.
+Edits and previews take precedence over measurements. Nothing here depends on widgets or on HTTP.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Lab:
-    """One editor, its sessions and one worker thread, on which alone the model is touched."""
+    """One editor, its sessions and one worker thread; only that thread uses the model."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class Lab:
         """A lab with a model loaded and ready for its first edit.
 
         `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
-        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form that `editlab.measures.tasks`
-        tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
-        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. `store`: the file
-        that sessions are kept in; without one they end with the lab. The rest as `editlab.load`. Raises ValueError
-        with a sentence, LabError for a store that cannot be used.
+        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form described in
+        `editlab.measures.tasks`. `text`: the text for perplexity, "wikitext" from the hub, a .txt file, or None for the
+        project's own. `scan`: a folder of `editlab scan`, or its table, to show. `store`: the file that sessions are
+        kept in; without one they end with the lab. The rest as in `editlab.load`. Raises ValueError with a sentence,
+        and LabError for a store that cannot be used.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)
@@ -97,7 +97,7 @@ class Lab:
         editor.prepare(report)
         return cls(editor, loaded, known, source, text, scanned, kept, limits)
 
-    # --- what there is ---
+    # --- the catalogue ---
 
     def info(self) -> LabInfo:
         return info_of(self.editor, self.tasks, self.measures, self.facts, self.facts_source)
@@ -240,7 +240,7 @@ class Lab:
     def _put(
         self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False
     ) -> LocalJob:
-        """A job that keeps what it measures as soon as it is found, also where it is stopped."""
+        """Queue a job that stores its measurements as they are made, even if the job is stopped."""
 
         def keeping(report: OnProgress) -> T:
             def reporting(progress: Progress) -> None:
@@ -255,12 +255,12 @@ class Lab:
         return self._queue.put(session.id, keeping, priority, changes_log)
 
     def _make_room(self) -> None:
-        """Drop all that can be had again."""
+        """Free memory: drop everything that can be computed or read again."""
         self.sessions.forget_unused()
         self.measures.forget()
         self.editor.forget()
 
-    # --- at once ---
+    # --- calls answered at once ---
 
     def undo(self, session: str) -> SessionState:
         return self._change(session, "position", Session.undo)
@@ -295,7 +295,7 @@ class Lab:
         return self.sessions.state(chosen)
 
     def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
-        """The session that a key edits. Raises also what is wrong with facts that are meant for it."""
+        """The session that a key edits. Raises an error also for facts that the session cannot take."""
         session = self._session(key, editing=True)
         self.limits.check_facts(facts)
         for fact in facts:
@@ -306,13 +306,13 @@ class Lab:
         return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
 
     def _name(self, name: str) -> str:
-        """A session's name, tidied."""
+        """A session's name, with whitespace tidied."""
         name = " ".join(name.split())
         self.limits.check_text("a name", name)
         return name
 
     def counts(self) -> dict[str, int]:
-        """How many sessions there are, kept and of those in memory; bytes of a GPU's memory that are used."""
+        """The number of sessions, stored and in memory, and the bytes used on a GPU."""
         return {
             "sessions_stored": self._store.count(),
             "sessions_in_memory": self.sessions.in_memory,

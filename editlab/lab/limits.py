@@ -1,4 +1,4 @@
-"""How much one lab gives to its visitors; each limit is a setting. Knows nothing of sessions or jobs."""
+"""The limits of a lab for its visitors; each limit is a setting."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from editlab.core.facts import Fact
 
 @dataclass(frozen=True)
 class Limits:
-    """What a lab allows. Who meets one gets `editlab.core.errors.LimitReached` with a sentence."""
+    """A lab's limits. A call beyond one raises `editlab.core.errors.LimitReached` with a sentence."""
 
-    sessions: int = 1_000  # kept in all
-    sessions_in_memory: int = 64  # the others are read from the store when they are used again
+    sessions: int = 1_000  # stored in total
+    sessions_in_memory: int = 64  # the others are read from the store on use
     edits: int = 500  # in the log of one session
     facts: int = 100  # in one edit
-    characters: int = 2_000  # in any one text that is given: a prompt, a subject, an object, a name
-    watched: int = 20  # prompts of a session's own
-    queue: int = 200  # jobs that wait, of all sessions
+    characters: int = 2_000  # in any text from a visitor: a prompt, a subject, an object, a name
+    watched: int = 20  # of a session's own prompts
+    queue: int = 200  # waiting jobs of all sessions
     queue_per_session: int = 8
     job_seconds: float = 900.0  # of work, after which a job is stopped
     days: float = 30.0  # without use, after which a session is deleted
-    days_empty: float = 1.0  # the same of one without an edit or a name: somebody only looked at a page
+    days_empty: float = 1.0  # the same for a session without an edit or a name: somebody only looked at a page
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -35,7 +35,7 @@ class Limits:
             raise LimitReached(f"The limit for {what} is {self.characters} characters, got {len(text)}.")
 
     def check_facts(self, facts: Sequence[Fact]) -> None:
-        """Facts that are given together."""
+        """Check facts that are edited together."""
         if len(facts) > self.facts:
             raise LimitReached(f"The limit for one edit is {self.facts} facts, got {len(facts)}.")
         for fact in facts:
@@ -51,7 +51,7 @@ class Limits:
             self.check_text("a prompt", prompt)
 
     def check_length(self, edits: int) -> None:
-        """A log that is about to become longer."""
+        """Check that a log may grow by one edit."""
         if edits >= self.edits:
             raise LimitReached(
                 f"The limit for one session is {self.edits} edits, and it has them: go on from an earlier step."

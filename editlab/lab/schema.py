@@ -1,4 +1,4 @@
-"""The tables that sessions are kept in, version by version: a migration is added, none is ever changed."""
+"""The tables for sessions, version by version: migrations are added, never changed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The sessions of one lab: opened by their keys, read from the store when they are used, written before they change.
+"""The sessions of one lab: opened by keys, read from the store on use, written to the store before they change.
 
-Here, and only here, is decided what a key may do. Knows nothing of jobs.
+This module alone decides what a key may do.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
 KEY_BYTES = 24  # of randomness
-DAYS_EMPTY = 1 / 24  # without use, after which a session that nothing was done in makes room for another one
+DAYS_EMPTY = 1 / 24  # without use, after which an untouched session makes room for another one
 
 
 def follow_key(key: str) -> str:
-    """The key that only reads what this one edits: whoever has it cannot tell the other."""
+    """The key that only follows the session of this key; the editing key cannot be derived from it."""
     return hashlib.sha256(f"follow {key}".encode()).hexdigest()[:32]
 
 
 def digest(key: str) -> str:
-    """What the store knows a key by."""
+    """The form in which the store keeps a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Sessions:
-    """Sessions over one editor. Those used last are in memory, each only once however many ask for it.
+    """Sessions over one editor. The last ones used are in memory, one object each.
 
-    Raises UnknownSession for what is no key, ReadOnly for one that does not edit, LabError for a session of another
-    model, and what the store raises.
+    Raises UnknownSession for an unknown key, ReadOnly for a key that does not edit, LabError for a session of another
+    model, and whatever the store raises.
     """
 
     def __init__(self, store: Store, editor: Editor, measures: Measures, limits: Limits) -> None:
@@ -58,8 +58,8 @@ class Sessions:
         self._recent: OrderedDict[str, Session] = OrderedDict()
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
-        self._states: dict[str, SessionState] = {}  # as told last
-        self._next_revision = itertools.count(time.time_ns())  # never one from before a restart
+        self._states: dict[str, SessionState] = {}  # cached until the next revision
+        self._next_revision = itertools.count(time.time_ns())  # always above those before a restart
         MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
@@ -81,7 +81,7 @@ class Sessions:
         return self.about(key)
 
     def duplicate(self, key: str, index: int | None, name: str) -> str:
-        """Key of a copy as far as step `index`. Raises ValueError for a step that is not there."""
+        """Key of a copy up to step `index`. Raises ValueError if there is no such step."""
         row = self._find(key)
         length = self._store.length(row.id)
         index = row.position if index is None else index
@@ -97,20 +97,20 @@ class Sessions:
         return copied
 
     def delete(self, key: str) -> str:
-        """The id of the session that was."""
+        """Delete the session of a key. Returns its id."""
         row = self._find(key, editing=True)
         self._forget(row.id)
         return row.id
 
     def expire(self, days_empty: float | None = None) -> None:
-        """Delete what has not been used for too long."""
+        """Delete the sessions that have not been used for too long."""
         for id in self._store.unused_since(_ago(self.limits.days), _ago(days_empty or self.limits.days_empty)):
             self._forget(id)
 
     # --- sessions ---
 
     def open(self, key: str, editing: bool = False) -> Session:
-        """The session of a key, the same object for everybody."""
+        """The session of a key; every caller gets the same object."""
         with self._lock:
             row = self._find(key, editing)
             if row.fingerprint != self._fingerprint:
@@ -123,13 +123,13 @@ class Sessions:
         return session
 
     def forget_unused(self) -> None:
-        """Leave in memory only what is used now."""
+        """Drop all sessions from memory that are not in use."""
         with self._lock:
             self._recent.clear()
             self._states.clear()
 
     def state(self, session: Session) -> SessionState:
-        """What a session tells, the same until its revision is another."""
+        """A session's state, cached until its revision changes."""
         with self._lock:
             if session.id not in self._states:
                 self._states[session.id] = session.state()
@@ -142,40 +142,40 @@ class Sessions:
 
     @contextmanager
     def changing(self, session: Session, field: str) -> Iterator[None]:
-        """What the block changes in a session's `field` is in the store at its end, or undone if it cannot be."""
+        """Store the block's change of a session's `field`, or undo the change if it cannot be stored."""
         with self._lock:
             before = getattr(session, field)
             try:
                 yield
-                self._store.change(session.id, **_told(field, before, getattr(session, field)))
+                self._store.change(session.id, **_columns(field, before, getattr(session, field)))
             except BaseException:
                 setattr(session, field, before)
                 raise
             self._revise(session.id)
 
     def append(self, session: Session, log: Sequence[Entry]) -> None:
-        """Store a log that is one edit longer, with what was measured of it."""
+        """Store a log that is one edit longer, with its measurements."""
         self._store.append(session.id, log, session.measurements.unsaved)
         session.measurements.unsaved.clear()
 
     def keep_findings(self, session: Session) -> None:
-        """Store what was measured since the last time; of a deleted session nothing."""
+        """Store the measurements since the last call, unless the session was deleted."""
         if session.measurements.unsaved and self._alive.get(session.id) is session:
             self._store.learn(session.id, session.log, session.measurements.unsaved)
             session.measurements.unsaved.clear()
             self.changed(session)
 
     def changed(self, session: Session) -> None:
-        """The session tells something else than it did."""
+        """Give the session a new revision: its state has changed."""
         with self._lock:
             self._revise(session.id)
 
     @property
     def in_memory(self) -> int:
-        """How many sessions are in memory now."""
+        """The number of sessions in memory."""
         return len(self._alive)
 
-    # --- within ---
+    # --- internals ---
 
     @property
     def _fingerprint(self) -> str:
@@ -240,8 +240,8 @@ def _ago(days: float) -> str:
     return time_text(datetime.now(UTC) - timedelta(days=days))
 
 
-def _told(field: str, before: Any, now: Any) -> dict[str, Any]:
-    """A change as the store wants it: of a log, which of its numbers are on or off by now."""
+def _columns(field: str, before: Any, now: Any) -> dict[str, Any]:
+    """A change as columns for the store; for a log, the entries that were switched on or off."""
     if field != "log":
         return {field: now}
     pairs = enumerate(zip(before, now, strict=True), 1)

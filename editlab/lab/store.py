@@ -1,7 +1,7 @@
-"""Sessions on disk, in SQLite: each change is one transaction, on the disk before the call returns.
+"""Sessions on disk, in SQLite: each change is one transaction, on disk before the call returns.
 
-A kill loses what was not yet written, and nothing else; deltas are read back to the last bit. Keys are kept as their
-SHA-256, so a copy of the file opens no session. Knows nothing of models, and decides nobody's access.
+A kill loses only unwritten changes; deltas are read back to the last bit. Keys are kept as their SHA-256, so a copy of
+the file opens no session. The store itself controls no access.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from editlab.model.deltas import edit_from_bytes, edit_to_bytes
 from editlab.session.log import Entry, Made
 from editlab.session.measurements import Finding
 
-LOCK_SECONDS = 10.0  # to wait for another process, as one that is about to end
+LOCK_SECONDS = 10.0  # to wait for another process that is about to end
 
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """What is kept of a session beside its log."""
+    """One session in the store, without its log."""
 
     id: str
     key: str  # SHA-256 of the key that edits
@@ -51,10 +51,10 @@ class SessionRecord:
 
 
 class Store:
-    """Sessions, their logs and what was measured of them, in a file of its own or, without one, in memory.
+    """Sessions, their logs and their measurements, in a file or, without one, in memory.
 
-    May be called from every thread; belongs to one process at a time. Raises LabError, with a sentence, for a file that
-    is in use, is none of editlab's, or cannot be written; then it is as it was before the call.
+    Safe to call from any thread; belongs to one process at a time. Raises LabError, with a sentence, for a file that is
+    in use, is not editlab's, or cannot be written; the store is then as before the call.
     """
 
     def __init__(self, path: str | Path = ":memory:") -> None:
@@ -96,11 +96,11 @@ class Store:
         return int(self._read("SELECT count(*) AS n FROM sessions")[0]["n"])
 
     def length(self, id: str) -> int:
-        """How many edits a session's log has."""
+        """The number of edits in a session's log."""
         return int(self._read("SELECT count(*) AS n FROM log WHERE session = :id", id=id)[0]["n"])
 
     def unused_since(self, time: str, empty: str) -> list[str]:
-        """Ids of the sessions that were last changed before a time; without an edit and a name, before another."""
+        """Ids of the sessions last changed before `time`, or before `empty` if they have neither an edit nor a name."""
         query = """SELECT id FROM sessions WHERE used < :time
             OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
         return [row["id"] for row in self._read(query, time=time, empty=empty)]
@@ -111,7 +111,7 @@ class Store:
             db.execute("DELETE FROM sessions WHERE id = ?", [id])
 
     def copy(self, id: str, row: SessionRecord) -> None:
-        """A session with another's log as far as `row.position`, and with what was measured of it."""
+        """Add a session with another one's log up to `row.position`, and with the log's measurements."""
         with self._transaction() as db:
             _insert(db, row)
             names = {"new": row.id, "old": id, "position": row.position}
@@ -142,9 +142,9 @@ class Store:
         ]
 
     def append(self, id: str, log: Sequence[Entry], findings: Iterable[Finding] = ()) -> None:
-        """Make `log` the session's, all in force: its last entry is new, the others are a beginning of what is there.
+        """Make `log` the session's log, all in force: the last entry is new, the others begin the stored log.
 
-        What was undone leaves the log, and the store if no other session has it.
+        Undone entries leave the log, and also the store if no other session has them.
         """
         *kept, new = log
         with self._transaction() as db:
@@ -156,16 +156,16 @@ class Store:
             _learn(db, id, log, findings)
 
     def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> None:
-        """Change columns of a session (name, position, watched, plan), and which numbers of its log are on."""
+        """Change columns of a session (name, position, watched, plan), and switch entries of its log on or off."""
         with self._transaction() as db:
             _change(db, id, columns)
             for number, on in (enabled or {}).items():
                 db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
 
-    # --- what was measured ---
+    # --- measurements ---
 
     def findings(self, id: str) -> list[Finding]:
-        """What was measured of a session's states."""
+        """The findings on a session's states."""
         log = [row["edit"] for row in self._read("SELECT edit FROM log WHERE session = :id ORDER BY number", id=id)]
         places = {edit: place for place, edit in enumerate(log, 1)}
         rows = self._read("SELECT * FROM found WHERE session = :id", id=id)
@@ -174,17 +174,17 @@ class Store:
             off = json.loads(row["without"])
             return tuple(edit for edit in log[: places.get(row["edit"], 0)] if edit not in off)
 
-        told = ("step", "name", "setting", "about", "found")
-        return [Finding(ids(row), *(row[name] for name in told)) for row in rows]
+        columns = ("step", "name", "setting", "about", "found")
+        return [Finding(ids(row), *(row[name] for name in columns)) for row in rows]
 
     def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
-        """Keep what was measured of states of a session's log."""
+        """Store findings on states of a session's log."""
         with self._transaction() as db:
             _change(db, id, {})
             _learn(db, id, log, findings)
 
     def unedited(self, fingerprint: str) -> list[Finding]:
-        """What was measured of an unedited model."""
+        """The findings on an unedited model."""
         rows = self._read("SELECT * FROM unedited WHERE model = :model", model=fingerprint)
         return [Finding((), "", row["name"], row["setting"], "[]", row["found"]) for row in rows]
 
@@ -233,7 +233,7 @@ def now() -> str:
 
 
 def time_text(time: datetime) -> str:
-    """ISO 8601; of times in UTC, later ones sort after earlier ones."""
+    """A UTC time in ISO 8601; later times sort after earlier ones."""
     return time.isoformat(timespec="milliseconds")
 
 
@@ -253,7 +253,7 @@ def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None
 
 
 def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
-    """A state is named by its last edit and by those before it that are off; one that is not of the log is dropped."""
+    """Store findings; a state is named by its last edit and the earlier ones that are off, others are dropped."""
     places = {entry.id: place for place, entry in enumerate(log)}
     for finding in findings:
         if any(edit not in places for edit in (*finding.ids, *filter(None, [finding.step]))):
@@ -261,19 +261,19 @@ def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iter
         last = finding.ids[-1] if finding.ids else ""
         before = log[: places[last]] if last else ()
         off = json.dumps([entry.id for entry in before if entry.id not in finding.ids])
-        told = (finding.name, finding.setting)
+        measure = (finding.name, finding.setting)
         if last or finding.about != "[]":
-            row = [id, last, off, finding.step, *told, finding.about, finding.found]
+            row = [id, last, off, finding.step, *measure, finding.about, finding.found]
             db.execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         else:
             db.execute(
                 "INSERT OR REPLACE INTO unedited SELECT fingerprint, ?, ?, ? FROM sessions WHERE id = ?",
-                [*told, finding.found, id],
+                [*measure, finding.found, id],
             )
 
 
 def _shorten(db: sqlite3.Connection, id: str, kept: int) -> None:
-    """Take what is after number `kept` out of a session's log, and out of the store if no other session has it."""
+    """Remove the entries after number `kept` from a session's log, and from the store if no other session has them."""
     dropped = db.execute("DELETE FROM log WHERE session = ? AND number > ? RETURNING edit", [id, kept]).fetchall()
     for (edit,) in dropped:
         db.execute("DELETE FROM found WHERE session = ?1 AND ?2 IN (edit, step)", [id, edit])

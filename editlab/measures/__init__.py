@@ -1,4 +1,4 @@
-"""All that can be measured of a state of the weights, by name: one short file per measure; every task is one too."""
+"""All measures of a state of the weights, by name: one short file per measure; every task is a measure too."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from editlab.measures.tasks import Task
 
 __all__ = ["EditedFact", "Measure", "MeasureInput", "Measures", "State", "StateCache", "TaskMeasure", "standard"]
 
-FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly: until something was measured
+FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly; used until a measurement was timed
 
 
 @dataclass
 class _Taken:
-    """What measurements of one kind have taken."""
+    """The time that measurements of one kind have taken."""
 
     seconds: float = 0.0
     tokens: int = 0
-    pending: float = 0.0  # seconds of a measurement that was interrupted
+    pending: float = 0.0  # seconds of an interrupted measurement
 
 
 @dataclass
 class Measures:
-    """The measures of one model by their names, what is known of it unedited, and how long they have taken."""
+    """The measures of one model by name, the cached results on the unedited model, and the measures' timings."""
 
     by_name: Mapping[str, Measure]
     base: StateCache = field(default_factory=StateCache)
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises ValueError for a name that is none."""
+        """Raises ValueError for a name of no measure."""
         for name in names:
             if name not in self.by_name:
-                raise ValueError(f"no measure {name!r}; there are {', '.join(self.by_name)}")
+                raise ValueError(f"no measure {name!r}; available: {', '.join(self.by_name)}")
 
     def setting(self, name: str) -> str:
-        """Tells apart measures of one name that measure different things: of other examples, of another text."""
+        """Text that distinguishes measures with one name, but with different examples or another text."""
         return hashlib.sha256(repr(self.by_name[name]).encode()).hexdigest()[:16] if name in self.by_name else ""
 
     def infos(self) -> tuple[MeasureInfo, ...]:
@@ -56,20 +56,20 @@ class Measures:
         return {measure.name: measure.every for measure in self.by_name.values() if measure.every}
 
     def forget(self) -> None:
-        """Drop what is only kept to be quick."""
+        """Drop everything that is kept only for speed."""
         for measure in self.by_name.values():
             if isinstance(measure, TaskMeasure):
                 measure.forget()
 
     def took(self, name: str, seconds: float, tokens: int | None) -> None:
-        """Remember how long a measurement of so many tokens took; None: it was interrupted, more will follow."""
+        """Record the time that a measurement of so many tokens took; None: it was interrupted and will be resumed."""
         taken = self._taken.setdefault(name, _Taken())
         taken.pending += seconds
         if tokens is not None:
             taken.seconds, taken.tokens, taken.pending = taken.pending, tokens, 0.0
 
     def cost(self, name: str, inputs: MeasureInput) -> Cost:
-        """How long a measure takes on a state of which nothing is known yet."""
+        """The time that a measure takes on a state without cached results."""
         tokens = self.by_name[name].tokens(inputs)
         taken = self._taken.get(name)
         if taken is not None and taken.tokens:
@@ -81,7 +81,7 @@ class Measures:
 
 
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:
-    """Every measure there is, the cheap ones first. `text` is what perplexity is measured on: see PerplexityOfText."""
+    """All measures, the cheap ones first. `text` is the text for perplexity: see PerplexityOfText."""
     found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())

@@ -22,7 +22,7 @@ KEPT_BYTES = 256 * 2**20  # activations below the edited layers, of all tasks to
 
 @dataclass(frozen=True)
 class TaskMeasure:
-    """A task's score; it takes its time, so the default plan waits until it is asked for."""
+    """A task's score. It is slow, so the default plan leaves it on demand."""
 
     task: Task
     rule: str
@@ -58,14 +58,14 @@ class TaskMeasure:
         return score
 
     def forget(self) -> None:
-        """Drop what is kept to be quick; the other tasks of the same budget have to as well."""
+        """Drop everything kept for speed, in all tasks that share the budget."""
         self._ready.clear()
         self.budget.reset()
 
     def score(self, model: EditableModel, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> TaskScore:
-        """The weights in force on the task; `found` holds what an interrupted call found, by row.
+        """The score of the weights in force; `found` holds an interrupted call's results, by row.
 
-        Raises ValueError for a task that this model cannot be given.
+        Raises ValueError for a task that this model cannot take.
         """
         start = time.perf_counter()
         if model not in self._ready:
@@ -75,13 +75,13 @@ class TaskMeasure:
 
 
 def task_measures(tasks: Iterable[Task], keep_bytes: int = KEPT_BYTES) -> list[TaskMeasure]:
-    """Every task by every rule; `keep_bytes` bounds the activations that they keep together."""
+    """Every task by every rule; `keep_bytes` bounds the activations that all of them keep together."""
     budget = Budget(keep_bytes)
     return [TaskMeasure(task, rule, budget) for task in tasks for rule in RULES]
 
 
 def score_of(task: Task, rule: str, answers: Sequence[int | None], seconds: float = 0.0) -> TaskScore:
-    """What these answers (None: no label) to the task's examples are worth."""
+    """The score of these answers to the task's examples; None is an answer without a label."""
     right = [example.label for example in task.examples]
     correct = tuple(answer == label for answer, label in zip(answers, right, strict=True))
     by_chance, f1_by_chance = chance(right)

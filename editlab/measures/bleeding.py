@@ -15,17 +15,17 @@ from editlab.model.reading import ObjectScore, Question
 
 
 def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> Bleeding | None:
-    """How many facts of a panel are still right: the true object is the argmax at every one of its tokens. Pure."""
+    """The share of a panel's facts still right: the true object is the argmax at every one of its tokens. Pure."""
     if not panel:
         return None
-    asked = [(fact, (fact.text, fact.target_true or "")) for fact in panel]
-    broken = tuple(Broken(*question, fact.case_id) for fact, question in asked if not scores[question].said)
+    panel_questions = [(fact, (fact.text, fact.target_true or "")) for fact in panel]
+    broken = tuple(Broken(*question, fact.case_id) for fact, question in panel_questions if not scores[question].said)
     return Bleeding(len(panel), 1 - len(broken) / len(panel), broken)
 
 
 @dataclass(frozen=True)
 class BleedingOfPanel:
-    """Of the project's own facts, as far as the unedited model knows them and no edit in force is of their subject."""
+    """Bleeding over the project's own facts that the unedited model knows, without subjects of edits in force."""
 
     name: str = "bleeding"
     title: str = "Bleeding"
@@ -48,8 +48,8 @@ class BleedingOfPanel:
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> Bleeding | None:
         facts = self._others(inputs)
-        asked = [(fact.text, fact.target_true or "") for fact in facts]
-        base = inputs.base.objects(asked, report, "what the unedited model knows")
-        panel = [fact for fact, question in zip(facts, asked, strict=True) if base[question].said]
+        questions = [(fact.text, fact.target_true or "") for fact in facts]
+        base = inputs.base.objects(questions, report, "what the unedited model knows")
+        panel = [fact for fact, question in zip(facts, questions, strict=True) if base[question].said]
         known = [(fact.text, fact.target_true or "") for fact in panel]
         return bleeding(panel, inputs.now.objects(known, report, "bleeding"))

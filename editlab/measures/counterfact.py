@@ -1,8 +1,8 @@
 """CounterFact's measures (Meng et al. 2022, arXiv 2202.05262): efficacy, paraphrase, neighborhood, and their score.
 
 An object is likelier than another if its mean negative log-likelihood per token is smaller. Success and the difference
-of probabilities are those papers'; accuracy (the object is the argmax at every one of its tokens) is what Gupta et al.
-(arXiv 2401.07453) have in their tables. All are means over a fact's prompts, then over facts.
+of probabilities are those papers'; accuracy (the object is the argmax at every one of its tokens) is the one in the
+tables of Gupta et al. (arXiv 2401.07453). All are means over a fact's prompts, then over facts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], o
     """The measures of these facts from the scores of both objects after all of their prompts. Pure."""
     efficacy = _quality([(fact, (fact.text,)) for fact in facts], scores)
     paraphrase = _quality([(fact, fact.paraphrase_prompts) for fact in facts], scores)
-    neighbors = [(fact, fact.neighborhood_prompts) for fact in facts if fact.target_true is not None]
-    neighborhood = _quality(neighbors, scores, true=True)
+    neighbours = [(fact, fact.neighborhood_prompts) for fact in facts if fact.target_true is not None]
+    neighborhood = _quality(neighbours, scores, true=True)
     successes = [quality.success if quality else None for quality in (efficacy, paraphrase, neighborhood)]
     known = [success for success in successes if success is not None]
     score = float(hmean(known)) if len(known) == len(successes) else None
@@ -32,11 +32,11 @@ def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], o
 
 
 def _quality(
-    asked: Iterable[tuple[Fact, Sequence[str]]], scores: Mapping[Question, ObjectScore], true: bool = False
+    prompts_of: Iterable[tuple[Fact, Sequence[str]]], scores: Mapping[Question, ObjectScore], true: bool = False
 ) -> Quality | None:
-    """Means over facts of one kind of prompt; `true`: the true object is the one that is asked for."""
+    """Means over facts of one kind of prompt; `true`: the wanted object is the true one."""
     n, success, difference, accuracy = 0, [], [], []
-    for fact, prompts in asked:
+    for fact, prompts in prompts_of:
         if not prompts:
             continue
         n += len(prompts)
@@ -67,18 +67,18 @@ def _questions(facts: Iterable[Fact]) -> list[Question]:
 
 
 def _measured(inputs: MeasureInput, facts: Sequence[Fact], of: int, report: OnProgress) -> CounterFact | None:
-    """Of these facts now, with the same on the unedited model as `base`."""
+    """CounterFact's measures of these facts now, with those of the unedited model as `base`."""
     if not facts:
         return None
-    asked = _questions(facts)
-    base = counterfact(facts, inputs.base.objects(asked, report, "CounterFact, unedited"), of)
-    now = counterfact(facts, inputs.now.objects(asked, report, "CounterFact"), of)
+    questions = _questions(facts)
+    base = counterfact(facts, inputs.base.objects(questions, report, "CounterFact, unedited"), of)
+    now = counterfact(facts, inputs.now.objects(questions, report, "CounterFact"), of)
     return replace(now, base=base)
 
 
 @dataclass(frozen=True)
 class OfStep:
-    """Of the step's own facts."""
+    """CounterFact's measures of the step's own facts."""
 
     name: str = "counterfact"
     title: str = "CounterFact, this edit"
@@ -99,7 +99,7 @@ class OfStep:
 
 @dataclass(frozen=True)
 class OfAll:
-    """Means over all facts edited so far, or over a fixed sample of them."""
+    """CounterFact's measures of all facts edited so far, or of a fixed sample of them."""
 
     limit: int = 100  # facts; beyond it a fixed sample
     name: str = "counterfact_all"

@@ -1,4 +1,4 @@
-"""Perplexity of a fixed text: the cheap surrogate of a model's health (Yang et al. 2024, arXiv 2402.09656)."""
+"""Perplexity of a fixed text: a cheap surrogate for a model's health (Yang et al. 2024, arXiv 2402.09656)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from editlab.model.fast.blocks import embed, log_probs, run
 from editlab.model.model import EditableModel
 
 WINDOW = 512  # tokens
-MAX_TOKENS = 8192  # of a longer text only the beginning is read
+MAX_TOKENS = 8192  # only the beginning of a longer text is read
 MAX_CHARACTERS = 8 * MAX_TOKENS
 PROBE_TOKENS = 256
 POSITIONS_AT_ONCE = 128  # through the head: bounds the memory of their logits
@@ -27,7 +27,7 @@ WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 
 
 def perplexity(nlls: Sequence[tuple[float, int]]) -> float:
-    """exp(mean NLL per token) from windows' (sum of NLLs in nats, tokens scored); inf where it cannot be written."""
+    """exp(mean NLL per token) from windows' (sum of NLLs in nats, tokens scored); inf beyond the range of floats."""
     total, n = sum(nll for nll, _ in nlls), sum(n for _, n in nlls)
     try:
         return math.exp(total / n)
@@ -50,10 +50,10 @@ def _nll(model: EditableModel, hidden: Tensor, following: Tensor) -> float:
 
 @dataclass(frozen=True)
 class PerplexityOfText:
-    """Of the project's own text (None), "wikitext" from the hub (test split of WikiText-2), or a .txt file.
+    """Perplexity of the project's own text (None), "wikitext" from the hub (test split of WikiText-2), or a .txt file.
 
     Read in windows of at most 512 tokens that do not overlap, without special tokens; the first token of each window is
-    not scored. Of texts with more than 8,192 tokens the beginning.
+    not scored. Only the first 8,192 tokens are read.
     """
 
     source: str | None = None
@@ -107,9 +107,9 @@ class PerplexityOfText:
 
 
 class HealthProbe:
-    """Perplexity of the first tokens of the project's text; what lies below the layer `first` is run once.
+    """Perplexity of the first tokens of the project's text; the layers below `first` are run once.
 
-    No layer below `first` may be edited when it is made, nor later.
+    No layer below `first` may be edited when the probe is made, nor later.
     """
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class HealthProbe:
 
     @torch.no_grad()
     def __call__(self) -> float:
-        """Of the model as it is now."""
+        """The perplexity of the model as it is now."""
         hidden = run(self._model, range(self._first, self._model.n_layers), self._entering)
         said = log_probs(self._model, hidden[0, :-1])
         nll = -float(said.gather(1, self._following[:, None]).double().sum())

@@ -1,8 +1,8 @@
 """Retention, the forgetting of Gupta et al. (arXiv 2401.07453): which earlier edits are still recalled.
 
-The headline is the share, of the edits whose new object was the argmax at every token when they were made, that still
-say it. P(new) > P(true) stands beside it with its level before any edit: a wrecked model prefers the new object in
-about half of the facts, so that number alone cannot show a collapse.
+Retention is the share of the successful edits (the new object was the argmax at every token right after the edit) that
+still succeed. P(new) > P(true) is reported too, with its level before any edit: a wrecked model prefers the new object
+in about half of the facts, so that number alone cannot show a collapse.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def prefers_new(fact: Fact, scores: Mapping[Question, ObjectScore]) -> bool | No
 
 
 def retention(edited: Sequence[EditedFact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> Retention:
-    """What is left of these facts, from the scores of both objects after their own prompts. Pure."""
+    """The retention of these facts, from the scores of both objects after their own prompts. Pure."""
     recalls = tuple(
         Recall(
             edit=e.edit,
@@ -55,7 +55,7 @@ def _share(values: Sequence[bool | None]) -> float | None:
 
 @dataclass(frozen=True)
 class RetentionOfEdits:
-    """Of every edited fact in force whose prompt no later edit wrote anew; beyond `limit` facts, of a fixed sample."""
+    """Retention over all edited facts in force, without prompts that a later edit rewrote; at most `limit` facts."""
 
     limit: int = 200
     name: str = "retention"
@@ -76,6 +76,6 @@ class RetentionOfEdits:
         edited = self._edited(inputs)
         if not edited:
             return None
-        asked = [question for e in edited for question in questions_of((e.fact.text,), e.fact)]
-        scores = inputs.now.objects(asked, report, "retention")
+        questions = [question for e in edited for question in questions_of((e.fact.text,), e.fact)]
+        scores = inputs.now.objects(questions, report, "retention")
         return retention(edited, scores, len({e.fact.text for e in inputs.edited}))

@@ -6,7 +6,7 @@
      "examples": [{"word": "otter", "label": 1}, ...]}
 
 "glue": "sst2" in the place of "examples" takes them from GLUE's validation set of that name, 200 at most, balanced.
-The examples are the same at every step, so that two steps are a paired comparison. Knows nothing of models.
+The examples are the same at every step, so that two steps are a paired comparison.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class Task:
         return "\n\n".join([*solved, self.template.format(**example.fields)])
 
     def label_in(self, continuation: str) -> int | None:
-        """The label that a continuation names, or None: the words looked for from the last label to the first."""
+        """The label that a continuation names, or None; the last label's word is searched first."""
         return next((i for i in reversed(range(len(self.labels))) if self.labels[i] in continuation), None)
 
 
 def load_tasks(glue: str | None = None, extra: Iterable[str | Path] = ()) -> dict[str, Task]:
-    """This project's tasks by name, GLUE's where `glue` says where they are, and those of the files `extra`.
+    """This project's tasks by name, those on GLUE if `glue` is given, and those of the files `extra`.
 
     `glue`: "hub", or a folder with one file per task (``sst2.json``, ``.jsonl``, ``.tsv`` or ``.parquet``).
-    Raises ValueError with a sentence for a folder or a file that cannot be read as told.
+    Raises ValueError with a sentence for a folder or a file that cannot be read.
     """
     tasks = [read_task(resource("tasks") / f"{name}.json", glue) for name in OURS if _is_there(name, glue)]
     tasks += [read_task(path, glue) for path in extra]
@@ -86,7 +86,7 @@ def load_tasks(glue: str | None = None, extra: Iterable[str | Path] = ()) -> dic
 
 
 def read_task(path: str | Path, glue: str | None = None) -> Task:
-    """The task of one file, in the form above. Raises ValueError with a sentence that says what is wrong in it."""
+    """The task of one file, in the form above. Raises ValueError with a sentence about what is wrong."""
     path = Path(path).expanduser()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _fields(template: str) -> tuple[str, ...]:
-    """The names in braces."""
+    """The field names in braces."""
     fields = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None]
     if not fields or any(not name.isidentifier() or spec or conversion for name, spec, conversion in fields):
         raise ValueError(f"template must name its fields in braces, such as {{sentence}}, got {template!r}")
@@ -152,7 +152,7 @@ def _examples(rows: Any, fields: Sequence[str], n_labels: int, what: str) -> tup
 
 
 def _balanced(examples: Sequence[Example]) -> tuple[Example, ...]:
-    """At most GLUE_EXAMPLES, equally many of each label, always the same ones."""
+    """At most GLUE_EXAMPLES examples, equally many of each label, always the same ones."""
     labels = sorted({e.label for e in examples})
     of_each = min(GLUE_EXAMPLES // len(labels), *(sum(e.label == label for e in examples) for label in labels))
     chosen = []
@@ -167,7 +167,7 @@ def _balanced(examples: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def _is_there(name: str, glue: str | None) -> bool:
-    """Whether one of our tasks can be loaded: those on GLUE need to be told where it is."""
+    """Whether one of our tasks can be loaded: those on GLUE need its place."""
     subset = json.loads((resource("tasks") / f"{name}.json").read_text(encoding="utf-8")).get("glue")
     return subset is None or glue == "hub" or (glue is not None and _glue_file(subset, glue) is not None)
 

@@ -1,1 +1,1 @@
-"""Runs and sessions as pages that need nothing else; their charts as SVG."""
+"""Runs and sessions as self-contained pages; their charts as SVG."""

@@ -1,4 +1,4 @@
-"""Which completions belong side by side: pure functions from a measurement."""
+"""Completions of the same prompt in different states, side by side: pure functions of measurements."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ KINDS = ("rewrite", "own", "paraphrase", "neighborhood")
 
 @dataclass(frozen=True)
 class Compared:
-    """One watched prompt now, without the step's own edit, and in the unedited model; None where not measured."""
+    """One watched prompt's completions: now, without the step's own edit, and unedited; None where not measured."""
 
     now: Completion
     before: Completion | None
     base: Completion | None
-    pinned: Completion | None = None  # in the state of a step that was chosen to compare with
+    pinned: Completion | None = None  # in the state of the pinned step
 
     def past(self, which: str) -> Completion | None:
-        """`which` is "base", "before" or "pinned"."""
+        """An earlier completion; `which` is "base", "before" or "pinned"."""
         return {"base": self.base, "before": self.before, "pinned": self.pinned}[which]
 
 
 @dataclass(frozen=True)
 class Wins:
-    """On how many of `n` prompts the new object is likelier than the true one."""
+    """The number of prompts, out of `n`, for which the new object is likelier than the true one."""
 
     now: int
     base: int | None
@@ -34,9 +34,9 @@ class Wins:
 
 
 def compared(measurement: Measurement | None, pinned: Measurement | None = None) -> list[Compared]:
-    """Every watched prompt of a step with its past: the rewrite and the user's own prompts first.
+    """Every watched prompt of a step with its earlier completions: the rewrite and the user's own prompts first.
 
-    Of the pinned step there is what was asked of it then: its own fact's prompts, and the user's.
+    The pinned step has only the prompts that were watched there: its own fact's and the user's.
     """
     if measurement is None:
         return []
@@ -50,7 +50,7 @@ def compared(measurement: Measurement | None, pinned: Measurement | None = None)
 
 
 def wins(rows: Sequence[Compared], kind: str) -> Wins | None:
-    """How often the new object beats the true one over the prompts of one kind; None if none has both."""
+    """How often the new object beats the true one among prompts of one kind; None if no prompt has both objects."""
     chosen = [row for row in rows if row.now.kind == kind and _new_wins(row.now) is not None]
     if not chosen:
         return None

@@ -1,4 +1,4 @@
-"""Small pieces of HTML. Everything that people typed or that a model wrote passes through `escape` here."""
+"""Small pieces of HTML. All typed or generated text passes through `escape` here."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def bars(
     true: str | None = None,
     before_name: str = "before",
 ) -> str:
-    """Next tokens as bars; the value of `before` is an outline on the same scale, and a number.
+    """Next tokens as bars, with the value of `before` as an outline on the same scale and as a number.
 
-    A token that `before` lacks was less likely than all that were kept then: no outline, and an upper bound.
+    A token that `before` lacks was less likely than all tokens kept there: it has no outline, but an upper bound.
     """
     floor = f"< {percent(min(before.values()))}" if before else NOTHING
     ranks = _ranks(before)
@@ -120,15 +120,15 @@ def bars(
 
 
 def _ranks(chances: Mapping[str, float] | None) -> dict[str, int]:
-    """Place by probability, from 1."""
+    """Rank by probability, from 1."""
     ordered = sorted((chances or {}).items(), key=lambda item: -item[1])
     return {token: rank for rank, (token, _) in enumerate(ordered, 1)}
 
 
 def moved(rank: int, was: int | None, known: int) -> str:
-    """Where a token stood among the most likely: "▲ 3" when it rose by three places; nothing when it stayed.
+    """A token's change of rank: "▲ 3" when it rose by three places; nothing when it stayed.
 
-    `known` is how many were kept then; a token that was not among them rose from below.
+    `known` is the number of tokens kept before; a token that was not among them rose from below.
     """
     if was == rank or not known:
         return ""
@@ -142,9 +142,9 @@ def moved(rank: int, was: int | None, known: int) -> str:
 
 
 def next_tokens(now: Completion, past: Completion | None, past_name: str) -> str:
-    """The mark before a continuation; pointed at or focused it shows what else might have come next, now and then.
+    """The mark before a continuation; with pointer or focus on it, it shows the likely next tokens, now and before.
 
-    Only of the first token are there alternatives: those after it were chosen given the ones before.
+    Only the first token has alternatives: later tokens depend on the ones before them.
     """
     if not now.top:
         return "…"
@@ -158,7 +158,7 @@ def next_tokens(now: Completion, past: Completion | None, past_name: str) -> str
 
 
 def changed_words(before: str | None, now: str) -> str:
-    """`now`, with the words that `before` did not have there marked as inserted."""
+    """`now`, with the words that differ from `before` marked as inserted."""
     if before is None:
         return escape(now)
     old, new = re.findall(r"\s*\S+", before), re.findall(r"\s*\S+", now)
@@ -191,7 +191,7 @@ def note(text: str, css: str = "el-note") -> str:
 
 
 def empty(title: str, text: str) -> str:
-    """What stands where nothing is yet: what will appear, and what to do for it."""
+    """Words for an empty place: what will appear there, and what to do for it."""
     return tag("div", tag("b", escape(title)) + tag("span", escape(text)), "el-empty")
 
 

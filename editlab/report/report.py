@@ -1,6 +1,6 @@
-"""Runs side by side as one page that needs no server: what became of each, and the paper's four figures.
+"""Runs side by side as one page that needs no server: the health of each run, and the paper's four figures.
 
-All curves are drawn from the tidy rows of `editlab.analysis.table`, in the looks of `editlab.report.story`; a single
+All curves are drawn from the tidy rows of `editlab.analysis.table`, in the style of `editlab.report.story`; a single
 run has a story of its own.
 """
 
@@ -26,16 +26,16 @@ KEY = (
 
 
 def state_of(steps: Sequence[Step], name: str) -> SessionState:
-    """A run as a session in which all is in force."""
-    told = steps[0].provenance
-    model = {"name": told.get("model"), "device": told.get("device"), "dtype": told.get("dtype")}
+    """A run as the state of a session with every step in force."""
+    provenance = steps[0].provenance
+    model = {"name": provenance.get("model"), "device": provenance.get("device"), "dtype": provenance.get("dtype")}
     return SessionState(name, tuple(steps), len(steps) - 1, (), model, health=health_of(steps))
 
 
 def write_report(runs: Runs, file: Path, title: str) -> None:
-    """The page, whole in one file: what health says of every run, the last numbers beside the first, the figures.
+    """Write the page as one file: the health of every run, its first and last numbers, and the figures.
 
-    Beside it the figures as files of their own, in a folder of that name.
+    The figures are also written as files, to a folder of the page's name.
     """
     curves, figures = {name: curves_of(steps) for name, steps in runs.items()}, figures_of(runs)
     body = [
@@ -52,7 +52,7 @@ def write_report(runs: Runs, file: Path, title: str) -> None:
 
 
 def about(runs: Runs) -> str:
-    """Of what the figures are, in a line."""
+    """A line that describes the runs in the figures."""
     models = dict.fromkeys(str(steps[0].provenance.get("model")) for steps in runs.values())
     longest = max(len(steps) - 1 for steps in runs.values())
     return f"{', '.join(models)}, {plural(longest, 'edit')} one after another."
@@ -63,10 +63,10 @@ def _section(figure: Figure, curves: Mapping[str, Curves]) -> str:
     return tag("h3", figure.title) + tag("div", drawings, "figures") if drawings else ""
 
 
-def _write_figures(figures: Sequence[Figure], curves: Mapping[str, Curves], folder: Path, told: str) -> None:
+def _write_figures(figures: Sequence[Figure], curves: Mapping[str, Curves], folder: Path, about: str) -> None:
     folder.mkdir(exist_ok=True)
     for figure in figures:
-        if drawing := sheet_of(figure, curves, told):
+        if drawing := sheet_of(figure, curves, about):
             (folder / f"{figure.name}.svg").write_text(standalone(drawing), encoding="utf-8")
 
 
@@ -78,7 +78,7 @@ def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
 
 
 def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[Figure]) -> str:
-    """HTML of each measure where it was first taken and where it was last, run by run."""
+    """HTML of the first and the last value of each measure, run by run."""
     rows = []
     for panel in (panel for figure in figures for panel in figure.panels):
         cells = [_ends(list(curves.get(panel.measure, {}).values())) for curves in runs.values()]

@@ -8,7 +8,7 @@ import socket
 
 
 class PortError(RuntimeError):
-    """Nothing can listen there; the message says why and what to do."""
+    """The address cannot be listened on; the message says why and what to do."""
 
 
 def is_loopback(host: str) -> bool:
@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise PortError if nothing can listen there."""
+    """Raise PortError if nothing can listen on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,7 +35,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port on which nothing listens now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

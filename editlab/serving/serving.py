@@ -1,4 +1,4 @@
-"""The processes of `editlab serve`: which they are, what each is told, and when the page answers."""
+"""The processes of `editlab serve`: their commands and environments, and waiting for the page."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LOOK_SECONDS = 0.1
 
 
 def services(settings: Settings) -> list[Service]:
-    """A backend and the page; only the page where a backend is named.
+    """A backend and the page; only the page if the settings name a backend.
 
-    The backend listens on a free port of this machine's, with a token that only these processes know: it is handed
-    over in the environment, where other users cannot read it.
+    The backend listens on a free port of this machine, with a token that only these processes know: they get the token
+    in the environment, where other users cannot read it.
     """
     if settings.backend is not None:
         return [_page(settings, settings.backend, settings.token)]
@@ -59,13 +59,13 @@ def check_host(host: str, token: SecretStr | None) -> None:
 
 
 def reached_at(host: str) -> str:
-    """The address by which this machine reaches what listens on `host`, as a URL has it."""
+    """The address, for a URL, by which this machine reaches a server that listens on `host`."""
     host = LOOPBACK if host in ANY else host
     return f"[{host}]" if ":" in host else host
 
 
 def address_of(settings: Settings) -> str:
-    """Where the page is found in a browser."""
+    """The page's address for a browser."""
     host = settings.page.host
     named = socket.gethostname() if host in ANY else reached_at(host)
     return f"http://{named}:{settings.page.port}{settings.page.base_url}"

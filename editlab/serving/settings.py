@@ -1,7 +1,7 @@
 """All settings of a lab, its backend and its page: one typed class, read from EDITLAB_ variables.
 
-What is given as an argument (a command's options) goes before the variable, and that before the default. A page's
-kernel needs two of them only and reads those without this module: `editlab.remote.client.backend_of_environment`.
+An argument (a command's option) takes precedence over the variable, and the variable over the default. A page's kernel
+needs only two settings and reads them without this module: `editlab.remote.client.backend_of_environment`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class PageSettings(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8866, ge=1, le=65535)
-    base_url: str = Field(default="/", pattern=r"^/(.*/)?$")  # where the page is, behind another server
-    token: SecretStr | None = None  # that visitors give, once each
-    preheat: int = Field(default=0, ge=0)  # kernels that wait for the next visitors
+    base_url: str = Field(default="/", pattern=r"^/(.*/)?$")  # the page's path behind another server
+    token: SecretStr | None = None  # that each visitor enters once
+    preheat: int = Field(default=0, ge=0)  # kernels kept ready for the next visitors
     most: int = Field(default=60, ge=1)  # pages open at once; each has a kernel of about 100 MB
 
 
@@ -72,9 +72,9 @@ class Settings(BaseSettings):
     allow_download: bool = False
     facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
     glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
-    text: str | None = None  # what perplexity is measured on: "wikitext" or a .txt file; None: the project's own
+    text: str | None = None  # text for perplexity: "wikitext" or a .txt file; None: the project's own
     seed: int = Field(0, ge=0)
-    tasks: Texts = ()  # files of tasks of the user's own
+    tasks: Texts = ()  # files of the user's own tasks
     scan: str | None = None  # a folder of `editlab scan`, or its scan.parquet, to show
     store: Path = Field(default_factory=lambda: user_data_path("editlab") / "sessions.sqlite")
     limits: Limits = Limits()
@@ -82,12 +82,12 @@ class Settings(BaseSettings):
     # how the backend serves it
     host: str = "127.0.0.1"
     port: int = Field(8867, ge=0, le=65535)  # 0: any free one
-    token: SecretStr | None = None  # asked of every caller
-    token_file: Path | None = None  # where `token` is read from
-    allowed_hosts: Texts = ()  # names that the backend may be called by, beside its own
-    allowed_origins: Texts = ()  # web pages that may call it from a browser: "https://lab.example.org"
+    token: SecretStr | None = None  # that every caller must send
+    token_file: Path | None = None  # a file to read `token` from
+    allowed_hosts: Texts = ()  # further host names of the backend
+    allowed_origins: Texts = ()  # web pages that may call the backend from a browser: "https://lab.example.org"
     max_request_bytes: int = Field(1_000_000, ge=1_000)
-    requests_per_minute: int = Field(1_200, ge=1)  # of one session, and of one address beside those of its sessions
+    requests_per_minute: int = Field(1_200, ge=1)  # per session, and per address for all other requests
 
     # where the page finds it
     backend: str | None = None  # URL of a backend; None: one of its own
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
             super().__init__(**given)
         except ValidationError as error:
             raise ValueError(_sentence(error)) from None
-        except SettingsError as error:  # a variable that had to be JSON
+        except SettingsError as error:  # a variable that is not valid JSON
             raise ValueError(str(error)) from None
 
     @field_validator("tasks", "allowed_hosts", "allowed_origins", mode="before")
@@ -154,7 +154,7 @@ def _text(value: Any) -> str:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first thing that is wrong."""
+    """A sentence about the first error."""
     first = error.errors(include_url=False, include_input=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     where = "_".join(str(part) for part in first["loc"])

@@ -1,6 +1,6 @@
-"""Processes that belong together: each is started again when it dies, all are stopped together, none outlives this one.
+"""Processes that belong together: each is restarted when it dies, all stop together, and none outlives this one.
 
-What they do is not known here. A child that was started by `python -m editlab.cli.supervised` ends when its standard
+A child that was started by `python -m editlab.cli.supervised` ends when its standard
 input closes, which the kernel does for a supervisor that was killed.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
-BAD_INPUT = 2  # the exit code of a process that would say the same thing again
+BAD_INPUT = 2  # the exit code of a process that would fail again in the same way
 
 
 class GaveUp(RuntimeError):
@@ -27,17 +27,17 @@ class GaveUp(RuntimeError):
 class Service:
     """A process to keep alive."""
 
-    name: str  # as sentences begin: "The backend"
+    name: str  # as the beginning of a sentence: "The backend"
     command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)  # beside what this process has
+    environment: Mapping[str, str] = field(default_factory=dict)  # in addition to this process's
 
 
 @dataclass(frozen=True)
 class Patience:
     """How often and how fast a dead process is started again."""
 
-    quick_seconds: float = 30.0  # who dies earlier than this has died quickly
-    quick_deaths: int = 5  # in a row, after which no more is tried
+    quick_seconds: float = 30.0  # a process that dies earlier has died quickly
+    quick_deaths: int = 5  # in a row, after which the supervisor gives up
     first_pause_seconds: float = 0.2  # doubled with each quick death
     longest_pause_seconds: float = 10.0
     stop_seconds: float = 10.0  # to end by itself, before it is killed
@@ -48,32 +48,32 @@ class Patience:
 
 async def supervise(
     services: Sequence[Service],
-    beside: Callable[[], Awaitable[None]] | None = None,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
     patience: Patience | None = None,
 ) -> None:
     """Keep the services alive until Ctrl-C or SIGTERM, and stop them then.
 
-    `beside` runs meanwhile: it may wait until they answer, and say so. Raises GaveUp when a service cannot be kept
-    alive, with all others stopped.
+    `meanwhile` runs at the same time: it may wait until the services answer, and say so. Raises GaveUp, after stopping
+    all others, when a service cannot be kept alive.
     """
     patience = patience or Patience()
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     tasks = [asyncio.create_task(_keep(service, patience)) for service in services]
-    if beside is not None:
-        tasks.append(asyncio.create_task(_forever(beside)))
+    if meanwhile is not None:
+        tasks.append(asyncio.create_task(_forever(meanwhile)))
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
     for task in (*tasks, stopped):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)  # each ends its process
     for task in done - {stopped}:
-        task.result()  # raises what ended it
+        task.result()  # raises the task's exception
 
 
-async def _forever(beside: Callable[[], Awaitable[None]]) -> None:
-    await beside()
+async def _forever(meanwhile: Callable[[], Awaitable[None]]) -> None:
+    await meanwhile()
     await asyncio.Event().wait()
 
 
@@ -102,7 +102,7 @@ async def _start(service: Service) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *service.command,
         stdin=asyncio.subprocess.PIPE,  # never written to: it closes when this process is gone
-        stdout=asyncio.subprocess.DEVNULL,  # what is to be said is said here
+        stdout=asyncio.subprocess.DEVNULL,  # this process does the talking
         env={**os.environ, **service.environment},
         process_group=0,  # Ctrl-C is for this process, which then stops the others
     )

@@ -56,12 +56,12 @@ class LessonPanel:
         self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
         self._tasks = box([], "el-todos")
-        self._seen = html(css="el-live el-lesson-told")
+        self._told = html(css="el-live el-lesson-told")
         self.next = button("Next lesson", lambda _: self._go_on(), "el-primary")
         self._papers = html(css="el-lesson-papers")
         self.rows: list[TaskRow] = []
         self._shown: int | None = None
-        content = [self.choice, self._intro, self._tasks, box([self._seen, self.next], "el-row"), self._papers]
+        content = [self.choice, self._intro, self._tasks, box([self._told, self.next], "el-row"), self._papers]
         self.widget = panel("Lessons", content, "el-lessons")
         self.choice.observe(lambda change: on_open(change.new), "value")
 
@@ -79,7 +79,7 @@ class LessonPanel:
             words = f"Done: {lesson.tasks[done - 1].title}. {words}"
         if finished:
             words += " That is the whole lesson."
-        self._seen.value = tag("p", escape(words), role="status")
+        self._told.value = tag("p", escape(words), role="status")
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
     def _turn(self, number: int, lesson: Lesson) -> None:

@@ -1,6 +1,6 @@
-"""The story of a session as one page: opens from disk, needs no network, holds no script, prints.
+"""The story of a session as one page: opens from disk, needs no network, contains no script, prints well.
 
-Whatever people typed or a model wrote is escaped. Needs no torch.
+All typed or generated text is escaped. Needs no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editlab.report.story.figures import figures_of
 
 
 def story(state: SessionState, title: str = "") -> str:
-    """HTML of all that a session tells, in the order in which it happened; `title` is the session's name."""
+    """HTML of a session's whole history, in order; `title` is the session's name."""
     name = str(state.model.get("name", "a model"))
     title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
     parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""

@@ -1,4 +1,4 @@
-"""An axis of values: its round numbers, and where a value is drawn."""
+"""An axis of values: its round numbers, and the position of a value."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether values are so far apart that only a log axis shows them all."""
+    """Whether values lie so far apart that only a log axis shows them all."""
     positive = [value for value in values if value > 0 and math.isfinite(value)]
     return bool(positive) and max(positive) > LOG_FROM * min(positive)

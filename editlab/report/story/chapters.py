@@ -1,4 +1,4 @@
-"""The chapters of a story around its edits: in short, what was forgotten, where everything came from."""
+"""The chapters of a story around its edits: summary, forgetting, methods, provenance, sources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPLAY = (
 
 
 def in_short(state: SessionState) -> str:
-    """What was done, and what became of the model."""
+    """A summary: the edits, and the model's health after them."""
     edits = state.steps[1:]
     if not edits:
         return tag("p", "No edit was made: this is the unedited model.")
@@ -36,9 +36,9 @@ def in_short(state: SessionState) -> str:
     counted = taken(state.steps).values()
     facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
     if facts:
-        words.append(f"{said} of {plural(facts, 'fact')} took: the model said the new object at once.")
+        words.append(f"{said} of {plural(facts, 'fact')} succeeded: the model said the new object at once.")
     if lost := len(first_forgotten(state.steps)):
-        words.append(f"{plural(lost, 'fact')} that had taken {'was' if lost == 1 else 'were'} forgotten later.")
+        words.append(f"{plural(lost, 'fact')} that had succeeded {'was' if lost == 1 else 'were'} forgotten later.")
     return tag("p", " ".join(words)) + verdict(state) + tiles(state)
 
 
@@ -48,7 +48,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def verdict(state: SessionState) -> str:
-    """Health with its reason, and what else changed."""
+    """Health with its reason, and the other changes."""
     health = state.health
     if health is None:
         return ""
@@ -59,13 +59,15 @@ def verdict(state: SessionState) -> str:
 
 
 def tiles(state: SessionState) -> str:
-    """The headline numbers of the step in force, beside the unedited model's."""
+    """The headline numbers of the step in force, next to the unedited model's."""
     now, base = state.steps[state.position].measurement, state.steps[0].measurement
     if now is None:
         return ""
     found = [("Drift, largest layer", *_drift(now))]
     if now.retention is not None and now.retention.kept is not None:
-        found.append(("Edits still recalled", percent(now.retention.kept), f"of {now.retention.succeeded} that took"))
+        found.append(
+            ("Edits still recalled", percent(now.retention.kept), f"of {now.retention.succeeded} that succeeded")
+        )
     if now.perplexity is not None:
         before = base.perplexity if base else None
         words = f"unedited {number(before.value)}" if before else plural(now.perplexity.n, "token")
@@ -89,7 +91,7 @@ def _drift(now: Measurement) -> tuple[str, str]:
 
 
 def index(state: SessionState) -> str:
-    """All edits in one table, where there are many."""
+    """All edits in one table, if there are many."""
     if len(state.steps) <= FEW:
         return ""
     lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
@@ -107,7 +109,7 @@ def index(state: SessionState) -> str:
                 _edit(state.steps[lost[step.id]]) if step.id in lost else "",
             ]
         )
-    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "took", "forgotten after"]
+    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "succeeded", "forgotten after"]
     return table("All edits", header, rows, css="wide edits")
 
 
@@ -137,7 +139,7 @@ def forgetting(state: SessionState) -> str:
         header = ["edit", "fact", "first forgotten after", "which wrote"]
         edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
     else:
-        edited = tag("p", "No edit that took was forgotten." if measured else "Retention was not measured.")
+        edited = tag("p", "No edit that succeeded was forgotten." if measured else "Retention was not measured.")
     return edited + _broken(state)
 
 
@@ -164,7 +166,7 @@ def _fact(step: Step) -> str:
 
 
 def methods(state: SessionState) -> str:
-    """Every method as it was set."""
+    """Every method with its hyperparameters."""
     used = dict.fromkeys(
         (title_of(step.method), json.dumps(dict(step.hyperparameters), ensure_ascii=False)) for step in state.steps[1:]
     )
@@ -177,32 +179,32 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def provenance(state: SessionState) -> str:
-    """Model, machine, versions, contexts and second moments; all that occurred, where edits differ."""
-    told = [step.provenance for step in state.steps]
+    """Model, machine, versions, contexts and second moments; where edits differ, all values that occurred."""
+    provenances = [step.provenance for step in state.steps]
     model = state.model
     rows: list[tuple[str, list[Any]]] = [
         ("model", [model.get("name")]),
         ("parameters", [f"{model['parameters']:,}".replace(",", " ")] if model.get("parameters") else []),
         ("layers", [model.get("layers")]),
         ("why this model", [model.get("reason")]),
-        ("revision", _distinct(told, "model_revision")),
-        ("fingerprint", _distinct(told, "model_fingerprint")),
-        ("device", _distinct(told, "device") or [model.get("device")]),
-        ("precision", _distinct(told, "dtype") or [model.get("dtype")]),
-        ("threads", _distinct(told, "threads")),
-        ("seed", _distinct(told, "seed")),
-        ("versions", [_settings(versions) for versions in _distinct(told, "versions")]),
-        ("second moments", [_settings(moments) for moments in _distinct(told, "second_moments")]),
-        ("contexts", [" | ".join(contexts) for contexts in _distinct(told, "contexts")]),
+        ("revision", _distinct(provenances, "model_revision")),
+        ("fingerprint", _distinct(provenances, "model_fingerprint")),
+        ("device", _distinct(provenances, "device") or [model.get("device")]),
+        ("precision", _distinct(provenances, "dtype") or [model.get("dtype")]),
+        ("threads", _distinct(provenances, "threads")),
+        ("seed", _distinct(provenances, "seed")),
+        ("versions", [_settings(versions) for versions in _distinct(provenances, "versions")]),
+        ("second moments", [_settings(moments) for moments in _distinct(provenances, "second_moments")]),
+        ("contexts", [" | ".join(contexts) for contexts in _distinct(provenances, "contexts")]),
         ("session", [state.id]),
     ]  # fmt: skip
     cells = [[name, "<br>".join(escape(str(value)) for value in values)] for name, values in rows if any(values)]
     return table("Where everything came from", ["", ""], cells, css="wide facts")
 
 
-def _distinct(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+def _distinct(provenances: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     found: list[Any] = []
-    for each in told:
+    for each in provenances:
         value = each.get(name)
         if value not in (None, *found):
             found.append(value)

@@ -1,4 +1,4 @@
-"""One edit in a story: its fact, how it was made, what the model said before and after, and what it did besides."""
+"""One edit in a story: its fact, how it was made, completions before and after, and its side effects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from editlab.report.html import changed_words, fact_line, marked_prompt, number,
 from editlab.report.story.papers import title_of
 
 KINDS = {"rewrite": "the fact", "own": "own prompt", "paraphrase": "paraphrase", "neighborhood": "neighbour"}
-SHOWN = 4  # prompts whose words stand outside of the fold
+SHOWN = 4  # prompts shown outside the fold
 FACTS_SHOWN = 5
 
 
 def edit_card(
     step: Step, state: SessionState, forgotten: Mapping[EditedFact, int], took: Mapping[str, tuple[int, int]]
 ) -> str:
-    """HTML of all that is told of one edit."""
+    """HTML of one edit."""
     idle = step.index > state.position or not step.enabled
     parts = [
         _heading(step),
@@ -34,7 +34,7 @@ def edit_card(
 
 
 def taken(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
-    """By id of an edit, of how many of its facts it is known what the model said at once, and how many took."""
+    """By an edit's id: the number of its facts that were checked right after the edit, and of those that succeeded."""
     said: dict[EditedFact, bool] = {}
     for step in steps:
         found = step.measurement
@@ -61,7 +61,7 @@ def _heading(step: Step) -> str:
 
 
 def size_words(step: Step) -> str:
-    """ "‖ΔW‖ 3.21, 4.1 % of ‖W₀‖" over the edited layers; of several the largest share is named."""
+    """ "‖ΔW‖ 3.21, 4.1 % of ‖W₀‖" over the edited layers, with the largest share of a layer."""
     found = largest(step.size)
     if found is None:
         return ""
@@ -77,14 +77,14 @@ def _about(step: Step, state: SessionState, facts: int, said: int) -> list[str]:
     if step.risk is not None:
         about.append(pill(f"{step.risk.level} risk", step.risk.level))
     if facts:
-        words = "took" if facts == said else "did not take"
-        about.append(pill(f"{said} of {facts} took" if facts > 1 else words, words.split()[0]))
+        words = "succeeded" if facts == said else "failed"
+        about.append(pill(f"{said} of {facts} succeeded" if facts > 1 else words, words))
     about += [pill("undone")] * (step.index > state.position) + [pill("switched off")] * (not step.enabled)
     return about
 
 
 def _notes(step: Step, state: SessionState) -> list[str]:
-    """Why it was risky, what the guard did, and what made it its size, where that is worth a sentence."""
+    """Sentences on the risk, the guard's decision and the cause of the size, where they are worth saying."""
     notes = ["As it is now, this edit was never made: what follows is said without it."] * (not step.enabled)
     if step.guarded is not None and step.guarded.acted:
         notes.append(escape(step.guarded.reason))
@@ -113,8 +113,8 @@ def _before_and_after(step: Step) -> str:
 
 def _words(row: Compared, fact: Fact | None) -> str:
     subject = fact.subject if fact else None
-    told = fact is not None and row.now.prompt == fact.text  # in the heading
-    parts = [] if told else [tag("dt", f"{marked_prompt(row.now.prompt, subject)} …", "prompt")]
+    in_heading = fact is not None and row.now.prompt == fact.text
+    parts = [] if in_heading else [tag("dt", f"{marked_prompt(row.now.prompt, subject)} …", "prompt")]
     old = row.before or row.base
     if row.base is not None and row.before is not None and row.base.completion != row.before.completion:
         parts.append(_said("unedited", escape(row.base.completion), row.base, fact))
@@ -168,7 +168,7 @@ def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
 
 
 def _consequences(step: Step, state: SessionState, forgotten: Mapping[EditedFact, int]) -> list[str]:
-    """What the edit did to the model and to earlier edits, and what became of it."""
+    """The edit's effects on the model and on earlier edits, and whether it was forgotten."""
     notes = []
     for change in state.health.changes if state.health else ():
         if change.step == step.index:

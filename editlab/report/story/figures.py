@@ -1,4 +1,4 @@
-"""The figures of a session, each with its table: what was measured against the number of edits."""
+"""The figures of a session, each with its table: measures against the number of edits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure of the tidy table, and what it is called where there are several."""
+    """A measure of the tidy table, and its name in a legend."""
 
     measure: str
     title: str
@@ -40,7 +40,7 @@ class Curve:
 
 
 def figures_of(state: SessionState) -> list[Figure]:
-    """A figure of everything that was measured at some step."""
+    """The figures of everything that was measured at some step."""
     return [figure for figure in _figures(state) if figure is not None]
 
 
@@ -59,7 +59,9 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
     drift = [Curve("drift.relative", f"layer {layer}", layer) for layer in layers]
     yield drawer.lines("drift", "Drift of each edited layer, ‖W − W₀‖ ÷ ‖W₀‖", drift, PLAIN)
     yield drawer.bars("size", "Size of each edit, ‖ΔW‖ ÷ ‖W₀‖", layers)
-    yield drawer.lines("recalled", "Edits that took and are still recalled", [Curve("retention", "recalled")], SHARE)
+    yield drawer.lines(
+        "recalled", "Edits that succeeded and are still recalled", [Curve("retention", "recalled")], SHARE
+    )
     yield drawer.lines("perplexity", "Perplexity of a fixed text", [Curve("perplexity", "perplexity")], Axis(), True)
     for name, score in _tasks(state.steps).items():
         title = f"{score.title}{', by generation' if score.rule == 'generation' else ''}: accuracy of {score.n}"
@@ -74,7 +76,7 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
 
 
 def _tasks(steps: Sequence[Step]) -> dict[str, TaskScore]:
-    """Every task that was scored, by the name asked for, with its first score."""
+    """The first score of every task, by measure."""
     found: dict[str, TaskScore] = {}
     for step in steps:
         for name, score in step.measurement.tasks.items() if step.measurement else ():
@@ -106,7 +108,7 @@ class _Drawer:
         level: bool = False,
         chance: float | None = None,
     ) -> Figure | None:
-        """Curves with the level of the unedited model; None where none was measured."""
+        """A figure of these curves, with the unedited model's level; None where nothing was measured."""
         series = [self._rows.get((curve.measure, curve.layer), []) for curve in curves]
         values = [row.value for rows in series for row in rows if row.value is not None]
         if not values:

@@ -1,4 +1,4 @@
-"""What a session rests on, to be cited."""
+"""The papers behind a session, to be cited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Paper:
     year: int
     title: str
     arxiv: str
-    why: str  # it is cited
+    why: str  # the reason to cite it
 
     def html(self) -> str:
         link = tag("a", f"arXiv {self.arxiv}", href=f"https://arxiv.org/abs/{self.arxiv}")
@@ -66,7 +66,7 @@ OF_METHODS = {
 
 
 def papers_of(methods: Iterable[str]) -> list[Paper]:
-    """The papers behind a session by these methods; ROME's measures and forgetting are behind each."""
+    """The papers behind a session with these methods; two of them, on measures and on forgetting, behind every one."""
     return list(dict.fromkeys([*(OF_METHODS[name] for name in methods if name in OF_METHODS), ROME, FORGETTING]))
 
 

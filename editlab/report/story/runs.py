@@ -1,6 +1,6 @@
 """The four figures of arXiv 2401.07453 for runs side by side: editing scores, forgetting, downstream skill, drift.
 
-Each is some panels, one per measure of the tidy table, against the number of edits. Colours tell the runs.
+Each figure has one panel per measure of the tidy table, against the number of edits. Each run has a colour.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editlab.report.story.sheet import sheet
 from editlab.report.story.svg import COLORS, Line, Point, line_chart
 
 Runs = Mapping[str, Sequence[Step]]  # a name, usually the method's -> its steps, the unedited model first
-Curves = Mapping[str, Mapping[int, Row]]  # measure -> step -> what was measured; of several layers the largest
+Curves = Mapping[str, Mapping[int, Row]]  # measure -> step -> row; of several layers the largest
 
 SHARE, FITTED, FROM_ZERO = Axis("share"), Axis(), Axis(zero=True)  # fitted: log where values are decades apart
 UNEDITED = "unedited model"
@@ -37,7 +37,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Panels that are looked at together."""
+    """Panels that belong together."""
 
     name: str  # of its file
     title: str
@@ -50,7 +50,7 @@ EDITING = tuple(
 )
 SCORE = Panel("Score S, harmonic mean of the three", "counterfact_all.score", SHARE)
 FORGETTING = (
-    Panel("Edits that took and are still recalled", "retention", SHARE, "retention"),
+    Panel("Edits that succeeded and are still recalled", "retention", SHARE, "retention"),
     Panel(
         "Edits whose new object is likelier than the true one", "retention.prefers_new", SHARE, "retention.prefers_new"
     ),
@@ -89,7 +89,7 @@ def _task(name: str, score: TaskScore) -> Panel:
 
 
 def curves_of(steps: Sequence[Step]) -> Curves:
-    """What was measured in a run, by measure and step."""
+    """A run's rows, by measure and step."""
     found: dict[str, dict[int, Row]] = {}
     for row in rows_of(steps):
         before = found.setdefault(row.measure, {}).get(row.step)
@@ -99,14 +99,14 @@ def curves_of(steps: Sequence[Step]) -> Curves:
 
 
 def drawings_of(figure: Figure, runs: Mapping[str, Curves], legend: bool = True) -> dict[str, str]:
-    """By title the SVG of each panel that any of the runs has numbers for."""
+    """The SVG of each panel for which any run has numbers, by title."""
     last = max((step for run in runs.values() for rows in run.values() for step in rows), default=0)
     drawn = ((panel, _lines(panel, runs)) for panel in figure.panels)
     return {panel.title: _draw(panel, lines, runs, last, legend) for panel, lines in drawn if lines}
 
 
 def sheet_of(figure: Figure, runs: Mapping[str, Curves], about: str) -> str:
-    """All panels in one SVG under one legend; "" where nothing of it was measured."""
+    """All panels in one SVG under one legend; "" where nothing was measured."""
     lines: dict[str, Line] = {}
     for panel in figure.panels:
         for line in [*_lines(panel, runs), *_unedited(panel, runs)]:
@@ -136,7 +136,7 @@ def _lines(panel: Panel, runs: Mapping[str, Curves]) -> list[Line]:
 
 
 def _point(row: Row, cases: Mapping[int, Row]) -> Point:
-    """A number with its interval: the table's, or Wilson's over as many cases as are independent."""
+    """A number with its interval: the table's, or Wilson's over the number of independent cases."""
     value, low, high = row.value or 0.0, row.low, row.high
     n = cases[row.step].n if row.step in cases else None
     if n:
@@ -145,7 +145,7 @@ def _point(row: Row, cases: Mapping[int, Row]) -> Point:
 
 
 def _unedited(panel: Panel, runs: Mapping[str, Curves]) -> list[Line]:
-    """The unedited model on the prompts of each step, where all runs that were measured then had the same."""
+    """The unedited model on the prompts of each step, where all runs measured there had the same prompts."""
     found: dict[int, set[float]] = {}
     for curves in runs.values():
         for step, row in curves.get(panel.measure, {}).items():

@@ -9,12 +9,12 @@ from editlab.report.html import tag
 from editlab.report.story.svg import LEGEND_ROW, TITLE, WIDTH, Line, box_of, legend, swatches
 
 MARGIN, GAP = 20, 28  # pixels around and between the charts
-INSET = 4  # of a chart's own title
-HEADING, ABOUT = 34, 56  # where the two lines of text stand
+INSET = 4  # of a chart's title
+HEADING, ABOUT = 34, 56  # baselines of the two lines of text
 
 
 def sheet(title: str, about: str, lines: Sequence[Line], levels: Sequence[str], charts: Sequence[str]) -> str:
-    """Charts in two columns. The legend tells the lines, and the levels by their class."""
+    """Charts in two columns, with one legend for their lines and levels."""
     columns = min(2, len(charts))
     width = 2 * MARGIN + columns * WIDTH + (columns - 1) * GAP
     named, rows = legend(swatches(lines, levels), width - 2 * MARGIN)

@@ -18,15 +18,15 @@ from editlab.report.story.axis import Axis
 WIDTH, PLOT_HEIGHT = 440, 150
 LEFT, RIGHT, TITLE, LEGEND_ROW, AXIS = 56, 14, 24, 17, 25  # pixels around the plot
 COLORS = 8  # classes c0 to c7
-LETTER = 6.9  # pixels that a letter of a legend takes, about
+LETTER = 6.9  # pixels of a letter in a legend, about
 ROW_HEIGHTS = (4, 18)  # of a map
 NAME_LETTERS = 26
-MANY = 40  # points of a line, from which on they are drawn small
+MANY = 40  # from so many points on, a line's points are small
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value; `says` is told where the pointer rests."""
+    """One value; `says` is its tooltip."""
 
     x: float
     y: float
@@ -70,8 +70,8 @@ def line_chart(
     """Lines over steps 0 to `last`, with their intervals; `levels` are drawn across, by their class."""
     levels = {name: value for name, value in (levels or {}).items() if axis.draws(value)}
     values = [v for line in lines for p in line.points for v in (p.y, p.low, p.high) if v is not None]
-    told = (lines, levels) if legend else ((), ())
-    frame = _Frame(title, told[0], last, axis, [*values, *levels.values()], levels=told[1])
+    named = (lines, levels) if legend else ((), ())
+    frame = _Frame(title, named[0], last, axis, [*values, *levels.values()], levels=named[1])
     parts = [tag("line", "", f"level {name}", **frame.across(value)) for name, value in levels.items()]
     for line in lines:
         drawn = [point for point in line.points if axis.draws(point.y)]
@@ -164,8 +164,8 @@ class _Frame:
         levels: Iterable[str] = (),
     ) -> None:
         self.title, self.axis, self.last, self.left = title, axis, max(last, 1), left
-        words_told = [(f"cell-{i}", word) for i, word in enumerate(words)]
-        self._legend, rows = legend([*swatches(lines, levels), *words_told])
+        states = [(f"cell-{i}", word) for i, word in enumerate(words)]
+        self._legend, rows = legend([*swatches(lines, levels), *states])
         self.top = TITLE + LEGEND_ROW * rows + 10
         self.bottom = self.top + height
         self._map = bool(words)
@@ -204,7 +204,7 @@ class _Frame:
 
 
 def swatches(lines: Sequence[Line], levels: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """What a legend tells: classes and names of the lines, where there are several, and of the levels."""
+    """A legend's entries: classes and names of the lines, if there are several, and of the levels."""
     named = lines if len({line.name for line in lines}) > 1 else ()
     return [
         *((f"c{line.color % COLORS} d{line.dash % 3}", line.name) for line in named),
@@ -213,7 +213,7 @@ def swatches(lines: Sequence[Line], levels: Iterable[str] = ()) -> list[tuple[st
 
 
 def legend(swatches: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[str, int]:
-    """Names with their colours in rows under the title, and how many rows."""
+    """The legend under the title: names with their colours, and the number of rows."""
     parts, x, row = [], 4.0, 0
     for css, name in swatches:
         wide = 26 + LETTER * len(name) + 12
@@ -259,7 +259,7 @@ def style() -> str:
 
 
 def standalone(drawing: str) -> str:
-    """The chart as a file of its own, in the light colours, for programs that know no variables."""
+    """The chart as a file of its own, in light colours, for programs without CSS variables."""
     sheet = style()
     light = dict(re.findall(r"--([\w-]+):\s*([^;]+);", sheet[: sheet.index("@media")]))
     rules = "\n".join(re.findall(r"^\.chart .*$", sheet, re.MULTILINE)).replace(".chart ", "")
