@@ -1,6 +1,7 @@
 """The house rules that tools can check."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -28,6 +29,16 @@ ROOMS = (  # the lowest first; an import goes to the same room or to a lower one
     "cli",
 )
 WITHOUT_TORCH = ("core", "analysis", "page", "remote/client")
+RENAMED = {  # words that identifiers no longer use -> the words in their place; prose is free to use them
+    "acts": "actions",
+    "beside": "probe",
+    "book": "registry",
+    "doing": "running",
+    "hands": "actions",
+    "knob": "hyperparameter",
+    "ledger": "measurements",
+    "offer": "catalogue",
+}
 
 
 def files_of(room: str) -> list[Path]:
@@ -87,6 +98,36 @@ def test_these_rooms_do_not_import_torch(room: str) -> None:
     assert done.stdout == "False\n"
     direct = [(file, module) for file in files_of(room) for _, module in imports_of(file)]
     assert [found for found in direct if found[1].split(".")[0] == "torch"] == []
+
+
+def identifiers_of(file: Path) -> Iterator[str]:
+    """Every name that a file gives or uses, and its own."""
+    yield file.stem
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name
+            case ast.alias(name=name, asname=asname):
+                yield f"{name}.{asname}"
+
+
+def old_words_in(file: Path) -> set[str]:
+    """The identifiers of a file that have one of the renamed words as a part: `JobBook`, `read_ledger`."""
+    parts = {name: re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name) for name in identifiers_of(file)}
+    return {name for name, words in parts.items() if any(word.lower() in RENAMED for word in words)}
+
+
+def test_renamed_words_do_not_come_back() -> None:
+    found = {str(file.relative_to(ROOT)): old_words_in(file) for room in ROOMS for file in files_of(room)}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_a_renamed_word_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "catalogue.py"
+    file.write_text("from a import ledger\n\nclass JobBook:\n    pass\n\n# an offer\nnotebook = show(knob_of=1)\n")
+    assert old_words_in(file) == {"ledger.None", "JobBook", "knob_of"}
 
 
 @pytest.mark.parametrize("tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)

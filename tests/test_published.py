@@ -335,7 +335,7 @@ def test_the_command_says_that_the_weights_are_missing(monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     result = CliRunner().invoke(app, ["verify", "gpt2-xl"])
     assert result.exit_code == 2
-    assert "is not on this machine; agree to its download (6.4 GB) with --yes" in " ".join(result.stderr.split())
+    assert "is not on this machine; allow its download (6.4 GB) with --yes" in " ".join(result.stderr.split())
 
 
 def test_the_command_shows_a_table_and_json(

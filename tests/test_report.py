@@ -17,7 +17,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Bleeding, Drift, Measurement, Perplexity, Step, TaskScore
 from editlab.report.report import state_of, table_of_ends, write_report
 from editlab.report.story import story
-from editlab.report.story.runs import Figure, Runs, curves_of, drawings_of, figures_of
+from editlab.report.story.runs import PanelGroup, Runs, curves_of, drawings_of, figures_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -47,7 +47,7 @@ def test_curves_are_of_the_layer_that_moved_most_and_skip_what_was_not_measured(
     assert {index: row.value for index, row in curves["perplexity"].items()} == {0: 30.0, 2: 33.0}
 
 
-def figure(name: str, runs: Runs) -> Figure:
+def figure(name: str, runs: Runs) -> PanelGroup:
     return next(figure for figure in figures_of(runs) if figure.name == name)
 
 

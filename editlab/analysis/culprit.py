@@ -34,7 +34,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Tried(Record):
+class Trial(Record):
     """One trial: some edits left out together."""
 
     without: Ids  # ids of their steps
@@ -48,7 +48,7 @@ class Culprit(Record):
     tokens: int  # of that text
     unedited: float  # perplexity of the unedited model
     in_force: float  # with all edits in force
-    tried: tuple[Tried, ...]  # in order
+    tried: tuple[Trial, ...]  # in order
     sentence: str
     edit: str | None = None  # id of the culprit's step; None: nothing to restore
     index: int | None = None  # of that step, at the time of the search
@@ -70,12 +70,12 @@ def find_culprit(
         raise ValueError("there is no edit in force, so none can be the culprit")
     everything = frozenset(edit.id for edit in edits)
     total = _trials(len(edits))
-    tried: list[Tried] = []
+    tried: list[Trial] = []
 
     def without(some: Sequence[Suspect]) -> float:
         report(Progress("looking for the culprit", len(tried), total))
         left_out = tuple(edit.id for edit in some)
-        tried.append(Tried(left_out, perplexity(everything - set(left_out))))
+        tried.append(Trial(left_out, perplexity(everything - set(left_out))))
         return _log(tried[-1].perplexity)
 
     report(Progress("looking for the culprit", 0, total))

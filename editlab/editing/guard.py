@@ -32,9 +32,9 @@ class Guard(Record):
 
     def judge(self, risk: Risk, method: Method) -> Guarded:
         """What to do with an edit of this risk by this method. Raises ValueError, with the reason, to refuse it."""
-        acts = LEVELS.index(risk.level) >= LEVELS.index(self.level)
+        acting = LEVELS.index(risk.level) >= LEVELS.index(self.level)
         made, reason = method.name, f"The risk is {risk.level}, below the guard's level, which is {self.level}."
-        if acts:
+        if acting:
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:
                 raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
@@ -44,7 +44,7 @@ class Guard(Record):
             elif self.choice == R_ROME:
                 done += f", since {method.name} has nothing to fall back to"
             reason = f"The risk is {risk.level}, {done}: {why}"
-        return Guarded(self.choice, self.level, method.name, made, acts, reason)
+        return Guarded(self.choice, self.level, method.name, made, acting, reason)
 
 
 WARNING, UNGUARDED = Guard(), Guard(OFF)

@@ -41,7 +41,7 @@ class App(View):
     ) -> None:  # fmt: skip
         runner = Runner(self._report)
         self.measuring = Measuring(lab, session, runner, self.show_activity, self._found)
-        super().__init__(lab, session, runner, self._acts(runner))
+        super().__init__(lab, session, runner, self._session_actions(runner))
         handler = runner.handler
         self.make = MakeEdit(
             self.info,
@@ -106,7 +106,7 @@ class App(View):
     def start(self) -> None:
         self.measuring.measure_due()
 
-    def _acts(self, runner: Runner) -> SessionActions:
+    def _session_actions(self, runner: Runner) -> SessionActions:
         handler = runner.handler
         return SessionActions(
             undo=handler(lambda: self._change(self.lab.undo, "Undone.")),

@@ -48,7 +48,7 @@ class Measuring:
         self._lab, self._session, self._runner = lab, session, runner
         self._on_activity, self._on_found = on_activity, on_found
         self._jobs: dict[str, Job] = {}
-        self._doing: dict[str, MeasureProgress] = {}
+        self._running: dict[str, MeasureProgress] = {}
         self._problems: dict[str, str] = {}
         self._stopped = False
         self._due_again = False  # more may have become due while the plan was being measured
@@ -94,7 +94,7 @@ class Measuring:
             self._fail(name, error)
             self._tell()
             return
-        self._doing[name] = MeasureProgress(Progress("Waiting for the model"), waiting=True)
+        self._running[name] = MeasureProgress(Progress("Waiting for the model"), waiting=True)
         self._tell()
         self._runner.start(self._follow(name, job))
 
@@ -110,7 +110,7 @@ class Measuring:
             self._fail(name, error)
         finally:
             if self._jobs.get(name) is job:
-                del self._jobs[name], self._doing[name]
+                del self._jobs[name], self._running[name]
             self._tell()
         if name == PLAN and not self._stopped and (cancelled or self._due_again):  # resumed, or more may be due
             self.measure_due()
@@ -122,11 +122,11 @@ class Measuring:
 
     def _draw(self, name: str, job: Job) -> None:
         waiting = job.status == "queued"
-        self._doing[name] = MeasureProgress(Progress("Waiting for the model") if waiting else job.progress, waiting)
+        self._running[name] = MeasureProgress(Progress("Waiting for the model") if waiting else job.progress, waiting)
         self._tell()
         if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
             self._stage, self._drawn = job.progress.stage, time.monotonic()
             self._on_found()
 
     def _tell(self) -> None:
-        self._on_activity(Activity(dict(self._doing), dict(self._problems), self._stopped))
+        self._on_activity(Activity(dict(self._running), dict(self._problems), self._stopped))

@@ -30,7 +30,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Tried:
+class ProbeResult:
     """One probe, or the problem that prevented it."""
 
     order: Order
@@ -43,7 +43,7 @@ class Tried:
 class Probes:
     """All probes, oldest first, and the progress of the running one."""
 
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[ProbeResult, ...] = ()
     progress: Progress | None = None
     method: str = ""  # of the running probe
     number: int = 0  # of the running probe, from 1
@@ -92,11 +92,11 @@ class Probing:
                 self._session, order.fact, method, order.hyperparameters.get(method), earlier=order.earlier,
                 later=order.later, anew=order.anew, names=order.names,
             )  # fmt: skip
-            tried = Tried(order, method, await follow(self._job, self._draw))
+            tried = ProbeResult(order, method, await follow(self._job, self._draw))
         except Cancelled:
             return
         except SENTENCES as error:
-            tried = Tried(order, method, problem=sentence(error))
+            tried = ProbeResult(order, method, problem=sentence(error))
         self._tell(tried=(*self.probes.tried, tried))
 
     def _draw(self, job: Job) -> None:

@@ -38,7 +38,7 @@ def sentence(error: Exception) -> str:
     return text[:1].upper() + text[1:]
 
 
-class Watched(Protocol):
+class Followable(Protocol):
     """The part of a job that `follow` uses."""
 
     @property
@@ -50,7 +50,7 @@ class Watched(Protocol):
     def result(self, timeout: float | None = None) -> Any: ...
 
 
-J = TypeVar("J", bound=Watched)
+J = TypeVar("J", bound=Followable)
 
 
 async def follow(job: J, draw: Callable[[J], None] | None = None, interval: float = POLL_SECONDS) -> Any:

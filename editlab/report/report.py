@@ -16,7 +16,7 @@ from editlab.core.records import SessionState, Step
 from editlab.report.html import number, plural, table, tag
 from editlab.report.story.document import document
 from editlab.report.story.edits import pill
-from editlab.report.story.runs import Curves, Figure, Runs, curves_of, drawings_of, figures_of, sheet_of
+from editlab.report.story.runs import Curves, PanelGroup, Runs, curves_of, drawings_of, figures_of, sheet_of
 from editlab.report.story.svg import COLORS, standalone
 
 KEY = (
@@ -58,12 +58,12 @@ def about(runs: Runs) -> str:
     return f"{', '.join(models)}, {plural(longest, 'edit')} one after another."
 
 
-def _section(figure: Figure, curves: Mapping[str, Curves]) -> str:
+def _section(figure: PanelGroup, curves: Mapping[str, Curves]) -> str:
     drawings = "".join(tag("figure", drawing) for drawing in drawings_of(figure, curves).values())
     return tag("h3", figure.title) + tag("div", drawings, "figures") if drawings else ""
 
 
-def _write_figures(figures: Sequence[Figure], curves: Mapping[str, Curves], folder: Path, about: str) -> None:
+def _write_figures(figures: Sequence[PanelGroup], curves: Mapping[str, Curves], folder: Path, about: str) -> None:
     folder.mkdir(exist_ok=True)
     for figure in figures:
         if drawing := sheet_of(figure, curves, about):
@@ -77,7 +77,7 @@ def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
     return tag("p", f"{named}<br>{escape(health.reason)}")
 
 
-def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[Figure]) -> str:
+def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[PanelGroup]) -> str:
     """HTML of the first and the last value of each measure, run by run."""
     rows = []
     for panel in (panel for figure in figures for panel in figure.panels):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo
 from editlab.core.records import Completion, SessionState, Step
-from editlab.page.probing import Tried
+from editlab.page.probing import ProbeResult
 from editlab.report.html import number, percent
 
 PAPERS = {
@@ -52,7 +52,7 @@ class Scene:
     state: SessionState
     said: tuple[Fact, Completion] | None = None  # completion of the fact in the form, before any edit of it
     tab: str = ""  # the open one
-    probes: tuple[Tried, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from editlab.core.facts import Fact
 from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, prefers_new, said_of
-from editlab.page.probing import Tried
+from editlab.page.probing import ProbeResult
 from editlab.report.html import percent, plural
 
 
@@ -89,10 +89,10 @@ def _neighbours(scene: Scene) -> tuple[str, ...]:
     return tuple(p for p in scene.state.watched if subjects and not any(subject in p for subject in subjects))
 
 
-def _probed(scene: Scene) -> list[Tried]:
+def _probed(scene: Scene) -> list[ProbeResult]:
     """The latest probe of each method, of the fact that was probed last."""
     tried = [each for each in scene.probes if each.probe is not None]
-    same: dict[str, Tried] = {
+    same: dict[str, ProbeResult] = {
         each.method: each for each in tried if _key(each.order.fact) == _key(tried[-1].order.fact)
     }
     return list(same.values())
@@ -102,7 +102,7 @@ def _key(fact: Fact) -> tuple[str, str]:
     return fact.text, fact.target_new
 
 
-def _probe_words(tried: Tried, material: Material) -> str:
+def _probe_words(tried: ProbeResult, material: Material) -> str:
     assert tried.probe is not None
     counts = []
     for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):

@@ -48,7 +48,7 @@ class BeforeAfter:
 
     def show(self, state: SessionState) -> None:
         if self._state is None or state.watched != self._state.watched:
-            self._offer_own(state.watched)
+            self._show_own(state.watched)
         self._state = state
         self._redraw()
 
@@ -66,7 +66,7 @@ class BeforeAfter:
     def complain(self, sentence: str) -> None:
         self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""
 
-    def _offer_own(self, prompts: Sequence[str]) -> None:
+    def _show_own(self, prompts: Sequence[str]) -> None:
         self._watched.children = [
             button(
                 f"{prompt} ✕",

@@ -18,7 +18,7 @@ ABOUT = (
 
 
 class Export(Pane):
-    """`on_prepare()` requests the files; `offer` shows those that are ready."""
+    """`on_prepare()` requests the files; `show_files` shows those that are ready."""
 
     def __init__(self, on_prepare: Callable[[], None]) -> None:
         self.prepare = button("Prepare the files", lambda _: on_prepare(), "el-small")
@@ -36,7 +36,7 @@ class Export(Pane):
         self.prepare.disabled = True
         self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
 
-    def offer(self, files: Sequence[File], state: SessionState) -> None:
+    def show_files(self, files: Sequence[File], state: SessionState) -> None:
         """Show links to the files, and for each that could not be made the reason."""
         edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
         items = "".join(tag("li", f"{_link(file)}{note(file.about)}") for file in files)

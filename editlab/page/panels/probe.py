@@ -68,8 +68,8 @@ class ProbePane(Pane):
         self._problem = html(css="el-problem el-live")
         self._results = html(css="el-probed")
         self.widget = self._laid_out()
-        self.place.observe(self._offer, "value")
-        self.fact.observe(self._offer, "value")
+        self.place.observe(self._show_choices, "value")
+        self.fact.observe(self._show_choices, "value")
         self.draw(Probes())
 
     def _laid_out(self) -> widgets.Box:
@@ -102,7 +102,7 @@ class ProbePane(Pane):
         _set_options(self.fact, [*options, ("What stands in the form", FORM)])
         if appears:
             self.fact.value = NOW
-        self._offer()
+        self._show_choices()
         self._draw_results()
 
     def take(self, step_id: str) -> None:
@@ -110,7 +110,7 @@ class ProbePane(Pane):
         offered = [value for _, value in self.fact.options]
         self.fact.value = step_id if step_id in offered else NOW if NOW in offered else FORM
 
-    def _offer(self, _: object = None) -> None:
+    def _show_choices(self, _: object = None) -> None:
         """Offer the other edits that the chosen place needs."""
         others = self._others()
         options = [(f"edit {step.index}: {step_title(step)}", step.id) for step in reversed(others)]

@@ -11,14 +11,14 @@ from editlab.analysis.outcomes import DISABLING, HARMFUL
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
 from editlab.page.panels.pill import risk_pill, status_pill
-from editlab.page.probing import Tried
+from editlab.page.probing import ProbeResult
 from editlab.report.html import NOTHING, note, number, percent, table, tag
 
 STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
 
 
 @dataclass(frozen=True)
-class Column:
+class ProbeColumn:
     """One way of editing the fact: its step, and the measurement of the model at the end."""
 
     head: str  # HTML
@@ -28,10 +28,10 @@ class Column:
     problem: str = ""
 
 
-Cell = Callable[[Column], str]
+Cell = Callable[[ProbeColumn], str]
 
 
-def probe_table(state: SessionState, tried: Sequence[Tried], info: LabInfo) -> str:
+def probe_table(state: SessionState, tried: Sequence[ProbeResult], info: LabInfo) -> str:
     """The table: a column per probe, first the session's own step where there is one with this fact."""
     own = {each.order.own: None for each in tried if each.order.own}
     steps = [step for step in state.steps if step.id and step.id in own]
@@ -44,34 +44,34 @@ def probe_table(state: SessionState, tried: Sequence[Tried], info: LabInfo) -> s
     return table("Each on a model of its own", heads, rows, css="el-table-probe") + problems
 
 
-def _of_step(step: Step, info: LabInfo) -> Column:
+def _of_step(step: Step, info: LabInfo) -> ProbeColumn:
     """The column of a step. One that is switched off is shown without measurements: they exclude the step."""
     place = f"edit {step.index} here" + ("" if step.enabled else ", switched off")
     head = f"{escape(info.title_of(step.method))} <small>{place}</small>"
     step = step if step.enabled else replace(step, measurement=None)
-    return Column(head, step, step.measurement, _rewrite(step.measurement.completions if step.measurement else ()))
+    return ProbeColumn(head, step, step.measurement, _rewrite(step.measurement.completions if step.measurement else ()))
 
 
-def _of_probe(tried: Tried, info: LabInfo) -> Column:
+def _of_probe(tried: ProbeResult, info: LabInfo) -> ProbeColumn:
     place = tried.order.place + (", computed again" if tried.order.anew else "")
     head = f"{escape(info.title_of(tried.method))} <small>{escape(place)}</small>"
     probe = tried.probe
     if probe is None:
-        return Column(head, None, None, problem=tried.problem)
+        return ProbeColumn(head, None, None, problem=tried.problem)
     end = probe.last.measurement if probe.last else probe.step.measurement
     said = probe.in_the_end or (probe.step.measurement.completions if probe.step.measurement else ())
-    return Column(head, probe.step, end, _rewrite(said))
+    return ProbeColumn(head, probe.step, end, _rewrite(said))
 
 
 def _rewrite(completions: Sequence[Completion]) -> str:
     return next((f"…{c.completion}" for c in completions if c.kind == "rewrite"), "")
 
 
-def _cell(read: Cell, column: Column) -> str:
+def _cell(read: Cell, column: ProbeColumn) -> str:
     return (read(column) or NOTHING) if column.step is not None else NOTHING
 
 
-def _rows(unedited: float | None, columns: Sequence[Column]) -> list[tuple[str, Cell]]:
+def _rows(unedited: float | None, columns: Sequence[ProbeColumn]) -> list[tuple[str, Cell]]:
     """The rows' names and how to read their cells; a row without a value in any column is left out."""
     rows: list[tuple[str, Cell, bool]] = [
         ("the model", lambda c: _verdict(c, unedited), True),
@@ -95,16 +95,16 @@ def _rows(unedited: float | None, columns: Sequence[Column]) -> list[tuple[str, 
     return [(name, read) for name, read, always in rows if always or any(_filled(read, c) for c in columns)]
 
 
-def _filled(read: Cell, column: Column) -> bool:
+def _filled(read: Cell, column: ProbeColumn) -> bool:
     return column.step is not None and bool(read(column))
 
 
-def _ratio(column: Column, unedited: float | None) -> float | None:
+def _ratio(column: ProbeColumn, unedited: float | None) -> float | None:
     found = column.end.perplexity if column.end else None
     return found.value / unedited if found and unedited else None
 
 
-def _verdict(column: Column, unedited: float | None) -> str:
+def _verdict(column: ProbeColumn, unedited: float | None) -> str:
     """A verdict on the model, by its perplexity alone."""
     ratio = _ratio(column, unedited)
     if ratio is None:
@@ -113,7 +113,7 @@ def _verdict(column: Column, unedited: float | None) -> str:
     return status_pill(STATUS[word], word.capitalize())
 
 
-def _perplexity(column: Column, unedited: float | None) -> str:
+def _perplexity(column: ProbeColumn, unedited: float | None) -> str:
     found, ratio = column.end.perplexity if column.end else None, _ratio(column, unedited)
     if found is None:
         return ""
@@ -121,53 +121,53 @@ def _perplexity(column: Column, unedited: float | None) -> str:
     return f"{number(found.value)}{times}"
 
 
-def _relative(column: Column) -> str:
+def _relative(column: ProbeColumn) -> str:
     """The relative size in the layer that the edit changes most."""
     return percent(column.step.relative_size if column.step else None)
 
 
-def _largest(column: Column) -> LayerTrace | None:
+def _largest(column: ProbeColumn) -> LayerTrace | None:
     trace = column.step.trace if column.step else None
     return trace.largest_layer if trace and trace.layers else None
 
 
-def _of_layer(column: Column, name: str) -> str:
+def _of_layer(column: ProbeColumn, name: str) -> str:
     value = getattr(_largest(column), name, None)
     return "" if value is None else number(value)
 
 
-def _p_new(column: Column) -> str:
+def _p_new(column: ProbeColumn) -> str:
     completions = column.step.measurement.completions if column.step and column.step.measurement else ()
     return next((percent(c.p_new) for c in completions if c.kind == "rewrite" and c.p_new is not None), "")
 
 
-def _took(column: Column) -> str:
+def _took(column: ProbeColumn) -> str:
     completions = column.step.measurement.completions if column.step and column.step.measurement else ()
-    told = next((c.says_new for c in completions if c.kind == "rewrite"), None)
-    return "" if told is None else "yes" if told else "no"
+    says = next((c.says_new for c in completions if c.kind == "rewrite"), None)
+    return "" if says is None else "yes" if says else "no"
 
 
-def _success(column: Column, kind: str) -> str:
+def _success(column: ProbeColumn, kind: str) -> str:
     measured = column.step.measurement if column.step else None
     own: CounterFact | None = measured.counterfact if measured else None
     quality = getattr(own, kind, None)
     return percent(quality.success) if quality and quality.success is not None else ""
 
 
-def _recalled(column: Column) -> str:
+def _recalled(column: ProbeColumn) -> str:
     found = column.end.retention if column.end else None
     return "" if found is None or found.kept is None else f"{percent(found.kept)} <small>of {found.succeeded}</small>"
 
 
-def _unrelated(column: Column) -> str:
+def _unrelated(column: ProbeColumn) -> str:
     found = column.end.bleeding if column.end else None
     return f"{percent(found.share)} <small>of {found.n}</small>" if found else ""
 
 
-def _task(column: Column, name: str) -> str:
+def _task(column: ProbeColumn, name: str) -> str:
     found: TaskScore | None = column.end.tasks.get(name) if column.end else None
     return f"{percent(found.accuracy)} <small>of {found.n}</small>" if found else ""
 
 
-def _task_title(columns: Sequence[Column], name: str) -> str:
+def _task_title(columns: Sequence[ProbeColumn], name: str) -> str:
     return escape(next(column.end.tasks[name].title for column in columns if column.end and name in column.end.tasks))

@@ -22,7 +22,7 @@ RUNS = {"this": (NOW, "solid", "circle"), "other": (OTHER, "dashed", "square")}
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedOutcome:
     """One number of a step by which two runs are compared."""
 
     name: str
@@ -41,18 +41,18 @@ def drift_outcome(step: Step) -> Outcome | None:
     return Outcome(found[1].relative, "of ‖W₀‖") if found else None
 
 
-def compared_by(info: LabInfo) -> list[Compared]:
+def compared_by(info: LabInfo) -> list[ComparedOutcome]:
     """Drift, edits recalled, perplexity and every task of the lab."""
-    tasks = [Compared(task.name, task.title, task_outcome(task.name), share=True) for task in info.tasks]
+    tasks = [ComparedOutcome(task.name, task.title, task_outcome(task.name), share=True) for task in info.tasks]
     return [
-        Compared("drift", "Drift ÷ ‖W₀‖", drift_outcome, share=True, bounded=False),
-        Compared("recalled", "Edits recalled", retention_outcome, share=True),
-        Compared("perplexity", "Perplexity", perplexity_outcome, share=False, bounded=False),
+        ComparedOutcome("drift", "Drift ÷ ‖W₀‖", drift_outcome, share=True, bounded=False),
+        ComparedOutcome("recalled", "Edits recalled", retention_outcome, share=True),
+        ComparedOutcome("perplexity", "Perplexity", perplexity_outcome, share=False, bounded=False),
         *tasks,
     ]
 
 
-def side_by_side_parts(this: SessionState, other: SessionState, by: Sequence[Compared]) -> list[Part]:
+def side_by_side_parts(this: SessionState, other: SessionState, by: Sequence[ComparedOutcome]) -> list[Part]:
     """A chart for every outcome that was measured in both runs."""
     both = [each for each in by if all(outcomes(run.steps, each.read) for run in (this, other))]
     return [
@@ -61,11 +61,11 @@ def side_by_side_parts(this: SessionState, other: SessionState, by: Sequence[Com
     ]
 
 
-def _columns(this: SessionState, other: SessionState, by: Compared) -> Columns:
+def _columns(this: SessionState, other: SessionState, by: ComparedOutcome) -> Columns:
     return {name: _points(run, by) for name, run in zip(RUNS, (this, other), strict=True)}
 
 
-def _points(run: SessionState, by: Compared) -> dict[str, list[Any]]:
+def _points(run: SessionState, by: ComparedOutcome) -> dict[str, list[Any]]:
     found = [(step, value) for step, value in outcomes(run.steps, by.read) if math.isfinite(value.value)]
     return {
         "step": [step.index for step, _ in found],
@@ -75,7 +75,7 @@ def _points(run: SessionState, by: Compared) -> dict[str, list[Any]]:
     }
 
 
-def _chart(by: Compared, legend: bool) -> Chart:
+def _chart(by: ComparedOutcome, legend: bool) -> Chart:
     nothing: dict[str, list[Any]] = {"step": [], "value": [], "title": [], "says": []}
     sources = blank(dict.fromkeys(RUNS, nothing))
     plot = new_figure(by.title, height=HEIGHT + (30 if legend else 0))

@@ -36,7 +36,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PanelGroup:
     """Panels that belong together."""
 
     name: str  # of its file
@@ -66,7 +66,7 @@ WEIGHTS = (
 )
 
 
-def figures_of(runs: Runs) -> tuple[Figure, ...]:
+def figures_of(runs: Runs) -> tuple[PanelGroup, ...]:
     """The four figures, with a panel for each task that some run was scored on, and one for tasks by generation."""
     tasks: dict[str, TaskScore] = {}
     for steps in runs.values():
@@ -75,11 +75,11 @@ def figures_of(runs: Runs) -> tuple[Figure, ...]:
     by_scores = tuple(_task(name, score) for name, score in tasks.items() if score.rule == "scores")
     by_generation = tuple(_task(name, score) for name, score in tasks.items() if score.rule != "scores")
     return (
-        Figure("editing-scores", "Editing scores", (*EDITING, SCORE)),
-        Figure("forgetting", "Forgetting of earlier edits", FORGETTING),
-        Figure("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS)),
-        Figure("drift", "Drift of the weights", WEIGHTS),
-        Figure("downstream-generation", "Tasks answered by generation", by_generation),
+        PanelGroup("editing-scores", "Editing scores", (*EDITING, SCORE)),
+        PanelGroup("forgetting", "Forgetting of earlier edits", FORGETTING),
+        PanelGroup("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS)),
+        PanelGroup("drift", "Drift of the weights", WEIGHTS),
+        PanelGroup("downstream-generation", "Tasks answered by generation", by_generation),
     )
 
 
@@ -98,14 +98,14 @@ def curves_of(steps: Sequence[Step]) -> Curves:
     return found
 
 
-def drawings_of(figure: Figure, runs: Mapping[str, Curves], legend: bool = True) -> dict[str, str]:
+def drawings_of(figure: PanelGroup, runs: Mapping[str, Curves], legend: bool = True) -> dict[str, str]:
     """The SVG of each panel for which any run has numbers, by title."""
     last = max((step for run in runs.values() for rows in run.values() for step in rows), default=0)
     drawn = ((panel, _lines(panel, runs)) for panel in figure.panels)
     return {panel.title: _draw(panel, lines, runs, last, legend) for panel, lines in drawn if lines}
 
 
-def sheet_of(figure: Figure, runs: Mapping[str, Curves], about: str) -> str:
+def sheet_of(figure: PanelGroup, runs: Mapping[str, Curves], about: str) -> str:
     """All panels in one SVG under one legend; "" where nothing was measured."""
     lines: dict[str, Line] = {}
     for panel in figure.panels:
