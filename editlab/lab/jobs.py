@@ -1,4 +1,4 @@
-"""One worker and its queue: urgent jobs first, and of those the least served session's. Knows nothing of models."""
+"""One worker and its queue: urgent jobs first, and among those the least served session's."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
 from editlab.core.progress import OnProgress, Progress
 from editlab.lab.limits import Limits
 
-FIRST, LATER = 0, 1  # priorities; what comes LATER can be interrupted, and goes on with what it has
-TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
+FIRST, LATER = 0, 1  # priorities; LATER jobs can be interrupted and resumed
+TURN_SECONDS = 2.0  # of work, after which a job gives way to one of the same priority from a less served session
 
 log = logging.getLogger(__name__)
 
 
 class _GaveWay(Exception):
-    """Raised inside a job when something more urgent waits: it goes back into the queue."""
+    """Raised inside a job when a more urgent one waits: the job goes back into the queue."""
 
 
 def steady(report: OnProgress) -> OnProgress:
-    """What a job reports to while it does what would be lost by an interruption: it is cancelled, but gives no way."""
+    """The progress callback for work that an interruption would lose: it can be cancelled, but does not give way."""
 
     def reporting(progress: Progress) -> None:
         with suppress(_GaveWay):
@@ -58,7 +58,7 @@ class LocalJob:
         self.status = "queued"
         self.progress = Progress("waiting")
         self.error: str | None = None
-        self.seconds = 0.0  # of work done, until it gave way last
+        self.seconds = 0.0  # of work, until the job last gave way
         self._start = 0.0
         self._queue = queue
         self._work = work
@@ -87,7 +87,7 @@ class LocalJob:
         self._start = time.perf_counter()
 
     def run(self) -> _Outcome:
-        """Do the work, on the queue's worker, and say how it went; raises nothing but `_GaveWay`."""
+        """Do the work, on the queue's worker, and set the outcome; raises nothing but `_GaveWay`."""
         try:
             self._report(self.progress)
             self._result = self._work(self._report)
@@ -108,12 +108,12 @@ class LocalJob:
         """Set the outcome and wake whoever waits for it."""
         self._exception, self.error = outcome.exception, outcome.error
         self.status = outcome.status
-        del self._work  # and the session with it
+        del self._work  # and with it the reference to the session
         self._ended.set()
 
     @property
     def running_for(self) -> float:
-        """Seconds since its turn began."""
+        """Seconds since the job's turn began."""
         return time.perf_counter() - self._start
 
     def _report(self, progress: Progress) -> None:
@@ -134,8 +134,8 @@ class Queue:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._served: dict[str, float] = {}  # by session: seconds of work done for it, as `_join` counts them
-        self._clock = 0.0  # how much was served to the session whose turn it is or was
+        self._served: dict[str, float] = {}  # by session: seconds of work done, as `_join` counts them
+        self._clock = 0.0  # the served seconds of the session whose turn it is or was last
         self._waiting: list[LocalJob] = []
         self._running: LocalJob | None = None
         self._changed = threading.Condition()
@@ -146,7 +146,7 @@ class Queue:
     def put(
         self, session: str, work: Callable[[OnProgress], Any], priority: int = FIRST, changes_log: bool = False
     ) -> LocalJob:
-        """A job of a session's, waiting for its turn.
+        """Queue a job of a session.
 
         Raises LimitReached where too many wait, LabError once the queue is closed.
         """
@@ -170,27 +170,27 @@ class Queue:
             raise LimitReached(f"{self.limits.queue} jobs are waiting, which is the limit: try again in a while.")
 
     def _join(self, session: str) -> None:
-        """Let in a session that had nothing to do: what it did not ask for meanwhile it has not saved up."""
+        """Admit a session that was idle: its idle time earns no credit against the others."""
         if not any(job.session == session for job in self._jobs()):
             self._served[session] = max(self._served.get(session, 0.0), self._clock)
 
     def change(self, session: str, change: Callable[[], None]) -> None:
-        """Change a session's log, at once. Raises Busy while a job is to change it."""
+        """Change a session's log at once. Raises Busy while a job is going to change it."""
         with self._changed:
             if any(job.session == session and job.changes_log for job in self._jobs()):
                 raise Busy("An edit of this session is under way: wait for it, or cancel it.")
             change()
 
     def jobs_before(self, job: LocalJob) -> int:
-        """How many jobs run before this one; 0 once it runs."""
+        """The number of jobs that run before this one; 0 once it runs."""
         with self._changed:
             if job not in self._waiting:
                 return 0
-            order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
+            order = sorted(self._waiting, key=self._order)  # stable: among equals, first come first served
             return order.index(job) + (self._running is not None)
 
     def should_give_way(self, job: LocalJob) -> bool:
-        """Whether a more urgent job than this running one waits; after its turn, also one of a less served session."""
+        """Whether a more urgent job waits; after this job's turn, also whether one of a less served session waits."""
         with self._changed:
             return any(
                 other.priority < job.priority
@@ -211,7 +211,7 @@ class Queue:
             job.cancel()
 
     def forget(self, job: LocalJob) -> None:
-        """Take a job that does not run yet out of the queue."""
+        """Remove a job that does not run yet from the queue."""
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)

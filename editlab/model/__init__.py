@@ -1,1 +1,1 @@
-"""One model: its weights, tokens, family, loading, and what it says."""
+"""One model: its weights, tokens, family, loading, and its answers."""

@@ -1,7 +1,4 @@
-"""Low-rank weight deltas: what a method returns, what a log keeps.
-
-Knows nothing of models or methods.
-"""
+"""Low-rank weight deltas, which a method returns and a log keeps."""
 
 from __future__ import annotations
 
@@ -40,11 +37,11 @@ class LowRank:
         return self.left @ self.right.T
 
     def contiguous(self) -> LowRank:
-        """The same with its factors' numbers in order: laid out as they are once they were read back."""
+        """The same delta with contiguous factors, as they are when read back from a file."""
         return LowRank(self.left.contiguous(), self.right.contiguous())
 
     def norm(self) -> float:
-        """‖ΔW‖_F without multiplying out: ‖LRᵀ‖² = ⟨LᵀL, RᵀR⟩, in float64."""
+        """‖ΔW‖_F without the dense product: ‖LRᵀ‖² = ⟨LᵀL, RᵀR⟩, in float64."""
         left, right = self.left.double(), self.right.double()
         return math.sqrt(max(0.0, float(((left.T @ left) * (right.T @ right)).sum())))
 
@@ -61,18 +58,18 @@ def save_edit(edit: Edit, path: str | Path, metadata: Mapping[str, str] | None =
 
 
 def load_edit(path: str | Path, device: str | torch.device = "cpu") -> dict[int, LowRank]:
-    """The edit that `save_edit` wrote, bit for bit. Raises ValueError if the file is none."""
+    """The edit that `save_edit` wrote, bit for bit. Raises ValueError if the file holds no edit."""
     with safe_open(str(path), "pt", device=str(device)) as file:
         return _edit({key: file.get_tensor(key) for key in file.keys()}, str(path))  # noqa: SIM118
 
 
 def edit_to_bytes(edit: Edit) -> bytes:
-    """What `save_edit` writes, to be kept elsewhere than in a file of its own."""
+    """The bytes that `save_edit` writes, for keeping elsewhere than in a file."""
     return save(_tensors(edit))
 
 
 def edit_from_bytes(data: bytes, device: str | torch.device = "cpu") -> dict[int, LowRank]:
-    """The edit that `edit_to_bytes` gave, bit for bit, in memory of its own. Raises ValueError if it is none."""
+    """The edit that `edit_to_bytes` wrote, bit for bit, in its own memory. Raises ValueError for other bytes."""
     return _edit({key: tensor.to(device, copy=True) for key, tensor in load(data).items()}, "what was kept")
 
 

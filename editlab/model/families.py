@@ -1,4 +1,4 @@
-"""The architectures that can be edited: where each keeps its parts."""
+"""The architectures that can be edited, and the paths of their parts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """Where one architecture keeps its parts; paths are relative to the causal LM."""
+    """The parts of one architecture; paths are relative to the causal LM."""
 
     blocks: str
     projection: str  # the MLP's output projection, inside a block
     transposed: bool  # a Conv1D keeps (d_in, d_out)
     norm: str  # between the last block and the head
-    past: str = "past_key_values"  # a block's argument for what its attention remembers
+    past: str = "past_key_values"  # a block's argument for the attention cache
     learned_positions: str | None = None  # added to the token embeddings
-    rotary: str | None = None  # angles that all blocks are given
+    rotary: str | None = None  # angles that all blocks get
 
 
 FAMILIES = {

@@ -1,4 +1,4 @@
-"""How much memory is free, what that allows, and what is done when there is none left."""
+"""Free memory, what it allows, and what to do when none is left."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ log = logging.getLogger(__name__)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
+    """Bytes that are still free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def used_bytes(device: torch.device) -> int:
-    """Bytes of a GPU's memory that tensors of this process take; 0 on another device."""
+    """Bytes of a GPU's memory in use by tensors of this process; 0 on another device."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def spare_copy(weight: Tensor) -> Tensor:
-    """A copy to go back to: where the weight is, or in the host's pinned memory where a GPU has little left."""
+    """A backup copy: next to the weight, or in the host's pinned memory where a GPU has little left."""
     if weight.device.type == "cuda" and weight.nbytes > SPARE_SHARE * free_bytes(weight.device):
         return torch.empty_like(weight, device="cpu", pin_memory=True).copy_(weight)
     return weight.clone()
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had."""
+    """Whether an error means that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def with_room(work: Callable[[], T], make_room: Callable[[], None]) -> T:
-    """What `work` gives; where it runs out of memory, tried once more after `make_room` has dropped what can be spared.
+    """The result of `work`; if memory runs out, `work` is tried once more after `make_room` has freed some.
 
     Raises LabError, with a sentence, if that is not enough.
     """
@@ -59,7 +59,7 @@ def with_room(work: Callable[[], T], make_room: Callable[[], None]) -> T:
         if not ran_out(error):
             raise
         log.warning("a job ran out of memory and is tried again: %s", error)
-    # not within `except`: the error's traceback holds what was computed
+    # not within `except`: the traceback keeps the computed tensors alive
     _give_back(make_room)
     try:
         return work()

@@ -1,1 +1,1 @@
-"""How products are made: what need not be repeated, in pieces, packed, with gradients written out."""
+"""Fast computation: nothing repeated without need, products in pieces or packed, gradients written out."""

@@ -1,4 +1,4 @@
-"""Attention where several query heads share one head of keys and values: the shared one is read, never repeated."""
+"""Attention where several query heads share one head of keys and values: the shared head is read, never repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "grouped"
-FEW_KEYS = 128  # up to which PyTorch's attention, made for long texts, takes up to twice as long as its three products
+FEW_KEYS = 128  # up to here PyTorch's attention, made for long texts, takes up to twice as long as its products
 
 
 def use_grouped_heads(hf: Any) -> None:

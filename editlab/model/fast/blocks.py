@@ -1,4 +1,4 @@
-"""The model's own decoder blocks, some of them, from any hidden state on: what an edit need not repeat it does once.
+"""Some of the model's own decoder blocks, run from any hidden state: an edit does once what need not be repeated.
 
 Masks and positions are explicit, so that every attention implementation that takes a mask does the same.
 """

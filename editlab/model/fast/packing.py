@@ -1,6 +1,6 @@
-"""Weights laid out beforehand for products of few rows, by oneDNN: the same float32 products, on some CPUs much sooner.
+"""Weights laid out beforehand for products of few rows, by oneDNN: the same float32 products, much faster on some CPUs.
 
-What is packed is a copy of the weight as it was; a second one is made when a gradient first asks for it.
+A packed weight is a copy of the weight at that time; a second copy is made when a gradient first needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROWS, _D_IN, _D_OUT, _WEIGHTS, _SECONDS = (14, 42), 576, 1536, 24, 0.3  # of `g
 
 
 def can_pack() -> bool:
-    """Whether this build of torch has what packing needs."""
+    """Whether this build of torch supports packing."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
@@ -30,18 +30,18 @@ def pack(modules: Iterable[nn.Module]) -> None:
 
 
 def unpack(module: nn.Module) -> None:
-    """Make a linear map read its own weight again, which can then be written."""
+    """Make a linear map use its own weight again, which may then be written."""
     vars(module).pop("forward", None)
     split_products([module])
 
 
 @torch.no_grad()
 def gain() -> float | None:
-    """How many times as fast as others packed products of few rows are on this machine; None where none can be made.
+    """The speed-up of packed products of few rows on this machine; None where packing is not possible.
 
-    Takes about a second. The weights are of the embedded model's MLP, and too many to stay in a cache.
+    Takes about a second. The weights have the shape of the embedded model's MLP, and are too many for a cache.
     """
-    from torch.utils.benchmark import Timer  # only here: models are loaded without it
+    from torch.utils.benchmark import Timer  # imported only here, to keep loading fast
 
     if not can_pack():
         return None

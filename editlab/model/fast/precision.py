@@ -1,4 +1,4 @@
-"""How exactly products are made: in full float32, or rounded where speed is asked for instead."""
+"""Precision of products: full float32, or rounded factors for speed."""
 
 from __future__ import annotations
 

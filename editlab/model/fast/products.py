@@ -1,4 +1,4 @@
-"""Products with weights that only pass gradients on, made in pieces where few rows would not keep the threads busy."""
+"""Products with weights that only pass gradients on, split into pieces where few rows would leave threads idle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from editlab.model.fast.precision import linear_maps, weight_of
 
-FEW_ROWS = 256  # up to which pieces gain; beyond, the product as a whole is as fast
+FEW_ROWS = 256  # up to here pieces are faster; beyond, the whole product is as fast
 PIECES = 2  # of each thread, at least
 MOST_OUTPUTS, LEAST_OUTPUTS = 1024, 48  # of a piece: larger ones are halved, smaller ones were not measured
 
@@ -34,9 +34,9 @@ class Product:
 
 
 class SplitProduct(Product):
-    """By the weight as it is now; few rows in pieces of its outputs, each by one thread.
+    """The product with the present weight; for few rows in pieces of the outputs, one thread each.
 
-    Of few rows the whole product leaves MKL's threads waiting for each other.
+    With few rows, MKL's threads would wait for each other in the whole product.
     """
 
     def forth(self, x: Tensor) -> Tensor:

@@ -236,6 +236,6 @@ def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:
 
 
 def _common_beginning(rows: Sequence[Sequence[int]], n_read: int) -> int:
-    """How many tokens all rows begin with, those that are read being left: shots may tokenise differently alone."""
+    """The number of tokens that all rows share at the start, without those that are read."""
     shortest = max(0, min(map(len, rows)) - n_read)
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

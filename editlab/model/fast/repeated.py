@@ -55,7 +55,7 @@ class Places:
         return x.view(self.n, self.t, -1, self.d_head)
 
     def gathered(self, x: Tensor, index: Tensor | None) -> Tensor:
-        """Back from there."""
+        """The tokens back from their places: the inverse of `spread`."""
         x = x.reshape(self.n * self.t, -1)
         return x if index is None else x.index_select(0, index)
 
@@ -65,7 +65,7 @@ class Places:
         return apart.reshape(self.n * self.shared, -1, self.d_head)
 
     def by_token(self, x: Tensor) -> Tensor:
-        """Back from there."""
+        """The inverse of `by_shared_head`: (n, t, heads, d_head)."""
         apart = x.view(self.n, self.shared, -1, self.t, self.d_head)
         return apart.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
