@@ -1,6 +1,6 @@
 """Output of the command line: progress on stderr, tables on stdout, and one sentence with an exit code for errors.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Knows nothing of models.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations

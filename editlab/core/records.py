@@ -45,7 +45,7 @@ class Guarded(Record):
 
     choice: str  # one of CHOICES
     level: str  # the level from which on the guard acts: "raised" or "high"
-    asked: str  # the method asked for
+    asked: str  # the requested method
     made: str  # the method that the edit was made with
     acted: bool  # the risk was at or above the level
     reason: str  # one sentence

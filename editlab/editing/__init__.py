@@ -1,1 +1,1 @@
-"""What a method needs beside the fact: contexts, second moments, texts, the risk and the guard."""
+"""What a method needs besides the fact: contexts, second moments, texts, the risk and the guard."""

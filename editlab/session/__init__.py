@@ -1,1 +1,1 @@
-"""One log of edits over a base: what was measured of it, what-ifs beside it, recording and replay."""
+"""One log of edits over a base: its measurements, probes, recording and replay."""

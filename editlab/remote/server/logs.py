@@ -8,11 +8,11 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-QUOTING = (ValueError, LookupError, TypeError)  # exceptions whose messages repeat what was given
+QUOTING = (ValueError, LookupError, TypeError)  # exceptions whose messages quote their input
 
 
 class Discreet(JsonFormatter):
-    """A traceback is told by its frames and the exception's type, without a message that may quote a visitor."""
+    """Formats a traceback as frames and the exception's type, without a message that may quote a visitor."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802  # the name that logging calls
         kind, error, frames = ei

@@ -1,4 +1,4 @@
-"""What a backend counts, for Prometheus. One registry per application: nothing is global."""
+"""A backend's metrics for Prometheus. One registry per application: nothing is global."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Metrics:
         )
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
-        """A number that is asked for whenever it is wanted."""
+        """A metric whose value is computed whenever it is read."""
         Gauge(f"editlab_{name}", help, registry=self._registry).set_function(value)
 
     def request_ended(self, method: str, path: str, status: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""How often one may ask. Knows nothing of HTTP."""
+"""A limit on the rate of requests."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Callable
 
 
 class Rate:
-    """So many at once, and as many again in each minute, of everyone apart (a token bucket each)."""
+    """A token bucket per caller: so many requests at once, and as many again in each minute."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic, kept: int = 10_000) -> None:
         self._most = per_minute
         self._clock = clock
         self._kept = kept
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # who -> what was left, and when
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # caller -> requests left, and when
 
-    def __contains__(self, who: str) -> bool:
-        """Whether it is counted apart already."""
-        return who in self._left
+    def __contains__(self, caller: str) -> bool:
+        """Whether the caller has a bucket."""
+        return caller in self._left
 
-    def begin(self, who: str) -> None:
-        """Count it apart from now on, if it is not yet."""
-        self._left.setdefault(who, (float(self._most), self._clock()))
+    def begin(self, caller: str) -> None:
+        """Give the caller a bucket, unless there is one."""
+        self._left.setdefault(caller, (float(self._most), self._clock()))
 
-    def take(self, who: str) -> float:
-        """Count one. 0 if it is within the rate, else the seconds after which another would be; then it counts not."""
+    def take(self, caller: str) -> float:
+        """Count a request. 0 if it is allowed; else the seconds until the next one is, and it does not count."""
         now = self._clock()
-        left, then = self._left.pop(who, (float(self._most), now))
+        left, then = self._left.pop(caller, (float(self._most), now))
         left = min(self._most, left + (now - then) * self._most / 60)
         allowed = left >= 1
-        self._left[who] = left - allowed, now
+        self._left[caller] = left - allowed, now
         if len(self._left) > self._kept:
-            self._left.popitem(last=False)  # whoever asked longest ago
+            self._left.popitem(last=False)  # the caller whose last request is the oldest
         return 0.0 if allowed else (1 - left) * 60 / self._most

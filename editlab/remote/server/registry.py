@@ -1,4 +1,4 @@
-"""The jobs that were asked for over HTTP: found by an id, opened by the key that they were asked for with."""
+"""The jobs started over HTTP: found by an id, and opened by the key that started them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from editlab.remote.wire import ENDED, JobReport, UnknownJob, kind_of
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 600.0  # after its end, for whoever asks late
+KEPT_SECONDS = 600.0  # after the job's end, for late requests
 KEPT = 1_000  # ended jobs, at most
 
 
 class Entry:
-    """A job and when its turns came, in seconds of `time.monotonic`."""
+    """A job, and the times of its start and end by `time.monotonic`."""
 
     def __init__(self, kind: str, session: str, job: Job, metrics: Metrics) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -37,7 +37,7 @@ class Entry:
         self._lock = threading.Lock()
 
     def look(self) -> str:
-        """The job's status, and note when it changed."""
+        """The job's status; notes the time when the status has changed."""
         status = self.job.status
         with self._lock:
             if self.started is None and status != "queued":
@@ -48,11 +48,11 @@ class Entry:
         return status
 
     def glance(self) -> JobReport:
-        """How the job is now, without what came of it."""
+        """A report on the job, without its result."""
         return JobReport(self.id, self.kind, self.look(), self.job.ahead, self.job.progress)
 
     def report(self) -> JobReport:
-        """How the job is now, and its result once it is done."""
+        """A report on the job, with its result once it is done."""
         now = self.glance()
         if not now.ended:
             return now
@@ -69,8 +69,8 @@ class Entry:
         if status == "done" and self.kind == "edit":
             stages = _stages(self.job.result(0))
         self._metrics.job_ended(self.kind, status, waited, worked, stages)
-        told = {"kind": self.kind, "outcome": status, "waited_seconds": waited, "worked_seconds": worked}
-        log.info("job ended", extra={name: round(t, 4) if isinstance(t, float) else t for name, t in told.items()})
+        ended = {"kind": self.kind, "outcome": status, "waited_seconds": waited, "worked_seconds": worked}
+        log.info("job ended", extra={name: round(t, 4) if isinstance(t, float) else t for name, t in ended.items()})
 
 
 class JobRegistry:
@@ -86,19 +86,19 @@ class JobRegistry:
         return entry
 
     def find(self, name: str, session: str) -> Entry:
-        """The job of that id, for who has the key that it was asked for with. Raises UnknownJob."""
+        """The job with this id, for a caller with the key that started it. Raises UnknownJob."""
         entry = self._entries.get(name)
         if entry is None or not secrets.compare_digest(entry.session.encode(), session.encode()):
             raise UnknownJob("no job has this id: its answer was kept for ten minutes, or the backend was restarted")
         return entry
 
     def open(self) -> list[Entry]:
-        """Those that wait or run."""
+        """The jobs that wait or run."""
         with self._lock:
             return [entry for entry in self._entries.values() if entry.ended is None]
 
     def sweep(self) -> None:
-        """Note what has ended, and forget what ended long ago."""
+        """Note which jobs have ended, and forget those that ended long ago."""
         for entry in self.open():
             entry.look()
         with self._lock:

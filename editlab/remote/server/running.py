@@ -13,12 +13,12 @@ from editlab.serving.ports import check_port
 
 CONNECTIONS = 1_000  # at once; more are answered with status 503
 KEEP_ALIVE_SECONDS = 30  # of a connection without requests
-STOP_SECONDS = 5  # for answers under way, once it is to stop
+STOP_SECONDS = 5  # for answers under way, once the server has to stop
 LONGEST_HEAD = 16_384  # bytes of a request's headers
 
 
 class Server(uvicorn.Server):
-    """Says when it answers, and ends the streams of jobs when it is to stop."""
+    """Calls back when it answers, and ends the jobs' streams when it has to stop."""
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None = None) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
                 http="h11",
                 ws="none",
                 log_config=None,
-                access_log=False,  # it would tell queries; the gate writes its own
+                access_log=False,  # it would log queries; the gate writes its own log
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=CONNECTIONS,
@@ -50,25 +50,25 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises PortError with a sentence."""
+    """A listening socket; port 0 is any free one. Raises PortError with a sentence."""
     check_port(host, port)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # Its connections inherit it: without, a body waits 40 ms for the acknowledgment of its head.
+    # Connections inherit this option; without it, a body waits 40 ms for the acknowledgment of its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def address_of(listening: socket.socket) -> str:
-    """Its URL."""
+    """The socket's URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM; then running jobs are cancelled, and what sessions hold is on disk.
+    """Serve until Ctrl-C or SIGTERM; then running jobs are cancelled, and the sessions are on disk.
 
-    `on_ready` is called with the address, once it answers. Raises PortError with a sentence. Blocks, and belongs in
-    the main thread.
+    `on_ready` is called with the address once the server answers. Raises PortError with a sentence. Blocks, and belongs
+    in the main thread.
     """
     with listen(host, port) as listening:
         address = address_of(listening)
@@ -76,7 +76,7 @@ def run(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None] | No
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in the same way
         try:
             server.run(sockets=[listening])
-        except KeyboardInterrupt:  # uvicorn stops first and raises it then
+        except KeyboardInterrupt:  # uvicorn stops first and then raises this
             return
         finally:
             signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,6 @@
-"""Who may ask: settings that are safe to start with, and the gate that every request goes through.
+"""Access: a check that settings are safe to start with, and the gate that every request passes.
 
-The gate knows nothing of sessions; their keys are the lab's affair.
+The gate does not check sessions' keys; the lab does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HEADERS = {
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise ValueError with a sentence where serving with these would let strangers in."""
+    """Raise ValueError, with a sentence, if serving with these settings would let strangers in."""
     if settings.token is not None:
         if len(settings.token.get_secret_value()) < SHORTEST_TOKEN:
             raise ValueError(f"the token must have at least {SHORTEST_TOKEN} characters")
@@ -52,7 +52,7 @@ def check_settings(settings: Settings) -> None:
 
 
 class Gate:
-    """Host, origin, token, rate and size of each request are checked before the application sees it."""
+    """Checks host, origin, token, rate and size of each request before the application sees it."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
@@ -84,12 +84,12 @@ class Gate:
             await self._admit(scope, receive, sending)
         finally:
             if status < 400 and (key := scope.get("state", {}).get("key")):
-                self._rate.begin(_session(key))  # it opens a session: only such keys are counted apart
+                self._rate.begin(_session(key))  # the key opens a session: only such keys get a bucket
             seconds = time.perf_counter() - start
             path = _template(scope)
             self._metrics.request_ended(scope["method"], path, status, seconds)
-            told = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
-            log.info("request", extra=told)
+            request = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
+            log.info("request", extra=request)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -103,7 +103,7 @@ class Gate:
         await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        """The answer to who may not ask; None for who may."""
+        """The answer to a request that is refused; None if the request may pass."""
         host = headers.get("host", "")
         if self._hosts is not None and _part(f"//{host}", "hostname") not in self._hosts:
             return error_answer("forbidden", "the backend is not served under this name; EDITLAB_ALLOWED_HOSTS adds it")
@@ -115,20 +115,20 @@ class Gate:
         if self._token is not None and not _same(headers.get("authorization", ""), f"Bearer {self._token}"):
             wanted = {"WWW-Authenticate": "Bearer"}
             return error_answer("unauthorized", "the backend wants its token: Authorization: Bearer ...", wanted)
-        who = _session(headers.get(SESSION_HEADER, ""))
-        if who not in self._rate:
-            who = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
-        seconds = self._rate.take(who)
+        caller = _session(headers.get(SESSION_HEADER, ""))
+        if caller not in self._rate:
+            caller = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
+        seconds = self._rate.take(caller)
         if seconds > 0:
             wait = {"Retry-After": str(math.ceil(seconds))}
             return error_answer("too_many_requests", f"too many requests; wait {math.ceil(seconds)} s", wait)
         return None
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> bytes | Response:
-        """The request's body, whose length may not be told beforehand, or the answer to one that is too long."""
+        """The request's body, whose length may be unknown beforehand; or the answer to one that is too long."""
         too_large = error_answer("too_large", f"a request may have {self._most_bytes} bytes at most")
-        told = headers.get("content-length", "0")
-        if not told.isdecimal() or int(told[:20]) > self._most_bytes:
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > self._most_bytes:
             return too_large
         parts: list[bytes] = []
         size = 0
@@ -148,7 +148,7 @@ class Gate:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A body that was read already, and then whatever else comes."""
+    """A receiver that gives a body that was read already, and then whatever comes next."""
     given = False
 
     async def again() -> Message:
@@ -162,17 +162,17 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _session(key: str) -> str:
-    """Whom the rate counts a session's requests to."""
+    """The caller to whom a session's requests are counted."""
     return f"session {key}"
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether they are equal, told in a time that says nothing of where they differ."""
+    """Whether both are equal, in a time that does not depend on where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
 def _part(url: str, name: str) -> str:
-    """The host name or the like of what should be a URL; nothing, if it is none."""
+    """A part of a URL, such as the host name; "" if the text is no URL."""
     try:
         return getattr(urlsplit(url), name) or ""
     except ValueError:
@@ -180,5 +180,5 @@ def _part(url: str, name: str) -> str:
 
 
 def _template(scope: Scope) -> str:
-    """The request's path as the API names it: what was typed is in no log."""
+    """The request's path as the API declares it, so that no log holds typed text."""
     return getattr(scope.get("route"), "path", "unknown")

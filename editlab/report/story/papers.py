@@ -71,5 +71,5 @@ def papers_of(methods: Iterable[str]) -> list[Paper]:
 
 
 def title_of(method: str | None) -> str:
-    """ "ROME" for "rome"; the name itself of a method of one's own."""
+    """ "ROME" for "rome"; the name itself of any other method."""
     return TITLES.get(method or "", method or "")
