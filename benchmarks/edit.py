@@ -22,7 +22,7 @@ def main(
     model: Annotated[str, typer.Option(help="a model's name, with its real weights")] = "smollm2-135m",
     shape: Annotated[str | None, typer.Option(help="random weights of this GPT-2's shape instead")] = None,
     contexts: Annotated[int, typer.Option(help="contexts, the bare prompt included, at most 21")] = 21,
-    steps: Annotated[int | None, typer.Option(help="steps at most; the method's own unless told")] = None,
+    steps: Annotated[int | None, typer.Option(help="steps at most; default: the method's own")] = None,
     facts: Annotated[int, typer.Option(help="facts, at most 3")] = 3,
     repeats: Annotated[int, typer.Option(help="rounds for each fact")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,

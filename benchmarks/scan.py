@@ -22,7 +22,7 @@ def main(
     method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet")] = "memit",
     model: Annotated[str, typer.Option(help="a model's name, with its real weights")] = "smollm2-135m",
     shape: Annotated[str | None, typer.Option(help="random weights of this GPT-2's shape instead")] = None,
-    steps: Annotated[int | None, typer.Option(help="steps at most; the method's own unless told")] = None,
+    steps: Annotated[int | None, typer.Option(help="steps at most; default: the method's own")] = None,
     facts: Annotated[int, typer.Option(help="how many of editlab's own facts")] = 8,
     repeats: Annotated[int, typer.Option(help="rounds")] = 1,
     threads: Annotated[int, typer.Option(help="torch's threads")] = 2,

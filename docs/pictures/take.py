@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Takes the pictures of the page.")
     parser.add_argument("address", help="of a running page, http://127.0.0.1:8866/ say")
     parser.add_argument("--session", help="the key of the session to photograph; it is not changed")
-    parser.add_argument("--chromium", help="the browser's program; Playwright's own unless told")
+    parser.add_argument("--chromium", help="the browser's program; default: Playwright's own")
     options = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])

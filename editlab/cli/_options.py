@@ -57,14 +57,12 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
 ]
-GuardChoice = Annotated[
-    str,
-    typer.Option(
-        metavar="|".join(CHOICES),
-        help="What to do about an edit that is likely to disable the model: nothing, warn and go on, refuse, or use "
-        "r-ROME instead of ROME.",
-    ),
-]
+GUARD = typer.Option(
+    metavar="|".join(CHOICES),
+    help="What to do about an edit that is likely to disable the model: nothing, warn and go on, refuse, or use "
+    "r-ROME instead of ROME.",
+)
+GuardChoice = Annotated[str, GUARD]
 GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="Risk level at which the guard acts.")]
 
 Source = Annotated[

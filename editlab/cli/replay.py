@@ -46,7 +46,7 @@ def replay(
     be equal to the last bit; elsewhere their norms within the tolerance. With --recompute each edit is recomputed
     too, on top of the stored ones that were in force when it was made.
 
-    Exits with 0 if all agree, 1 if not, 2 for a file that is damaged, of another model, or no replay file.
+    Exits with 0 if all match, 1 if not, 2 for a file that is damaged, of another model, or no replay file.
 
     Examples:
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
+from editlab.cli._options import GUARD, Device, Dtype, Json, Ray, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(
     ] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
-    guard: GuardChoice | None = None,
+    guard: Annotated[str | None, GUARD] = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     ray: Ray = None,

@@ -36,7 +36,7 @@ def verify(
         typer.Option(metavar="PART", help="A preset's: weights, hidden, rome, emmet, memit or sizes only; repeatable."),
     ] = None,
     glue: Annotated[
-        str | None, typer.Option(help="A preset's: hub or a folder with GLUE; SST-2's counts are reported beside.")
+        str | None, typer.Option(help="A preset's: hub or a folder with GLUE; SST-2's counts are reported too.")
     ] = None,
     sst2: Annotated[
         Path | None,
