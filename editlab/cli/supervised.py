@@ -15,7 +15,7 @@ GRACE_SECONDS = 10.0
 
 
 def end_with_parent(grace_seconds: float = GRACE_SECONDS) -> None:
-    """End this process, as by SIGTERM, when its standard input closes; kill it after so many seconds."""
+    """End this process, as by SIGTERM, when its standard input closes; force the end after so many seconds."""
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 1024):

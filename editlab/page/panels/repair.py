@@ -28,7 +28,7 @@ class RepairCallbacks:
 
 
 class Repair:
-    """Hidden until a search for the culprit; the result is dropped when the log changes."""
+    """Hidden until a search for the culprit; the result is dropped when other edits than the culprit change."""
 
     def __init__(self, info: LabInfo, on: RepairCallbacks) -> None:
         self._skill = info.tasks[0] if info.tasks else None

@@ -67,7 +67,7 @@ class ScanPane(Pane):
         self._list()
 
     def show(self, state: SessionState) -> None:
-        """Draw nothing new: the scan is of the unedited model, whatever the session's state."""
+        """Draw the scan, which is of the unedited model, whatever the session's state."""
         if any(drawable(row) for row in self._rows):
             self.view.show((), partial(scan_chart, self._rows), scan_columns(self._rows))
 
