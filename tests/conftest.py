@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlamaConfig
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
-from editlab.editing.hyperparameters import methods_for
 from editlab.editing.moments import SecondMoments, compute, rows_of_texts
+from editlab.methods import methods_for
 from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
 from editlab.session.session import Session

@@ -17,7 +17,7 @@ from torch import Tensor
 from editlab.core.facts import Fact
 from editlab.editing.moments import SecondMoments
 from editlab.methods import Method
-from editlab.methods._base import ValueHyperparameters
+from editlab.methods._value import ValueMethod
 from editlab.model.deltas import LowRank
 from editlab.model.model import Batch, EditableModel
 
@@ -117,7 +117,7 @@ def bare_outputs(model: EditableModel, facts: Sequence[Fact], layer: int) -> Ten
 
 
 def optimise_value(
-    model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], settings: ValueHyperparameters
+    model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], settings: ValueMethod
 ) -> Value:
     target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
     n, m = len(contexts), len(target)

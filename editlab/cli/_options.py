@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from editlab.core.guarding import CHOICES
 from editlab.model.presets import DEFAULT, PRESETS
+
+if TYPE_CHECKING:
+    from editlab.methods import Method as EditingMethod
 
 MODEL = typer.Option(
     "--model",
@@ -46,7 +48,9 @@ Workers = Annotated[
     typer.Option(min=1, help="Models on the cluster; one for each GPU unless told, without GPUs one for each machine."),
 ]
 
-Method = Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")]
+METHODS = "rome, r-rome, memit, emmet, or one that another package adds"
+METHOD = typer.Option(help=f"{METHODS}.")
+Method = Annotated[str, METHOD]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
@@ -70,19 +74,17 @@ Source = Annotated[
 ]
 
 
-def settings_of(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Every NAME=VALUE as name and number, or numbers. Raises ValueError."""
-    return dict(_setting(text) for text in texts or ())
+def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[str, Any]:
+    """Every NAME=VALUE as name and value, of the type that the method declares. Raises ValueError."""
+    from editlab.methods import describe
 
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A NAME=VALUE as name and number, or numbers. Raises ValueError."""
-    name, equals, value = (part.strip() for part in text.partition("="))
-    try:
-        numbers = [json.loads(part) for part in value.split(",")]
-    except json.JSONDecodeError:
-        numbers = []
-    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if not (name and equals and numbers and plain):
-        raise ValueError(f"--set takes NAME=VALUE with a number, or numbers with commas between them, got {text!r}")
-    return name, numbers if name == "layers" or len(numbers) > 1 else numbers[0]
+    known = {info.name: info for info in describe(kind())}
+    found = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"--set takes NAME=VALUE, such as clamp=3 or layers=4,5, got {text!r}")
+        if name not in known:
+            raise ValueError(f"{kind.title} has no hyperparameter {name!r}; it has {', '.join(known)}")
+        found[name] = known[name].parse(value)
+    return found

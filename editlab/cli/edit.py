@@ -66,7 +66,7 @@ def edit(
     """
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
-        asked = method, settings_of(settings), Guard(guard, guard_level)
+        asked = method, settings or (), Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
         result = _edit_once(
@@ -80,7 +80,7 @@ def edit(
 
 def _edit_once(
     fact: Fact,
-    asked: tuple[str, dict[str, Any], Guard],
+    asked: tuple[str, Sequence[str], Guard],
     source: str,
     settings: Settings,
     table: Path | None,
@@ -91,8 +91,8 @@ def _edit_once(
     from editlab.model.loading import load
     from editlab.session.session import Session
 
-    method, changes, guard = asked
-    method_class(method)  # a wrong name is told before anything is loaded
+    method, texts, guard = asked
+    changes = settings_of(method_class(method), texts)  # what is wrong is told before anything is loaded
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)

@@ -40,8 +40,8 @@ def moments(
     """
     with sentences():
         numbers = None if layers is None else _layers(layers)
-        from editlab.editing.hyperparameters import methods_for
         from editlab.editing.moments import moments_of
+        from editlab.methods import methods_for
         from editlab.model.loading import load
 
         start = time.monotonic()

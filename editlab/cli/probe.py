@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import METHODS, Device, Dtype, Json, Model, Source, Yes
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, facts_of, search_facts
+from editlab.core.info import PROBE
 from editlab.model.presets import AUTO
 from editlab.serving.settings import Settings
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
-
-METHODS = ("rome", "r-rome", "memit")
 
 
 def probe(
@@ -32,7 +31,7 @@ def probe(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"rome, r-rome, memit or emmet; repeatable. [default: {', '.join(METHODS)}]"),
+        typer.Option(help=f"{METHODS}; repeatable. [default: those that are offered in probes]"),
     ] = None,
     measure: Annotated[
         list[str] | None,
@@ -62,7 +61,7 @@ def probe(
         names = tuple(measure or ("perplexity",))
         base, steps = _probe_all(
             fact,
-            tuple(method or METHODS),
+            method or (),
             names,
             source,
             Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
@@ -94,16 +93,17 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
 def _probe_all(
     fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
 ) -> tuple[Step, list[Step]]:
-    """The unedited model, and the fact's step by each method."""
+    """The unedited model, and the fact's step by each method; without one by those that probes are offered."""
     from editlab.editing.editor import Editor
     from editlab.measures import standard
-    from editlab.methods import method_class
+    from editlab.methods import method_class, offered
     from editlab.model.loading import load
     from editlab.session.probes import ProbeAttempt
     from editlab.session.session import Session
 
     measures = standard()
     measures.check(names)
+    methods = methods or offered(PROBE)
     for method in methods:
         method_class(method)  # a wrong name is told before anything is loaded
     with Bars() as bars:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
+from editlab.cli._options import METHOD, Device, Dtype, Json, Model, Ray, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 
@@ -24,7 +24,7 @@ def scan(
     facts: Annotated[
         str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
     ] = None,
-    method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
+    method: Annotated[str, METHOD] = "rome",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
     where: Annotated[
         list[str] | None,
@@ -64,12 +64,12 @@ def scan(
     with sentences():
         from editlab.analysis.outcomes import foresights
         from editlab.core.facts import facts_of
-        from editlab.experiments.scan import Scanner, check_where
+        from editlab.experiments.scan import Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
         from editlab.methods import method_class
         from editlab.model.loading import ModelChoice
 
-        method_class(method)  # what is wrong is told before anything is loaded
+        check_scannable(method_class(method))  # what is wrong is told before anything is loaded
         check_where(where or ())
         known, _source = facts_of(facts)
         choice = ModelChoice(model, device, dtype, yes)

@@ -17,9 +17,8 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.contexts import check_contexts, contexts_of
-from editlab.editing.hyperparameters import methods_for
 from editlab.editing.moments import SecondMoments, moments_of
-from editlab.methods import Method, adjusted, named
+from editlab.methods import Method, adjusted, methods_for, named
 from editlab.methods._base import ContextPlan, check_facts, check_layers
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
@@ -54,7 +53,7 @@ class Editor:
 
     def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
         """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
-        method = adjusted(named(name, self.methods), changes or {})
+        method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)
         check_layers(method.edited_layers, self.model)
         return method
 

@@ -12,13 +12,14 @@ import torch
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model.model import EditableModel
+from editlab.model.shapes import SMOLLM2_135M
 
 HUB_TEXTS = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
     "wikipedia": ("wikimedia/wikipedia", "20231101.en"),
 }
 # Text that was sampled from a model by `sample_texts`, so that its first edit need not wait for the sampling.
-SAMPLED_FOR = {"smollm2-135m": "smollm2-135m-sample.txt"}
+SAMPLED_FOR = {SMOLLM2_135M: "smollm2-135m-sample.txt"}
 MIN_CHARACTERS = 40
 
 
@@ -34,7 +35,7 @@ class Texts:
 def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Texts:
     """The texts that a source's name stands for. Raises ValueError for an unknown one."""
     if source == "auto":
-        packaged = SAMPLED_FOR.get(model.name)
+        packaged = SAMPLED_FOR.get(model.shape)
         source = str(resource(packaged)) if packaged else "sample"
     if source == "sample":
         digest = hashlib.sha256(f"{n_tokens} {seed} {TOKENS_PER_SAMPLE} {TOP_P}".encode()).hexdigest()[:16]

@@ -22,12 +22,13 @@ from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
 from editlab.core.disk import JsonLines, write_json
 from editlab.core.facts import Fact
+from editlab.core.info import SCAN
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
-from editlab.methods import Method, hyperparameters
+from editlab.methods import Method, hyperparameters, offered
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -59,6 +60,8 @@ class Scanner:
     """Scans facts with one method, each alone on the unedited model. Knows nothing of folders."""
 
     def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
+        """Raises ValueError for a method that cannot edit each fact alone."""
+        check_scannable(type(method))
         self.editor = editor
         self.method = method
         self.probe_tokens = probe_tokens
@@ -129,6 +132,12 @@ class Scanner:
                     since, before = time.perf_counter(), since
                     yield _row(number, fact, risk, trace, new, true, now, base, since - before)
         report(Progress("scanning", len(numbered), len(numbered)))
+
+
+def check_scannable(kind: type[Method]) -> None:
+    """Raises ValueError for a method that is not offered in scans."""
+    if SCAN not in kind.offered_in:
+        raise ValueError(f"{kind.title} cannot be scanned with; there are {', '.join(offered(SCAN))}")
 
 
 class ScanFolder:

@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from editlab.core.facts import Fact
+from editlab.core.info import VERIFY
 from editlab.core.progress import OnProgress as ProgressReport
 from editlab.core.progress import Progress, quiet
 from editlab.core.records import Trace
 from editlab.editing.moments import SecondMoments
-from editlab.methods import Method, method_class, methods
+from editlab.methods import Method, method_class, offered
 from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
 
@@ -77,11 +78,12 @@ class Verification:
 def verify(folder: str | Path, report: ProgressReport = quiet) -> Verification:
     """Recompute every record of a reference folder. Raises ValueError if the folder is none."""
     folder = Path(folder).expanduser()
-    names = [name for name in methods() if (folder / f"{name}.json").is_file()]
+    checkable = offered(VERIFY)
+    names = [name for name in checkable if (folder / f"{name}.json").is_file()]
     if not names or not (folder / "second_moment.safetensors").is_file():
         raise ValueError(
             f"{folder} is not a reference folder: it needs second_moment.safetensors and one of "
-            + ", ".join(f"{name}.json" for name in methods())
+            + ", ".join(f"{name}.json" for name in checkable)
         )
     model = load_folder(folder)
     matrices = {int(layer): c for layer, c in load_file(folder / "second_moment.safetensors").items()}

@@ -12,31 +12,19 @@ from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.measures import Measures
 from editlab.measures.tasks import Task
-from editlab.methods import describe as describe_method
+from editlab.methods import Method
+from editlab.methods import info_of as info_of_method
 
 
 def info_of(
     editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
 ) -> LabInfo:
     """All that a page needs to know of a lab before its first edit."""
-    methods = tuple(
-        MethodInfo(
-            method.name,
-            method.title,
-            method.help,
-            tuple(
-                replace(field, low=0, high=editor.model.n_layers - 1) if field.name.startswith("layer") else field
-                for field in describe_method(method)
-            ),
-            method.fallback,
-        )
-        for method in editor.methods.values()
-    )
     return LabInfo(
         model=editor.describe(),
-        methods=methods,
+        methods=tuple(_method(editor, method) for method in editor.methods.values()),
         tasks=tuple(task.info() for task in tasks.values()),
-        presets=presets_of(editor.model.name, facts),
+        presets=presets_of(editor.model.shape.name, facts),
         relations=tuple(sorted({fact.relation for fact in facts if fact.relation})),
         facts_source=source,
         n_facts=len(facts),
@@ -45,8 +33,17 @@ def info_of(
     )
 
 
+def _method(editor: Editor, method: Method) -> MethodInfo:
+    """A method as it is set; a fallback that this lab does not have is none."""
+    told = info_of_method(method, editor.model.shape)
+    return told if told.fallback in editor.methods else replace(told, fallback=None)
+
+
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
-    """What is worth trying first with this model, of the project's own facts and of these."""
+    """What is worth trying first with the model of that name, of the project's own facts and of these.
+
+    `model` is the name of a shape, "" for a model whose shape has none.
+    """
     known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
     return tuple(

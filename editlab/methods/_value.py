@@ -8,23 +8,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact
-from editlab.core.progress import OnProgress, Progress
+from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import ValueTrace
-from editlab.methods._base import ValueHyperparameters
+from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
 from editlab.model.fast.precision import in_bfloat16
 from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
+from editlab.model.shapes import Shape
 
 STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
 PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueMethod(Method):
+    """A method that searches for a value first; the defaults are the papers' for GPT-2 XL."""
+
+    part: ClassVar[str] = "block"  # where in its last layer the value is: what the "mlp" gives, or the whole "block"
+
+    steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
+    learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
+    weight_decay: float = hyperparameter(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
+    clamp: float = hyperparameter(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    kl_weight: float = hyperparameter(
+        0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3
+    )
+    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+
+    @classmethod
+    def guess(cls, shape: Shape) -> dict[str, Any]:
+        """For the Llama family with the papers' settings for its 7B class."""
+        search = {"steps": 25, "weight_decay": 1e-3, "clamp": 4.0} if shape.kind == "llama" else {}
+        return super().guess(shape) | search
+
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
+    ) -> Iterator[Value]:
+        """The value of every fact, v* of an MLP's output or z of a block's, each alone on the weights as they are."""
+        check_layers(self.edited_layers, model)
+        return optimise_values(model, facts, self.edited_layers[-1], self.part, contexts, self, report)
 
 
 @dataclass(frozen=True)
@@ -55,7 +85,7 @@ def optimise_values(
     layer: int,
     part: str,
     contexts: Sequence[str],
-    settings: ValueHyperparameters,
+    settings: ValueMethod,
     report: OnProgress,
     enter: int | None = None,
 ) -> Iterator[Value]:
@@ -107,7 +137,7 @@ def _search_sparing(model: EditableModel, asked: Sequence[FactRows], *rest: Any)
 class _Search:
     """One fact's δ on its way."""
 
-    def __init__(self, init: Tensor, settings: ValueHyperparameters) -> None:
+    def __init__(self, init: Tensor, settings: ValueMethod) -> None:
         self.delta = torch.zeros_like(init, requires_grad=True)
         self.history: list[list[float]] = []  # loss, NLL, KL, decay and P(new) of every step
         self._settings = settings
@@ -147,7 +177,7 @@ def _search(
     asked: Sequence[FactRows],
     layer: int,
     part: str,
-    settings: ValueHyperparameters,
+    settings: ValueMethod,
     report: OnProgress,
     enter: int | None,
 ) -> list[Value]:

@@ -23,6 +23,7 @@ from editlab.model.fast.attention import use_grouped_heads
 from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
 from editlab.model.memory import spare_copy
+from editlab.model.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class EditableModel:
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+    @property
+    def shape(self) -> Shape:
+        """Architecture and size, which presets go by."""
+        return Shape(self.kind, self.n_layers, *self.weight(0).shape)
 
     @property
     def device(self) -> torch.device:

@@ -24,7 +24,7 @@ class Exporting:
         try:
             state = await asyncio.to_thread(self._lab.state, self._session)
             title = (await asyncio.to_thread(self._lab.about, self._session)).name
-            files = await asyncio.to_thread(files_of, state, title)
+            files = await asyncio.to_thread(files_of, state, title, self._lab.info().methods)
             self.panel.offer(files, state)
             self.panel.offer([*files, await self._replay_file()], state)
             problem = ""

@@ -88,7 +88,9 @@ class Session:
             self.put_in_force()
             risk, guarded = self._guarded(facts, chosen, guard, report)
             if guarded is not None and guarded.made != chosen.name:
-                chosen = self.editor.method(guarded.made, hyperparameters_)
+                known = hyperparameters(self.editor.method(guarded.made))
+                changes = {name: value for name, value in (hyperparameters_ or {}).items() if name in known}
+                chosen = self.editor.method(guarded.made, changes)
             watched = self._watched(facts)
             self.measurements.complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report)

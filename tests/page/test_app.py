@@ -160,7 +160,7 @@ def test_changed_hyperparameters_are_passed_and_bad_ones_refused() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         app.make.method.choice.value = "memit"
-        texts = app.make.method._texts["memit"]
+        texts = app.make.method._controls["memit"]
         texts["layers"].value = "3 4"
         await apply(app)
         edits = [call for call in lab.calls if call[0] == "edit"]

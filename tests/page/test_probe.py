@@ -57,7 +57,7 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
 
 def test_the_method_of_the_step_is_probed_as_it_was_set_for_the_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.make.method._texts["rome"]["steps"].value = "7"
+        app.make.method._controls["rome"]["steps"].value = "7"
         await edited(app, "Hofburg")
         await probe(app)
         given = {call[3]: call[4] for call in lab.calls if call[0] == "probe"}

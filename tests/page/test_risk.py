@@ -52,10 +52,10 @@ def test_the_risk_follows_the_method_and_the_words_of_the_model_are_not_asked_ag
         app.make.method.choice.value = "memit"
         await app.runner.idle()
         assert "Low" in app.make.risk._words.value
-        app.make.method._texts["memit"]["steps"].value = "7"
+        app.make.method._controls["memit"]["steps"].value = "7"
         await app.runner.idle()
         assert asked(lab)[-1] == (("memit",), {"memit": {"steps": 7}})
-        app.make.method._texts["memit"]["steps"].value = "x"
+        app.make.method._controls["memit"]["steps"].value = "x"
         await app.runner.idle()
         assert app.make.risk._words.value == ""
         assert previews == []
@@ -66,7 +66,7 @@ def test_the_risk_follows_the_method_and_the_words_of_the_model_are_not_asked_ag
 def test_one_click_makes_the_edit_with_the_safer_method() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, PROMPT, DISABLING, "Oslo")
-        app.make.method._texts["rome"]["steps"].value = "9"
+        app.make.method._controls["rome"]["steps"].value = "9"
         await app.runner.idle()
         app.make.risk.instead.click()
         await app.runner.idle()
@@ -130,7 +130,7 @@ def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: st
 def test_a_guard_without_a_fallback_says_so() -> None:
     guard = GuardForm()
     guard.action.value = "r-rome"
-    assert "with r-ROME" in guard.does("r-rome")
+    assert "with r-ROME" in guard.does("r-ROME")
     assert "nothing to fall back to" in guard.does(None)
     guard.action.value = "warn"
     assert guard.does(None) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from editlab.core.facts import Fact
 
@@ -16,8 +16,11 @@ Text = Annotated[str, Field(max_length=20_000)]
 Names = Annotated[list[Name], Field(max_length=MOST)]
 Whole = Annotated[StrictInt, Field(ge=-1_000_000_000, le=1_000_000_000)]
 Number = Whole | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+Setting = (
+    Number | StrictBool | Annotated[StrictStr, Field(max_length=200)] | Annotated[list[Whole], Field(max_length=MOST)]
+)
 Changes = Annotated[
-    dict[Name, Number | Annotated[list[Whole], Field(max_length=MOST)]],
+    dict[Name, Setting],
     Field(
         max_length=100, description="Changed hyperparameters by name; `GET /info` tells them.", examples=[{"layer": 6}]
     ),

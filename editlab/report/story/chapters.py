@@ -12,7 +12,7 @@ from editlab.core.records import Measurement, SessionState, Step
 from editlab.report.html import number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
-from editlab.report.story.papers import papers_of, title_of
+from editlab.report.story.papers import Methods, cited, papers_of, title_of
 
 SIGNS = {"healthy": "✓", "degrading": "▲", "collapsed": "✕"}  # a shape beside the colour
 BROKEN_SHOWN = 12
@@ -24,7 +24,7 @@ REPLAY = (
 )
 
 
-def in_short(state: SessionState) -> str:
+def in_short(state: SessionState, known: Methods) -> str:
     """What was done, and what became of the model."""
     edits = state.steps[1:]
     if not edits:
@@ -32,7 +32,7 @@ def in_short(state: SessionState) -> str:
     off = sum(not step.enabled for step in edits[: state.position])
     undone = len(edits) - state.position
     asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
-    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method) for step in edits)])
+    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method, known) for step in edits)])
     words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
     counted = taken(state.steps).values()
     facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
@@ -88,7 +88,7 @@ def _drift(now: Measurement) -> tuple[str, str]:
     return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
 
 
-def index(state: SessionState) -> str:
+def index(state: SessionState, known: Methods) -> str:
     """All edits in one table, where there are many."""
     if len(state.steps) <= FEW:
         return ""
@@ -100,7 +100,7 @@ def index(state: SessionState) -> str:
             [
                 _edit(step),
                 _fact(step),
-                escape(title_of(step.method)),
+                escape(title_of(step.method, known)),
                 percent(max((size.relative for size in step.size.values()), default=None)),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
@@ -163,10 +163,11 @@ def _fact(step: Step) -> str:
     return escape(str(step.facts[0])) if step.facts else ""
 
 
-def methods(state: SessionState) -> str:
+def methods(state: SessionState, known: Methods) -> str:
     """Every method as it was set."""
     used = dict.fromkeys(
-        (title_of(step.method), json.dumps(dict(step.hyperparameters), ensure_ascii=False)) for step in state.steps[1:]
+        (title_of(step.method, known), json.dumps(dict(step.hyperparameters), ensure_ascii=False))
+        for step in state.steps[1:]
     )
     rows = [[escape(title), escape(_settings(json.loads(values)))] for title, values in used]
     return table("Methods as they were set", ["method", "hyperparameters"], rows, css="wide") if rows else ""
@@ -209,9 +210,9 @@ def _distinct(told: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return found
 
 
-def sources(state: SessionState) -> str:
+def sources(state: SessionState, known: Methods) -> str:
     """How to make it again, and what to cite."""
-    papers = papers_of(dict.fromkeys(step.method or "" for step in state.steps[1:]))
+    papers = papers_of(dict.fromkeys(step.method for step in state.steps[1:]), known)
     versions: list[Mapping[str, Any]] = _distinct((step.provenance for step in state.steps), "versions")
     version = versions[0].get("editlab", "") if versions else ""
     replay = "editlab replay editlab-replay.zip"
@@ -219,5 +220,5 @@ def sources(state: SessionState) -> str:
         tag("p", REPLAY)
         + tag("pre", f"{replay}\n{replay} --recompute")
         + tag("p", f"To cite: editlab {escape(str(version))}, a laboratory for knowledge editing, and")
-        + tag("ul", "".join(tag("li", paper.html()) for paper in papers))
+        + tag("ul", "".join(tag("li", cited(paper)) for paper in papers))
     )
