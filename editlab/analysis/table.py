@@ -125,6 +125,8 @@ def _measured(m: Measurement) -> Iterator[_Number]:
         yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
     for name, score in m.tasks.items():
         yield from _task(name, score)
+    for name, other in m.others.items():
+        yield _Number(name, other.value, other.unit, other.n, base=other.base, low=other.low, high=other.high)
 
 
 def _counterfact(name: str, found: CounterFact) -> Iterator[_Number]:

@@ -246,6 +246,19 @@ class Generation(Record):
 
 
 @dataclass(frozen=True)
+class Number(Record):
+    """What a measure of another package found."""
+
+    value: float
+    unit: str = ""
+    n: int | None = None  # what the value is over: prompts, examples, facts, tokens
+    base: float | None = None  # the same on the unedited model
+    low: float | None = None  # of a 95 % interval
+    high: float | None = None
+    title: str = ""  # the measure's; filled in where it is measured
+
+
+@dataclass(frozen=True)
 class Cost(Record):
     """How long a measurement of the step in force would take."""
 
@@ -292,6 +305,7 @@ class Measurement(Record):
     perplexity: Perplexity | None = None
     bleeding: Bleeding | None = None
     generation: Generation | None = None
+    others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 
     @classmethod
     def of(
@@ -304,19 +318,26 @@ class Measurement(Record):
     ) -> Self:
         """With what measures found, by their names."""
         tasks = {name: record for name, record in (found or {}).items() if isinstance(record, TaskScore)}
-        others: dict[str, Any] = {name: record for name, record in (found or {}).items() if name not in tasks}
-        return cls(drift, completions, before, base, tasks, **others)
+        others = {name: record for name, record in (found or {}).items() if isinstance(record, Number)}
+        own: dict[str, Any] = {name: r for name, r in (found or {}).items() if name not in tasks | others}
+        return cls(drift, completions, before, base, tasks, others=others, **own)
 
     @property
     def found(self) -> dict[str, Record]:
-        """What measures found, by their names; tasks last."""
+        """What measures found, by their names; tasks and those of other packages last."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
+        return {name: value for name, value in values.items() if isinstance(value, Record)} | {
+            **self.tasks,
+            **self.others,
+        }
 
     @classmethod
     def read(cls, name: str, values: Any) -> Record | None:
         """What the measure of that name found, from its JSON."""
-        own = {name: values} if name in {f.name for f in fields(cls)} else {"tasks": {name: values}}
+        if name in {f.name for f in fields(cls)}:
+            own = {name: values}
+        else:
+            own = {"tasks" if values is None or "accuracy" in values else "others": {name: values}}
         return cls.from_json({"drift": {}, "completions": (), **own}).get(name)
 
     def get(self, name: str) -> Record | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from editlab.core.info import MeasureInfo
-from editlab.core.records import Cost
+from editlab.core.records import Cost, Measurement
+from editlab.measures._contributed import MeasureFailed, contributed
 from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, StateCache
 from editlab.measures._task import TaskMeasure, task_measures
 from editlab.measures.bleeding import BleedingOfPanel
@@ -17,8 +19,19 @@ from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
 from editlab.measures.tasks import Task
 
-__all__ = ["EditedFact", "Measure", "MeasureInput", "Measures", "State", "StateCache", "TaskMeasure", "standard"]
+__all__ = [
+    "EditedFact",
+    "Measure",
+    "MeasureFailed",
+    "MeasureInput",
+    "Measures",
+    "State",
+    "StateCache",
+    "TaskMeasure",
+    "standard",
+]
 
+NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # they mean something else in what is measured
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly: until something was measured
 
 
@@ -81,8 +94,12 @@ class Measures:
 
 
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:
-    """Every measure there is, the cheap ones first. `text` is what perplexity is measured on: see PerplexityOfText."""
+    """Every measure there is, the cheap ones first, those of other packages last.
+
+    `text` is what perplexity is measured on: see PerplexityOfText.
+    """
     found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
-    return Measures({measure.name: measure for measure in found})
+    by_name = {measure.name: measure for measure in found}
+    return Measures(by_name | contributed({**by_name, **NOT_NAMES}))

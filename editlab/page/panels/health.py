@@ -13,7 +13,15 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.repair import Repair, RepairCallbacks
-from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
+from editlab.page.plots.outcomes import (
+    Read,
+    number_outcome,
+    outcomes,
+    perplexity_outcome,
+    retention_outcome,
+    task_outcome,
+    unedited,
+)
 from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, number, percent, sparkline, tag
 
@@ -99,7 +107,8 @@ class HealthBand:
         ]
         if self._skill is not None:
             tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
-        return tiles
+        others = {name: n.title for step in state.steps if (m := step.measurement) for name, n in m.others.items()}
+        return tiles + [_outcome_tile(title, state, number_outcome(name), number) for name, title in others.items()]
 
     def doing(self, activity: Activity) -> None:
         """Say what the plan is measuring, that it is stopped, or that all is measured; always one line high."""

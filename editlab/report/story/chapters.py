@@ -77,6 +77,10 @@ def tiles(state: SessionState) -> str:
         found.append((score.title, percent(score.accuracy), words))
     if now.bleeding is not None:
         found.append(("Unrelated facts right", percent(now.bleeding.share), f"of {now.bleeding.n}"))
+    for name, other in now.others.items():
+        unedited = base.others.get(name) if base else None
+        words = f"unedited {number(unedited.value)}" if unedited else other.unit
+        found.append((other.title or name, number(other.value), words))
     cells = (tag("dt", escape(title)) + tag("dd", value + tag("small", escape(words))) for title, value, words in found)
     return tag("dl", "".join(tag("div", cell) for cell in cells), "tiles")
 
