@@ -35,8 +35,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editlab.core.info import Paper
-from editlab.methods import OneLayerMethod, hyperparameter
-from editlab.methods._keys import layer_trace
+from editlab.methods import OneLayerMethod, hyperparameter, layer_trace
 from editlab.model.deltas import LowRank
 
 

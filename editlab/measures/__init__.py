@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from editlab.core.info import MeasureInfo
-from editlab.core.records import Cost, Measurement
+from editlab.core.records import Cost, Measurement, Number
 from editlab.measures._contributed import MeasureFailed, contributed
 from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, StateCache
 from editlab.measures._task import TaskMeasure, task_measures
@@ -25,6 +25,7 @@ __all__ = [
     "MeasureFailed",
     "MeasureInput",
     "Measures",
+    "Number",
     "State",
     "StateCache",
     "TaskMeasure",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from editlab.core.plugins import check_texts, plugins
 from editlab.methods._base import (
+    ContextPlan,
     Method,
     Moments,
     about,
@@ -26,14 +27,21 @@ from editlab.methods._base import (
     info_of,
     kinds_of,
 )
+from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
-from editlab.methods._value import ValueMethod
+from editlab.methods._risk import Foreseen, Read, Solve
+from editlab.methods._value import Value, ValueMethod
 from editlab.model.model import EditableModel
 
 __all__ = [
+    "ContextPlan",
+    "Foreseen",
     "Method",
     "Moments",
     "OneLayerMethod",
+    "Read",
+    "Solve",
+    "Value",
     "ValueMethod",
     "about",
     "adjusted",
@@ -41,6 +49,7 @@ __all__ = [
     "hyperparameter",
     "hyperparameters",
     "info_of",
+    "layer_trace",
     "method_class",
     "methods",
     "methods_for",
