@@ -60,7 +60,7 @@ GuardChoice = Annotated[
     typer.Option(
         metavar="|".join(CHOICES),
         help="What to do where the risk is high that the edit disables the model: nothing, warn and go on, refuse, or "
-        "use r-ROME instead of ROME.",
+        "use the method's own fallback, which is r-ROME for ROME.",
     ),
 ]
 GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="The level of risk from which on it acts.")]
