@@ -90,7 +90,7 @@ class LabProtocol(Protocol):
         """Job of the new Step, with all but its tasks measured. Undone steps are dropped from the log.
 
         `guard` says what to do where the risk is at or above `guard_level` ("raised" or "high"): "warn", "refuse" (the
-        job fails with the reason and changes nothing), "r-rome" (the method's fallback is used), or "off". What it did is
+        job fails with the reason and changes nothing), "r-rome" (the fallback is used), or "off". What it did is
         the step's `guarded`.
         """
 
