@@ -220,7 +220,7 @@ def run_sequence(
     if told is None:
         told = wanted()
         disk.begin(told)
-    if told.model != session.model.fingerprint():
+    if not session.model.is_named(told.model):
         raise ValueError(f"the folder holds a run of another model than {session.model.name}; choose an empty one")
     for step in range(len(told.facts) + 1):
         measures_at(schedule, session.measures, step)  # a wrong name is told before anything is run
@@ -255,7 +255,7 @@ def read_log(folder: Path, model: EditableModel) -> list[Entry]:
     told = disk.told()
     if told is None:
         raise ValueError(f"{folder} holds no run: there is no run.json in it")
-    if told.model != model.fingerprint():
+    if not model.is_named(told.model):
         raise ValueError(f"{folder} holds a run of another model than {model.name}")
     return disk.entries()
 
