@@ -65,7 +65,16 @@ Source = Annotated[
     str,
     typer.Option(
         help="Text that the second moments are from: auto (what comes with editlab for this model, else sample), "
-        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
+        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz files, with "
+        "commas between them or in a folder."
+    ),
+]
+Keys = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many keys the second moments are of; by default the most that are kept, else ten times the layer's "
+        "width.",
     ),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 
 from editlab.core.info import MeasureInfo
 from editlab.core.records import Cost
@@ -55,8 +55,8 @@ class Measures:
         if name not in self.by_name:
             return ""
         measure = self.by_name[name]
-        own = [f.name for f in fields(measure) if f.repr and f.name not in _WORDS] if is_dataclass(measure) else []
-        chosen = [(each, getattr(measure, each)) for each in own]
+        own = getattr(measure, "__dataclass_fields__", {}).values()
+        chosen = [(f.name, getattr(measure, f.name)) for f in own if f.repr and f.name not in _WORDS]
         return _short(repr((type(measure).__qualname__, chosen, getattr(measure, "content", ""))))
 
     def is_setting_of(self, setting: str, name: str) -> bool:
