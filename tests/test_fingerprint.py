@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import AddedToken
 from tokenizers.normalizers import Lowercase
 
-from editlab.core.errors import LabError
-from editlab.core.facts import Fact
-from editlab.editing.editor import Editor
-from editlab.lab.lab import Lab
-from editlab.lab.store import Store
 from editlab.model.deltas import LowRank
 from editlab.model.model import EditableModel
-from editlab.session.replay import read, record, replay
-from editlab.session.session import Session
-from tests.conftest import CONTEXTS, tiny_editor, tiny_model
+from tests.conftest import tiny_model
 
 
 def again(model: EditableModel) -> EditableModel:
@@ -105,41 +96,3 @@ def test_the_earlier_fingerprint_is_still_this_model() -> None:
     assert not model.is_named("5f4dcc3b5aa765d6")
     assert not model.is_named("")
     assert not tiny_model("llama").is_named(EARLIER)
-
-
-def test_a_session_of_an_earlier_version_opens(fact: Fact, tmp_path: Path) -> None:
-    file = tmp_path / "sessions.sqlite"
-
-    def opened(family: str) -> Lab:
-        return Lab(tiny_editor(family), {}, [fact], "one fact", store=Store(file))
-
-    lab = opened("gpt2")
-    key = lab.create("of before")
-    lab.edit(key, [fact]).result(60)
-    steps = lab.state(key).steps
-    id = lab.sessions.open(key).id
-    lab.close()
-    store = Store(file)
-    store.rename_model(id, EARLIER)
-    store.close()
-    lab = opened("llama")
-    with pytest.raises(LabError, match="This session is of tiny-gpt2"):
-        lab.state(key)
-    lab.close()
-    lab = opened("gpt2")
-    assert lab.state(key).steps == steps
-    lab.close()
-    lab = opened("gpt2")
-    assert lab.state(key).steps == steps
-    lab.close()
-
-
-def test_a_replay_file_of_an_earlier_version_opens(fact: Fact) -> None:
-    editor = Editor(tiny_model("gpt2"), moments=tiny_editor("gpt2")._moments, contexts=CONTEXTS)
-    session = Session(editor)
-    session.edit(fact, "rome", {"steps": 2, "layer": 2, "ridge": 1e-3})
-    recording, log = read(record(session))
-    first = recording.state.steps[0]
-    told = replace(first, provenance={**first.provenance, "model_fingerprint": EARLIER})
-    state = replace(recording.state, steps=(told, *recording.state.steps[1:]))
-    assert replay(editor, replace(recording, state=state), log).ok
