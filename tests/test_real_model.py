@@ -11,7 +11,7 @@ import torch
 from editlab.analysis.anatomy import anatomy
 from editlab.core.facts import Fact, read_facts
 from editlab.core.paths import resource
-from editlab.editing.assess import assess
+from editlab.editing.assess import assess, reference_for
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.measures import standard
@@ -49,6 +49,11 @@ def session(embedded: Editor) -> Session:
     embedded.model.write([])
     yield Session(embedded, standard(load_tasks()))
     embedded.model.write([])
+
+
+def test_the_references_that_come_with_editlab_are_of_this_model(embedded: Editor) -> None:
+    for name in ("rome", "r-rome"):
+        assert reference_for(embedded.model, embedded.method(name)).n == 253
 
 
 @pytest.mark.parametrize("method", ["rome", "r-rome", "memit", "emmet"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Step
@@ -48,9 +49,9 @@ def start(gpt2_editor: Editor, facts: list[Fact], measures: Measures) -> Callabl
     gpt2_editor.model.write([])
 
     def begin(folder: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Step, ...]:
-        fresh = Measures(measures.by_name)
-        wanted = Sequenced(sung, "memit", {}, 0, gpt2_editor.model.fingerprint())
-        run_sequence(Session(gpt2_editor, fresh), lambda: wanted, SCHEDULE, RunFolder(folder), report)
+        session = Session(gpt2_editor, Measures(measures.by_name))
+        wanted = Sequenced.of(session, sung, "memit", {}, SCHEDULE)
+        run_sequence(session, wanted, SCHEDULE, RunFolder(folder), report)
         return RunFolder(folder).finish()
 
     yield begin
@@ -174,16 +175,88 @@ def test_reading_a_run_leaves_a_line_that_is_being_written_alone(start: Callable
     assert file.read_bytes() == cut
 
 
-def test_a_folder_of_another_model_is_refused(start: Callable, tmp_path: Path) -> None:
-    def stop(_: Progress) -> None:
-        raise Cancelled
+# --- a folder holds one run ---
 
-    with pytest.raises(Cancelled):
-        start(tmp_path / "run", stop)
-    file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": "another"}))
-    with pytest.raises(ValueError, match="another model"):
-        start(tmp_path / "run")
+
+def told_in(folder: Path, **changes: object) -> None:
+    """Make a folder's run.json say something else."""
+    file = folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.fixture
+def begun(start: Callable, tmp_path: Path) -> Path:
+    """The folder of a run that was killed at its second edit."""
+
+    def kill_in_the_second(progress: Progress) -> None:
+        if progress.done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(tmp_path / "run", kill_in_the_second)
+    assert RunFolder(tmp_path / "run").edits_made() == 1
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 7}, "seed (7 there, 0 here)"),
+        ({"model": "another"}, "model (another there, "),
+        ({"dtype": "bfloat16"}, "dtype (bfloat16 there, float32 here)"),
+        ({"method": "emmet"}, "method (emmet there, memit here)"),
+        ({"contexts": ["{}"]}, "contexts"),
+        ({"moments": {"name": "golden", "keys": 9}}, "moments: keys (9 there, nothing here)"),
+        ({"guard": {"choice": "refuse", "level": "high"}}, "guard: choice (refuse there, off here)"),
+        ({"numbers": 99}, "numbers (99 there, 1 here)"),
+        ({"measures": {"perplexity": "of another text"}}, "what perplexity is measured on"),
+        ({"numbers": 0}, "begun by an earlier editlab"),
+    ],
+)
+def test_another_run_is_refused_and_what_differs_is_named(
+    start: Callable, begun: Path, changes: dict[str, object], named: str
+) -> None:
+    told_in(begun, **changes)
+    before = sorted((path, path.stat().st_mtime_ns) for path in begun.rglob("*"))
+    with pytest.raises(ValueError, match=re.escape(named)):
+        start(begun)
+    assert sorted((path, path.stat().st_mtime_ns) for path in begun.rglob("*")) == before
+
+
+def test_every_hyperparameter_is_compared(gpt2_editor: Editor, facts: list[Fact], measures: Measures) -> None:
+    session = Session(gpt2_editor, measures)
+    one = Sequenced.of(session, facts, "memit", {}, SCHEDULE)
+    assert one.extended(one) == one
+    for name, value in one.hyperparameters.items():
+        other = replace(one, hyperparameters={**one.hyperparameters, name: "another"})
+        with pytest.raises(ValueError, match=f"^hyperparameters: {name} "):
+            one.extended(other)
+        assert value is not None
+
+
+def test_a_larger_n_extends_and_a_smaller_one_or_other_facts_are_refused(
+    gpt2_editor: Editor, facts: list[Fact], measures: Measures
+) -> None:
+    session = Session(gpt2_editor, measures)
+    two, three, turned = (
+        Sequenced.of(session, some, "memit", {}, SCHEDULE) for some in (facts[:2], facts, facts[::-1])
+    )
+    assert two.extended(three).facts == tuple(facts)
+    with pytest.raises(ValueError, match=r"^n \(3 there, 2 here\)$"):
+        three.extended(two)
+    with pytest.raises(ValueError, match=r"^facts, from number 1 on$"):
+        three.extended(turned)
+
+
+def test_an_extended_run_is_the_run_of_all_facts(
+    start: Callable, gpt2_editor: Editor, measures: Measures, tmp_path: Path
+) -> None:
+    whole = start(tmp_path / "whole")
+    folder = RunFolder(tmp_path / "extended")
+    session = Session(gpt2_editor, Measures(measures.by_name))
+    first = whole[1].facts
+    run_sequence(session, Sequenced.of(session, first, "memit", {}, SCHEDULE), SCHEDULE, folder)
+    assert told(start(tmp_path / "extended")) == nearly(whole)
 
 
 def test_the_schedule(measures: Measures) -> None:
@@ -207,6 +280,11 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         ('methods = ["rome"]\nstep = 3\n', "may have .* got step"),
         ('methods = ["rome"]', "lacks schedule"),
         ("methods = []\n[schedule]\nretention = 1\n", "needs methods"),
+        (
+            'methods = ["rome"]\n[hyperparameters.rom]\nclamp = 3\n[schedule]\nretention = 1\n',
+            r"\[hyperparameters\] has 'rom', which is not among the methods rome; did you mean 'rome'\?",
+        ),
+        ('methods = ["rome"]\nkeys = 0\n[schedule]\nretention = 1\n', "keys must be the number of keys"),
         ('methods = ["rome"]\nn = 0\n[schedule]\nretention = 1\n', "n must be the number of facts"),
         ('methods = ["rome"]\n[schedule]\nretention = 0\n', "every 1, 2, ... steps or at a list"),
         ('methods = ["rome"]\n[schedule]\nretention = "often"\n', "got 'often'"),

@@ -19,7 +19,7 @@ MODEL = typer.Option(
     help=f"One of {', '.join(PRESETS)}; a folder; a hub id like org/name; or auto: gpt2-xl where there is CUDA and "
     f"its weights are there (or --yes), else {DEFAULT.name}.",
 )
-DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
+DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1.")
 DTYPE = typer.Option(help="float32, float32-packed, bfloat16, float16 or bfloat16-tail; edits are always float32.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
@@ -69,7 +69,16 @@ Source = Annotated[
     str,
     typer.Option(
         help="Text that the second moments are from: auto (what comes with editlab for this model, else sample), "
-        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
+        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz files, with "
+        "commas between them or in a folder."
+    ),
+]
+Keys = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many keys the second moments are of; by default the most that are kept, else ten times the layer's "
+        "width.",
     ),
 ]
 

@@ -17,6 +17,7 @@ from editlab.cli._options import (
     GuardChoice,
     GuardLevel,
     Json,
+    Keys,
     Method,
     Model,
     Source,
@@ -43,6 +44,7 @@ def edit(
     guard: GuardChoice = WARN,
     guard_level: GuardLevel = "high",
     source: Source = "auto",
+    keys: Keys = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -69,9 +71,8 @@ def edit(
         asked = method, settings or (), Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        result = _edit_once(
-            fact, asked, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
-        )
+        chosen = Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed)
+        result = _edit_once(fact, asked, (source, keys), chosen, table)
         if as_json:
             show_json(result)
         else:
@@ -81,7 +82,7 @@ def edit(
 def _edit_once(
     fact: Fact,
     asked: tuple[str, Sequence[str], Guard],
-    source: str,
+    moments: tuple[str, int | None],
     settings: Settings,
     table: Path | None,
 ) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def _edit_once(
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
-        editor = Editor(loaded, moments=source, seed=settings.seed)
+        source, keys = moments
+        editor = Editor(loaded, moments=source, n_keys=keys, seed=settings.seed)
         session = Session(editor)
         step = session.edit(fact, method, changes, bars, guard)
         if table is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import Device, Dtype, Json, Keys, Model, Source, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 
@@ -18,9 +18,7 @@ def moments(
         str | None, typer.Option(help="Layer numbers with commas between them; by default all that the methods edit.")
     ] = None,
     source: Source = "auto",
-    keys: Annotated[
-        int | None, typer.Option(min=1, help="How many keys; by default ten times the layer's width.")
-    ] = None,
+    keys: Keys = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the text that is sampled from the model.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import METHODS, Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import METHODS, Device, Dtype, Json, Keys, Model, Source, Yes
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, facts_of, search_facts
 from editlab.core.info import PROBE
@@ -39,6 +39,7 @@ def probe(
     ] = None,
     model: Model = AUTO,
     source: Source = "auto",
+    keys: Keys = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -63,7 +64,7 @@ def probe(
             fact,
             method or (),
             names,
-            source,
+            (source, keys),
             Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
         )
         if table is not None:
@@ -91,7 +92,7 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
 
 
 def _probe_all(
-    fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
+    fact: Fact, methods: Sequence[str], names: Sequence[str], moments: tuple[str, int | None], settings: Settings
 ) -> tuple[Step, list[Step]]:
     """The unedited model, and the fact's step by each method; without one by those that probes are offered."""
     from editlab.editing.editor import Editor
@@ -114,7 +115,8 @@ def _probe_all(
             allow_download=settings.allow_download,
             report=bars,
         )
-        session = Session(Editor(loaded, moments=source, seed=settings.seed), measures)
+        source, keys = moments
+        session = Session(Editor(loaded, moments=source, n_keys=keys, seed=settings.seed), measures)
         steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
         return session.measure(names, bars), steps
 

@@ -26,6 +26,9 @@ def run(
     ] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
+    keys: Annotated[
+        int | None, typer.Option(min=1, help="Keys that the second moments are of, instead of the file's.")
+    ] = None,
     guard: GuardChoice | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -53,8 +56,12 @@ def run(
             "glue": glue,
             "model": model,
             "methods": tuple(method or ()) or None,
+            "keys": keys,
             "guard": guard,
         }
+        if method:
+            changed = {name: values for name, values in read.hyperparameters.items() if name in method}
+            given["hyperparameters"] = changed
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
         _run_all(read, out, ModelChoice(read.model, device, dtype, yes), ray, workers)
         results = read_runs(out)
@@ -76,6 +83,8 @@ def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, 
     with Bars() as bars:
         if ray is None:
             experiment = Experiment(config, facts, model, bars)
+            for name in config.runs():  # another run is told before any is made
+                experiment.check(name, RunFolder(out / name), bars)
             for name in config.runs():
                 experiment.run(name, RunFolder(out / name), bars)
                 RunFolder(out / name).finish()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import METHOD, Device, Dtype, Json, Model, Ray, Source, Workers, Yes
+from editlab.cli._options import METHOD, Device, Dtype, Json, Keys, Model, Ray, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 
@@ -40,6 +40,7 @@ def scan(
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
+    keys: Keys = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
@@ -73,15 +74,15 @@ def scan(
         check_where(where or ())
         known, _source = facts_of(facts)
         choice = ModelChoice(model, device, dtype, yes)
+        loading = choice, method, source, seed, probe_tokens, keys
         with Bars() as bars:
             if ray is None:
-                scanner = Scanner.load(choice, method, source, seed, probe_tokens, bars)
+                scanner = Scanner.load(*loading, report=bars)
                 frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
             else:
                 from editlab.experiments.cluster import Cluster, scan_on
 
                 with Cluster(ray, workers, device) as cluster:
-                    loading = (choice, method, source, seed, probe_tokens)
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:

@@ -75,7 +75,7 @@ class Editor:
             if have is None:
                 self._moments = have = found
             else:
-                have.matrices.update(found.matrices)
+                have.add(found)
         assert have is not None
         return have
 
@@ -114,8 +114,8 @@ class Editor:
                 raise FloatingPointError(
                     f"the edit of layer {layer} is not finite and was refused; nothing was changed"
                 )
-        provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
-        return edit, trace, provenance
+        told = moments.told(method.edited_layers)
+        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": told}
 
     def describe(self) -> dict[str, Any]:
         """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""

@@ -20,6 +20,7 @@ HUB_TEXTS = {
 }
 # Text that was sampled from a model by `sample_texts`, so that its first edit need not wait for the sampling.
 SAMPLED_FOR = {SMOLLM2_135M: "smollm2-135m-sample.txt"}
+NAMES = ("auto", "sample", *HUB_TEXTS)
 MIN_CHARACTERS = 40
 
 
@@ -54,7 +55,7 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
     raise ValueError(
-        f"text must be 'auto', 'sample', {', '.join(map(repr, HUB_TEXTS))}, a .txt file or a .npz file, got {source!r}"
+        f"text must be {', '.join(map(repr, NAMES))}, a .txt file, .npz files or a folder of them, got {source!r}"
     )
 
 

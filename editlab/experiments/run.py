@@ -1,18 +1,19 @@
 """A sequence of edits without a page: facts in order, one method, measures by schedule, all of it in a folder.
 
 It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
-twice, and deltas are read back to the last bit. In the folder: `run.json` (what is run), `edits/` (one safetensors file
-per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known of the unedited
-model), and at the end `table.parquet` and `table.csv`.
+twice, and deltas are read back to the last bit. In the folder: `run.json` (all that decides a number), `edits/` (one
+safetensors file per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known
+of the unedited model), and at the end `table.parquet` and `table.csv`.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import random
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -26,12 +27,14 @@ from editlab.core.record import Record
 from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
 from editlab.measures import Measures
+from editlab.methods import hyperparameters
 from editlab.model.model import EditableModel
 from editlab.model.reading import object_nlls
 from editlab.session.log import Entry
 from editlab.session.session import Session
 
 EVERYTHING = "everything"
+NUMBERS = 1  # raised when the same settings give other numbers than before; 0: run.json did not keep all settings
 FACTS_AT_ONCE = 25  # asked together whether the model knows them
 
 Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
@@ -54,6 +57,7 @@ class RunConfig:
     tasks: tuple[str, ...] = ()  # files of tasks of the user's own
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
+    keys: int | None = None  # that the second moments are of: see editlab.editing.moments
     seed: int = 0
     guard: str = WARN  # what to do with an edit of high risk: see editlab.editing.guard; to refuse one ends the run
     guard_level: str = LEVELS[-1]
@@ -62,6 +66,15 @@ class RunConfig:
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
+        for name in self.hyperparameters:
+            if name not in self.methods:
+                near = difflib.get_close_matches(name, self.methods, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(self.methods)}{hint}"
+                )
+        if self.keys is not None and (type(self.keys) is not int or self.keys < 1):
+            raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
         if type(self.n) is not int or self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
         if not self.orders or any(type(order) is not int or order < 0 for order in self.orders):
@@ -142,14 +155,86 @@ def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Sequenced(Record):
-    """What a folder holds a run of: it goes on only with the same."""
+    """What a folder holds a run of: everything that decides a number. It goes on only with the same."""
 
     facts: tuple[Fact, ...]
     method: str
-    hyperparameters: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]  # every field of the method
     seed: int
     model: str  # fingerprint
     guard: Guard = UNGUARDED  # as runs were made before there was one
+    dtype: str = ""
+    contexts: tuple[str, ...] = ()
+    moments: Mapping[str, Any] = field(default_factory=dict)  # name, digest and keys
+    measures: Mapping[str, str] = field(default_factory=dict)  # setting of every measure that is scheduled
+    numbers: int = 0  # NUMBERS when it was begun
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        facts: Sequence[Fact],
+        method: str,
+        changes: Mapping[str, Any],
+        schedule: Schedule,
+        guard: Guard = UNGUARDED,
+        report: OnProgress = quiet,
+    ) -> Self:
+        """A run of these facts in this session. Raises ValueError for a method, a field or a measure that is none."""
+        editor, chosen = session.editor, session.editor.method(method, changes)
+        scheduled = {name for step in range(len(facts) + 1) for name in measures_at(schedule, session.measures, step)}
+        made = cls(
+            facts=tuple(facts),
+            method=chosen.name,
+            hyperparameters=hyperparameters(chosen),
+            seed=editor.seed,
+            model=editor.model.fingerprint(),
+            guard=guard,
+            dtype=editor.model.precision,
+            contexts=editor.contexts(chosen),
+            moments=editor.moments(chosen.edited_layers, report).told(chosen.edited_layers),
+            measures={name: session.measures.setting(name) for name in sorted(scheduled)},
+            numbers=NUMBERS,
+        )
+        return cls.from_json(json.loads(json.dumps(made.to_json())))  # as a folder gives it back
+
+    def extended(self, wanted: Self) -> Self:
+        """This run with what is wanted beside: more facts, more measures. Raises ValueError, naming what differs."""
+        if self.numbers == 0:
+            raise ValueError("it was begun by an earlier editlab, which did not keep all that decides its numbers")
+        there, here = self.to_json(), wanted.to_json()
+        differs = [
+            f"{name} ({_short(there[name])} there, {_short(here[name])} here)"
+            for name in ("method", "model", "dtype", "seed", "numbers")
+            if there[name] != here[name]
+        ]
+        for group in ("hyperparameters", "guard", "moments"):
+            differs += [
+                f"{group}: {name} ({_short(there[group].get(name))} there, {_short(here[group].get(name))} here)"
+                for name in dict.fromkeys([*there[group], *here[group]])
+                if there[group].get(name) != here[group].get(name)
+            ]
+        if self.contexts != wanted.contexts:
+            differs.append("contexts")
+        differs += [
+            f"what {name} is measured on"
+            for name, setting in self.measures.items()
+            if wanted.measures.get(name, setting) != setting
+        ]
+        pairs = enumerate(zip(self.facts, wanted.facts, strict=False), 1)
+        first = next((number for number, (one, other) in pairs if one != other), None)
+        if first is not None:
+            differs.append(f"facts, from number {first} on")
+        elif len(wanted.facts) < len(self.facts):
+            differs.append(f"n ({len(self.facts)} there, {len(wanted.facts)} here)")
+        if differs:
+            raise ValueError("; ".join(differs))
+        return replace(self, facts=wanted.facts, measures={**self.measures, **wanted.measures})
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class RunFolder:
@@ -162,10 +247,27 @@ class RunFolder:
         self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
-    def begin(self, sequenced: Sequenced) -> None:
-        """Note in a new folder what is run here."""
+    def begin(self, wanted: Sequenced) -> Sequenced:
+        """What is run here from now on: noted in a new folder, or what the folder has, with what is wanted beside.
+
+        Raises ValueError if the folder holds another run.
+        """
+        told = self.check(wanted)
         self._edits.mkdir(parents=True, exist_ok=True)
-        write_json(self._told, sequenced.to_json())
+        write_json(self._told, told.to_json())
+        return told
+
+    def check(self, wanted: Sequenced) -> Sequenced:
+        """What would be run here. Raises ValueError if the folder holds another run."""
+        there = self.told()
+        if there is None:
+            return wanted
+        try:
+            return there.extended(wanted)
+        except ValueError as differs:
+            raise ValueError(
+                f"{self.folder} holds another run than the one asked for: {differs}; choose an empty folder"
+            ) from None
 
     def told(self) -> Sequenced | None:
         """What is run here; None in a new folder."""
@@ -206,24 +308,17 @@ class RunFolder:
 
 def run_sequence(
     session: Session,
-    wanted: Callable[[], Sequenced],
+    wanted: Sequenced,
     schedule: Schedule,
     disk: RunFolder,
     report: OnProgress = quiet,
 ) -> None:
     """Run a sequence of edits in a session without any, or go on with the one in a folder.
 
-    `wanted` says what is to be run, and is asked of a new folder only. Raises ValueError for another model in it,
-    and whatever an edit, a measure or `report` raises; then the folder is as if the process had been killed.
+    Raises ValueError if the folder holds another run, and whatever an edit, a measure or `report` raises; then the
+    folder is as if the process had been killed.
     """
-    told = disk.told()
-    if told is None:
-        told = wanted()
-        disk.begin(told)
-    if told.model != session.model.fingerprint():
-        raise ValueError(f"the folder holds a run of another model than {session.model.name}; choose an empty one")
-    for step in range(len(told.facts) + 1):
-        measures_at(schedule, session.measures, step)  # a wrong name is told before anything is run
+    told = disk.begin(wanted)
     known = disk.base()
     if known is not None:
         session.measures.base.load(known)
@@ -255,7 +350,7 @@ def read_log(folder: Path, model: EditableModel) -> list[Entry]:
     told = disk.told()
     if told is None:
         raise ValueError(f"{folder} holds no run: there is no run.json in it")
-    if told.model != model.fingerprint():
+    if not model.is_named(told.model):
         raise ValueError(f"{folder} holds a run of another model than {model.name}")
     return disk.entries()
 

@@ -74,10 +74,11 @@ class Scanner:
         source: str,
         seed: int,
         probe_tokens: int,
+        keys: int | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, and second moments from `source`. Raises ValueError."""
-        editor = Editor(model.load(report), moments=source, seed=seed)
+        """With a model loaded for it, and second moments from `source`: see `moments_of`. Raises ValueError."""
+        editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
         return cls(editor, editor.method(method), probe_tokens)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
@@ -96,7 +97,7 @@ class Scanner:
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
             "contexts": list(editor.contexts(method)),
-            "second moments": moments.provenance,
+            "second moments": moments.told(method.edited_layers),
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }

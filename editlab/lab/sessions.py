@@ -113,8 +113,10 @@ class Sessions:
         """The session of a key, the same object for everybody."""
         with self._lock:
             row = self._find(key, editing)
-            if row.fingerprint != self._fingerprint:
+            if not self._editor.model.is_named(row.fingerprint):
                 raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
+            if row.fingerprint != self._fingerprint:
+                self._store.rename_model(row.id, self._fingerprint)
             session = self._alive.get(row.id) or self._read(row)
             self._alive[row.id] = self._recent[row.id] = session
             self._recent.move_to_end(row.id)

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # they mean something else in what is measured
+_WORDS = ("title", "help", "every")  # fields that change nothing of what is found
+
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly: until something was measured
 
 
@@ -60,8 +62,23 @@ class Measures:
                 raise ValueError(f"no measure {name!r}; there are {', '.join(self.by_name)}")
 
     def setting(self, name: str) -> str:
-        """Tells apart measures of one name that measure different things: of other examples, of another text."""
-        return hashlib.sha256(repr(self.by_name[name]).encode()).hexdigest()[:16] if name in self.by_name else ""
+        """Tells apart measures of one name that measure different things: of other examples, of another text.
+
+        By content: of a measure's fields, but for its words, and of what it reads beside them (its `content`).
+        """
+        if name not in self.by_name:
+            return ""
+        measure = self.by_name[name]
+        own = getattr(measure, "__dataclass_fields__", {}).values()
+        chosen = [(f.name, getattr(measure, f.name)) for f in own if f.repr and f.name not in _WORDS]
+        return _short(repr((type(measure).__qualname__, chosen, getattr(measure, "content", ""))))
+
+    def is_setting_of(self, setting: str, name: str) -> bool:
+        """Whether a setting, as this version or an earlier one wrote it, is that of the measure by this name."""
+        if setting == self.setting(name):
+            return True
+        measure = self.by_name.get(name)  # earlier versions did not see a file's content
+        return measure is not None and not getattr(measure, "source", None) and setting == _short(repr(measure))
 
     def infos(self) -> tuple[MeasureInfo, ...]:
         return tuple(MeasureInfo(m.name, m.title, m.help, m.every) for m in self.by_name.values())
@@ -92,6 +109,10 @@ class Measures:
         if others:
             return Cost(tokens * sum(t.seconds for t in others) / sum(t.tokens for t in others), False)
         return Cost(tokens * 2 * subject.now.model.n_parameters() / FLOP_PER_SECOND, False)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,11 @@ class BleedingOfPanel:
     @cached_property
     def _facts(self) -> list[Fact]:
         return [fact for fact in read_facts(resource("facts.json")) if fact.target_true is not None]
+
+    @cached_property
+    def content(self) -> str:
+        """Which panel this is: the digest of its questions."""
+        return hashlib.sha256(repr([(fact.text, fact.target_true) for fact in self._facts]).encode()).hexdigest()
 
     def _others(self, subject: MeasureInput) -> list[Fact]:
         edited = {e.fact.subject.casefold() for e in subject.edited}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ class PerplexityOfText:
         path = Path(self.source).expanduser()
         return path.read_text(encoding="utf-8"), path.name
 
+    @cached_property
+    def content(self) -> str:
+        """Which text this is: its digest, or of a fixed one on the hub its name."""
+        return self.source or "" if self.source == "wikitext" else hashlib.sha256(self._text[0].encode()).hexdigest()
+
     def windows(self, model: EditableModel) -> list[tuple[int, ...]]:
         """The text's token ids in windows. Raises ValueError for a text of less than two tokens."""
         text = self._text[0][:MAX_CHARACTERS]
@@ -102,7 +108,7 @@ class PerplexityOfText:
         windows = self.windows(model)
         for number, ids in enumerate(windows):
             report(Progress("measuring perplexity", number, len(windows)))
-            nlls.append(subject.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
+            nlls.append(subject.now.piece((self.name, self.content, number), partial(window_nll, model, ids)))
         return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))
 
 

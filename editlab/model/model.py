@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from editlab.model.families import FAMILIES
 from editlab.model.fast.attention import use_grouped_heads
 from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
+from editlab.model.fingerprint import fingerprint_of
 from editlab.model.memory import spare_copy
 from editlab.model.shapes import Shape
 
@@ -52,8 +53,44 @@ class Batch:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
 
+def check_config(config: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError with a sentence if a model of this configuration cannot be edited."""
+    if config.get("quantization_config"):
+        method = dict(config["quantization_config"]).get("quant_method", "an unknown method")
+        raise ValueError(
+            f"{name} is quantised ({method}), and an edit needs weights that it can be added to: load the model that "
+            "it was made from, in float32, bfloat16 or float16"
+        )
+    if config.get("model_type") not in FAMILIES:
+        raise ValueError(
+            f"{name} is of the family {config.get('model_type')!r}; editable are {', '.join(sorted(FAMILIES))}"
+        )
+
+
 class _Enough(Exception):
     """Ends a forward pass whose rest is not needed."""
+
+
+class _Raised:
+    """One projection in float32 inside a half-precision model: its input is raised, its output lowered."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._half = dict(module.named_parameters())
+        outer = next(iter(self._half.values())).dtype
+        for name, parameter in self._half.items():
+            setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
+        self._hooks = (
+            module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]), prepend=True),
+            module.register_forward_hook(lambda _module, _inputs, output: output.to(outer), prepend=True),
+        )
+
+    def lower(self) -> None:
+        """Put the parameters back that the module had."""
+        for hook in self._hooks:
+            hook.remove()
+        for name, parameter in self._half.items():
+            setattr(self._module, name, parameter)
 
 
 class EditableModel:
@@ -64,8 +101,7 @@ class EditableModel:
 
     def __init__(self, hf: Any, tokenizer: Any, name: str, revision: str | None = None) -> None:
         kind = hf.config.model_type
-        if kind not in FAMILIES:
-            raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(sorted(FAMILIES))}")
+        check_config(hf.config.to_dict(), name)
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"{name} needs a fast tokenizer (one with character offsets)")
         use_grouped_heads(hf)
@@ -80,10 +116,12 @@ class EditableModel:
         self.family = FAMILIES[kind]
         self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
         self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
+        self._raised: dict[int, _Raised] = {}  # layers of half precision that are edited now: these run in float32
         self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
         self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
+        self._legacy_fingerprint: str | None = None
         if self.multiplies_float32_on_a_cpu:
             split_products([hf])
 
@@ -161,14 +199,38 @@ class EditableModel:
         return self._norms[layer]
 
     def fingerprint(self) -> str:
-        """Short hash that tells models apart: family, vocabulary, and the unedited projections."""
+        """Name of the unedited model by content: every parameter and saved buffer, the tokenizer, and what sets them.
+
+        The same on every device. Hashed when it is first asked for: about 0.1 s per GB.
+        """
         if self._fingerprint is None:
-            digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
-            for layer in range(self.n_layers):
-                w = self.base_weight(layer).double()
-                digest.update(f"{tuple(w.shape)} {float(w.sum()):.9e} {float(w.square().sum()):.9e}".encode())
-            self._fingerprint = digest.hexdigest()[:16]
+            with self.unedited():
+                self._fingerprint = fingerprint_of(self.hf.config, self.tokenizer, self._tensors())
         return self._fingerprint
+
+    def is_named(self, fingerprint: str) -> bool:
+        """Whether a fingerprint, as this version or an earlier one wrote it, is this model's."""
+        if len(fingerprint) == len(self.fingerprint()):
+            return fingerprint == self.fingerprint()
+        if self._legacy_fingerprint is None:
+            self._legacy_fingerprint = self._sums_of_projections()
+        return fingerprint == self._legacy_fingerprint
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter and saved buffer by name; a tied one once."""
+        seen: set[int] = set()
+        for name, tensor in self.hf.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+    def _sums_of_projections(self) -> str:
+        """The fingerprint of earlier versions, 16 digits: it saw the edited projections and nothing else."""
+        digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
+        for layer in range(self.n_layers):
+            w = self.base_weight(layer).double()
+            digest.update(f"{tuple(w.shape)} {float(w.sum()):.9e} {float(w.square().sum()):.9e}".encode())
+        return digest.hexdigest()[:16]
 
     # --- weights ---
 
@@ -189,14 +251,19 @@ class EditableModel:
         self._written = None  # until all is written
         if not extends:
             for layer, base in self._base.items():
-                self.weight(layer).copy_(base)
+                if layer in self._raised:
+                    self._raised.pop(layer).lower()
+                elif not self._is_half(layer):
+                    self.weight(layer).copy_(base)
         for edit in rest:
             for layer, delta in edit.items():
+                if self._is_half(layer):
+                    self._raised[layer] = _Raised(self.projection(layer))
                 self.weight(layer).add_((delta.left @ delta.right.T).to(self.weight(layer).device))
         self._written = list(edits)
 
     def hold(self, layers: Iterable[int]) -> None:
-        """Make layers ready to be edited: in float32 whatever the model runs in, with the base kept."""
+        """Make layers ready to be edited, with the base kept."""
         for layer in layers:
             self._keep_base(layer)
 
@@ -206,9 +273,11 @@ class EditableModel:
         module = self.projection(layer)
         if self.packed:
             unpack(module)
-        if module.weight.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
-            self._run_in_float32(module)
-        self._base[layer] = spare_copy(self.weight(layer))
+        self._base[layer] = self.weight(layer) if self._is_half(layer) else spare_copy(self.weight(layer))
+
+    def _is_half(self, layer: int) -> bool:
+        """Whether a layer is in half precision now: such a weight is never written to."""
+        return self.weight(layer).dtype not in (torch.float32, torch.float64)
 
     def pack(self) -> None:
         """Multiply with packed copies of all weights but those held to be edited: on some CPUs faster.
@@ -223,14 +292,6 @@ class EditableModel:
         held = {self.projection(layer) for layer in self._base}
         pack(module for module in self.hf.modules() if module not in held and not list(module.children()))
         self.packed = True
-
-    @staticmethod
-    def _run_in_float32(module: nn.Module) -> None:
-        """Keep one projection in float32 inside a half-precision model: its input is raised, its output lowered."""
-        outer = module.weight.dtype  # type: ignore[union-attr]
-        module.float()
-        module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
-        module.register_forward_hook(lambda _module, _inputs, output: output.to(outer))
 
     @property
     def is_overlaid(self) -> bool:

@@ -113,7 +113,7 @@ class MeasurementCache:
     def learn(self, findings: Iterable[Finding]) -> None:
         """Know what was found before; of a measure that measures something else by now, nothing."""
         for finding in findings:
-            if finding.setting != self.measures.setting(finding.name):
+            if not self.measures.is_setting_of(finding.setting, finding.name):
                 continue
             known = self._known.setdefault(finding.ids, StateCache())
             about, found = json.loads(finding.about), json.loads(finding.found)
