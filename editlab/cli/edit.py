@@ -12,6 +12,7 @@ import typer
 from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
+    Chat,
     Device,
     Dtype,
     GuardChoice,
@@ -37,6 +38,7 @@ def edit(
     subject: Annotated[str, typer.Option(help="What the fact is about.")],
     target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    chat: Chat = False,
     model: Model = AUTO,
     method: Method = "rome",
     settings: Changes = None,
@@ -70,7 +72,12 @@ def edit(
         if table is not None:
             check_table_name(table)
         result = _edit_once(
-            fact, asked, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
+            fact,
+            chat,
+            asked,
+            source,
+            Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
+            table,
         )
         if as_json:
             show_json(result)
@@ -80,6 +87,7 @@ def edit(
 
 def _edit_once(
     fact: Fact,
+    chat: bool,
     asked: tuple[str, dict[str, Any], Guard],
     source: str,
     settings: Settings,
@@ -88,6 +96,7 @@ def _edit_once(
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.editing.editor import Editor
     from editlab.methods import method_class
+    from editlab.model.chat import chat_of
     from editlab.model.loading import load
     from editlab.session.session import Session
 
@@ -96,6 +105,8 @@ def _edit_once(
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
+        if chat:
+            fact = chat_of(loaded).around(fact)
         editor = Editor(loaded, moments=source, seed=settings.seed)
         session = Session(editor)
         step = session.edit(fact, method, changes, bars, guard)
@@ -133,8 +144,7 @@ def _show_edit(result: dict[str, Any]) -> None:
         if after[key] is not None:
             rows.append((f"P({name})", f"{before[key]:.3g}", f"{after[key]:.3g}"))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
-    title = f"{fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}"
-    show_table(("", "before", "after"), rows, title)
+    show_table(("", "before", "after"), rows, str(Fact.from_json(fact)))
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
     if result["guarded"] and result["guarded"]["acted"]:

@@ -6,17 +6,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.chat import ChatFrame
+from editlab.core.fact_files import SkippedRow, read_facts
+from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo, MethodInfo, PresetFact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.measures import Measures
 from editlab.measures.tasks import Task
 from editlab.methods import describe as describe_method
+from editlab.model.chat import chat_of
+from editlab.model.model import EditableModel
+
+SKIPPED_TOLD = 100  # rows that are named one by one
 
 
 def info_of(
-    editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
+    editor: Editor,
+    tasks: Mapping[str, Task],
+    measures: Measures,
+    facts: Sequence[Fact],
+    source: str,
+    skipped: Sequence[SkippedRow] = (),
 ) -> LabInfo:
     """All that a page needs to know of a lab before its first edit."""
     methods = tuple(
@@ -42,7 +53,17 @@ def info_of(
         n_facts=len(facts),
         measures=measures.infos(),
         lists=lists_of(),
+        n_skipped=len(skipped),
+        skipped=tuple(skipped[:SKIPPED_TOLD]),
+        chat=_chat(editor.model),
     )
+
+
+def _chat(model: EditableModel) -> ChatFrame | None:
+    try:
+        return chat_of(model)
+    except ValueError:
+        return None
 
 
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, check_batch
 from editlab.core.info import HyperparameterInfo
 from editlab.core.progress import OnProgress
 from editlab.core.records import Trace
@@ -122,6 +122,7 @@ def check_facts(method: Method, model: EditableModel, facts: Sequence[Fact]) -> 
         raise ValueError(f"{method.title} edits {method.max_facts} fact at a time, got {len(facts)}")
     for fact in facts:
         model.check(fact)
+    check_batch(facts)
 
 
 def hyperparameters(method: Method) -> dict[str, Any]:
