@@ -309,6 +309,13 @@ def test_one_object_is_a_file_of_one_row(tmp_path: Path) -> None:
     assert (file[0], len(file), file[:1]) == (FACT, 1, (FACT,))
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.json", "[]"), ("a.csv", "prompt,subject,target_new\n")])
+def test_a_file_without_rows_has_no_facts(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    file = read_facts(tmp_path / name)
+    assert (len(file), file.notice, file.batches) == (0, "", ())
+
+
 def test_usable_rows_are_taken_and_the_others_listed(tmp_path: Path) -> None:
     path = tmp_path / "zsre.json"
     rows = [ZSRE, {**ZSRE, "subject": "Rio Grande 463"}, "no row", ZSRE, *[{}] * 3]
@@ -344,14 +351,12 @@ def test_a_damaged_line_is_a_row_that_is_left_out(tmp_path: Path) -> None:
         ("a.json", json.dumps([FLAT]).encode()[:-30], "is not a JSON file"),
         ("a.json", b"<!DOCTYPE html><title>404</title>", "is not a JSON file, nor JSON Lines, CSV"),
         ("a.json", b"\x80abc", "is not text in UTF-8"),
-        ("a.json", b"[]", "a.json holds no fact that can be used$"),
         ("a.json", b'{"a": 1}', "holds no fact that can be used: row 1: the row lacks prompt"),
         ("a.json", b'[{"a": 1}, 2, 3, 4]', r"row 1: the row lacks .*; row 2: a row must be .* got 2; .*; and 1 more"),
         ("a.json.gz", gzip.compress(b"[]")[:-9], "is a damaged gzip file"),
         ("a.json.gz", b"\x1f\x8b broken", "is a damaged gzip file"),
         ("a.csv", b"a,b\n1,2\n", "row 1: the row lacks prompt"),
         ("a.csv", b'a,b\n"1,2\n', "is not a CSV file: line"),
-        ("a.csv", b"prompt,subject,target_new\n", "holds no fact that can be used$"),
         ("a.parquet", as_parquet(ROWS)[:-20], "is a damaged Parquet file"),
         ("a.parquet", b"PAR1", "is a damaged Parquet file"),
     ],
@@ -459,4 +464,4 @@ def test_any_damage_to_a_file_gives_facts_or_a_sentence(
     path = tmp_path / name
     path.write_bytes(content[: int((1 - end**4) * len(content))])
     file = attempt(read_facts, path)
-    assert name in file if isinstance(file, str) else len(file) >= 1
+    assert name in file if isinstance(file, str) else file.facts or not file.skipped

@@ -143,6 +143,8 @@ def test_facts_are_found_by_number_or_name() -> None:
     assert search_facts(facts, case_id="Q4") == []
     assert len(search_facts(facts)) == 3
     assert random_fact(facts, 1) == random_fact(facts, 1)
+    with pytest.raises(ValueError, match="no facts to choose from"):
+        random_fact([], 1)
 
 
 def test_a_batch_holds_no_fact_twice_and_no_two_that_contradict_each_other(facts: list[Fact]) -> None:

@@ -104,5 +104,4 @@ def _read_parquet(path: Path) -> list[Scanned]:
     frame = frame[[f.name for f in fields(Scanned)]].astype(object)
     optional = [f.name for f in fields(Scanned) if "None" in str(f.type)]
     frame[optional] = frame[optional].where(frame[optional].notna(), None)
-    frame["case_id"] = frame["case_id"].map(case_id_of)
-    return [Scanned(**record) for record in frame.to_dict("records")]
+    return [Scanned(**{**row, "case_id": case_id_of(row["case_id"])}) for row in frame.to_dict("records")]

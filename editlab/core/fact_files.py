@@ -122,7 +122,7 @@ def counterfact_from_hub(split: str = "train") -> FactFile:
 def read_facts(path: str | Path) -> FactFile:
     """The facts of a file of rows: JSON, JSON Lines, CSV or Parquet, each also gzipped, told apart by what is in it.
 
-    Raises ValueError for a file that cannot be read, or in which no row can be used.
+    Raises ValueError for a file that cannot be read, or of whose rows none can be used.
     """
     try:
         path = Path(path).expanduser()
@@ -143,7 +143,7 @@ def read_facts(path: str | Path) -> FactFile:
 
 
 def facts_in(rows: Iterable[tuple[int, object]], name: str) -> FactFile:
-    """The facts of numbered rows. Raises ValueError if there are none."""
+    """The facts of numbered rows. Raises ValueError if there are rows, and none can be used."""
     facts: list[Fact] = []
     numbers: list[int] = []
     skipped: list[SkippedRow] = []
@@ -157,8 +157,8 @@ def facts_in(rows: Iterable[tuple[int, object]], name: str) -> FactFile:
             facts += found
             numbers += [number] * len(found)
             unused.update(ignored)
-    if not facts:
-        raise ValueError(f"{name} holds no fact that can be used" + (f": {_told(skipped)}" if skipped else ""))
+    if skipped and not facts:
+        raise ValueError(f"{name} holds no fact that can be used: {_told(skipped)}")
     return FactFile(name, tuple(facts), tuple(skipped), dict(unused), tuple(numbers))
 
 

@@ -215,5 +215,7 @@ def search_facts(
 
 
 def random_fact(facts: Sequence[Fact], seed: int) -> Fact:
-    """One of `facts`, the same for the same seed."""
+    """One of `facts`, the same for the same seed. Raises ValueError if there are none."""
+    if not facts:
+        raise ValueError("there are no facts to choose from")
     return random.Random(seed).choice(facts)

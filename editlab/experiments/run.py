@@ -137,8 +137,8 @@ class RunConfig:
             raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
-        config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        return config.beside(path.parent)
+        told: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**told).beside(path.parent)
 
     def beside(self, folder: Path) -> Self:
         """The same, with its relative paths from this folder on."""

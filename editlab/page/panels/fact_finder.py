@@ -171,7 +171,7 @@ def _left_out(info: LabInfo) -> str:
     """The rows of the facts' file that could not be used, behind a line that counts them."""
     rows = "".join(tag("li", escape(str(row))) for row in info.skipped)
     if (more := info.n_skipped - len(info.skipped)) > 0:
-        rows += tag("li", f"and {plural(more, 'row')} more")
+        rows += tag("li", f"and {more} more")
     were = "was" if info.n_skipped == 1 else "were"
     summary = tag("summary", escape(f"{plural(info.n_skipped, 'row')} of {info.facts_source} {were} left out"))
     return tag("details", summary + tag("ul", rows), "el-note")
