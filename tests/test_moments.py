@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
@@ -153,73 +150,3 @@ def test_contexts_are_sampled_once(editor: Editor, tmp_path: Path, monkeypatch: 
 def test_contexts_are_checked(contexts: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="context"):
         check_contexts(contexts)
-
-
-# --- damaged files ---
-
-
-def npz(d_in: int, **changed: object) -> bytes:
-    file = io.BytesIO()
-    numpy.savez_compressed(file, **{"mom2.mom2": numpy.eye(d_in), "mom2.count": 14, **changed})
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "is damaged, or no .npz file"),
-        (b"<!DOCTYPE html><title>Not found</title>", "is damaged, or no .npz file"),
-        (npz(192)[:-40], "is damaged, or no .npz file"),
-        (npz(192)[:400] + bytes(8) + npz(192)[408:], "is damaged, or no .npz file"),
-        (b"\x93NUMPY" + bytes(20), "is damaged, or no .npz file"),
-        (npz(192, **{"mom2.count": [1, 2]}), "is damaged, or no .npz file"),
-        (npz(192, **{"mom2.count": 0}), "over 1 key or more, got 0 keys"),
-        (npz(192, **{"mom2.mom2": numpy.full((192, 192), numpy.nan)}), "its sum must be finite"),
-        (npz(3), "holds a matrix"),
-    ],
-    ids=["empty", "html", "cut", "hole", "npy", "counts", "no-keys", "nan", "small"],
-)
-def test_a_file_that_is_no_second_moment_is_a_sentence(content: bytes, sentence: str, tmp_path: Path) -> None:
-    path = tmp_path / "m.npz"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=sentence) as error:
-        moments_of(tiny_model("gpt2"), [2], str(path))
-    assert "m.npz" in str(error.value)
-
-
-def test_what_cannot_be_read_in_the_cache_is_made_anew(tmp_path: Path) -> None:
-    model = tiny_model("gpt2")
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT)
-    whole = moments_of(model, [1], str(text), 300, cache=tmp_path).matrices[1]
-    (kept,) = tmp_path.rglob("1.safetensors")
-    content = kept.read_bytes()
-    save_file({"second_moment": torch.eye(3)}, tmp_path / "small", {"keys": "3"})
-    save_file({"second_moment": whole}, tmp_path / "unsaid")
-    save_file({"another": whole}, tmp_path / "another", {"keys": "3"})
-    others = [(tmp_path / name).read_bytes() for name in ("small", "unsaid", "another")]
-    for damaged in (b"", b"<html>", content[:100], content[:-4], *others):
-        kept.write_bytes(damaged)
-        assert torch.equal(moments_of(model, [1], str(text), 300, cache=tmp_path).matrices[1], whole)
-        assert kept.read_bytes() == content
-
-
-def test_a_cache_that_cannot_be_written_is_told_before_anything_is_computed(tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT)
-
-    def computed(progress: Progress) -> None:
-        raise AssertionError(progress)
-
-    with pytest.raises(ValueError, match=r"nothing can be kept in .*text.txt.* set EDITLAB_CACHE"):
-        moments_of(tiny_model("gpt2"), [1], str(text), 300, cache=text, report=computed)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[1, 2]", '{"0": "{}"}', '["{}", null]', '["{}", "no brace"]'])
-def test_contexts_that_cannot_be_read_are_sampled_anew(content: str, tmp_path: Path) -> None:
-    model, plan = tiny_model("gpt2"), ContextPlan(groups=((1, 3),), starters=())
-    whole = contexts_of(model, plan, 1, tmp_path)
-    (kept,) = tmp_path.rglob("*.json")
-    kept.write_text(content)
-    assert contexts_of(model, plan, 1, tmp_path) == whole
-    assert json.loads(kept.read_text()) == list(whole)
