@@ -282,6 +282,8 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.
     assert told == tuple(str(folder / name) for name in ("my-model", "c.npz", "f.jsonl", "g", "t.txt", "t.json"))
     assert read(model="./none").model == str(folder / "none")
     assert read(moments="t.txt").moments == str(folder / "t.txt")
+    several = read(moments="h.3.npz, ../h.4.npz").moments
+    assert several == f"{folder / 'h.3.npz'},{folder / '../h.4.npz'}"
     for name in ("gpt2-xl", "auto", "org/name"):  # a preset goes before a folder of its name
         assert read(model=name).model == name
     for name in ("auto", "sample", "wikitext"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -146,16 +146,22 @@ class RunConfig:
         def placed(name: str) -> str:
             return str(folder / Path(name).expanduser())
 
-        def is_path(name: str) -> bool:
-            return name.startswith((".", "~")) or name.endswith((".npz", ".txt")) or (folder / name).exists()
+        def found(name: str, words: Collection[str]) -> str:
+            """A model or a source of second moments: a name among `words`, one on the hub, or a path."""
+            if name.strip().lower() in words:
+                return name
+            if (folder / name).exists() or name.startswith((".", "~")):
+                return placed(name)
+            parts = [part.strip() for part in name.split(",")]
+            return ",".join(placed(part) if part.endswith((".npz", ".txt")) else part for part in parts)
 
-        changed: dict[str, Any] = {"tasks": tuple(map(placed, self.tasks))}
+        changed: dict[str, Any] = {
+            "tasks": tuple(map(placed, self.tasks)),
+            "model": found(self.model, (AUTO, *PRESETS)),
+            "moments": found(self.moments, MOMENTS),
+        }
         for name in ("facts", "glue", "text"):
             if (value := getattr(self, name)) not in (None, "hub", "wikitext"):
-                changed[name] = placed(value)
-        for name, words in (("model", (AUTO, *PRESETS)), ("moments", MOMENTS)):
-            value = getattr(self, name)
-            if value.strip().lower() not in words and is_path(value):
                 changed[name] = placed(value)
         return replace(self, **changed)
 
