@@ -49,6 +49,14 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises ValueError for a file that cannot be read so."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as text: {error}") from None
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
     part = path.with_suffix(f".{os.getpid()}.part")
