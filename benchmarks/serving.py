@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.remote.client import RemoteLab, connect
 from editlab.session.recording import Recording

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -30,7 +31,20 @@ CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. 
 SLOW = ("model", "browser", "build", "cluster")
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
+settings.register_profile("quick", max_examples=200, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", max_examples=10_000, deadline=None, database=None)  # --hypothesis-profile
+settings.load_profile("quick")
 torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
+
+
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call gives, or the sentence with which it refuses: one that can be printed, of a plain ValueError."""
+    try:
+        return call(*arguments)
+    except ValueError as error:
+        sentence = "" if isinstance(error, UnicodeError) else str(error)
+    assert sentence.encode()
+    return sentence
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,9 @@ def test_version_is_the_installed_one() -> None:
         (("moments", "--model", str(GOLDEN), "--source", "news"), "text must be 'auto', 'sample',"),
         (("moments", "--model", str(GOLDEN), "--dtype", "int8"), "dtype must be one of float32, bfloat16, float16"),
         (("moments", "--model", str(GOLDEN), "--device", "tape"), "device must be 'auto', 'cpu'"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
+        (("probe", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--source", __file__ + ".npz"), "no such file of second moments"),
         (("verify", "."), "is not a reference folder"),
     ],
 )
@@ -442,3 +445,30 @@ def test_files_have_the_mode_that_the_user_asks_for(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert (tmp_path / "edit.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in its place")
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "file"))
+    for arguments in (("moments", "--model", str(GOLDEN), "--source", "sample"), ("fetch",)):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert "set EDITLAB_CACHE to a folder that can be written" in result.stderr
+
+
+def test_rows_that_cannot_be_used_are_told_and_the_others_taken(tmp_path: Path) -> None:
+    rows = [
+        {"case_id": "Q1", "src": "Rome is in", "subject": "Rio Grande 463", "alt": "Italy"},
+        {"case_id": "Q2", "src": "Rome is in", "subject": "Rome", "alt": "Spain", "answers": []},
+    ]
+    file, text = tmp_path / "zsre.jsonl", tmp_path / "text.txt"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    text.write_text("Bread is among the oldest prepared foods. " * 40)
+    options = ("--model", str(GOLDEN), "--source", str(text), "--method", "rome", "--json")
+    result = run("probe", "--facts", str(file), "--case-id", "Q2", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rome"]["facts"][0]["case_id"] == "Q2"
+    assert "zsre.jsonl: 1 of 2 rows was left out (row 1: the subject 'Rio Grande 463' must occur" in result.stderr
+    refused = run("probe", "--facts", str(file), "--case-id", "Q1", *options)
+    assert refused.exit_code == 2
+    assert "no fact with the case id Q1 in zsre.jsonl" in refused.stderr

@@ -417,7 +417,7 @@ def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list
         (lambda: lab.duplicate(session, name="x" * 41), "40 characters, got 41"),
         (lambda: lab.edit(session, facts, "memit"), "one edit is 2 facts, got 3"),
         (lambda: lab.edit(session, [replace(facts[0], subject="word " * 9)]), "object is 40 characters, got 58"),
-        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 44"),
+        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 45"),
         (lambda: lab.risk(session, replace(facts[0], target_true="word " * 9)), "40 characters, got 44"),
         (lambda: lab.watch(session, ["a", "b", "c"]), "prompts to watch is 2, got 3"),
         (lambda: lab.watch(session, ["x" * 41]), "40 characters, got 41"),

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from editlab.analysis.anatomy import anatomy
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.assess import assess, reference_for
 from editlab.editing.editor import Editor

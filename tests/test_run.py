@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 
@@ -275,7 +276,21 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     good = read('methods = ["rome"]\nfacts = "facts.json"\n[schedule]\nretention = 1\n')
     assert good.methods == ("rome",)
     assert good.facts == str(tmp_path / "facts.json")
+    rest = "[schedule]\nretention = 1\n"
     for text, sentence in (
+        ('methods = "rome"\n' + rest, r"methods must be a list of names, such as \[\"rome\"\], got 'rome'"),
+        ('methods = ["rome"]\nseed = "a"\n' + rest, "seed must be a whole number, 0 or above, got 'a'"),
+        ('methods = ["rome"]\nseed = true\n' + rest, "seed must be a whole number, 0 or above, got True"),
+        ('methods = ["rome"]\nn = "all"\n' + rest, "n must be the number of facts, 1 or more, got 'all'"),
+        ('methods = ["rome"]\ncase_ids = [1.5]\n' + rest, "case_ids must be a list of case ids"),
+        ('methods = ["rome"]\norders = [-1]\n' + rest, "orders must be seeds, 0"),
+        ('methods = ["rome"]\norders = 1\n' + rest, "orders must be a list of seeds"),
+        ('methods = ["rome"]\nknown = 1\n' + rest, "known must be true or false, got 1"),
+        ('methods = ["rome"]\nmodel = 3\n' + rest, "model must be text, got 3"),
+        ('methods = ["rome"]\ntasks = "a.json"\n' + rest, "tasks must be a list of files, got 'a.json'"),
+        ('methods = ["rome"]\nhyperparameters = {rome = 3}\n' + rest, "hyperparameters must be a table for each"),
+        ('methods = ["rome"]\nschedule = 3\n', "schedule must be a table"),
+        ('methods = ["rome"]\n[schedule]\nretention = true\n', "got True"),
         ("methods = [", "neither TOML nor JSON"),
         ('methods = ["rome"]\nstep = 3\n', "may have .* got step"),
         ('methods = ["rome"]', "lacks schedule"),
@@ -307,7 +322,62 @@ def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
         < object_nlls(model, [(fact.text, fact.target_new)])[0]
     ]
     assert RunConfig(("rome",), {"retention": 1}, n=len(known)).choose(model, facts) == known
-    with pytest.raises(ValueError, match="9 facts were asked for"):
+    with pytest.raises(
+        ValueError, match=rf"n = 9, but only {len(known)} facts.*: {3 - len(known)} of 3 are left out.*known = false"
+    ):
         RunConfig(("rome",), {"retention": 1}, n=9).choose(model, facts)
+    with pytest.raises(ValueError, match=r"n = 9, but only 3 facts are available$"):
+        RunConfig(("rome",), {"retention": 1}, n=9, known=False).choose(model, facts)
     with pytest.raises(ValueError, match="case ids 7"):
         RunConfig(("rome",), {"retention": 1}, n=1, case_ids=(7,)).choose(model, facts)
+
+
+def test_case_ids_say_how_many_and_in_which_order(gpt2_editor: Editor, facts: list[Fact]) -> None:
+    named = [replace(fact, case_id=case) for fact, case in zip(facts, (7, "Q42", 7), strict=True)]
+
+    def chosen(*cases: int | str) -> list[Fact]:
+        config = RunConfig(("rome",), {"retention": 1}, known=False, case_ids=cases)
+        return config.choose(gpt2_editor.model, named)
+
+    assert chosen("Q42") == [named[1]]
+    assert chosen("Q42", "7") == [named[1], named[0], named[2]]  # a row of several facts is all of them
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for place in (folder / "my-model", folder / "gpt2-xl", elsewhere):
+        place.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+
+    def read(**values: object) -> RunConfig:
+        file = folder / "run.json"
+        file.write_text(json.dumps({"methods": ["rome"], "schedule": {"retention": 1}, **values}))
+        return RunConfig.read(file)
+
+    placed = read(model="my-model", moments="c.npz", facts="f.jsonl", glue="g", text="t.txt", tasks=["t.json"])
+    told = (placed.model, placed.moments, placed.facts, placed.glue, placed.text, *placed.tasks)
+    assert told == tuple(str(folder / name) for name in ("my-model", "c.npz", "f.jsonl", "g", "t.txt", "t.json"))
+    assert read(model="./none").model == str(folder / "none")
+    assert read(moments="t.txt").moments == str(folder / "t.txt")
+    several = read(moments="h.3.npz, ../h.4.npz").moments
+    assert several == f"{folder / 'h.3.npz'},{folder / '../h.4.npz'}"
+    for name in ("gpt2-xl", "auto", "org/name"):  # a preset goes before a folder of its name
+        assert read(model=name).model == name
+    for name in ("auto", "sample", "wikitext"):
+        assert read(moments=name, facts="hub", text="wikitext").moments == name
+
+
+def test_a_run_of_facts_whose_ids_are_names_has_a_table(
+    gpt2_editor: Editor, facts: list[Fact], measures: Measures, tmp_path: Path
+) -> None:
+    named = tuple(replace(fact, case_id=case) for fact, case in zip(facts, ("Q42", 7, None), strict=True))
+    wanted = Sequenced(named, "rome", {}, 0, gpt2_editor.model.fingerprint())
+    try:
+        run_sequence(Session(gpt2_editor, measures), lambda: wanted, {"retention": 3}, RunFolder(tmp_path))
+    finally:
+        gpt2_editor.model.write([])
+    RunFolder(tmp_path).finish()
+    for table in (pandas.read_parquet(tmp_path / "table.parquet"), pandas.read_csv(tmp_path / "table.csv", dtype=str)):
+        ids = table.groupby(table["step"].astype(int))["case_id"].first()
+        assert [ids.get(step) for step in (1, 2)] == ["Q42", "7"]
+        assert pandas.isna(ids.get(3))

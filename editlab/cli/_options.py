@@ -25,13 +25,19 @@ Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
 Dtype = Annotated[str, DTYPE]
 
-FACTS = typer.Option(help="A JSON file of CounterFact rows, or hub: searched instead of editlab's own facts.")
+FACTS = typer.Option(help="A file of facts (JSON, JSON Lines, CSV, Parquet), or hub, instead of editlab's own.")
 GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
 SEED = typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edits.")
 
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Give the prompts as messages in the model's own chat template, up to where its answer begins."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 

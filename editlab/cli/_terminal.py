@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from editlab.core.errors import Cancelled
+from editlab.core.fact_files import FactFile, facts_of
+from editlab.core.facts import in_one_line
 from editlab.core.progress import Progress
 from editlab.model.embedded import FetchError
 
@@ -95,6 +98,14 @@ def sentences() -> Iterator[None]:
 def _end(sentence: str, code: int) -> typer.Exit:
     typer.echo(f"editlab: {' '.join(sentence.split())}", err=True)
     return typer.Exit(code)
+
+
+def facts_told(source: str | Path | None) -> FactFile:
+    """The facts of a source; what was left out of it is told on stderr. Raises ValueError."""
+    file = facts_of(source)
+    if file.notice:
+        typer.echo(f"editlab: {in_one_line(file.notice)}", err=True)
+    return file
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

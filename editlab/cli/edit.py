@@ -12,6 +12,7 @@ import typer
 from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
+    Chat,
     Device,
     Dtype,
     GuardChoice,
@@ -38,6 +39,7 @@ def edit(
     subject: Annotated[str, typer.Option(help="What the fact is about.")],
     target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    chat: Chat = False,
     model: Model = AUTO,
     method: Method = "rome",
     settings: Changes = None,
@@ -72,7 +74,7 @@ def edit(
         if table is not None:
             check_table_name(table)
         chosen = Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed)
-        result = _edit_once(fact, asked, (source, keys), chosen, table)
+        result = _edit_once(fact, chat, asked, (source, keys), chosen, table)
         if as_json:
             show_json(result)
         else:
@@ -81,6 +83,7 @@ def edit(
 
 def _edit_once(
     fact: Fact,
+    chat: bool,
     asked: tuple[str, Sequence[str], Guard],
     moments: tuple[str, int | None],
     settings: Settings,
@@ -89,6 +92,7 @@ def _edit_once(
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.editing.editor import Editor
     from editlab.methods import method_class
+    from editlab.model.chat import chat_of
     from editlab.model.loading import load
     from editlab.session.session import Session
 
@@ -97,6 +101,8 @@ def _edit_once(
     model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
         loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
+        if chat:
+            fact = chat_of(loaded).around(fact)
         source, keys = moments
         editor = Editor(loaded, moments=source, n_keys=keys, seed=settings.seed)
         session = Session(editor)
@@ -135,8 +141,7 @@ def _show_edit(result: dict[str, Any]) -> None:
         if after[key] is not None:
             rows.append((f"P({name})", f"{before[key]:.3g}", f"{after[key]:.3g}"))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
-    title = f"{fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}"
-    show_table(("", "before", "after"), rows, title)
+    show_table(("", "before", "after"), rows, str(Fact.from_json(fact)))
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
     if result["guarded"] and result["guarded"]["acted"]:

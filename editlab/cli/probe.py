@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import METHODS, Device, Dtype, Json, Keys, Model, Source, Yes
-from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
-from editlab.core.facts import Fact, facts_of, search_facts
+from editlab.cli._options import METHODS, Chat, Device, Dtype, Json, Keys, Model, Source, Yes
+from editlab.cli._terminal import Bars, facts_told, quoted, sentences, show_json, show_table
+from editlab.core.facts import Fact, search_facts
 from editlab.core.info import PROBE
 from editlab.model.presets import AUTO
 from editlab.serving.settings import Settings
@@ -25,10 +25,9 @@ def probe(
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
     target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
-    case_id: Annotated[int | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
-    ] = None,
+    case_id: Annotated[str | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
+    chat: Chat = False,
     method: Annotated[
         list[str] | None,
         typer.Option(help=f"{METHODS}; repeatable. [default: those that are offered in probes]"),
@@ -60,8 +59,9 @@ def probe(
             check_table_name(table)
         fact = _fact((prompt, subject, target), target_true, case_id, facts)
         names = tuple(measure or ("perplexity",))
-        base, steps = _probe_all(
+        fact, base, steps = _probe_all(
             fact,
+            chat,
             method or (),
             names,
             (source, keys),
@@ -75,7 +75,7 @@ def probe(
             _show(fact, base, steps)
 
 
-def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | None, facts: str | None) -> Fact:
+def _fact(typed: Sequence[str | None], target_true: str | None, case_id: str | None, facts: str | None) -> Fact:
     """The fact that was typed, or the one with the case id. Raises ValueError."""
     if case_id is None:
         prompt, subject, target = typed
@@ -84,20 +84,31 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
         return Fact.typed(prompt, subject, target, target_true)
     if any(typed) or target_true:
         raise ValueError("either a --case-id, or --prompt, --subject and --target; got both")
-    known, told = facts_of(facts)
-    found = search_facts(known, case_id=case_id, limit=1)
+    known = facts_told(facts)
+    found = search_facts(known, case_id=case_id) if case_id.strip() else []
     if not found:
-        raise ValueError(f"no fact with the case id {case_id} in {told}")
+        raise ValueError(f"no fact with the case id {case_id} in {known.name}")
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} facts of {known.name} have the case id {case_id}: {found[0]}, and others")
     return found[0]
 
 
 def _probe_all(
-    fact: Fact, methods: Sequence[str], names: Sequence[str], moments: tuple[str, int | None], settings: Settings
-) -> tuple[Step, list[Step]]:
-    """The unedited model, and the fact's step by each method; without one by those that probes are offered."""
+    fact: Fact,
+    chat: bool,
+    methods: Sequence[str],
+    names: Sequence[str],
+    moments: tuple[str, int | None],
+    settings: Settings,
+) -> tuple[Fact, Step, list[Step]]:
+    """The fact as the model was given it, the unedited model, and the fact's step by each method.
+
+    Without a method by those that probes are offered.
+    """
     from editlab.editing.editor import Editor
     from editlab.measures import standard
     from editlab.methods import method_class, offered
+    from editlab.model.chat import chat_of
     from editlab.model.loading import load
     from editlab.session.probes import ProbeAttempt
     from editlab.session.session import Session
@@ -115,10 +126,12 @@ def _probe_all(
             allow_download=settings.allow_download,
             report=bars,
         )
+        if chat:
+            fact = chat_of(loaded).around(fact)
         source, keys = moments
         session = Session(Editor(loaded, moments=source, n_keys=keys, seed=settings.seed), measures)
         steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
-        return session.measure(names, bars), steps
+        return fact, session.measure(names, bars), steps
 
 
 def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
@@ -145,7 +158,7 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
             tell("perplexity", perplexity.value)
     unedited = base.measurement and base.measurement.perplexity
     before = f"; perplexity {unedited.value:.3g} unedited" if unedited else ""
-    title = f"{fact.text} → {fact.target_new}{before}"
+    title = f"{fact}{before}"
     show_table(("", *(str(step.method) for step in steps)), [(name, *values) for name, values in rows.items()], title)
     for step in steps:
         typer.echo(f"{step.method}: {anatomy(step, steps).sentence}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
-from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -21,9 +21,7 @@ def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
     out: Annotated[Path, typer.Option(help="Folder for edits and measurements, one folder in it per run.")],
     method: Annotated[list[str] | None, typer.Option(help="Only this method of the file; repeatable.")] = None,
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub, instead of the file's.")
-    ] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub, instead of the file's.")] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
     keys: Annotated[
@@ -75,11 +73,10 @@ def run(
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
     """Every run, in a folder of its own: one after the other here, or side by side on a cluster."""
-    from editlab.core.facts import facts_of
     from editlab.experiments.experiment import Experiment
     from editlab.experiments.run import RunFolder
 
-    facts, _source = facts_of(config.facts)
+    facts = facts_told(config.facts).facts
     with Bars() as bars:
         if ray is None:
             experiment = Experiment(config, facts, model, bars)

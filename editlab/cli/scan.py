@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import METHOD, Device, Dtype, Json, Keys, Model, Ray, Source, Workers, Yes
-from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ def scan(
     out: Annotated[
         Path, typer.Option(help="Folder for what is found: scan.jsonl as it goes, scan.parquet at the end.")
     ],
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
-    ] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
     method: Annotated[str, METHOD] = "rome",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
     where: Annotated[
@@ -64,7 +62,6 @@ def scan(
     """
     with sentences():
         from editlab.analysis.outcomes import foresights
-        from editlab.core.facts import facts_of
         from editlab.experiments.scan import Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
         from editlab.methods import method_class
@@ -72,7 +69,7 @@ def scan(
 
         check_scannable(method_class(method))  # what is wrong is told before anything is loaded
         check_where(where or ())
-        known, _source = facts_of(facts)
+        known = facts_told(facts).facts
         choice = ModelChoice(model, device, dtype, yes)
         loading = choice, method, source, seed, probe_tokens, keys
         with Bars() as bars:

@@ -12,8 +12,7 @@ import typer
 
 from editlab.analysis.scanned import read_scan
 from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
-from editlab.cli._terminal import sentences
-from editlab.core.facts import read_facts
+from editlab.cli._terminal import facts_told, sentences
 from editlab.measures.tasks import read_task
 from editlab.model.presets import AUTO, choose
 from editlab.serving.ports import check_port
@@ -105,7 +104,7 @@ def _check(settings: Settings) -> None:
     if settings.backend is not None:
         return
     if settings.facts not in (None, "hub"):
-        read_facts(settings.facts)
+        facts_told(settings.facts)
     for file in settings.tasks:
         read_task(file, settings.glue)
     if settings.scan is not None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Device, Json, Source, Yes
-from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
-from editlab.core.facts import counterfact_from_hub, read_facts
+from editlab.cli._terminal import FAILED, Bars, facts_told, sentences, show_json, show_table
+from editlab.core.fact_files import counterfact_from_hub
 from editlab.model.presets import Preset, choose
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _published(
     from editlab.model.loading import load
 
     reference = reference_of(preset.name)
-    known = counterfact_from_hub("all") if facts == "hub" else read_facts(facts) if facts else []
+    known = counterfact_from_hub("all") if facts == "hub" else facts_told(facts) if facts else []
     task = read_task(sst2) if sst2 else load_tasks(glue).get("sst2") if glue else None
     by_id = {fact.case_id: fact for fact in known if fact.case_id is not None}
     with Bars() as bars:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,27 @@ class JsonLines:
     def _whole(self) -> bytes:
         text = self._path.read_bytes() if self._path.exists() else b""
         return text[: text.rfind(b"\n") + 1]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache, with those above it. Raises ValueError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be kept in {folder} ({error.strerror or error}); set EDITLAB_CACHE to a folder that can be "
+            "written"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises ValueError for a file that cannot be read so."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as text: {error}") from None
 
 
 def write_json(path: Path, values: Any) -> None:

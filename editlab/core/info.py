@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from editlab.core.chat import ChatFrame
+from editlab.core.fact_files import SkippedRow
 from editlab.core.facts import Fact
 from editlab.core.record import Record
 
@@ -185,6 +187,9 @@ class LabInfo(Record):
     n_facts: int
     measures: tuple[MeasureInfo, ...] = ()  # the cheap ones first
     lists: tuple[FactList, ...] = ()  # of the project's own facts
+    n_skipped: int = 0  # rows of the facts' file that could not be used
+    skipped: tuple[SkippedRow, ...] = ()  # the first of them
+    chat: ChatFrame | None = None  # of the model's own chat template
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.record import Record
 
 LEVELS = ("low", "raised", "high")
@@ -218,7 +218,7 @@ class Broken(Record):
 
     prompt: str
     target: str
-    case_id: int | None = None
+    case_id: CaseId | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path 
     file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{told}-{seed}.json"
     try:
         return check_contexts(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # not there, or damaged
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:  # not there, or damaged
         log.debug("contexts are sampled: %s", error)
     contexts = sample_contexts(model, plan, seed)
     try:

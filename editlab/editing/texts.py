@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from editlab.core.disk import read_text
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model.model import EditableModel
@@ -51,7 +52,7 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
     if path.suffix == ".txt":
         if not path.is_file():
             raise ValueError(f"no such text file: {path}")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
     raise ValueError(

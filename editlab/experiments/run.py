@@ -12,7 +12,7 @@ import difflib
 import json
 import random
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -20,15 +20,17 @@ from typing import Any, Self
 
 from editlab.analysis.table import table_of, write_table
 from editlab.core.disk import JsonLines, write_json
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact, case_id_of
 from editlab.core.guarding import WARN
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
+from editlab.editing.texts import HUB_TEXTS
 from editlab.measures import Measures
 from editlab.methods import hyperparameters
 from editlab.model.model import EditableModel
+from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
 from editlab.session.log import Entry
 from editlab.session.session import Session
@@ -37,7 +39,48 @@ EVERYTHING = "everything"
 NUMBERS = 1  # raised when the same settings give other numbers than before; 0: run.json did not keep all settings
 FACTS_AT_ONCE = 25  # asked together whether the model knows them
 
+DEFAULT_N = 100
+MOMENTS = ("auto", "sample", *HUB_TEXTS)  # sources of second moments that are no paths
+UNKNOWN = (
+    "because the unedited model does not know them, P(true) > P(new), or they have no true object "
+    "(known = false takes them too)"
+)
+
 Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What each field of a RunConfig may be, in words, and whether a value is that.
+KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "methods": ('a list of names, such as ["rome"]', _texts),
+    "tasks": ("a list of files", _texts),
+    "schedule": ("a table of measures and when", lambda value: isinstance(value, Mapping)),
+    **dict.fromkeys(("model", "moments", "guard", "guard_level"), ("text", _text)),
+    **dict.fromkeys(("facts", "glue", "text"), ("text", lambda value: value is None or _text(value))),
+    "n": ("the number of facts, 1 or more", lambda value: value is None or type(value) is int),
+    "keys": ("the number of keys, 1 or more", lambda value: value is None or type(value) is int),
+    "case_ids": (
+        "a list of case ids",
+        lambda value: value is None or (type(value) is tuple and all(type(item) in (int, str) for item in value)),
+    ),
+    "orders": (
+        "a list of seeds, 0 (as the facts come) or above",
+        lambda value: type(value) is tuple and all(type(item) is int for item in value),
+    ),
+    "known": ("true or false", lambda value: type(value) is bool),
+    "seed": ("a whole number, 0 or above", lambda value: type(value) is int and 0 <= value < 2**63),
+    "hyperparameters": (
+        "a table for each method, such as [hyperparameters.rome]",
+        lambda value: isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values()),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +89,9 @@ class RunConfig:
 
     methods: tuple[str, ...]
     schedule: Schedule
-    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
-    n: int = 100
-    case_ids: tuple[int, ...] | None = None  # these facts in this order; None: the file's first
+    facts: str | None = None  # a file of facts, or "hub"; None: the project's own
+    n: int | None = None  # how many of them; None: all of `case_ids`, else 100
+    case_ids: tuple[CaseId, ...] | None = None  # these facts in this order; None: the file's first
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
     model: str = "auto"
@@ -63,6 +106,9 @@ class RunConfig:
     guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
+        for name, (kind, holds) in KINDS.items():
+            if not holds(value := getattr(self, name)):
+                raise ValueError(f"{name} must be {kind}, got {value!r}")
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
@@ -73,11 +119,11 @@ class RunConfig:
                 raise ValueError(
                     f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(self.methods)}{hint}"
                 )
-        if self.keys is not None and (type(self.keys) is not int or self.keys < 1):
+        if self.keys is not None and self.keys < 1:
             raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
-        if type(self.n) is not int or self.n < 1:
+        if self.n is not None and self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
-        if not self.orders or any(type(order) is not int or order < 0 for order in self.orders):
+        if not self.orders or any(order < 0 for order in self.orders):
             raise ValueError(f"orders must be seeds, 0 (as the facts come) or above, got {self.orders!r}")
         for names, when in self.schedule.items():
             at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
@@ -94,21 +140,44 @@ class RunConfig:
             values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
         except FileNotFoundError:
             raise ValueError(f"no such file: {path}") from None
-        except ValueError as error:  # both decoders' errors are ValueErrors
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:  # both decoders' errors are ValueErrors
             raise ValueError(f"{path} is neither TOML nor JSON by its name: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path.name} must hold names with values, got {values!r:.100}")
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
             raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
-        for name in ("facts", "glue", "text"):
-            if values.get(name) not in (None, "hub", "wikitext"):
-                values[name] = str(path.parent / Path(values[name]).expanduser())
-        values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
-        lists = {
-            name: tuple(values[name]) for name in ("methods", "orders", "case_ids") if values.get(name) is not None
+        told: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**told).beside(path.parent)
+
+    def beside(self, folder: Path) -> Self:
+        """The same, with its relative paths from this folder on."""
+
+        def placed(name: str) -> str:
+            return str(folder / Path(name).expanduser())
+
+        def found(name: str, words: Collection[str]) -> str:
+            """A model or a source of second moments: a name among `words`, one on the hub, or a path."""
+            if name.strip().lower() in words:
+                return name
+            if (folder / name).exists() or name.startswith((".", "~")):
+                return placed(name)
+            parts = [part.strip() for part in name.split(",")]
+            return ",".join(placed(part) if part.endswith((".npz", ".txt")) else part for part in parts)
+
+        changed: dict[str, Any] = {
+            "tasks": tuple(map(placed, self.tasks)),
+            "model": found(self.model, (AUTO, *PRESETS)),
+            "moments": found(self.moments, MOMENTS),
         }
-        return cls(**{**values, **lists})
+        for name in ("facts", "glue", "text"):
+            if (value := getattr(self, name)) not in (None, "hub", "wikitext"):
+                changed[name] = placed(value)
+        return replace(self, **changed)
 
     def runs(self) -> dict[str, tuple[str, int]]:
         """The method and the order of every run, by the name of its folder."""
@@ -118,17 +187,28 @@ class RunConfig:
             for method in dict.fromkeys(self.methods)
         }
 
+    @property
+    def length(self) -> int:
+        """How many facts a run edits; more if several have one of the case ids."""
+        return self.n or (DEFAULT_N if self.case_ids is None else len(self.case_ids))
+
     def choose(self, model: EditableModel, facts: Sequence[Fact], order: int = 0) -> list[Fact]:
         """The facts to edit, in this order of `orders`. Raises ValueError if there are too few of them."""
         if self.case_ids is not None:
-            by_id = {fact.case_id: fact for fact in facts}
-            if missing := [case for case in self.case_ids if case not in by_id]:
+            by_id: dict[CaseId | None, list[Fact]] = {}
+            for fact in facts:
+                by_id.setdefault(fact.case_id, []).append(fact)
+            wanted = list(map(case_id_of, self.case_ids))
+            if missing := [case for case in wanted if case not in by_id]:
                 raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
-            facts = [by_id[case] for case in self.case_ids]
+            facts = [fact for case in wanted for fact in by_id[case]]
+        n = self.n or (self.length if self.case_ids is None else len(facts))
         with model.unedited():
-            chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
-        if len(chosen) < self.n:
-            raise ValueError(f"{self.n} facts were asked for, there are {len(chosen)}")
+            chosen = list(islice(_known(model, facts) if self.known else facts, n))
+        if len(chosen) < n:
+            unknown = len(facts) - len(chosen)
+            why = f": {unknown} of {len(facts)} are left out, {UNKNOWN}" if self.known and unknown else ""
+            raise ValueError(f"n = {n}, but only {len(chosen)} facts are available{why}")
         if order:
             random.Random(order).shuffle(chosen)
         return chosen

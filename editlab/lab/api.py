@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import SessionState
@@ -168,7 +168,7 @@ class LabProtocol(Protocol):
         """Replace the plan: measure name -> at every so many steps (1: each). What is left out waits for `measure`."""
 
     def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+        self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]: ...
 
     def random(self, seed: int) -> Fact: ...

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.chat import ChatFrame
+from editlab.core.fact_files import SkippedRow, read_facts
+from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo, MethodInfo, PresetFact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
@@ -14,10 +16,19 @@ from editlab.measures import Measures
 from editlab.measures.tasks import Task
 from editlab.methods import Method
 from editlab.methods import info_of as info_of_method
+from editlab.model.chat import chat_of
+from editlab.model.model import EditableModel
+
+SKIPPED_TOLD = 100  # rows that are named one by one
 
 
 def info_of(
-    editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
+    editor: Editor,
+    tasks: Mapping[str, Task],
+    measures: Measures,
+    facts: Sequence[Fact],
+    source: str,
+    skipped: Sequence[SkippedRow] = (),
 ) -> LabInfo:
     """All that a page needs to know of a lab before its first edit."""
     return LabInfo(
@@ -30,6 +41,9 @@ def info_of(
         n_facts=len(facts),
         measures=measures.infos(),
         lists=lists_of(),
+        n_skipped=len(skipped),
+        skipped=tuple(skipped[:SKIPPED_TOLD]),
+        chat=_chat(editor.model),
     )
 
 
@@ -37,6 +51,13 @@ def _method(editor: Editor, method: Method) -> MethodInfo:
     """A method as it is set; a fallback that this lab does not have is none."""
     told = info_of_method(method, editor.model.shape)
     return told if told.fallback in editor.methods else replace(told, fallback=None)
+
+
+def _chat(model: EditableModel) -> ChatFrame | None:
+    try:
+        return chat_of(model)
+    except ValueError:
+        return None
 
 
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from editlab.core.disk import read_text
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import Perplexity
@@ -83,7 +84,7 @@ class PerplexityOfText:
             rows = load_dataset(WIKITEXT[0], WIKITEXT[1], split="test")
             return "".join(row["text"] for row in rows), "WikiText-2, test"
         path = Path(self.source).expanduser()
-        return path.read_text(encoding="utf-8"), path.name
+        return read_text(path), path.name
 
     @cached_property
     def content(self) -> str:

@@ -90,7 +90,7 @@ def read_task(path: str | Path, glue: str | None = None) -> Task:
     path = Path(path).expanduser()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read a task from {path}: {error}") from error
     try:
         return _task(values, glue)
@@ -189,7 +189,10 @@ def _glue_rows(subset: Any, glue: str | None) -> list[dict[str, Any]]:
     file = _glue_file(subset, glue)
     if file is None:
         raise ValueError(f"its examples are GLUE's: needs a file {subset}{{{','.join(_SUFFIXES)}}} in {glue}")
-    return _table(file)
+    try:
+        return _table(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
 
 
 def _table(file: Path) -> list[dict[str, Any]]:

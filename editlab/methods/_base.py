@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, check_batch
 from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo, MethodInfo, Paper
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
@@ -165,6 +165,7 @@ def check_facts(method: Method, model: EditableModel, facts: Sequence[Fact]) -> 
         raise ValueError(f"{method.title} edits {method.max_facts} fact at a time, got {len(facts)}")
     for fact in facts:
         model.check(fact)
+    check_batch(facts)
 
 
 # --- hyperparameters ---

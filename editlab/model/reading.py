@@ -57,16 +57,15 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
 
 
 def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
-    """Prompts of the user's own, tidied. Raises ValueError for a blank, long or repeated one."""
-    cleaned = tuple(" ".join(prompt.split()) for prompt in prompts)
-    for prompt in cleaned:
-        if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
+    """Prompts of the user's own, to the last character. Raises ValueError for a blank, long or repeated one."""
+    for prompt in prompts:
+        if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
         if len(model.tokens(prompt).ids) > model.max_tokens // 2:
             raise ValueError(f"a watched prompt may be at most {model.max_tokens // 2} tokens long")
-    if len(set(cleaned)) < len(cleaned):
+    if len(set(prompts)) < len(prompts):
         raise ValueError("a prompt is watched twice")
-    return cleaned
+    return tuple(prompts)
 
 
 @torch.no_grad()

@@ -6,9 +6,10 @@ import base64
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, in_one_line, place_of
 from editlab.core.records import Completion, TokenChance
 
 NOTHING = "–"
@@ -58,11 +59,19 @@ def show_token(token: str) -> str:
 
 
 def marked_prompt(text: str, subject: str | None, where: int | None = None) -> str:
-    """The prompt with its subject marked (at `where`, or where it occurs first)."""
-    at = text.find(subject) if subject and where is None else where
-    if not subject or at is None or at < 0:
-        return escape(text)
-    return f"{escape(text[:at])}{tag('mark', escape(subject), 'el-subject')}{escape(text[at + len(subject) :])}"
+    """The prompt in one line with its subject marked (at `where`, or where `place_of` finds it)."""
+    at = where
+    if subject and at is None:
+        with suppress(ValueError):
+            at = place_of(subject, text)
+    if not subject or at is None:
+        return _escaped_line(text)
+    marked = tag("mark", _escaped_line(subject), "el-subject")
+    return _escaped_line(text[:at]) + marked + _escaped_line(text[at + len(subject) :])
+
+
+def _escaped_line(text: str) -> str:
+    return escape(in_one_line(text))
 
 
 def fact_line(fact: Fact) -> str:

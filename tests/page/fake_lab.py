@@ -14,7 +14,7 @@ from editlab.analysis.health import health_of
 from editlab.analysis.outcomes import foresights
 from editlab.analysis.scanned import ScanTable, frame_of
 from editlab.core.errors import ReadOnly, UnknownSession, Unreachable
-from editlab.core.facts import Fact, search_facts
+from editlab.core.facts import CaseId, Fact, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, Step
@@ -321,7 +321,7 @@ class FakeLab:
         return self.state(session)
 
     def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+        self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]:
         return search_facts(self.facts, text, relation=relation, case_id=case_id, limit=limit)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from editlab.core.errors import LabError, Unreachable
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import SessionState
@@ -218,7 +218,7 @@ class RemoteLab:
     # --- facts ---
 
     def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+        self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]:
         query = {"text": text, "relation": relation, "case_id": case_id, "limit": limit}
         return [Fact.from_json(fact) for fact in self._get("/facts", query=query)]

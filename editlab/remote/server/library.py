@@ -26,7 +26,7 @@ def search(
     lab: TheLab,
     text: Annotated[str, Query(max_length=500, description="Words that all occur.", examples=["mother tongue"])] = "",
     relation: Annotated[str | None, Query(max_length=100, examples=["P103"])] = None,
-    case_id: Annotated[int | None, Query(ge=-(2**53), le=2**53)] = None,
+    case_id: Annotated[str | None, Query(max_length=100, description="A number or a name.", examples=["7"])] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 20,
 ) -> Response:
     """Facts to edit, of those that the lab knows."""
