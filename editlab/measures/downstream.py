@@ -54,15 +54,16 @@ class ByGeneration:
     def __init__(self, model: EditableModel, task: Task, budget: Budget) -> None:
         self._task = task
         self._model = model
-        self._prompts = Prompts(model, _prompts(model, task, GENERATED_TOKENS), budget, go_on=True)
+        self._rows = _prompts(model, task, GENERATED_TOKENS)
+        self._prompts = Prompts(model, self._rows, budget, go_on=True)
 
     def tokens(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[list[int]]:
         """The continuation of each example; `found` holds those of an interrupted call, and of this one."""
         return self._prompts.generate(GENERATED_TOKENS, f"measuring {self._task.title}", report, found)
 
     def answers(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
-        texts = self._model.tokenizer.batch_decode(self.tokens(report, found), skip_special_tokens=True)
-        return [self._task.label_in(text) for text in texts]
+        made = zip(self._rows, self.tokens(report, found), strict=True)
+        return [self._task.label_in(self._model.continuation(row, ids)) for row, ids in made]
 
 
 RULES: dict[str, type[ByScores] | type[ByGeneration]] = {"scores": ByScores, "generation": ByGeneration}
