@@ -83,7 +83,8 @@ def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...
 
 def _told_apart(model: EditableModel, task: Task) -> list[tuple[int, ...]]:
     """The label words in tokens, as many of each as it takes to tell them apart: the first one, or all."""
-    words = [model.target_ids(label) for label in task.labels]
+    prompt = task.prompt(task.examples[0])
+    words = [model.target_ids(label, prompt) for label in task.labels]
     if len({word[0] for word in words}) == len(words):
         return [word[:1] for word in words]
     for word in words:
