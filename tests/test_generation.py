@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from editlab.model import generation, reading
 from editlab.model.generation import Choose, Nucleus, Rows, TopK, TopKRace, generate, greedy, uniform
 from editlab.model.model import EditableModel
 from editlab.model.reading import Watched, complete, watched_of
-from tests.conftest import FAMILIES, tiny_model
+from tests.conftest import CONTEXTS, FAMILIES, tiny_editor, tiny_model
 
 TEXTS = ("I", "The Eiffel Tower is located in the city of", "Rome is", "Once upon a time there was a king who had")
 
@@ -214,3 +215,23 @@ def test_how_many_rows_run_together_is_bounded_by_memory(monkeypatch: pytest.Mon
     assert 1 < many <= batching.GENERATED_AT_ONCE // 32
     monkeypatch.setattr(batching, "free_bytes", lambda _device: 2**20)
     assert 1 <= batching.rows_at_once(model, 32) < many
+
+
+def test_many_facts_are_run_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred facts by MEMIT make no forward of all their rows, and the same edit as in larger passes."""
+    editor = tiny_editor("gpt2")
+    method = replace(editor.methods["memit"], steps=2)
+    facts = [Fact("{} plays the", f"Player {number} of the band", "piano", "guitar") for number in range(100)]
+    whole, _, _ = editor.compute(facts, method)
+    rows: list[tuple[int, int]] = []
+    real = EditableModel.batch
+    monkeypatch.setattr(
+        EditableModel, "batch", lambda self, some: (rows.append((len(some), max(map(len, some)))), real(self, some))[1]
+    )
+    monkeypatch.setattr("editlab.methods._value.WHOLE_TOKENS_AT_ONCE", 256)
+    monkeypatch.setattr("editlab.methods.memit.ROWS_AT_ONCE", 16)
+    parts, _, _ = editor.compute(facts, method)
+    assert sum(n for n, _ in rows) >= 100 * len(CONTEXTS) * 2  # in the searches, and on the way through the layers
+    assert all(n <= 16 or n * length <= 256 for n, length in rows)
+    for layer, delta in whole.items():
+        assert torch.allclose(parts[layer].dense(), delta.dense(), rtol=1e-3, atol=1e-5 * float(delta.norm()))
