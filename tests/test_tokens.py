@@ -133,6 +133,11 @@ def test_no_two_of_the_likeliest_tokens_are_shown_alike(model: EditableModel) ->
         ("Столица Франции —", "Рим", " "),
         ("Answer:\n", "Rome", ""),
         ("Answer: ", "Rome", ""),
+        ("法国的首都是 ", "罗马", ""),
+        ("「東京」", "日本", ""),
+        ("It is called “", "Rome", ""),
+        ("Rome (", "Italy", ""),
+        ("It is called «Rome»", "still", " "),
         ("", "Rome", " "),
     ],
 )
