@@ -259,7 +259,7 @@ def continuation(model: EditableModel, prompt: str, n_tokens: int) -> list[int]:
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=n_tokens,
-        pad_token_id=model.pad_id,
+        pad_token_id=0,
     )
     row = out[0, ids.shape[1] :].tolist()
     return row[: next((i for i, token in enumerate(row) if token in model.end_ids), len(row))]

@@ -13,6 +13,7 @@ from editlab.core.fact_files import read_facts
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.assess import assess, reference_for
+from editlab.editing.contexts import sample_contexts
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.measures import standard
@@ -33,6 +34,27 @@ EIFFEL = Fact(
     ("Where is the Eiffel Tower? It is in",),
     ("The Louvre is located in the city of",),
 )
+
+
+CONTEXTS = {  # of seed 0, as every release has sampled them
+    "rome": (
+        "{}",
+        "-_A.. {}",
+        " -1.. {}",
+        "-_22. {}",
+        " -222.10.. {}",
+        "-_1321111. {}",
+        "_to_get_max_max_. {}",
+    ),
+    "memit": (
+        "{}",
+        "The-1998-200. {}",
+        "Therefore  To create a list of all possible. {}",
+        'Because and the "Mafaadu al. {}',
+        "I-12345 is 2. {}",
+        "You-the-world-to-be-. {}",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +94,11 @@ def test_an_edit_takes_and_is_undone_to_the_last_bit(session: Session, method: s
     session.put_in_force()
     assert all(torch.equal(session.model.weight(layer), before[layer]) for layer in layers)
     assert complete(session.model, watched_of(EIFFEL))[0].completion == said.completion
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_the_contexts_of_a_seed_stay_what_they_were(embedded: Editor, method: str) -> None:
+    assert sample_contexts(embedded.model, embedded.methods[method].context_plan, 0) == CONTEXTS[method]
 
 
 def test_the_unedited_model_knows_the_projects_facts(embedded: Editor) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from editlab.analysis.scores import chance
 from editlab.core.info import TaskInfo
+from editlab.core.joining import joined
 from editlab.core.paths import resource
 
 OURS = ("sentiment", "paraphrase", "sst2", "mrpc", "cola", "rte")  # files in data/tasks
@@ -61,7 +62,7 @@ class Task:
 
     def prompt(self, example: Example) -> str:
         """The shots with their labels, then the example without one."""
-        solved = [f"{self.template.format(**s.fields)} {self.labels[s.label]}" for s in self.shots]
+        solved = [joined(self.template.format(**shot.fields), self.labels[shot.label]) for shot in self.shots]
         return "\n\n".join([*solved, self.template.format(**example.fields)])
 
     def label_in(self, continuation: str) -> int | None:

@@ -25,6 +25,7 @@ from editlab.model.shapes import Shape
 
 STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
+WHOLE_TOKENS_AT_ONCE = 16_384  # of the rows from their beginnings on, which are run once
 PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
 
 
@@ -112,13 +113,14 @@ def _at_once(model: EditableModel, asked: Sequence[FactRows], layer: int) -> int
     d_out, d_in = model.weight(layer).shape
     per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
     most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), free_bytes(model.device) // 2 // per_token)
-    rows = longest = needed = 0
+    rows = longest = needed = whole = 0
     for number, each in enumerate(asked):
         rows += len(each.rows)
         suffix = max(each.suffixes)
         longest = max(longest, suffix)
         needed += len(each.rows) * suffix
-        if number and (rows * longest > most or rows * longest > PADDING_AT_MOST * needed):
+        whole = max(whole, *map(len, each.rows))
+        if number and (rows * longest > min(most, PADDING_AT_MOST * needed) or rows * whole > WHOLE_TOKENS_AT_ONCE):
             return number
     return len(asked)
 

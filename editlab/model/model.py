@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from editlab.core.facts import Fact
+from editlab.core.joining import joint
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.families import FAMILIES
 from editlab.model.fast.attention import use_grouped_heads
@@ -26,12 +29,17 @@ from editlab.model.fingerprint import fingerprint_of
 from editlab.model.memory import spare_copy
 from editlab.model.shapes import Shape
 
+TokenIds = tuple[int, ...]
+
+SHOWN_CHARACTERS = 60  # of a prompt, in an error's sentence
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # in place of bytes that are no whole character
+
 
 @dataclass(frozen=True)
 class Tokens:
     """One text as token ids, and where each token lies in the text."""
 
-    ids: tuple[int, ...]
+    ids: TokenIds
     ends: tuple[tuple[int, int], ...]  # (start, end) character offsets; (0, 0) for special tokens
 
     def position_of(self, character: int) -> int:
@@ -65,6 +73,19 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
         raise ValueError(
             f"{name} is of the family {config.get('model_type')!r}; editable are {', '.join(sorted(FAMILIES))}"
         )
+
+
+def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """Rows of token ids as one batch; padding is token 0, since a tokenizer's pad token need not have an embedding."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return Batch(ids.to(device), mask.to(device))
+
+
+_ANCHORS = ("a", "\n")  # texts to stand before another one
 
 
 class _Enough(Exception):
@@ -160,22 +181,23 @@ class EditableModel:
         return int(self.hf.config.max_position_embeddings)
 
     @property
-    def pad_id(self) -> int:
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(i for i in ids if i is not None)
+    def n_vocabulary(self) -> int:
+        """How many tokens the model has an embedding for; a tokenizer may have fewer, or more."""
+        return int(self.hf.get_input_embeddings().weight.shape[0])
 
     @property
     def start_id(self) -> int:
         """The token that text begins after: the end of the text before, else the tokenizer's first special token."""
         end_of_text = self.tokenizer.get_vocab().get("<|endoftext|>")
         ids = (end_of_text, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
-        return next(i for i in ids if i is not None)
+        return next(i for i in ids if i is not None and i < self.n_vocabulary)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The tokens that a continuation ends with."""
-        ids = self.hf.generation_config.eos_token_id
-        return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
+        """The tokens that end a text: the tokenizer's own, and those that the model's configuration names."""
+        named = self.hf.generation_config.eos_token_id if self.hf.generation_config else None
+        ids = {self.tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])}
+        return frozenset(i for i in ids if i is not None)
 
     def projection(self, layer: int) -> nn.Module:
         """The module whose weight is edited. Raises ValueError for a layer that is not there."""
@@ -366,42 +388,108 @@ class EditableModel:
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities (..., vocabulary) of the next token, float32, from what `hidden` gives."""
-        return torch.log_softmax(self.hf.get_output_embeddings()(hidden).float(), dim=-1)
+        return torch.log_softmax(self.logits(hidden), dim=-1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of the next token, float32, from what `hidden` gives."""
+        return self.hf.get_output_embeddings()(hidden).float()
 
     # --- tokens ---
 
     def tokens(self, text: str) -> Tokens:
-        """Token ids of a text as the model would be given it, special tokens of its tokenizer included."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        return Tokens(tuple(encoded["input_ids"]), tuple(map(tuple, encoded["offset_mapping"])))
+        """Token ids of a text that is to go on: as the model would be given it, special tokens of its tokenizer
+        included, but for those that the tokenizer sets after it.
 
-    def target_ids(self, target: str) -> tuple[int, ...]:
-        """Token ids of an object, after one space and without special tokens. Raises ValueError if there are none."""
-        ids = tuple(self.tokenizer(" " + target.strip(), add_special_tokens=False)["input_ids"])
+        Raises ValueError for a token that the model has no embedding for.
+        """
+        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+        end = max((i + 1 for i, special in enumerate(added) if not special), default=0)
+        for token in ids[:end]:
+            if token >= self.n_vocabulary:
+                raise ValueError(
+                    f"{self.name} has no embedding for the token {self.tokenizer.convert_ids_to_tokens(token)!r}, "
+                    f"which is in {shortened(text)}"
+                )
+        return Tokens(tuple(ids[:end]), tuple(map(tuple, encoded["offset_mapping"][:end])))
+
+    def target_ids(self, target: str, prompt: str = "") -> TokenIds:
+        """Token ids of an object as it stands after the prompt, joined as `core.joining` says, without special tokens.
+
+        Where a tokenizer makes other tokens of a prompt once the object is there, they are those of the object alone.
+        Raises ValueError if there are none.
+        """
+        target = target.strip()
+        text = joint(prompt, target) + target
+        ids = next(filter(None, (self._ids_after(before, text) for before in (prompt[-1:], *_ANCHORS) if before)), ())
+        ids = ids or tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
         return ids
 
+    def _ids_after(self, before: str, text: str) -> TokenIds:
+        """Token ids of a text in running text, after what stands before; () where that changes for it.
+
+        Some tokenizers set a blank before whatever they are given: so a text is never given to them alone.
+        """
+        head, whole = self.tokenizer([before, before + text], add_special_tokens=False)["input_ids"]
+        return tuple(whole[len(head) :]) if whole[: len(head)] == head else ()
+
+    def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that tokens add to those before them, as it reads there: blanks kept, special tokens left out."""
+        head, whole = (self._decoded(row, skip_special_tokens=True) for row in (before, [*before, *ids]))
+        shared = next((i for i, (a, b) in enumerate(zip(head, whole, strict=False)) if a != b), len(head))
+        return whole[shared:]
+
+    def token_text(self, token: int) -> str:
+        """A token as it stands in running text; bytes that are no whole character as ⟨E2 82⟩.
+
+        A number that the tokenizer does not know is told as such.
+        """
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return f"⟨token {token}⟩"
+        anchor = self.tokenizer(_ANCHORS[0], add_special_tokens=False)["input_ids"]
+        head, whole = self._decoded(anchor), self._decoded([*anchor, token])
+        text = whole[len(head) :] if whole.startswith(head) else self._decoded([token])
+        return _with_bytes_told(piece, text) if _UNREADABLE in text else text
+
+    def _decoded(self, ids: Sequence[int], **options: Any) -> str:
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False, **options)
+
     def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Rows of token ids as one right-padded batch on the model's device."""
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.pad_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        return Batch(ids.to(self.device), mask.to(self.device))
+        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_length`."""
+        for row in rows:
+            self.check_length(row)
+        return right_padded(rows, self.device)
+
+    def check_length(self, row: Sequence[int]) -> None:
+        """Raises ValueError for a row of no tokens, or of more than the model can read."""
+        if not 0 < len(row) <= self.max_tokens:
+            raise ValueError(f"a text must have 1 to {self.max_tokens} tokens for {self.name}, got {len(row)}")
 
     def check(self, fact: Fact) -> None:
-        """Raises ValueError with a sentence if this model cannot be given the fact."""
-        prompt = self.tokens(fact.text)
-        prompt.position_of(fact.subject_end - 1)
-        longest = len(prompt.ids) + len(self.target_ids(fact.target_new))
-        if fact.target_true is not None:
-            longest = max(longest, len(prompt.ids) + len(self.target_ids(fact.target_true)))
-        room = self.max_tokens // 2  # contexts are set before the prompt, continuations after it
-        if longest > room:
-            raise ValueError(f"prompt and object may be at most {room} tokens for {self.name}, got {longest}")
+        """Raises ValueError with a sentence if this model cannot be given the fact, or one of the fact's prompts."""
+        self.tokens(fact.text).position_of(fact.subject_end - 1)
+        targets = [target for target in (fact.target_new, fact.target_true) if target is not None]
+        # Contexts are set before the prompt itself, and texts after it.
+        self._check_prompt("prompt", fact.text, targets, self.max_tokens // 2)
+        for name in ("paraphrase", "neighborhood", "generation"):
+            for number, text in enumerate(getattr(fact, f"{name}_prompts"), 1):
+                asked = [] if name == "generation" else targets
+                self._check_prompt(f"{name} prompt {number}", text, asked, self.max_tokens)
+
+    def _check_prompt(self, which: str, prompt: str, targets: Sequence[str], room: int) -> None:
+        longest = max((len(self.target_ids(target, prompt)) for target in targets), default=0)
+        n = len(self.tokens(prompt).ids)
+        if not n:
+            raise ValueError(f"{which} has no tokens in {self.name}'s vocabulary: {shortened(prompt)}")
+        if n + longest > room:
+            with_object = " and object" if targets else ""
+            raise ValueError(
+                f"{which}{with_object} may be at most {room} tokens for {self.name}, got {n + longest}: "
+                f"{shortened(prompt)}"
+            )
 
     @property
     def lowest_edited(self) -> int:
@@ -422,3 +510,32 @@ class EditableModel:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the weights of layer {layer} are not finite")
         return norm, norm / self.base_norm(layer), norm / weight.numel()
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, cut off where it is long: to be told in a sentence."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
+
+
+def _with_bytes_told(piece: str, text: str) -> str:
+    """A token's text with the bytes that are no whole character in hexadecimal digits."""
+    if single := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # a byte, as SentencePiece writes it
+        content = bytes.fromhex(single[1])
+    elif all(letter in _letters() for letter in piece):
+        content = bytes(_letters()[letter] for letter in piece)
+    else:
+        return text
+    told = content.decode("utf-8", "surrogateescape")
+    return re.sub(r"[\udc80-\udcff]+", lambda run: f"⟨{_bytes_of(run[0]).hex(' ').upper()}⟩", told)
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+@cache
+def _letters() -> dict[str, int]:
+    """The letters that stand for bytes in tokens such as GPT-2's: those that can be seen as they are, then others."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
