@@ -107,13 +107,25 @@ def events(client: httpx.Client, job: str, headers: dict[str, str]) -> list[tupl
         ("POST", "/session/goto", {"index": True}, 422, "invalid", "index"),
         ("POST", "/session/goto", {}, 422, "invalid", "index: Field required"),
         ("POST", "/session/goto", {"index": 0, "indx": 1}, 422, "invalid", "indx: Extra inputs are not permitted"),
-        ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "no place"}]}, 422, "invalid", "facts.0: prompt must"),
+        (
+            "POST",
+            "/session/edit",
+            {"facts": [{**FACT, "prompt": "no"}]},
+            422,
+            "invalid",
+            "facts.0: the subject 'Eiffel",
+        ),
+        ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "{} {}"}]}, 422, "invalid", "facts.0: prompt must"),
         ("POST", "/session/edit", {"facts": [{**FACT, "colour": 1}]}, 422, "invalid", "facts.0.colour"),
         ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": "4"}}, 422, "invalid", "clamp"),
         ("POST", "/session/plan", {"every": {"perplexity": 1}}, 409, "busy", "An edit is under way."),
         ("POST", "/session/plan", {"every": {"perplexity": 2}}, 429, "limit_reached", "Two are too many."),
         ("GET", "/facts?limit=many", None, 422, "invalid", "limit: Input should be a valid integer"),
         ("GET", "/facts/random", None, 422, "invalid", "seed: Field required"),
+        ("GET", "/facts?limt=3", None, 422, "invalid", "limt: Extra inputs are not permitted"),
+        ("GET", "/session?verbose=1", None, 422, "invalid", "verbose: Extra inputs are not permitted"),
+        ("POST", "/session/undo?steps=2", None, 422, "invalid", "steps: Extra inputs are not permitted"),
+        ("GET", "/jobs/nothing?wait=1", None, 422, "invalid", "wait: Extra inputs are not permitted"),
     ],
 )
 def test_every_error_is_a_word_and_a_sentence(
@@ -142,6 +154,39 @@ def test_bodies_that_are_no_json_and_keys_that_open_nothing(client: httpx.Client
     ):
         assert sent.status_code == status, sent.text
         assert set(sent.json()) == {"error", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "words"),
+    [
+        (b'{"index": }', "application/json", "the body must be JSON: Expecting value, at character 10"),
+        (b"", "application/json", "a body is needed: a JSON object"),
+        (b"index=0", "application/x-www-form-urlencoded", "header Content-Type: application/json"),
+        (b"[1]", "application/json", "the body must be a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_a_sentence(
+    client: httpx.Client, content: bytes, media_type: str, words: str
+) -> None:
+    headers = {**opened(client), "Content-Type": media_type}
+    answer = client.post("/session/goto", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert words in answer.json()["detail"]
+
+
+def test_a_request_may_be_as_short_as_a_call(client: httpx.Client) -> None:
+    """A body without its type, no body where all has a default, and a fact whose prompt holds the subject."""
+    session = opened(client)
+    assert client.post("/session/goto", content=b'{"index": 0}', headers=session).json()["position"] == 0
+    assert client.post("/session/duplicate", headers=session).status_code == 201
+    fact = {**FACT, "prompt": "The Eiffel Tower is in"}
+    job = client.post("/session/edit", json={"facts": [fact], "hyperparameters": None}, headers=session).json()["id"]
+    assert events(client, job, session)[-1][1]["result"]["facts"][0]["prompt"] == "The {} is in"
+
+
+def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
+    answer = client.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/docs")
 
 
 def test_what_nobody_foresaw_is_told_without_its_message(client: httpx.Client) -> None:

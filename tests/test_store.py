@@ -217,8 +217,8 @@ def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
 
 EDITING = """
 import sys
-from editlab.lab import Lab
-from editlab.store import Store
+from editlab.lab.lab import Lab
+from editlab.lab.store import Store
 from tests.conftest import tiny_editor
 from tests.test_store import some_facts
 lab = Lab(tiny_editor("gpt2"), {}, some_facts(), "facts", store=Store(sys.argv[1]))

@@ -105,6 +105,9 @@ def _reader(hint: Any) -> Reader:
         return (lambda value: None if value is None else read(value)) if types.NoneType in arguments else read
     if origin is tuple and arguments[-1] is Ellipsis:
         return functools.partial(_read_list, _reader(arguments[0]))
+    if origin is list:
+        items = _reader(arguments[0])
+        return lambda value: list(_read_list(items, value))
     if origin is tuple:
         return functools.partial(_read_tuple, [_reader(argument) for argument in arguments])
     if origin is not None and issubclass(origin, Mapping):

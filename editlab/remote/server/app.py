@@ -15,6 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import editlab
 from editlab.remote.server import documentation, jobs, library, operation, sessions
+from editlab.remote.server.calls import only_known_query
 from editlab.remote.server.errors import add_handlers
 from editlab.remote.server.loading import Loader
 from editlab.remote.server.metrics import Metrics
@@ -59,13 +60,16 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # the stock pages fetch their scripts from elsewhere
         redoc_url=None,
+        strict_content_type=False,  # a body that does not say what it is is JSON; the gate keeps other origins out
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
     add_handlers(app)
     api = APIRouter(dependencies=[Depends(token)])  # for the documentation: the gate asks for it
-    for part in (sessions, jobs, library, operation, documentation):
-        api.include_router(part.router)
+    for part in (sessions, jobs, library):
+        api.include_router(part.router, dependencies=[Depends(only_known_query)])
+    for other in (operation, documentation):
+        api.include_router(other.router)
     app.include_router(api)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM, compresslevel=5)  # leaves event streams alone
     app.add_middleware(Gate, settings=settings, metrics=metrics)
