@@ -26,6 +26,7 @@ from editlab.remote.client import connect
 from editlab.session.replay import read, replay
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
+from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 
 YES_NO = Task(
@@ -59,6 +60,19 @@ def lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
         yield inner
         return
     with serving(inner) as address:
+        remote = connect(address)
+        yield remote
+        remote.close()
+
+
+@pytest.fixture(params=["local", "remote", "fake", "remote fake"])
+def any_lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
+    """A lab for the laws that the page's fake keeps too: those that need no model."""
+    answering = FakeLab() if "fake" in request.param else inner
+    if "remote" not in request.param:
+        yield answering
+        return
+    with serving(answering) as address:
         remote = connect(address)
         yield remote
         remote.close()
@@ -265,22 +279,102 @@ def asked_for(jobs: list[Job]) -> Job:
     return jobs[0]
 
 
-def test_bad_input_is_refused_before_it_is_queued(lab: LabProtocol, fact: Fact) -> None:
-    session = lab.create()
+def test_bad_input_is_refused_before_it_is_queued(any_lab: LabProtocol, fact: Fact) -> None:
+    session = any_lab.create()
     with pytest.raises(ValueError, match="no method 'rom'"):
-        lab.edit(session, [fact], "rom")
-    with pytest.raises(ValueError, match="tokens"):
-        lab.edit(session, [Fact("{} " + "word " * 110, "OK Go", "x")])
+        any_lab.edit(session, [fact], "rom")
+    with pytest.raises(ValueError, match="no method 'rom'"):
+        any_lab.risk(session, fact, ["rom"])
+    with pytest.raises(ValueError, match="no method 'rom'"):
+        any_lab.probe(session, fact, "rom")
     with pytest.raises(ValueError, match="no measure 'chess'"):
-        lab.measure(session, ["chess"])
+        any_lab.measure(session, ["chess"])
+    with pytest.raises(ValueError, match="no measure 'chess'"):
+        any_lab.probe(session, fact, names=["chess"])
+    with pytest.raises(ValueError, match="e9"):
+        any_lab.probe(session, fact, earlier=["e9"])
+    with pytest.raises(ValueError, match="no measure 'chess'"):
+        any_lab.plan(session, {"chess": 1})
     with pytest.raises(ValueError, match="every 1, 2"):
-        lab.plan(session, {"parity": 0})
+        any_lab.plan(session, {"perplexity": 0})
     with pytest.raises(ValueError, match="nothing to undo"):
-        lab.undo(session)
-    with pytest.raises(ValueError, match="between 0 and 0"):
-        lab.goto(session, 7)
-    with pytest.raises(ValueError, match="between 0 and 0"):
-        lab.duplicate(session, 1)
+        any_lab.undo(session)
+    with pytest.raises(ValueError, match="nothing to redo"):
+        any_lab.redo(session)
+    for call in (any_lab.goto, any_lab.duplicate):
+        with pytest.raises(ValueError, match="between 0 and 0, got 7"):
+            call(session, 7)
+    with pytest.raises(ValueError, match="between 0 and 0, got 7"):
+        any_lab.measure(session, index=7)
+    with pytest.raises(ValueError, match="between 1 and 0, got 1"):
+        any_lab.toggle(session, 1)
+    assert len(any_lab.state(session).steps) == 1
+
+
+def test_a_fact_that_is_too_long_is_refused_before_it_is_queued(lab: LabProtocol) -> None:
+    with pytest.raises(ValueError, match="tokens"):
+        lab.edit(lab.create(), [Fact("{} " + "word " * 110, "OK Go", "x")])
+
+
+def test_an_edit_drops_what_was_undone_and_the_log_leads_back(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    made = [any_lab.edit(session, [fact]).result(60) for fact in facts]
+    assert [step.index for step in made] == [1, 2, 3]
+    assert any_lab.undo(session).position == 2
+    assert any_lab.undo(session).position == 1
+    assert any_lab.redo(session).position == 2
+    assert any_lab.goto(session, 1).position == 1
+    state = any_lab.state(session)
+    assert [step.in_force for step in state.steps] == [True, True, False, False]
+    assert [step.enabled for step in any_lab.toggle(session, 1).steps] == [True, False, True, True]
+    assert any_lab.toggle(session, 1) == state
+    last = any_lab.edit(session, facts[2:]).result(60)
+    assert [step.id for step in any_lab.state(session).steps] == ["", made[0].id, last.id]
+    assert len({last.id, *(step.id for step in made)}) == 4
+
+
+def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    step = any_lab.edit(session, facts[:1]).result(60)
+    before = any_lab.state(session)
+    assert [said.prompt for said in any_lab.preview(session, facts[1]).result(60)] == [facts[1].text]
+    methods = [method.name for method in any_lab.info().methods]
+    assert list(any_lab.risk(session, facts[1]).result(60)) == methods
+    assert list(any_lab.risk(session, facts[1], methods[:1]).result(60)) == methods[:1]
+    assert len(any_lab.knows(session, facts).result(60)) == 3
+    probe = any_lab.probe(session, facts[1], later=[step.id]).result(60)
+    assert (probe.step.facts, probe.later) == (tuple(facts[1:2]), (step.id,))
+    assert [said.prompt for said in probe.in_the_end][:1] == [facts[1].text]
+    assert isinstance(any_lab.replay_file(session).result(60), bytes)
+    assert any_lab.culprit(session).result(60) is not None
+    assert any_lab.state(session) == before
+
+
+def test_a_job_tells_how_it_ended(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    done = any_lab.edit(session, facts[:1])
+    assert done.result(60) == any_lab.state(session).steps[1]
+    assert (done.status, done.ahead, done.error) == ("done", 0, None)
+    done.cancel()
+    assert done.status == "done"
+    assert any_lab.measure_due(session).result(60) == any_lab.state(session)
+
+
+def test_an_edit_under_way_keeps_its_log(any_lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
+    """It cannot change under the edit; a cancelled edit was never made."""
+    session = any_lab.create()
+    hold_the_worker(any_lab, session)
+    job = any_lab.edit(session, facts[:1])
+    for call in (lambda: any_lab.goto(session, 0), lambda: any_lab.undo(session), lambda: any_lab.toggle(session, 1)):
+        with pytest.raises(Busy, match="under way"):
+            call()
+    job.cancel()
+    gate.set()
+    with pytest.raises(Cancelled):
+        job.result(60)
+    assert job.status == "cancelled"
+    assert len(any_lab.state(session).steps) == 1
+    assert any_lab.goto(session, 0).position == 0
 
 
 def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,103 +389,103 @@ def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.M
     assert job.error == "the label words begin with the same token"
 
 
-def test_who_has_no_key_knows_nothing(lab: LabProtocol, fact: Fact) -> None:
-    session = lab.create("mine")
-    info = lab.about(session)
+def test_who_has_no_key_knows_nothing(any_lab: LabProtocol, fact: Fact) -> None:
+    session = any_lab.create("mine")
+    info = any_lab.about(session)
     for key in ("", "nobody", info.id, session[:-1], info.follow.upper() + "x"):
         for call in (
-            lambda key: lab.state(key),
-            lambda key: lab.about(key),
-            lambda key: lab.revision(key),
-            lambda key: lab.edit(key, [fact]),
-            lambda key: lab.undo(key),
-            lambda key: lab.rename(key, "yours"),
-            lambda key: lab.duplicate(key),
-            lambda key: lab.delete(key),
+            lambda key: any_lab.state(key),
+            lambda key: any_lab.about(key),
+            lambda key: any_lab.revision(key),
+            lambda key: any_lab.edit(key, [fact]),
+            lambda key: any_lab.undo(key),
+            lambda key: any_lab.rename(key, "yours"),
+            lambda key: any_lab.duplicate(key),
+            lambda key: any_lab.delete(key),
         ):
             with pytest.raises(UnknownSession, match="no such session"):
                 call(key)
-    assert lab.list_sessions(["nobody", session, info.id]) == [info]
+    assert any_lab.list_sessions(["nobody", session, info.id]) == [info]
 
 
-def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtocol, facts: list[Fact]) -> None:
-    session = lab.create("mine")
-    first = lab.edit(session, facts[:1]).result(60)
-    follow = lab.about(session).follow
-    told = lab.about(follow)
-    assert (told.id, told.name, told.edits) == (lab.about(session).id, "mine", 1)
-    assert (lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
-    assert lab.state(follow) == lab.state(session)
+def test_a_key_that_follows_reads_and_copies_and_changes_nothing(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create("mine")
+    first = any_lab.edit(session, facts[:1]).result(60)
+    follow = any_lab.about(session).follow
+    told = any_lab.about(follow)
+    assert (told.id, told.name, told.edits) == (any_lab.about(session).id, "mine", 1)
+    assert (any_lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
+    assert any_lab.state(follow) == any_lab.state(session)
     for call in (
-        lambda: lab.edit(follow, facts[1:2]),
-        lambda: lab.preview(follow, facts[1]),
-        lambda: lab.risk(follow, facts[1]),
-        lambda: lab.probe(follow, facts[1]),
-        lambda: lab.culprit(follow),
-        lambda: lab.knows(follow, facts),
-        lambda: lab.measure(follow),
-        lambda: lab.measure_due(follow),
-        lambda: lab.undo(follow),
-        lambda: lab.redo(follow),
-        lambda: lab.goto(follow, 0),
-        lambda: lab.toggle(follow, 1),
-        lambda: lab.watch(follow, ["Rome is"]),
-        lambda: lab.plan(follow, {}),
-        lambda: lab.rename(follow, "yours"),
-        lambda: lab.delete(follow),
+        lambda: any_lab.edit(follow, facts[1:2]),
+        lambda: any_lab.preview(follow, facts[1]),
+        lambda: any_lab.risk(follow, facts[1]),
+        lambda: any_lab.probe(follow, facts[1]),
+        lambda: any_lab.culprit(follow),
+        lambda: any_lab.knows(follow, facts),
+        lambda: any_lab.measure(follow),
+        lambda: any_lab.measure_due(follow),
+        lambda: any_lab.undo(follow),
+        lambda: any_lab.redo(follow),
+        lambda: any_lab.goto(follow, 0),
+        lambda: any_lab.toggle(follow, 1),
+        lambda: any_lab.watch(follow, ["Rome is"]),
+        lambda: any_lab.plan(follow, {}),
+        lambda: any_lab.rename(follow, "yours"),
+        lambda: any_lab.delete(follow),
     ):
         with pytest.raises(ReadOnly, match="only follows"):
             call()
-    copied = lab.duplicate(follow)
-    assert lab.state(copied).steps[1] == first
-    assert lab.undo(copied).position == 0
-    assert lab.state(session).position == 1
+    copied = any_lab.duplicate(follow)
+    assert any_lab.state(copied).steps[1] == first
+    assert any_lab.undo(copied).position == 0
+    assert any_lab.state(session).position == 1
 
 
-def test_the_revision_is_another_one_whenever_the_state_is(lab: LabProtocol, facts: list[Fact]) -> None:
-    session, other = lab.create(), lab.create()
-    seen = [(lab.revision(session), lab.state(session))]
+def test_the_revision_is_another_one_whenever_the_state_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session, other = any_lab.create(), any_lab.create()
+    seen = [(any_lab.revision(session), any_lab.state(session))]
     for change in (
-        lambda: lab.edit(session, facts[:1]).result(60),
-        lambda: lab.edit(session, facts[1:2]).result(60),
-        lambda: lab.undo(session),
-        lambda: lab.redo(session),
-        lambda: lab.goto(session, 0),
-        lambda: lab.toggle(session, 1),
-        lambda: lab.watch(session, ["Rome is"]),
-        lambda: lab.plan(session, {}),
-        lambda: lab.measure(session, ["perplexity"]).result(60),
-        lambda: lab.preview(session, facts[2]).result(60),
-        lambda: lab.edit(other, facts[:1]).result(60),
+        lambda: any_lab.edit(session, facts[:1]).result(60),
+        lambda: any_lab.edit(session, facts[1:2]).result(60),
+        lambda: any_lab.undo(session),
+        lambda: any_lab.redo(session),
+        lambda: any_lab.goto(session, 0),
+        lambda: any_lab.toggle(session, 1),
+        lambda: any_lab.watch(session, ["Rome is"]),
+        lambda: any_lab.plan(session, {}),
+        lambda: any_lab.measure(session, ["perplexity"]).result(60),
+        lambda: any_lab.preview(session, facts[2]).result(60),
+        lambda: any_lab.edit(other, facts[:1]).result(60),
     ):
         change()
-        seen.append((lab.revision(session), lab.state(session)))
+        seen.append((any_lab.revision(session), any_lab.state(session)))
     for earlier, later in pairwise(seen):
         assert (earlier[0] == later[0]) == (earlier[1] == later[1])
     assert seen[-1][0] == seen[-3][0]  # neither a preview nor somebody else's edit shows
 
 
-def test_a_session_is_named_copied_and_deleted(lab: LabProtocol, facts: list[Fact]) -> None:
-    session = lab.create("  my  session ")
+def test_a_session_is_named_copied_and_deleted(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create("  my  session ")
     for fact in facts:
-        lab.edit(session, [fact]).result(60)
-    lab.toggle(session, 1)
-    lab.watch(session, ["Rome is"])
-    lab.plan(session, {"parity": 2})
-    assert lab.about(session).name == "my session"
-    assert lab.rename(session, "another").name == lab.about(session).name == "another"
-    branch = lab.duplicate(session, 2, "a branch")
-    told = lab.about(branch)
-    assert (told.name, told.edits, told.branch_of) == ("a branch", 2, lab.about(session).id)
-    before, after = lab.goto(session, 2), lab.state(branch)
+        any_lab.edit(session, [fact]).result(60)
+    any_lab.toggle(session, 1)
+    any_lab.watch(session, ["Rome is"])
+    any_lab.plan(session, {"perplexity": 2})
+    assert any_lab.about(session).name == "my session"
+    assert any_lab.rename(session, "another").name == any_lab.about(session).name == "another"
+    branch = any_lab.duplicate(session, 2, "a branch")
+    told = any_lab.about(branch)
+    assert (told.name, told.edits, told.branch_of) == ("a branch", 2, any_lab.about(session).id)
+    before, after = any_lab.goto(session, 2), any_lab.state(branch)
     assert (after.position, after.watched, after.plan) == (2, before.watched, before.plan)
     assert after.steps == before.steps[:3]
-    lab.delete(session)
+    any_lab.delete(session)
     with pytest.raises(UnknownSession):
-        lab.state(session)
-    assert [info.name for info in lab.list_sessions([session, branch])] == ["a branch"]
-    assert lab.state(branch).steps == after.steps
-    assert lab.edit(branch, facts[2:]).result(60).index == 3
+        any_lab.state(session)
+    assert [info.name for info in any_lab.list_sessions([session, branch])] == ["a branch"]
+    assert any_lab.state(branch).steps == after.steps
+    assert any_lab.edit(branch, facts[2:]).result(60).index == 3
 
 
 def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
