@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from editlab.core.progress import Progress
 from editlab.editing.editor import Editor
 from editlab.lab.api import Job, LabProtocol
 from editlab.lab.catalogue import presets_of
+from editlab.lab.jobs import Queue
 from editlab.lab.lab import Lab
 from editlab.lab.limits import Limits
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import Example, Task
+from editlab.model.reading import Watched
 from editlab.remote.client import connect
 from editlab.session.replay import read, replay
 from editlab.session.session import Session
@@ -497,6 +500,104 @@ def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact]
     gate.set()
     assert kept.result(60).index == 1
     assert soon(lambda: [job.status for job in jobs] == ["cancelled"] * 3)
+
+
+# --- what goes wrong ---
+
+
+class Panic(BaseException):
+    """What a native library raises: no Exception."""
+
+
+def test_the_worker_outlives_whatever_a_job_raises(
+    lab: LabProtocol, inner: Lab, fact: Fact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, real = lab.create(), Session.preview
+    for raised in (Panic("index out of range"), SystemExit(3), KeyboardInterrupt()):
+
+        def preview(*_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr(Session, "preview", preview)
+        job = lab.preview(session, fact)
+        with pytest.raises(LabError, match=f"the lab failed: {type(raised).__name__}"):
+            job.result(60)
+        assert job.status == "failed"
+    monkeypatch.setattr(Session, "preview", real)
+    assert lab.preview(session, fact).result(60)[0].prompt == fact.text
+    assert inner.silence == 0.0
+    inner.close()
+    assert inner.silence == float("inf")
+
+
+def test_whoever_sees_that_a_job_is_done_sees_its_result() -> None:
+    """At every moment from the first on which either can be seen."""
+    queue, seen = Queue(), []
+    gate = threading.Event()
+    job = queue.put("one", lambda _report: gate.wait(60) and 7)
+    wake = job._ended.set
+
+    def look() -> None:
+        seen.append((job.status, job.result(0)))
+        wake()
+
+    job._ended.set = look  # type: ignore[method-assign]
+    gate.set()
+    assert job.result(60) == 7
+    queue.close()
+    assert seen == [("done", 7)]
+
+
+def test_states_are_told_by_many_threads_while_the_worker_adds_to_what_they_tell(inner: Lab, facts: list[Fact]) -> None:
+    key = inner.create()
+    inner.edit(key, facts[:1]).result(60)
+    session = inner.sessions.open(key)
+    expected, errors, stop = session.state(), [], threading.Event()
+    cache = inner.measures.base.completions
+    known = next(iter(cache.values()))
+
+    def add() -> None:
+        """As the worker does when facts are asked about, only faster."""
+        number = 0
+        while not stop.is_set():
+            number += 1
+            cache[(Watched(f"prompt {number}", "own"),)] = known[:1]
+            inner.measures.took(f"measure {number % 500}", 0.0, None)
+            if number % 2_000 == 0:
+                for key in list(cache)[-2_000:]:
+                    del cache[key]
+
+    def tell() -> None:
+        try:
+            for _ in range(5):
+                assert session.state().steps == expected.steps
+        except Exception as error:
+            errors.append(error)
+
+    adding, telling = threading.Thread(target=add), [threading.Thread(target=tell) for _ in range(100)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in (adding, *telling):
+            thread.start()
+        for thread in telling:
+            thread.join(60)
+    finally:
+        stop.set()
+        sys.setswitchinterval(before)
+        adding.join(60)
+    assert errors == []
+
+
+def test_the_queue_remembers_those_that_were_served_most_and_not_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editlab.lab.jobs.REMEMBERED", 20)
+    queue = Queue()
+    queue.put("greedy", lambda _report: time.sleep(0.05)).result(60)
+    for number in range(100):
+        queue.put(f"session {number}", lambda _report: None).result(60)
+    queue.close()
+    assert len(queue._served) <= 21
+    assert "greedy" in queue._served
 
 
 # --- limits ---

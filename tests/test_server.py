@@ -18,6 +18,7 @@ from editlab.core.records import Completion
 from editlab.lab.jobs import LocalJob, Queue
 from editlab.remote.server import Loader, create_app
 from editlab.remote.server.rate import Rate
+from editlab.remote.server.registry import JobRegistry
 from editlab.remote.wire import SESSION_HEADER
 from editlab.serving.settings import Settings
 from tests.page.fake_lab import FakeLab
@@ -296,6 +297,39 @@ def test_pages_of_other_origins_and_names_are_refused(lab: QueuedLab) -> None:
     with serving(lab, token=TOKEN) as address:  # who has the token needs no name
         headers = {"Host": "any.example", "Authorization": f"Bearer {TOKEN}"}
         assert httpx.get(f"{address}/info", headers=headers).status_code == 200
+
+
+def test_health_is_that_of_the_worker_and_of_the_watch_over_jobs(
+    lab: QueuedLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.gate.set()
+    silent = 0.0
+    monkeypatch.setattr(QueuedLab, "silence", property(lambda _lab: silent), raising=False)
+    with serving(lab) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        for silent, words in ((5_000.0, "told nothing for 5000 s"), (float("inf"), "worker has ended")):  # noqa: B007
+            answer = client.get("/healthz")
+            assert (answer.status_code, answer.json()["error"]) == (503, "unhealthy")
+            assert words in answer.json()["detail"]
+        silent = 0.0
+        assert client.get("/healthz").status_code == 200
+        real, broken = JobRegistry.sweep, [3]
+
+        def sweep(registry: JobRegistry) -> None:
+            if broken[0]:
+                broken[0] -= 1
+                raise RuntimeError("a job that cannot be told of")
+            real(registry)
+
+        monkeypatch.setattr(JobRegistry, "sweep", sweep)
+        client.post("/session/preview", json={"fact": FACT}, headers=opened(client))
+        assert soon(lambda: "editlab_queue_length 0.0" in client.get("/metrics").text)
+        assert "the jobs could not be looked at" in caplog.text
+        broken[0] = 1_000_000
+        monkeypatch.setattr("editlab.remote.server.operation.SWEPT_SECONDS", 0.3)
+        assert soon(lambda: client.get("/healthz").status_code == 503)
+        broken[0] = 0
+        assert soon(lambda: client.get("/healthz").status_code == 200)
 
 
 def test_every_answer_has_the_headers_that_keep_it_to_itself(client: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from editlab.core.progress import OnProgress, Progress
 from editlab.lab.limits import Limits
 
 FIRST, LATER = 0, 1  # priorities; what comes LATER can be interrupted, and goes on with what it has
+REMEMBERED = 1_000  # sessions whose work is counted, beside those with a job
 TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,10 @@ def steady(report: OnProgress) -> OnProgress:
 
 @dataclass(frozen=True)
 class _Outcome:
+    """How a job ended, with all that came of it: published at once, so that nobody sees half of it."""
+
     status: str
+    result: Any = None
     exception: BaseException | None = None
     error: str | None = None
 
@@ -55,17 +60,24 @@ class LocalJob:
         self.session = session
         self.priority = priority
         self.changes_log = changes_log
-        self.status = "queued"
         self.progress = Progress("waiting")
-        self.error: str | None = None
         self.seconds = 0.0  # of work done, until it gave way last
+        self.told = 0.0  # when it last told of itself
         self._start = 0.0
         self._queue = queue
         self._work = work
-        self._result: Any = None
-        self._exception: BaseException | None = None
+        self._begun = False
+        self._outcome: _Outcome | None = None
         self._cancel = threading.Event()
         self._ended = threading.Event()
+
+    @property
+    def status(self) -> str:
+        return self._outcome.status if self._outcome else "running" if self._begun else "queued"
+
+    @property
+    def error(self) -> str | None:
+        return self._outcome.error if self._outcome else None
 
     @property
     def ahead(self) -> int:
@@ -76,38 +88,39 @@ class LocalJob:
         self._queue.forget(self)
 
     def result(self, timeout: float | None = None) -> Any:
-        if not self._ended.wait(timeout):
+        if self._outcome is None and not self._ended.wait(timeout):
             raise TimeoutError(f"the job did not end within {timeout} seconds")
-        if self._exception is not None:
-            raise self._exception
-        return self._result
+        assert self._outcome is not None
+        if self._outcome.exception is not None:
+            raise self._outcome.exception
+        return self._outcome.result
 
     def begin(self) -> None:
-        self.status = "running"
-        self._start = time.perf_counter()
+        self._start = self.told = time.perf_counter()
+        self._begun = True
 
     def run(self) -> _Outcome:
         """Do the work, on the queue's worker, and say how it went; raises nothing but `_GaveWay`."""
         try:
             self._report(self.progress)
-            self._result = self._work(self._report)
+            return _Outcome("done", self._work(self._report))
         except _GaveWay:
             self.seconds += self.running_for
-            self.status, self.progress = "queued", Progress("waiting")
+            self._begun, self.progress = False, Progress("waiting")
             raise
         except Cancelled as cancelled:
-            return _Outcome("cancelled", cancelled)
+            return _Outcome("cancelled", exception=cancelled)
         except (LabError, ValueError, FloatingPointError) as error:  # sentences meant for the user
-            return _Outcome("failed", error, str(error))
-        except Exception as error:
+            return _Outcome("failed", exception=error, error=str(error))
+        except BaseException as error:  # a panic in a native library is no Exception; the worker outlives it
             log.exception("a job failed")
-            return _Outcome("failed", error, f"the lab failed: {type(error).__name__}: {error}".splitlines()[0])
-        return _Outcome("done")
+            sentence = f"the lab failed: {type(error).__name__}: {error}".splitlines()[0]
+            told = error if isinstance(error, Exception) else LabError(sentence)
+            return _Outcome("failed", exception=told, error=sentence)
 
     def end(self, outcome: _Outcome) -> None:
-        """Set the outcome and wake whoever waits for it."""
-        self._exception, self.error = outcome.exception, outcome.error
-        self.status = outcome.status
+        """Publish the outcome and wake whoever waits for it."""
+        self._outcome = outcome
         del self._work  # and the session with it
         self._ended.set()
 
@@ -124,7 +137,7 @@ class LocalJob:
                 f"The job was stopped after {self._queue.limits.job_seconds:g} seconds of work, which is the limit; "
                 "what it has measured is kept."
             )
-        self.progress = progress
+        self.progress, self.told = progress, time.perf_counter()
         if self.priority == LATER and self._queue.should_give_way(self):
             raise _GaveWay
 
@@ -174,6 +187,14 @@ class Queue:
         if not any(job.session == session for job in self._jobs()):
             self._served[session] = max(self._served.get(session, 0.0), self._clock)
 
+    def _forget_served(self) -> None:
+        """Of the sessions that have nothing to do, remember only those that were served most."""
+        if len(self._served) > REMEMBERED:
+            busy = {job.session for job in self._jobs()}
+            idle = sorted(self._served.keys() - busy, key=self._served.__getitem__)
+            for session in idle[: len(self._served) - REMEMBERED // 2]:
+                del self._served[session]
+
     def change(self, session: str, change: Callable[[], None]) -> None:
         """Change a session's log, at once. Raises Busy while a job is to change it."""
         with self._changed:
@@ -215,7 +236,15 @@ class Queue:
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
-                job.end(_Outcome("cancelled", Cancelled("the job was cancelled")))
+                job.end(_Outcome("cancelled", exception=Cancelled("the job was cancelled")))
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the running job last told of itself, 0 between jobs; infinite once the worker has ended."""
+        if not self._worker.is_alive():
+            return math.inf
+        running = self._running
+        return time.perf_counter() - running.told if running else 0.0
 
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""
@@ -258,5 +287,6 @@ class Queue:
                 self._served[job.session] += job.running_for
                 if outcome is None:
                     self._waiting.append(job)
+                self._forget_served()
             if outcome is not None:
                 job.end(outcome)

@@ -319,6 +319,11 @@ class Lab:
             "device_memory_bytes": used_bytes(self.editor.model.device),
         }
 
+    @property
+    def silence(self) -> float:
+        """Seconds without a word of the job that runs, 0 while none does; infinite once the worker has ended."""
+        return self._queue.silence
+
     def close(self) -> None:
         self._queue.close()
         self._store.close()

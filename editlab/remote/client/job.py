@@ -36,7 +36,10 @@ class RemoteJob:
         self._result: Any = None
         self._exception: Exception | None = None
         self._ended = threading.Event()
-        threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
+        if report.ended:
+            self._take(report)
+        else:
+            threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
 
     @property
     def status(self) -> str:
@@ -62,7 +65,7 @@ class RemoteJob:
         self._take(read_answer(JobReport, answer))
 
     def result(self, timeout: float | None = None) -> Any:
-        if not self._ended.wait(timeout):
+        if not self._report.ended and not self._ended.wait(timeout):
             raise TimeoutError(f"the job did not end within {timeout} seconds")
         if self._exception is not None:
             raise self._exception
@@ -73,11 +76,15 @@ class RemoteJob:
         return f"/jobs/{self.id}"
 
     def _take(self, report: JobReport) -> None:
-        """Believe a report, unless the end is known already."""
+        """Believe a report, unless the end is known already. Who sees the end sees what came of it."""
         if self._ended.is_set():
             return
         if report.status == "done":
-            self._result = typed(self._type, report.result)
+            try:
+                self._result = typed(self._type, report.result)
+            except ValueError as error:
+                self._fail(LabError(f"the backend's answer is wrong: {error}"))
+                return
         elif report.ended:
             self._exception = error_of(report.failure or "failed", report.error or "")
         self._report = report

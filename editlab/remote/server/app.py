@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -24,6 +26,8 @@ from editlab.remote.server.registry import JobRegistry
 from editlab.remote.server.security import Gate, check_settings
 from editlab.remote.wire import SESSION_HEADER
 from editlab.serving.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.25
 COMPRESSED_FROM = 1_000  # bytes of an answer
@@ -88,7 +92,7 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
     backend.loader.start()
-    sweeping = asyncio.create_task(_sweep(backend.registry))
+    sweeping = asyncio.create_task(_sweep(backend))
     try:
         yield
     finally:
@@ -99,7 +103,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await to_thread.run_sync(backend.loader.close)
 
 
-async def _sweep(registry: JobRegistry) -> None:
+async def _sweep(backend: Backend) -> None:
+    """Look at the jobs again and again; what goes wrong is logged, and /healthz tells when it goes on going wrong."""
     while True:
-        registry.sweep()
+        try:
+            backend.registry.sweep()
+            backend.swept = time.monotonic()
+        except Exception:
+            log.exception("the jobs could not be looked at")
         await asyncio.sleep(SWEEP_SECONDS)

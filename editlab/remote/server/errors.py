@@ -33,6 +33,7 @@ STATUS: Mapping[str, int] = {
     "loading": 503,
     "not_finite": 422,
     "failed": 500,
+    "unhealthy": 503,
 }
 RETRY_SECONDS = {"limit_reached": 10, "loading": 2}
 LONGEST_NAME = 80  # of a field that a request named

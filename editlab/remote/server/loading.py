@@ -24,6 +24,14 @@ class Counting(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
 
+@runtime_checkable
+class Working(Protocol):
+    """A lab that tells how long its worker has been silent, in seconds."""
+
+    @property
+    def silence(self) -> float: ...
+
+
 class Loader:
     """Loads a lab in a thread, once `start` is called, and says how far it is."""
 
@@ -56,6 +64,10 @@ class Loader:
     def count(self, name: str) -> int:
         """One of the lab's counts; 0 until it is there."""
         return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
+
+    def silence(self) -> float:
+        """Seconds since the lab's worker last told of itself; 0 until there is one."""
+        return self._lab.silence if isinstance(self._lab, Working) else 0.0
 
     def close(self, seconds: float = 2.0) -> None:
         """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
@@ -40,6 +41,7 @@ class Backend:
     metrics: Metrics
     boot: str
     stopping: bool = False
+    swept: float = field(default_factory=time.monotonic)  # when all jobs were last looked at
 
 
 def _backend(request: Request) -> Backend:
