@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +27,7 @@ from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import Example, Task
 from editlab.model.reading import Watched
 from editlab.remote.client import connect
+from editlab.remote.server.registry import Entry
 from editlab.session.replay import read, replay
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
@@ -598,6 +600,35 @@ def test_the_queue_remembers_those_that_were_served_most_and_not_everybody(monke
     queue.close()
     assert len(queue._served) <= 21
     assert "greedy" in queue._served
+
+
+def test_who_follows_a_job_is_woken_by_what_it_tells_and_by_nothing_else(
+    inner: Lab, facts: list[Fact], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: Counter[str] = Counter()
+    real, sorts = Entry.glance, []
+
+    def glance(entry: Entry):
+        looks[entry.id] += 1
+        return real(entry)
+
+    monkeypatch.setattr(Entry, "glance", glance)
+    monkeypatch.setattr(Queue, "_order", lambda queue, job: sorts.append(job) or (job.priority, 0.0))
+    with serving(inner) as address:
+        lab = connect(address)
+        session = lab.create()
+        hold_the_worker(lab, session)
+        jobs = [lab.preview(session, fact) for fact in facts]
+        assert soon(lambda: [job.ahead for job in jobs] == [1, 2, 3])
+        before, sorted_before = looks.copy(), len(sorts)
+        time.sleep(0.5)  # nothing changes
+        assert sum((looks - before).values()) <= 2 * len(jobs)
+        assert len(sorts) == sorted_before
+        jobs[0].cancel()
+        assert soon(lambda: [job.ahead for job in jobs[1:]] == [1, 2], 1.0)
+        gate.set()
+        assert [job.result(60)[0].prompt for job in jobs[1:]] == [fact.text for fact in facts[1:]]
+        lab.close()
 
 
 # --- limits ---

@@ -123,6 +123,7 @@ class LocalJob:
         self._outcome = outcome
         del self._work  # and the session with it
         self._ended.set()
+        self._queue.tell(self)
 
     @property
     def running_for(self) -> float:
@@ -138,8 +139,12 @@ class LocalJob:
                 "what it has measured is kept."
             )
         self.progress, self.told = progress, time.perf_counter()
+        self._queue.tell(self)
         if self.priority == LATER and self._queue.should_give_way(self):
             raise _GaveWay
+
+
+OnChange = Callable[[LocalJob | None], None]
 
 
 class Queue:
@@ -151,6 +156,8 @@ class Queue:
         self._clock = 0.0  # how much was served to the session whose turn it is or was
         self._waiting: list[LocalJob] = []
         self._running: LocalJob | None = None
+        self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None: the queue has changed since
+        self._listeners: list[OnChange] = []
         self._changed = threading.Condition()
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="editlab-worker", daemon=True)
@@ -170,8 +177,19 @@ class Queue:
             self._check_limits(session)
             self._join(session)
             self._waiting.append(job)
+            self._places = None
             self._changed.notify_all()
+        self.tell(None)
         return job
+
+    def listen(self, listener: OnChange) -> None:
+        """Call `listener`, on any thread, whenever a job has something else to tell; None: all that wait may have."""
+        self._listeners.append(listener)
+
+    def tell(self, job: LocalJob | None) -> None:
+        """Tell the listeners; not while the lock is held."""
+        for listener in self._listeners:
+            listener(job)
 
     def _check_limits(self, session: str) -> None:
         if sum(job.session == session for job in self._waiting) >= self.limits.queue_per_session:
@@ -205,10 +223,10 @@ class Queue:
     def jobs_before(self, job: LocalJob) -> int:
         """How many jobs run before this one; 0 once it runs."""
         with self._changed:
-            if job not in self._waiting:
-                return 0
-            order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
-            return order.index(job) + (self._running is not None)
+            if self._places is None:
+                order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
+                self._places = {one: place + (self._running is not None) for place, one in enumerate(order)}
+            return self._places.get(job, 0)
 
     def should_give_way(self, job: LocalJob) -> bool:
         """Whether a more urgent job than this running one waits; after its turn, also one of a less served session."""
@@ -234,9 +252,13 @@ class Queue:
     def forget(self, job: LocalJob) -> None:
         """Take a job that does not run yet out of the queue."""
         with self._changed:
-            if job in self._waiting:
+            waits = job in self._waiting
+            if waits:
                 self._waiting.remove(job)
-                job.end(_Outcome("cancelled", exception=Cancelled("the job was cancelled")))
+                self._places = None
+        if waits:
+            job.end(_Outcome("cancelled", exception=Cancelled("the job was cancelled")))
+            self.tell(None)
 
     @property
     def silence(self) -> float:
@@ -275,15 +297,16 @@ class Queue:
                     return
                 job = min(self._waiting, key=self._order)
                 self._waiting.remove(job)
-                self._running = job
+                self._running, self._places = job, None
                 self._clock = max(self._clock, self._served[job.session])
                 job.begin()
+            self.tell(None)
             try:
                 outcome = job.run()
             except _GaveWay:
                 outcome = None
             with self._changed:
-                self._running = None
+                self._running = self._places = None
                 self._served[job.session] += job.running_for
                 if outcome is None:
                     self._waiting.append(job)

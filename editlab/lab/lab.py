@@ -18,7 +18,7 @@ from editlab.core.records import Risk, SessionState, Step
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.lab.catalogue import info_of
-from editlab.lab.jobs import FIRST, LATER, LocalJob, Queue, steady
+from editlab.lab.jobs import FIRST, LATER, LocalJob, OnChange, Queue, steady
 from editlab.lab.limits import Limits
 from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
@@ -318,6 +318,10 @@ class Lab:
             "sessions_in_memory": self.sessions.in_memory,
             "device_memory_bytes": used_bytes(self.editor.model.device),
         }
+
+    def on_change(self, listener: OnChange) -> None:
+        """Call `listener` with a job, on any thread, whenever it has something else to tell; None: any may have."""
+        self._queue.listen(listener)
 
     @property
     def silence(self) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from editlab.core.errors import LabError, UnknownSession, Unreachable
 from editlab.core.record import typed
@@ -67,9 +68,8 @@ class Connection:
                 if response.is_error:
                     response.read()
                     raise self._error(response)
-                for line in response.iter_lines():
-                    if line.startswith("data:"):
-                        yield json.loads(line.removeprefix("data:"))
+                for event in EventSource(response).iter_sse():
+                    yield json.loads(event.data)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 

@@ -91,12 +91,12 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
-    backend.loader.start()
+    backend.loader.start(backend.bell.ring)
     sweeping = asyncio.create_task(_sweep(backend))
     try:
         yield
     finally:
-        backend.stopping = True
+        backend.stop()
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from anyio import sleep, to_thread
+from anyio import move_on_after, sleep, to_thread
 from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
@@ -21,7 +21,8 @@ router = APIRouter(tags=["jobs"])
 for name in ("preview", "edit", "risk", "probe", "knows", "culprit", "measure", "measure_due", "replay_file"):
     add_call(router, name)
 
-LOOK_SECONDS = 0.04  # between two looks at a job that is followed
+LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
+WAIT_SECONDS = 2.0  # and at most, where the lab tells when a job has changed
 
 
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
@@ -51,13 +52,18 @@ async def events(backend: TheBackend, entry: TheEntry) -> AsyncIterator[ServerSe
     A stream that stops without `end` was cut off: ask again.
     """
     last: JobReport | None = None
-    while not backend.stopping:
-        now = entry.glance()
-        if now.ended:
-            outcome = await to_thread.run_sync(lambda: json.dumps(plain(entry.report()), separators=(",", ":")))
-            yield ServerSentEvent(raw_data=outcome, event="end")
-            return
-        if now != last:
-            yield ServerSentEvent(raw_data=json.dumps(plain(now), separators=(",", ":")), event="progress")
-            last = now
-        await sleep(LOOK_SECONDS)
+    patience = WAIT_SECONDS if backend.loader.tells else LOOK_SECONDS
+    with backend.bell.of(entry.job) as rung:
+        while not backend.stopping:
+            rung.clear()
+            now = entry.glance()
+            if now.ended:
+                outcome = await to_thread.run_sync(lambda: json.dumps(plain(entry.report()), separators=(",", ":")))
+                yield ServerSentEvent(raw_data=outcome, event="end")
+                return
+            if now != last:
+                yield ServerSentEvent(raw_data=json.dumps(plain(now), separators=(",", ":")), event="progress")
+                last = now
+            with move_on_after(patience):
+                await rung.wait()
+                await sleep(LOOK_SECONDS)  # what comes within this time is told at once

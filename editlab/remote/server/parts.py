@@ -15,6 +15,7 @@ from starlette.responses import Response
 from editlab.core.errors import UnknownSession
 from editlab.core.record import plain
 from editlab.lab.api import LabProtocol
+from editlab.remote.server.bell import Bell
 from editlab.remote.server.errors import Problem
 from editlab.remote.server.loading import Loader
 from editlab.remote.server.metrics import Metrics
@@ -40,8 +41,14 @@ class Backend:
     registry: JobRegistry
     metrics: Metrics
     boot: str
+    bell: Bell = field(default_factory=Bell)
     stopping: bool = False
     swept: float = field(default_factory=time.monotonic)  # when all jobs were last looked at
+
+    def stop(self) -> None:
+        """End the streams of jobs."""
+        self.stopping = True
+        self.bell.ring()
 
 
 def _backend(request: Request) -> Backend:
