@@ -244,8 +244,8 @@ def test_a_text_that_was_edited_in_place_is_measured_again(
 
 EDITING = """
 import sys
-from editlab.lab import Lab
-from editlab.store import Store
+from editlab.lab.lab import Lab
+from editlab.lab.store import Store
 from tests.conftest import tiny_editor
 from tests.test_store import some_facts
 lab = Lab(tiny_editor("gpt2"), {}, some_facts(), "facts", store=Store(sys.argv[1]))

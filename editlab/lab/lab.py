@@ -19,7 +19,7 @@ from editlab.core.records import Risk, SessionState, Step
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.lab.catalogue import info_of
-from editlab.lab.jobs import FIRST, LATER, LocalJob, Queue, steady
+from editlab.lab.jobs import FIRST, LATER, LocalJob, OnChange, Queue, steady
 from editlab.lab.limits import Limits
 from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
@@ -323,6 +323,15 @@ class Lab:
             "sessions_in_memory": self.sessions.in_memory,
             "device_memory_bytes": used_bytes(self.editor.model.device),
         }
+
+    def on_change(self, listener: OnChange) -> None:
+        """Call `listener` with a job, on any thread, whenever it has something else to tell; None: any may have."""
+        self._queue.listen(listener)
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a word of the job that runs, 0 while none does; infinite once the worker has ended."""
+        return self._queue.silence
 
     def close(self) -> None:
         self._queue.close()

@@ -105,7 +105,7 @@ class Measures:
         taken = self._taken.get(name)
         if taken is not None and taken.tokens:
             return Cost(tokens * taken.seconds / taken.tokens, True)
-        others = [taken for taken in self._taken.values() if taken.tokens]
+        others = [taken for taken in self._taken.copy().values() if taken.tokens]  # the worker may be adding to it
         if others:
             return Cost(tokens * sum(t.seconds for t in others) / sum(t.tokens for t in others), False)
         return Cost(tokens * 2 * subject.now.model.n_parameters() / FLOP_PER_SECOND, False)

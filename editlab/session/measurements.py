@@ -161,7 +161,7 @@ class MeasurementCache:
 
     def _said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
         """What the state that these entries make is known to say."""
-        known = self.state(entries).known.completions
+        known = self.state(entries).known.completions.copy()  # at once: the worker may be adding to it
         asked = {watched: known[watched]} if watched in known else known
         return {w: said for some, found in asked.items() for w, said in zip(some, found, strict=True)}
 
