@@ -13,8 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.products import Products
-from editlab.model.model import EditableModel
 from editlab.model.fast.precision import in_full_float32
+from editlab.model.model import EditableModel
 
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 COPIED_BYTES = {"cuda": 2**30, "cpu": 2**24}

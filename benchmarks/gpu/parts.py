@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from benchmarks.gpu.measure import timed
 from benchmarks.gpu.part import GOLDEN, Place
 from benchmarks.gpu.shapes import gpt2, gptj
 from benchmarks.serving import backend, facts_from
-from editlab.model import embedded
 from editlab.core.errors import LabError
-from editlab.editing.editor import Editor
 from editlab.core.facts import Fact
-from editlab.model.loading import load as load_model
+from editlab.core.progress import quiet
+from editlab.editing.editor import Editor
 from editlab.editing.moments import SecondMoments
+from editlab.model import embedded
+from editlab.model.deltas import LowRank
+from editlab.model.loading import load as load_model
 
 __all__ = ["fault", "gpt2", "gptj", "model", "sessions", "suite", "there"]
 
@@ -99,23 +102,24 @@ def model(place: Place) -> None:
     editor = Editor(load_model(embedded.NAME, device=str(place.device)))
     prepared = timed(place.device, editor.prepare, runs=1, warm=0)
     place.tell("made ready: second moments and contexts", seconds=prepared.seconds, peak_bytes=prepared.peak_bytes)
-    methods = {name: editor.method(name) for name in ("rome", "memit")}
-    moments = editor.moments([layer for method in methods.values() for layer in method.edited_layers])
+    methods = [editor.method(name) for name in ("rome", "memit")]
+    moments = editor.moments([layer for method in methods for layer in method.edited_layers])
     matrices = {layer: matrix.cpu() for layer, matrix in moments.matrices.items()}
     here = Editor(load_model(embedded.NAME, device="cpu"), moments=SecondMoments(matrices, moments.provenance))
-    for name, method in methods.items():
+    for method in methods:
         with place.stage(f"{method.title} edit"):
             contexts = editor.contexts(method)
-
-            def edit(editor: Editor, method: Any = method, contexts: Any = contexts) -> Any:
-                return editor.compute([setting.FACTS[0]], method, contexts=contexts)[0]
-
-            ours = timed(place.device, lambda: edit(editor))
-            theirs = timed(torch.device("cpu"), lambda: edit(here), runs=1, warm=0)
-            there = {layer: delta.to("cpu") for layer, delta in ours.result.items()}
-            place.tell(f"{method.title} edit, {len(contexts)} contexts", seconds=ours.seconds, peak_bytes=ours.peak_bytes,
-                       remark=f"on the CPU {theirs.seconds:.3g} s; ΔW differs from the CPU's by "
-                       f"{setting.error(there, theirs.result):.1e}")  # fmt: skip
+            asked = (setting.FACTS[:1], method, quiet, contexts)
+            ours = timed(place.device, partial(editor.compute, *asked))
+            theirs = timed(torch.device("cpu"), partial(here.compute, *asked), runs=1, warm=0)
+            (edit, _, _), (reference, _, _) = ours.result, theirs.result
+            edit = {layer: LowRank(delta.left.cpu(), delta.right.cpu()) for layer, delta in edit.items()}
+            place.tell(
+                f"{method.title} edit, {len(contexts)} contexts",
+                seconds=ours.seconds,
+                peak_bytes=ours.peak_bytes,
+                remark=f"on the CPU {theirs.seconds:.3g} s; ΔW differs by {setting.error(edit, reference):.1e}",
+            )
 
 
 def joined(pieces: list[Path], folder: Path) -> Path | None:

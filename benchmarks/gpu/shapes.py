@@ -17,23 +17,23 @@ from benchmarks.gpu.measure import Rates, Timed, launches, timed
 from benchmarks.gpu.part import Place
 from benchmarks.serving import facts_from
 from benchmarks.tasks import largest_error, needed_products, one_by_one, random_edit
-from editlab.model.fast import prompts
-from editlab.model.deltas import Edit
-from editlab.measures.downstream import ByScores, RULES
-from editlab.editing.editor import Editor
 from editlab.core.facts import Fact
-from editlab.model.loading import load_folder
+from editlab.core.paths import resource
+from editlab.editing.editor import Editor
+from editlab.editing.moments import KEYS_PER_DIMENSION, SecondMoments, compute, rows_of_texts
+from editlab.editing.texts import split_texts
 from editlab.measures._task import KEPT_BYTES
+from editlab.measures.downstream import RULES, ByScores
+from editlab.measures.tasks import Task, load_tasks
 from editlab.methods import Method
 from editlab.methods.memit import MEMIT
 from editlab.methods.rome import ROME
-from editlab.model.model import EditableModel
-from editlab.editing.moments import KEYS_PER_DIMENSION, SecondMoments, compute, rows_of_texts
-from editlab.core.paths import resource
+from editlab.model.deltas import Edit
+from editlab.model.fast import prompts
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.fast.prompts import Budget
-from editlab.measures.tasks import Task, load_tasks
-from editlab.editing.texts import split_texts
+from editlab.model.loading import load_folder
+from editlab.model.model import EditableModel
 from tests import plain
 
 RIDGE = 1e-4  # random weights may leave second moments that are singular in float32
