@@ -19,9 +19,11 @@ from editlab.model import embedded
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (  # what editlab's backend and the embedded model's conversion need beside torch, transformers and theirs
-    *("annotated-types", "fastapi", "gguf", "platformdirs", "pydantic", "pydantic-core", "pydantic-settings"),
-    *("python-dotenv", "python-json-logger", "starlette", "typing-extensions", "typing-inspection", "uvicorn"),
+    *("annotated-types", "fastapi", "gguf", "opentelemetry-api", "platformdirs", "pydantic", "pydantic-core"),
+    *("pydantic-settings", "python-dotenv", "python-json-logger", "starlette", "typing-extensions"),
+    *("typing-inspection", "uvicorn"),
 )
+THERE = frozenset({"annotated-doc", "anyio", "click", "h11", "numpy", "pyyaml", "requests", "tqdm"})  # what those need
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PYTHON = "3.12"
 MOST_BYTES = 64 * 2**20  # of one transfer, the checkout's own files included

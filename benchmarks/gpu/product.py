@@ -1,27 +1,19 @@
-"""The parts of the check by their names: each a function of the place where it runs."""
+"""The product on the device: its own small model, many sessions at once, and a backend whose device breaks."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from benchmarks import load, setting
 from benchmarks.gpu.asserting import SUBJECT
 from benchmarks.gpu.measure import timed
 from benchmarks.gpu.part import GOLDEN, Place
-from benchmarks.gpu.shapes import gpt2, gptj
 from benchmarks.serving import backend, facts_from
 from editlab.core.errors import LabError
 from editlab.core.facts import Fact
@@ -32,61 +24,7 @@ from editlab.model import embedded
 from editlab.model.deltas import LowRank
 from editlab.model.loading import load as load_model
 
-__all__ = ["fault", "gpt2", "gptj", "model", "sessions", "suite", "there"]
-
 ANSWER_SECONDS = 20.0
-
-
-def there(place: Place) -> None:
-    """The card, the driver's version of CUDA, torch, and the machine around them."""
-    if place.device.type == "cuda":
-        card = torch.cuda.get_device_properties(place.device)
-        free, total = torch.cuda.mem_get_info(place.device)
-        place.tell("card", remark=f"{card.name}, {card.multi_processor_count} multiprocessors, "
-                   f"compute capability {card.major}.{card.minor}")  # fmt: skip
-        place.tell("its memory", remark=f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free")
-        place.tell("CUDA of torch", remark=f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-    memory = psutil.virtual_memory().total / 1e9
-    place.tell("machine", remark=f"{os.cpu_count()} cores, {memory:.0f} GB, {platform.platform()}, {torch.__version__}")
-    place.tell("disk", remark=f"{shutil.disk_usage(tempfile.gettempdir()).free / 1e9:.0f} GB free")
-    names = [wheel.name.split("-")[0] for wheel in place.find("wheels/*.whl")]
-    place.tell("carried", remark=", ".join(names) or "nothing")
-
-
-def suite(place: Place) -> None:
-    """The tests that run on a device, and the reference's edits made anew on it."""
-    verify = [
-        "-c",
-        "from editlab.cli import app; app()",
-        "verify",
-        str(GOLDEN),
-        "--device",
-        str(place.device),
-        "--json",
-    ]
-    done = timed(torch.device("cpu"), lambda: _run(verify), runs=1, warm=0)
-    with place.stage("editlab verify"):
-        found = json.loads(done.result.stdout or "{}")
-        if not found:
-            raise RuntimeError(done.result.stderr.strip()[-300:])
-        errors: dict[str, list[float]] = {}
-        for row in found["rows"]:
-            errors.setdefault(row["method"], []).append(row["relative_error"])
-        told = [f"{name} {statistics.median(each):.1e} (largest {max(each):.1e})" for name, each in errors.items()]
-        words = "all agree" if found["ok"] else "; ".join(found["failures"])
-        place.tell("editlab verify tests/golden/tiny-gpt2", seconds=done.seconds, failed=not found["ok"],
-                   remark=f"{words}; median error of ΔW: {', '.join(told)}")  # fmt: skip
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs", "tests/test_cuda.py"]
-    done = timed(torch.device("cpu"), lambda: _run(tests, EDITLAB_TEST_DEVICE=str(place.device)), runs=1, warm=0)
-    print(done.result.stdout, done.result.stderr)  # noqa: T201 - into the log
-    last = (done.result.stdout.strip().splitlines() or ["pytest said nothing"])[-1].strip("= ")
-    place.tell("tests/test_cuda.py", seconds=done.seconds, remark=last, failed=done.result.returncode != 0)
-
-
-def _run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], env={**os.environ, **variables}, capture_output=True, text=True, check=False
-    )
 
 
 def model(place: Place) -> None:
