@@ -1,10 +1,11 @@
 """Runs the parts of the check one after the other, each in a process of its own that has so long and no longer.
 
-Only the standard library and typer are imported here: packages that were carried are installed first, for the parts.
+Only the standard library is imported here: packages that were carried are installed first, for the parts.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -18,9 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Annotated, Any
-
-import typer
+from typing import IO, Any
 
 from benchmarks.gpu.table import Figure, table
 
@@ -45,28 +44,36 @@ PARTS = (
 )
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Folder for results.json, table.md and log.txt.")],
-    device: Annotated[str, typer.Option(help="cuda, cuda:0, or cpu for a rehearsal.")] = "cuda",
-    shape: Annotated[str, typer.Option(help="full, or tiny for a rehearsal.")] = "full",
-    carried: Annotated[
-        list[Path] | None, typer.Option(help="A folder that `benchmarks.gpu.gather` filled; repeatable.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(p.name for p in PARTS)}; repeatable.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="For everything together.")] = 540,
-) -> None:
-    """Measure what only a GPU can show. A part that fails or takes too long does not stop the next.
-
-    Exits with 1 where a part did not end well.
-    """
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description="Measure what only a GPU can show. A part that fails or takes too long does not stop the next. "
+        "Exits with 1 where a part did not end well.",
+    )
     names = [part.name for part in PARTS]
-    if unknown := set(only or ()) - set(names):
-        raise typer.BadParameter(f"only must be of {', '.join(names)}, got {', '.join(sorted(unknown))}")
-    if shape not in ("full", "tiny"):
-        raise typer.BadParameter(f"shape must be full or tiny, got {shape!r}")
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for results.json, table.md and log.txt")
+    add("--device", default="cuda", help="cuda, cuda:0, or cpu for a rehearsal; default: %(default)s")
+    add("--shape", choices=("full", "tiny"), default="full", help="tiny for a rehearsal; default: %(default)s")
+    add(
+        "--carried",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder that benchmarks.gpu.gather filled; repeatable",
+    )
+    add("--only", choices=names, action="append", help="these parts alone; repeatable")
+    add("--seconds", type=float, default=540, help="for all parts together; default: %(default)s")
+    return parser.parse_args()
+
+
+def main(
+    out: Path, device: str, shape: str, carried: Sequence[Path], only: Sequence[str] | None, seconds: float
+) -> int:
+    """The exit code: 0 if every part ended well."""
     end = time.monotonic() + seconds
     out.mkdir(parents=True, exist_ok=True)
-    folders = [folder.resolve() for folder in carried or ()]
+    folders = [folder.resolve() for folder in carried]
     results: dict[str, Any] = {"about": _about(device, shape), "parts": []}
     with tempfile.TemporaryDirectory() as work, (out / "log.txt").open("w", encoding="utf-8") as log:
         environment = {
@@ -86,9 +93,8 @@ def main(
             (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
     told = table(results)
     (out / "table.md").write_text(told + "\n", encoding="utf-8")
-    typer.echo(told)
-    if any(part["outcome"] != "done" for part in results["parts"]):
-        raise typer.Exit(1)
+    sys.stdout.write(told + "\n")
+    return int(any(part["outcome"] != "done" for part in results["parts"]))
 
 
 def _about(device: str, shape: str) -> list[str]:
@@ -121,7 +127,7 @@ def _installed(folders: Sequence[Path], work: Path, log: IO[str]) -> list[str]:
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", str(target), *wheels]
     done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        typer.echo(f"the carried wheels could not be installed: pip ended with {done.returncode}", err=True)
+        sys.stderr.write(f"the carried wheels could not be installed: pip ended with {done.returncode}\n")
     return [str(target)]
 
 
@@ -129,7 +135,7 @@ def _ran(
     part: Part, seconds: float, settings: Mapping[str, Any], environment: Mapping[str, str], work: Path, log: IO[str]
 ) -> dict[str, Any]:
     """One part in a process of its own: its outcome, and all figures that it told before it ended."""
-    typer.echo(f"{part.title} ...", err=True)
+    sys.stderr.write(f"{part.title} ...\n")
     print(f"\n=== {part.name}", file=log, flush=True)
     figures = work / f"{part.name}.jsonl"
     command = [sys.executable, "-m", "benchmarks.gpu.part", part.name, json.dumps(settings), str(figures)]
@@ -152,9 +158,9 @@ def _ran(
     lines = figures.read_text(encoding="utf-8").splitlines() if figures.exists() else []
     told = [Figure.from_json(json.loads(line)).to_json() for line in lines]
     took = time.monotonic() - start
-    typer.echo(f"  {outcome}, {took:.0f} s", err=True)
+    sys.stderr.write(f"  {outcome}, {took:.0f} s\n")
     return {"name": part.name, "title": part.title, "outcome": outcome, "seconds": took, "figures": told}
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(main(**vars(arguments())))

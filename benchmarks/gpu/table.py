@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NOTHING = "Not measured yet."
@@ -95,17 +95,17 @@ def put(page: Path, results: Mapping[str, Any] | None) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
 
 
-def main(
-    results: Annotated[Path, typer.Argument(help="results.json of a check.")],
-    write: Annotated[Path | None, typer.Option(help="A page with both marks: put the table between them.")] = None,
-) -> None:
-    """Show the table of a check, or put it into docs/gpu.md."""
-    found = json.loads(results.read_text(encoding="utf-8"))
-    if write is None:
-        typer.echo(table(found))
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Show the table of a check, or put it into docs/gpu.md.")
+    parser.add_argument("results", type=Path, help="results.json of a check")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put it between the marks of this page")
+    given = parser.parse_args()
+    found = json.loads(given.results.read_text(encoding="utf-8"))
+    if given.write is None:
+        sys.stdout.write(table(found) + "\n")
     else:
-        put(write, found)
+        put(given.write, found)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
