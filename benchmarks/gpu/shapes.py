@@ -250,19 +250,12 @@ def _many_facts(shape: Shape) -> None:
 
 
 def four_tasks(place: Place) -> list[Task]:
-    """GLUE's four where they were carried, else the project's own two, twice."""
-    folders = place.find("glue")
-    if folders:
-        known = load_tasks(str(folders[0]))
-        return [known[name] for name in ("sst2", "mrpc", "cola", "rte")]
+    """GLUE's where they were carried, else the project's own two, twice; with as many examples as there should be."""
     n = 6 if place.tiny else EXAMPLES
-    own = list(load_tasks().values())[:2]
-    return [
-        replace(task, name=f"{task.name} {turn}", examples=tuple(itertools.islice(itertools.cycle(examples), n)))
-        for turn, reverse in enumerate((False, True))
-        for task in own
-        for examples in (task.examples[::-1] if reverse else task.examples,)
-    ]
+    folders = place.find("glue")
+    known = load_tasks(str(folders[0])) if folders else load_tasks()
+    chosen = [known[name] for name in (("sst2", "mrpc", "cola", "rte") if folders else ("sentiment", "paraphrase") * 2)]
+    return [replace(task, examples=tuple(itertools.islice(itertools.cycle(task.examples), n))) for task in chosen]
 
 
 def _tasks(shape: Shape, rule: str) -> None:
