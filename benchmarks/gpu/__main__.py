@@ -89,7 +89,7 @@ def main(
                 continue
             left = end - time.monotonic()
             limit = left if shape == "tiny" else min(part.seconds, left)
-            results["parts"].append(_ran(part, limit, settings, environment, Path(work), log))
+            results["parts"].append(ran(part, limit, settings, environment, Path(work), log))
             (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
     told = table(results)
     (out / "table.md").write_text(told + "\n", encoding="utf-8")
@@ -131,7 +131,7 @@ def _installed(folders: Sequence[Path], work: Path, log: IO[str]) -> list[str]:
     return [str(target)]
 
 
-def _ran(
+def ran(
     part: Part, seconds: float, settings: Mapping[str, Any], environment: Mapping[str, str], work: Path, log: IO[str]
 ) -> dict[str, Any]:
     """One part in a process of its own: its outcome, and all figures that it told before it ended."""
