@@ -38,8 +38,8 @@ PARTS = (
     Part("suite", "Tests on the device", 110),
     Part("gpt2", "GPT-2 XL's shape, float32, random weights", 220),
     Part("gptj", "GPT-J's shape, bfloat16, edited layers in float32, random weights", 80),
-    Part("model", "The embedded model", 90),
-    Part("sessions", "Many sessions at once", 80),
+    Part("model", "The embedded model", 110),
+    Part("sessions", "Many sessions at once", 110),
     Part("fault", "A device-side assert in the backend", 60),
 )
 

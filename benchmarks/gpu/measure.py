@@ -58,15 +58,15 @@ class Rates:
     """What a device was measured to do at most."""
 
     bytes_per_second: float  # read and written, in a copy of its memory
-    multiplications_per_second: float  # with an addition each, in a product of large float32 matrices
+    multiplications_per_second: float  # with an addition each, in a product of large matrices
 
     @classmethod
-    def of(cls, device: torch.device) -> Rates:
+    def of(cls, device: torch.device, dtype: torch.dtype = torch.float32) -> Rates:
         source = torch.randn(COPIED_BYTES[device.type] // 4, device=device)
         copy = torch.empty_like(source)
         copied = timed(device, partial(copy.copy_, source), runs=10, warm=3).seconds
         size = PRODUCT_SIZE[device.type]
-        a, b = (torch.randn(size, size, device=device) for _ in range(2))
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         with in_full_float32():
             multiplied = timed(device, lambda: a @ b, runs=5, warm=2).seconds
         return cls(2 * COPIED_BYTES[device.type] / copied, size**3 / multiplied)

@@ -109,7 +109,7 @@ def fault(place: Place) -> None:
             try:
                 step = lab.edit(session, [fact], "rome").result(ANSWER_SECONDS)
             except (LabError, TimeoutError) as error:
-                return f"{type(error).__name__}: {error}"
+                return f"{type(error).__name__}: {error}"[:300]
             return f"done: step {step.index}"
 
         sessions = [lab.create("one"), lab.create("other")]
