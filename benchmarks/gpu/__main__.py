@@ -55,13 +55,7 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for results.json, table.md and log.txt")
     add("--device", default="cuda", help="cuda, cuda:0, or cpu for a rehearsal; default: %(default)s")
     add("--shape", choices=("full", "tiny"), default="full", help="tiny for a rehearsal; default: %(default)s")
-    add(
-        "--carried",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder that benchmarks.gpu.gather filled; repeatable",
-    )
+    add("--carried", type=Path, action="append", default=[], help="a folder that gather filled; repeatable")
     add("--only", choices=names, action="append", help="these parts alone; repeatable")
     add("--seconds", type=float, default=540, help="for all parts together; default: %(default)s")
     return parser.parse_args()
@@ -91,9 +85,8 @@ def main(
             limit = left if shape == "tiny" else min(part.seconds, left)
             results["parts"].append(ran(part, limit, settings, environment, Path(work), log))
             (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
-    told = table(results)
-    (out / "table.md").write_text(told + "\n", encoding="utf-8")
-    sys.stdout.write(told + "\n")
+            (out / "table.md").write_text(table(results) + "\n", encoding="utf-8")
+    sys.stdout.write(table(results) + "\n")
     return int(any(part["outcome"] != "done" for part in results["parts"]))
 
 
