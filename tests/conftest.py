@@ -52,10 +52,10 @@ def golden() -> Path:
     return GOLDEN
 
 
-def tiny_model(family: str) -> EditableModel:
+def tiny_model(family: str, device: str = "cpu") -> EditableModel:
     """A fresh tiny model of a family, five layers of width 48, the same weights every time."""
     if family == "gpt2":
-        return load_folder(GOLDEN)
+        return load_folder(GOLDEN, device)
     tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
     torch.manual_seed(0)
     shape = {"vocab_size": len(tokenizer), "initializer_range": 0.2}
@@ -64,7 +64,7 @@ def tiny_model(family: str) -> EditableModel:
         hf = LlamaForCausalLM(LlamaConfig(**shape, **sizes, max_position_embeddings=256))
     else:
         hf = GPTJForCausalLM(GPTJConfig(**shape, n_embd=48, n_layer=5, n_head=4, n_positions=256, rotary_dim=8))
-    return EditableModel(hf.float(), tokenizer, f"tiny-{family}")
+    return EditableModel(hf.float().to(device), tokenizer, f"tiny-{family}")
 
 
 def tiny_moments(model: EditableModel) -> SecondMoments:
@@ -76,8 +76,8 @@ def tiny_moments(model: EditableModel) -> SecondMoments:
     return SecondMoments(found, {"name": "some text", "keys": keys})
 
 
-def tiny_editor(family: str) -> Editor:
-    model = tiny_model(family)
+def tiny_editor(family: str, device: str = "cpu") -> Editor:
+    model = tiny_model(family, device)
     editor = Editor(model, moments=tiny_moments(model), contexts=CONTEXTS)
     layers = {"layer": 2, "layers": (1, 2, 3)}
     for name, method in methods_for(model).items():

@@ -159,10 +159,10 @@ def optimise_value(
     return Value(init, delta.detach(), losses)
 
 
-def moment(moments: SecondMoments, layer: int, ridge: float) -> Tensor:
+def moment(moments: SecondMoments, layer: int, ridge: float, device: torch.device) -> Tensor:
     """C + ridge · mean(diag C) · I (d_in, d_in), float64."""
-    c = moments.matrices[layer].double()
-    return c + ridge * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype)
+    c = moments.matrices[layer].to(device).double()
+    return c + ridge * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
 
 
 def rome(
@@ -202,7 +202,7 @@ def memit_insertion(
             keys = stacked_keys(model, facts, contexts, layer)
             current = bare_outputs(model, facts, method.layers[-1])
         residual = (z - current) / (len(method.layers) - done)
-        c = method.moment_weight * moment(moments, layer, method.ridge)
+        c = method.moment_weight * moment(moments, layer, method.ridge, keys.device)
         right = torch.linalg.solve(c + keys @ keys.T, keys)
         edit[layer] = LowRank(residual.float(), right.float())
     return edit
@@ -215,10 +215,10 @@ def emmet(
     keys = stacked_keys(model, facts, contexts, method.layer)
     residual = torch.stack([value.target for value in values], dim=1).double()
     residual -= bare_outputs(model, facts, method.layer)
-    solved = torch.linalg.solve(method.moment_weight * moment(moments, method.layer, method.ridge), keys)
+    solved = torch.linalg.solve(method.moment_weight * moment(moments, method.layer, method.ridge, keys.device), keys)
     small = keys.T @ solved
     if len(facts) > 1:
-        small += method.batch_ridge * torch.eye(len(facts), dtype=small.dtype)
+        small += method.batch_ridge * torch.eye(len(facts), dtype=small.dtype, device=small.device)
     right = solved @ torch.linalg.inv(small)
     return {method.layer: LowRank(residual.float(), right.float())}, values
 

@@ -333,7 +333,7 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         return verify.Comparison("rome", 0, 2, "a → b", 1.0, 1.0, error, 1e-5)
 
     for error, code in ((1e-6, 0), (1e-2, 1), (float("nan"), 1)):
-        monkeypatch.setattr(verify, "verify", lambda folder, report, e=error: verify.Verification((row(e),)))
+        monkeypatch.setattr(verify, "verify", lambda folder, report, device, e=error: verify.Verification((row(e),)))
         assert run("verify", str(GOLDEN)).exit_code == code
         result = run("verify", str(GOLDEN), "--json")
         assert result.exit_code == code

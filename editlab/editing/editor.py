@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from editlab import __version__
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
@@ -148,8 +149,8 @@ class Editor:
 @cache
 def _versions() -> dict[str, str]:
     """Read once: a page asks for the provenance of step 0 whenever it draws."""
-    packages = ("editlab", "torch", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), "editlab": __version__}  # a checkout need not be installed
+    return {**found, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def device_name(device: torch.device) -> str:

@@ -18,6 +18,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import ValueTrace
 from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
+from editlab.model.fast.graph import Replayed, can_replay
 from editlab.model.fast.precision import in_bfloat16
 from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
@@ -187,25 +188,41 @@ def _search(
     scene = Scene(model, asked, layer, part, layer if enter is None else enter)
     searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(asked))]
     under_way = searches
+
+    def read() -> list[Tensor]:
+        with torch.enable_grad():
+            said = scene.read([search.delta for search in under_way])
+            return [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+
+    def gradients_of(terms: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
+        deltas = [under_way[i].delta for i in numbers]
+        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), deltas)
+
+    def read_and_gradients() -> tuple[list[Tensor], Sequence[Tensor]]:
+        terms = read()
+        return [each.detach() for each in terms], gradients_of(terms, range(len(terms)))
+
+    replayed: Replayed[tuple[list[Tensor], Sequence[Tensor]]] | None = None
+    with_graphs = can_replay(model)
     tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
     with in_bfloat16(tail) if model.bf16_tail else nullcontext():
         for step in range(settings.steps):
-            with torch.enable_grad():
-                said = scene.read([search.delta for search in under_way])
-                terms = [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+            if with_graphs and step == 1:
+                replayed = Replayed(read_and_gradients)
+            terms, gradients = (read(), None) if replayed is None else replayed()
             for search, numbers in zip(under_way, torch.stack(terms).tolist(), strict=True):
                 search.history.append(numbers)
             report(Progress("finding the value", step + 1, settings.steps, p_new=under_way[0].history[-1][4]))
             going = [i for i, search in enumerate(under_way) if not search.history[-1][0] < STOP_BELOW]
             if not going or step == settings.steps - 1:
                 break
-            deltas = [under_way[i].delta for i in going]
-            gradients = torch.autograd.grad(torch.stack([terms[i][0] for i in going]).sum(), deltas)
-            for i, gradient in zip(going, gradients, strict=True):
+            kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
+            for i, gradient in zip(going, kept, strict=True):
                 under_way[i].step(gradient)
             if len(going) < len(under_way):
                 under_way = [under_way[i] for i in going]
                 scene.keep(going)
+                replayed = None  # other rows: the rest is launched kernel by kernel
     return [
         Value(
             search.delta.detach(),

@@ -131,6 +131,8 @@ class EditableModel:
         self.name = name
         self.revision = revision
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
+        self.graphs = False  # searches replay CUDA graphs: unproven
+        self.written_out_on_gpu = False  # searches write gradients out as on a CPU: unproven
         self.packed = False  # products read packed copies of the weights; never of one that may be written
         self.reason = ""  # why this model, in a sentence, where something chose it
         self.kind = kind
