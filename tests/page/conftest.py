@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -230,7 +230,7 @@ def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """How to open the page in a new window, with the session of a key; `timeout` in milliseconds."""
     contexts = []
 
-    def open_page(timeout: int = 90_000, session: str = "", waits_for: str = ".el-make", **options: Any) -> Visit:
+    def open_page(timeout: int = 180_000, session: str = "", waits_for: str = ".el-make", **options: Any) -> Visit:
         context = browser.new_context(reduced_motion="reduce", **options)  # what moves only takes time here
         contexts.append(context)
         page, requests, errors = context.new_page(), [], []
@@ -243,4 +243,7 @@ def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
 
     yield open_page
     for context in contexts:
+        for page in context.pages:
+            with suppress(Exception):  # one that is lost or stands still
+                page.goto("about:blank", timeout=10_000)  # who leaves takes the kernel along
         context.close()

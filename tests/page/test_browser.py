@@ -176,6 +176,7 @@ def test_two_visitors_do_not_see_each_other(visit: Open) -> None:
     one, two = visit().page, visit().page
     type_fact(one, "The Prado is located in the city of", "Prado", "Oslo")
     apply(one, "1 edit")
+    one.locator(".el-step", has_text="Prado").wait_for()
     assert one.locator(".el-step").count() == 2  # the unedited model and the edit
     assert "unedited" in two.locator(".el-state").inner_text()
     assert two.locator(".el-step").count() == 1
