@@ -59,12 +59,9 @@ CONTEXTS = {  # of seed 0, as every release has sampled them
 
 @pytest.fixture(scope="module")
 def embedded() -> Editor:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     editor = Editor(load("smollm2-135m"))
     editor.prepare()
-    yield editor
-    torch.set_num_threads(threads)
+    return editor
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import typer
 from editlab.analysis.scanned import read_scan
 from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
 from editlab.cli._terminal import facts_told, sentences
-from editlab.measures.tasks import read_task
 from editlab.model.presets import AUTO, choose
 from editlab.serving.ports import check_port
 from editlab.serving.serving import address_of, check_host, services, until_it_answers
@@ -105,8 +104,11 @@ def _check(settings: Settings) -> None:
         return
     if settings.facts not in (None, "hub"):
         facts_told(settings.facts)
-    for file in settings.tasks:
-        read_task(file, settings.glue)
+    if settings.tasks:
+        from editlab.measures.tasks import read_task
+
+        for file in settings.tasks:
+            read_task(file, settings.glue)
     if settings.scan is not None:
         read_scan(settings.scan)
     if settings.model.strip().lower() != AUTO:  # `auto` is settled where the model is loaded
