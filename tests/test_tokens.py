@@ -16,6 +16,7 @@ from editlab.editing.contexts import sample_contexts
 from editlab.methods._base import ContextPlan
 from editlab.model.model import EditableModel
 from editlab.model.reading import COMPLETION_TOKENS, Watched, complete, own_prompts
+from editlab.report.html import role_of
 from tests.conftest import tiny_model
 from tests.tokenizing import MAKES, model_of
 
@@ -103,6 +104,7 @@ def test_a_token_that_is_part_of_a_character_is_shown_as_its_bytes(model: Editab
     assert len(parts) >= 128
     assert len(set(parts)) == len(parts)
     assert not any("\N{REPLACEMENT CHARACTER}" in text for text in shown)
+    assert len(set(shown)) == len(shown)
 
 
 def test_bytes_of_several_characters_are_told_apart() -> None:
@@ -111,6 +113,14 @@ def test_bytes_of_several_characters_are_told_apart() -> None:
     assert len(set(shown)) == len(shown)
     assert any(re.fullmatch("⟨[0-9A-F]{2}( [0-9A-F]{2})*⟩", text) for text in shown)
     assert model.token_text(len(model.tokenizer) + 3) == f"⟨token {len(model.tokenizer) + 3}⟩"
+
+
+def test_the_first_token_of_an_object_is_known_as_such(model: EditableModel) -> None:
+    for prompt, target in (("It is", "Rome"), ("首都是", "罗马")):
+        first = model.token_text(model.target_ids(target, prompt)[0])
+        assert role_of(first, target, "Paris") == "new"
+        assert role_of(first, "Paris", target) == "true"
+        assert role_of(first, "Paris", "巴黎") == ""
 
 
 def test_no_two_of_the_likeliest_tokens_are_shown_alike(model: EditableModel) -> None:

@@ -21,11 +21,11 @@ def joint(prompt: str, target: str) -> str:
     last = prompt[-1]
     if last.isspace() or unicodedata.category(last) in OPENING:
         return ""
-    if _is_without_blanks(last) or unicodedata.name(last, "").startswith(WIDE_PUNCTUATION):
+    if is_without_blanks(last) or unicodedata.name(last, "").startswith(WIDE_PUNCTUATION):
         return ""
     before = next((c for c in reversed(prompt) if c.isalnum()), "")
     after = next((c for c in target if c.isalnum()), "")
-    return "" if before and after and _is_without_blanks(before) and _is_without_blanks(after) else " "
+    return "" if is_without_blanks(before) and is_without_blanks(after) else " "
 
 
 def joined(prompt: str, target: str) -> str:
@@ -33,5 +33,6 @@ def joined(prompt: str, target: str) -> str:
     return prompt + joint(prompt, target) + target
 
 
-def _is_without_blanks(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(WITHOUT_BLANKS)
+def is_without_blanks(character: str) -> bool:
+    """Whether a character is of a script that is written without blanks between words; "" is of none."""
+    return bool(character) and unicodedata.name(character, "").startswith(WITHOUT_BLANKS)

@@ -32,6 +32,7 @@ from editlab.model.shapes import Shape
 TokenIds = tuple[int, ...]
 
 SHOWN_CHARACTERS = 60  # of a prompt, in an error's sentence
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece writes it
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # in place of bytes that are no whole character
 
 
@@ -454,7 +455,13 @@ class EditableModel:
         anchor = self.tokenizer(_ANCHORS[0], add_special_tokens=False)["input_ids"]
         head, whole = self._decoded(anchor), self._decoded([*anchor, token])
         text = whole[len(head) :] if whole.startswith(head) else self._decoded([token])
-        return _with_bytes_told(piece, text) if _UNREADABLE in text else text
+        return _with_bytes_told(piece, text) if _UNREADABLE in text or self._is_a_twin(piece, text) else text
+
+    def _is_a_twin(self, piece: str, text: str) -> bool:
+        """Whether a token is a single byte, and another token is the character that this byte stands for."""
+        letter = text.replace(" ", "▁")
+        known = self.tokenizer.convert_ids_to_tokens(self.tokenizer.convert_tokens_to_ids([letter]))
+        return _BYTE.fullmatch(piece) is not None and known == [letter]
 
     def _decoded(self, ids: Sequence[int], **options: Any) -> str:
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False, **options)
@@ -521,12 +528,11 @@ def shortened(text: str) -> str:
 
 def _with_bytes_told(piece: str, text: str) -> str:
     """A token's text with the bytes that are no whole character in hexadecimal digits."""
-    if single := re.fullmatch("<0x([0-9A-F]{2})>", piece):  # a byte, as SentencePiece writes it
-        content = bytes.fromhex(single[1])
-    elif all(letter in _letters() for letter in piece):
-        content = bytes(_letters()[letter] for letter in piece)
-    else:
+    if single := _BYTE.fullmatch(piece):
+        return f"⟨{single[1]}⟩"
+    if any(letter not in _letters() for letter in piece):
         return text
+    content = bytes(_letters()[letter] for letter in piece)
     told = content.decode("utf-8", "surrogateescape")
     return re.sub(r"[\udc80-\udcff]+", lambda run: f"⟨{_bytes_of(run[0]).hex(' ').upper()}⟩", told)
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from html import escape
 
 from editlab.core.facts import Fact, in_one_line, place_of
+from editlab.core.joining import is_without_blanks
 from editlab.core.records import Completion, TokenChance
 
 NOTHING = "–"
@@ -81,8 +82,8 @@ def fact_line(fact: Fact) -> str:
 
 
 def role_of(token: str, new: str | None, true: str | None) -> str:
-    """ "new" or "true" when `token`, a space and then letters, begins that object, else ""."""
-    bare = token.strip() if token.startswith(" ") else ""
+    """ "new" or "true" when `token` begins that object, after a space where its script has spaces, else ""."""
+    bare = token.strip() if token.startswith(" ") or is_without_blanks(token[:1]) else ""
     if bare and new and new.startswith(bare):
         return "new"
     if bare and true and true.startswith(bare):
