@@ -602,6 +602,31 @@ def test_the_queue_remembers_those_that_were_served_most_and_not_everybody(monke
     assert "greedy" in queue._served
 
 
+def test_what_was_asked_in_passing_is_forgotten_and_what_steps_tell_is_not(
+    inner: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.lab.sessions.COMPLETIONS_KEPT", 5)
+    monkeypatch.setattr("editlab.lab.sessions.OBJECTS_KEPT", 5)
+    inner.sessions._most_of_base = 5
+    edited, bare = inner.create(), inner.create()
+    inner.watch(edited, ["Rome is"])
+    for fact in facts[:2]:
+        inner.edit(edited, [fact]).result(60)
+    told = inner.measure_due(edited).result(60)
+    for number in range(12):
+        for session in (edited, bare):
+            inner.preview(session, replace(facts[2], target_new=f"lute {number}")).result(60)
+        inner.knows(bare, [replace(facts[2], target_new=f"harp {number}")]).result(60)
+    session = inner.sessions.open(edited)
+    assert max(len(known.completions) for known in session.measurements._known.values()) <= 12
+    assert len(inner.measures.base.objects) <= 12
+    assert session.state() == told  # made anew, of what is kept
+    asked: list[object] = []
+    monkeypatch.setattr("editlab.measures._measure.complete", lambda *given: asked.append(given))
+    assert inner.measure_due(edited).result(60) == told
+    assert asked == []
+
+
 def test_who_follows_a_job_is_woken_by_what_it_tells_and_by_nothing_else(
     inner: Lab, facts: list[Fact], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

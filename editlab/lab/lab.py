@@ -256,6 +256,7 @@ class Lab:
                 return with_room(lambda: work(reporting), self._make_room)
             finally:
                 self.sessions.keep_findings(session)
+                self.sessions.forget_asked(session)
 
         return self._queue.put(session.id, keeping, priority, changes_log)
 

@@ -130,6 +130,12 @@ class MeasurementCache:
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).known.found
 
+    def keep(self, told: Iterable[Watched], most: int) -> None:
+        """Of the edited states that have more completions than `most`, keep those of these prompts."""
+        for known in list(self._known.values()):
+            if known is not self.measures.base and len(known.completions) > most:
+                known.keep(told)
+
     def costs(self, entries: Sequence[Entry]) -> dict[str, Cost]:
         """What each measure takes on the state of these entries."""
         subject = self.subject(entries)

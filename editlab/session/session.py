@@ -285,6 +285,10 @@ class Session:
                     return entries, [name]
         return None
 
+    def told(self) -> set[Watched]:
+        """Every prompt whose completion a step tells."""
+        return {w for entry in self.log for w in self._watched(entry.facts)} | set(self._own_prompts())
+
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
         facts = facts if self.watches_facts else ()
         return (*(w for fact in facts for w in watched_of(fact)), *self._own_prompts())
