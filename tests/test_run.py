@@ -204,16 +204,62 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     assert good.facts == str(tmp_path / "facts.json")
     for text, sentence in (
         ("methods = [", "neither TOML nor JSON"),
-        ('methods = ["rome"]\nstep = 3\n', "may have .* got step"),
+        ('methods = ["rome"]\nstep = 3\n', "unknown key 'step' in run.toml; allowed: methods, .*guard_level"),
         ('methods = ["rome"]', "lacks schedule"),
         ("methods = []\n[schedule]\nretention = 1\n", "needs methods"),
         ('methods = ["rome"]\nn = 0\n[schedule]\nretention = 1\n', "n must be the number of facts"),
         ('methods = ["rome"]\n[schedule]\nretention = 0\n', "every 1, 2, ... steps or at a list"),
-        ('methods = ["rome"]\n[schedule]\nretention = "often"\n', "got 'often'"),
+        ('methods = ["rome"]\n[schedule]\nretention = "often"\n', "schedule: .* got .*'often'"),
         ('methods = ["rome"]\n[schedule]\nretention = [0, -1]\n', "at a list of them"),
     ):
         with pytest.raises(ValueError, match=sentence):
             read(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('seed = "a"', "seed: input should be a valid integer, got 'a'"),
+        ("seed = -1", "seed must be 0 or above, got -1"),
+        ("n = true", "n: input should be a valid integer, got True"),
+        ("n = 2.5", "n: .* got 2.5"),
+        ("known = 1", "known: input should be a valid boolean, got 1"),
+        ("case_ids = [1.5]", "case_ids: .* got \\(1.5,\\)"),
+        ("orders = [-1]", "orders must be seeds"),
+        ("model = 3", "model: input should be a valid string, got 3"),
+        ("guard = 'often'", "the guard must be one of"),
+        ("hyperparameters = {rome = 3}", "hyperparameters: .* got {'rome': 3}"),
+    ],
+)
+def test_a_value_of_another_type_is_told_by_its_name(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "run.toml").write_text(f'methods = ["rome"]\n{line}\n[schedule]\nretention = 1\n')
+    with pytest.raises(ValueError, match=sentence):
+        RunConfig.read(tmp_path / "run.toml")
+
+
+def test_a_single_name_is_a_list_of_one_and_paths_are_seen_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").touch()
+    lines = 'methods = "rome"\nmodel = "tiny"\nmoments = "C.npz"\ntasks = "task.json"\ntext = "wikitext"\n'
+    (tmp_path / "run.toml").write_text(f"{lines}[schedule]\nretention = 1\n")
+    read = RunConfig.read(tmp_path / "run.toml")
+    assert read.methods == ("rome",)
+    assert (read.model, read.moments) == (str(tmp_path / "tiny"), str(tmp_path / "C.npz"))
+    assert read.tasks == (str(tmp_path / "task.json"),)
+    assert read.text == "wikitext"
+    for model, moments in (("gpt2-xl", "sample"), ("org/name", "wikipedia")):
+        (tmp_path / "run.toml").write_text(
+            f'methods = ["rome"]\nmodel = "{model}"\nmoments = "{moments}"\n[schedule]\nretention = 1\n'
+        )
+        read = RunConfig.read(tmp_path / "run.toml")
+        assert (read.model, read.moments) == (model, moments)
+
+
+def test_without_n_all_that_is_named_or_there_is_taken(gpt2_editor: Editor, facts: list[Fact]) -> None:
+    numbered = [Fact(**{**fact.to_json(), "case_id": number}) for number, fact in enumerate(facts)]
+    config = RunConfig(("rome",), {"retention": 1}, case_ids=(2, 0), known=False)
+    assert config.choose(gpt2_editor.model, numbered) == [numbered[2], numbered[0]]
+    assert RunConfig(("rome",), {"retention": 1}, known=False).choose(gpt2_editor.model, facts) == facts
 
 
 def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
@@ -229,7 +275,9 @@ def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
         < object_nlls(model, [(fact.text, fact.target_new)])[0]
     ]
     assert RunConfig(("rome",), {"retention": 1}, n=len(known)).choose(model, facts) == known
-    with pytest.raises(ValueError, match="9 facts were asked for"):
+    with pytest.raises(
+        ValueError, match=rf"n = 9, but only {len(known)} facts that .* knows, .* among 3 are available; set known"
+    ):
         RunConfig(("rome",), {"retention": 1}, n=9).choose(model, facts)
     with pytest.raises(ValueError, match="case ids 7"):
         RunConfig(("rome",), {"retention": 1}, n=1, case_ids=(7,)).choose(model, facts)

@@ -13,9 +13,12 @@ import random
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from editlab.analysis.table import table_of, write_table
 from editlab.core.disk import JsonLines, write_json
@@ -32,9 +35,20 @@ from editlab.session.log import Entry
 from editlab.session.session import Session
 
 EVERYTHING = "everything"
+MOST_FACTS = 100  # where neither n nor case_ids are given
 FACTS_AT_ONCE = 25  # asked together whether the model knows them
 
 Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
+
+
+LISTS = ("methods", "orders", "tasks", "case_ids")
+# What a run's file may name instead of a path: these words are no files beside it.
+WORDS = {
+    "facts": ("hub",),
+    "glue": ("hub",),
+    "text": ("wikitext",),
+    "moments": ("auto", "sample", "wikitext", "wikipedia"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class RunConfig:
     methods: tuple[str, ...]
     schedule: Schedule
     facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
-    n: int = 100
-    case_ids: tuple[int, ...] | None = None  # these facts in this order; None: the file's first
+    n: int | None = None  # how many facts; None: all of `case_ids`, else as many as there are up to MOST_FACTS
+    case_ids: tuple[int | str, ...] | None = None  # these facts in this order; None: the file's first
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> what is changed
     model: str = "auto"
@@ -59,12 +73,20 @@ class RunConfig:
     guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
+        for name, allowed in _types(type(self)).items():
+            try:
+                allowed.validate_python(value := getattr(self, name), strict=True)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]["msg"]
+                raise ValueError(f"{name}: {first[:1].lower()}{first[1:]}, got {value!r}") from None
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
-        if type(self.n) is not int or self.n < 1:
+        if self.n is not None and self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
-        if not self.orders or any(type(order) is not int or order < 0 for order in self.orders):
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or above, got {self.seed}")
+        if not self.orders or min(self.orders) < 0:
             raise ValueError(f"orders must be seeds, 0 (as the facts come) or above, got {self.orders!r}")
         for names, when in self.schedule.items():
             at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
@@ -83,19 +105,21 @@ class RunConfig:
             raise ValueError(f"no such file: {path}") from None
         except ValueError as error:  # both decoders' errors are ValueErrors
             raise ValueError(f"{path} is neither TOML nor JSON by its name: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path.name} must hold names and values, got {type(values).__name__}")
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
-            raise ValueError(f"{path.name} may have {', '.join(allowed)}, got {', '.join(unknown)}")
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"unknown key {names} in {path.name}; allowed: {', '.join(allowed)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
-        for name in ("facts", "glue", "text"):
-            if values.get(name) not in (None, "hub", "wikitext"):
-                values[name] = str(path.parent / Path(values[name]).expanduser())
-        values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
-        lists = {
-            name: tuple(values[name]) for name in ("methods", "orders", "case_ids") if values.get(name) is not None
-        }
-        return cls(**{**values, **lists})
+        for name in LISTS:
+            if isinstance(given := values.get(name), str | int):
+                values[name] = (given,)
+            elif isinstance(given, list):
+                values[name] = tuple(given)
+        values = {name: _beside(path, name, value) for name, value in values.items()}
+        return cls(**values)
 
     def runs(self) -> dict[str, tuple[str, int]]:
         """The method and the order of every run, by the name of its folder."""
@@ -112,10 +136,13 @@ class RunConfig:
             if missing := [case for case in self.case_ids if case not in by_id]:
                 raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
             facts = [by_id[case] for case in self.case_ids]
+        most = self.n or (MOST_FACTS if self.case_ids is None else len(self.case_ids))
         with model.unedited():
-            chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
-        if len(chosen) < self.n:
-            raise ValueError(f"{self.n} facts were asked for, there are {len(chosen)}")
+            chosen = list(islice(_known(model, facts) if self.known else facts, most))
+        if not chosen or (self.n is not None and len(chosen) < self.n):
+            of_these = f" that {model.name} knows, P(true) > P(new), among {len(facts)}" if self.known else ""
+            remedy = "; set known = false to take the others too" if self.known else ""
+            raise ValueError(f"n = {most}, but only {len(chosen)} facts{of_these} are available{remedy}")
         if order:
             random.Random(order).shuffle(chosen)
         return chosen
@@ -138,6 +165,25 @@ def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
         if step % when == 0 if isinstance(when, int) else step in when:
             asked.update(chosen)
     return [name for name in measures.by_name if name in asked]
+
+
+def _beside(file: Path, name: str, value: Any) -> Any:
+    """A path in a run's file as seen from the file; other values as they are."""
+    if name == "tasks" and isinstance(value, tuple):
+        return tuple(_beside(file, "task", task) for task in value)
+    if not isinstance(value, str) or not value:
+        return value
+    if name == "task" or (name in WORDS and value not in WORDS[name]):
+        return str(file.parent / Path(value).expanduser())
+    if name == "model":  # else a preset's name or a hub id
+        folder = file.parent / Path(value).expanduser()
+        return str(folder) if value.startswith((".", "~", "/")) or (folder / "config.json").is_file() else value
+    return value
+
+
+@cache
+def _types(cls: type) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(cls).items()}
 
 
 @dataclass(frozen=True)
