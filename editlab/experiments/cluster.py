@@ -197,7 +197,7 @@ def run_on(
 
     def tell() -> None:
         made = sum(RunFolder(out / name).edits_made() for name in names)
-        report(Progress("editing on the cluster", made, config.n * len(names)))
+        report(Progress("editing on the cluster", made, config.n and config.n * len(names)))
 
     for name in cluster.each(workers, lambda worker, name: worker.run.remote(name, folders[name]), names, tell):
         RunFolder(out / name).finish()

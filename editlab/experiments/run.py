@@ -73,7 +73,7 @@ class RunConfig:
     guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
-        for name, allowed in _types(type(self)).items():
+        for name, allowed in _types().items():
             try:
                 allowed.validate_python(value := getattr(self, name), strict=True)
             except ValidationError as error:
@@ -182,8 +182,8 @@ def _beside(file: Path, name: str, value: Any) -> Any:
 
 
 @cache
-def _types(cls: type) -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(hint) for name, hint in get_type_hints(cls).items()}
+def _types() -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(RunConfig).items()}
 
 
 @dataclass(frozen=True)
