@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
+from editlab.report.html import NOTHING, number
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -103,9 +105,24 @@ def _summary(frame: DataFrame) -> dict[str, Any]:
 
 
 def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
-    show_table(("what", "value"), [(name.replace("_", " "), str(value)) for name, value in _summary(frame).items()])
+    show_table(("what", "value"), [(name.replace("_", " "), _value(value)) for name, value in _summary(frame).items()])
+    if frame["disabling"].any():
+        show_table(
+            ("case id", "fact", "risk", "‖ΔW‖ ÷ ‖W‖", "perplexity ×"),
+            [
+                (
+                    _value(row.case_id),
+                    f"{row.prompt.replace('{}', row.subject) or row.subject} → {row.target_new}",
+                    row.level,
+                    number(row.relative_size),
+                    number(row.perplexity_ratio),
+                )
+                for row in frame[frame["disabling"]].itertuples()
+            ],
+            "Disabling edits",
+        )
     columns = ("risk from", "alarm", "foreseen", "missed", "false alarms", "precision", "recall")
-    rows = [
+    rows: list[Sequence[str]] = [
         (
             each.rule,
             each.alarm if each.alarm == "high" else f"{each.alarm} or high",
@@ -120,3 +137,10 @@ def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
 
 def _share(value: float | None, interval: tuple[float, float] | None) -> str:
     return "-" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _value(value: object) -> str:
+    """A number in three digits, a list with commas, nothing as a dash."""
+    if isinstance(value, list):
+        return ", ".join(map(_value, value)) or NOTHING
+    return number(value) if isinstance(value, float) else str(value)

@@ -212,6 +212,7 @@ def _row(
         perplexity_ratio=now / base,
         disabling=not now / base < DISABLING,  # also where it is not a number
         seconds=seconds,
+        prompt=fact.prompt,
     )
 
 
