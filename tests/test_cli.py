@@ -449,15 +449,42 @@ def test_files_have_the_mode_that_the_user_asks_for(tmp_path: Path) -> None:
 def test_a_run_tells_the_numbers_that_it_was_made_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "run.toml").write_text(
-        f'methods = "rome"\nn = 2\nknown = false\nmodel = "{GOLDEN}"\nhyperparameters = {{rome = {{layer = 2, steps = 3}}}}\n'
+        f'methods = "rome"\nn = 2\nknown = false\nmodel = "{GOLDEN}"\n'
+        "hyperparameters = {rome = {layer = 2, steps = 3}}\n"
         '[schedule]\n"retention, perplexity" = 2\n'
     )
-    told = run("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"))
+    command = ("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"))
+    told = run(*command)
     assert told.exit_code == 0, told.output
-    as_json = json.loads(run("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), "--json").stdout)[
-        "rome"
-    ]
+    as_json = json.loads(run(*command, "--json").stdout)["rome"]
     assert max(map(len, told.stdout.split("rome:")[0].splitlines())) <= 100
     for shown in (percent(as_json["efficacy"]), number(as_json["drift"]), number(as_json["perplexity"])):
         assert shown in told.stdout
     assert as_json["perplexity_unedited"] > 0
+    replayed = run(
+        "replay", str(tmp_path / "out" / "rome"), "--model", str(GOLDEN), "--json"
+    )  # and its folder is a session's file
+    assert replayed.exit_code == 0, replayed.output
+    assert len(json.loads(replayed.stdout)["rows"]) == 3
+    unfinished = run("replay", str(tmp_path))
+    assert unfinished.exit_code == 2
+    assert "its run has not finished" in " ".join(unfinished.stderr.split())
+
+
+def test_one_edit_is_kept_and_replayed(text: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.zip"
+    edited = run(
+        "edit", *FACT, "--model", str(GOLDEN), "--set", "steps=2", "--source", str(text), "--replay", str(file)
+    )
+    assert edited.exit_code == 0, edited.output
+    replayed = json.loads(run("replay", str(file), *where, "--json").stdout)
+    assert replayed["ok"]
+    assert [row["method"] for row in replayed["rows"]] == [None, "rome"]
+
+
+def test_a_probe_takes_changed_hyperparameters(text: Path) -> None:
+    arguments = (*FACT, "--model", str(GOLDEN), "--method", "rome", "--source", str(text), "--measure", "perplexity")
+    probed = run("probe", *arguments, "--set", "steps=2", "--set", "layer=1", "--json")
+    assert probed.exit_code == 0, probed.output
+    changed = json.loads(probed.stdout)["rome"]["hyperparameters"]
+    assert (changed["steps"], changed["layer"]) == (2, 1)

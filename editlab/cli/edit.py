@@ -24,6 +24,7 @@ from editlab.cli._options import (
     settings_of,
 )
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
+from editlab.core.disk import write_bytes
 from editlab.core.facts import Fact
 from editlab.core.guarding import WARN
 from editlab.core.records import Completion
@@ -50,6 +51,7 @@ def edit(
         Path | None,
         typer.Option(help="Also measure what a page would, and write all numbers to this .csv or .parquet file."),
     ] = None,
+    replay: Annotated[Path | None, typer.Option(help="Also write a file that editlab replay applies again.")] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +72,12 @@ def edit(
         if table is not None:
             check_table_name(table)
         result = _edit_once(
-            fact, asked, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
+            fact,
+            asked,
+            source,
+            Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
+            table,
+            replay,
         )
         if as_json:
             show_json(result)
@@ -84,11 +91,13 @@ def _edit_once(
     source: str,
     settings: Settings,
     table: Path | None,
+    replay: Path | None,
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.editing.editor import Editor
     from editlab.methods import method_class
     from editlab.model.loading import load
+    from editlab.session.replay import record
     from editlab.session.session import Session
 
     method, changes, guard = asked
@@ -102,6 +111,8 @@ def _edit_once(
         if table is not None:
             session.measure_due(bars)
             write_table(session.table(), table)
+        if replay is not None:
+            write_bytes(replay, record(session, bars))
     assert step.trace is not None
     assert step.measurement is not None
     return {

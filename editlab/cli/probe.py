@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import Changes, Device, Dtype, Json, Model, Source, Yes, settings_of
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, facts_of, search_facts
 from editlab.model.presets import AUTO
@@ -34,6 +34,7 @@ def probe(
         list[str] | None,
         typer.Option(help=f"rome, r-rome, memit or emmet; repeatable. [default: {', '.join(METHODS)}]"),
     ] = None,
+    settings: Changes = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="What to measure beside the prompts: perplexity (the default), bleeding, ...; repeatable."),
@@ -63,6 +64,7 @@ def probe(
         base, steps = _probe_all(
             fact,
             tuple(method or METHODS),
+            settings_of(settings),
             names,
             source,
             Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
@@ -92,7 +94,12 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
 
 
 def _probe_all(
-    fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
+    fact: Fact,
+    methods: Sequence[str],
+    changes: Mapping[str, Any],
+    names: Sequence[str],
+    source: str,
+    settings: Settings,
 ) -> tuple[Step, list[Step]]:
     """The unedited model, and the fact's step by each method."""
     from editlab.editing.editor import Editor
@@ -115,7 +122,7 @@ def _probe_all(
             report=bars,
         )
         session = Session(Editor(loaded, moments=source, seed=settings.seed), measures)
-        steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
+        steps = [ProbeAttempt(session, fact, method, changes, names=names)(bars).step for method in methods]
         return session.measure(names, bars), steps
 
 

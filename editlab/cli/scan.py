@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Ray, Source, Workers, Yes
+from editlab.cli._options import Changes, Device, Dtype, Json, Model, Ray, Source, Workers, Yes, settings_of
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.model.presets import AUTO
 from editlab.report.html import NOTHING, number
@@ -27,6 +27,7 @@ def scan(
         str | None, typer.Option(help="CounterFact rows in a file, or hub; the project's own unless told.")
     ] = None,
     method: Annotated[str, typer.Option(help="rome, r-rome, memit or emmet.")] = "rome",
+    settings: Changes = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
     where: Annotated[
         list[str] | None,
@@ -73,17 +74,18 @@ def scan(
 
         method_class(method)  # what is wrong is told before anything is loaded
         check_where(where or ())
+        changes = settings_of(settings)
         known, _source = facts_of(facts)
         choice = ModelChoice(model, device, dtype, yes)
         with Bars() as bars:
             if ray is None:
-                scanner = Scanner.load(choice, method, source, seed, probe_tokens, bars)
+                scanner = Scanner.load(choice, method, source, seed, probe_tokens, changes, bars)
                 frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
             else:
                 from editlab.experiments.cluster import Cluster, scan_on
 
                 with Cluster(ray, workers, device) as cluster:
-                    loading = (choice, method, source, seed, probe_tokens)
+                    loading = (choice, method, source, seed, probe_tokens, changes)
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:

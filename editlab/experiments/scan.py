@@ -71,11 +71,12 @@ class Scanner:
         source: str,
         seed: int,
         probe_tokens: int,
+        changes: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, and second moments from `source`. Raises ValueError."""
+        """With a model loaded for it, second moments from `source`, and changed hyperparameters. Raises ValueError."""
         editor = Editor(model.load(report), moments=source, seed=seed)
-        return cls(editor, editor.method(method), probe_tokens)
+        return cls(editor, editor.method(method, changes), probe_tokens)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
         """See `editlab.experiments.scan.choose`."""

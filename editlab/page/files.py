@@ -23,7 +23,6 @@ TYPES = {
     "json": "application/json",
     "zip": "application/zip",
 }
-REPLAY = "editlab-replay.zip"
 REPLAY_ABOUT = "The session itself: editlab replay applies its edits again, to the last bit."
 
 
