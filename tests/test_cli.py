@@ -473,9 +473,8 @@ def test_a_run_tells_the_numbers_that_it_was_made_for(tmp_path: Path, monkeypatc
 
 def test_one_edit_is_kept_and_replayed(text: Path, tmp_path: Path) -> None:
     file = tmp_path / "one.zip"
-    edited = run(
-        "edit", *FACT, "--model", str(GOLDEN), "--set", "steps=2", "--source", str(text), "--replay", str(file)
-    )
+    where = ("--model", str(GOLDEN), "--source", str(text))
+    edited = run("edit", *FACT, *where, "--set", "steps=2", "--replay", str(file))
     assert edited.exit_code == 0, edited.output
     replayed = json.loads(run("replay", str(file), *where, "--json").stdout)
     assert replayed["ok"]
