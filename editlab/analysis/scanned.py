@@ -47,6 +47,7 @@ class Scanned(Record):
     perplexity_ratio: float  # to the unedited model's
     disabling: bool
     seconds: float  # since the fact before; the first of several searched together bears the search
+    prompt: str = ""  # with {} for the subject; "" in scans of before
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Bars:
         self._stage = ""
         self._bar: tqdm[Any] | None = None
         self._draws = sys.stderr.isatty()
-        self._written = time.monotonic()
+        self._written, self._line = time.monotonic(), ""
 
     def __enter__(self) -> Self:
         return self
@@ -69,10 +69,10 @@ class Bars:
 
     def _write(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._written >= LINE_SECONDS:
-            self._written = now
-            so_far = f", {progress.done:,} of {progress.total:,}" if progress.total else ""
-            typer.echo(f"{progress.stage}{so_far}", err=True)
+        line = f"{progress.stage}, {progress.done:,} of {progress.total:,}" if progress.total else progress.stage
+        if now - self._written >= LINE_SECONDS and line != self._line:
+            self._written, self._line = now, line
+            typer.echo(line, err=True)
 
     def _end(self) -> None:
         if self._bar is not None:

@@ -25,13 +25,14 @@ from editlab.cli._options import (
     Yes,
     settings_of,
 )
+from editlab.cli._setup import Setup
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
+from editlab.core.disk import write_bytes
 from editlab.core.facts import Fact
 from editlab.core.guarding import WARN
 from editlab.core.records import Completion
 from editlab.editing.guard import Guard
 from editlab.model.presets import AUTO
-from editlab.serving.settings import Settings
 
 
 def edit(
@@ -54,6 +55,7 @@ def edit(
         Path | None,
         typer.Option(help="Also measure what a page would, and write all numbers to this .csv or .parquet file."),
     ] = None,
+    replay: Annotated[Path | None, typer.Option(help="Also write a file that editlab replay applies again.")] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -70,11 +72,11 @@ def edit(
     """
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
-        asked = method, settings or (), Guard(guard, guard_level)
+        watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        chosen = Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed)
-        result = _edit_once(fact, chat, asked, (source, keys), chosen, table)
+        setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
+        result = _edit_once(setup, fact, (method, settings or (), watching), table, replay)
         if as_json:
             show_json(result)
         else:
@@ -82,34 +84,25 @@ def edit(
 
 
 def _edit_once(
-    fact: Fact,
-    chat: bool,
-    asked: tuple[str, Sequence[str], Guard],
-    moments: tuple[str, int | None],
-    settings: Settings,
-    table: Path | None,
+    setup: Setup, fact: Fact, asked: tuple[str, Sequence[str], Guard], table: Path | None, replay: Path | None
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
-    from editlab.editing.editor import Editor
     from editlab.methods import method_class
-    from editlab.model.chat import chat_of
-    from editlab.model.loading import load
+    from editlab.session.replay import record
     from editlab.session.session import Session
 
     method, texts, guard = asked
     changes = settings_of(method_class(method), texts)  # what is wrong is told before anything is loaded
-    model, device, dtype = settings.model, settings.device, settings.dtype
     with Bars() as bars:
-        loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
-        if chat:
-            fact = chat_of(loaded).around(fact)
-        source, keys = moments
-        editor = Editor(loaded, moments=source, n_keys=keys, seed=settings.seed)
+        editor = setup.editor(bars)
+        fact = setup.given(fact, editor)
         session = Session(editor)
         step = session.edit(fact, method, changes, bars, guard)
         if table is not None:
             session.measure_due(bars)
             write_table(session.table(), table)
+        if replay is not None:
+            write_bytes(replay, record(session, bars))
     assert step.trace is not None
     assert step.measurement is not None
     return {

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import METHODS, Chat, Device, Dtype, Json, Keys, Model, Source, Yes
+from editlab.cli._options import METHODS, Changes, Chat, Device, Dtype, Json, Keys, Model, Source, Yes, settings_of
+from editlab.cli._setup import Setup
 from editlab.cli._terminal import Bars, facts_told, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, search_facts
 from editlab.core.info import PROBE
 from editlab.model.presets import AUTO
-from editlab.serving.settings import Settings
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -32,6 +32,7 @@ def probe(
         list[str] | None,
         typer.Option(help=f"{METHODS}; repeatable. [default: those that are offered in probes]"),
     ] = None,
+    settings: Changes = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="What to measure beside the prompts: perplexity (the default), bleeding, ...; repeatable."),
@@ -59,14 +60,8 @@ def probe(
             check_table_name(table)
         fact = _fact((prompt, subject, target), target_true, case_id, facts)
         names = tuple(measure or ("perplexity",))
-        fact, base, steps = _probe_all(
-            fact,
-            chat,
-            method or (),
-            names,
-            (source, keys),
-            Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
-        )
+        setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
+        fact, base, steps = _probe_all(setup, fact, method or (), settings or (), names)
         if table is not None:
             write_table(table_of([base, *steps]), table)
         if as_json:
@@ -94,43 +89,26 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: str | N
 
 
 def _probe_all(
-    fact: Fact,
-    chat: bool,
-    methods: Sequence[str],
-    names: Sequence[str],
-    moments: tuple[str, int | None],
-    settings: Settings,
+    setup: Setup, fact: Fact, methods: Sequence[str], changes: Sequence[str], names: Sequence[str]
 ) -> tuple[Fact, Step, list[Step]]:
     """The fact as the model was given it, the unedited model, and the fact's step by each method.
 
     Without a method by those that probes are offered.
     """
-    from editlab.editing.editor import Editor
     from editlab.measures import standard
     from editlab.methods import method_class, offered
-    from editlab.model.chat import chat_of
-    from editlab.model.loading import load
     from editlab.session.probes import ProbeAttempt
     from editlab.session.session import Session
 
     measures = standard()
     measures.check(names)
-    methods = methods or offered(PROBE)
-    for method in methods:
-        method_class(method)  # a wrong name is told before anything is loaded
+    # What is wrong is told before anything is loaded.
+    changed = {method: settings_of(method_class(method), changes) for method in methods or offered(PROBE)}
     with Bars() as bars:
-        loaded = load(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            allow_download=settings.allow_download,
-            report=bars,
-        )
-        if chat:
-            fact = chat_of(loaded).around(fact)
-        source, keys = moments
-        session = Session(Editor(loaded, moments=source, n_keys=keys, seed=settings.seed), measures)
-        steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
+        editor = setup.editor(bars)
+        fact = setup.given(fact, editor)
+        session = Session(editor, measures)
+        steps = [ProbeAttempt(session, fact, method, to, names=names)(bars).step for method, to in changed.items()]
         return fact, session.measure(names, bars), steps
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,9 @@ import typer
 
 from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
+from editlab.report.html import number, percent
+
+COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖", "perplexity")
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -67,8 +71,10 @@ def run(
         if as_json:
             show_json({name: _summary(steps) for name, steps in results.items()})
         else:
-            rows = [(name, *map(str, _summary(steps).values())) for name, steps in results.items()]
-            show_table(("run", "steps", "health", "reason", "changes"), rows)
+            summaries = {name: _summary(steps) for name, steps in results.items()}
+            show_table(COLUMNS, [(name, *_cells(summary)) for name, summary in summaries.items()])
+            for name, summary in summaries.items():
+                typer.echo(f"{name}: {' '.join([summary['reason'], *summary['changes']])}")
 
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
@@ -93,12 +99,34 @@ def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, 
 
 
 def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
+    """The numbers that a run is made for, each as last measured; None where it was not."""
     from editlab.analysis.health import health_of
 
     health = health_of(steps)
+    retention, perplexity = _last(steps, "retention"), _last(steps, "perplexity")
+    base = steps[0].measurement and steps[0].measurement.perplexity
+    recalls = len(retention.recalls) if retention else 0
+    drift = steps[-1].measurement.drift if steps[-1].measurement else {}
     return {
         "steps": len(steps) - 1,
         "health": health.status,
         "reason": health.reason,
         "changes": [change.sentence for change in health.changes],
+        "efficacy": retention.succeeded / recalls if retention and recalls else None,
+        "retention": retention and retention.kept,
+        "drift": max((each.relative for each in drift.values()), default=0.0),
+        "perplexity": perplexity and perplexity.value,
+        "perplexity_unedited": base and base.value,
     }
+
+
+def _last(steps: Sequence[Step], name: str) -> Any:
+    """What a measure found when it was last taken; None if it never was."""
+    return next((found for step in reversed(steps) if step.measurement and (found := step.measurement.get(name))), None)
+
+
+def _cells(summary: Mapping[str, Any]) -> list[str]:
+    """A row under `COLUMNS`."""
+    shares = [percent(summary[name]) for name in ("efficacy", "retention")]
+    perplexity = f"{number(summary['perplexity_unedited'])} → {number(summary['perplexity'])}"
+    return [str(summary["steps"]), summary["health"], *shares, number(summary["drift"]), perplexity]

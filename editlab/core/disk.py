@@ -59,6 +59,11 @@ def read_text(path: Path) -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
+    write_bytes(path, json.dumps(values, ensure_ascii=False).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    part.write_bytes(data)
     part.replace(path)

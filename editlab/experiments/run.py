@@ -3,7 +3,7 @@
 It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
 twice, and deltas are read back to the last bit. In the folder: `run.json` (all that decides a number), `edits/` (one
 safetensors file per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known
-of the unedited model), and at the end `table.parquet` and `table.csv`.
+of the unedited model), and at the end `table.parquet`, `table.csv` and a replay file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.analysis.table import table_of, write_table
-from editlab.core.disk import JsonLines, write_json
+from editlab.core.disk import JsonLines, write_bytes, write_json
 from editlab.core.facts import CaseId, Fact, case_id_of
 from editlab.core.guarding import WARN
 from editlab.core.progress import OnProgress, Progress, quiet
@@ -33,6 +33,8 @@ from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
 from editlab.session.log import Entry
+from editlab.session.recording import REPLAY
+from editlab.session.replay import record
 from editlab.session.session import Session
 
 EVERYTHING = "everything"
@@ -378,6 +380,13 @@ class RunFolder:
     def set_base(self, known: Mapping[str, Any]) -> None:
         write_json(self._base, known)
 
+    def has_replay(self) -> bool:
+        return (self.folder / REPLAY).exists()
+
+    def set_replay(self, file: bytes) -> None:
+        """Keep the whole run as a replay file."""
+        write_bytes(self.folder / REPLAY, file)
+
     def finish(self) -> tuple[Step, ...]:
         """All steps, whose table is also written."""
         steps = read_run(self.folder)
@@ -403,6 +412,7 @@ def run_sequence(
     if known is not None:
         session.measures.base.load(known)
     session.restore(disk.entries())
+    made_before = len(session.log)
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
 
     def reporting(index: int) -> OnProgress:
@@ -422,6 +432,8 @@ def run_sequence(
                 found = session.find(name, here, entries)
                 disk.set_base(session.measures.base.to_json())
                 disk.add_line({"step": index, "measure": name, "found": found and found.to_json()})
+    if len(session.log) > made_before or not disk.has_replay():
+        disk.set_replay(record(session, report))
 
 
 def read_log(folder: Path, model: EditableModel) -> list[Entry]:

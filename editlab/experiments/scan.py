@@ -75,11 +75,15 @@ class Scanner:
         seed: int,
         probe_tokens: int,
         keys: int | None = None,
+        changes: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, and second moments from `source`: see `moments_of`. Raises ValueError."""
+        """With a model loaded for it, second moments from `source` (see `moments_of`), and changed hyperparameters.
+
+        Raises ValueError.
+        """
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
-        return cls(editor, editor.method(method), probe_tokens)
+        return cls(editor, editor.method(method, changes), probe_tokens)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
         """See `editlab.experiments.scan.choose`."""
@@ -222,6 +226,7 @@ def _row(
         perplexity_ratio=now / base,
         disabling=not now / base < DISABLING,  # also where it is not a number
         seconds=seconds,
+        prompt=fact.prompt,
     )
 
 

@@ -6,9 +6,10 @@ import asyncio
 
 from editlab.core.errors import Cancelled, LabError
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.files import REPLAY, REPLAY_ABOUT, File, files_of
+from editlab.page.files import REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export
 from editlab.page.work import JobError, Runner, follow
+from editlab.session.recording import REPLAY
 
 
 class Exporting:

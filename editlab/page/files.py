@@ -25,7 +25,6 @@ TYPES = {
     "zip": "application/zip",
 }
 ABOUT_STORY = "The session's story with its charts: opens from disk, prints, needs no network."
-REPLAY = "editlab-replay.zip"
 REPLAY_ABOUT = "The session itself: editlab replay applies its edits again, to the last bit."
 
 
