@@ -9,6 +9,8 @@ import typer
 
 from editlab.cli._options import Device, Dtype, Json, Keys, Model, Source, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.core.disk import make_folder
+from editlab.core.paths import cache_dir
 from editlab.model.presets import AUTO
 
 
@@ -38,6 +40,7 @@ def moments(
     """
     with sentences():
         numbers = None if layers is None else _layers(layers)
+        make_folder(cache_dir() / "moments")
         from editlab.editing.moments import moments_of
         from editlab.methods import methods_for
         from editlab.model.loading import load

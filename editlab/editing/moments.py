@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,18 +209,21 @@ def _kept(folder: Path, model: EditableModel, layer: int, source: str, n_keys: i
         if not asked.isdecimal() or n_keys not in (None, int(asked)):
             continue
         text = texts_of(source, model, int(asked), seed)
-        if digest == text.digest and (read := _read(file)) is not None:
+        if digest == text.digest and (read := _read(file, model.weight(layer).shape[1])) is not None:
             found.append((read[0], {"name": text.name, "digest": digest, "keys": read[1]}))
     if not found:
         texts_of(source, model, n_keys or 1, seed)  # an unknown source is told, whatever the cache has
     return max(found, key=lambda each: each[1]["keys"], default=None)
 
 
-def _read(path: Path) -> tuple[Tensor, int] | None:
-    """C and its number of keys; None for a file that is damaged."""
+def _read(path: Path, d_in: int) -> tuple[Tensor, int] | None:
+    """C (d_in, d_in) and its number of keys; None for a file that is damaged."""
     try:
         with safe_open(str(path), "pt") as file:
-            return file.get_tensor("second_moment"), int(file.metadata()["keys"])
+            c, keys = file.get_tensor("second_moment"), int(file.metadata()["keys"])
+        if c.shape != (d_in, d_in) or keys < 1:
+            raise ValueError(f"a matrix {tuple(c.shape)} of {keys} keys")
+        return c, keys
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         log.warning("the second moment in %s cannot be read and is computed anew: %s", path, error)
         return None
@@ -288,12 +292,12 @@ def _read_npz(path: Path, layer: int, d_in: int) -> SecondMoments:
         raise ValueError(f"no such file of second moments: {path}") from None
     except KeyError as missing:
         raise ValueError(f"{path} is not the reference project's file: {missing}") from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as the reference project's .npz file: {error}") from None
     if total.shape != (d_in, d_in):
         raise ValueError(f"{path} holds a matrix {total.shape}, layer {layer} needs ({d_in}, {d_in})")
-    if count < 1:
-        raise ValueError(f"{path} says that it is of {count} keys")
+    if count < 1 or not numpy.isfinite(total).all():
+        raise ValueError(f"{path} holds no second moment: its sum must be finite, and of 1 key or more, not {count}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     provenance = {"name": f"npz:{path.name}", "digest": digest, "keys": count}
     return SecondMoments({layer: torch.from_numpy(total / count).float()}, provenance)

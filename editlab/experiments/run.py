@@ -26,7 +26,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
-from editlab.editing.texts import HUB_TEXTS
+from editlab.editing.texts import NAMES
 from editlab.measures import Measures
 from editlab.methods import hyperparameters
 from editlab.model.model import EditableModel
@@ -42,7 +42,6 @@ NUMBERS = 1  # raised when the same settings give other numbers than before; 0: 
 FACTS_AT_ONCE = 25  # asked together whether the model knows them
 
 DEFAULT_N = 100
-MOMENTS = ("auto", "sample", *HUB_TEXTS)  # sources of second moments that are no paths
 UNKNOWN = (
     "because the unedited model does not know them, P(true) > P(new), or they have no true object "
     "(known = false takes them too)"
@@ -174,7 +173,7 @@ class RunConfig:
         changed: dict[str, Any] = {
             "tasks": tuple(map(placed, self.tasks)),
             "model": found(self.model, (AUTO, *PRESETS)),
-            "moments": found(self.moments, MOMENTS),
+            "moments": found(self.moments, NAMES),
         }
         for name in ("facts", "glue", "text"):
             if (value := getattr(self, name)) not in (None, "hub", "wikitext"):

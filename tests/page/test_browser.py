@@ -75,6 +75,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
     return condition()
 
 
+def test_a_prompt_of_several_lines_reaches_the_lab_as_it_was_typed(visit: Open) -> None:
+    page = visit().page
+    prompt = page.get_by_label("Prompt", exact=True)
+    type_fact(page, "user\n The Prado is in ", "Prado", "Rome")
+    prompt.press("End")
+    prompt.press("Enter")  # a line break, and no edit
+    page.locator(".el-says-now .el-continuation").wait_for()
+    assert page.locator(".el-sentence").inner_text().startswith("user⏎ The Prado is in ⏎")
+    apply(page, "1 edit")
+    assert prompt.input_value() == "user\n The Prado is in \n"
+
+
 def test_an_edit_is_made_charted_and_undone(visit: Open) -> None:
     seen = visit()
     page = seen.page
