@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from editlab.core.joining import is_without_blanks
+
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
 MAX_NAME_CHARACTERS = 100  # of a relation or a case id
-SCRIPTS_WITHOUT_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-
 JOINING = ("-", "\u2010", "\u2011", ".", ",")  # between two letters or digits of one word
 
 CaseId = int | str  # a number, or a name such as "Q42"
@@ -165,11 +165,7 @@ def _inside_word(text: str, at: int) -> bool:
 
 def _of_word(character: str) -> bool:
     """Whether it is a letter, a digit or a mark on one, of a script that parts words by blanks."""
-    return (
-        bool(character)
-        and unicodedata.category(character)[0] in "LMN"
-        and not unicodedata.name(character, "").startswith(SCRIPTS_WITHOUT_BLANKS)
-    )
+    return bool(character) and unicodedata.category(character)[0] in "LMN" and not is_without_blanks(character)
 
 
 def in_one_line(text: str) -> str:
