@@ -234,5 +234,9 @@ def test_a_pad_token_without_an_embedding_is_never_given_to_the_model(padded: Ed
     assert sample_contexts(padded, plan, 3) == sample_contexts(plain, plan, 3)
     with pytest.raises(ValueError, match="no embedding for the token '<pad>'"):
         padded.tokens("Rome <pad> is")
+    with pytest.raises(ValueError, match="no embedding for the token '<pad>'"):
+        padded.check(Fact("{} is", "Rome", "<pad>"))
+    with pytest.raises(ValueError, match="no embedding for the token '<pad>'"):
+        padded.batch([(5, padded.tokenizer.pad_token_id)])
     with torch.no_grad():
         assert padded.hidden(padded.batch([(5, 6, 7), (5,)])).isfinite().all()

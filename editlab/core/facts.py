@@ -17,7 +17,6 @@ from editlab.core.joining import is_without_blanks
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
 MAX_NAME_CHARACTERS = 100  # of a relation or a case id
-
 JOINING = ("-", "\u2010", "\u2011", ".", ",")  # between two letters or digits of one word
 
 CaseId = int | str  # a number, or a name such as "Q42"

@@ -170,7 +170,7 @@ def generate(
     """
     wanted = [n_tokens] * len(rows) if isinstance(n_tokens, int) else n_tokens
     for row in rows:
-        model.check_length(row)
+        model.check_row(row)
     limits = [min(n, model.max_tokens - len(row)) for n, row in zip(wanted, rows, strict=True)]
     ends = model.end_ids if to_the_end else frozenset()
     some_banned = [token for token in banned if 0 <= token < model.n_vocabulary]

@@ -408,12 +408,7 @@ class EditableModel:
         encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
         ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
         end = max((i + 1 for i, special in enumerate(added) if not special), default=0)
-        for token in ids[:end]:
-            if token >= self.n_vocabulary:
-                raise ValueError(
-                    f"{self.name} has no embedding for the token {self.tokenizer.convert_ids_to_tokens(token)!r}, "
-                    f"which is in {shortened(text)}"
-                )
+        self._check_embedded(ids[:end])
         return Tokens(tuple(ids[:end]), tuple(map(tuple, encoded["offset_mapping"][:end])))
 
     def target_ids(self, target: str, prompt: str = "") -> TokenIds:
@@ -428,6 +423,7 @@ class EditableModel:
         ids = ids or tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
+        self._check_embedded(ids)
         return ids
 
     def _ids_after(self, before: str, text: str) -> TokenIds:
@@ -459,23 +455,32 @@ class EditableModel:
 
     def _is_a_twin(self, piece: str, text: str) -> bool:
         """Whether a token is a single byte, and another token is the character that this byte stands for."""
+        if not _BYTE.fullmatch(piece):
+            return False
         letter = text.replace(" ", "▁")
-        known = self.tokenizer.convert_ids_to_tokens(self.tokenizer.convert_tokens_to_ids([letter]))
-        return _BYTE.fullmatch(piece) is not None and known == [letter]
+        known = self.tokenizer.convert_tokens_to_ids(letter)
+        return known is not None and self.tokenizer.convert_ids_to_tokens(known) == letter
 
     def _decoded(self, ids: Sequence[int], **options: Any) -> str:
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False, **options)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_length`."""
+        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_row`."""
         for row in rows:
-            self.check_length(row)
+            self.check_row(row)
         return right_padded(rows, self.device)
 
-    def check_length(self, row: Sequence[int]) -> None:
-        """Raises ValueError for a row of no tokens, or of more than the model can read."""
+    def check_row(self, row: Sequence[int]) -> None:
+        """Raises ValueError for a row of no tokens, or of more than the model can read, or of some that it cannot."""
         if not 0 < len(row) <= self.max_tokens:
             raise ValueError(f"a text must have 1 to {self.max_tokens} tokens for {self.name}, got {len(row)}")
+        self._check_embedded(row)
+
+    def _check_embedded(self, ids: Sequence[int]) -> None:
+        highest = max(ids, default=0)
+        if highest >= self.n_vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(f"{self.name} has no embedding for the token {token!r}, which its tokenizer has")
 
     def check(self, fact: Fact) -> None:
         """Raises ValueError with a sentence if this model cannot be given the fact, or one of the fact's prompts."""
