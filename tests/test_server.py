@@ -118,7 +118,7 @@ def events(client: httpx.Client, job: str, headers: dict[str, str]) -> list[tupl
         ),
         ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "{} {}"}]}, 422, "invalid", "facts.0: prompt must"),
         ("POST", "/session/edit", {"facts": [{**FACT, "colour": 1}]}, 422, "invalid", "facts.0.colour"),
-        ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": "4"}}, 422, "invalid", "clamp"),
+        ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": {"a": 4}}}, 422, "invalid", "clamp"),
         ("POST", "/session/plan", {"every": {"perplexity": 1}}, 409, "busy", "An edit is under way."),
         ("POST", "/session/plan", {"every": {"perplexity": 2}}, 429, "limit_reached", "Two are too many."),
         ("GET", "/facts?limit=many", None, 422, "invalid", "limit: Input should be a valid integer"),

@@ -1,6 +1,4 @@
-"""Editing methods: a file each here, and those that other packages add (entry points `editlab.methods`). They write
-nothing.
-"""
+"""Editing methods: a file each here, and what other packages add by the entry point `editlab.methods`."""
 
 from __future__ import annotations
 
