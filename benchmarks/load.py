@@ -161,9 +161,9 @@ def at_once(visits: Sequence[Visit], model: str, method: str, threads: int) -> d
     }
 
 
-def alone(visits: Sequence[Visit], model: str) -> Iterator[str]:
+def alone(visits: Sequence[Visit], model: str, device: str = "auto") -> Iterator[str]:
     """What of each visit that met no error is otherwise when it is made anew. Each is told on stderr."""
-    editor = Editor(load(model))
+    editor = Editor(load(model, device=device))
     editor.prepare()
     for number, visit in enumerate(visits, 1):
         if not visit.error:

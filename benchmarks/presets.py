@@ -20,7 +20,8 @@ import torch
 import typer
 from tqdm import tqdm
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.model.loading import load

@@ -34,6 +34,12 @@ class Products:
         head = model.hf.get_output_embeddings().weight.numel()
         return float((self.passes + self.back) * (blocks + self.read * head))
 
+    def weights_read(self, model: EditableModel) -> int:
+        """Elements of weights that are read, the head's where it is: all of them in every pass."""
+        blocks = sum(weight.numel() for weight, _ in self._of_blocks(model))
+        head = model.hf.get_output_embeddings().weight.numel() if self.read else 0
+        return (self.passes + self.back) * (blocks + head)
+
     def side(self, model: EditableModel) -> Callable[[], None]:
         """Makes them one after the other, in the order in which the model's passes do."""
         made = self._of_blocks(model)

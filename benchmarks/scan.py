@@ -8,7 +8,8 @@ import torch
 import typer
 
 from benchmarks import products, setting
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.core.progress import quiet
 from editlab.editing.editor import Editor

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.remote.client import RemoteLab, connect
 from editlab.session.recording import Recording
@@ -45,14 +46,19 @@ class Running:
 
 @contextmanager
 def backend(
-    model: str, store: Path, threads: int = 1, port: int = 0, limits: Mapping[str, int] | None = None
+    model: str,
+    store: Path,
+    threads: int = 1,
+    port: int = 0,
+    limits: Mapping[str, int] | None = None,
+    module: str = "editlab.cli.supervised",
 ) -> Iterator[Running]:
-    """`editlab backend` on a loopback address, ready, until the block ends."""
+    """`editlab backend` on a loopback address, ready, until the block ends; `module` is what runs it."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment |= {f"EDITLAB_LIMITS_{name}".upper(): str(value) for name, value in (limits or {}).items()}
     command = ["backend", "--host", "127.0.0.1", "--port", str(port), "--store", str(store), "--model", model]
     process = subprocess.Popen(  # `supervised`: it ends with this process, however that ends
-        [sys.executable, "-m", "editlab.cli.supervised", *command],
+        [sys.executable, "-m", module, *command],
         env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

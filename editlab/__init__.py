@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Fact": "editlab.core.facts",
-    "read_facts": "editlab.core.facts",
+    "read_facts": "editlab.core.fact_files",
     "load": "editlab.model.loading",
     "Editor": "editlab.editing.editor",
     "Session": "editlab.session.session",

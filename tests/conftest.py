@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
-from editlab.editing.hyperparameters import methods_for
 from editlab.editing.moments import SecondMoments, compute, rows_of_texts
+from editlab.methods import methods_for
 from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
 from editlab.session.session import Session
@@ -28,9 +29,23 @@ TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
 FAMILIES = ("gpt2", "llama", "gptj")
 CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
 SLOW = ("model", "browser", "build", "cluster")
+SHARED = ("served_model", "served", "served_fake")  # servers that take long to start; the longest tests' first
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
+settings.register_profile("quick", max_examples=200, deadline=None, derandomize=True, database=None)
+settings.register_profile("thorough", max_examples=10_000, deadline=None, database=None)  # --hypothesis-profile
+settings.load_profile("quick")
 torch.set_num_threads(1)  # tiny matrices: threads would only wait for each other
+
+
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call gives, or the sentence with which it refuses: one that can be printed, of a plain ValueError."""
+    try:
+        return call(*arguments)
+    except ValueError as error:
+        sentence = "" if isinstance(error, UnicodeError) else str(error)
+    assert sentence.encode()
+    return sentence
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +53,10 @@ def golden() -> Path:
     return GOLDEN
 
 
-def tiny_model(family: str) -> EditableModel:
+def tiny_model(family: str, device: str = "cpu") -> EditableModel:
     """A fresh tiny model of a family, five layers of width 48, the same weights every time."""
     if family == "gpt2":
-        return load_folder(GOLDEN)
+        return load_folder(GOLDEN, device)
     tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
     torch.manual_seed(0)
     shape = {"vocab_size": len(tokenizer), "initializer_range": 0.2}
@@ -50,7 +65,7 @@ def tiny_model(family: str) -> EditableModel:
         hf = LlamaForCausalLM(LlamaConfig(**shape, **sizes, max_position_embeddings=256))
     else:
         hf = GPTJForCausalLM(GPTJConfig(**shape, n_embd=48, n_layer=5, n_head=4, n_positions=256, rotary_dim=8))
-    return EditableModel(hf.float(), tokenizer, f"tiny-{family}")
+    return EditableModel(hf.float().to(device), tokenizer, f"tiny-{family}")
 
 
 def tiny_moments(model: EditableModel) -> SecondMoments:
@@ -62,8 +77,8 @@ def tiny_moments(model: EditableModel) -> SecondMoments:
     return SecondMoments(found, {"name": "some text", "keys": keys})
 
 
-def tiny_editor(family: str) -> Editor:
-    model = tiny_model(family)
+def tiny_editor(family: str, device: str = "cpu") -> Editor:
+    model = tiny_model(family, device)
     editor = Editor(model, moments=tiny_moments(model), contexts=CONTEXTS)
     layers = {"layer": 2, "layers": (1, 2, 3)}
     for name, method in methods_for(model).items():
@@ -125,11 +140,33 @@ def test_data() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in a browser come last: once it is open, playwright keeps an event loop running in this thread."""
+    """Slow tests that share a server, a model or a file's fixtures form a group, which one process runs.
+
+    Groups with the embedded model are the longest and come first. Those with a browser come last: once it is open,
+    playwright keeps an event loop running in this thread.
+    """
+    groups: dict[pytest.Item, str] = {}
     for item in items:
         if any(item.get_closest_marker(name) for name in SLOW):
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+        if item.get_closest_marker("slow"):
+            groups[item] = _group_of(item)
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+    with_browser = {group for item, group in groups.items() if item.get_closest_marker("browser")}
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        group = groups.get(item, "")
+        return group in with_browser, "model" not in group, not group
+
+    items.sort(key=place)
+
+
+def _group_of(item: pytest.Item) -> str:
+    """The name of what a slow test shares with others."""
+    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+    if shared:
+        return shared[0]
+    return "model" if item.get_closest_marker("model") else item.path.stem
 
 
 @pytest.hookimpl(wrapper=True)

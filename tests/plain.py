@@ -17,7 +17,7 @@ from torch import Tensor
 from editlab.core.facts import Fact
 from editlab.editing.moments import SecondMoments
 from editlab.methods import Method
-from editlab.methods._base import ValueHyperparameters
+from editlab.methods._value import ValueMethod
 from editlab.model.deltas import LowRank
 from editlab.model.model import Batch, EditableModel
 
@@ -117,7 +117,7 @@ def bare_outputs(model: EditableModel, facts: Sequence[Fact], layer: int) -> Ten
 
 
 def optimise_value(
-    model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], settings: ValueHyperparameters
+    model: EditableModel, fact: Fact, layer: int, part: str, contexts: Sequence[str], settings: ValueMethod
 ) -> Value:
     target = torch.tensor(model.target_ids(fact.target_new), device=model.device)  # (m,)
     n, m = len(contexts), len(target)
@@ -159,10 +159,10 @@ def optimise_value(
     return Value(init, delta.detach(), losses)
 
 
-def moment(moments: SecondMoments, layer: int, ridge: float) -> Tensor:
+def moment(moments: SecondMoments, layer: int, ridge: float, device: torch.device) -> Tensor:
     """C + ridge · mean(diag C) · I (d_in, d_in), float64."""
-    c = moments.matrices[layer].double()
-    return c + ridge * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype)
+    c = moments.matrices[layer].to(device).double()
+    return c + ridge * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
 
 
 def rome(
@@ -202,7 +202,7 @@ def memit_insertion(
             keys = stacked_keys(model, facts, contexts, layer)
             current = bare_outputs(model, facts, method.layers[-1])
         residual = (z - current) / (len(method.layers) - done)
-        c = method.moment_weight * moment(moments, layer, method.ridge)
+        c = method.moment_weight * moment(moments, layer, method.ridge, keys.device)
         right = torch.linalg.solve(c + keys @ keys.T, keys)
         edit[layer] = LowRank(residual.float(), right.float())
     return edit
@@ -215,10 +215,10 @@ def emmet(
     keys = stacked_keys(model, facts, contexts, method.layer)
     residual = torch.stack([value.target for value in values], dim=1).double()
     residual -= bare_outputs(model, facts, method.layer)
-    solved = torch.linalg.solve(method.moment_weight * moment(moments, method.layer, method.ridge), keys)
+    solved = torch.linalg.solve(method.moment_weight * moment(moments, method.layer, method.ridge, keys.device), keys)
     small = keys.T @ solved
     if len(facts) > 1:
-        small += method.batch_ridge * torch.eye(len(facts), dtype=small.dtype)
+        small += method.batch_ridge * torch.eye(len(facts), dtype=small.dtype, device=small.device)
     right = solved @ torch.linalg.inv(small)
     return {method.layer: LowRank(residual.float(), right.float())}, values
 
@@ -259,7 +259,7 @@ def continuation(model: EditableModel, prompt: str, n_tokens: int) -> list[int]:
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=n_tokens,
-        pad_token_id=model.pad_id,
+        pad_token_id=0,
     )
     row = out[0, ids.shape[1] :].tolist()
     return row[: next((i for i, token in enumerate(row) if token in model.end_ids), len(row))]

@@ -1,6 +1,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from editlab.cli._terminal import Bars, quoted
 from editlab.core.progress import Progress
 from editlab.model import embedded
 from editlab.model.deltas import LowRank, save_edit
+from editlab.report.html import number, percent
 from editlab.serving.ports import free_port
 from editlab.serving.supervisor import Service
 
@@ -58,9 +60,9 @@ def test_version_is_the_installed_one() -> None:
         (("edit", "--prompt", "{} is", "--subject", "a", "--target", ""), "new object must not be blank"),
         (("edit", "--prompt", "{} is", "--subject", "a", "--target", "x" * 101), "at most 100 characters, got 101"),
         (("edit", *FACT, "--target-true", "Rome"), "new object and true object must differ"),
-        (("edit", *FACT, "--set", "clamp"), "--set takes NAME=VALUE with a number, or numbers"),
-        (("edit", *FACT, "--set", "clamp=big"), "got 'clamp=big'"),
-        (("edit", *FACT, "--set", "clamp=true"), "got 'clamp=true'"),
+        (("edit", *FACT, "--set", "clamp"), "--set takes NAME=VALUE, such as clamp=3"),
+        (("edit", *FACT, "--set", "clamp=big"), "clamp must be a number between 0.001 and 1000, got 'big'"),
+        (("edit", *FACT, "--set", "clamp=true"), "clamp must be a number between 0.001 and 1000, got 'true'"),
         (("edit", *FACT, "--set", "=3"), "got '=3'"),
         (("edit", *FACT, "--method", "rme"), "did you mean 'rome'"),
         (("edit", *FACT, "--model", str(GOLDEN), "--set", "layer=5"), "layer must be between 0 and 4, got 5"),
@@ -94,6 +96,9 @@ def test_version_is_the_installed_one() -> None:
         (("moments", "--model", str(GOLDEN), "--source", "news"), "text must be 'auto', 'sample',"),
         (("moments", "--model", str(GOLDEN), "--dtype", "int8"), "dtype must be one of float32, bfloat16, float16"),
         (("moments", "--model", str(GOLDEN), "--device", "tape"), "device must be 'auto', 'cpu'"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
+        (("probe", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
+        (("edit", *FACT, "--model", str(GOLDEN), "--source", __file__ + ".npz"), "no such file of second moments"),
         (("verify", "."), "is not a reference folder"),
     ],
 )
@@ -201,7 +206,7 @@ def edited(text: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.C
 
 def test_edit_prints_one_json_object_and_nothing_else(edited: subprocess.CompletedProcess[str]) -> None:
     assert edited.returncode == 0, edited.stderr
-    assert edited.stderr == ""
+    assert re.fullmatch(r"([\w ]+(, [\d,]+ of [\d,]+)?\n)*", edited.stderr)  # how far it is, on a slow machine
     found = json.loads(edited.stdout)
     before, after = found["before"], found["after"]
     assert before["prompt"] == after["prompt"] == "The tower is in"
@@ -330,7 +335,7 @@ def test_verify_exits_by_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         return verify.Comparison("rome", 0, 2, "a → b", 1.0, 1.0, error, 1e-5)
 
     for error, code in ((1e-6, 0), (1e-2, 1), (float("nan"), 1)):
-        monkeypatch.setattr(verify, "verify", lambda folder, report, e=error: verify.Verification((row(e),)))
+        monkeypatch.setattr(verify, "verify", lambda folder, report, device, e=error: verify.Verification((row(e),)))
         assert run("verify", str(GOLDEN)).exit_code == code
         result = run("verify", str(GOLDEN), "--json")
         assert result.exit_code == code
@@ -442,3 +447,72 @@ def test_files_have_the_mode_that_the_user_asks_for(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert (tmp_path / "edit.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in its place")
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "file"))
+    for arguments in (("moments", "--model", str(GOLDEN), "--source", "sample"), ("fetch",)):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert "set EDITLAB_CACHE to a folder that can be written" in result.stderr
+
+
+def test_rows_that_cannot_be_used_are_told_and_the_others_taken(tmp_path: Path) -> None:
+    rows = [
+        {"case_id": "Q1", "src": "Rome is in", "subject": "Rio Grande 463", "alt": "Italy"},
+        {"case_id": "Q2", "src": "Rome is in", "subject": "Rome", "alt": "Spain", "answers": []},
+    ]
+    file, text = tmp_path / "zsre.jsonl", tmp_path / "text.txt"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    text.write_text("Bread is among the oldest prepared foods. " * 40)
+    options = ("--model", str(GOLDEN), "--source", str(text), "--method", "rome", "--json")
+    result = run("probe", "--facts", str(file), "--case-id", "Q2", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rome"]["facts"][0]["case_id"] == "Q2"
+    assert "zsre.jsonl: 1 of 2 rows was left out (row 1: the subject 'Rio Grande 463' must occur" in result.stderr
+    refused = run("probe", "--facts", str(file), "--case-id", "Q1", *options)
+    assert refused.exit_code == 2
+    assert "no fact with the case id Q1 in zsre.jsonl" in refused.stderr
+
+
+def test_a_run_tells_the_numbers_that_it_was_made_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "run.toml").write_text(
+        f'methods = ["rome"]\nn = 2\nknown = false\nmodel = "{GOLDEN}"\n'
+        "hyperparameters = {rome = {layer = 2, steps = 3}}\n"
+        '[schedule]\n"retention, perplexity" = 2\n'
+    )
+    command = ("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"))
+    told = run(*command)
+    assert told.exit_code == 0, told.output
+    as_json = json.loads(run(*command, "--json").stdout)["rome"]
+    assert max(map(len, told.stdout.split("rome:")[0].splitlines())) <= 100
+    for shown in (percent(as_json["efficacy"]), number(as_json["drift"]), number(as_json["perplexity"])):
+        assert shown in told.stdout
+    assert as_json["perplexity_unedited"] > 0
+    # And its folder is a session's file.
+    replayed = run("replay", str(tmp_path / "out" / "rome"), "--model", str(GOLDEN), "--json")
+    assert replayed.exit_code == 0, replayed.output
+    assert len(json.loads(replayed.stdout)["rows"]) == 3
+    unfinished = run("replay", str(tmp_path))
+    assert unfinished.exit_code == 2
+    assert "its run has not finished" in " ".join(unfinished.stderr.split())
+
+
+def test_one_edit_is_kept_and_replayed(text: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.zip"
+    where = ("--model", str(GOLDEN), "--source", str(text))
+    edited = run("edit", *FACT, *where, "--set", "steps=2", "--replay", str(file))
+    assert edited.exit_code == 0, edited.output
+    replayed = json.loads(run("replay", str(file), *where, "--json").stdout)
+    assert replayed["ok"]
+    assert [row["method"] for row in replayed["rows"]] == [None, "rome"]
+
+
+def test_a_probe_takes_changed_hyperparameters(text: Path) -> None:
+    arguments = (*FACT, "--model", str(GOLDEN), "--method", "rome", "--source", str(text), "--measure", "perplexity")
+    probed = run("probe", *arguments, "--set", "steps=2", "--set", "layer=1", "--json")
+    assert probed.exit_code == 0, probed.output
+    changed = json.loads(probed.stdout)["rome"]["hyperparameters"]
+    assert (changed["steps"], changed["layer"]) == (2, 1)

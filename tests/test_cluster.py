@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -58,11 +58,12 @@ class KillOne:
     def __call__(self, progress: Progress) -> None:
         if self.killed or progress.done < self.done:
             return
-        for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [""])[0].startswith(f"ray::{self.worker}"):
-                os.kill(process.pid, signal.SIGKILL)
-                self.killed += 1
-                return
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{self.worker}"):
+                    process.kill()
+                    self.killed += 1
+                    return
 
 
 @pytest.mark.parametrize("kill", [False, True])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 
 DATA = Path(__file__).parents[1] / "data"
 SENTENCES = {"sentiment": ("sentence",), "paraphrase": ("sentence1", "sentence2")}

@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from editlab.cli import app
 from editlab.experiments.run import RunConfig
 from editlab.measures import standard
 from editlab.measures.tasks import OURS
+from editlab.methods import methods
 from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +130,18 @@ def test_every_page_of_the_documentation_can_be_reached_from_its_index() -> None
 # --- code ---
 
 
+def install(folder: Path) -> None:
+    """The package in a folder, as far as its entry points go."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [line for group, them in groups for line in (f"[{group}]", *(f"{n} = {v}" for n, v in them.items()))]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    methods.cache_clear()
+
+
 def run_blocks(page: Path, folder: Path, model: str = EMBEDDED) -> Iterator[tuple[Block, str]]:
     """Run a page's Python, in order and in one namespace, from a folder that its files are written to.
 
@@ -140,6 +154,8 @@ def run_blocks(page: Path, folder: Path, model: str = EMBEDDED) -> Iterator[tupl
         if block.kind == "file":
             assert block.name is not None
             (folder / block.name).write_text(text, encoding="utf-8")
+            if block.name == "pyproject.toml":
+                install(folder)
         elif block.kind == "output":
             yield block, printed
         elif block.language == "python":
@@ -155,6 +171,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     yield tmp_path
+    methods.cache_clear()
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "").parent == tmp_path:
             del sys.modules[name]
@@ -240,7 +257,7 @@ def test_the_reference_of_the_modules_builds(tmp_path: Path) -> None:
 
 
 def test_runs_in_the_pages_and_the_experiments_can_be_read(tmp_path: Path) -> None:
-    texts = [block.text for page in PAGES for block in blocks(page) if block.language == "toml"]
+    texts = [block.text for page in PAGES for block in blocks(page) if block.language == "toml" and block.kind is None]
     texts += [file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("docs/experiments/*.toml"))]
     for text in texts:
         (tmp_path / "run.toml").write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from editlab.core.progress import quiet
 from editlab.core.records import Trace
 from editlab.editing.editor import Editor
 from editlab.editing.moments import SecondMoments
-from editlab.methods import _value, memit
+from editlab.methods import _keys, _value
 from editlab.methods._rows import rows_of
 from editlab.methods._value import Value
 from editlab.model.fast.blocks import Past, Suffixes, embed, run
@@ -73,12 +73,12 @@ def test_fast_is_plain(editor: Editor, name: str, contexts: Sequence[str]) -> No
 
 @pytest.mark.parametrize("name", ["memit", "emmet"])
 def test_fast_is_plain_for_batches(editor: Editor, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memit, "ROWS_AT_ONCE", 2 * len(CONTEXTS))  # several readings for five facts
+    monkeypatch.setattr(_keys, "ROWS_AT_ONCE", 2 * len(CONTEXTS))  # several readings for five facts
     facts = list(FACTS.values())
     found = errors(editor, facts, name)
     assert statistics.median(found) < 1e-4
     assert max(found) < 1e-2
-    monkeypatch.setattr(memit, "KEPT_BYTES", 0)  # no memory to keep anything
+    monkeypatch.setattr(_keys, "KEPT_BYTES", 0)  # no memory to keep anything
     assert errors(editor, facts, name) == pytest.approx(found, abs=1e-5)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,15 +19,19 @@ from editlab.core.progress import Progress
 from editlab.editing.editor import Editor
 from editlab.lab.api import Job, LabProtocol
 from editlab.lab.catalogue import presets_of
+from editlab.lab.jobs import Queue
 from editlab.lab.lab import Lab
 from editlab.lab.limits import Limits
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import Example, Task
+from editlab.model.reading import Watched
 from editlab.remote.client import connect
+from editlab.remote.server.registry import Entry
 from editlab.session.replay import read, replay
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
+from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 
 YES_NO = Task(
@@ -59,6 +65,19 @@ def lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
         yield inner
         return
     with serving(inner) as address:
+        remote = connect(address)
+        yield remote
+        remote.close()
+
+
+@pytest.fixture(params=["local", "remote", "fake", "remote fake"])
+def any_lab(inner: Lab, request: pytest.FixtureRequest) -> Iterator[LabProtocol]:
+    """A lab for the laws that the page's fake keeps too: those that need no model."""
+    answering = FakeLab() if "fake" in request.param else inner
+    if "remote" not in request.param:
+        yield answering
+        return
+    with serving(answering) as address:
         remote = connect(address)
         yield remote
         remote.close()
@@ -265,22 +284,102 @@ def asked_for(jobs: list[Job]) -> Job:
     return jobs[0]
 
 
-def test_bad_input_is_refused_before_it_is_queued(lab: LabProtocol, fact: Fact) -> None:
-    session = lab.create()
+def test_bad_input_is_refused_before_it_is_queued(any_lab: LabProtocol, fact: Fact) -> None:
+    session = any_lab.create()
     with pytest.raises(ValueError, match="no method 'rom'"):
-        lab.edit(session, [fact], "rom")
-    with pytest.raises(ValueError, match="tokens"):
-        lab.edit(session, [Fact("{} " + "word " * 110, "OK Go", "x")])
+        any_lab.edit(session, [fact], "rom")
+    with pytest.raises(ValueError, match="no method 'rom'"):
+        any_lab.risk(session, fact, ["rom"])
+    with pytest.raises(ValueError, match="no method 'rom'"):
+        any_lab.probe(session, fact, "rom")
     with pytest.raises(ValueError, match="no measure 'chess'"):
-        lab.measure(session, ["chess"])
+        any_lab.measure(session, ["chess"])
+    with pytest.raises(ValueError, match="no measure 'chess'"):
+        any_lab.probe(session, fact, names=["chess"])
+    with pytest.raises(ValueError, match="e9"):
+        any_lab.probe(session, fact, earlier=["e9"])
+    with pytest.raises(ValueError, match="no measure 'chess'"):
+        any_lab.plan(session, {"chess": 1})
     with pytest.raises(ValueError, match="every 1, 2"):
-        lab.plan(session, {"parity": 0})
+        any_lab.plan(session, {"perplexity": 0})
     with pytest.raises(ValueError, match="nothing to undo"):
-        lab.undo(session)
-    with pytest.raises(ValueError, match="between 0 and 0"):
-        lab.goto(session, 7)
-    with pytest.raises(ValueError, match="between 0 and 0"):
-        lab.duplicate(session, 1)
+        any_lab.undo(session)
+    with pytest.raises(ValueError, match="nothing to redo"):
+        any_lab.redo(session)
+    for call in (any_lab.goto, any_lab.duplicate):
+        with pytest.raises(ValueError, match="between 0 and 0, got 7"):
+            call(session, 7)
+    with pytest.raises(ValueError, match="between 0 and 0, got 7"):
+        any_lab.measure(session, index=7)
+    with pytest.raises(ValueError, match="between 1 and 0, got 1"):
+        any_lab.toggle(session, 1)
+    assert len(any_lab.state(session).steps) == 1
+
+
+def test_a_fact_that_is_too_long_is_refused_before_it_is_queued(lab: LabProtocol) -> None:
+    with pytest.raises(ValueError, match="tokens"):
+        lab.edit(lab.create(), [Fact("{} " + "word " * 110, "OK Go", "x")])
+
+
+def test_an_edit_drops_what_was_undone_and_the_log_leads_back(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    made = [any_lab.edit(session, [fact]).result(60) for fact in facts]
+    assert [step.index for step in made] == [1, 2, 3]
+    assert any_lab.undo(session).position == 2
+    assert any_lab.undo(session).position == 1
+    assert any_lab.redo(session).position == 2
+    assert any_lab.goto(session, 1).position == 1
+    state = any_lab.state(session)
+    assert [step.in_force for step in state.steps] == [True, True, False, False]
+    assert [step.enabled for step in any_lab.toggle(session, 1).steps] == [True, False, True, True]
+    assert any_lab.toggle(session, 1) == state
+    last = any_lab.edit(session, facts[2:]).result(60)
+    assert [step.id for step in any_lab.state(session).steps] == ["", made[0].id, last.id]
+    assert len({last.id, *(step.id for step in made)}) == 4
+
+
+def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    step = any_lab.edit(session, facts[:1]).result(60)
+    before = any_lab.state(session)
+    assert [said.prompt for said in any_lab.preview(session, facts[1]).result(60)] == [facts[1].text]
+    methods = [method.name for method in any_lab.info().methods]
+    assert list(any_lab.risk(session, facts[1]).result(60)) == methods
+    assert list(any_lab.risk(session, facts[1], methods[:1]).result(60)) == methods[:1]
+    assert len(any_lab.knows(session, facts).result(60)) == 3
+    probe = any_lab.probe(session, facts[1], later=[step.id]).result(60)
+    assert (probe.step.facts, probe.later) == (tuple(facts[1:2]), (step.id,))
+    assert [said.prompt for said in probe.in_the_end][:1] == [facts[1].text]
+    assert isinstance(any_lab.replay_file(session).result(60), bytes)
+    assert any_lab.culprit(session).result(60) is not None
+    assert any_lab.state(session) == before
+
+
+def test_a_job_tells_how_it_ended(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    done = any_lab.edit(session, facts[:1])
+    assert done.result(60) == any_lab.state(session).steps[1]
+    assert (done.status, done.ahead, done.error) == ("done", 0, None)
+    done.cancel()
+    assert done.status == "done"
+    assert any_lab.measure_due(session).result(60) == any_lab.state(session)
+
+
+def test_an_edit_under_way_keeps_its_log(any_lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
+    """It cannot change under the edit; a cancelled edit was never made."""
+    session = any_lab.create()
+    hold_the_worker(any_lab, session)
+    job = any_lab.edit(session, facts[:1])
+    for call in (lambda: any_lab.goto(session, 0), lambda: any_lab.undo(session), lambda: any_lab.toggle(session, 1)):
+        with pytest.raises(Busy, match="under way"):
+            call()
+    job.cancel()
+    gate.set()
+    with pytest.raises(Cancelled):
+        job.result(60)
+    assert job.status == "cancelled"
+    assert len(any_lab.state(session).steps) == 1
+    assert any_lab.goto(session, 0).position == 0
 
 
 def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,103 +394,103 @@ def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.M
     assert job.error == "the label words begin with the same token"
 
 
-def test_who_has_no_key_knows_nothing(lab: LabProtocol, fact: Fact) -> None:
-    session = lab.create("mine")
-    info = lab.about(session)
+def test_who_has_no_key_knows_nothing(any_lab: LabProtocol, fact: Fact) -> None:
+    session = any_lab.create("mine")
+    info = any_lab.about(session)
     for key in ("", "nobody", info.id, session[:-1], info.follow.upper() + "x"):
         for call in (
-            lambda key: lab.state(key),
-            lambda key: lab.about(key),
-            lambda key: lab.revision(key),
-            lambda key: lab.edit(key, [fact]),
-            lambda key: lab.undo(key),
-            lambda key: lab.rename(key, "yours"),
-            lambda key: lab.duplicate(key),
-            lambda key: lab.delete(key),
+            lambda key: any_lab.state(key),
+            lambda key: any_lab.about(key),
+            lambda key: any_lab.revision(key),
+            lambda key: any_lab.edit(key, [fact]),
+            lambda key: any_lab.undo(key),
+            lambda key: any_lab.rename(key, "yours"),
+            lambda key: any_lab.duplicate(key),
+            lambda key: any_lab.delete(key),
         ):
             with pytest.raises(UnknownSession, match="no such session"):
                 call(key)
-    assert lab.list_sessions(["nobody", session, info.id]) == [info]
+    assert any_lab.list_sessions(["nobody", session, info.id]) == [info]
 
 
-def test_a_key_that_follows_reads_and_copies_and_changes_nothing(lab: LabProtocol, facts: list[Fact]) -> None:
-    session = lab.create("mine")
-    first = lab.edit(session, facts[:1]).result(60)
-    follow = lab.about(session).follow
-    told = lab.about(follow)
-    assert (told.id, told.name, told.edits) == (lab.about(session).id, "mine", 1)
-    assert (lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
-    assert lab.state(follow) == lab.state(session)
+def test_a_key_that_follows_reads_and_copies_and_changes_nothing(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create("mine")
+    first = any_lab.edit(session, facts[:1]).result(60)
+    follow = any_lab.about(session).follow
+    told = any_lab.about(follow)
+    assert (told.id, told.name, told.edits) == (any_lab.about(session).id, "mine", 1)
+    assert (any_lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
+    assert any_lab.state(follow) == any_lab.state(session)
     for call in (
-        lambda: lab.edit(follow, facts[1:2]),
-        lambda: lab.preview(follow, facts[1]),
-        lambda: lab.risk(follow, facts[1]),
-        lambda: lab.probe(follow, facts[1]),
-        lambda: lab.culprit(follow),
-        lambda: lab.knows(follow, facts),
-        lambda: lab.measure(follow),
-        lambda: lab.measure_due(follow),
-        lambda: lab.undo(follow),
-        lambda: lab.redo(follow),
-        lambda: lab.goto(follow, 0),
-        lambda: lab.toggle(follow, 1),
-        lambda: lab.watch(follow, ["Rome is"]),
-        lambda: lab.plan(follow, {}),
-        lambda: lab.rename(follow, "yours"),
-        lambda: lab.delete(follow),
+        lambda: any_lab.edit(follow, facts[1:2]),
+        lambda: any_lab.preview(follow, facts[1]),
+        lambda: any_lab.risk(follow, facts[1]),
+        lambda: any_lab.probe(follow, facts[1]),
+        lambda: any_lab.culprit(follow),
+        lambda: any_lab.knows(follow, facts),
+        lambda: any_lab.measure(follow),
+        lambda: any_lab.measure_due(follow),
+        lambda: any_lab.undo(follow),
+        lambda: any_lab.redo(follow),
+        lambda: any_lab.goto(follow, 0),
+        lambda: any_lab.toggle(follow, 1),
+        lambda: any_lab.watch(follow, ["Rome is"]),
+        lambda: any_lab.plan(follow, {}),
+        lambda: any_lab.rename(follow, "yours"),
+        lambda: any_lab.delete(follow),
     ):
         with pytest.raises(ReadOnly, match="only follows"):
             call()
-    copied = lab.duplicate(follow)
-    assert lab.state(copied).steps[1] == first
-    assert lab.undo(copied).position == 0
-    assert lab.state(session).position == 1
+    copied = any_lab.duplicate(follow)
+    assert any_lab.state(copied).steps[1] == first
+    assert any_lab.undo(copied).position == 0
+    assert any_lab.state(session).position == 1
 
 
-def test_the_revision_is_another_one_whenever_the_state_is(lab: LabProtocol, facts: list[Fact]) -> None:
-    session, other = lab.create(), lab.create()
-    seen = [(lab.revision(session), lab.state(session))]
+def test_the_revision_is_another_one_whenever_the_state_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session, other = any_lab.create(), any_lab.create()
+    seen = [(any_lab.revision(session), any_lab.state(session))]
     for change in (
-        lambda: lab.edit(session, facts[:1]).result(60),
-        lambda: lab.edit(session, facts[1:2]).result(60),
-        lambda: lab.undo(session),
-        lambda: lab.redo(session),
-        lambda: lab.goto(session, 0),
-        lambda: lab.toggle(session, 1),
-        lambda: lab.watch(session, ["Rome is"]),
-        lambda: lab.plan(session, {}),
-        lambda: lab.measure(session, ["perplexity"]).result(60),
-        lambda: lab.preview(session, facts[2]).result(60),
-        lambda: lab.edit(other, facts[:1]).result(60),
+        lambda: any_lab.edit(session, facts[:1]).result(60),
+        lambda: any_lab.edit(session, facts[1:2]).result(60),
+        lambda: any_lab.undo(session),
+        lambda: any_lab.redo(session),
+        lambda: any_lab.goto(session, 0),
+        lambda: any_lab.toggle(session, 1),
+        lambda: any_lab.watch(session, ["Rome is"]),
+        lambda: any_lab.plan(session, {}),
+        lambda: any_lab.measure(session, ["perplexity"]).result(60),
+        lambda: any_lab.preview(session, facts[2]).result(60),
+        lambda: any_lab.edit(other, facts[:1]).result(60),
     ):
         change()
-        seen.append((lab.revision(session), lab.state(session)))
+        seen.append((any_lab.revision(session), any_lab.state(session)))
     for earlier, later in pairwise(seen):
         assert (earlier[0] == later[0]) == (earlier[1] == later[1])
     assert seen[-1][0] == seen[-3][0]  # neither a preview nor somebody else's edit shows
 
 
-def test_a_session_is_named_copied_and_deleted(lab: LabProtocol, facts: list[Fact]) -> None:
-    session = lab.create("  my  session ")
+def test_a_session_is_named_copied_and_deleted(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create("  my  session ")
     for fact in facts:
-        lab.edit(session, [fact]).result(60)
-    lab.toggle(session, 1)
-    lab.watch(session, ["Rome is"])
-    lab.plan(session, {"parity": 2})
-    assert lab.about(session).name == "my session"
-    assert lab.rename(session, "another").name == lab.about(session).name == "another"
-    branch = lab.duplicate(session, 2, "a branch")
-    told = lab.about(branch)
-    assert (told.name, told.edits, told.branch_of) == ("a branch", 2, lab.about(session).id)
-    before, after = lab.goto(session, 2), lab.state(branch)
+        any_lab.edit(session, [fact]).result(60)
+    any_lab.toggle(session, 1)
+    any_lab.watch(session, ["Rome is"])
+    any_lab.plan(session, {"perplexity": 2})
+    assert any_lab.about(session).name == "my session"
+    assert any_lab.rename(session, "another").name == any_lab.about(session).name == "another"
+    branch = any_lab.duplicate(session, 2, "a branch")
+    told = any_lab.about(branch)
+    assert (told.name, told.edits, told.branch_of) == ("a branch", 2, any_lab.about(session).id)
+    before, after = any_lab.goto(session, 2), any_lab.state(branch)
     assert (after.position, after.watched, after.plan) == (2, before.watched, before.plan)
     assert after.steps == before.steps[:3]
-    lab.delete(session)
+    any_lab.delete(session)
     with pytest.raises(UnknownSession):
-        lab.state(session)
-    assert [info.name for info in lab.list_sessions([session, branch])] == ["a branch"]
-    assert lab.state(branch).steps == after.steps
-    assert lab.edit(branch, facts[2:]).result(60).index == 3
+        any_lab.state(session)
+    assert [info.name for info in any_lab.list_sessions([session, branch])] == ["a branch"]
+    assert any_lab.state(branch).steps == after.steps
+    assert any_lab.edit(branch, facts[2:]).result(60).index == 3
 
 
 def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:
@@ -403,6 +502,158 @@ def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact]
     gate.set()
     assert kept.result(60).index == 1
     assert soon(lambda: [job.status for job in jobs] == ["cancelled"] * 3)
+
+
+# --- what goes wrong ---
+
+
+class Panic(BaseException):
+    """What a native library raises: no Exception."""
+
+
+def test_the_worker_outlives_whatever_a_job_raises(
+    lab: LabProtocol, inner: Lab, fact: Fact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, real = lab.create(), Session.preview
+    for raised in (Panic("index out of range"), SystemExit(3), KeyboardInterrupt()):
+
+        def preview(*_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr(Session, "preview", preview)
+        job = lab.preview(session, fact)
+        with pytest.raises(LabError, match=f"the lab failed: {type(raised).__name__}"):
+            job.result(60)
+        assert job.status == "failed"
+    monkeypatch.setattr(Session, "preview", real)
+    assert lab.preview(session, fact).result(60)[0].prompt == fact.text
+    assert inner.silence == 0.0
+    inner.close()
+    assert inner.silence == float("inf")
+
+
+def test_whoever_sees_that_a_job_is_done_sees_its_result() -> None:
+    """At every moment from the first on which either can be seen."""
+    queue, seen = Queue(), []
+    gate = threading.Event()
+    job = queue.put("one", lambda _report: gate.wait(60) and 7)
+    wake = job._ended.set
+
+    def look() -> None:
+        seen.append((job.status, job.result(0)))
+        wake()
+
+    job._ended.set = look  # type: ignore[method-assign]
+    gate.set()
+    assert job.result(60) == 7
+    queue.close()
+    assert seen == [("done", 7)]
+
+
+def test_states_are_told_by_many_threads_while_the_worker_adds_to_what_they_tell(inner: Lab, facts: list[Fact]) -> None:
+    key = inner.create()
+    inner.edit(key, facts[:1]).result(60)
+    session = inner.sessions.open(key)
+    expected, errors, stop = session.state(), [], threading.Event()
+    cache = inner.measures.base.completions
+    known = next(iter(cache.values()))
+
+    def add() -> None:
+        """As the worker does when facts are asked about, only faster."""
+        number = 0
+        while not stop.is_set():
+            number += 1
+            cache[(Watched(f"prompt {number}", "own"),)] = known[:1]
+            inner.measures.took(f"measure {number % 500}", 0.0, None)
+            if number % 2_000 == 0:
+                for key in list(cache)[-2_000:]:
+                    del cache[key]
+
+    def tell() -> None:
+        try:
+            for _ in range(5):
+                assert session.state().steps == expected.steps
+        except Exception as error:
+            errors.append(error)
+
+    adding, telling = threading.Thread(target=add), [threading.Thread(target=tell) for _ in range(100)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in (adding, *telling):
+            thread.start()
+        for thread in telling:
+            thread.join(60)
+    finally:
+        stop.set()
+        sys.setswitchinterval(before)
+        adding.join(60)
+    assert errors == []
+
+
+def test_the_queue_remembers_those_that_were_served_most_and_not_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editlab.lab.jobs.REMEMBERED", 20)
+    queue = Queue()
+    queue.put("greedy", lambda _report: time.sleep(0.05)).result(60)
+    for number in range(100):
+        queue.put(f"session {number}", lambda _report: None).result(60)
+    queue.close()
+    assert len(queue._served) <= 21
+    assert "greedy" in queue._served
+
+
+def test_what_was_asked_in_passing_is_forgotten_and_what_steps_tell_is_not(
+    inner: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.lab.sessions.COMPLETIONS_KEPT", 5)
+    monkeypatch.setattr("editlab.lab.sessions.OBJECTS_KEPT", 5)
+    inner.sessions._most_of_base = 5
+    edited, bare = inner.create(), inner.create()
+    inner.watch(edited, ["Rome is"])
+    for fact in facts[:2]:
+        inner.edit(edited, [fact]).result(60)
+    told = inner.measure_due(edited).result(60)
+    for number in range(12):
+        for session in (edited, bare):
+            inner.preview(session, replace(facts[2], target_new=f"lute {number}")).result(60)
+        inner.knows(bare, [replace(facts[2], target_new=f"harp {number}")]).result(60)
+    session = inner.sessions.open(edited)
+    assert max(len(known.completions) for known in session.measurements._known.values()) <= 12
+    assert len(inner.measures.base.objects) <= 12
+    assert session.state() == told  # made anew, of what is kept
+    asked: list[object] = []
+    monkeypatch.setattr("editlab.measures._measure.complete", lambda *given: asked.append(given))
+    assert inner.measure_due(edited).result(60) == told
+    assert asked == []
+
+
+def test_who_follows_a_job_is_woken_by_what_it_tells_and_by_nothing_else(
+    inner: Lab, facts: list[Fact], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: Counter[str] = Counter()
+    real, sorts = Entry.glance, []
+
+    def glance(entry: Entry):
+        looks[entry.id] += 1
+        return real(entry)
+
+    monkeypatch.setattr(Entry, "glance", glance)
+    monkeypatch.setattr(Queue, "_order", lambda queue, job: sorts.append(job) or (job.priority, 0.0))
+    with serving(inner) as address:
+        lab = connect(address)
+        session = lab.create()
+        hold_the_worker(lab, session)
+        jobs = [lab.preview(session, fact) for fact in facts]
+        assert soon(lambda: [job.ahead for job in jobs] == [1, 2, 3])
+        before, sorted_before = looks.copy(), len(sorts)
+        time.sleep(0.5)  # nothing changes
+        assert sum((looks - before).values()) <= 2 * len(jobs)
+        assert len(sorts) == sorted_before
+        jobs[0].cancel()
+        assert soon(lambda: [job.ahead for job in jobs[1:]] == [1, 2], 1.0)
+        gate.set()
+        assert [job.result(60)[0].prompt for job in jobs[1:]] == [fact.text for fact in facts[1:]]
+        lab.close()
 
 
 # --- limits ---
@@ -417,7 +668,7 @@ def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list
         (lambda: lab.duplicate(session, name="x" * 41), "40 characters, got 41"),
         (lambda: lab.edit(session, facts, "memit"), "one edit is 2 facts, got 3"),
         (lambda: lab.edit(session, [replace(facts[0], subject="word " * 9)]), "object is 40 characters, got 58"),
-        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 44"),
+        (lambda: lab.preview(session, replace(facts[0], paraphrase_prompts=("word " * 9,))), "40 characters, got 45"),
         (lambda: lab.risk(session, replace(facts[0], target_true="word " * 9)), "40 characters, got 44"),
         (lambda: lab.watch(session, ["a", "b", "c"]), "prompts to watch is 2, got 3"),
         (lambda: lab.watch(session, ["x" * 41]), "40 characters, got 41"),

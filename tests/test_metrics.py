@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from editlab.measures import EditedFact, MeasureInput, Measures, State, StateCac
 from editlab.measures._measure import fixed_sample
 from editlab.measures.bleeding import BleedingOfPanel, bleeding
 from editlab.measures.counterfact import OfAll, counterfact
-from editlab.measures.generation import generation_entropy, ngram_entropy, sampled_texts, words
+from editlab.measures.generation import GenerationEntropy, generation_entropy, ngram_entropy, sampled_texts, words
 from editlab.measures.perplexity import PerplexityOfText, perplexity, window_nll
 from editlab.measures.retention import RetentionOfEdits, retention
 from editlab.model import reading
@@ -172,16 +173,12 @@ def test_texts_in_a_batch_are_those_one_by_one(editor: Editor) -> None:
         assert text.startswith(prompt)
 
 
-def test_every_token_is_one_of_the_likeliest(editor: Editor) -> None:
+def test_every_token_is_one_of_the_likeliest(editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the whole model's logits have it, without a cache; and n_tokens are there, prompt included."""
     model = editor.model
-    kept: list[list[int]] = []
-    real = model.tokenizer.batch_decode
-    model.tokenizer.batch_decode = lambda rows, **_: kept.extend(row.tolist() for row in rows) or ["", ""]
-    try:
-        sampled_texts(model, ["Rome is", "Once upon a time"], 20, top_k=3)
-    finally:
-        model.tokenizer.batch_decode = real
+    kept: list[tuple[int, ...]] = []
+    monkeypatch.setattr(model, "continuation", lambda before, ids: kept.append((*before, *ids)) or "")
+    sampled_texts(model, ["Rome is", "Once upon a time"], 20, top_k=3)
     for prompt, ids in zip(["Rome is", "Once upon a time"], kept, strict=True):
         begin = len(model.tokens(prompt).ids)
         assert len(ids) == 20
@@ -346,3 +343,34 @@ def test_every_measure_has_a_field_or_is_a_task() -> None:
 
     assert set(standard().by_name) <= set(Measurement.__dataclass_fields__)
     assert isinstance(standard(), Measures)
+
+
+def test_a_setting_is_of_content_not_of_names_and_words(tmp_path: Path) -> None:
+    one = tmp_path / "one.txt"
+    one.write_text("The same words.")
+
+    def setting(**changes: object) -> str:
+        return Measures({"perplexity": PerplexityOfText(**changes)}).setting("perplexity")
+
+    first = setting(source=str(one))
+    assert setting(source=str(one), help="Other words.", every=7) == first
+    one.write_text("Other words.")
+    assert setting(source=str(one)) != first
+    assert setting() != setting(source="wikitext") != first
+    entropies = [GenerationEntropy(), GenerationEntropy(limit=2), GenerationEntropy(seed=1), GenerationEntropy(help="")]
+    found = [Measures({"generation": measure}).setting("generation") for measure in entropies]
+    assert (len(set(found)), found[0]) == (3, found[3])
+
+
+def test_what_an_earlier_version_measured_is_known_but_for_files(tmp_path: Path) -> None:
+    """It named a setting by the measure's repr, and so did not see what was in a file."""
+    file = tmp_path / "text.txt"
+    file.write_text("Some words.")
+
+    def known(measure: object) -> bool:
+        measures = Measures({measure.name: measure})
+        return measures.is_setting_of(hashlib.sha256(repr(measure).encode()).hexdigest()[:16], measure.name)
+
+    assert known(PerplexityOfText())
+    assert known(OfAll())
+    assert not known(PerplexityOfText(str(file)))

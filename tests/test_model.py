@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,17 +56,17 @@ def test_the_subjects_last_token_is_found_by_character(text: str, subject: str) 
 
 def test_half_precision_keeps_edited_layers_in_float32() -> None:
     model = load_folder(GOLDEN, dtype=torch.bfloat16)
-    model.hold([2])
-    assert model.weight(2).dtype == torch.float32
-    assert model.weight(1).dtype == torch.bfloat16
     batch = model.batch([model.tokens("The Eiffel Tower").ids])
     torch.manual_seed(0)
     delta = LowRank(torch.randn(48, 1), torch.randn(192, 1))
     with torch.no_grad():
         before = model.hidden(batch)
         model.write([{2: delta}])
+        assert model.weight(2).dtype == torch.float32
+        assert model.weight(1).dtype == torch.bfloat16
         assert not torch.equal(model.hidden(batch), before)
         model.write([])
+        assert model.weight(2).dtype == torch.bfloat16
         assert torch.equal(model.hidden(batch), before)
 
 
@@ -75,8 +78,41 @@ def test_a_layer_or_family_that_is_not_there_is_a_sentence() -> None:
         load("smollm2-135m", dtype="int8")
     with pytest.raises(ValueError, match="device must be"):
         load("smollm2-135m", device="toaster")
+    with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'cuda'"):
+        load("smollm2-135m", device="mps")
     with pytest.raises(ValueError, match=r"no config\.json"):
         load_folder(GOLDEN.parent)
+
+
+@pytest.mark.parametrize("name", ["./no-such", "../a/b", "/no/such/folder", "~/no-such", "models/no/such", "no-such/"])
+def test_a_path_that_does_not_exist_is_no_folder(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^there is no folder .*[a-z]$"):
+        load(name)
+
+
+def test_what_may_be_a_folder_or_an_id_is_told_as_both() -> None:
+    with pytest.raises(ValueError, match=r"^there is no folder models/no-such, and models/no-such is not .* --yes"):
+        load("models/no-such")
+
+
+def test_a_file_is_no_folder() -> None:
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        load(str(GOLDEN / "config.json"))
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
+def test_a_quantised_model_is_refused_before_its_weights_are_read(tmp_path: Path, method: str) -> None:
+    config = json.loads((GOLDEN / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+    with pytest.raises(ValueError, match=rf"is quantised \({method}\), and an edit needs .* load the model"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"model_type": "mamba"}', "{", "[]", '{"model_type": "gpt2"}'])
+def test_a_folder_of_something_else_gets_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"is of the family ('mamba'|None)|could not be loaded"):
+        load_folder(tmp_path)
 
 
 def test_facts_are_checked_against_the_vocabulary() -> None:

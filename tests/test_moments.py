@@ -102,6 +102,100 @@ def test_the_reference_projects_file_is_a_sum(tmp_path: Path) -> None:
         moments_of(model, [2], str(tmp_path / "wrong.npz"))
 
 
+def test_what_was_computed_is_used_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of most keys, or the one asked for; the provenance of an edit says which."""
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path))
+    model = tiny_model("gpt2")
+    fact = Fact("{} is in", "Rome", "Spain")
+
+    def keys_of_edit(n_keys: int | None = None) -> int:
+        editor = Editor(model, moments="sample", n_keys=n_keys, contexts=("{}",))
+        _, _, provenance = editor.compute([fact], editor.method("rome", {"layer": 2, "steps": 1, "ridge": 0.1}))
+        return provenance["second_moments"]["keys"]
+
+    few = moments_of(model, [2], "sample", 300).provenance["keys"]
+    assert keys_of_edit() == few < 10 * 192
+    many = moments_of(model, [2], "sample", 700).provenance["keys"]
+    assert keys_of_edit() == many > few
+    assert moments_of(model, [2], "sample", seed=1).provenance["keys"] >= 10 * 192  # of another seed there is none
+    assert keys_of_edit(300) == few
+    monkeypatch.setattr("editlab.editing.moments.compute", lambda *_: pytest.fail("computed again"))
+    assert keys_of_edit() == many
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        keys_of_edit(500)
+
+
+def test_a_damaged_one_is_computed_anew(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    first = moments_of(model, [1], "sample", 300, cache=tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    for damaged in (b"", file.read_bytes()[:-9], b"<html>"):
+        file.write_bytes(damaged)
+        assert torch.equal(moments_of(model, [1], "sample", 300, cache=tmp_path).matrices[1], first.matrices[1])
+
+
+def test_a_cache_that_cannot_be_written_is_only_slower(tmp_path: Path) -> None:
+    (tmp_path / "moments").write_text("a file in the way")
+    assert moments_of(tiny_model("gpt2"), [1], "sample", 300, cache=tmp_path).provenance["keys"] >= 300
+
+
+def test_a_thin_one_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model("gpt2")
+    text = tmp_path / "text.txt"
+    text.write_text("A short text.\n\n" + TEXT)
+    assert "thin" not in moments_of(model, [1], str(text), 400, cache=tmp_path).provenance
+    assert not caplog.messages
+    told = moments_of(model, [1, 2], str(text), 3, cache=tmp_path).provenance
+    few = f"is of {told['keys']} keys only, for 192 dimensions: use more keys"
+    assert told["thin"] == f"the second moment of layer 1 {few}; the second moment of layer 2 {few}"
+    assert caplog.messages == [told["thin"]]
+
+
+def published(file: Path, count: int, layer: int = 0) -> Path:
+    numpy.savez(file, **{"mom2.mom2": count * (1.0 + layer) * numpy.eye(192), "mom2.count": count})
+    return file
+
+
+def test_published_files_of_several_layers(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    names = {n: f"transformer.h.{n}.mlp.c_proj_float32_mom2_100000.npz" for n in (1, 2, 3)}
+    files = [published(tmp_path / name, 1000 + n, n) for n, name in names.items()]
+    for source in (str(tmp_path), ",".join(map(str, files))):
+        moments = moments_of(model, [1, 3], source)
+        assert {n: float(c[0, 0]) for n, c in moments.matrices.items()} == {1: 2.0, 3: 4.0}
+        told = moments.told([1, 3])
+        assert told["keys"] == 1001
+        assert told["layers"]["3"]["name"] == f"npz:{names[3]}"
+        assert moments.told([3]) == told["layers"]["3"]
+    published(tmp_path / names[3].replace("100000", "5"), 5, 9)
+    assert float(moments_of(model, [3], str(tmp_path)).matrices[3][0, 0]) == 4.0  # of most keys
+    with pytest.raises(ValueError, match="no second moment of layer 4; the files, and the layers by their names"):
+        moments_of(model, [3, 4], str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["transformer.h.3.mlp.c_proj_mom2.npz", "model.layers.3.mlp.down_proj.npz", "layer3.npz", "layer_3_mom2.npz"],
+)
+def test_a_published_file_of_another_layer_is_refused(tmp_path: Path, name: str) -> None:
+    file = published(tmp_path / name, 1000)
+    assert 3 in moments_of(tiny_model("gpt2"), [3], str(file)).matrices
+    with pytest.raises(ValueError, match=r"no second moment of layer 2; .*\(3\)"):
+        moments_of(tiny_model("gpt2"), [2], str(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no file</html>", b"PK\x03\x04 cut off"])
+def test_a_damaged_published_file_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"m\.npz cannot be read as the reference project's \.npz file"):
+        moments_of(tiny_model("gpt2"), [2], str(tmp_path / "m.npz"))
+
+
+def test_a_folder_without_files_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no second moment of layer 2"):
+        moments_of(tiny_model("gpt2"), [2], str(tmp_path))
+
+
 def test_text_sampled_from_the_model_is_repeatable(tmp_path: Path) -> None:
     model = tiny_model("llama")
     a = moments_of(model, [1], "sample", 300, seed=1, cache=tmp_path / "a")

@@ -1,9 +1,19 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from editlab.editing.editor import Editor
+from editlab.editing.texts import texts_of
+from editlab.lab.catalogue import presets_of
+from editlab.methods import methods_for
 from editlab.model import embedded
+from editlab.model.loading import load_folder
+from editlab.model.model import EditableModel
 from editlab.model.presets import DEFAULT, LARGE, PRESETS, Preset, choose
+from editlab.model.shapes import GPT2_XL, SHAPES, SMOLLM2_135M, Shape
+from tests.conftest import GOLDEN
 
 
 @pytest.fixture
@@ -86,3 +96,45 @@ def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str) -> Non
     with pytest.raises(ValueError, match="model must be one of auto, smollm2-135m, gpt2,") as refused:
         choose(name, cuda=False, allow_download=False)
     assert hint in str(refused.value)
+
+
+# --- presets of methods belong to a model's architecture and size ---
+
+
+def sized(shape: Shape, name: str) -> EditableModel:
+    """A model of a shape that costs nothing, under a folder's name."""
+    return cast(EditableModel, SimpleNamespace(name=name, shape=shape, projection=range(shape.n_layers).__getitem__))
+
+
+@pytest.mark.parametrize("name", ["gpt2-xl", "GPT2-XL", "my-own", "smollm2-135m"])
+def test_a_preset_goes_by_architecture_and_size_not_by_name(name: str) -> None:
+    found = methods_for(sized(GPT2_XL, name))
+    assert {n: method.edited_layers for n, method in found.items()} == {
+        "rome": (17,),
+        "r-rome": (17,),
+        "memit": (13, 14, 15, 16, 17),
+        "emmet": (17,),
+    }
+    embedded_model = methods_for(sized(SMOLLM2_135M, name))
+    assert (embedded_model["rome"].edited_layers, embedded_model["memit"].moment_weight) == ((6,), 2000.0)
+    small = methods_for(sized(Shape("gpt2", 5, 48, 192), name))
+    assert all(max(method.edited_layers) < 5 for method in small.values())
+    assert small["rome"].preset_of(Shape("gpt2", 5, 48, 192)).startswith("A guess")
+
+
+def test_every_shape_is_that_of_the_model_it_is_called_after() -> None:
+    assert set(SHAPES) == set(PRESETS)
+    assert {name: shape.n_layers for name, shape in SHAPES.items()} == {n: p.n_layers for n, p in PRESETS.items()}
+    assert [shape.name for shape in SHAPES.values()] == list(SHAPES)
+    assert Shape("gpt2", 48, 1600, 1600).name == ""
+
+
+def test_a_tiny_model_called_like_a_large_one_is_set_as_a_tiny_one(tmp_path: Path) -> None:
+    for name in ("gpt2-xl", "smollm2-135m"):
+        folder = tmp_path / name
+        folder.symlink_to(GOLDEN)
+        model = load_folder(folder)
+        assert model.shape == Shape("gpt2", 5, 48, 192)
+        assert texts_of("auto", model, 100, 0).name.startswith("sampled from the model")
+        assert Editor(model).method("rome").edited_layers == (1,)
+        assert not [preset for preset in presets_of(model.shape.name, []) if preset.disabling]

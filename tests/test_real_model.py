@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from editlab.analysis.anatomy import anatomy
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
-from editlab.editing.assess import assess
+from editlab.editing.assess import assess, reference_for
+from editlab.editing.contexts import sample_contexts
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.measures import standard
@@ -34,14 +36,32 @@ EIFFEL = Fact(
 )
 
 
+CONTEXTS = {  # of seed 0, as every release has sampled them
+    "rome": (
+        "{}",
+        "-_A.. {}",
+        " -1.. {}",
+        "-_22. {}",
+        " -222.10.. {}",
+        "-_1321111. {}",
+        "_to_get_max_max_. {}",
+    ),
+    "memit": (
+        "{}",
+        "The-1998-200. {}",
+        "Therefore  To create a list of all possible. {}",
+        'Because and the "Mafaadu al. {}',
+        "I-12345 is 2. {}",
+        "You-the-world-to-be-. {}",
+    ),
+}
+
+
 @pytest.fixture(scope="module")
 def embedded() -> Editor:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     editor = Editor(load("smollm2-135m"))
     editor.prepare()
-    yield editor
-    torch.set_num_threads(threads)
+    return editor
 
 
 @pytest.fixture
@@ -49,6 +69,11 @@ def session(embedded: Editor) -> Session:
     embedded.model.write([])
     yield Session(embedded, standard(load_tasks()))
     embedded.model.write([])
+
+
+def test_the_references_that_come_with_editlab_are_of_this_model(embedded: Editor) -> None:
+    for name in ("rome", "r-rome"):
+        assert reference_for(embedded.model, embedded.method(name)).n == 253
 
 
 @pytest.mark.parametrize("method", ["rome", "r-rome", "memit", "emmet"])
@@ -66,6 +91,11 @@ def test_an_edit_takes_and_is_undone_to_the_last_bit(session: Session, method: s
     session.put_in_force()
     assert all(torch.equal(session.model.weight(layer), before[layer]) for layer in layers)
     assert complete(session.model, watched_of(EIFFEL))[0].completion == said.completion
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_the_contexts_of_a_seed_stay_what_they_were(embedded: Editor, method: str) -> None:
+    assert sample_contexts(embedded.model, embedded.methods[method].context_plan, 0) == CONTEXTS[method]
 
 
 def test_the_unedited_model_knows_the_projects_facts(embedded: Editor) -> None:

@@ -15,6 +15,7 @@ from editlab.analysis.scores import wilson
 from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.core.records import Bleeding, Drift, Measurement, Perplexity, Step, TaskScore
+from editlab.methods import about, methods
 from editlab.report.report import state_of, table_of_ends, write_report
 from editlab.report.story import story
 from editlab.report.story.runs import PanelGroup, Runs, curves_of, drawings_of, figures_of
@@ -143,7 +144,8 @@ def test_a_session_and_a_single_run_are_told_as_stories(tmp_path: Path) -> None:
     session.write_text(json.dumps(state.to_json()), encoding="utf-8")
     done = CliRunner().invoke(app, ["report", str(session)])
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "session.html").read_text(encoding="utf-8") == story(state)
+    known = [about(kind) for kind in methods().values()]
+    assert (tmp_path / "session.html").read_text(encoding="utf-8") == story(state, methods=known)
 
     run = tmp_path / "rome"
     run.mkdir()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 
-from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Step
@@ -48,9 +50,9 @@ def start(gpt2_editor: Editor, facts: list[Fact], measures: Measures) -> Callabl
     gpt2_editor.model.write([])
 
     def begin(folder: Path, report: Callable[[Progress], None] = lambda _: None) -> tuple[Step, ...]:
-        fresh = Measures(measures.by_name)
-        wanted = Sequenced(sung, "memit", {}, 0, gpt2_editor.model.fingerprint())
-        run_sequence(Session(gpt2_editor, fresh), lambda: wanted, SCHEDULE, RunFolder(folder), report)
+        session = Session(gpt2_editor, Measures(measures.by_name))
+        wanted = Sequenced.of(session, sung, "memit", {}, SCHEDULE)
+        run_sequence(session, wanted, SCHEDULE, RunFolder(folder), report)
         return RunFolder(folder).finish()
 
     yield begin
@@ -174,16 +176,88 @@ def test_reading_a_run_leaves_a_line_that_is_being_written_alone(start: Callable
     assert file.read_bytes() == cut
 
 
-def test_a_folder_of_another_model_is_refused(start: Callable, tmp_path: Path) -> None:
-    def stop(_: Progress) -> None:
-        raise Cancelled
+# --- a folder holds one run ---
 
-    with pytest.raises(Cancelled):
-        start(tmp_path / "run", stop)
-    file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": "another"}))
-    with pytest.raises(ValueError, match="another model"):
-        start(tmp_path / "run")
+
+def told_in(folder: Path, **changes: object) -> None:
+    """Make a folder's run.json say something else."""
+    file = folder / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.fixture
+def begun(start: Callable, tmp_path: Path) -> Path:
+    """The folder of a run that was killed at its second edit."""
+
+    def kill_in_the_second(progress: Progress) -> None:
+        if progress.done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(tmp_path / "run", kill_in_the_second)
+    assert RunFolder(tmp_path / "run").edits_made() == 1
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 7}, "seed (7 there, 0 here)"),
+        ({"model": "another"}, "model (another there, "),
+        ({"dtype": "bfloat16"}, "dtype (bfloat16 there, float32 here)"),
+        ({"method": "emmet"}, "method (emmet there, memit here)"),
+        ({"contexts": ["{}"]}, "contexts"),
+        ({"moments": {"name": "golden", "keys": 9}}, "moments: keys (9 there, nothing here)"),
+        ({"guard": {"choice": "refuse", "level": "high"}}, "guard: choice (refuse there, off here)"),
+        ({"numbers": 99}, "numbers (99 there, 1 here)"),
+        ({"measures": {"perplexity": "of another text"}}, "what perplexity is measured on"),
+        ({"numbers": 0}, "begun by an earlier editlab"),
+    ],
+)
+def test_another_run_is_refused_and_what_differs_is_named(
+    start: Callable, begun: Path, changes: dict[str, object], named: str
+) -> None:
+    told_in(begun, **changes)
+    before = sorted((path, path.stat().st_mtime_ns) for path in begun.rglob("*"))
+    with pytest.raises(ValueError, match=re.escape(named)):
+        start(begun)
+    assert sorted((path, path.stat().st_mtime_ns) for path in begun.rglob("*")) == before
+
+
+def test_every_hyperparameter_is_compared(gpt2_editor: Editor, facts: list[Fact], measures: Measures) -> None:
+    session = Session(gpt2_editor, measures)
+    one = Sequenced.of(session, facts, "memit", {}, SCHEDULE)
+    assert one.extended(one) == one
+    for name, value in one.hyperparameters.items():
+        other = replace(one, hyperparameters={**one.hyperparameters, name: "another"})
+        with pytest.raises(ValueError, match=f"^hyperparameters: {name} "):
+            one.extended(other)
+        assert value is not None
+
+
+def test_a_larger_n_extends_and_a_smaller_one_or_other_facts_are_refused(
+    gpt2_editor: Editor, facts: list[Fact], measures: Measures
+) -> None:
+    session = Session(gpt2_editor, measures)
+    two, three, turned = (
+        Sequenced.of(session, some, "memit", {}, SCHEDULE) for some in (facts[:2], facts, facts[::-1])
+    )
+    assert two.extended(three).facts == tuple(facts)
+    with pytest.raises(ValueError, match=r"^n \(3 there, 2 here\)$"):
+        three.extended(two)
+    with pytest.raises(ValueError, match=r"^facts, from number 1 on$"):
+        three.extended(turned)
+
+
+def test_an_extended_run_is_the_run_of_all_facts(
+    start: Callable, gpt2_editor: Editor, measures: Measures, tmp_path: Path
+) -> None:
+    whole = start(tmp_path / "whole")
+    folder = RunFolder(tmp_path / "extended")
+    session = Session(gpt2_editor, Measures(measures.by_name))
+    first = whole[1].facts
+    run_sequence(session, Sequenced.of(session, first, "memit", {}, SCHEDULE), SCHEDULE, folder)
+    assert told(start(tmp_path / "extended")) == nearly(whole)
 
 
 def test_the_schedule(measures: Measures) -> None:
@@ -202,11 +276,30 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     good = read('methods = ["rome"]\nfacts = "facts.json"\n[schedule]\nretention = 1\n')
     assert good.methods == ("rome",)
     assert good.facts == str(tmp_path / "facts.json")
+    rest = "[schedule]\nretention = 1\n"
     for text, sentence in (
+        ('methods = "rome"\n' + rest, r"methods must be a list of names, such as \[\"rome\"\], got 'rome'"),
+        ('methods = ["rome"]\nseed = "a"\n' + rest, "seed must be a whole number, 0 or above, got 'a'"),
+        ('methods = ["rome"]\nseed = true\n' + rest, "seed must be a whole number, 0 or above, got True"),
+        ('methods = ["rome"]\nn = "all"\n' + rest, "n must be the number of facts, 1 or more, got 'all'"),
+        ('methods = ["rome"]\ncase_ids = [1.5]\n' + rest, "case_ids must be a list of case ids"),
+        ('methods = ["rome"]\norders = [-1]\n' + rest, "orders must be seeds, 0"),
+        ('methods = ["rome"]\norders = 1\n' + rest, "orders must be a list of seeds"),
+        ('methods = ["rome"]\nknown = 1\n' + rest, "known must be true or false, got 1"),
+        ('methods = ["rome"]\nmodel = 3\n' + rest, "model must be text, got 3"),
+        ('methods = ["rome"]\ntasks = "a.json"\n' + rest, "tasks must be a list of files, got 'a.json'"),
+        ('methods = ["rome"]\nhyperparameters = {rome = 3}\n' + rest, "hyperparameters must be a table for each"),
+        ('methods = ["rome"]\nschedule = 3\n', "schedule must be a table"),
+        ('methods = ["rome"]\n[schedule]\nretention = true\n', "got True"),
         ("methods = [", "neither TOML nor JSON"),
         ('methods = ["rome"]\nstep = 3\n', "unknown key 'step' in .*; allowed: "),
         ('methods = ["rome"]', "lacks schedule"),
         ("methods = []\n[schedule]\nretention = 1\n", "needs methods"),
+        (
+            'methods = ["rome"]\n[hyperparameters.rom]\nclamp = 3\n[schedule]\nretention = 1\n',
+            r"\[hyperparameters\] has 'rom', which is not among the methods rome; did you mean 'rome'\?",
+        ),
+        ('methods = ["rome"]\nkeys = 0\n[schedule]\nretention = 1\n', "keys must be the number of keys"),
         ('methods = ["rome"]\nn = 0\n[schedule]\nretention = 1\n', "n must be the number of facts"),
         ('methods = ["rome"]\n[schedule]\nretention = 0\n', "every 1, 2, ... steps or at a list"),
         ('methods = ["rome"]\n[schedule]\nretention = "often"\n', "got 'often'"),
@@ -229,7 +322,62 @@ def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
         < object_nlls(model, [(fact.text, fact.target_new)])[0]
     ]
     assert RunConfig(("rome",), {"retention": 1}, n=len(known)).choose(model, facts) == known
-    with pytest.raises(ValueError, match="n = 9, but only"):
+    with pytest.raises(
+        ValueError, match=rf"n = 9, but only {len(known)} facts.*: {3 - len(known)} of 3 are left out.*known = false"
+    ):
         RunConfig(("rome",), {"retention": 1}, n=9).choose(model, facts)
+    with pytest.raises(ValueError, match=r"n = 9, but only 3 facts are available$"):
+        RunConfig(("rome",), {"retention": 1}, n=9, known=False).choose(model, facts)
     with pytest.raises(ValueError, match="case ids 7"):
         RunConfig(("rome",), {"retention": 1}, n=1, case_ids=(7,)).choose(model, facts)
+
+
+def test_case_ids_say_how_many_and_in_which_order(gpt2_editor: Editor, facts: list[Fact]) -> None:
+    named = [replace(fact, case_id=case) for fact, case in zip(facts, (7, "Q42", 7), strict=True)]
+
+    def chosen(*cases: int | str) -> list[Fact]:
+        config = RunConfig(("rome",), {"retention": 1}, known=False, case_ids=cases)
+        return config.choose(gpt2_editor.model, named)
+
+    assert chosen("Q42") == [named[1]]
+    assert chosen("Q42", "7") == [named[1], named[0], named[2]]  # a row of several facts is all of them
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for place in (folder / "my-model", folder / "gpt2-xl", elsewhere):
+        place.mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+
+    def read(**values: object) -> RunConfig:
+        file = folder / "run.json"
+        file.write_text(json.dumps({"methods": ["rome"], "schedule": {"retention": 1}, **values}))
+        return RunConfig.read(file)
+
+    placed = read(model="my-model", moments="c.npz", facts="f.jsonl", glue="g", text="t.txt", tasks=["t.json"])
+    told = (placed.model, placed.moments, placed.facts, placed.glue, placed.text, *placed.tasks)
+    assert told == tuple(str(folder / name) for name in ("my-model", "c.npz", "f.jsonl", "g", "t.txt", "t.json"))
+    assert read(model="./none").model == str(folder / "none")
+    assert read(moments="t.txt").moments == str(folder / "t.txt")
+    several = read(moments="h.3.npz, ../h.4.npz").moments
+    assert several == f"{folder / 'h.3.npz'},{folder / '../h.4.npz'}"
+    for name in ("gpt2-xl", "auto", "org/name"):  # a preset goes before a folder of its name
+        assert read(model=name).model == name
+    for name in ("auto", "sample", "wikitext"):
+        assert read(moments=name, facts="hub", text="wikitext").moments == name
+
+
+def test_a_run_of_facts_whose_ids_are_names_has_a_table(
+    gpt2_editor: Editor, facts: list[Fact], measures: Measures, tmp_path: Path
+) -> None:
+    named = tuple(replace(fact, case_id=case) for fact, case in zip(facts, ("Q42", 7, None), strict=True))
+    wanted = Sequenced(named, "rome", {}, 0, gpt2_editor.model.fingerprint())
+    try:
+        run_sequence(Session(gpt2_editor, measures), wanted, {"retention": 3}, RunFolder(tmp_path))
+    finally:
+        gpt2_editor.model.write([])
+    RunFolder(tmp_path).finish()
+    for table in (pandas.read_parquet(tmp_path / "table.parquet"), pandas.read_csv(tmp_path / "table.csv", dtype=str)):
+        ids = table.groupby(table["step"].astype(int))["case_id"].first()
+        assert [ids.get(step) for step in (1, 2)] == ["Q42", "7"]
+        assert pandas.isna(ids.get(3))

@@ -66,3 +66,9 @@ def test_what_is_no_scan_is_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_reading_a_scan_needs_no_torch() -> None:
     code = "import sys, editlab.analysis.scanned; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+def test_case_ids_that_are_names_come_back_from_the_table(tmp_path: Path) -> None:
+    rows = [replace(ROWS[0], number=n, case_id=case) for n, case in enumerate(("Q42", 7, None))]
+    frame_of(rows).to_parquet(tmp_path / "scan.parquet")
+    assert [row.case_id for row in read_scan(tmp_path / "scan.parquet").rows] == ["Q42", 7, None]

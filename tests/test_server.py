@@ -18,6 +18,7 @@ from editlab.core.records import Completion
 from editlab.lab.jobs import LocalJob, Queue
 from editlab.remote.server import Loader, create_app
 from editlab.remote.server.rate import Rate
+from editlab.remote.server.registry import JobRegistry
 from editlab.remote.wire import SESSION_HEADER
 from editlab.serving.settings import Settings
 from tests.page.fake_lab import FakeLab
@@ -107,13 +108,25 @@ def events(client: httpx.Client, job: str, headers: dict[str, str]) -> list[tupl
         ("POST", "/session/goto", {"index": True}, 422, "invalid", "index"),
         ("POST", "/session/goto", {}, 422, "invalid", "index: Field required"),
         ("POST", "/session/goto", {"index": 0, "indx": 1}, 422, "invalid", "indx: Extra inputs are not permitted"),
-        ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "no place"}]}, 422, "invalid", "facts.0: prompt must"),
+        (
+            "POST",
+            "/session/edit",
+            {"facts": [{**FACT, "prompt": "no"}]},
+            422,
+            "invalid",
+            "facts.0: the subject 'Eiffel",
+        ),
+        ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "{} {}"}]}, 422, "invalid", "facts.0: prompt must"),
         ("POST", "/session/edit", {"facts": [{**FACT, "colour": 1}]}, 422, "invalid", "facts.0.colour"),
-        ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": "4"}}, 422, "invalid", "clamp"),
+        ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": {"a": 4}}}, 422, "invalid", "clamp"),
         ("POST", "/session/plan", {"every": {"perplexity": 1}}, 409, "busy", "An edit is under way."),
         ("POST", "/session/plan", {"every": {"perplexity": 2}}, 429, "limit_reached", "Two are too many."),
         ("GET", "/facts?limit=many", None, 422, "invalid", "limit: Input should be a valid integer"),
         ("GET", "/facts/random", None, 422, "invalid", "seed: Field required"),
+        ("GET", "/facts?limt=3", None, 422, "invalid", "limt: Extra inputs are not permitted"),
+        ("GET", "/session?verbose=1", None, 422, "invalid", "verbose: Extra inputs are not permitted"),
+        ("POST", "/session/undo?steps=2", None, 422, "invalid", "steps: Extra inputs are not permitted"),
+        ("GET", "/jobs/nothing?wait=1", None, 422, "invalid", "wait: Extra inputs are not permitted"),
     ],
 )
 def test_every_error_is_a_word_and_a_sentence(
@@ -142,6 +155,39 @@ def test_bodies_that_are_no_json_and_keys_that_open_nothing(client: httpx.Client
     ):
         assert sent.status_code == status, sent.text
         assert set(sent.json()) == {"error", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "words"),
+    [
+        (b'{"index": }', "application/json", "the body must be JSON: Expecting value, at character 10"),
+        (b"", "application/json", "a body is needed: a JSON object"),
+        (b"index=0", "application/x-www-form-urlencoded", "header Content-Type: application/json"),
+        (b"[1]", "application/json", "the body must be a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_a_sentence(
+    client: httpx.Client, content: bytes, media_type: str, words: str
+) -> None:
+    headers = {**opened(client), "Content-Type": media_type}
+    answer = client.post("/session/goto", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert words in answer.json()["detail"]
+
+
+def test_a_request_may_be_as_short_as_a_call(client: httpx.Client) -> None:
+    """A body without its type, no body where all has a default, and a fact whose prompt holds the subject."""
+    session = opened(client)
+    assert client.post("/session/goto", content=b'{"index": 0}', headers=session).json()["position"] == 0
+    assert client.post("/session/duplicate", headers=session).status_code == 201
+    fact = {**FACT, "prompt": "The Eiffel Tower is in"}
+    job = client.post("/session/edit", json={"facts": [fact], "hyperparameters": None}, headers=session).json()["id"]
+    assert events(client, job, session)[-1][1]["result"]["facts"][0]["prompt"] == "The {} is in"
+
+
+def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
+    answer = client.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/docs")
 
 
 def test_what_nobody_foresaw_is_told_without_its_message(client: httpx.Client) -> None:
@@ -251,6 +297,39 @@ def test_pages_of_other_origins_and_names_are_refused(lab: QueuedLab) -> None:
     with serving(lab, token=TOKEN) as address:  # who has the token needs no name
         headers = {"Host": "any.example", "Authorization": f"Bearer {TOKEN}"}
         assert httpx.get(f"{address}/info", headers=headers).status_code == 200
+
+
+def test_health_is_that_of_the_worker_and_of_the_watch_over_jobs(
+    lab: QueuedLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.gate.set()
+    silent = 0.0
+    monkeypatch.setattr(QueuedLab, "silence", property(lambda _lab: silent), raising=False)
+    with serving(lab) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        for silent, words in ((5_000.0, "told nothing for 5000 s"), (float("inf"), "worker has ended")):  # noqa: B007
+            answer = client.get("/healthz")
+            assert (answer.status_code, answer.json()["error"]) == (503, "unhealthy")
+            assert words in answer.json()["detail"]
+        silent = 0.0
+        assert client.get("/healthz").status_code == 200
+        real, broken = JobRegistry.sweep, threading.Event()
+
+        def sweep(registry: JobRegistry) -> None:
+            if broken.is_set():
+                raise RuntimeError("a job that cannot be told of")
+            real(registry)
+
+        monkeypatch.setattr(JobRegistry, "sweep", sweep)
+        broken.set()
+        client.post("/session/preview", json={"fact": FACT}, headers=opened(client))
+        assert soon(lambda: caplog.text.count("the jobs could not be looked at") > 3)
+        monkeypatch.setattr("editlab.remote.server.operation.SWEPT_SECONDS", 0.3)
+        assert soon(lambda: client.get("/healthz").status_code == 503)
+        assert "have not been watched" in client.get("/healthz").json()["detail"]
+        monkeypatch.undo()
+        assert soon(lambda: client.get("/healthz").status_code == 200)
+        assert soon(lambda: "editlab_queue_length 0.0" in client.get("/metrics").text)
 
 
 def test_every_answer_has_the_headers_that_keep_it_to_itself(client: httpx.Client) -> None:

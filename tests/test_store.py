@@ -213,12 +213,39 @@ def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
         other.close()
 
 
+def test_a_text_that_was_edited_in_place_is_measured_again(
+    opened: Open, file: Path, facts: list[Fact], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+
+    def with_text(words: str) -> Lab:
+        text.write_text(words)
+        return Lab(tiny_editor("gpt2"), {}, facts, "three facts", text=str(text), store=Store(file))
+
+    lab = with_text("Bread is among the oldest prepared foods.")
+    key = lab.create()
+    lab.edit(key, facts[:1]).result(60)
+    lab.plan(key, {"perplexity": 1, "retention": 1})
+    before = lab.measure_due(key).result(60).steps
+    lab.close()
+    lab = with_text("Bread is among the oldest prepared foods.")
+    assert lab.state(key).steps == before
+    lab.close()
+    lab = with_text("Flour and water alone make a flat loaf.")
+    steps = lab.state(key).steps
+    assert [step.measurement.perplexity for step in steps] == [None, None]
+    assert steps[1].measurement.retention == before[1].measurement.retention
+    after = lab.measure_due(key).result(60).steps
+    assert all(a.measurement.perplexity != b.measurement.perplexity for a, b in zip(after, before, strict=True))
+    lab.close()
+
+
 # --- what can happen to a process and its disk ---
 
 EDITING = """
 import sys
-from editlab.lab import Lab
-from editlab.store import Store
+from editlab.lab.lab import Lab
+from editlab.lab.store import Store
 from tests.conftest import tiny_editor
 from tests.test_store import some_facts
 lab = Lab(tiny_editor("gpt2"), {}, some_facts(), "facts", store=Store(sys.argv[1]))

@@ -16,10 +16,10 @@ import pytest
 
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState
+from editlab.methods import about, methods
 from editlab.report.story import story
 from editlab.report.story.axis import Axis
 from editlab.report.story.figures import figures_archive, figures_of, recall_rows
-from editlab.report.story.papers import OF_METHODS
 from editlab.report.story.svg import Line, Point, cell_map, line_chart
 from tests.page.fake_lab import FakeLab
 
@@ -73,7 +73,7 @@ class Tags(HTMLParser):
 
 
 def test_every_edit_is_told_with_its_fact_size_risk_and_words(state: SessionState) -> None:
-    page = Tags(story(state))
+    page = Tags(story(state, methods=FakeLab().info().methods))
     assert not page.open  # every tag is closed, in order
     cards = [attributes for name, attributes in page.tags if name == "article"]
     assert [card["id"] for card in cards] == [f"edit-{n}" for n in range(1, 7)]
@@ -118,12 +118,12 @@ def test_what_people_typed_and_models_wrote_is_text() -> None:
 
 
 def test_it_needs_no_network_and_runs_nothing(state: SessionState) -> None:
-    found = Tags(story(state))
+    found = Tags(story(state, methods=[about(kind) for kind in methods().values()]))
     used = {name for name, _ in found.tags}
     assert not used & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "image", "use"}
     addresses = [v for _, attributes in found.tags for key, v in attributes.items() if key in ("href", "src")]
     assert all(v.startswith(("#", "https://arxiv.org/abs/")) for v in addresses)
-    assert {f"https://arxiv.org/abs/{OF_METHODS[name].arxiv}" for name in ("rome", "memit")} <= set(addresses)
+    assert {methods()[name].paper.link for name in ("rome", "memit")} <= set(addresses)
     assert not re.search(r"url\(|@import", story(state))
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editlab.analysis.outcomes import Foresight, foresights
+from editlab.analysis.table import with_case_ids
 from editlab.core.disk import JsonLines
+from editlab.core.facts import CaseId, case_id_of
 from editlab.core.record import Record
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ class Scanned(Record):
     """One fact edited alone: a row of scan.parquet. Sizes are of the layer where ‖ΔW‖ / ‖W‖ is largest."""
 
     number: int  # among the facts chosen, from 0
-    case_id: int | None
+    case_id: CaseId | None
     subject: str
     relation: str | None
     target_new: str
@@ -44,7 +46,8 @@ class Scanned(Record):
     perplexity: float
     perplexity_ratio: float  # to the unedited model's
     disabling: bool
-    seconds: float  # since the previous fact; of facts searched together, the first includes the search
+    seconds: float  # since the fact before; the first of several searched together bears the search
+    prompt: str = ""  # with {} for the subject; "" in scans of before
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def frame_of(rows: Sequence[Scanned]) -> DataFrame:
 
     frame = DataFrame([vars(row) for row in rows], columns=[f.name for f in fields(Scanned)])
     numbers = dict.fromkeys(("divisor", "divisor_ratio", "predicted_norm", "p_true"), "float64")
-    return frame.astype({"case_id": "Int64", "efficacy_success": "boolean", **numbers})
+    return with_case_ids(frame).astype({"efficacy_success": "boolean", **numbers})
 
 
 def read_scan(path: str | Path) -> ScanTable:
@@ -102,4 +105,4 @@ def _read_parquet(path: Path) -> list[Scanned]:
     frame = frame[[f.name for f in fields(Scanned)]].astype(object)
     optional = [f.name for f in fields(Scanned) if "None" in str(f.type)]
     frame[optional] = frame[optional].where(frame[optional].notna(), None)
-    return [Scanned(**record) for record in frame.to_dict("records")]
+    return [Scanned(**{**row, "case_id": case_id_of(row["case_id"])}) for row in frame.to_dict("records")]

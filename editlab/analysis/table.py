@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editlab.core.facts import CaseId
 from editlab.core.records import CounterFact, Measurement, Step, TaskScore
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Row:
     session: str
     step: int
     edit: str  # id; "" for the unedited model
-    case_id: int | None  # of the step's (first) fact
+    case_id: CaseId | None  # of the step's (first) fact
     subject: str | None
     target: str | None
     method: str | None
@@ -59,7 +60,14 @@ def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
 
     columns = list(Row.__dataclass_fields__)
     frame = DataFrame([asdict(row) for row in rows_of(steps, session)], columns=columns)
-    return frame.astype({"case_id": "Int64", "layer": "Int64", "n": "Int64"})
+    return with_case_ids(frame).astype({"layer": "Int64", "n": "Int64"})
+
+
+def with_case_ids(frame: DataFrame) -> DataFrame:
+    """The table with its case ids of one type: whole numbers, or text where one of them is no number."""
+    numbers = not frame["case_id"].map(lambda value: isinstance(value, str)).any()
+    ids = frame["case_id"] if numbers else frame["case_id"].map(str, na_action="ignore")
+    return frame.assign(case_id=ids.astype("Int64" if numbers else "string"))
 
 
 def write_table(frame: DataFrame, path: Path) -> None:
@@ -125,6 +133,8 @@ def _measured(m: Measurement) -> Iterator[_Number]:
         yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
     for name, score in m.tasks.items():
         yield from _task(name, score)
+    for name, other in m.others.items():
+        yield _Number(name, other.value, other.unit, other.n, base=other.base, low=other.low, high=other.high)
 
 
 def _counterfact(name: str, found: CounterFact) -> Iterator[_Number]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from editlab.core.guarding import CHOICES
 from editlab.model.presets import DEFAULT, PRESETS
+
+if TYPE_CHECKING:
+    from editlab.methods import Method as EditingMethod
 
 MODEL = typer.Option(
     "--model",
@@ -18,13 +19,13 @@ MODEL = typer.Option(
     help=f"One of {', '.join(PRESETS)}; a folder; a hub id like org/name; or auto: gpt2-xl where there is CUDA and "
     f"its weights are there (or --yes), else {DEFAULT.name}.",
 )
-DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, mps.")
+DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1.")
 DTYPE = typer.Option(help="float32, float32-packed, bfloat16, float16 or bfloat16-tail; edits are always float32.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
 Dtype = Annotated[str, DTYPE]
 
-FACTS = typer.Option(help="A JSON file of CounterFact rows, or hub; default: editlab's built-in facts.")
+FACTS = typer.Option(help="A file of facts (JSON, JSON Lines, CSV, Parquet), or hub, instead of editlab's own.")
 GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
@@ -33,7 +34,13 @@ SEED = typer.Option(min=0, help="Seed for the sampled contexts; same seed, same 
 STORE = typer.Option(help="The file that sessions are kept in.")
 METHODS = "rome, r-rome, memit or emmet"
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow downloads from the Hugging Face hub.")]
+Chat = Annotated[
+    bool,
+    typer.Option(
+        "--chat", help="Give the prompts as messages in the model's own chat template, up to where its answer begins."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 
 Ray = Annotated[
@@ -49,44 +56,52 @@ Workers = Annotated[
     typer.Option(min=1, help="Models on the cluster; default: one per GPU, or one per machine where there is no GPU."),
 ]
 
-Facts = Annotated[str | None, FACTS]
-Seed = Annotated[int, SEED]
-Store = Annotated[Path | None, STORE]
-Method = Annotated[str, typer.Option(help=f"{METHODS}.")]
+METHODS = "rome, r-rome, memit, emmet, or one that another package adds"
+METHOD = typer.Option(help=f"{METHODS}.")
+Method = Annotated[str, METHOD]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
 ]
-GUARD = typer.Option(
-    metavar="|".join(CHOICES),
-    help="What to do about an edit that is likely to disable the model: nothing, warn and go on, refuse, or use "
-    "r-ROME instead of ROME.",
-)
-GuardChoice = Annotated[str, GUARD]
-GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="Risk level at which the guard acts.")]
+GuardChoice = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(CHOICES),
+        help="What to do where the risk is high that the edit disables the model: nothing, warn and go on, refuse, or "
+        "use the method's own fallback, which is r-ROME for ROME.",
+    ),
+]
+GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="The level of risk from which on it acts.")]
 
 Source = Annotated[
     str,
     typer.Option(
-        help="Corpus for the second moments: auto (what comes with editlab for this model, else sample), sample (text "
-        "from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz file."
+        help="Text that the second moments are from: auto (what comes with editlab for this model, else sample), "
+        "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz files, with "
+        "commas between them or in a folder."
+    ),
+]
+Keys = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many keys the second moments are of; by default the most that are kept, else ten times the layer's "
+        "width.",
     ),
 ]
 
 
-def settings_of(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Every NAME=VALUE as name and number, or numbers. Raises ValueError."""
-    return dict(_setting(text) for text in texts or ())
+def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[str, Any]:
+    """Every NAME=VALUE as name and value, of the type that the method declares. Raises ValueError."""
+    from editlab.methods import describe
 
-
-def _setting(text: str) -> tuple[str, Any]:
-    """A NAME=VALUE as name and number, or numbers. Raises ValueError."""
-    name, equals, value = (part.strip() for part in text.partition("="))
-    try:
-        numbers = [json.loads(part) for part in value.split(",")]
-    except json.JSONDecodeError:
-        numbers = []
-    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    if not (name and equals and numbers and plain):
-        raise ValueError(f"--set takes NAME=VALUE with a number, or numbers with commas between them, got {text!r}")
-    return name, numbers if name == "layers" or len(numbers) > 1 else numbers[0]
+    known = {info.name: info for info in describe(kind())}
+    found = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"--set takes NAME=VALUE, such as clamp=3 or layers=4,5, got {text!r}")
+        if name not in known:
+            raise ValueError(f"{kind.title} has no hyperparameter {name!r}; it has {', '.join(known)}")
+        found[name] = known[name].parse(value)
+    return found

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from editlab.core.errors import Cancelled
+from editlab.core.fact_files import FactFile, facts_of
+from editlab.core.facts import in_one_line
 from editlab.core.progress import Progress
 from editlab.model.embedded import FetchError
 
@@ -40,7 +43,7 @@ class Bars:
         self._stage = ""
         self._bar: tqdm[Any] | None = None
         self._draws = sys.stderr.isatty()
-        self._written = time.monotonic()
+        self._written, self._line = time.monotonic(), ""
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +69,10 @@ class Bars:
 
     def _write(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._written >= LINE_SECONDS:
-            self._written = now
-            so_far = f", {progress.done:,} of {progress.total:,}" if progress.total else ""
-            typer.echo(f"{progress.stage}{so_far}", err=True)
+        line = f"{progress.stage}, {progress.done:,} of {progress.total:,}" if progress.total else progress.stage
+        if now - self._written >= LINE_SECONDS and line != self._line:
+            self._written, self._line = now, line
+            typer.echo(line, err=True)
 
     def _end(self) -> None:
         if self._bar is not None:
@@ -95,6 +98,14 @@ def sentences() -> Iterator[None]:
 def _end(sentence: str, code: int) -> typer.Exit:
     typer.echo(f"editlab: {' '.join(sentence.split())}", err=True)
     return typer.Exit(code)
+
+
+def facts_told(source: str | Path | None) -> FactFile:
+    """The facts of a source; what was left out of it is told on stderr. Raises ValueError."""
+    file = facts_of(source)
+    if file.notice:
+        typer.echo(f"editlab: {in_one_line(file.notice)}", err=True)
+    return file
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

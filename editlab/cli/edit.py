@@ -12,11 +12,13 @@ import typer
 from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
+    Chat,
     Device,
     Dtype,
     GuardChoice,
     GuardLevel,
     Json,
+    Keys,
     Method,
     Model,
     Seed,
@@ -24,13 +26,14 @@ from editlab.cli._options import (
     Yes,
     settings_of,
 )
+from editlab.cli._setup import Setup
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
+from editlab.core.disk import write_bytes
 from editlab.core.facts import Fact
 from editlab.core.guarding import WARN
 from editlab.core.records import Completion
 from editlab.editing.guard import Guard
 from editlab.model.presets import AUTO
-from editlab.serving.settings import Settings
 
 
 def edit(
@@ -38,19 +41,22 @@ def edit(
     subject: Annotated[str, typer.Option(help="What the fact is about.")],
     target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    chat: Chat = False,
     model: Model = AUTO,
     method: Method = "rome",
     settings: Changes = None,
     guard: GuardChoice = WARN,
     guard_level: GuardLevel = "high",
     source: Source = "auto",
-    seed: Seed = 0,
+    keys: Keys = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[
         Path | None,
         typer.Option(help="Also measure what a page would, and write all numbers to this .csv or .parquet file."),
     ] = None,
+    replay: Annotated[Path | None, typer.Option(help="Also write a file that editlab replay applies again.")] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -67,12 +73,11 @@ def edit(
     """
     with sentences():
         fact = Fact.typed(prompt, subject, target, target_true)
-        order = method, settings_of(settings), Guard(guard, guard_level)
+        watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        result = _edit_once(
-            fact, order, source, Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed), table
-        )
+        setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
+        result = _edit_once(setup, fact, (method, settings or (), watching), table, replay)
         if as_json:
             show_json(result)
         else:
@@ -80,29 +85,25 @@ def edit(
 
 
 def _edit_once(
-    fact: Fact,
-    order: tuple[str, dict[str, Any], Guard],
-    source: str,
-    settings: Settings,
-    table: Path | None,
+    setup: Setup, fact: Fact, asked: tuple[str, Sequence[str], Guard], table: Path | None, replay: Path | None
 ) -> dict[str, Any]:
-    """Load a model and make the edit; the result is what `--json` prints."""
-    from editlab.editing.editor import Editor
+    """Load a model, make the edit, and give what `--json` prints."""
     from editlab.methods import method_class
-    from editlab.model.loading import load
+    from editlab.session.replay import record
     from editlab.session.session import Session
 
-    method, changes, guard = order
-    method_class(method)  # a wrong name is reported before anything is loaded
-    model, device, dtype = settings.model, settings.device, settings.dtype
+    method, texts, guard = asked
+    changes = settings_of(method_class(method), texts)  # what is wrong is told before anything is loaded
     with Bars() as bars:
-        loaded = load(model, device=device, dtype=dtype, allow_download=settings.allow_download, report=bars)
-        editor = Editor(loaded, moments=source, seed=settings.seed)
+        editor = setup.editor(bars)
+        fact = setup.given(fact, editor)
         session = Session(editor)
         step = session.edit(fact, method, changes, bars, guard)
         if table is not None:
             session.measure_due(bars)
             write_table(session.table(), table)
+        if replay is not None:
+            write_bytes(replay, record(session, bars))
     assert step.trace is not None
     assert step.measurement is not None
     return {
@@ -134,8 +135,7 @@ def _show_edit(result: dict[str, Any]) -> None:
         if after[key] is not None:
             rows.append((f"P({name})", f"{before[key]:.3g}", f"{after[key]:.3g}"))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
-    title = f"{fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}"
-    show_table(("", "before", "after"), rows, title)
+    show_table(("", "before", "after"), rows, str(Fact.from_json(fact)))
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
     if result["guarded"] and result["guarded"]["acted"]:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Json, Model, Source, Yes
+from editlab.cli._options import Device, Dtype, Json, Keys, Model, Source, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.core.disk import make_folder
+from editlab.core.paths import cache_dir
 from editlab.model.presets import AUTO
 
 
@@ -18,10 +20,8 @@ def moments(
         str | None, typer.Option(help="Layer numbers, separated by commas; default: all layers that the methods edit.")
     ] = None,
     source: Source = "auto",
-    keys: Annotated[
-        int | None, typer.Option(min=1, help="Number of keys; default: ten times the layer's width.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the text that is sampled from the model.")] = 0,
+    keys: Keys = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the text that is sampled from the model.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     yes: Yes = False,
@@ -40,8 +40,9 @@ def moments(
     """
     with sentences():
         numbers = None if layers is None else _layers(layers)
-        from editlab.editing.hyperparameters import methods_for
+        make_folder(cache_dir() / "moments")
         from editlab.editing.moments import moments_of
+        from editlab.methods import methods_for
         from editlab.model.loading import load
 
         start = time.monotonic()

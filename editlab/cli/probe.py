@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import METHODS, Device, Dtype, Facts, Json, Model, Seed, Source, Yes
-from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
-from editlab.core.facts import Fact, facts_of, search_facts
+from editlab.cli._options import METHODS, Changes, Chat, Device, Dtype, Json, Keys, Model, Source, Yes, settings_of
+from editlab.cli._setup import Setup
+from editlab.cli._terminal import Bars, facts_told, quoted, sentences, show_json, show_table
+from editlab.core.facts import Fact, search_facts
+from editlab.core.info import PROBE
 from editlab.model.presets import AUTO
-from editlab.serving.settings import Settings
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
-
-COMPARED = ("rome", "r-rome", "memit")
 
 
 def probe(
@@ -26,19 +25,22 @@ def probe(
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
     target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
-    case_id: Annotated[int | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
-    facts: Facts = None,
+    case_id: Annotated[str | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
+    chat: Chat = False,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"{METHODS}; repeatable. [default: {', '.join(COMPARED)}]"),
+        typer.Option(help=f"{METHODS}; repeatable. [default: those that are offered in probes]"),
     ] = None,
+    settings: Changes = None,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="Measures to take besides the prompts: perplexity (the default), bleeding, ...; repeatable."),
     ] = None,
     model: Model = AUTO,
     source: Source = "auto",
-    seed: Seed = 0,
+    keys: Keys = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[Path | None, typer.Option(help="Write all numbers to this .csv or .parquet file too.")] = None,
@@ -58,13 +60,8 @@ def probe(
             check_table_name(table)
         fact = _fact((prompt, subject, target), target_true, case_id, facts)
         names = tuple(measure or ("perplexity",))
-        base, steps = _probe_all(
-            fact,
-            tuple(method or COMPARED),
-            names,
-            source,
-            Settings(model=model, device=device, dtype=dtype, allow_download=yes, seed=seed),
-        )
+        setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
+        fact, base, steps = _probe_all(setup, fact, method or (), settings or (), names)
         if table is not None:
             write_table(table_of([base, *steps]), table)
         if as_json:
@@ -73,7 +70,7 @@ def probe(
             _show(fact, base, steps)
 
 
-def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | None, facts: str | None) -> Fact:
+def _fact(typed: Sequence[str | None], target_true: str | None, case_id: str | None, facts: str | None) -> Fact:
     """The fact that was typed, or the one with the case id. Raises ValueError."""
     if case_id is None:
         prompt, subject, target = typed
@@ -82,39 +79,37 @@ def _fact(typed: Sequence[str | None], target_true: str | None, case_id: int | N
         return Fact.typed(prompt, subject, target, target_true)
     if any(typed) or target_true:
         raise ValueError("either a --case-id, or --prompt, --subject and --target; got both")
-    known, source = facts_of(facts)
-    found = search_facts(known, case_id=case_id, limit=1)
+    known = facts_told(facts)
+    found = search_facts(known, case_id=case_id) if case_id.strip() else []
     if not found:
-        raise ValueError(f"no fact with the case id {case_id} in {source}")
+        raise ValueError(f"no fact with the case id {case_id} in {known.name}")
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} facts of {known.name} have the case id {case_id}: {found[0]}, and others")
     return found[0]
 
 
 def _probe_all(
-    fact: Fact, methods: Sequence[str], names: Sequence[str], source: str, settings: Settings
-) -> tuple[Step, list[Step]]:
-    """The unedited model, and the fact's step by each method."""
-    from editlab.editing.editor import Editor
+    setup: Setup, fact: Fact, methods: Sequence[str], changes: Sequence[str], names: Sequence[str]
+) -> tuple[Fact, Step, list[Step]]:
+    """The fact as the model was given it, the unedited model, and the fact's step by each method.
+
+    Without a method by those that probes are offered.
+    """
     from editlab.measures import standard
-    from editlab.methods import method_class
-    from editlab.model.loading import load
+    from editlab.methods import method_class, offered
     from editlab.session.probes import ProbeAttempt
     from editlab.session.session import Session
 
     measures = standard()
     measures.check(names)
-    for method in methods:
-        method_class(method)  # a wrong name is reported before anything is loaded
+    # What is wrong is told before anything is loaded.
+    changed = {method: settings_of(method_class(method), changes) for method in methods or offered(PROBE)}
     with Bars() as bars:
-        loaded = load(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            allow_download=settings.allow_download,
-            report=bars,
-        )
-        session = Session(Editor(loaded, moments=source, seed=settings.seed), measures)
-        steps = [ProbeAttempt(session, fact, method, names=names)(bars).step for method in methods]
-        return session.measure(names, bars), steps
+        editor = setup.editor(bars)
+        fact = setup.given(fact, editor)
+        session = Session(editor, measures)
+        steps = [ProbeAttempt(session, fact, method, to, names=names)(bars).step for method, to in changed.items()]
+        return fact, session.measure(names, bars), steps
 
 
 def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
@@ -141,7 +136,7 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
             tell("perplexity", perplexity.value)
     unedited = base.measurement and base.measurement.perplexity
     before = f"; perplexity {unedited.value:.3g} unedited" if unedited else ""
-    title = f"{fact.text} → {fact.target_new}{before}"
+    title = f"{fact}{before}"
     show_table(("", *(str(step.method) for step in steps)), [(name, *values) for name, values in rows.items()], title)
     for step in steps:
         typer.echo(f"{step.method}: {anatomy(step, steps).sentence}")

@@ -12,8 +12,7 @@ import typer
 from editlab.cli._options import Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
-from editlab.report.html import plural
-from editlab.session.recording import TOLERANCE, Recording
+from editlab.session.recording import REPLAY, TOLERANCE, Recording
 
 if TYPE_CHECKING:
     from editlab.session.replay import Replayed, ReplayedStep
@@ -23,7 +22,8 @@ AS_RECORDED = "as recorded"
 
 def replay(
     file: Annotated[
-        Path, typer.Argument(help="A replay file: Export on the page, or editlab.session.replay.record in Python.")
+        Path,
+        typer.Argument(help="A replay file: from Export on the page, edit --replay, or a finished run, by its folder."),
     ],
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Recompute every edit too, and compare ΔW and the losses of its search.")
@@ -53,10 +53,13 @@ def replay(
         editlab replay editlab-replay.zip
 
         editlab replay editlab-replay.zip --recompute --json
+
+        editlab replay runs/sequence-100/rome
     """
     with sentences():
-        recorded = Recording.read(file).state.steps[0].provenance  # a bad file is reported before anything is loaded
-        where = (model if model != AS_RECORDED else str(recorded.get("model")), _device(device, recorded), source, yes)
+        file = _file(file)
+        told = Recording.read(file).state.steps[0].provenance  # a bad file is told before anything is loaded
+        where = (model if model != AS_RECORDED else str(told.get("model")), _device(device, told), source, yes)
         with Bars() as bars:
             result = _replay(file, recorded, where, recompute, tolerance, bars)
         if as_json:
@@ -94,9 +97,18 @@ def _replay(
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
 
 
-def _device(device: str, recorded: Mapping[str, Any]) -> str:
-    """The chosen device; by default the CPU for a file made there, else a GPU if there is one."""
-    return device if device != AS_RECORDED else "cpu" if recorded.get("device") == "CPU" else "auto"
+def _file(path: Path) -> Path:
+    """The replay file itself; of a run's folder the one in it. Raises ValueError for a run that has none."""
+    if not path.is_dir():
+        return path
+    if not (path / REPLAY).is_file():
+        raise ValueError(f"{path} holds no {REPLAY}: it is no run's folder, or its run has not finished")
+    return path / REPLAY
+
+
+def _device(asked: str, told: Mapping[str, Any]) -> str:
+    """As asked; else the CPU for what was made there, and a GPU where there is one for the rest."""
+    return asked if asked != AS_RECORDED else "cpu" if told.get("device") == "CPU" else "auto"
 
 
 def _show(result: Replayed, recompute: bool) -> None:

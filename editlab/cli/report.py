@@ -40,14 +40,17 @@ def report(
     """
     with sentences():
         from editlab.experiments.run import read_run, read_runs
+        from editlab.methods import about, methods
         from editlab.report.report import state_of, write_report
         from editlab.report.story import story
 
         file = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
+        known = [about(kind) for kind in methods().values()]
         if not source.is_dir():
-            file.write_text(story(_session(source)), encoding="utf-8")
+            file.write_text(story(_session(source), methods=known), encoding="utf-8")
         elif (source / "run.json").is_file():
-            file.write_text(story(state_of(read_run(source), source.name), source.name), encoding="utf-8")
+            told = story(state_of(read_run(source), source.name), source.name, known)
+            file.write_text(told, encoding="utf-8")
         else:
             write_report(read_runs(source), file, source.name)
         typer.echo(file)

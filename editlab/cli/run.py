@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import GUARD, Device, Dtype, Json, Ray, Workers, Yes
-from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
+from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
+from editlab.report.html import number, percent
+
+COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖", "perplexity")
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -21,12 +25,13 @@ def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
     out: Annotated[Path, typer.Option(help="Folder for edits and measurements, with one folder per run.")],
     method: Annotated[list[str] | None, typer.Option(help="Only this method of the file; repeatable.")] = None,
-    facts: Annotated[
-        str | None, typer.Option(help="CounterFact rows in a file, or hub, instead of the file's.")
-    ] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub, instead of the file's.")] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
-    guard: Annotated[str | None, GUARD] = None,
+    keys: Annotated[
+        int | None, typer.Option(min=1, help="Keys that the second moments are of, instead of the file's.")
+    ] = None,
+    guard: GuardChoice | None = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
     ray: Ray = None,
@@ -53,8 +58,12 @@ def run(
             "glue": glue,
             "model": model,
             "methods": tuple(method or ()) or None,
+            "keys": keys,
             "guard": guard,
         }
+        if method:
+            changed = {name: values for name, values in read.hyperparameters.items() if name in method}
+            given["hyperparameters"] = changed
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
         _run_all(read, out, ModelChoice(read.model, device, dtype, yes), ray, workers)
         results = read_runs(out)
@@ -62,20 +71,23 @@ def run(
         if as_json:
             show_json({name: _summary(steps) for name, steps in results.items()})
         else:
-            rows = [(name, *map(str, _summary(steps).values())) for name, steps in results.items()]
-            show_table(("run", "steps", "health", "reason", "changes"), rows)
+            summaries = {name: _summary(steps) for name, steps in results.items()}
+            show_table(COLUMNS, [(name, *_cells(summary)) for name, summary in summaries.items()])
+            for name, summary in summaries.items():
+                typer.echo(f"{name}: {' '.join([summary['reason'], *summary['changes']])}")
 
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:
-    """Make every run, each in a folder of its own: one after another here, or side by side on a cluster."""
-    from editlab.core.facts import facts_of
+    """Every run, in a folder of its own: one after the other here, or side by side on a cluster."""
     from editlab.experiments.experiment import Experiment
     from editlab.experiments.run import RunFolder
 
-    facts, _source = facts_of(config.facts)
+    facts = facts_told(config.facts).facts
     with Bars() as bars:
         if ray is None:
             experiment = Experiment(config, facts, model, bars)
+            for name in config.runs():  # another run is told before any is made
+                experiment.check(name, RunFolder(out / name), bars)
             for name in config.runs():
                 experiment.run(name, RunFolder(out / name), bars)
                 RunFolder(out / name).finish()
@@ -87,12 +99,34 @@ def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, 
 
 
 def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
+    """The numbers that a run is made for, each as last measured; None where it was not."""
     from editlab.analysis.health import health_of
 
     health = health_of(steps)
+    retention, perplexity = _last(steps, "retention"), _last(steps, "perplexity")
+    base = steps[0].measurement and steps[0].measurement.perplexity
+    recalls = len(retention.recalls) if retention else 0
+    drift = steps[-1].measurement.drift if steps[-1].measurement else {}
     return {
         "steps": len(steps) - 1,
         "health": health.status,
         "reason": health.reason,
         "changes": [change.sentence for change in health.changes],
+        "efficacy": retention.succeeded / recalls if retention and recalls else None,
+        "retention": retention and retention.kept,
+        "drift": max((each.relative for each in drift.values()), default=0.0),
+        "perplexity": perplexity and perplexity.value,
+        "perplexity_unedited": base and base.value,
     }
+
+
+def _last(steps: Sequence[Step], name: str) -> Any:
+    """What a measure found when it was last taken; None if it never was."""
+    return next((found for step in reversed(steps) if step.measurement and (found := step.measurement.get(name))), None)
+
+
+def _cells(summary: Mapping[str, Any]) -> list[str]:
+    """A row under `COLUMNS`."""
+    shares = [percent(summary[name]) for name in ("efficacy", "retention")]
+    perplexity = f"{number(summary['perplexity_unedited'])} → {number(summary['perplexity'])}"
+    return [str(summary["steps"]), summary["health"], *shares, number(summary["drift"]), perplexity]

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Facts, Json, Method, Model, Ray, Seed, Source, Workers, Yes
-from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.cli._options import (
+    METHOD,
+    Changes,
+    Device,
+    Dtype,
+    Json,
+    Keys,
+    Model,
+    Ray,
+    Source,
+    Workers,
+    Yes,
+    settings_of,
+)
+from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.model.presets import AUTO
+from editlab.report.html import NOTHING, number
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,9 +36,10 @@ def scan(
     out: Annotated[
         Path, typer.Option(help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.")
     ],
-    facts: Facts = None,
-    method: Method = "rome",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many facts, the first ones.")] = None,
+    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
+    method: Annotated[str, METHOD] = "rome",
+    settings: Changes = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,7 +54,8 @@ def scan(
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
-    seed: Seed = 0,
+    keys: Keys = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     ray: Ray = None,
@@ -61,25 +78,25 @@ def scan(
     """
     with sentences():
         from editlab.analysis.outcomes import foresights
-        from editlab.core.facts import facts_of
-        from editlab.experiments.scan import Scanner, check_where
+        from editlab.experiments.scan import Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
         from editlab.methods import method_class
         from editlab.model.loading import ModelChoice
 
-        method_class(method)  # a wrong name is reported before anything is loaded
+        check_scannable(method_class(method))  # what is wrong is told before anything is loaded
         check_where(where or ())
-        known, _source = facts_of(facts)
+        changes = settings_of(method_class(method), settings)
+        known = facts_told(facts).facts
         choice = ModelChoice(model, device, dtype, yes)
+        loading = choice, method, source, seed, probe_tokens, keys, changes
         with Bars() as bars:
             if ray is None:
-                scanner = Scanner.load(choice, method, source, seed, probe_tokens, bars)
+                scanner = Scanner.load(*loading, report=bars)
                 frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
             else:
                 from editlab.experiments.cluster import Cluster, scan_on
 
                 with Cluster(ray, workers, device) as cluster:
-                    loading = (choice, method, source, seed, probe_tokens)
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:
@@ -101,9 +118,24 @@ def _summary(frame: DataFrame) -> dict[str, Any]:
 
 
 def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
-    show_table(("what", "value"), [(name.replace("_", " "), str(value)) for name, value in _summary(frame).items()])
+    show_table(("what", "value"), [(name.replace("_", " "), _value(value)) for name, value in _summary(frame).items()])
+    if frame["disabling"].any():
+        show_table(
+            ("case id", "fact", "risk", "‖ΔW‖ ÷ ‖W‖", "perplexity ×"),
+            [
+                (
+                    _value(row.case_id),
+                    f"{row.prompt.replace('{}', row.subject) or row.subject} → {row.target_new}",
+                    row.level,
+                    number(row.relative_size),
+                    number(row.perplexity_ratio),
+                )
+                for row in frame[frame["disabling"]].itertuples()
+            ],
+            "Disabling edits",
+        )
     columns = ("risk from", "alarm", "foreseen", "missed", "false alarms", "precision", "recall")
-    rows = [
+    rows: list[Sequence[str]] = [
         (
             each.rule,
             each.alarm if each.alarm == "high" else f"{each.alarm} or high",
@@ -118,3 +150,10 @@ def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
 
 def _share(value: float | None, interval: tuple[float, float] | None) -> str:
     return "-" if value is None or interval is None else f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _value(value: object) -> str:
+    """A number in three digits, a list with commas, nothing as a dash."""
+    if isinstance(value, list):
+        return ", ".join(map(_value, value)) or NOTHING
+    return number(value) if isinstance(value, float) else str(value)

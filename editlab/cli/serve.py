@@ -10,10 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from editlab.analysis.scanned import read_scan
-from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
-from editlab.cli._terminal import sentences
-from editlab.core.facts import read_facts
-from editlab.measures.tasks import read_task
+from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
+from editlab.cli._terminal import facts_told, sentences
 from editlab.model.presets import AUTO, choose
 from editlab.serving.ports import check_port
 from editlab.serving.serving import address_of, check_host, services, until_it_answers
@@ -104,9 +102,12 @@ def _check(settings: Settings) -> None:
     if settings.backend is not None:
         return
     if settings.facts not in (None, "hub"):
-        read_facts(settings.facts)
-    for file in settings.tasks:
-        read_task(file, settings.glue)
+        facts_told(settings.facts)
+    if settings.tasks:
+        from editlab.measures.tasks import read_task
+
+        for file in settings.tasks:
+            read_task(file, settings.glue)
     if settings.scan is not None:
         read_scan(settings.scan)
     if settings.model.strip().lower() != AUTO:  # `auto` is resolved where the model is loaded

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Device, Json, Source, Yes
-from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
-from editlab.core.facts import counterfact_from_hub, read_facts
+from editlab.cli._terminal import FAILED, Bars, facts_told, sentences, show_json, show_table
+from editlab.core.fact_files import counterfact_from_hub
 from editlab.model.presets import Preset, choose
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def verify(
         if (preset := _preset(what)) is not None:
             code = _published(preset, facts, only, glue, sst2, source, device, yes, as_json)
         else:
-            code = _folder(Path(what), as_json)
+            code = _folder(Path(what), device, as_json)
     if code:
         raise typer.Exit(code)
 
@@ -94,13 +94,14 @@ def _published(
 ) -> int:
     from editlab.experiments.published import Means, check, exit_code, reference_of
     from editlab.measures.tasks import load_tasks, read_task
+    from editlab.model.fast.precision import in_full_float32
     from editlab.model.loading import load
 
     reference = reference_of(preset.name)
-    known = counterfact_from_hub("all") if facts == "hub" else read_facts(facts) if facts else []
+    known = counterfact_from_hub("all") if facts == "hub" else facts_told(facts) if facts else []
     task = read_task(sst2) if sst2 else load_tasks(glue).get("sst2") if glue else None
     by_id = {fact.case_id: fact for fact in known if fact.case_id is not None}
-    with Bars() as bars:
+    with Bars() as bars, in_full_float32():
         model = load(preset.name, device=device, allow_download=yes, report=bars)
         means = Means(by_id, source, task, task_is_the_sources=sst2 is not None)
         rows = list(check(model, reference, means, only, bars))
@@ -130,11 +131,11 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _folder(folder: Path, as_json: bool) -> int:
+def _folder(folder: Path, device: str, as_json: bool) -> int:
     from editlab.experiments.verify import verify as recompute
 
     with Bars() as bars:
-        report = recompute(folder, bars)
+        report = recompute(folder, bars, device)
     if as_json:
         show_json({"ok": report.ok, "failures": report.failures(), "rows": [asdict(row) for row in report.rows]})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,34 @@ class JsonLines:
         return text[: text.rfind(b"\n") + 1]
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache, with those above it. Raises ValueError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"nothing can be kept in {folder} ({error.strerror or error}); set EDITLAB_CACHE to a folder that can be "
+            "written"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises ValueError for a file that cannot be read so."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as text: {error}") from None
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all."""
+    write_bytes(path, json.dumps(values, ensure_ascii=False).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    part.write_bytes(data)
     part.replace(path)

@@ -1,41 +1,69 @@
-"""Facts to edit: typed by a user, or read from CounterFact in both of its public schemas.
+"""Facts to edit: what a user types, checked. Files of them are read by `editlab.core.fact_files`.
 
 Knows nothing of models or tokens; what only a tokenizer can check is in `EditableModel.check`.
 """
 
 from __future__ import annotations
 
-import json
 import random
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from editlab.core.paths import resource
+from editlab.core.joining import is_without_blanks
 
-MAX_PROMPT_CHARACTERS = 600
+MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
+MAX_NAME_CHARACTERS = 100  # of a relation or a case id
+JOINING = ("-", "\u2010", "\u2011", ".", ",")  # between two letters or digits of one word
+
+CaseId = int | str  # a number, or a name such as "Q42"
 
 
-def _one_line(name: str, text: object, limit: int) -> str:
+def _text(name: str, text: object, limit: int) -> str:
     if not isinstance(text, str):
         raise ValueError(f"{name} must be text, got {type(text).__name__}")
-    text = " ".join(text.split())
-    if not text:
+    if not text.strip():
         raise ValueError(f"{name} must not be blank")
     if len(text) > limit:
         raise ValueError(f"{name} must be at most {limit} characters, got {len(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be Unicode text, got half of a surrogate pair in {text!r}") from None
     return text
+
+
+def _prompts(name: str, texts: object) -> tuple[str, ...]:
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f"{name} must be a list of texts, got {type(texts).__name__}")
+    return tuple(_text(name, text, MAX_PROMPT_CHARACTERS) for text in texts)
+
+
+def case_id_of(value: object) -> CaseId | None:
+    """A case id as facts carry it: a whole number of 64 bits, also where it is written as text, else a text.
+
+    None for None and for a blank text. Raises ValueError for anything else.
+    """
+    if value is None or (type(value) is int and -(2**63) <= value < 2**63):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"case_id must be a whole number of 64 bits or a text, got {value!r:.100}")
+    text = value.strip()
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text):
+        return int(text)
+    return _text("case_id", text, MAX_NAME_CHARACTERS) if text else None
 
 
 @dataclass(frozen=True)
 class Fact:
     """One association to write: `prompt` with the subject in it should be continued by `target_new`.
 
-    `prompt` holds ``{}`` exactly once, where `subject` goes. Targets are kept without the leading space.
-    `target_true` is what the unedited model should say; paraphrases ask the same in other words, and
-    neighborhood prompts ask the same of other subjects whose right answer is `target_true`.
+    `prompt` holds ``{}`` exactly once, where `subject` goes. Prompts are kept to the last character; subject and
+    objects without blanks around them. `target_true` is what the unedited model should say; paraphrases ask the same
+    in other words, and neighborhood prompts ask the same of other subjects whose right answer is `target_true`.
     Raises ValueError with a sentence that says what was given and what is allowed.
     """
 
@@ -47,17 +75,17 @@ class Fact:
     neighborhood_prompts: tuple[str, ...] = ()
     generation_prompts: tuple[str, ...] = ()
     relation: str | None = None
-    case_id: int | None = None
+    case_id: CaseId | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        put("prompt", _one_line("prompt", self.prompt, MAX_PROMPT_CHARACTERS))
-        put("subject", _one_line("subject", self.subject, MAX_PROMPT_CHARACTERS))
-        put("target_new", _one_line("new object", self.target_new, MAX_TARGET_CHARACTERS))
+        _text("prompt", self.prompt, MAX_PROMPT_CHARACTERS)
+        put("subject", _text("subject", self.subject, MAX_PROMPT_CHARACTERS).strip())
+        put("target_new", _text("new object", self.target_new, MAX_TARGET_CHARACTERS).strip())
         if self.target_true is not None:
-            put("target_true", _one_line("true object", self.target_true, MAX_TARGET_CHARACTERS))
+            put("target_true", _text("true object", self.target_true, MAX_TARGET_CHARACTERS).strip())
         if "{" in self.subject or "}" in self.subject:
             raise ValueError(f"subject must not contain braces, got {self.subject!r}")
         if self.prompt.count("{}") != 1 or self.prompt.count("{") != 1 or self.prompt.count("}") != 1:
@@ -68,7 +96,10 @@ class Fact:
         if self.target_new == self.target_true:
             raise ValueError(f"new object and true object must differ, both are {self.target_new!r}")
         for name in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
-            put(name, tuple(_one_line(name, text, MAX_PROMPT_CHARACTERS) for text in getattr(self, name)))
+            put(name, _prompts(name, getattr(self, name)))
+        if self.relation is not None:
+            _text("relation", self.relation, MAX_NAME_CHARACTERS)
+        put("case_id", case_id_of(self.case_id))
 
     @property
     def text(self) -> str:
@@ -81,48 +112,17 @@ class Fact:
         return self.prompt.index("{}") + len(self.subject)
 
     def __str__(self) -> str:
-        return f"{self.text} → {self.target_new}"
+        return f"{in_one_line(self.text)} → {in_one_line(self.target_new)}"
 
     @classmethod
     def typed(cls, prompt: str, subject: str, target_new: str, target_true: str | None = None) -> Fact:
-        """A Fact from a prompt that holds either ``{}`` or the subject itself (its first occurrence is meant)."""
-        prompt = _one_line("prompt", prompt, MAX_PROMPT_CHARACTERS)
-        subject = _one_line("subject", subject, MAX_PROMPT_CHARACTERS)
+        """A Fact from a prompt that holds either ``{}`` or the subject itself, where `place_of` finds it."""
+        prompt = _text("prompt", prompt, MAX_PROMPT_CHARACTERS)
+        subject = _text("subject", subject, MAX_PROMPT_CHARACTERS).strip()
         if "{}" not in prompt:
-            if subject not in prompt:
-                raise ValueError(f"the subject {subject!r} must occur in the prompt, got {prompt!r}")
-            prompt = prompt.replace(subject, "{}", 1)
+            place = place_of(subject, prompt)
+            prompt = f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
         return cls(prompt, subject, target_new, (target_true or "").strip() or None)
-
-    @classmethod
-    def from_counterfact(cls, row: Mapping[str, Any]) -> Fact:
-        """A Fact from a CounterFact row, in the original schema or in the flat one (`ground_truth` and so on)."""
-        try:
-            if "requested_rewrite" in row:
-                rewrite = row["requested_rewrite"]
-                return cls(
-                    prompt=rewrite["prompt"],
-                    subject=rewrite["subject"],
-                    target_new=rewrite["target_new"]["str"],
-                    target_true=rewrite["target_true"]["str"],
-                    paraphrase_prompts=tuple(row.get("paraphrase_prompts", ())),
-                    neighborhood_prompts=tuple(row.get("neighborhood_prompts", ())),
-                    generation_prompts=tuple(row.get("generation_prompts", ())),
-                    relation=rewrite.get("relation_id"),
-                    case_id=row.get("case_id"),
-                )
-            fact = cls.typed(row["prompt"], row["subject"], row["target_new"], row["ground_truth"])
-        except KeyError as missing:
-            raise ValueError(f"not a CounterFact row: {missing} is missing, got the keys {sorted(row)}") from None
-        return replace(
-            fact,
-            paraphrase_prompts=_texts(row.get("rephrase_prompt")),
-            # Only a neighbour with the same right answer measures neighborhood success as the papers define it.
-            neighborhood_prompts=_texts(row.get("locality_prompt"))
-            if row.get("locality_ground_truth") == row["ground_truth"]
-            else (),
-            case_id=row.get("case_id"),
-        )
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON types; `Fact.from_json` is the inverse."""
@@ -135,51 +135,54 @@ class Fact:
         return cls(**plain)
 
 
-def _texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    return () if not value else (value,) if isinstance(value, str) else tuple(value)
+def place_of(subject: str, prompt: str) -> int:
+    """Where a prompt means its subject: the last place where it is whole words, else the only one where it stands.
 
-
-def read_facts(path: str | Path) -> list[Fact]:
-    """Facts of a JSON file of CounterFact rows (a list, in either schema).
-
-    Raises ValueError that names the row when one is not usable.
+    "Annual reports of Ann are read by" means the second Ann, "Deutschlands Hauptstadt ist" Deutschland. Raises
+    ValueError where the subject is not there, or where only ``{}`` could tell which of several places is meant.
     """
-    path = Path(path).expanduser()
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"no such file of facts: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from None
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} must hold a JSON list of CounterFact rows, got {type(rows).__name__}")
-    return _facts_of(rows, str(path))
+    places = [at for at in range(len(prompt)) if prompt.startswith(subject, at)]
+    if not places:
+        raise ValueError(f"the subject {subject!r} must occur in the prompt, got {prompt!r}")
+    whole = [at for at in places if not _inside_word(prompt, at) and not _inside_word(prompt, at + len(subject))]
+    if not whole and len(places) > 1:
+        raise ValueError(
+            f"the subject {subject!r} stands {len(places)} times in the prompt, each time as a part of a longer word: "
+            f"write {{}} where it is meant, got {prompt!r}"
+        )
+    return (whole or places)[-1]
 
 
-def counterfact_from_hub(split: str = "train") -> list[Fact]:
-    """CounterFact from the Hugging Face hub (azhx/counterfact, the original schema); needs a network once."""
-    from datasets import load_dataset
-
-    return _facts_of(load_dataset("azhx/counterfact", split=split), "azhx/counterfact")
-
-
-def facts_of(source: str | Path | None) -> tuple[list[Fact], str]:
-    """Facts, and where they are from: "hub" is CounterFact, None the project's own, else a file of CounterFact rows."""
-    if source is None:
-        return read_facts(resource("facts.json")), "editlab's own facts"
-    if source == "hub":
-        return counterfact_from_hub(), "CounterFact (Hugging Face hub)"
-    return read_facts(source), Path(source).name
+def _inside_word(text: str, at: int) -> bool:
+    """Whether the characters before and after an index are of one word; "Ann-Marie" and "1,000" are one."""
+    before, after = text[:at], text[at:]
+    if before[-1:] in JOINING:
+        before = before[:-1]
+    elif after[:1] in JOINING:
+        after = after[1:]
+    return _of_word(before[-1:]) and _of_word(after[:1])
 
 
-def _facts_of(rows: Iterable[Mapping[str, Any]], source: str) -> list[Fact]:
-    facts = []
-    for number, row in enumerate(rows):
-        try:
-            facts.append(Fact.from_counterfact(row))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{source}, row {number}: {error}") from None
-    return facts
+def _of_word(character: str) -> bool:
+    """Whether it is a letter, a digit or a mark on one, of a script that parts words by blanks."""
+    return bool(character) and unicodedata.category(character)[0] in "LMN" and not is_without_blanks(character)
+
+
+def in_one_line(text: str) -> str:
+    """Text for a line of a table: a line break is ⏎, a tab ⇥."""
+    return text.replace("\r\n", "⏎").replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥")
+
+
+def check_batch(facts: Sequence[Fact]) -> None:
+    """Raises ValueError for two facts of one edit that ask the same of the same subject."""
+    seen: dict[tuple[str, str], tuple[int, Fact]] = {}
+    for number, fact in enumerate(facts, 1):
+        asked = " ".join(fact.text.split()), fact.subject
+        if asked in seen:
+            first, other = seen[asked]
+            wrong = "are the same" if other.target_new == fact.target_new else "write different objects to one prompt"
+            raise ValueError(f"facts {first} and {number} of the batch {wrong}: {other}, and {fact}; leave one out")
+        seen[asked] = number, fact
 
 
 def search_facts(
@@ -187,16 +190,17 @@ def search_facts(
     text: str = "",
     *,
     relation: str | None = None,
-    case_id: int | None = None,
+    case_id: CaseId | None = None,
     limit: int | None = None,
 ) -> list[Fact]:
     """Facts whose prompt or objects contain every word of `text` (case ignored), of one relation or case id."""
     words = text.lower().split()
+    wanted = case_id_of(case_id)
     found = []
     for fact in facts:
         if relation is not None and fact.relation != relation:
             continue
-        if case_id is not None and fact.case_id != case_id:
+        if wanted is not None and fact.case_id != wanted:
             continue
         where = f"{fact.text} {fact.target_new} {fact.target_true or ''}".lower()
         if all(word in where for word in words):
@@ -207,5 +211,7 @@ def search_facts(
 
 
 def random_fact(facts: Sequence[Fact], seed: int) -> Fact:
-    """One of `facts`, the same for the same seed."""
+    """One of `facts`, the same for the same seed. Raises ValueError if there are none."""
+    if not facts:
+        raise ValueError("there are no facts to choose from")
     return random.Random(seed).choice(facts)

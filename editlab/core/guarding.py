@@ -1,3 +1,3 @@
-"""The choices of the guard: what to do with a risky edit."""
+"""What can be asked of the guard. The fallback is each method's own; ROME's gave the choice its name."""
 
-OFF, WARN, REFUSE, R_ROME = CHOICES = ("off", "warn", "refuse", "r-rome")
+OFF, WARN, REFUSE, FALL_BACK = CHOICES = ("off", "warn", "refuse", "r-rome")

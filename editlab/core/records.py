@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.record import Record
 
 LEVELS = ("low", "raised", "high")
@@ -237,7 +237,7 @@ class Broken(Record):
 
     prompt: str
     target: str
-    case_id: int | None = None
+    case_id: CaseId | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,19 @@ class Generation(Record):
     n_facts: int
     of: int  # all facts; more than `n_facts` where only the first were taken
     tokens: int  # prompt included, at most
+
+
+@dataclass(frozen=True)
+class Number(Record):
+    """What a measure of another package found."""
+
+    value: float
+    unit: str = ""
+    n: int | None = None  # what the value is over: prompts, examples, facts, tokens
+    base: float | None = None  # the same on the unedited model
+    low: float | None = None  # of a 95 % interval
+    high: float | None = None
+    title: str = ""  # the measure's; filled in where it is measured
 
 
 @dataclass(frozen=True)
@@ -311,6 +324,7 @@ class Measurement(Record):
     perplexity: Perplexity | None = None
     bleeding: Bleeding | None = None
     generation: Generation | None = None
+    others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 
     @classmethod
     def of(
@@ -323,19 +337,26 @@ class Measurement(Record):
     ) -> Self:
         """A measurement with these results of measures, by name."""
         tasks = {name: record for name, record in (found or {}).items() if isinstance(record, TaskScore)}
-        others: dict[str, Any] = {name: record for name, record in (found or {}).items() if name not in tasks}
-        return cls(drift, completions, before, base, tasks, **others)
+        others = {name: record for name, record in (found or {}).items() if isinstance(record, Number)}
+        own: dict[str, Any] = {name: r for name, r in (found or {}).items() if name not in tasks | others}
+        return cls(drift, completions, before, base, tasks, others=others, **own)
 
     @property
     def found(self) -> dict[str, Record]:
-        """The results of measures, by name; tasks last."""
+        """What measures found, by their names; tasks and those of other packages last."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Record)} | dict(self.tasks)
+        return {name: value for name, value in values.items() if isinstance(value, Record)} | {
+            **self.tasks,
+            **self.others,
+        }
 
     @classmethod
     def read(cls, name: str, values: Any) -> Record | None:
-        """The result of the measure with this name, from JSON."""
-        own = {name: values} if name in {f.name for f in fields(cls)} else {"tasks": {name: values}}
+        """What the measure of that name found, from its JSON."""
+        if name in {f.name for f in fields(cls)}:
+            own = {name: values}
+        else:
+            own = {"tasks" if values is None or "accuracy" in values else "others": {name: values}}
         return cls.from_json({"drift": {}, "completions": (), **own}).get(name)
 
     def get(self, name: str) -> Record | None:

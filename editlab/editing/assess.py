@@ -5,10 +5,7 @@ What a method divides by, and how large its change can become, is told method by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import singledispatch
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,82 +17,13 @@ from editlab.core.records import LEVELS, Risk
 from editlab.editing.editor import Editor
 from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_layers
+from editlab.methods._keys import subject_passes
+from editlab.methods._risk import Foreseen, Read, cosine
 from editlab.methods._rows import row_of
-from editlab.methods.emmet import EMMET
-from editlab.methods.memit import MEMIT, subject_passes, typed_mean
-from editlab.methods.rome import ROME
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
 
 FACTS_AT_ONCE = 32
-
-Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited layer, with the method's ridge
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the (first) edited layer does with one fact before any edit."""
-
-    keys: Tensor  # (n, d_in), float32, in all contexts; the first is the bare prompt's
-    outputs: Tensor  # (n, d_out), of the projection
-    block: Tensor  # (d_out,), of the whole block at the bare prompt
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """What one method makes of it."""
-
-    mean: Tensor  # k̄ (d_in,)
-    sentence: str  # what the method divides by, to follow on the subject's place
-    divisor: float | None = None
-    ratio: float | None = None
-    norm: float | None = None  # ‖ΔW‖ at most
-
-
-@singledispatch
-def foresee(method: Any, read: Read, solve: Solve) -> Foreseen:
-    """What a method divides by. Raises TypeError for a method of which it is not known."""
-    raise TypeError(f"nothing is known of the risk of {method!r}")
-
-
-@foresee.register(ROME)
-def _(method: ROME, read: Read, solve: Solve) -> Foreseen:
-    """ROME, and r-ROME, whose residual is δ and what lies between the bare output and the averaged one."""
-    mean = read.keys.mean(0)
-    u = _unit(solve(mean))
-    key = method.solving_key(read.keys)
-    divisor, usual = float(key @ u), float(mean @ u)
-    init = read.outputs[0]
-    residual = float((init - method.replaced_output(read.outputs)).norm() + method.clamp * init.norm())
-    cosine = _cosine(read.keys[0], mean)
-    if torch.equal(key, mean):
-        told = (
-            f"{method.title} uses the averaged key throughout, so it divides by {divisor:.3g} however the keys differ"
-        )
-    else:
-        close = "agrees" if cosine > 0.5 else "hardly agrees"
-        told = (
-            f"its key there {close} with the average over contexts (cosine {cosine:.2f}), so {method.title} divides by "
-            f"{divisor:.2g}, where keys that agree would give {usual:.2g}"
-        )
-    return Foreseen(mean, told, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
-
-
-@foresee.register(EMMET)
-def _(method: EMMET, read: Read, solve: Solve) -> Foreseen:
-    """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
-    mean = typed_mean(read.keys)
-    divisor = float(mean @ _unit(solve(mean)))
-    return Foreseen(mean, _one_key(method, divisor), divisor, 1.0, method.clamp * float(read.block.norm()) / divisor)
-
-
-@foresee.register(MEMIT)
-def _(method: MEMIT, read: Read, _solve: Solve) -> Foreseen:
-    told = (
-        f"{method.title} solves with a regularised matrix and shares the change among {len(method.layers)} layers, so "
-        "there is no divisor that could vanish"
-    )
-    return Foreseen(typed_mean(read.keys), told)
 
 
 def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: OnProgress = quiet) -> list[Risk]:
@@ -198,47 +126,39 @@ def _judged(
 
     with in_full_float32():
         return [
-            _risk(editor.model, method, fact, read, foresee(method, read, solve), reference)
+            _risk(editor.model, method, fact, read, method.foresee(read, solve), reference)
             for fact, read in zip(facts, reads, strict=True)
         ]
 
 
 def _risk(
-    model: EditableModel, method: Method, fact: Fact, read: Read, foreseen: Foreseen, reference: Reference | None
+    model: EditableModel, method: Method, fact: Fact, read: Read, foreseen: Foreseen | None, reference: Reference | None
 ) -> Risk:
     layer = method.edited_layers[0]
     weight_norm = float(torch.linalg.matrix_norm(model.weight(layer).float()))
-    relative = None if foreseen.norm is None else foreseen.norm / weight_norm
-    calibrated = relative is not None and reference is not None
-    times = relative / reference.median if calibrated else None  # type: ignore[operator,union-attr]
     tokens, position = subject_place(model, fact)
+    token_level = level_by_tokens(tokens, position)
+    level = token_level if foreseen is None else level_by_ratio(foreseen.ratio)
+    told = foreseen or Foreseen(read.keys.mean(0), f"the size of an edit by {method.title} is not known beforehand")
+    relative = None if told.norm is None else told.norm / weight_norm
+    times = None
+    if relative is not None and reference is not None:
+        level, times = reference.level(relative), relative / reference.median
     return Risk(
         method=method.name,
-        level=reference.level(relative) if calibrated else level_by_ratio(foreseen.ratio),  # type: ignore
-        reason=f"{place(tokens, position)}, and {foreseen.sentence}{size(relative, times)}.",
-        token_level=level_by_tokens(tokens, position),
+        level=level,
+        reason=f"{place(tokens, position)}, and {told.sentence}{size(relative, times)}.",
+        token_level=token_level,
         subject_tokens=tokens,
         position=position,
         layer=layer,
-        key_norm=float(foreseen.mean.norm()),
+        key_norm=float(told.mean.norm()),
         bare_key_norm=float(read.keys[0].norm()),
-        key_cosine=_cosine(read.keys[0], foreseen.mean),
+        key_cosine=cosine(read.keys[0], told.mean),
         weight_norm=weight_norm,
-        divisor=foreseen.divisor,
-        divisor_ratio=foreseen.ratio,
-        predicted_norm=foreseen.norm,
+        divisor=told.divisor,
+        divisor_ratio=told.ratio,
+        predicted_norm=told.norm,
         relative_size=relative,
         times_median=times,
     )
-
-
-def _one_key(method: Method, divisor: float) -> str:
-    return f"{method.title} uses the averaged key throughout, so it divides by {divisor:.2g} however the keys differ"
-
-
-def _unit(x: Tensor) -> Tensor:
-    return (x / x.norm()).float()
-
-
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(torch.cosine_similarity(a, b, dim=0))

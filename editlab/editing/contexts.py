@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from editlab.core.disk import write_json
 from editlab.core.paths import cache_dir
 from editlab.methods._base import ContextPlan
-from editlab.model.model import EditableModel
+from editlab.model.generation import TopKRace, generate
+from editlab.model.model import EditableModel, TokenIds
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path 
     file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{told}-{seed}.json"
     try:
         return check_contexts(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # not there, or damaged
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:  # not there, or damaged
         log.debug("contexts are sampled: %s", error)
     contexts = sample_contexts(model, plan, seed)
     try:
@@ -49,32 +51,25 @@ def sample_contexts(model: EditableModel, plan: ContextPlan, seed: int) -> tuple
     contexts = [BARE]
     with model.unedited():
         for count, length in plan.groups:
-            if not count:
-                continue
-            rows = [[model.start_id]] * count
-            texts = _continue(model, rows, length - 1, plan.top_k, generator)
-            contexts += [text + ". {}" for text in texts]
+            if count:
+                texts = _sampled(model, [(model.start_id,)] * count, length - 1, plan.top_k, generator)
+                contexts += [text + ". {}" for text in texts]
         for starter in plan.starters:
-            row = model.tokenizer(starter, add_special_tokens=False)["input_ids"]
-            (text,) = _continue(model, [row], plan.tokens - len(row), plan.top_k, generator)
+            length = len(model.tokenizer(starter, add_special_tokens=False)["input_ids"])
+            row = model.tokens(starter).ids
+            (text,) = _sampled(model, [row], plan.tokens - length, plan.top_k, generator)
             contexts.append(starter + text + ". {}")
     return tuple(contexts)
 
 
-def _continue(
-    model: EditableModel, rows: list[list[int]], n_tokens: int, top_k: int, generator: torch.Generator
+def _sampled(
+    model: EditableModel, rows: Sequence[TokenIds], n_tokens: int, top_k: int, generator: torch.Generator
 ) -> list[str]:
-    """Texts of `n_tokens` sampled after rows of one length; braces and line breaks become blanks."""
-    special = torch.tensor(model.tokenizer.all_special_ids)
-    ids = torch.tensor(rows)  # (n, t)
-    for _ in range(n_tokens):
-        logits = model.log_probs(model.hidden(model.batch(ids.tolist()))[:, -1]).cpu()  # (n, vocabulary)
-        logits[:, special] = -torch.inf
-        best = logits.topk(top_k)
-        choice = torch.multinomial(best.values.softmax(-1), 1, generator=generator)  # (n, 1)
-        ids = torch.cat([ids, best.indices.gather(1, choice)], dim=1)
-    texts = model.tokenizer.batch_decode(ids[:, len(rows[0]) :], skip_special_tokens=True)
-    return [text.replace("{", " ").replace("}", " ").replace("\n", " ") for text in texts]
+    """What is sampled after each row, `n_tokens` tokens of text; braces and line breaks become blanks."""
+    choose = TopKRace(top_k, len(rows), n_tokens, generator)
+    made = generate(model, rows, n_tokens, choose, banned=model.tokenizer.all_special_ids)
+    texts = [model.continuation(row, ids) for row, ids in zip(rows, made, strict=True)]
+    return [re.sub(r"[{}\n]", " ", text) for text in texts]
 
 
 def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:

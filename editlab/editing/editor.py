@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from editlab import __version__
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.contexts import check_contexts, contexts_of
-from editlab.editing.hyperparameters import methods_for
 from editlab.editing.moments import SecondMoments, moments_of
-from editlab.methods import Method, adjusted, named
+from editlab.methods import Method, adjusted, methods_for, named
 from editlab.methods._base import ContextPlan, check_facts, check_layers
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
@@ -54,7 +54,7 @@ class Editor:
 
     def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
         """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
-        method = adjusted(named(name, self.methods), changes or {})
+        method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)
         check_layers(method.edited_layers, self.model)
         return method
 
@@ -76,7 +76,7 @@ class Editor:
             if have is None:
                 self._moments = have = found
             else:
-                have.matrices.update(found.matrices)
+                have.add(found)
         assert have is not None
         return have
 
@@ -115,8 +115,8 @@ class Editor:
                 raise FloatingPointError(
                     f"the edit of layer {layer} is not finite and was refused; nothing was changed"
                 )
-        provenance = {**self.provenance(), "contexts": list(contexts), "second_moments": moments.provenance}
-        return edit, trace, provenance
+        told = moments.told(method.edited_layers)
+        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": told}
 
     def describe(self) -> dict[str, Any]:
         """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
@@ -149,8 +149,8 @@ class Editor:
 @cache
 def _versions() -> dict[str, str]:
     """Read once: a page asks for the provenance of step 0 whenever it draws."""
-    packages = ("editlab", "torch", "transformers")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), "editlab": __version__}  # a checkout need not be installed
+    return {**found, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def device_name(device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from editlab.core.guarding import CHOICES, OFF, R_ROME, REFUSE, WARN
+from editlab.core.guarding import CHOICES, FALL_BACK, OFF, REFUSE, WARN
 from editlab.core.record import Record
 from editlab.core.records import LEVELS, Guarded, Risk
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Guard(Record):
     """Off: the risk is not even found. Warn: the edit is made, and the step says so. Refuse: it is not made.
 
-    r-rome: it is made with r-ROME instead, as that is set for the model, with the hyperparameters that were changed for
-    ROME changed in it too; methods but ROME have nothing to fall back to and are made as asked. Raises ValueError.
+    r-rome: it is made with the method's fallback instead (ROME's is r-ROME), as that is set for the model, with the
+    hyperparameters that were changed for the method changed in it too; a method without one is made as asked. Raises
+    ValueError.
     """
 
     choice: str = WARN
@@ -38,10 +39,10 @@ class Guard(Record):
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:
                 raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
-            done = "but the edit was made anyway"
-            if self.choice == method.fallback:
-                made, done = method.fallback, f"and the edit was made with {method.fallback} instead of {method.name}"
-            elif self.choice == R_ROME:
+            done = "the edit was made all the same"
+            if self.choice == FALL_BACK and method.fallback is not None:
+                made, done = method.fallback, f"the edit was made with {method.fallback} instead of {method.name}"
+            elif self.choice == FALL_BACK:
                 done += f", since {method.name} has nothing to fall back to"
             reason = f"The risk is {risk.level}, {done}: {why}"
         return Guarded(self.choice, self.level, method.name, made, acting, reason)

@@ -1,38 +1,75 @@
 """Second moments C = E[k kᵀ] of the keys of the unedited model: computed, cached, read and solved against.
 
-Uncentred, (d_in, d_in), per edited layer. About 10·d_in keys suffice (arXiv 2506.04226).
+Uncentred, (d_in, d_in), per edited layer. About 10·d_in keys suffice (arXiv 2506.04226). Of what the cache has of one
+source the one of most keys is taken, unless a number of keys is asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from editlab.core.paths import cache_dir
 from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.editing.texts import texts_of
+from editlab.editing.texts import NAMES, texts_of
 from editlab.model.model import EditableModel
 
 KEYS_PER_DIMENSION = 10
 TOKENS_PER_ROW = 256
 ROWS_PER_BATCH = 8
 
+log = logging.getLogger(__name__)
+
 
 class SecondMoments:
-    """C of some layers and its cached factors, (d_in, d_in) each."""
+    """C of some layers and its cached factors, (d_in, d_in) each.
+
+    `provenance` says where all of them are from: its name, a digest, and the number of keys.
+    """
 
     def __init__(self, matrices: Mapping[int, Tensor], provenance: Mapping[str, Any]) -> None:
         self.matrices = dict(matrices)
-        self.provenance = dict(provenance)
+        self.sources: dict[int, dict[str, Any]] = {layer: dict(provenance) for layer in matrices}
         self._factors: dict[tuple[int, float, str], Tensor] = {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the layers' C are from, all of them: see `told`."""
+        return self.told(self.matrices)
+
+    def told(self, layers: Iterable[int]) -> dict[str, Any]:
+        """Where these layers' C are from: name, digest, the fewest keys; layer by layer where they differ.
+
+        `thin` is there, a sentence, if one has fewer keys than dimensions.
+        """
+        chosen = {layer: self.sources[layer] for layer in sorted(layers)}
+        told = next(iter(chosen.values()), {})
+        if any(source != told for source in chosen.values()):
+            told = {
+                "name": ", ".join(dict.fromkeys(str(source.get("name")) for source in chosen.values())),
+                "digest": hashlib.sha256(repr(chosen).encode()).hexdigest()[:16],
+                "keys": min(source.get("keys", 0) for source in chosen.values()),
+                "layers": {str(layer): source for layer, source in chosen.items()},
+            }
+        thin = [_thin(n, source["keys"], len(self.matrices[n])) for n, source in chosen.items() if "keys" in source]
+        return {**told, "thin": "; ".join(filter(None, thin))} if any(thin) else dict(told)
+
+    def add(self, other: SecondMoments) -> None:
+        """Take over the layers of other second moments."""
+        self.matrices.update(other.matrices)
+        self.sources.update(other.sources)
 
     def solve(self, layer: int, x: Tensor, ridge: float = 0.0) -> Tensor:
         """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device.
@@ -62,8 +99,8 @@ class SecondMoments:
             factor, failed = torch.linalg.cholesky_ex(c)
             if failed:
                 raise ValueError(
-                    f"the second moment of layer {layer} is singular ({self.provenance.get('keys', 'unknown')} keys "
-                    f"for {len(c)} dimensions): use more keys, or a ridge above 0"
+                    f"the second moment of layer {layer} is singular ({self.sources[layer].get('keys', 'unknown')} "
+                    f"keys for {len(c)} dimensions): use more keys, or a ridge above 0"
                 )
             self._factors[key] = factor
         return self._factors[key]
@@ -137,56 +174,130 @@ def moments_of(
 
     `source`: "auto" (the text that comes with the project where it was made for this model, else "sample"), "sample"
     (text sampled from the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts parted
-    by blank lines), or the reference project's ``.npz`` file for one layer. `n_keys` is 10·d_in unless told.
+    by blank lines), the reference project's ``.npz`` files with commas between them, or a folder of them. `n_keys`:
+    None for what the cache has of most keys, or where it has nothing 10·d_in. Raises ValueError for what is not there.
     """
     for layer in layers:
         model.projection(layer)
-    if source.endswith(".npz"):
-        return _from_npz(model, layers, Path(source).expanduser())
-    n_keys = n_keys or KEYS_PER_DIMENSION * model.weight(layers[0]).shape[1]
-    text = texts_of(source, model, n_keys, seed)
-    folder = (cache or cache_dir()) / "moments" / model.fingerprint() / f"{text.digest}-{n_keys}"
-    have = {layer: _read(folder / f"{layer}.safetensors") for layer in layers}
+    if source.endswith(".npz") or (source not in NAMES and Path(source).expanduser().is_dir()):
+        return _warned(_from_npz(model, layers, source), layers)
+    folder = (cache or cache_dir()) / "moments" / model.fingerprint()
+    have = {layer: _kept(folder, model, layer, source, n_keys, seed) for layer in layers}
     missing = [layer for layer, found in have.items() if found is None]
     if missing:
+        n_keys = n_keys or KEYS_PER_DIMENSION * model.weight(layers[0]).shape[1]
+        text = texts_of(source, model, n_keys, seed)
         matrices, seen = compute(model, missing, rows_of_texts(model, text.read(report)), n_keys, report)
-        folder.mkdir(parents=True, exist_ok=True)
         for layer, matrix in matrices.items():
-            _write(folder / f"{layer}.safetensors", matrix, seen)
-            have[layer] = (matrix, seen)
-    found = {layer: pair for layer, pair in have.items() if pair is not None}
-    provenance = {"name": text.name, "digest": text.digest, "keys": min(seen for _, seen in found.values())}
-    return SecondMoments({layer: matrix for layer, (matrix, _) in found.items()}, provenance)
+            have[layer] = matrix, {"name": text.name, "digest": text.digest, "keys": seen}
+            _keep(folder / f"{text.digest}-{n_keys}" / f"{layer}.safetensors", matrix, seen)
+    found = SecondMoments({}, {})
+    for layer, pair in have.items():
+        assert pair is not None
+        found.add(SecondMoments({layer: pair[0]}, pair[1]))
+    return _warned(found, layers)
 
 
-def _read(path: Path) -> tuple[Tensor, int] | None:
-    if not path.exists():
+_Kept = tuple[Tensor, dict[str, Any]]  # C, and where it is from
+
+
+def _kept(folder: Path, model: EditableModel, layer: int, source: str, n_keys: int | None, seed: int) -> _Kept | None:
+    """What the cache has of a layer from a source: of so many keys, or of most."""
+    found: list[_Kept] = []
+    for file in folder.glob(f"*/{layer}.safetensors"):
+        digest, _, asked = file.parent.name.rpartition("-")
+        if not asked.isdecimal() or n_keys not in (None, int(asked)):
+            continue
+        text = texts_of(source, model, int(asked), seed)
+        if digest == text.digest and (read := _read(file, model.weight(layer).shape[1])) is not None:
+            found.append((read[0], {"name": text.name, "digest": digest, "keys": read[1]}))
+    if not found:
+        texts_of(source, model, n_keys or 1, seed)  # an unknown source is told, whatever the cache has
+    return max(found, key=lambda each: each[1]["keys"], default=None)
+
+
+def _read(path: Path, d_in: int) -> tuple[Tensor, int] | None:
+    """C (d_in, d_in) and its number of keys; None for a file that is damaged."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            c, keys = file.get_tensor("second_moment"), int(file.metadata()["keys"])
+        if c.shape != (d_in, d_in) or keys < 1:
+            raise ValueError(f"a matrix {tuple(c.shape)} of {keys} keys")
+        return c, keys
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        log.warning("the second moment in %s cannot be read and is computed anew: %s", path, error)
         return None
-    with safe_open(str(path), "pt") as file:
-        return file.get_tensor("second_moment"), int(file.metadata()["keys"])
 
 
-def _write(path: Path, matrix: Tensor, keys: int) -> None:
+def _keep(path: Path, matrix: Tensor, keys: int) -> None:
+    """Write C into the cache; where that is impossible, it is computed again the next time."""
     part = path.with_suffix(".part")
-    part.write_bytes(save({"second_moment": matrix.cpu().contiguous()}, {"keys": str(keys)}))
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(save({"second_moment": matrix.cpu().contiguous()}, {"keys": str(keys)}))
+        part.replace(path)
+    except OSError as error:
+        log.warning("the second moment could not be kept: %s", error)
 
 
-def _from_npz(model: EditableModel, layers: Sequence[int], path: Path) -> SecondMoments:
-    """The reference project's statistics: `mom2.mom2` is the sum of k kᵀ over `mom2.count` keys."""
-    if len(layers) != 1:
-        raise ValueError(f"a .npz file holds the second moment of one layer, asked for {list(layers)}")
-    if not path.is_file():
-        raise ValueError(f"no such file of second moments: {path}")
-    data = path.read_bytes()
-    with numpy.load(path, allow_pickle=False) as arrays:
-        try:
+def _thin(layer: int, keys: int, d_in: int) -> str:
+    """A sentence where there are fewer keys than dimensions, else nothing."""
+    if keys >= d_in:
+        return ""
+    return f"the second moment of layer {layer} is of {keys} keys only, for {d_in} dimensions: use more keys"
+
+
+def _warned(moments: SecondMoments, layers: Sequence[int]) -> SecondMoments:
+    if thin := moments.told(layers).get("thin"):
+        log.warning("%s", thin)
+    return moments
+
+
+# --- the reference project's files ---
+
+_LAYER_IN_NAME = re.compile(r"(?:^|[._])(?:h|layers?|blocks?)[._]?(\d+)(?=[._]|$)")
+
+
+def _from_npz(model: EditableModel, layers: Sequence[int], source: str) -> SecondMoments:
+    """Of the layers that the files' names say, of several for one the one of most keys."""
+    folder = Path(source).expanduser()
+    given = [Path(name.strip()).expanduser() for name in source.split(",")]
+    paths = sorted(folder.glob("*.npz")) if folder.is_dir() else given
+    by_name = {path: _layer_in(path.name) for path in paths}
+    alone = len(paths) == len(layers) == 1
+    found = SecondMoments({}, {})
+    for layer in layers:
+        chosen = [path for path, named in by_name.items() if named == layer or (alone and named is None)]
+        if not chosen:
+            told = ", ".join(f"{path.name} ({'none' if n is None else n})" for path, n in by_name.items())
+            raise ValueError(
+                f"no second moment of layer {layer}; the files, and the layers by their names: {told or source}"
+            )
+        read = [_read_npz(path, layer, model.weight(layer).shape[1]) for path in chosen]
+        found.add(max(read, key=lambda moments: moments.sources[layer]["keys"]))
+    return found
+
+
+def _layer_in(name: str) -> int | None:
+    found = _LAYER_IN_NAME.search(name)
+    return int(found[1]) if found else None
+
+
+def _read_npz(path: Path, layer: int, d_in: int) -> SecondMoments:
+    """`mom2.mom2` is the sum of k kᵀ over `mom2.count` keys."""
+    try:
+        with numpy.load(path, allow_pickle=False) as arrays:
             total, count = arrays["mom2.mom2"], int(arrays["mom2.count"])
-        except KeyError as missing:
-            raise ValueError(f"{path} is not the reference project's file: {missing}") from None
-    d_in = model.weight(layers[0]).shape[1]
+    except FileNotFoundError:
+        raise ValueError(f"no such file of second moments: {path}") from None
+    except KeyError as missing:
+        raise ValueError(f"{path} is not the reference project's file: {missing}") from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as the reference project's .npz file: {error}") from None
     if total.shape != (d_in, d_in):
-        raise ValueError(f"{path} holds a matrix {total.shape}, layer {layers[0]} needs ({d_in}, {d_in})")
-    matrix = torch.from_numpy(total / count).float()
-    provenance = {"name": f"npz:{path.name}", "digest": hashlib.sha256(data).hexdigest()[:16], "keys": count}
-    return SecondMoments({layers[0]: matrix}, provenance)
+        raise ValueError(f"{path} holds a matrix {total.shape}, layer {layer} needs ({d_in}, {d_in})")
+    if count < 1 or not numpy.isfinite(total).all():
+        raise ValueError(f"{path} holds no second moment: its sum must be finite, and of 1 key or more, not {count}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    provenance = {"name": f"npz:{path.name}", "digest": digest, "keys": count}
+    return SecondMoments({layer: torch.from_numpy(total / count).float()}, provenance)

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import torch
 
+from editlab.core.disk import read_text
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.model.generation import Nucleus, generate, uniform
 from editlab.model.model import EditableModel
+from editlab.model.shapes import SMOLLM2_135M
 
 HUB_TEXTS = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
     "wikipedia": ("wikimedia/wikipedia", "20231101.en"),
 }
 # Text that was sampled from a model by `sample_texts`, so that its first edit need not wait for the sampling.
-SAMPLED_FOR = {"smollm2-135m": "smollm2-135m-sample.txt"}
+SAMPLED_FOR = {SMOLLM2_135M: "smollm2-135m-sample.txt"}
+NAMES = ("auto", "sample", *HUB_TEXTS)
 MIN_CHARACTERS = 40
 
 
@@ -34,10 +38,10 @@ class Texts:
 def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Texts:
     """The texts that a source's name stands for. Raises ValueError for an unknown one."""
     if source == "auto":
-        packaged = SAMPLED_FOR.get(model.name)
+        packaged = SAMPLED_FOR.get(model.shape)
         source = str(resource(packaged)) if packaged else "sample"
     if source == "sample":
-        digest = hashlib.sha256(f"{n_tokens} {seed} {TOKENS_PER_SAMPLE} {TOP_P}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"text by text {n_tokens} {seed} {TOKENS_PER_SAMPLE} {TOP_P}".encode()).hexdigest()[:16]
         return Texts(
             f"sampled from the model, seed {seed}",
             f"sample-{digest}",
@@ -49,11 +53,11 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
     if path.suffix == ".txt":
         if not path.is_file():
             raise ValueError(f"no such text file: {path}")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
     raise ValueError(
-        f"text must be 'auto', 'sample', {', '.join(map(repr, HUB_TEXTS))}, a .txt file or a .npz file, got {source!r}"
+        f"text must be {', '.join(map(repr, NAMES))}, a .txt file, .npz files or a folder of them, got {source!r}"
     )
 
 
@@ -76,27 +80,25 @@ SAMPLES_PER_BATCH = 64
 TOP_P = 0.9  # the tail of a small model's distribution is noise, not text
 
 
-@torch.no_grad()
 def sample_texts(model: EditableModel, n_tokens: int, seed: int, report: OnProgress = quiet) -> list[str]:
-    """Texts of about `n_tokens` in all, sampled from the unedited model after its start token (nucleus of TOP_P)."""
+    """Texts of about `n_tokens` in all, sampled from the unedited model after its start token (nucleus of TOP_P).
+
+    Every text has random numbers of its own, so that the texts of a seed do not depend on how many run together.
+    """
     length = min(TOKENS_PER_SAMPLE, model.max_tokens - 1)
     n_texts = -(-n_tokens // length)
-    texts: list[str] = []
-    with model.unedited(), torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    start, texts = (model.start_id,), list[str]()
+    with model.unedited():
         while len(texts) < n_texts:
             report(Progress("sampling text from the model", len(texts), n_texts))
-            start = torch.full((min(SAMPLES_PER_BATCH, n_texts - len(texts)), 1), model.start_id, device=model.device)
-            ids = model.hf.generate(
-                start,
-                attention_mask=torch.ones_like(start),
-                do_sample=True,
-                top_k=0,
-                top_p=TOP_P,
-                temperature=1.0,
-                min_new_tokens=length,
-                max_new_tokens=length,
-                pad_token_id=model.pad_id,
+            numbers = range(len(texts), min(len(texts) + SAMPLES_PER_BATCH, n_texts))
+            draws = torch.stack([uniform(f"{seed} text {number}", length) for number in numbers])
+            made = generate(
+                model,
+                [start] * len(numbers),
+                length,
+                Nucleus(TOP_P, draws),
+                banned=model.end_ids | set(model.tokenizer.all_special_ids),
             )
-            texts += [text.strip() for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+            texts += [model.continuation(start, ids).strip() for ids in made]
     return texts

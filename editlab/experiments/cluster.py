@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -43,7 +44,6 @@ class Cluster:
         except ImportError:
             raise ImportError("--ray needs Ray: pip install 'editlab[ray]'") from None
         self._ray = ray
-        self._kept: list[Any] = []  # the workers' arguments, kept alive for restarts
         self._begun = not ray.is_initialized()
         if self._begun:
             ray.init(address=address, log_to_driver=False, include_dashboard=False, **_SILENT)
@@ -61,13 +61,18 @@ class Cluster:
         if self._begun:
             self._ray.shutdown()
 
-    def start(self, kind: type, *arguments: Any, workers: int | None = None) -> list[Any]:
-        """Workers of a class, each with a model; those that die are started again."""
+    @contextmanager
+    def workers_of(self, kind: type, *arguments: Any, most: int | None = None) -> Iterator[list[Any]]:
+        """Workers of a class, each with a model, for the block; those that die are started again."""
         restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
         remote = self._ray.remote(**self._each, **restarting)(kind)
-        given = [self._ray.put(argument) for argument in arguments]
-        self._kept += given
-        return [remote.remote(*given) for _ in range(min(self.workers, workers or self.workers))]
+        given = [self._ray.put(argument) for argument in arguments]  # kept for those that are started again
+        started = [remote.remote(*given) for _ in range(min(self.workers, most or self.workers))]
+        try:
+            yield started
+        finally:
+            for worker in started:  # Ray alone would let them hold their processors for half a minute longer
+                self._ray.kill(worker)
 
     def here(self, kind: type, *arguments: Any) -> Any:
         """An actor of a class on this machine, to be called by workers."""
@@ -144,22 +149,22 @@ def scan_on(
     report: OnProgress,
 ) -> DataFrame:
     """As `editlab.experiments.scan.scan`, by workers; `loading` is what `Scanner.load` takes. Raises the same."""
-    workers = cluster.start(ScanWorker, *loading)
-    report(Progress("loading the model on the cluster"))
-    chosen, settings = cluster.get(workers[0].begin.remote(facts, where, limit))
     disk = ScanFolder(folder)
-    left = disk.begin(chosen, settings)
-    chunks = [left[i : i + FACTS_AT_ONCE] for i in range(0, len(left), FACTS_AT_ONCE)]
     done = 0
+    with cluster.workers_of(ScanWorker, *loading) as workers:
+        report(Progress("loading the model on the cluster"))
+        chosen, settings = cluster.get(workers[0].begin.remote(facts, where, limit))
+        left = disk.begin(chosen, settings)
+        chunks = [left[i : i + FACTS_AT_ONCE] for i in range(0, len(left), FACTS_AT_ONCE)]
 
-    def tell() -> None:
-        report(Progress("scanning", done, len(left)))
+        def tell() -> None:
+            report(Progress("scanning", done, len(left)))
 
-    for rows in cluster.each(workers, lambda worker, chunk: worker.rows.remote(chunk), chunks, tell):
-        for row in rows:
-            disk.add(row)
-        done += len(rows)
-        tell()
+        for rows in cluster.each(workers, lambda worker, chunk: worker.rows.remote(chunk), chunks, tell):
+            for row in rows:
+                disk.add(row)
+            done += len(rows)
+            tell()
     return disk.finish()
 
 
@@ -192,13 +197,13 @@ def run_on(
 ) -> None:
     """All runs of an experiment by workers, each run by one; results in folders as `editlab run` makes them."""
     names = list(config.runs())
-    workers = cluster.start(RunWorker, config, facts, model, workers=len(names))
     folders = {name: cluster.here(RunFolder, out / name) for name in names}
 
     def tell() -> None:
         made = sum(RunFolder(out / name).edits_made() for name in names)
-        report(Progress("editing on the cluster", made, config.n * len(names)))
+        report(Progress("editing on the cluster", made, config.length * len(names)))
 
-    for name in cluster.each(workers, lambda worker, name: worker.run.remote(name, folders[name]), names, tell):
-        RunFolder(out / name).finish()
-        tell()
+    with cluster.workers_of(RunWorker, config, facts, model, most=len(names)) as workers:
+        for name in cluster.each(workers, lambda worker, name: worker.run.remote(name, folders[name]), names, tell):
+            RunFolder(out / name).finish()
+            tell()

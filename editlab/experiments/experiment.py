@@ -28,20 +28,29 @@ class Experiment:
         self.config = config
         self._measures = standard(load_tasks(config.glue, config.tasks), config.text)
         loaded = model.load(report)
-        self._editor = Editor(loaded, moments=config.moments, seed=config.seed)
+        self._editor = Editor(loaded, moments=config.moments, n_keys=config.keys, seed=config.seed)
         for method in config.methods:
             self._editor.method(method, config.hyperparameters.get(method))
         self._facts = facts
+        self._chosen: dict[int, list[Fact]] = {}  # by order
+
+    def check(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
+        """Raises ValueError if the folder holds another run than this one of `config.runs()`."""
+        disk.check(self._wanted(self._session(), name, report))
 
     def run(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
-        """Make or resume one of `config.runs()`. All runs share the results on the unedited model."""
-        config, model = self.config, self._editor.model
+        """Make one of `config.runs()`, or go on with it. What is known of the unedited model is shared by all."""
+        session = self._session()
+        run_sequence(session, self._wanted(session, name, report), self.config.schedule, disk, report)
+
+    def _session(self) -> Session:
+        return Session(self._editor, self._measures, watches_facts=False)
+
+    def _wanted(self, session: Session, name: str, report: OnProgress) -> Sequenced:
+        config = self.config
         method, order = config.runs()[name]
-
-        def wanted() -> Sequenced:
-            changed, guard = config.hyperparameters.get(method, {}), Guard(config.guard, config.guard_level)
-            chosen = tuple(config.choose(model, self._facts, order))
-            return Sequenced(chosen, method, changed, config.seed, model.fingerprint(), guard)
-
-        session = Session(self._editor, self._measures, watches_facts=False)
-        run_sequence(session, wanted, config.schedule, disk, report)
+        if order not in self._chosen:
+            self._chosen[order] = config.choose(session.model, self._facts, order)
+        guard = Guard(config.guard, config.guard_level)
+        changes = config.hyperparameters.get(method, {})
+        return Sequenced.of(session, self._chosen[order], method, changes, config.schedule, guard, report)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Trace
@@ -51,7 +51,7 @@ class FigureCheck:
 class Means:
     """The material for recomputing, besides the model."""
 
-    facts: Mapping[int, Fact] = field(default_factory=dict)  # CounterFact by case id
+    facts: Mapping[CaseId, Fact] = field(default_factory=dict)  # CounterFact by case id
     moments: str | SecondMoments = "auto"
     task: Task | None = None  # SST-2
     task_is_the_sources: bool = False  # its prompt and examples are those of the publication
@@ -265,7 +265,7 @@ class _Sequence:
         return _judged(self._part, figure, published, measured, error, tolerance, self._source)
 
 
-def _fact_of(published: Mapping[str, Any], facts: Mapping[int, Fact]) -> Fact | None:
+def _fact_of(published: Mapping[str, Any], facts: Mapping[CaseId, Fact]) -> Fact | None:
     return Fact.from_json(published["fact"]) if "fact" in published else facts.get(published["case_id"])
 
 

@@ -1,40 +1,87 @@
 """A sequence of edits without a page: facts in order, one method, measures by schedule, all in a folder.
 
-A run may be killed at any moment and resumed: only the computation under way is lost, nothing is computed twice, and
-deltas are read back to the last bit. The folder has `run.json` (the settings), `edits/` (one safetensors file per
-edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (results on the unedited model), and
-at the end `table.parquet` and `table.csv`.
+It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
+twice, and deltas are read back to the last bit. In the folder: `run.json` (all that decides a number), `edits/` (one
+safetensors file per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known
+of the unedited model), and at the end `table.parquet`, `table.csv` and a replay file.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import random
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from editlab.analysis.table import table_of, write_table
-from editlab.core.disk import JsonLines, write_json
-from editlab.core.facts import Fact
+from editlab.core.disk import JsonLines, write_bytes, write_json
+from editlab.core.facts import CaseId, Fact, case_id_of
 from editlab.core.guarding import WARN
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
+from editlab.editing.texts import NAMES
 from editlab.measures import Measures
+from editlab.methods import hyperparameters
 from editlab.model.model import EditableModel
+from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
 from editlab.session.log import Entry
+from editlab.session.recording import REPLAY
+from editlab.session.replay import record
 from editlab.session.session import Session
 
 EVERYTHING = "everything"
-FACTS_AT_ONCE = 25  # checked together for whether the model knows them
+NUMBERS = 1  # raised when the same settings give other numbers than before; 0: run.json did not keep all settings
+FACTS_AT_ONCE = 25  # asked together whether the model knows them
+
+DEFAULT_N = 100
+UNKNOWN = (
+    "because the unedited model does not know them, P(true) > P(new), or they have no true object "
+    "(known = false takes them too)"
+)
 
 Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between them -> every so many steps, or at these
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What each field of a RunConfig may be, in words, and whether a value is that.
+KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "methods": ('a list of names, such as ["rome"]', _texts),
+    "tasks": ("a list of files", _texts),
+    "schedule": ("a table of measures and when", lambda value: isinstance(value, Mapping)),
+    **dict.fromkeys(("model", "moments", "guard", "guard_level"), ("text", _text)),
+    **dict.fromkeys(("facts", "glue", "text"), ("text", lambda value: value is None or _text(value))),
+    "n": ("the number of facts, 1 or more", lambda value: value is None or type(value) is int),
+    "keys": ("the number of keys, 1 or more", lambda value: value is None or type(value) is int),
+    "case_ids": (
+        "a list of case ids",
+        lambda value: value is None or (type(value) is tuple and all(type(item) in (int, str) for item in value)),
+    ),
+    "orders": (
+        "a list of seeds, 0 (as the facts come) or above",
+        lambda value: type(value) is tuple and all(type(item) is int for item in value),
+    ),
+    "known": ("true or false", lambda value: type(value) is bool),
+    "seed": ("a whole number, 0 or above", lambda value: type(value) is int and 0 <= value < 2**63),
+    "hyperparameters": (
+        "a table for each method, such as [hyperparameters.rome]",
+        lambda value: isinstance(value, Mapping) and all(isinstance(item, Mapping) for item in value.values()),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +90,9 @@ class RunConfig:
 
     methods: tuple[str, ...]
     schedule: Schedule
-    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
-    n: int = 100
-    case_ids: tuple[int, ...] | None = None  # these facts in this order; None: the file's first
+    facts: str | None = None  # a file of facts, or "hub"; None: the project's own
+    n: int | None = None  # how many of them; None: all of `case_ids`, else 100
+    case_ids: tuple[CaseId, ...] | None = None  # these facts in this order; None: the file's first
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> its changes
     model: str = "auto"
@@ -54,17 +101,30 @@ class RunConfig:
     tasks: tuple[str, ...] = ()  # files of tasks of the user's own
     text: str | None = None  # what perplexity is measured on
     moments: str = "auto"
+    keys: int | None = None  # that the second moments are of: see editlab.editing.moments
     seed: int = 0
     guard: str = WARN  # what to do with an edit of high risk: see editlab.editing.guard; to refuse one ends the run
     guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
+        for name, (kind, holds) in KINDS.items():
+            if not holds(value := getattr(self, name)):
+                raise ValueError(f"{name} must be {kind}, got {value!r}")
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
-        if type(self.n) is not int or self.n < 1:
+        for name in self.hyperparameters:
+            if name not in self.methods:
+                near = difflib.get_close_matches(name, self.methods, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(self.methods)}{hint}"
+                )
+        if self.keys is not None and self.keys < 1:
+            raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
+        if self.n is not None and self.n < 1:
             raise ValueError(f"n must be the number of facts, 1 or more, got {self.n!r}")
-        if not self.orders or any(type(order) is not int or order < 0 for order in self.orders):
+        if not self.orders or any(order < 0 for order in self.orders):
             raise ValueError(f"orders must be seeds, 0 (as the facts come) or above, got {self.orders!r}")
         for names, when in self.schedule.items():
             at_these = isinstance(when, list | tuple) and all(type(step) is int and step >= 0 for step in when)
@@ -81,22 +141,45 @@ class RunConfig:
             values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
         except FileNotFoundError:
             raise ValueError(f"no such file: {path}") from None
-        except ValueError as error:  # both decoders' errors are ValueErrors
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:  # both decoders' errors are ValueErrors
             raise ValueError(f"{path} is neither TOML nor JSON by its name: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path.name} must hold names with values, got {values!r:.100}")
         allowed = [f.name for f in fields(cls)]
         if unknown := [name for name in values if name not in allowed]:
             named = ", ".join(map(repr, unknown))
             raise ValueError(f"unknown key {named} in {path.name}; allowed: {', '.join(allowed)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
-        for name in ("facts", "glue", "text"):
-            if values.get(name) not in (None, "hub", "wikitext"):
-                values[name] = str(path.parent / Path(values[name]).expanduser())
-        values["tasks"] = tuple(str(path.parent / Path(task).expanduser()) for task in values.get("tasks", ()))
-        lists = {
-            name: tuple(values[name]) for name in ("methods", "orders", "case_ids") if values.get(name) is not None
+        told: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**told).beside(path.parent)
+
+    def beside(self, folder: Path) -> Self:
+        """The same, with its relative paths from this folder on."""
+
+        def placed(name: str) -> str:
+            return str(folder / Path(name).expanduser())
+
+        def found(name: str, words: Collection[str]) -> str:
+            """A model or a source of second moments: a name among `words`, one on the hub, or a path."""
+            if name.strip().lower() in words:
+                return name
+            if (folder / name).exists() or name.startswith((".", "~")):
+                return placed(name)
+            parts = [part.strip() for part in name.split(",")]
+            return ",".join(placed(part) if part.endswith((".npz", ".txt")) else part for part in parts)
+
+        changed: dict[str, Any] = {
+            "tasks": tuple(map(placed, self.tasks)),
+            "model": found(self.model, (AUTO, *PRESETS)),
+            "moments": found(self.moments, NAMES),
         }
-        return cls(**{**values, **lists})
+        for name in ("facts", "glue", "text"):
+            if (value := getattr(self, name)) not in (None, "hub", "wikitext"):
+                changed[name] = placed(value)
+        return replace(self, **changed)
 
     def runs(self) -> dict[str, tuple[str, int]]:
         """The method and the order of every run, by the name of its folder."""
@@ -106,17 +189,28 @@ class RunConfig:
             for method in dict.fromkeys(self.methods)
         }
 
+    @property
+    def length(self) -> int:
+        """How many facts a run edits; more if several have one of the case ids."""
+        return self.n or (DEFAULT_N if self.case_ids is None else len(self.case_ids))
+
     def choose(self, model: EditableModel, facts: Sequence[Fact], order: int = 0) -> list[Fact]:
         """The facts to edit, in this order of `orders`. Raises ValueError if there are too few of them."""
         if self.case_ids is not None:
-            by_id = {fact.case_id: fact for fact in facts}
-            if missing := [case for case in self.case_ids if case not in by_id]:
+            by_id: dict[CaseId | None, list[Fact]] = {}
+            for fact in facts:
+                by_id.setdefault(fact.case_id, []).append(fact)
+            wanted = list(map(case_id_of, self.case_ids))
+            if missing := [case for case in wanted if case not in by_id]:
                 raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
-            facts = [by_id[case] for case in self.case_ids]
+            facts = [fact for case in wanted for fact in by_id[case]]
+        n = self.n or (self.length if self.case_ids is None else len(facts))
         with model.unedited():
-            chosen = list(islice(_known(model, facts) if self.known else facts, self.n))
-        if len(chosen) < self.n:
-            raise ValueError(f"n = {self.n}, but only {len(chosen)} facts are available")
+            chosen = list(islice(_known(model, facts) if self.known else facts, n))
+        if len(chosen) < n:
+            unknown = len(facts) - len(chosen)
+            why = f": {unknown} of {len(facts)} are left out, {UNKNOWN}" if self.known and unknown else ""
+            raise ValueError(f"n = {n}, but only {len(chosen)} facts are available{why}")
         if order:
             random.Random(order).shuffle(chosen)
         return chosen
@@ -143,14 +237,86 @@ def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Sequenced(Record):
-    """What a folder holds a run of: it goes on only with the same."""
+    """What a folder holds a run of: everything that decides a number. It goes on only with the same."""
 
     facts: tuple[Fact, ...]
     method: str
-    hyperparameters: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]  # every field of the method
     seed: int
     model: str  # fingerprint
     guard: Guard = UNGUARDED  # as runs were made before there was one
+    dtype: str = ""
+    contexts: tuple[str, ...] = ()
+    moments: Mapping[str, Any] = field(default_factory=dict)  # name, digest and keys
+    measures: Mapping[str, str] = field(default_factory=dict)  # setting of every measure that is scheduled
+    numbers: int = 0  # NUMBERS when it was begun
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        facts: Sequence[Fact],
+        method: str,
+        changes: Mapping[str, Any],
+        schedule: Schedule,
+        guard: Guard = UNGUARDED,
+        report: OnProgress = quiet,
+    ) -> Self:
+        """A run of these facts in this session. Raises ValueError for a method, a field or a measure that is none."""
+        editor, chosen = session.editor, session.editor.method(method, changes)
+        scheduled = {name for step in range(len(facts) + 1) for name in measures_at(schedule, session.measures, step)}
+        made = cls(
+            facts=tuple(facts),
+            method=chosen.name,
+            hyperparameters=hyperparameters(chosen),
+            seed=editor.seed,
+            model=editor.model.fingerprint(),
+            guard=guard,
+            dtype=editor.model.precision,
+            contexts=editor.contexts(chosen),
+            moments=editor.moments(chosen.edited_layers, report).told(chosen.edited_layers),
+            measures={name: session.measures.setting(name) for name in sorted(scheduled)},
+            numbers=NUMBERS,
+        )
+        return cls.from_json(json.loads(json.dumps(made.to_json())))  # as a folder gives it back
+
+    def extended(self, wanted: Self) -> Self:
+        """This run with what is wanted beside: more facts, more measures. Raises ValueError, naming what differs."""
+        if self.numbers == 0:
+            raise ValueError("it was begun by an earlier editlab, which did not keep all that decides its numbers")
+        there, here = self.to_json(), wanted.to_json()
+        differs = [
+            f"{name} ({_short(there[name])} there, {_short(here[name])} here)"
+            for name in ("method", "model", "dtype", "seed", "numbers")
+            if there[name] != here[name]
+        ]
+        for group in ("hyperparameters", "guard", "moments"):
+            differs += [
+                f"{group}: {name} ({_short(there[group].get(name))} there, {_short(here[group].get(name))} here)"
+                for name in dict.fromkeys([*there[group], *here[group]])
+                if there[group].get(name) != here[group].get(name)
+            ]
+        if self.contexts != wanted.contexts:
+            differs.append("contexts")
+        differs += [
+            f"what {name} is measured on"
+            for name, setting in self.measures.items()
+            if wanted.measures.get(name, setting) != setting
+        ]
+        pairs = enumerate(zip(self.facts, wanted.facts, strict=False), 1)
+        first = next((number for number, (one, other) in pairs if one != other), None)
+        if first is not None:
+            differs.append(f"facts, from number {first} on")
+        elif len(wanted.facts) < len(self.facts):
+            differs.append(f"n ({len(self.facts)} there, {len(wanted.facts)} here)")
+        if differs:
+            raise ValueError("; ".join(differs))
+        return replace(self, facts=wanted.facts, measures={**self.measures, **wanted.measures})
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class RunFolder:
@@ -163,10 +329,27 @@ class RunFolder:
         self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
-    def begin(self, sequenced: Sequenced) -> None:
-        """Note in a new folder what is run here."""
+    def begin(self, wanted: Sequenced) -> Sequenced:
+        """What is run here from now on: noted in a new folder, or what the folder has, with what is wanted beside.
+
+        Raises ValueError if the folder holds another run.
+        """
+        told = self.check(wanted)
         self._edits.mkdir(parents=True, exist_ok=True)
-        write_json(self._told, sequenced.to_json())
+        write_json(self._told, told.to_json())
+        return told
+
+    def check(self, wanted: Sequenced) -> Sequenced:
+        """What would be run here. Raises ValueError if the folder holds another run."""
+        there = self.told()
+        if there is None:
+            return wanted
+        try:
+            return there.extended(wanted)
+        except ValueError as differs:
+            raise ValueError(
+                f"{self.folder} holds another run than the one asked for: {differs}; choose an empty folder"
+            ) from None
 
     def told(self) -> Sequenced | None:
         """What is run here; None in a new folder."""
@@ -197,6 +380,13 @@ class RunFolder:
     def set_base(self, known: Mapping[str, Any]) -> None:
         write_json(self._base, known)
 
+    def has_replay(self) -> bool:
+        return (self.folder / REPLAY).exists()
+
+    def set_replay(self, file: bytes) -> None:
+        """Keep the whole run as a replay file."""
+        write_bytes(self.folder / REPLAY, file)
+
     def finish(self) -> tuple[Step, ...]:
         """All steps, whose table is also written."""
         steps = read_run(self.folder)
@@ -207,28 +397,22 @@ class RunFolder:
 
 def run_sequence(
     session: Session,
-    wanted: Callable[[], Sequenced],
+    wanted: Sequenced,
     schedule: Schedule,
     disk: RunFolder,
     report: OnProgress = quiet,
 ) -> None:
     """Run a sequence of edits in a session without any, or go on with the one in a folder.
 
-    `wanted` says what is to be run, and is asked of a new folder only. Raises ValueError for another model in it,
-    and whatever an edit, a measure or `report` raises; then the folder is as if the process had been killed.
+    Raises ValueError if the folder holds another run, and whatever an edit, a measure or `report` raises; then the
+    folder is as if the process had been killed.
     """
-    told = disk.told()
-    if told is None:
-        told = wanted()
-        disk.begin(told)
-    if told.model != session.model.fingerprint():
-        raise ValueError(f"the folder holds a run of another model than {session.model.name}; choose an empty one")
-    for step in range(len(told.facts) + 1):
-        measures_at(schedule, session.measures, step)  # a wrong name is told before anything is run
+    told = disk.begin(wanted)
     known = disk.base()
     if known is not None:
         session.measures.base.load(known)
     session.restore(disk.entries())
+    made_before = len(session.log)
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
 
     def reporting(index: int) -> OnProgress:
@@ -248,6 +432,8 @@ def run_sequence(
                 found = session.find(name, here, entries)
                 disk.set_base(session.measures.base.to_json())
                 disk.add_line({"step": index, "measure": name, "found": found and found.to_json()})
+    if len(session.log) > made_before or not disk.has_replay():
+        disk.set_replay(record(session, report))
 
 
 def read_log(folder: Path, model: EditableModel) -> list[Entry]:
@@ -256,7 +442,7 @@ def read_log(folder: Path, model: EditableModel) -> list[Entry]:
     told = disk.told()
     if told is None:
         raise ValueError(f"{folder} holds no run: there is no run.json in it")
-    if told.model != model.fingerprint():
+    if not model.is_named(told.model):
         raise ValueError(f"{folder} holds a run of another model than {model.name}")
     return disk.entries()
 

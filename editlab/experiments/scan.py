@@ -23,12 +23,13 @@ from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
 from editlab.core.disk import JsonLines, write_json
 from editlab.core.facts import Fact
+from editlab.core.info import SCAN
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
-from editlab.methods import Method, hyperparameters
+from editlab.methods import Method, hyperparameters, offered
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -59,6 +60,8 @@ class Scanner:
     """Scans facts with one method, each alone on the unedited model."""
 
     def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
+        """Raises ValueError for a method that cannot edit each fact alone."""
+        check_scannable(type(method))
         self.editor = editor
         self.method = method
         self.probe_tokens = probe_tokens
@@ -71,11 +74,16 @@ class Scanner:
         source: str,
         seed: int,
         probe_tokens: int,
+        keys: int | None = None,
+        changes: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """A scanner with a newly loaded model, and second moments from `source`. Raises ValueError."""
-        editor = Editor(model.load(report), moments=source, seed=seed)
-        return cls(editor, editor.method(method), probe_tokens)
+        """With a model loaded for it, second moments from `source` (see `moments_of`), and changed hyperparameters.
+
+        Raises ValueError.
+        """
+        editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
+        return cls(editor, editor.method(method, changes), probe_tokens)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
         """See `editlab.experiments.scan.choose`."""
@@ -93,7 +101,7 @@ class Scanner:
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
             "contexts": list(editor.contexts(method)),
-            "second moments": moments.provenance,
+            "second moments": moments.told(method.edited_layers),
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }
@@ -129,6 +137,12 @@ class Scanner:
                     since, before = time.perf_counter(), since
                     yield _row(number, fact, risk, trace, new, true, now, base, since - before)
         report(Progress("scanning", len(numbered), len(numbered)))
+
+
+def check_scannable(kind: type[Method]) -> None:
+    """Raises ValueError for a method that is not offered in scans."""
+    if SCAN not in kind.offered_in:
+        raise ValueError(f"{kind.title} cannot be scanned with; there are {', '.join(offered(SCAN))}")
 
 
 class ScanFolder:
@@ -212,6 +226,7 @@ def _row(
         perplexity_ratio=now / base,
         disabling=is_disabling(now, base),
         seconds=seconds,
+        prompt=fact.prompt,
     )
 
 

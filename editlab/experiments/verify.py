@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from editlab.core.facts import Fact
+from editlab.core.info import VERIFY
 from editlab.core.progress import OnProgress as ProgressReport
 from editlab.core.progress import Progress, quiet
 from editlab.core.records import Trace
 from editlab.editing.moments import SecondMoments
-from editlab.methods import Method, method_class, methods
-from editlab.model.loading import load_folder
+from editlab.methods import Method, method_class, offered
+from editlab.model.fast.precision import in_full_float32
+from editlab.model.loading import load
 from editlab.model.model import EditableModel
 
 MEDIAN_BELOW = 1e-4
@@ -74,16 +76,20 @@ class Verification:
         return bool(self.rows) and not self.failures()
 
 
-def verify(folder: str | Path, report: ProgressReport = quiet) -> Verification:
-    """Recompute every record of a reference folder. Raises ValueError if the folder is not a reference folder."""
+def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "auto") -> Verification:
+    """Recompute every record of a reference folder, on a device as `load` takes it, with exact float32 products.
+
+    Raises ValueError if the folder is none, or for a device that is not there.
+    """
     folder = Path(folder).expanduser()
-    names = [name for name in methods() if (folder / f"{name}.json").is_file()]
+    checkable = offered(VERIFY)
+    names = [name for name in checkable if (folder / f"{name}.json").is_file()]
     if not names or not (folder / "second_moment.safetensors").is_file():
         raise ValueError(
             f"{folder} is not a reference folder: it needs second_moment.safetensors and one of "
-            + ", ".join(f"{name}.json" for name in methods())
+            + ", ".join(f"{name}.json" for name in checkable)
         )
-    model = load_folder(folder)
+    model = load(str(folder.resolve()), device=device)
     matrices = {int(layer): c for layer, c in load_file(folder / "second_moment.safetensors").items()}
     moments = SecondMoments(matrices, {"name": folder.name})
     rows: list[Comparison] = []
@@ -93,7 +99,8 @@ def verify(folder: str | Path, report: ProgressReport = quiet) -> Verification:
         method = _method(name, reference["hparams"])
         for number, record in enumerate(reference["records"]):
             report(Progress(f"verifying {method.title}", number + 1, len(reference["records"])))
-            rows += _rows(model, moments, method, number, record, reference["contexts"], deltas)
+            with in_full_float32():
+                rows += _rows(model, moments, method, number, record, reference["contexts"], deltas)
     return Verification(tuple(rows))
 
 
@@ -134,7 +141,7 @@ def _rows(
         theirs = deltas[f"{number}.{layer}"].double()
         if model.family.transposed:
             theirs = theirs.T
-        ours = delta.left.double() @ delta.right.double().T
+        ours = delta.left.double().cpu() @ delta.right.double().cpu().T
         error = float(torch.linalg.matrix_norm(ours - theirs) / torch.linalg.matrix_norm(theirs))
         norm = float(torch.linalg.matrix_norm(theirs))
         text = "; ".join(map(str, facts))

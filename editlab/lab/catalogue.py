@@ -6,47 +6,65 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.chat import ChatFrame
+from editlab.core.fact_files import SkippedRow, read_facts
+from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo, MethodInfo, PresetFact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.measures import Measures
 from editlab.measures.tasks import Task
-from editlab.methods import describe as describe_method
+from editlab.methods import Method
+from editlab.methods import info_of as info_of_method
+from editlab.model.chat import chat_of
+from editlab.model.model import EditableModel
+
+SKIPPED_TOLD = 100  # rows that are named one by one
 
 
 def info_of(
-    editor: Editor, tasks: Mapping[str, Task], measures: Measures, facts: Sequence[Fact], source: str
+    editor: Editor,
+    tasks: Mapping[str, Task],
+    measures: Measures,
+    facts: Sequence[Fact],
+    source: str,
+    skipped: Sequence[SkippedRow] = (),
 ) -> LabInfo:
-    """Everything that a page needs to know about a lab before its first edit."""
-    methods = tuple(
-        MethodInfo(
-            method.name,
-            method.title,
-            method.help,
-            tuple(
-                replace(field, low=0, high=editor.model.n_layers - 1) if field.name.startswith("layer") else field
-                for field in describe_method(method)
-            ),
-            method.fallback,
-        )
-        for method in editor.methods.values()
-    )
+    """All that a page needs to know of a lab before its first edit."""
     return LabInfo(
         model=editor.describe(),
-        methods=methods,
+        methods=tuple(_method(editor, method) for method in editor.methods.values()),
         tasks=tuple(task.info() for task in tasks.values()),
-        presets=presets_of(editor.model.name, facts),
+        presets=presets_of(editor.model.shape.name, facts),
         relations=tuple(sorted({fact.relation for fact in facts if fact.relation})),
         facts_source=source,
         n_facts=len(facts),
         measures=measures.infos(),
         lists=lists_of(),
+        n_skipped=len(skipped),
+        skipped=tuple(skipped[:SKIPPED_TOLD]),
+        chat=_chat(editor.model),
     )
 
 
+def _method(editor: Editor, method: Method) -> MethodInfo:
+    """A method as it is set; a fallback that this lab does not have is none."""
+    told = info_of_method(method, editor.model.shape)
+    return told if told.fallback in editor.methods else replace(told, fallback=None)
+
+
+def _chat(model: EditableModel) -> ChatFrame | None:
+    try:
+        return chat_of(model)
+    except ValueError:
+        return None
+
+
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
-    """Facts worth trying first with this model, from the project's own facts and from these."""
+    """What is worth trying first with the model of that name, of the project's own facts and of these.
+
+    `model` is the name of a shape, "" for a model whose shape has none.
+    """
     known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))
     return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
 from editlab.core.progress import OnProgress, Progress
 from editlab.lab.limits import Limits
 
-FIRST, LATER = 0, 1  # priorities; LATER jobs can be interrupted and resumed
-TURN_SECONDS = 2.0  # of work, after which a job gives way to one of the same priority from a less served session
+FIRST, LATER = 0, 1  # priorities; what comes LATER can be interrupted, and goes on with what it has
+REMEMBERED = 1_000  # sessions whose work is counted, beside those with a job
+TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ def steady(report: OnProgress) -> OnProgress:
 
 @dataclass(frozen=True)
 class _Outcome:
+    """How a job ended, with all that came of it: published at once, so that nobody sees half of it."""
+
     status: str
+    result: Any = None
     exception: BaseException | None = None
     error: str | None = None
 
@@ -55,17 +60,24 @@ class LocalJob:
         self.session = session
         self.priority = priority
         self.changes_log = changes_log
-        self.status = "queued"
         self.progress = Progress("waiting")
-        self.error: str | None = None
-        self.seconds = 0.0  # of work, until the job last gave way
+        self.seconds = 0.0  # of work done, until it gave way last
+        self.told = 0.0  # when it last told of itself
         self._start = 0.0
         self._queue = queue
         self._work = work
-        self._result: Any = None
-        self._exception: BaseException | None = None
+        self._begun = False
+        self._outcome: _Outcome | None = None
         self._cancel = threading.Event()
         self._ended = threading.Event()
+
+    @property
+    def status(self) -> str:
+        return self._outcome.status if self._outcome else "running" if self._begun else "queued"
+
+    @property
+    def error(self) -> str | None:
+        return self._outcome.error if self._outcome else None
 
     @property
     def ahead(self) -> int:
@@ -76,40 +88,42 @@ class LocalJob:
         self._queue.forget(self)
 
     def result(self, timeout: float | None = None) -> Any:
-        if not self._ended.wait(timeout):
+        if self._outcome is None and not self._ended.wait(timeout):
             raise TimeoutError(f"the job did not end within {timeout} seconds")
-        if self._exception is not None:
-            raise self._exception
-        return self._result
+        assert self._outcome is not None
+        if self._outcome.exception is not None:
+            raise self._outcome.exception
+        return self._outcome.result
 
     def begin(self) -> None:
-        self.status = "running"
-        self._start = time.perf_counter()
+        self._start = self.told = time.perf_counter()
+        self._begun = True
 
     def run(self) -> _Outcome:
         """Do the work, on the queue's worker, and set the outcome; raises nothing but `_GaveWay`."""
         try:
             self._report(self.progress)
-            self._result = self._work(self._report)
+            return _Outcome("done", self._work(self._report))
         except _GaveWay:
             self.seconds += self.running_for
-            self.status, self.progress = "queued", Progress("waiting")
+            self._begun, self.progress = False, Progress("waiting")
             raise
         except Cancelled as cancelled:
-            return _Outcome("cancelled", cancelled)
+            return _Outcome("cancelled", exception=cancelled)
         except (LabError, ValueError, FloatingPointError) as error:  # sentences meant for the user
-            return _Outcome("failed", error, str(error))
-        except Exception as error:
+            return _Outcome("failed", exception=error, error=str(error))
+        except BaseException as error:  # a panic in a native library is no Exception; the worker outlives it
             log.exception("a job failed")
-            return _Outcome("failed", error, f"the lab failed: {type(error).__name__}: {error}".splitlines()[0])
-        return _Outcome("done")
+            sentence = f"the lab failed: {type(error).__name__}: {error}".splitlines()[0]
+            told = error if isinstance(error, Exception) else LabError(sentence)
+            return _Outcome("failed", exception=told, error=sentence)
 
     def end(self, outcome: _Outcome) -> None:
-        """Set the outcome and wake whoever waits for it."""
-        self._exception, self.error = outcome.exception, outcome.error
-        self.status = outcome.status
-        del self._work  # and with it the reference to the session
+        """Publish the outcome and wake whoever waits for it."""
+        self._outcome = outcome
+        del self._work  # and the session with it
         self._ended.set()
+        self._queue.tell(self)
 
     @property
     def running_for(self) -> float:
@@ -124,9 +138,13 @@ class LocalJob:
                 f"The job was stopped after {self._queue.limits.job_seconds:g} seconds of work, which is the limit; "
                 "what it has measured is kept."
             )
-        self.progress = progress
+        self.progress, self.told = progress, time.perf_counter()
+        self._queue.tell(self)
         if self.priority == LATER and self._queue.should_give_way(self):
             raise _GaveWay
+
+
+OnChange = Callable[[LocalJob | None], None]
 
 
 class Queue:
@@ -138,6 +156,8 @@ class Queue:
         self._clock = 0.0  # the served seconds of the session whose turn it is or was last
         self._waiting: list[LocalJob] = []
         self._running: LocalJob | None = None
+        self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None: the queue has changed since
+        self._listeners: list[OnChange] = []
         self._changed = threading.Condition()
         self._closing = False
         self._worker = threading.Thread(target=self._work, name="editlab-worker", daemon=True)
@@ -157,8 +177,19 @@ class Queue:
             self._check_limits(session)
             self._join(session)
             self._waiting.append(job)
+            self._places = None
             self._changed.notify_all()
+        self.tell(None)
         return job
+
+    def listen(self, listener: OnChange) -> None:
+        """Call `listener`, on any thread, whenever a job has something else to tell; None: all that wait may have."""
+        self._listeners.append(listener)
+
+    def tell(self, job: LocalJob | None) -> None:
+        """Tell the listeners; not while the lock is held."""
+        for listener in self._listeners:
+            listener(job)
 
     def _check_limits(self, session: str) -> None:
         if sum(job.session == session for job in self._waiting) >= self.limits.queue_per_session:
@@ -174,6 +205,14 @@ class Queue:
         if not any(job.session == session for job in self._jobs()):
             self._served[session] = max(self._served.get(session, 0.0), self._clock)
 
+    def _forget_served(self) -> None:
+        """Of the sessions that have nothing to do, remember only those that were served most."""
+        if len(self._served) > REMEMBERED:
+            busy = {job.session for job in self._jobs()}
+            idle = sorted(self._served.keys() - busy, key=self._served.__getitem__)
+            for session in idle[: len(self._served) - REMEMBERED // 2]:
+                del self._served[session]
+
     def change(self, session: str, change: Callable[[], None]) -> None:
         """Change a session's log at once. Raises Busy while a job is going to change it."""
         with self._changed:
@@ -184,10 +223,10 @@ class Queue:
     def jobs_before(self, job: LocalJob) -> int:
         """The number of jobs that run before this one; 0 once it runs."""
         with self._changed:
-            if job not in self._waiting:
-                return 0
-            order = sorted(self._waiting, key=self._order)  # stable: among equals, first come first served
-            return order.index(job) + (self._running is not None)
+            if self._places is None:
+                order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
+                self._places = {one: place + (self._running is not None) for place, one in enumerate(order)}
+            return self._places.get(job, 0)
 
     def should_give_way(self, job: LocalJob) -> bool:
         """Whether a more urgent job waits; after this job's turn, also whether one of a less served session waits."""
@@ -213,9 +252,21 @@ class Queue:
     def forget(self, job: LocalJob) -> None:
         """Remove a job that does not run yet from the queue."""
         with self._changed:
-            if job in self._waiting:
+            waits = job in self._waiting
+            if waits:
                 self._waiting.remove(job)
-                job.end(_Outcome("cancelled", Cancelled("the job was cancelled")))
+                self._places = None
+        if waits:
+            job.end(_Outcome("cancelled", exception=Cancelled("the job was cancelled")))
+            self.tell(None)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the running job last told of itself, 0 between jobs; infinite once the worker has ended."""
+        if not self._worker.is_alive():
+            return math.inf
+        running = self._running
+        return time.perf_counter() - running.told if running else 0.0
 
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""
@@ -246,17 +297,19 @@ class Queue:
                     return
                 job = min(self._waiting, key=self._order)
                 self._waiting.remove(job)
-                self._running = job
+                self._running, self._places = job, None
                 self._clock = max(self._clock, self._served[job.session])
                 job.begin()
+            self.tell(None)
             try:
                 outcome = job.run()
             except _GaveWay:
                 outcome = None
             with self._changed:
-                self._running = None
+                self._running = self._places = None
                 self._served[job.session] += job.running_for
                 if outcome is None:
                     self._waiting.append(job)
+                self._forget_served()
             if outcome is not None:
                 job.end(outcome)

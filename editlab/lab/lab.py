@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 from editlab.analysis.culprit import Culprit
 from editlab.analysis.scanned import ScanTable, read_scan
-from editlab.core.facts import Fact, facts_of, random_fact, search_facts
+from editlab.core.fact_files import SkippedRow, facts_of
+from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, SessionState, Step
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.lab.catalogue import info_of
-from editlab.lab.jobs import FIRST, LATER, LocalJob, Queue, steady
+from editlab.lab.jobs import FIRST, LATER, LocalJob, OnChange, Queue, steady
 from editlab.lab.limits import Limits
 from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
@@ -46,12 +47,15 @@ class Lab:
         scan: ScanTable | None = None,
         store: Store | None = None,
         limits: Limits | None = None,
+        skipped: Sequence[SkippedRow] = (),
     ) -> None:
+        """`skipped`: rows of the facts' file that could not be used."""
         self.editor = editor
         self.tasks = dict(tasks)
         self.measures = standard(self.tasks, text)
         self.facts = tuple(facts)
         self.facts_source = facts_source
+        self.skipped = tuple(skipped)
         self.limits = limits or Limits()
         self._scan = scan
         self._store = store or Store()
@@ -79,31 +83,31 @@ class Lab:
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
-        `facts`: "hub" for CounterFact, a file of CounterFact rows, or None for the project's own. `glue`: "hub", a
-        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form described in
-        `editlab.measures.tasks`. `text`: the text for perplexity, "wikitext" from the hub, a .txt file, or None for the
-        project's own. `scan`: a folder of `editlab scan`, or its table, to show. `store`: the file that sessions are
-        kept in; without one they end with the lab. The rest as in `editlab.load`. Raises ValueError with a sentence,
-        and LabError for a store that cannot be used.
+        `facts`: "hub" for CounterFact, a file of rows, or None for the project's own. `glue`: "hub", a
+        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form that `editlab.measures.tasks`
+        tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
+        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. `store`: the file
+        that sessions are kept in; without one they end with the lab. The rest as `editlab.load`. Raises ValueError
+        with a sentence, LabError for a store that cannot be used.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)
-        known, source = facts_of(facts)
+        known = facts_of(facts)
         scanned = None if scan is None else read_scan(scan)
         kept = Store() if store is None else Store(store)
         editor = Editor(
             load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
         )
         editor.prepare(report)
-        return cls(editor, loaded, known, source, text, scanned, kept, limits)
+        return cls(editor, loaded, known, known.name, text, scanned, kept, limits, known.skipped)
 
     # --- the catalogue ---
 
     def info(self) -> LabInfo:
-        return info_of(self.editor, self.tasks, self.measures, self.facts, self.facts_source)
+        return info_of(self.editor, self.tasks, self.measures, self.facts, self.facts_source, self.skipped)
 
     def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+        self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]:
         return search_facts(self.facts, text, relation=relation, case_id=case_id, limit=limit)
 
@@ -155,6 +159,7 @@ class Lab:
         guard_level: str = "high",
     ) -> LocalJob:
         chosen = self._open(session, facts)
+        check_batch(facts)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
         watching = Guard(guard, guard_level)
         self.limits.check_length(chosen.position)
@@ -251,6 +256,7 @@ class Lab:
                 return with_room(lambda: work(reporting), self._make_room)
             finally:
                 self.sessions.keep_findings(session)
+                self.sessions.forget_asked(session)
 
         return self._queue.put(session.id, keeping, priority, changes_log)
 
@@ -318,6 +324,15 @@ class Lab:
             "sessions_in_memory": self.sessions.in_memory,
             "device_memory_bytes": used_bytes(self.editor.model.device),
         }
+
+    def on_change(self, listener: OnChange) -> None:
+        """Call `listener` with a job, on any thread, whenever it has something else to tell; None: any may have."""
+        self._queue.listen(listener)
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a word of the job that runs, 0 while none does; infinite once the worker has ended."""
+        return self._queue.silence
 
     def close(self) -> None:
         self._queue.close()

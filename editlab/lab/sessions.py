@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,8 @@ from editlab.session.log import Entry
 from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
+COMPLETIONS_KEPT = 1_000  # of prompts that were asked together, of one state of the weights
+OBJECTS_KEPT = 200_000  # whose probabilities in the unedited model are kept
 KEY_BYTES = 24  # of randomness
 DAYS_EMPTY = 1 / 24  # without use, after which an untouched session makes room for another one
 
@@ -58,9 +61,10 @@ class Sessions:
         self._recent: OrderedDict[str, Session] = OrderedDict()
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
-        self._states: dict[str, SessionState] = {}  # cached until the next revision
-        self._next_revision = itertools.count(time.time_ns())  # always above those before a restart
-        MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
+        self._states: dict[str, SessionState] = {}  # as told last
+        self._most_of_base = COMPLETIONS_KEPT
+        self._next_revision = itertools.count(time.time_ns())  # never one from before a restart
+        MeasurementCache(editor.model, measures).learn(store.unedited(self._fingerprint))
 
     # --- keys ---
 
@@ -113,8 +117,10 @@ class Sessions:
         """The session of a key; every caller gets the same object."""
         with self._lock:
             row = self._find(key, editing)
-            if row.fingerprint != self._fingerprint:
+            if not self._editor.model.is_named(row.fingerprint):
                 raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
+            if row.fingerprint != self._fingerprint:
+                self._store.rename_model(row.id, self._fingerprint)
             session = self._alive.get(row.id) or self._read(row)
             self._alive[row.id] = self._recent[row.id] = session
             self._recent.move_to_end(row.id)
@@ -127,6 +133,20 @@ class Sessions:
         with self._lock:
             self._recent.clear()
             self._states.clear()
+
+    def forget_asked(self, session: Session) -> None:
+        """Forget what models said to prompts that no step tells (previews), once it is much.
+
+        A session that is not in memory knows its own again when it is read.
+        """
+        base = self._measures.base
+        session.measurements.keep(session.told(), COMPLETIONS_KEPT)
+        with self._lock:
+            if len(base.completions) > self._most_of_base:
+                base.keep(chain.from_iterable(one.told() for one in list(self._alive.values())))
+                self._most_of_base = max(COMPLETIONS_KEPT, 2 * len(base.completions))
+        if len(base.objects) > OBJECTS_KEPT:
+            base.objects.clear()  # no step tells them
 
     def state(self, session: Session) -> SessionState:
         """A session's state, cached until its revision changes."""

@@ -162,7 +162,12 @@ class Store:
             for number, on in (enabled or {}).items():
                 db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
 
-    # --- measurements ---
+    def rename_model(self, id: str, fingerprint: str) -> None:
+        """Name the model of a session as this version names it; nothing else of the session changes."""
+        with self._transaction() as db:
+            db.execute("UPDATE sessions SET fingerprint = ? WHERE id = ?", [fingerprint, id])
+
+    # --- what was measured ---
 
     def findings(self, id: str) -> list[Finding]:
         """The findings on a session's states."""

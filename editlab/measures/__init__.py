@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from editlab.core.info import MeasureInfo
-from editlab.core.records import Cost
+from editlab.core.records import Cost, Measurement, Number
+from editlab.measures._contributed import MeasureFailed, contributed
 from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, StateCache
 from editlab.measures._task import TaskMeasure, task_measures
 from editlab.measures.bleeding import BleedingOfPanel
@@ -17,7 +19,21 @@ from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
 from editlab.measures.tasks import Task
 
-__all__ = ["EditedFact", "Measure", "MeasureInput", "Measures", "State", "StateCache", "TaskMeasure", "standard"]
+__all__ = [
+    "EditedFact",
+    "Measure",
+    "MeasureFailed",
+    "MeasureInput",
+    "Measures",
+    "Number",
+    "State",
+    "StateCache",
+    "TaskMeasure",
+    "standard",
+]
+
+NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # they mean something else in what is measured
+_WORDS = ("title", "help", "every")  # fields that change nothing of what is found
 
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly; used until a measurement was timed
 
@@ -46,8 +62,23 @@ class Measures:
                 raise ValueError(f"no measure {name!r}; available: {', '.join(self.by_name)}")
 
     def setting(self, name: str) -> str:
-        """Text that distinguishes measures with one name, but with different examples or another text."""
-        return hashlib.sha256(repr(self.by_name[name]).encode()).hexdigest()[:16] if name in self.by_name else ""
+        """Tells apart measures of one name that measure different things: of other examples, of another text.
+
+        By content: of a measure's fields, but for its words, and of what it reads beside them (its `content`).
+        """
+        if name not in self.by_name:
+            return ""
+        measure = self.by_name[name]
+        own = getattr(measure, "__dataclass_fields__", {}).values()
+        chosen = [(f.name, getattr(measure, f.name)) for f in own if f.repr and f.name not in _WORDS]
+        return _short(repr((type(measure).__qualname__, chosen, getattr(measure, "content", ""))))
+
+    def is_setting_of(self, setting: str, name: str) -> bool:
+        """Whether a setting, as this version or an earlier one wrote it, is that of the measure by this name."""
+        if setting == self.setting(name):
+            return True
+        measure = self.by_name.get(name)  # earlier versions did not see a file's content
+        return measure is not None and not getattr(measure, "source", None) and setting == _short(repr(measure))
 
     def infos(self) -> tuple[MeasureInfo, ...]:
         return tuple(MeasureInfo(m.name, m.title, m.help, m.every) for m in self.by_name.values())
@@ -74,15 +105,23 @@ class Measures:
         taken = self._taken.get(name)
         if taken is not None and taken.tokens:
             return Cost(tokens * taken.seconds / taken.tokens, True)
-        others = [taken for taken in self._taken.values() if taken.tokens]
+        others = [taken for taken in self._taken.copy().values() if taken.tokens]  # the worker may be adding to it
         if others:
             return Cost(tokens * sum(t.seconds for t in others) / sum(t.tokens for t in others), False)
         return Cost(tokens * 2 * inputs.now.model.n_parameters() / FLOP_PER_SECOND, False)
 
 
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:
-    """All measures, the cheap ones first. `text` is the text for perplexity: see PerplexityOfText."""
+    """Every measure there is, the cheap ones first, those of other packages last.
+
+    `text` is what perplexity is measured on: see PerplexityOfText.
+    """
     found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
-    return Measures({measure.name: measure for measure in found})
+    by_name = {measure.name: measure for measure in found}
+    return Measures(by_name | contributed({**by_name, **NOT_NAMES}))

@@ -37,6 +37,15 @@ class StateCache:
     unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows done so far
     records: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and facts
 
+    def keep(self, told: Iterable[Watched]) -> None:
+        """Forget what was said to prompts that are not among these; own prompts stay with the facts beside them."""
+        kept = frozenset(told)
+        self.completions = {
+            asked: said
+            for asked, said in self.completions.items()
+            if kept.issuperset([w for w in asked if w.kind != "own"] or asked)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The results that took time, as JSON types: objects and pieces."""
         objects = [(*question, score.nll, score.said) for question, score in self.objects.items()]

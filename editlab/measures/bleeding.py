@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from editlab.core.facts import Fact, read_facts
+from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress
 from editlab.core.records import Bleeding, Broken
@@ -39,8 +41,13 @@ class BleedingOfPanel:
     def _facts(self) -> list[Fact]:
         return [fact for fact in read_facts(resource("facts.json")) if fact.target_true is not None]
 
-    def _others(self, inputs: MeasureInput) -> list[Fact]:
-        edited = {e.fact.subject.casefold() for e in inputs.edited}
+    @cached_property
+    def content(self) -> str:
+        """Which panel this is: the digest of its questions."""
+        return hashlib.sha256(repr([(fact.text, fact.target_true) for fact in self._facts]).encode()).hexdigest()
+
+    def _others(self, subject: MeasureInput) -> list[Fact]:
+        edited = {e.fact.subject.casefold() for e in subject.edited}
         return [fact for fact in self._facts if fact.subject.casefold() not in edited]
 
     def tokens(self, inputs: MeasureInput) -> int:

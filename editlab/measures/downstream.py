@@ -54,15 +54,16 @@ class ByGeneration:
     def __init__(self, model: EditableModel, task: Task, budget: Budget) -> None:
         self._task = task
         self._model = model
-        self._prompts = Prompts(model, _prompts(model, task, GENERATED_TOKENS), budget, go_on=True)
+        self._rows = _prompts(model, task, GENERATED_TOKENS)
+        self._prompts = Prompts(model, self._rows, budget, go_on=True)
 
     def tokens(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[list[int]]:
         """The continuation of each example; `found` holds those of an interrupted call, and of this one."""
         return self._prompts.generate(GENERATED_TOKENS, f"measuring {self._task.title}", report, found)
 
     def answers(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
-        texts = self._model.tokenizer.batch_decode(self.tokens(report, found), skip_special_tokens=True)
-        return [self._task.label_in(text) for text in texts]
+        made = zip(self._rows, self.tokens(report, found), strict=True)
+        return [self._task.label_in(self._model.continuation(row, ids)) for row, ids in made]
 
 
 RULES: dict[str, type[ByScores] | type[ByGeneration]] = {"scores": ByScores, "generation": ByGeneration}
@@ -82,7 +83,8 @@ def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...
 
 def _told_apart(model: EditableModel, task: Task) -> list[tuple[int, ...]]:
     """The label words in tokens, as many of each as it takes to tell them apart: the first one, or all."""
-    words = [model.target_ids(label) for label in task.labels]
+    prompt = task.prompt(task.examples[0])
+    words = [model.target_ids(label, prompt) for label in task.labels]
     if len({word[0] for word in words}) == len(words):
         return [word[:1] for word in words]
     for word in words:

@@ -8,13 +8,11 @@ has twice is asked once; each prompt has random numbers of its own, so that a te
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,8 +20,8 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import Generation
 from editlab.measures._measure import MeasureInput, State
+from editlab.model.generation import TopK, generate, uniform
 from editlab.model.model import EditableModel
-from editlab.model.reading import left_padded
 
 PROMPTS_AT_ONCE = 64
 
@@ -46,7 +44,6 @@ def generation_entropy(text: str) -> float:
     return (2 / 3 * ngram_entropy(tokens, 2) + 4 / 3 * ngram_entropy(tokens, 3)) / 2
 
 
-@torch.no_grad()
 def sampled_texts(
     model: EditableModel, prompts: Sequence[str], n_tokens: int = 100, top_k: int = 5, seed: int = 0
 ) -> list[str]:
@@ -55,36 +52,10 @@ def sampled_texts(
     It does not stop at an end of text, as the reference code does not. A prompt of more tokens is left as it is.
     """
     rows = [model.tokens(prompt).ids for prompt in prompts]
-    steps = max(0, min(n_tokens, model.max_tokens) - min(map(len, rows)))
-    draws = torch.stack([_uniform(prompt, steps, seed) for prompt in prompts]).to(model.device)  # (n, steps)
-    ids, mask = left_padded(model, rows)
-    texts, past, fed = ids, None, ids
-    for step in range(steps):
-        hidden, past = _next_hidden(model, fed, mask, past)
-        best = model.log_probs(hidden).topk(top_k)
-        share = best.values.softmax(1).cumsum(1)  # (n, k)
-        chosen = (share < draws[:, step : step + 1]).sum(1, keepdim=True).clamp(max=top_k - 1)
-        fed = best.indices.gather(1, chosen)  # (n, 1)
-        texts = torch.cat([texts, fed], dim=1)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    begins = [ids.shape[1] - len(row) for row in rows]
-    kept = [text[begin : begin + max(n_tokens, len(row))] for text, begin, row in zip(texts, begins, rows, strict=True)]
-    return model.tokenizer.batch_decode(kept, skip_special_tokens=True)
-
-
-def _uniform(prompt: str, n: int, seed: int) -> torch.Tensor:
-    """Uniform random numbers (n,) that depend on prompt and seed only."""
-    digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
-    return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
-
-
-def _next_hidden(model: EditableModel, fed: torch.Tensor, mask: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
-    """What the head reads after the last token (n, d), and keys and values of all so far."""
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -fed.shape[1] :]
-    out = model.hf.base_model(
-        input_ids=fed, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True
-    )
-    return out.last_hidden_state[:, -1], out.past_key_values
+    steps = [max(0, n_tokens - len(row)) for row in rows]
+    draws = torch.stack([uniform(f"{seed} {prompt}", max(steps)) for prompt in prompts])
+    made = generate(model, rows, steps, TopK(top_k, draws))
+    return [prompt + model.continuation(row, ids) for prompt, row, ids in zip(prompts, rows, made, strict=True)]
 
 
 @dataclass(frozen=True)

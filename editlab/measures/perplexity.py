@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from editlab.core.disk import read_text
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import Perplexity
@@ -82,7 +84,12 @@ class PerplexityOfText:
             rows = load_dataset(WIKITEXT[0], WIKITEXT[1], split="test")
             return "".join(row["text"] for row in rows), "WikiText-2, test"
         path = Path(self.source).expanduser()
-        return path.read_text(encoding="utf-8"), path.name
+        return read_text(path), path.name
+
+    @cached_property
+    def content(self) -> str:
+        """Which text this is: its digest, or of a fixed one on the hub its name."""
+        return self.source or "" if self.source == "wikitext" else hashlib.sha256(self._text[0].encode()).hexdigest()
 
     def windows(self, model: EditableModel) -> list[tuple[int, ...]]:
         """The text's token ids in windows. Raises ValueError for a text of less than two tokens."""
@@ -102,7 +109,7 @@ class PerplexityOfText:
         windows = self.windows(model)
         for number, ids in enumerate(windows):
             report(Progress("measuring perplexity", number, len(windows)))
-            nlls.append(inputs.now.piece((self.name, self.source or "", number), partial(window_nll, model, ids)))
+            nlls.append(subject.now.piece((self.name, self.content, number), partial(window_nll, model, ids)))
         return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))
 
 

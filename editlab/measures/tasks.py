@@ -23,6 +23,7 @@ from typing import Any
 
 from editlab.analysis.scores import chance
 from editlab.core.info import TaskInfo
+from editlab.core.joining import joined
 from editlab.core.paths import resource
 
 OURS = ("sentiment", "paraphrase", "sst2", "mrpc", "cola", "rte")  # files in data/tasks
@@ -61,7 +62,7 @@ class Task:
 
     def prompt(self, example: Example) -> str:
         """The shots with their labels, then the example without one."""
-        solved = [f"{self.template.format(**s.fields)} {self.labels[s.label]}" for s in self.shots]
+        solved = [joined(self.template.format(**shot.fields), self.labels[shot.label]) for shot in self.shots]
         return "\n\n".join([*solved, self.template.format(**example.fields)])
 
     def label_in(self, continuation: str) -> int | None:
@@ -90,7 +91,7 @@ def read_task(path: str | Path, glue: str | None = None) -> Task:
     path = Path(path).expanduser()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read a task from {path}: {error}") from error
     try:
         return _task(values, glue)
@@ -189,7 +190,10 @@ def _glue_rows(subset: Any, glue: str | None) -> list[dict[str, Any]]:
     file = _glue_file(subset, glue)
     if file is None:
         raise ValueError(f"its examples are GLUE's: needs a file {subset}{{{','.join(_SUFFIXES)}}} in {glue}")
-    return _table(file)
+    try:
+        return _table(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
 
 
 def _table(file: Path) -> list[dict[str, Any]]:

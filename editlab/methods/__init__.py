@@ -1,32 +1,98 @@
-"""Editing methods: one file each, found by the name METHOD in it. They write nothing."""
+"""Editing methods: a file each here, and what other packages add by the entry point `editlab.methods`."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from editlab.methods._base import Method, Moments, adjusted, describe, hyperparameters
+from editlab.core.plugins import check_texts, plugins
+from editlab.methods._base import (
+    ContextPlan,
+    Method,
+    Moments,
+    about,
+    adjusted,
+    check_layers,
+    describe,
+    hyperparameter,
+    hyperparameters,
+    info_of,
+    kinds_of,
+)
+from editlab.methods._keys import layer_trace
+from editlab.methods._one_layer import OneLayerMethod
+from editlab.methods._risk import Foreseen, Read, Solve
+from editlab.methods._value import Value, ValueMethod
+from editlab.model.model import EditableModel
 
-__all__ = ["Method", "Moments", "adjusted", "describe", "hyperparameters", "method_class", "methods", "named"]
+__all__ = [
+    "ContextPlan",
+    "Foreseen",
+    "Method",
+    "Moments",
+    "OneLayerMethod",
+    "Read",
+    "Solve",
+    "Value",
+    "ValueMethod",
+    "about",
+    "adjusted",
+    "describe",
+    "hyperparameter",
+    "hyperparameters",
+    "info_of",
+    "layer_trace",
+    "method_class",
+    "methods",
+    "methods_for",
+    "named",
+    "offered",
+]
+
+GROUP = "editlab.methods"
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """Every method by its name, ROME first."""
+    """Every method by its name, ROME first, those of other packages last. Of these a broken one is left out."""
     names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     found = [importlib.import_module(f"{__name__}.{name}").METHOD for name in names]
-    return {m.name: m for m in sorted(found, key=lambda m: (m.name != "rome", m.title.lower()))}
+    ours = {m.name: m for m in sorted(found, key=lambda m: (m.name != "rome", m.title.lower()))}
+    return ours | plugins(GROUP, _checked, ours)
+
+
+def methods_for(model: EditableModel) -> dict[str, Method]:
+    """Every method by its name, set for this model. One whose settings do not suit the model is left out."""
+    found: dict[str, Method] = {}
+    for name, kind in methods().items():
+        try:
+            method = kind.for_shape(model.shape)
+            check_layers(method.edited_layers, model)
+        except Exception as error:  # whatever a stranger's code raises
+            log.error("the method %s was left out: it cannot be set for %s (%s)", name, model.name, error)
+        else:
+            found[name] = method
+    return found
 
 
 def method_class(name: str) -> type[Method]:
     """The method of that name. Raises ValueError with the nearest name."""
     return named(name, methods())
+
+
+def offered(where: str) -> list[str]:
+    """The names of the methods that are offered there: in a "probe", a "scan" or by "verify"."""
+    return [name for name, kind in methods().items() if where in kind.offered_in]
 
 
 def named(name: str, known: Mapping[str, T]) -> T:
@@ -36,3 +102,20 @@ def named(name: str, known: Mapping[str, T]) -> T:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"no method {name!r}; there are {', '.join(known)}{hint}")
+
+
+def _checked(kind: Any) -> type[Method]:
+    """A method of another package. Raises ValueError with what is wrong with it."""
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise ValueError(f"it must be a subclass of editlab.methods.Method, got {kind!r}")
+    check_texts(kind, ("name", "title", "help"))
+    if "__dataclass_fields__" not in vars(kind):
+        raise ValueError("it must be a dataclass: @dataclass(frozen=True, kw_only=True)")
+    kinds_of(kind)  # type: ignore[arg-type]  # a class is hashable
+    try:
+        kind()
+    except TypeError as error:
+        raise ValueError(f"every hyperparameter must have a default ({error})") from None
+    if kind.edited_layers is Method.edited_layers and not {"layer", "layers"} & {f.name for f in fields(kind)}:
+        raise ValueError("it must have a hyperparameter layer or layers, or tell its edited_layers")
+    return kind

@@ -1,21 +1,27 @@
-"""What methods share: the protocol, hyperparameters that check themselves, and where a method's needs come from."""
+"""What every method is: a class with its name, its hyperparameters and their presets, and the edit that it computes."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from editlab.core.facts import Fact
-from editlab.core.info import HyperparameterInfo
-from editlab.core.progress import OnProgress
+from editlab.core.facts import Fact, check_batch
+from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo, MethodInfo, Paper
+from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
+from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
+from editlab.model.shapes import Shape
 
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
+DEPTH = 17 / 48  # where the papers put ROME's layer and MEMIT's last in GPT-2 XL, as a share of the depth
+TYPES = {int: "int", float: "float", bool: "bool", str: "str", tuple[int, ...]: "ints"}  # of hyperparameters
 
 
 @dataclass(frozen=True)
@@ -39,28 +45,92 @@ class Moments(Protocol):
         """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device."""
 
 
-class Method(Protocol):
-    """A frozen dataclass of hyperparameters that computes an edit and writes nothing."""
+def hyperparameter(
+    default: Any, help: str, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()
+) -> Any:
+    """A field of a method: its default, what it does, and its range, or the texts to choose from.
+
+    Its declared type is int, float, bool, str or tuple[int, ...].
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A frozen dataclass whose fields are hyperparameters; called, it computes an edit and writes nothing.
+
+    A subclass says its `name` and `title`, and what it does in `__call__`; all else has a default. A field `layer` or
+    `layers` is the layer or layers that it changes: in a model without a preset they are at the papers' depth. Raises
+    ValueError for a hyperparameter that is not of its type or range.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    help: ClassVar[str]
-    max_facts: ClassVar[int | None]  # None: a batch of any size
-    fallback: ClassVar[str | None]  # the method that makes the same edit where this one's risk is too high
+    help: ClassVar[str] = ""
+    paper: ClassVar[Paper | None] = None
+    max_facts: ClassVar[int | None] = 1  # None: a batch of any size
+    fallback: ClassVar[str | None] = None  # the method that makes the same edit where this one's risk is too high
+    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {}  # what differs from the defaults, by model
+    offered_in: ClassVar[tuple[str, ...]] = (PROBE, SCAN, VERIFY)  # a probe compares it unless told which
+    needs_earlier_edits: ClassVar[bool] = False  # whether it must know the edits in force, not the weights alone
+
+    def __post_init__(self) -> None:
+        for info in describe(self):
+            object.__setattr__(self, info.name, info.check(info.value))
+
+    # --- what it is given ---
 
     @property
-    def context_plan(self) -> ContextPlan: ...
+    def edited_layers(self) -> tuple[int, ...]:
+        """The layers that it changes, in ascending order."""
+        several = getattr(self, "layers", None)
+        return (self.layer,) if several is None else several  # type: ignore[attr-defined]
 
     @property
-    def ridge(self) -> float: ...
+    def context_plan(self) -> ContextPlan:
+        """What contexts the prompt is set into: none but the bare prompt, unless told."""
+        return ContextPlan()
 
     @property
-    def edited_layers(self) -> tuple[int, ...]: ...
+    def ridge(self) -> float:
+        """What is added to the second moment's diagonal, in units of its mean."""
+        return 0.0
+
+    # --- how it is set ---
+
+    @classmethod
+    def for_shape(cls, shape: Shape) -> Self:
+        """With the hyperparameters that suit a model of this shape: its preset, else a guess."""
+        return cls(**cls.presets[shape] if shape in cls.presets else cls.guess(shape))
+
+    @classmethod
+    def guess(cls, shape: Shape) -> dict[str, Any]:
+        """Hyperparameters for a model without a preset: the papers' relative depth, for the Llama family that of 7B."""
+        last = round((shape.n_layers - 1) * DEPTH)
+        spread = range(max(0, last - 4), last + 1)
+        if shape.kind == "llama":
+            last, spread = round(5 / 32 * shape.n_layers), range(shape.n_layers // 8, shape.n_layers // 4 + 1)
+        names = {f.name for f in fields(cls)}
+        return {name: at for name, at in (("layer", last), ("layers", tuple(spread))) if name in names}
+
+    @classmethod
+    def preset_of(cls, shape: Shape) -> str:
+        """Where the hyperparameters for a model of this shape are from, in a sentence."""
+        if shape in cls.presets:
+            return f"Set for {shape.name or 'this model'}."
+        return "A guess, since this model has no preset: layers at the depth that the papers use."
+
+    # --- what it does ---
+
+    def foresee(self, read: Read, solve: Solve) -> Foreseen | None:
+        """What is known of the edit's size before it is made; None: nothing, the risk is told by the tokens alone."""
+        return None
 
     def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Any]:
-        """What the search finds for every fact, each as if it were alone; several in one pass."""
+        """What a search finds for every fact, each as if it were alone, several in one pass; None without a search."""
+        return iter([None] * len(facts))
 
     def __call__(
         self,
@@ -69,41 +139,14 @@ class Method(Protocol):
         *,
         moments: Moments,
         contexts: Sequence[str],
-        report: OnProgress,
+        report: OnProgress = quiet,
         values: Iterable[Any] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together; `values` are what `values` found for them."""
+        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
 
-
-def hyperparameter(default: Any, help: str, low: float, high: float) -> Any:
-    """A dataclass field that knows its range and what it does."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValueHyperparameters:
-    """How the value is searched for; the defaults are the papers' for GPT-2 XL."""
-
-    fallback: ClassVar[str | None] = None
-
-    steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
-    learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
-    weight_decay: float = hyperparameter(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
-    clamp: float = hyperparameter(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
-    kl_weight: float = hyperparameter(
-        0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3
-    )
-    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            if "low" not in f.metadata:
-                continue
-            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
-            if isinstance(value, bool) or not isinstance(value, int if f.type == "int" else int | float):
-                raise ValueError(f"{f.name} must be {'a whole' if f.type == 'int' else 'a'} number, got {value!r}")
-            if not low <= value <= high:
-                raise ValueError(f"{f.name} must be between {low:g} and {high:g}, got {value!r}")
+        `values` saves the search where `values` found them.
+        """
+        raise NotImplementedError(f"{self.title} does not say what it does")
 
 
 def check_layers(layers: Sequence[int], model: EditableModel) -> None:
@@ -122,35 +165,61 @@ def check_facts(method: Method, model: EditableModel, facts: Sequence[Fact]) -> 
         raise ValueError(f"{method.title} edits {method.max_facts} fact at a time, got {len(facts)}")
     for fact in facts:
         model.check(fact)
+    check_batch(facts)
+
+
+# --- hyperparameters ---
+
+
+@cache
+def kinds_of(cls: Any) -> dict[str, str]:
+    """The kind of every hyperparameter, by its declared type, whether that is a string or not. Raises ValueError."""
+    hints = typing.get_type_hints(cls)
+    for f in fields(cls):
+        if hints[f.name] not in TYPES:
+            raise ValueError(
+                f"its hyperparameter {f.name!r} must be declared int, float, bool, str or tuple[int, ...], "
+                f"got {hints[f.name]!r}"
+            )
+    return {f.name: "layers" if f.name == "layers" else TYPES[hints[f.name]] for f in fields(cls)}
 
 
 def hyperparameters(method: Method) -> dict[str, Any]:
     """A method's fields as JSON types."""
-    values = {f.name: getattr(method, f.name) for f in fields(method)}  # type: ignore[arg-type]
+    values = {f.name: getattr(method, f.name) for f in fields(method)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def describe(method: Method) -> tuple[HyperparameterInfo, ...]:
-    """A method's fields with their ranges, for a form."""
-    kinds = {"int": "int", "float": "float", "tuple[int, ...]": "layers"}
-    return tuple(
-        HyperparameterInfo(
-            f.name,
-            kinds[str(f.type)],
-            list(value) if isinstance(value := getattr(method, f.name), tuple) else value,
-            f.metadata.get("help", ""),
-            f.metadata.get("low"),
-            f.metadata.get("high"),
-        )
-        for f in fields(method)  # type: ignore[arg-type]
-    )
+def describe(method: Method, n_layers: int | None = None) -> tuple[HyperparameterInfo, ...]:
+    """A method's fields with their types and ranges, for a form; `n_layers` of the model bounds layers."""
+    kinds, values = kinds_of(type(method)), hyperparameters(method)  # type: ignore[arg-type]  # a class is hashable
+    found = []
+    for f in fields(method):
+        about = {name: f.metadata[name] for name in ("low", "high", "choices") if name in f.metadata}
+        info = HyperparameterInfo(f.name, kinds[f.name], values[f.name], f.metadata.get("help", ""), **about)
+        if f.name in ("layer", "layers"):
+            info = replace(info, low=0, high=None if n_layers is None else n_layers - 1)
+        found.append(info)
+    return tuple(found)
 
 
-def adjusted(method: Method, changes: Mapping[str, Any]) -> Method:
+def adjusted(method: Method, changes: Mapping[str, Any], n_layers: int | None = None) -> Method:
     """The method with some hyperparameters changed. Raises ValueError for an unknown name or a bad value."""
-    known = [f.name for f in fields(method)]  # type: ignore[arg-type]
+    known = {info.name: info for info in describe(method, n_layers)}
     for name in changes:
         if name not in known:
             raise ValueError(f"{method.title} has no hyperparameter {name!r}; it has {', '.join(known)}")
-    values = {**hyperparameters(method), **changes}
-    return type(method)(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    return replace(method, **{name: known[name].check(value) for name, value in changes.items()})
+
+
+def about(kind: type[Method]) -> MethodInfo:
+    """What is told of a method whatever the model: all but its hyperparameters."""
+    return MethodInfo(
+        kind.name, kind.title, kind.help, (), kind.fallback, kind.paper, offered_in=tuple(kind.offered_in)
+    )
+
+
+def info_of(method: Method, shape: Shape) -> MethodInfo:
+    """What is told of a method as it is set for a model of this shape."""
+    fields_of = describe(method, shape.n_layers)
+    return replace(about(type(method)), hyperparameters=fields_of, preset=method.preset_of(shape))

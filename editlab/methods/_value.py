@@ -8,23 +8,55 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact
-from editlab.core.progress import OnProgress, Progress
+from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import ValueTrace
-from editlab.methods._base import ValueHyperparameters
+from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
+from editlab.model.fast.graph import Replayed, can_replay
 from editlab.model.fast.precision import in_bfloat16
 from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
+from editlab.model.shapes import Shape
 
 STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
+WHOLE_TOKENS_AT_ONCE = 16_384  # of the rows from their beginnings on, which are run once
 PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueMethod(Method):
+    """A method that searches for a value first; the defaults are the papers' for GPT-2 XL."""
+
+    part: ClassVar[str] = "block"  # where in its last layer the value is: what the "mlp" gives, or the whole "block"
+
+    steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
+    learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
+    weight_decay: float = hyperparameter(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
+    clamp: float = hyperparameter(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
+    kl_weight: float = hyperparameter(
+        0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3
+    )
+    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+
+    @classmethod
+    def guess(cls, shape: Shape) -> dict[str, Any]:
+        """For the Llama family with the papers' settings for its 7B class."""
+        search = {"steps": 25, "weight_decay": 1e-3, "clamp": 4.0} if shape.kind == "llama" else {}
+        return super().guess(shape) | search
+
+    def values(
+        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
+    ) -> Iterator[Value]:
+        """The value of every fact, v* of an MLP's output or z of a block's, each alone on the weights as they are."""
+        check_layers(self.edited_layers, model)
+        return optimise_values(model, facts, self.edited_layers[-1], self.part, contexts, self, report)
 
 
 @dataclass(frozen=True)
@@ -55,7 +87,7 @@ def optimise_values(
     layer: int,
     part: str,
     contexts: Sequence[str],
-    settings: ValueHyperparameters,
+    settings: ValueMethod,
     report: OnProgress,
     enter: int | None = None,
 ) -> Iterator[Value]:
@@ -82,13 +114,14 @@ def _at_once(model: EditableModel, asked: Sequence[FactRows], layer: int) -> int
     d_out, d_in = model.weight(layer).shape
     per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
     most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), free_bytes(model.device) // 2 // per_token)
-    rows = longest = needed = 0
+    rows = longest = needed = whole = 0
     for number, each in enumerate(asked):
         rows += len(each.rows)
         suffix = max(each.suffixes)
         longest = max(longest, suffix)
         needed += len(each.rows) * suffix
-        if number and (rows * longest > most or rows * longest > PADDING_AT_MOST * needed):
+        whole = max(whole, *map(len, each.rows))
+        if number and (rows * longest > min(most, PADDING_AT_MOST * needed) or rows * whole > WHOLE_TOKENS_AT_ONCE):
             return number
     return len(asked)
 
@@ -107,7 +140,7 @@ def _search_sparing(model: EditableModel, asked: Sequence[FactRows], *rest: Any)
 class _Search:
     """One fact's δ on its way."""
 
-    def __init__(self, init: Tensor, settings: ValueHyperparameters) -> None:
+    def __init__(self, init: Tensor, settings: ValueMethod) -> None:
         self.delta = torch.zeros_like(init, requires_grad=True)
         self.history: list[list[float]] = []  # loss, NLL, KL, decay and P(new) of every step
         self._settings = settings
@@ -147,7 +180,7 @@ def _search(
     asked: Sequence[FactRows],
     layer: int,
     part: str,
-    settings: ValueHyperparameters,
+    settings: ValueMethod,
     report: OnProgress,
     enter: int | None,
 ) -> list[Value]:
@@ -155,25 +188,41 @@ def _search(
     scene = Scene(model, asked, layer, part, layer if enter is None else enter)
     searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(asked))]
     under_way = searches
+
+    def read() -> list[Tensor]:
+        with torch.enable_grad():
+            said = scene.read([search.delta for search in under_way])
+            return [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+
+    def gradients_of(terms: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
+        deltas = [under_way[i].delta for i in numbers]
+        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), deltas)
+
+    def read_and_gradients() -> tuple[list[Tensor], Sequence[Tensor]]:
+        terms = read()
+        return [each.detach() for each in terms], gradients_of(terms, range(len(terms)))
+
+    replayed: Replayed[tuple[list[Tensor], Sequence[Tensor]]] | None = None
+    with_graphs = can_replay(model)
     tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
     with in_bfloat16(tail) if model.bf16_tail else nullcontext():
         for step in range(settings.steps):
-            with torch.enable_grad():
-                said = scene.read([search.delta for search in under_way])
-                terms = [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+            if with_graphs and step == 1:
+                replayed = Replayed(read_and_gradients)
+            terms, gradients = (read(), None) if replayed is None else replayed()
             for search, numbers in zip(under_way, torch.stack(terms).tolist(), strict=True):
                 search.history.append(numbers)
             report(Progress("finding the value", step + 1, settings.steps, p_new=under_way[0].history[-1][4]))
             going = [i for i, search in enumerate(under_way) if not search.history[-1][0] < STOP_BELOW]
             if not going or step == settings.steps - 1:
                 break
-            deltas = [under_way[i].delta for i in going]
-            gradients = torch.autograd.grad(torch.stack([terms[i][0] for i in going]).sum(), deltas)
-            for i, gradient in zip(going, gradients, strict=True):
+            kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
+            for i, gradient in zip(going, kept, strict=True):
                 under_way[i].step(gradient)
             if len(going) < len(under_way):
                 under_way = [under_way[i] for i in going]
                 scene.keep(going)
+                replayed = None  # other rows: the rest is launched kernel by kernel
     return [
         Value(
             search.delta.detach(),

@@ -2,58 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
 from editlab.core.facts import Fact
+from editlab.core.info import SCAN, VERIFY, Paper
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Trace
 from editlab.core.timing import Stopwatch
-from editlab.methods._base import (
-    MEMIT_STARTERS,
-    ContextPlan,
-    Moments,
-    ValueHyperparameters,
-    check_facts,
-    check_layers,
-    hyperparameter,
-)
-from editlab.methods._value import Value, optimise_values
-from editlab.methods.memit import layer_trace, typed_mean
+from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
+from editlab.methods._keys import layer_trace, typed_mean
+from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, unit
+from editlab.methods._value import Value, ValueMethod
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.model import EditableModel
+from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMOLLM2_135M, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
-class EMMET(ValueHyperparameters):
+class EMMET(ValueMethod):
     """Equality-constrained mass model editing: every averaged key of the batch is mapped to its value."""
 
     name: ClassVar[str] = "emmet"
     title: ClassVar[str] = "EMMET"
     help: ClassVar[str] = "ROME's exact fit for one fact or a batch, in one layer, with MEMIT's keys and values."
+    paper: ClassVar[Paper | None] = Paper(
+        "Gupta, Sajnani, Anumanchipalli",
+        2024,
+        "A Unified Framework for Model Editing",
+        "EMMET: an equality constraint for many facts.",
+        "2403.14236",
+    )
     max_facts: ClassVar[int | None] = None
+    offered_in: ClassVar[tuple[str, ...]] = (SCAN, VERIFY)
     context_plan: ClassVar[ContextPlan] = ContextPlan(starters=MEMIT_STARTERS)
+    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {
+        GPT2_XL: {"layer": 17},
+        GPT2_LARGE: {"layer": 12},
+        GPT2_MEDIUM: {"layer": 8},
+        GPT_J_6B: {"layer": 5},
+        SMOLLM2_135M: {"layer": 6, "steps": 25, "clamp": 4.0, "ridge": 0.01},
+    }
 
-    layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
+    layer: int = hyperparameter(17, "the layer whose MLP output projection is edited")
     clamp: float = hyperparameter(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
     moment_weight: float = hyperparameter(
         1000.0, "λ, the weight of the second moment; cancels for one fact", 1e-6, 1e12
     )
     batch_ridge: float = hyperparameter(0.1, "added to the diagonal of KᵀC′⁻¹K in a batch", 0.0, 1e6)
 
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        return (self.layer,)
-
-    def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
-    ) -> Iterator[Value]:
-        """z of every fact at the layer's block output, each alone on the weights as they are."""
-        check_layers(self.edited_layers, model)
-        return optimise_values(model, facts, self.layer, "block", contexts, self, report)
+    def foresee(self, read: Read, solve: Solve) -> Foreseen:
+        """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
+        mean = typed_mean(read.keys)
+        divisor = float(mean @ unit(solve(mean)))
+        norm = self.clamp * float(read.block.norm()) / divisor
+        return Foreseen(mean, averaged_key(self.title, divisor), divisor, 1.0, norm)
 
     def __call__(
         self,

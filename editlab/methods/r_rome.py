@@ -5,12 +5,15 @@ The averaged key stands in the divisor and in the numerator too, which takes the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from editlab.core.info import Paper
 from editlab.methods.rome import ROME
+from editlab.model.shapes import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,15 @@ class RROME(ROME):
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "r-ROME"
     help: ClassVar[str] = "ROME with the averaged key throughout, so that no divisor vanishes."
+    paper: ClassVar[Paper | None] = Paper(
+        "Gupta, Baskaran, Anumanchipalli",
+        2024,
+        "Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing",
+        "r-ROME: one key throughout.",
+        "2403.07175",
+    )
     fallback: ClassVar[str | None] = None
+    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = ROME.presets
 
     def solving_key(self, keys: Tensor) -> Tensor:
         return keys.mean(0)

@@ -6,44 +6,57 @@ but bare in numerator and divisor; where the two keys disagree the divisor is ti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from editlab.core.facts import Fact
-from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.core.records import LayerTrace, Trace
-from editlab.core.timing import Stopwatch
-from editlab.methods._base import ContextPlan, Moments, ValueHyperparameters, check_facts, check_layers, hyperparameter
-from editlab.methods._value import Value, optimise_values
-from editlab.model.deltas import Edit, LowRank
+from editlab.core.info import Paper
+from editlab.core.records import LayerTrace
+from editlab.methods._base import ContextPlan, Moments, hyperparameter
+from editlab.methods._keys import layer_trace
+from editlab.methods._one_layer import OneLayerMethod
+from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, cosine, unit
+from editlab.methods._value import Value
+from editlab.model.deltas import LowRank
 from editlab.model.model import EditableModel
+from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMOLLM2_135M, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
-class ROME(ValueHyperparameters):
+class ROME(OneLayerMethod):
     """Rank-one model editing: fits the new object exactly at the bare prompt's key."""
 
     name: ClassVar[str] = "rome"
     title: ClassVar[str] = "ROME"
     help: ClassVar[str] = "One rank-one change of one layer; exact at the bare prompt, sometimes explosive."
-    max_facts: ClassVar[int | None] = 1
+    paper: ClassVar[Paper | None] = Paper(
+        "Meng, Bau, Andonian, Belinkov",
+        2022,
+        "Locating and Editing Factual Associations in GPT",
+        "ROME, CounterFact, efficacy, paraphrase and neighborhood success, generation entropy.",
+        "2202.05262",
+    )
     fallback: ClassVar[str | None] = "r-rome"
+    part: ClassVar[str] = "mlp"
+    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {
+        GPT2_XL: {"layer": 17},
+        GPT2_LARGE: {"layer": 12},
+        GPT2_MEDIUM: {"layer": 8, "clamp": 3.0},
+        GPT_J_6B: {"layer": 5},
+        SMOLLM2_135M: {
+            "layer": 6, "steps": 25, "clamp": 2.0, "ridge": 0.01, "short_contexts": 3, "long_contexts": 3,
+        },
+    }  # fmt: skip
 
-    layer: int = field(default=17, metadata={"help": "the layer whose MLP output projection is edited"})
     short_contexts: int = hyperparameter(10, "sampled contexts of five tokens, beside the bare one", 0, 100)
     long_contexts: int = hyperparameter(10, "sampled contexts of ten tokens", 0, 100)
 
     @property
     def context_plan(self) -> ContextPlan:
         return ContextPlan(groups=((self.short_contexts, 5), (self.long_contexts, 10)))
-
-    @property
-    def edited_layers(self) -> tuple[int, ...]:
-        return (self.layer,)
 
     def solving_key(self, keys: Tensor) -> Tensor:
         """The key (d_in,) that W′ maps to v*, from those in all contexts (n, d_in): the bare one."""
@@ -53,54 +66,44 @@ class ROME(ValueHyperparameters):
         """The output (d_out,) that v* takes the place of, from those in all contexts (n, d_out)."""
         return outputs[0]
 
-    def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
-    ) -> Iterator[Value]:
-        """v* of every fact, each alone on the weights as they are."""
-        check_layers(self.edited_layers, model)
-        return optimise_values(model, facts, self.layer, "mlp", contexts, self, report)
+    def foresee(self, read: Read, solve: Solve) -> Foreseen:
+        """What it divides by. r-ROME's residual is δ and what lies between the bare output and the averaged one."""
+        mean = read.keys.mean(0)
+        u = unit(solve(mean))
+        key = self.solving_key(read.keys)
+        divisor, usual = float(key @ u), float(mean @ u)
+        init = read.outputs[0]
+        residual = float((init - self.replaced_output(read.outputs)).norm() + self.clamp * init.norm())
+        agreement = cosine(read.keys[0], mean)
+        if torch.equal(key, mean):
+            told = averaged_key(self.title, divisor, ".3g")
+        else:
+            close = "agrees" if agreement > 0.5 else "hardly agrees"
+            told = (
+                f"its key there {close} with the average over contexts (cosine {agreement:.2f}), so {self.title} "
+                f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"
+            )
+        return Foreseen(mean, told, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
 
-    def __call__(
-        self,
-        model: EditableModel,
-        facts: Sequence[Fact],
-        *,
-        moments: Moments,
-        contexts: Sequence[str],
-        report: OnProgress = quiet,
-        values: Iterable[Value] | None = None,
-    ) -> tuple[Edit, Trace]:
-        """The edit of one fact, and its anatomy. Weights are read as they are now, and not written.
-
-        `values` saves the search where `values` found them.
-        """
-        check_layers(self.edited_layers, model)
-        check_facts(self, model, facts)
-        watch = Stopwatch()
-        with watch.stage("value"):
-            (value,) = self.values(model, facts, contexts, report) if values is None else values
-        with watch.stage("insertion"):
-            report(Progress("inserting"))
-            mean = value.keys.mean(0)
-            u = moments.solve(self.layer, mean[:, None], self.ridge)[:, 0]
-            u = (u / u.norm()).float()
-            key = self.solving_key(value.keys)
-            replaced = self.replaced_output(value.outputs)
-            divisor = key @ u
-            left = (value.target - replaced) / divisor
-            delta = LowRank(left[:, None], u[:, None])
-        bare = value.keys[0]
-        layer = LayerTrace(
-            delta_norm=delta.norm(),
-            weight_norm=float(torch.linalg.matrix_norm(model.weight(self.layer).float())),
+    def insert(self, model: EditableModel, value: Value, moments: Moments) -> tuple[LowRank, LayerTrace]:
+        mean, bare = value.keys.mean(0), value.keys[0]
+        u = moments.solve(self.layer, mean[:, None], self.ridge)[:, 0]
+        u = (u / u.norm()).float()
+        divisor = self.solving_key(value.keys) @ u
+        residual = value.target - self.replaced_output(value.outputs)
+        delta = LowRank((residual / divisor)[:, None], u[:, None])
+        return delta, layer_trace(
+            model,
+            self.layer,
+            delta,
+            mean[:, None],
+            residual,
             key_norm=float(mean.norm()),
-            residual_norm=float((value.target - replaced).norm()),
             bare_key_norm=float(bare.norm()),
-            key_cosine=float(torch.cosine_similarity(bare, mean, dim=0)),
+            key_cosine=cosine(bare, mean),
             divisor=float(divisor),
             divisor_ratio=float(divisor / (mean @ u)),
         )
-        return {self.layer: delta}, Trace((value.trace,), {self.layer: layer}, value.position, watch.seconds)
 
 
 METHOD = ROME

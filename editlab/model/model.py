@@ -8,28 +8,39 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from editlab.core.facts import Fact
+from editlab.core.joining import joint
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.families import FAMILIES
 from editlab.model.fast.attention import use_grouped_heads
 from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
+from editlab.model.fingerprint import fingerprint_of
 from editlab.model.memory import spare_copy
+from editlab.model.shapes import Shape
+
+TokenIds = tuple[int, ...]
+
+SHOWN_CHARACTERS = 60  # of a prompt, in an error's sentence
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece writes it
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # in place of bytes that are no whole character
 
 
 @dataclass(frozen=True)
 class Tokens:
     """One text as token ids, and where each token lies in the text."""
 
-    ids: tuple[int, ...]
+    ids: TokenIds
     ends: tuple[tuple[int, int], ...]  # (start, end) character offsets; (0, 0) for special tokens
 
     def position_of(self, character: int) -> int:
@@ -51,8 +62,57 @@ class Batch:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
 
+def check_config(config: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError with a sentence if a model of this configuration cannot be edited."""
+    if config.get("quantization_config"):
+        method = dict(config["quantization_config"]).get("quant_method", "an unknown method")
+        raise ValueError(
+            f"{name} is quantised ({method}), and an edit needs weights that it can be added to: load the model that "
+            "it was made from, in float32, bfloat16 or float16"
+        )
+    if config.get("model_type") not in FAMILIES:
+        raise ValueError(
+            f"{name} is of the family {config.get('model_type')!r}; editable are {', '.join(sorted(FAMILIES))}"
+        )
+
+
+def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """Rows of token ids as one batch; padding is token 0, since a tokenizer's pad token need not have an embedding."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return Batch(ids.to(device), mask.to(device))
+
+
+_ANCHORS = ("a", "\n")  # texts to stand before another one
+
+
 class _Enough(Exception):
     """Ends a forward pass whose rest is not needed."""
+
+
+class _Raised:
+    """One projection in float32 inside a half-precision model: its input is raised, its output lowered."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._half = dict(module.named_parameters())
+        outer = next(iter(self._half.values())).dtype
+        for name, parameter in self._half.items():
+            setattr(module, name, nn.Parameter(parameter.float(), requires_grad=False))
+        self._hooks = (
+            module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]), prepend=True),
+            module.register_forward_hook(lambda _module, _inputs, output: output.to(outer), prepend=True),
+        )
+
+    def lower(self) -> None:
+        """Put the parameters back that the module had."""
+        for hook in self._hooks:
+            hook.remove()
+        for name, parameter in self._half.items():
+            setattr(self._module, name, parameter)
 
 
 class EditableModel:
@@ -63,8 +123,7 @@ class EditableModel:
 
     def __init__(self, hf: Any, tokenizer: Any, name: str, revision: str | None = None) -> None:
         kind = hf.config.model_type
-        if kind not in FAMILIES:
-            raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(sorted(FAMILIES))}")
+        check_config(hf.config.to_dict(), name)
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"{name} needs a fast tokenizer (one with character offsets)")
         use_grouped_heads(hf)
@@ -73,16 +132,20 @@ class EditableModel:
         self.name = name
         self.revision = revision
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
+        self.graphs = False  # searches replay CUDA graphs: unproven
+        self.written_out_on_gpu = False  # searches write gradients out as on a CPU: unproven
         self.packed = False  # products read packed copies of the weights; never of one that may be written
         self.reason = ""  # why this model, in a sentence, where something chose it
         self.kind = kind
         self.family = FAMILIES[kind]
         self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
         self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
+        self._raised: dict[int, _Raised] = {}  # layers of half precision that are edited now: these run in float32
         self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
         self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
+        self._legacy_fingerprint: str | None = None
         if self.multiplies_float32_on_a_cpu:
             split_products([hf])
 
@@ -91,6 +154,11 @@ class EditableModel:
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+    @property
+    def shape(self) -> Shape:
+        """Architecture and size, which presets go by."""
+        return Shape(self.kind, self.n_layers, *self.weight(0).shape)
 
     @property
     def device(self) -> torch.device:
@@ -116,22 +184,23 @@ class EditableModel:
         return int(self.hf.config.max_position_embeddings)
 
     @property
-    def pad_id(self) -> int:
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(i for i in ids if i is not None)
+    def n_vocabulary(self) -> int:
+        """How many tokens the model has an embedding for; a tokenizer may have fewer, or more."""
+        return int(self.hf.get_input_embeddings().weight.shape[0])
 
     @property
     def start_id(self) -> int:
         """The token that text begins after: the end of the text before, else the tokenizer's first special token."""
         end_of_text = self.tokenizer.get_vocab().get("<|endoftext|>")
         ids = (end_of_text, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
-        return next(i for i in ids if i is not None)
+        return next(i for i in ids if i is not None and i < self.n_vocabulary)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The tokens that a continuation ends with."""
-        ids = self.hf.generation_config.eos_token_id
-        return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
+        """The tokens that end a text: the tokenizer's own, and those that the model's configuration names."""
+        named = self.hf.generation_config.eos_token_id if self.hf.generation_config else None
+        ids = {self.tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])}
+        return frozenset(i for i in ids if i is not None)
 
     def projection(self, layer: int) -> nn.Module:
         """The module whose weight is edited. Raises ValueError for a layer that is not there."""
@@ -155,14 +224,38 @@ class EditableModel:
         return self._norms[layer]
 
     def fingerprint(self) -> str:
-        """Short hash that tells models apart: family, vocabulary, and the unedited projections."""
+        """Name of the unedited model by content: every parameter and saved buffer, the tokenizer, and what sets them.
+
+        The same on every device. Hashed when it is first asked for: about 0.1 s per GB.
+        """
         if self._fingerprint is None:
-            digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
-            for layer in range(self.n_layers):
-                w = self.base_weight(layer).double()
-                digest.update(f"{tuple(w.shape)} {float(w.sum()):.9e} {float(w.square().sum()):.9e}".encode())
-            self._fingerprint = digest.hexdigest()[:16]
+            with self.unedited():
+                self._fingerprint = fingerprint_of(self.hf.config, self.tokenizer, self._tensors())
         return self._fingerprint
+
+    def is_named(self, fingerprint: str) -> bool:
+        """Whether a fingerprint, as this version or an earlier one wrote it, is this model's."""
+        if len(fingerprint) == len(self.fingerprint()):
+            return fingerprint == self.fingerprint()
+        if self._legacy_fingerprint is None:
+            self._legacy_fingerprint = self._sums_of_projections()
+        return fingerprint == self._legacy_fingerprint
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter and saved buffer by name; a tied one once."""
+        seen: set[int] = set()
+        for name, tensor in self.hf.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+    def _sums_of_projections(self) -> str:
+        """The fingerprint of earlier versions, 16 digits: it saw the edited projections and nothing else."""
+        digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
+        for layer in range(self.n_layers):
+            w = self.base_weight(layer).double()
+            digest.update(f"{tuple(w.shape)} {float(w.sum()):.9e} {float(w.square().sum()):.9e}".encode())
+        return digest.hexdigest()[:16]
 
     # --- weights ---
 
@@ -183,14 +276,19 @@ class EditableModel:
         self._written = None  # until all is written
         if not extends:
             for layer, base in self._base.items():
-                self.weight(layer).copy_(base)
+                if layer in self._raised:
+                    self._raised.pop(layer).lower()
+                elif not self._is_half(layer):
+                    self.weight(layer).copy_(base)
         for edit in rest:
             for layer, delta in edit.items():
+                if self._is_half(layer):
+                    self._raised[layer] = _Raised(self.projection(layer))
                 self.weight(layer).add_((delta.left @ delta.right.T).to(self.weight(layer).device))
         self._written = list(edits)
 
     def hold(self, layers: Iterable[int]) -> None:
-        """Make layers ready to be edited: in float32 whatever the model runs in, with the base kept."""
+        """Make layers ready to be edited, with the base kept."""
         for layer in layers:
             self._keep_base(layer)
 
@@ -200,9 +298,11 @@ class EditableModel:
         module = self.projection(layer)
         if self.packed:
             unpack(module)
-        if module.weight.dtype not in (torch.float32, torch.float64):  # type: ignore[union-attr]
-            self._run_in_float32(module)
-        self._base[layer] = spare_copy(self.weight(layer))
+        self._base[layer] = self.weight(layer) if self._is_half(layer) else spare_copy(self.weight(layer))
+
+    def _is_half(self, layer: int) -> bool:
+        """Whether a layer is in half precision now: such a weight is never written to."""
+        return self.weight(layer).dtype not in (torch.float32, torch.float64)
 
     def pack(self) -> None:
         """Multiply with packed copies of all weights but those held to be edited: on some CPUs faster.
@@ -217,14 +317,6 @@ class EditableModel:
         held = {self.projection(layer) for layer in self._base}
         pack(module for module in self.hf.modules() if module not in held and not list(module.children()))
         self.packed = True
-
-    @staticmethod
-    def _run_in_float32(module: nn.Module) -> None:
-        """Keep one projection in float32 inside a half-precision model: its input is raised, its output lowered."""
-        outer = module.weight.dtype  # type: ignore[union-attr]
-        module.float()
-        module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(), *inputs[1:]))
-        module.register_forward_hook(lambda _module, _inputs, output: output.to(outer))
 
     @property
     def is_overlaid(self) -> bool:
@@ -299,42 +391,119 @@ class EditableModel:
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities (..., vocabulary) of the next token, float32, from what `hidden` gives."""
-        return torch.log_softmax(self.hf.get_output_embeddings()(hidden).float(), dim=-1)
+        return torch.log_softmax(self.logits(hidden), dim=-1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of the next token, float32, from what `hidden` gives."""
+        return self.hf.get_output_embeddings()(hidden).float()
 
     # --- tokens ---
 
     def tokens(self, text: str) -> Tokens:
-        """Token ids of a text as the model would be given it, special tokens of its tokenizer included."""
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
-        return Tokens(tuple(encoded["input_ids"]), tuple(map(tuple, encoded["offset_mapping"])))
+        """Token ids of a text that is to go on: as the model would be given it, special tokens of its tokenizer
+        included, but for those that the tokenizer sets after it.
 
-    def target_ids(self, target: str) -> tuple[int, ...]:
-        """Token ids of an object, after one space and without special tokens. Raises ValueError if there are none."""
-        ids = tuple(self.tokenizer(" " + target.strip(), add_special_tokens=False)["input_ids"])
+        Raises ValueError for a token that the model has no embedding for.
+        """
+        encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+        end = max((i + 1 for i, special in enumerate(added) if not special), default=0)
+        self._check_embedded(ids[:end])
+        return Tokens(tuple(ids[:end]), tuple(map(tuple, encoded["offset_mapping"][:end])))
+
+    def target_ids(self, target: str, prompt: str = "") -> TokenIds:
+        """Token ids of an object as it stands after the prompt, joined as `core.joining` says, without special tokens.
+
+        Where a tokenizer makes other tokens of a prompt once the object is there, they are those of the object alone.
+        Raises ValueError if there are none.
+        """
+        target = target.strip()
+        text = joint(prompt, target) + target
+        ids = next(filter(None, (self._ids_after(before, text) for before in (prompt[-1:], *_ANCHORS) if before)), ())
+        ids = ids or tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
+        self._check_embedded(ids)
         return ids
 
+    def _ids_after(self, before: str, text: str) -> TokenIds:
+        """Token ids of a text in running text, after what stands before; () where that changes for it.
+
+        Some tokenizers set a blank before whatever they are given: so a text is never given to them alone.
+        """
+        head, whole = self.tokenizer([before, before + text], add_special_tokens=False)["input_ids"]
+        return tuple(whole[len(head) :]) if whole[: len(head)] == head else ()
+
+    def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that tokens add to those before them, as it reads there: blanks kept, special tokens left out."""
+        head, whole = (self._decoded(row, skip_special_tokens=True) for row in (before, [*before, *ids]))
+        shared = next((i for i, (a, b) in enumerate(zip(head, whole, strict=False)) if a != b), len(head))
+        return whole[shared:]
+
+    def token_text(self, token: int) -> str:
+        """A token as it stands in running text; bytes that are no whole character as ⟨E2 82⟩.
+
+        A number that the tokenizer does not know is told as such.
+        """
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return f"⟨token {token}⟩"
+        anchor = self.tokenizer(_ANCHORS[0], add_special_tokens=False)["input_ids"]
+        head, whole = self._decoded(anchor), self._decoded([*anchor, token])
+        text = whole[len(head) :] if whole.startswith(head) else self._decoded([token])
+        return _with_bytes_told(piece, text) if _UNREADABLE in text or self._is_a_twin(piece, text) else text
+
+    def _is_a_twin(self, piece: str, text: str) -> bool:
+        """Whether a token is a single byte, and another token is the character that this byte stands for."""
+        if not _BYTE.fullmatch(piece):
+            return False
+        letter = text.replace(" ", "▁")
+        known = self.tokenizer.convert_tokens_to_ids(letter)
+        return known is not None and self.tokenizer.convert_ids_to_tokens(known) == letter
+
+    def _decoded(self, ids: Sequence[int], **options: Any) -> str:
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False, **options)
+
     def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Rows of token ids as one right-padded batch on the model's device."""
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.pad_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        return Batch(ids.to(self.device), mask.to(self.device))
+        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_row`."""
+        for row in rows:
+            self.check_row(row)
+        return right_padded(rows, self.device)
+
+    def check_row(self, row: Sequence[int]) -> None:
+        """Raises ValueError for a row of no tokens, or of more than the model can read, or of some that it cannot."""
+        if not 0 < len(row) <= self.max_tokens:
+            raise ValueError(f"a text must have 1 to {self.max_tokens} tokens for {self.name}, got {len(row)}")
+        self._check_embedded(row)
+
+    def _check_embedded(self, ids: Sequence[int]) -> None:
+        highest = max(ids, default=0)
+        if highest >= self.n_vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(highest)
+            raise ValueError(f"{self.name} has no embedding for the token {token!r}, which its tokenizer has")
 
     def check(self, fact: Fact) -> None:
-        """Raises ValueError with a sentence if this model cannot be given the fact."""
-        prompt = self.tokens(fact.text)
-        prompt.position_of(fact.subject_end - 1)
-        longest = len(prompt.ids) + len(self.target_ids(fact.target_new))
-        if fact.target_true is not None:
-            longest = max(longest, len(prompt.ids) + len(self.target_ids(fact.target_true)))
-        room = self.max_tokens // 2  # contexts are set before the prompt, continuations after it
-        if longest > room:
-            raise ValueError(f"prompt and object may be at most {room} tokens for {self.name}, got {longest}")
+        """Raises ValueError with a sentence if this model cannot be given the fact, or one of the fact's prompts."""
+        self.tokens(fact.text).position_of(fact.subject_end - 1)
+        targets = [target for target in (fact.target_new, fact.target_true) if target is not None]
+        # Contexts are set before the prompt itself, and texts after it.
+        self._check_prompt("prompt", fact.text, targets, self.max_tokens // 2)
+        for name in ("paraphrase", "neighborhood", "generation"):
+            for number, text in enumerate(getattr(fact, f"{name}_prompts"), 1):
+                asked = [] if name == "generation" else targets
+                self._check_prompt(f"{name} prompt {number}", text, asked, self.max_tokens)
+
+    def _check_prompt(self, which: str, prompt: str, targets: Sequence[str], room: int) -> None:
+        longest = max((len(self.target_ids(target, prompt)) for target in targets), default=0)
+        n = len(self.tokens(prompt).ids)
+        if not n:
+            raise ValueError(f"{which} has no tokens in {self.name}'s vocabulary: {shortened(prompt)}")
+        if n + longest > room:
+            with_object = " and object" if targets else ""
+            raise ValueError(
+                f"{which}{with_object} may be at most {room} tokens for {self.name}, got {n + longest}: "
+                f"{shortened(prompt)}"
+            )
 
     @property
     def lowest_edited(self) -> int:
@@ -355,3 +524,31 @@ class EditableModel:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the weights of layer {layer} are not finite")
         return norm, norm / self.base_norm(layer), norm / weight.numel()
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, cut off where it is long: to be told in a sentence."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
+
+
+def _with_bytes_told(piece: str, text: str) -> str:
+    """A token's text with the bytes that are no whole character in hexadecimal digits."""
+    if single := _BYTE.fullmatch(piece):
+        return f"⟨{single[1]}⟩"
+    if any(letter not in _letters() for letter in piece):
+        return text
+    content = bytes(_letters()[letter] for letter in piece)
+    told = content.decode("utf-8", "surrogateescape")
+    return re.sub(r"[\udc80-\udcff]+", lambda run: f"⟨{_bytes_of(run[0]).hex(' ').upper()}⟩", told)
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+@cache
+def _letters() -> dict[str, int]:
+    """The letters that stand for bytes in tokens such as GPT-2's: those that can be seen as they are, then others."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

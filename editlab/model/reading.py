@@ -14,16 +14,17 @@ from torch import Tensor
 
 from editlab.core.facts import MAX_PROMPT_CHARACTERS, Fact
 from editlab.core.records import Completion, Drift, TokenChance
-from editlab.model.model import EditableModel
+from editlab.model.batching import TOKENS_AT_ONCE, batches
+from editlab.model.generation import generate
+from editlab.model.model import EditableModel, TokenIds, shortened
 
 COMPLETION_TOKENS = 12
+TOKENS_AFTER_OBJECT = 4  # a continuation has room for the longer of the two objects, and for this many more
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
 NEIGHBORS_WATCHED = 3
-TOKENS_AT_ONCE = 1024  # of one forward, padding included: what a batch costs in memory
 
 Question = tuple[str, str]  # a prompt, and the object that might follow it
-TokenIds = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,19 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
 
 
 def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
-    """Prompts of the user's own, tidied. Raises ValueError for a blank, long or repeated one."""
-    cleaned = tuple(" ".join(prompt.split()) for prompt in prompts)
-    for prompt in cleaned:
-        if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
+    """Prompts of the user's own, to the last character. Raises ValueError for a blank, long or repeated one."""
+    for prompt in prompts:
+        if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
-        if len(model.tokens(prompt).ids) > model.max_tokens // 2:
-            raise ValueError(f"a watched prompt may be at most {model.max_tokens // 2} tokens long")
-    if len(set(cleaned)) < len(cleaned):
+        n = len(model.tokens(prompt).ids)
+        if not 0 < n <= model.max_tokens // 2:
+            raise ValueError(
+                f"a watched prompt may be at most {model.max_tokens // 2} tokens for {model.name}, got {n}: "
+                f"{shortened(prompt)}"
+            )
+    if len(set(prompts)) < len(prompts):
         raise ValueError("a prompt is watched twice")
-    return cleaned
+    return tuple(prompts)
 
 
 @torch.no_grad()
@@ -76,14 +80,24 @@ def complete(
     """Greedy continuation, likeliest next tokens and the objects' probabilities of every prompt, in order."""
     if not watched:
         return ()
-    continuations = _continue(model, [w.prompt for w in watched], max_new_tokens)
-    asked = [(w.prompt, target) for w in watched for target in (w.target_new, w.target_true) if target is not None]
-    # One forward for all: where an object is one token, its row is the prompt itself.
-    hidden = _hidden(model, [model.tokens(w.prompt).ids for w in watched] + [_row(model, *pair) for pair in asked])
-    next_tokens = [_top(model, hidden[model.tokens(w.prompt).ids][-1]) for w in watched]
-    scores = _scores(model, asked, hidden)
+    rows = [model.tokens(w.prompt).ids for w in watched]
+    asked = [[(w.prompt, target) for target in (w.target_new, w.target_true) if target is not None] for w in watched]
+    longest = [max((len(model.target_ids(target, prompt)) for prompt, target in pairs), default=0) for pairs in asked]
+    n_tokens = [max(max_new_tokens, n + TOKENS_AFTER_OBJECT) for n in longest]
+    made = generate(model, rows, n_tokens, to_the_end=True)
+    # Prompts and objects together: where an object is one token, its row is the prompt itself.
+    by_row: dict[TokenIds, list[Question]] = {row: [] for row in rows}
+    for question in dict.fromkeys(question for pairs in asked for question in pairs):
+        by_row.setdefault(_row(model, *question), []).append(question)
+    top: dict[TokenIds, tuple[TokenChance, ...]] = {}
+    scores: dict[Question, ObjectScore] = {}
+    for batch in batches(sorted(by_row, key=len)):
+        hidden = _hidden(model, batch)
+        top |= {row: _top(model, hidden[row][-1]) for row in batch if row in rows}
+        scores |= _scores(model, [question for row in batch for question in by_row[row]], hidden)
     return tuple(
-        _completion(w, text, top, scores) for w, text, top in zip(watched, continuations, next_tokens, strict=True)
+        _completion(w, model.continuation(row, ids), top[row], scores)
+        for w, row, ids in zip(watched, rows, made, strict=True)
     )
 
 
@@ -112,7 +126,7 @@ def object_scores(
     by_row: dict[TokenIds, list[Question]] = {}
     for question in dict.fromkeys(asked):
         by_row.setdefault(_row(model, *question), []).append(question)
-    for rows in _batches(sorted(by_row, key=len), tokens_at_once):
+    for rows in batches(sorted(by_row, key=len), tokens_at_once):
         questions = [question for row in rows for question in by_row[row]]
         yield _scores(model, questions, _hidden(model, rows))
 
@@ -127,19 +141,7 @@ def object_nlls(model: EditableModel, asked: Sequence[Question]) -> list[float]:
 
 def _row(model: EditableModel, prompt: str, target: str) -> TokenIds:
     """The prompt and all of the object but its last token."""
-    return (*model.tokens(prompt).ids, *model.target_ids(target)[:-1])
-
-
-def _batches(rows: Sequence[TokenIds], tokens_at_once: int) -> Iterator[list[TokenIds]]:
-    """Rows that come sorted by length, as many together as their padded batch has tokens to spare."""
-    batch: list[TokenIds] = []
-    for row in rows:
-        if batch and (len(batch) + 1) * len(row) > tokens_at_once:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    return (*model.tokens(prompt).ids, *model.target_ids(target, prompt)[:-1])
 
 
 def _hidden(model: EditableModel, rows: Sequence[TokenIds]) -> dict[TokenIds, Tensor]:
@@ -155,7 +157,7 @@ def _scores(
     """Scores from hidden states; only the positions before an object's tokens go through the head."""
     if not asked:
         return {}
-    targets = [model.target_ids(target) for _, target in asked]
+    targets = [model.target_ids(target, prompt) for prompt, target in asked]
     lengths = [len(ids) for ids in targets]
     before = [hidden[_row(model, *pair)][-n:] for pair, n in zip(asked, lengths, strict=True)]
     log_probs = model.log_probs(torch.cat(before))  # (Σ lengths, vocabulary)
@@ -170,30 +172,13 @@ def _scores(
 
 def _top(model: EditableModel, last: Tensor) -> tuple[TokenChance, ...]:
     """The likeliest next tokens, best first, after the hidden state (d,) of a prompt's last token."""
-    best = model.log_probs(last).exp().topk(TOP_TOKENS)
-    chances = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return tuple(TokenChance(model.tokenizer.decode([token]), p) for token, p in chances)
-
-
-def _continue(model: EditableModel, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-    """Greedy continuations without their prompts; left-padded, so that every row ends where it goes on."""
-    ids, mask = left_padded(model, [model.tokens(prompt).ids for prompt in prompts])
-    out = model.hf.generate(
-        ids,
-        attention_mask=mask,
-        do_sample=False,
-        max_new_tokens=min(max_new_tokens, model.max_tokens - ids.shape[1]),
-        pad_token_id=model.pad_id,
-    )
-    return model.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-
-
-def left_padded(model: EditableModel, rows: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask (n, t) of rows that all end at the last column."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[model.pad_id] * (longest - len(row)) + list(row) for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    return ids, mask
+    best = model.log_probs(last).exp().topk(min(TOP_TOKENS, model.n_vocabulary))
+    found: dict[str, TokenChance] = {}
+    for token, p in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        text = model.token_text(token)
+        text = text if text not in found else f"{text}⟨token {token}⟩"  # a vocabulary may have two of one text
+        found[text] = TokenChance(text, p)
+    return tuple(found.values())
 
 
 def drift_of(model: EditableModel, layers: Iterable[int]) -> dict[int, Drift]:

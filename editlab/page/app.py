@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from editlab.core.facts import CaseId
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.browsing import Browsing
@@ -164,7 +165,7 @@ class App(View):
         if not self.editing.busy:
             self.drafting.changed(draft)
 
-    def _pick_scanned(self, case_id: int | None) -> None:
+    def _pick_scanned(self, case_id: CaseId | None) -> None:
         """Put a fact of the scan into the form."""
         found = [] if case_id is None else self.lab.search(case_id=case_id, limit=1)
         if found:

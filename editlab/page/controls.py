@@ -47,6 +47,14 @@ def field(label: str, placeholder: str = "", value: str = "", css: str = "") -> 
     return control
 
 
+def text_area(label: str, placeholder: str = "", css: str = "") -> widgets.Textarea:
+    """A labelled text that may have line breaks."""
+    control = widgets.Textarea(description=label, placeholder=placeholder, rows=1)
+    for name in f"el-field {css}".split():
+        control.add_class(name)
+    return control
+
+
 def choice(label: str, options: Sequence[Any], css: str = "", **traits: Any) -> widgets.Dropdown:
     control = widgets.Dropdown(description=label, options=options, **traits)
     for name in f"el-field {css}".split():

@@ -34,7 +34,7 @@ class Drafting:
     ) -> None:
         self._on_said = on_said
         self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
-        self._fallbacks = {method.name: method.fallback for method in lab.info().methods}
+        self._methods = {method.name: method for method in lab.info().methods}
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest request
         self._job: Job | None = None
@@ -95,9 +95,10 @@ class Drafting:
             line.clear()
             return
         line.ask()
-        names = [draft.method, *filter(None, [self._fallbacks[draft.method]])]
+        names = [draft.method, *filter(None, [self._methods[draft.method].fallback])]
+        known = {name: {info.name for info in self._methods[name].hyperparameters} for name in names}
+        changed = {name: {k: v for k, v in draft.hyperparameters.items() if k in known[name]} for name in names}
         try:
-            changed = dict.fromkeys(names, draft.hyperparameters)
             job = self._job = self._lab.risk(self._session, draft.fact, names, changed)
             risks = await follow(job)
         except Cancelled:

@@ -6,9 +6,10 @@ import asyncio
 
 from editlab.core.errors import Cancelled, LabError
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.files import REPLAY, REPLAY_ABOUT, File, files_of
+from editlab.page.files import REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export
 from editlab.page.work import JobError, Runner, follow
+from editlab.session.recording import REPLAY
 
 
 class Exporting:
@@ -24,9 +25,9 @@ class Exporting:
         try:
             state = await asyncio.to_thread(self._lab.state, self._session)
             title = (await asyncio.to_thread(self._lab.about, self._session)).name
-            files = await asyncio.to_thread(files_of, state, title)
-            self.panel.show_files(files, state)
-            self.panel.show_files([*files, await self._replay_file()], state)
+            files = await asyncio.to_thread(files_of, state, title, self._lab.info().methods)
+            self.panel.offer(files, state)
+            self.panel.offer([*files, await self._replay_file()], state)
             problem = ""
         except LabError as error:
             problem = str(error)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from editlab.analysis.table import table_of
+from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.story import story
 from editlab.report.story.figures import figures_archive
@@ -23,7 +24,7 @@ TYPES = {
     "json": "application/json",
     "zip": "application/zip",
 }
-REPLAY = "editlab-replay.zip"
+ABOUT_STORY = "The session's story with its charts: opens from disk, prints, needs no network."
 REPLAY_ABOUT = "The session itself: editlab replay applies its edits again, to the last bit."
 
 
@@ -41,9 +42,13 @@ class File:
         return TYPES[self.name.rpartition(".")[2]]
 
 
-def files_of(state: SessionState, title: str = "") -> list[File]:
-    """All files that are made without the model; a failure concerns one file only. This may take seconds."""
-    return [_made(name, about, partial(make, state, title)) for name, about, make in _MAKERS]
+def files_of(state: SessionState, title: str = "", methods: Sequence[MethodInfo] = ()) -> list[File]:
+    """All that is made without the model; one that fails takes no other with it. It may take seconds.
+
+    `methods` are the lab's, for their titles and papers.
+    """
+    page = _made("editlab-report.html", ABOUT_STORY, lambda: story(state, title, methods).encode())
+    return [page, *(_made(name, about, partial(make, state)) for name, about, make in _MAKERS)]
 
 
 def _made(name: str, about: str, make: Callable[[], bytes]) -> File:
@@ -54,34 +59,29 @@ def _made(name: str, about: str, make: Callable[[], bytes]) -> File:
         return File(name, about, None, f"It could not be made ({type(error).__name__}: {error}).")
 
 
-def _story(state: SessionState, title: str) -> bytes:
-    return story(state, title).encode()
-
-
-def _figures(state: SessionState, _title: str) -> bytes:
+def _figures(state: SessionState) -> bytes:
     return figures_archive(state)
 
 
-def _csv(state: SessionState, _title: str) -> bytes:
+def _csv(state: SessionState) -> bytes:
     return table_of(state.steps, state.id).to_csv(index=False).encode()
 
 
-def _parquet(state: SessionState, _title: str) -> bytes:
+def _parquet(state: SessionState) -> bytes:
     file = io.BytesIO()
     table_of(state.steps, state.id).to_parquet(file, index=False)
     return file.getvalue()
 
 
-def _json_table(state: SessionState, _title: str) -> bytes:
+def _json_table(state: SessionState) -> bytes:
     return table_of(state.steps, state.id).to_json(orient="records", force_ascii=False).encode()
 
 
-def _session(state: SessionState, _title: str) -> bytes:
+def _session(state: SessionState) -> bytes:
     return json.dumps(state.to_json(), ensure_ascii=False, indent=1).encode()
 
 
-_MAKERS: tuple[tuple[str, str, Callable[[SessionState, str], bytes]], ...] = (
-    ("editlab-report.html", "The session's story with its charts: opens from disk, prints, needs no network.", _story),
+_MAKERS: tuple[tuple[str, str, Callable[[SessionState], bytes]], ...] = (
     ("editlab-figures.zip", "The charts of the story, as SVG.", _figures),
     ("editlab-table.csv", "Every number: a row per step, measure and layer, with interval, n and unit.", _csv),
     ("editlab-table.parquet", "The same table, with its types, for pandas, R or DuckDB.", _parquet),

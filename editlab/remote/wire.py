@@ -1,31 +1,96 @@
-"""What a backend and its clients agree on: how errors, jobs and their results are written. Knows nothing of HTTP."""
+"""What a backend and its clients agree on: where each call is asked for, how errors and jobs are written.
+
+What a call is given and what it gives is `LabProtocol`'s to say.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from editlab.analysis.culprit import Culprit
 from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, UnknownSession, Unreachable
 from editlab.core.progress import Progress
 from editlab.core.record import Record
-from editlab.core.records import Completion, Probe, Risk, SessionState, Step
+from editlab.lab.api import Job, LabProtocol
 
 SESSION_HEADER = "Editlab-Session"  # carries the key, which is in no path or query, so that no log holds it
 ENDED = ("done", "failed", "cancelled")
 
-RESULTS: Mapping[str, Any] = {  # kind of job -> type of its result
-    "preview": tuple[Completion, ...],
-    "edit": Step,
-    "risk": dict[str, Risk],
-    "probe": Probe,
-    "knows": tuple[bool | None, ...],
-    "culprit": Culprit,
-    "measure": Step,
-    "measure-due": SessionState,
-    "replay": bytes,
+
+class Address(NamedTuple):
+    """Where a call is asked for. `field`: of the answer's JSON, where that is more than the call's result."""
+
+    method: str
+    path: str
+    field: str = ""
+
+
+ADDRESSES: Mapping[str, Address] = {  # of each call; what it takes goes into the query of a GET, else into the body
+    "info": Address("GET", "/info"),
+    "create": Address("POST", "/sessions", "key"),
+    "about": Address("GET", "/session"),
+    "list_sessions": Address("POST", "/sessions/list"),
+    "rename": Address("PATCH", "/session"),
+    "duplicate": Address("POST", "/session/duplicate", "key"),
+    "delete": Address("DELETE", "/session"),
+    "state": Address("GET", "/session/state"),
+    "revision": Address("GET", "/session/revision", "revision"),
+    "preview": Address("POST", "/session/preview"),
+    "edit": Address("POST", "/session/edit"),
+    "risk": Address("POST", "/session/risk"),
+    "probe": Address("POST", "/session/probe"),
+    "knows": Address("POST", "/session/knows"),
+    "culprit": Address("POST", "/session/culprit"),
+    "measure": Address("POST", "/session/measure"),
+    "measure_due": Address("POST", "/session/measure-due"),
+    "replay_file": Address("POST", "/session/replay"),
+    "undo": Address("POST", "/session/undo"),
+    "redo": Address("POST", "/session/redo"),
+    "goto": Address("POST", "/session/goto"),
+    "toggle": Address("POST", "/session/toggle"),
+    "watch": Address("POST", "/session/watch"),
+    "plan": Address("POST", "/session/plan"),
+    "search": Address("GET", "/facts"),
+    "random": Address("GET", "/facts/random"),
+    "scan": Address("GET", "/scan"),
 }
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the lab, as its signature says it."""
+
+    name: str
+    address: Address
+    about: str
+    of_session: bool  # it is asked of a session, whose key goes into the header
+    takes: Mapping[str, inspect.Parameter]  # beside the key
+    result: Any  # type of what it gives, or of what its job gives
+    is_job: bool
+
+    @property
+    def kind(self) -> str:
+        """How its jobs are called on the wire."""
+        return self.address.path.rsplit("/", 1)[-1]
+
+
+@functools.cache
+def call_of(name: str) -> Call:
+    """The call of that name."""
+    method = getattr(LabProtocol, name)
+    given = dict(inspect.signature(method).parameters)
+    result = typing.get_type_hints(method)["return"]
+    is_job = typing.get_origin(result) is Job
+    del given["self"]
+    of_session = given.pop("session", None) is not None
+    about = inspect.getdoc(method) or ""
+    return Call(
+        name, ADDRESSES[name], about, of_session, given, typing.get_args(result)[0] if is_job else result, is_job
+    )
 
 
 class UnknownJob(LabError, LookupError):
@@ -65,7 +130,7 @@ class JobReport(Record):
     """A job as the backend tells of it."""
 
     id: str
-    kind: str  # one of RESULTS
+    kind: str  # see `Call.kind`
     status: str  # "queued", "running", "done", "failed" or "cancelled"
     ahead: int  # jobs that run before this one
     progress: Progress

@@ -6,9 +6,11 @@ import base64
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, in_one_line, place_of
+from editlab.core.joining import is_without_blanks
 from editlab.core.records import Completion, TokenChance
 
 NOTHING = "–"
@@ -63,11 +65,19 @@ def show_token(token: str) -> str:
 
 
 def marked_prompt(text: str, subject: str | None, where: int | None = None) -> str:
-    """The prompt with its subject marked (at `where`, or where it occurs first)."""
-    at = text.find(subject) if subject and where is None else where
-    if not subject or at is None or at < 0:
-        return escape(text)
-    return f"{escape(text[:at])}{tag('mark', escape(subject), 'el-subject')}{escape(text[at + len(subject) :])}"
+    """The prompt in one line with its subject marked (at `where`, or where `place_of` finds it)."""
+    at = where
+    if subject and at is None:
+        with suppress(ValueError):
+            at = place_of(subject, text)
+    if not subject or at is None:
+        return _escaped_line(text)
+    marked = tag("mark", _escaped_line(subject), "el-subject")
+    return _escaped_line(text[:at]) + marked + _escaped_line(text[at + len(subject) :])
+
+
+def _escaped_line(text: str) -> str:
+    return escape(in_one_line(text))
 
 
 def fact_line(fact: Fact) -> str:
@@ -77,8 +87,8 @@ def fact_line(fact: Fact) -> str:
 
 
 def role_of(token: str, new: str | None, true: str | None) -> str:
-    """ "new" or "true" when `token`, a space and then letters, begins that object, else ""."""
-    bare = token.strip() if token.startswith(" ") else ""
+    """ "new" or "true" when `token` begins that object, after a space where its script has spaces, else ""."""
+    bare = token.strip() if token.startswith(" ") or is_without_blanks(token[:1]) else ""
     if bare and new and new.startswith(bare):
         return "new"
     if bare and true and true.startswith(bare):

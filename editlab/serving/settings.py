@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     device: str = "auto"
     dtype: str = "float32"
     allow_download: bool = False
-    facts: str | None = None  # a file of CounterFact rows, or "hub"; None: the project's own
+    facts: str | None = None  # a file of facts, or "hub"; None: the project's own
     glue: str | None = None  # a folder of GLUE files, or "hub"; None: the project's own tasks only
     text: str | None = None  # text for perplexity: "wikitext" or a .txt file; None: the project's own
     seed: int = Field(0, ge=0)

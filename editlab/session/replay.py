@@ -103,7 +103,7 @@ def weights_after(
 
 
 def _weights(model: EditableModel, layer: int) -> LayerWeights:
-    weight = model.weight(layer).detach().contiguous().cpu()
+    weight = model.weight(layer).detach().float().contiguous().cpu()
     digest = hashlib.sha256(weight.numpy().data).hexdigest()
     return LayerWeights(digest, float(torch.linalg.matrix_norm(weight)), model.drift(layer)[0])
 
@@ -166,7 +166,7 @@ def _on(device: torch.device, entry: Entry) -> Entry:
 def check_model(editor: Editor, recording: Recording, log: Sequence[Entry]) -> None:
     """Raises ValueError unless the file's edits are of this model."""
     there, here = recording.state.steps[0].provenance, editor.model
-    if there.get("model_fingerprint") != here.fingerprint():
+    if not here.is_named(str(there.get("model_fingerprint"))):
         raise ValueError(
             f"the file is of {there.get('model')} (fingerprint {there.get('model_fingerprint')}), "
             f"the model at hand is {here.name} ({here.fingerprint()})"
@@ -262,7 +262,8 @@ def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
     found: dict[str, None] = {}
     for entry in log:
         there = entry.made.provenance.get("second_moments", {})
-        here = editor.moments(list(entry.edit)).provenance
-        if any(there.get(what) != here.get(what) for what in ("name", "digest")):
-            found[f"second moments were of {there.get('name')}, here they are of {here.get('name')}"] = None
+        here = editor.moments(list(entry.edit)).told(entry.edit)
+        if any(there.get(what) != here.get(what) for what in ("name", "digest", "keys")):
+            was, now = (f"{told.get('name')}, {told.get('keys', '?')} keys" for told in (there, here))
+            found[f"second moments were of {was}; here they are of {now}"] = None
     return list(found)

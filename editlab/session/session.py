@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from editlab.core.records import Completion, Drift, Guarded, Risk, SessionState,
 from editlab.editing.assess import assess, assess_methods, riskiest
 from editlab.editing.editor import Editor
 from editlab.editing.guard import WARNING, Guard
-from editlab.measures import Measures, State, StateCache, standard
+from editlab.measures import MeasureFailed, Measures, State, StateCache, standard
 from editlab.measures._measure import questions_of
 from editlab.measures.retention import prefers_new
 from editlab.methods import Method, hyperparameters
@@ -88,7 +88,9 @@ class Session:
             self.put_in_force()
             risk, guarded = self._guarded(facts, chosen, guard, report)
             if guarded is not None and guarded.made != chosen.name:
-                chosen = self.editor.method(guarded.made, hyperparameters_)
+                known = hyperparameters(self.editor.method(guarded.made))
+                changes = {name: value for name, value in (hyperparameters_ or {}).items() if name in known}
+                chosen = self.editor.method(guarded.made, changes)
             watched = self._watched(facts)
             self.measurements.complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report)
@@ -259,14 +261,21 @@ class Session:
     def measure_due(self, report: OnProgress = quiet) -> None:
         """Measure all that is due by the plan and missing: the step in force first, cheap measures first.
 
-        What becomes due while this runs is measured too.
+        It follows the log: what becomes due meanwhile is measured too. Raises MeasureFailed at the end where a measure
+        of another package failed.
         """
-        while (due := self._next_due()) is not None:
+        failed: dict[str, MeasureFailed] = {}
+        while (due := self._next_due(failed)) is not None:
             entries, names = due
-            self.measure(names, report, entries)
+            try:
+                self.measure(names, report, entries)
+            except MeasureFailed as error:
+                failed[names[0]] = error
+        for failure in failed.values():
+            raise failure
 
-    def _next_due(self) -> tuple[tuple[Entry, ...], list[str]] | None:
-        """The entries of a step, and the measure that it lacks; no measure if it lacks completions."""
+    def _next_due(self, without: Container[str] = ()) -> tuple[tuple[Entry, ...], list[str]] | None:
+        """The entries of a step, and what is missing of it: what it says, or one measure."""
         others = [index for index in range(len(self.log), -1, -1) if index != self.position]
         for index in [self.position, *others]:
             entries = self.entries(index)
@@ -275,9 +284,13 @@ class Session:
             if entries and not entries[-1].enabled:
                 continue  # the state is that of the step before
             for name, every in self.plan.items():
-                if index % every == 0 and not self.measurements.has(name, entries):
+                if index % every == 0 and name not in without and not self.measurements.has(name, entries):
                     return entries, [name]
         return None
+
+    def told(self) -> set[Watched]:
+        """Every prompt whose completion a step tells."""
+        return {w for entry in self.log for w in self._watched(entry.facts)} | set(self._own_prompts())
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
         facts = facts if self.watches_facts else ()

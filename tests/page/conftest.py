@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,13 +153,18 @@ def served(lab_environment: dict[str, str]) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def served_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The same page over the fake lab, whose model an edit can wreck."""
+def serving_fake(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Served]]:
+    """Serves the same page over the fake lab, whose model an edit can wreck; takes the page's settings."""
     code = "from editlab.page import show\nfrom tests.page.fake_lab import FakeLab\nshow(FakeLab())"
     notebook = tmp_path_factory.mktemp("fake") / "fake.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), notebook)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with serving_page({"PYTHONPATH": path}, str(notebook)) as server:
+    return partial(serving_page, {"PYTHONPATH": path}, str(notebook))
+
+
+@pytest.fixture(scope="session")
+def served_fake(serving_fake: Callable[..., AbstractContextManager[Served]]) -> Iterator[Served]:
+    with serving_fake() as server:
         yield server
 
 
@@ -188,8 +193,8 @@ def visit_fake(browser: Any, served_fake: Served) -> Iterator[Callable[..., Visi
 @pytest.fixture(scope="session")
 def served_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The page over the embedded model itself."""
-    store = tmp_path_factory.mktemp("model") / "sessions.sqlite"
-    with serving(Settings(model="smollm2-135m", device="cpu", store=store).to_environment()) as server:
+    settings = Settings(model="smollm2-135m", device="cpu", store=tmp_path_factory.mktemp("model") / "sessions.sqlite")
+    with serving({**settings.to_environment(), "OMP_NUM_THREADS": "1"}) as server:
         yield server
 
 
@@ -200,13 +205,33 @@ def visit_model(browser: Any, served_model: Served) -> Iterator[Callable[..., Vi
         yield partial(open_page, timeout=300_000)
 
 
+STILL = """async () => {
+  await document.fonts.ready;
+  const frame = () => new Promise(requestAnimationFrame);
+  const shape = () => {
+    const {scrollWidth, scrollHeight} = document.documentElement;
+    return [scrollWidth, scrollHeight, document.querySelectorAll("*").length].join();
+  };
+  let same = 0;
+  for (let last = ""; same < 6; last = shape()) {
+    await frame();
+    same = shape() === last ? same + 1 : 0;
+  }
+}"""
+
+
+def be_still(page: Any) -> None:
+    """Wait until the page has kept its size and its elements for some frames."""
+    page.evaluate(STILL)
+
+
 @contextmanager
 def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """How to open the page in a new window, with the session of a key; `timeout` in milliseconds."""
     contexts = []
 
-    def open_page(timeout: int = 90_000, session: str = "", waits_for: str = ".el-make", **options: Any) -> Visit:
-        context = browser.new_context(**options)
+    def open_page(timeout: int = 180_000, session: str = "", waits_for: str = ".el-make", **options: Any) -> Visit:
+        context = browser.new_context(reduced_motion="reduce", **options)  # what moves only takes time here
         contexts.append(context)
         page, requests, errors = context.new_page(), [], []
         page.set_default_timeout(timeout)
@@ -218,4 +243,7 @@ def visiting(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
 
     yield open_page
     for context in contexts:
+        for page in context.pages:
+            with suppress(Exception):  # one that is lost or stands still
+                page.goto("about:blank", timeout=10_000)  # who leaves takes the kernel along
         context.close()

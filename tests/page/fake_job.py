@@ -16,7 +16,7 @@ class FakeJob:
 
     @property
     def status(self) -> str:
-        if self._status in ("queued", "running"):
+        if self.is_open:
             self._tick += 1
             self._status = "running" if self._tick > 0 else "queued"
             if self._tick > len(self._stages):
@@ -28,6 +28,11 @@ class FakeJob:
         return self._status
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has not ended; it does not advance by being asked this."""
+        return self._status in ("queued", "running")
+
+    @property
     def ahead(self) -> int:
         return max(0, -self._tick)
 
@@ -37,11 +42,11 @@ class FakeJob:
 
     @property
     def error(self) -> str | None:
-        return str(self._exception) if self._exception else None
+        return str(self._exception) if self._status == "failed" else None
 
     def cancel(self) -> None:
-        if self._status in ("queued", "running"):
-            self._status, self._exception = "cancelled", Cancelled()
+        if self.is_open:
+            self._status, self._exception = "cancelled", Cancelled("the job was cancelled")
 
     def result(self, timeout: float | None = None) -> Any:
         while self.status in ("queued", "running"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from editlab.analysis.culprit import Suspect, find_culprit
 from editlab.analysis.health import health_of
 from editlab.analysis.outcomes import foresights
 from editlab.analysis.scanned import ScanTable, frame_of
-from editlab.core.errors import ReadOnly, UnknownSession, Unreachable
-from editlab.core.facts import Fact, search_facts
+from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
+from editlab.core.facts import CaseId, Fact, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, Step
@@ -34,6 +33,7 @@ from tests.page.fake_model import (
 from tests.page.fake_session import FakeSession, Ids
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
+NAMED = "fake-"  # and its id, which opens nothing, "fake-s1"
 WHEN = "2026-01-02T03:04:05.678+00:00"
 
 
@@ -86,7 +86,7 @@ class FakeLab:
 
     def create(self, name: str = "") -> str:
         plan = {measure.name: measure.every for measure in MEASURES if measure.every}
-        return self._enter(FakeSession(plan, name=name))
+        return self._enter(FakeSession(plan, name=" ".join(name.split())))
 
     def _enter(self, session: FakeSession) -> str:
         self._opened += 1
@@ -97,37 +97,58 @@ class FakeLab:
     def _session(self, key: str, editing: bool = True) -> FakeSession:
         if self.away is not None:
             raise self.away
-        id = key.removeprefix(FOLLOW)
-        if id not in self.sessions:
+        own = key.removeprefix(FOLLOW)
+        if own not in self.sessions:
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
-        if editing and id != key:
+        if editing and own != key:
             raise ReadOnly("This link only follows the session; make a copy of it to edit.")
-        return self.sessions[id]
+        return self.sessions[own]
+
+    def _changed(self, key: str) -> FakeSession:
+        """The session whose log is to change at once."""
+        s = self._session(key)
+        if any(job.is_open for job in s.edits):
+            raise Busy("An edit of this session is under way: wait for it, or cancel it.")
+        return s
+
+    def _check_methods(self, names: Sequence[str]) -> None:
+        known = [method.name for method in self.info().methods]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no method {name!r}; there are {', '.join(known)}")
+
+    @staticmethod
+    def _check_measures(names: Iterable[str]) -> None:
+        known = [measure.name for measure in MEASURES]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no measure {name!r}; there are {', '.join(known)}")
 
     def about(self, session: str) -> SessionInfo:
-        s, id = self._session(session, editing=False), session.removeprefix(FOLLOW)
-        return SessionInfo(id, s.name, WHEN, WHEN, len(s.log), "fake-1m", id == session, FOLLOW + id, s.branch_of)
+        s, own = self._session(session, editing=False), session.removeprefix(FOLLOW)
+        return SessionInfo(
+            NAMED + own, s.name, WHEN, WHEN, len(s.log), "fake-1m", own == session, FOLLOW + own, s.branch_of
+        )
 
     def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
         return [self.about(key) for key in keys if key.removeprefix(FOLLOW) in self.sessions]
 
     def rename(self, session: str, name: str) -> SessionInfo:
         self.calls.append(("rename", session, name))
-        self._session(session).name = name
+        self._session(session).name = " ".join(name.split())
         return self.about(session)
 
     def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
         self.calls.append(("duplicate", session, index, name))
         s = self._session(session, editing=False)
-        position = s.position if index is None else index
-        if not 0 <= position <= len(s.log):
-            raise ValueError(f"step must be between 0 and {len(s.log)}, got {position}")
-        copied = replace(copy.deepcopy(s), log=s.log[:position], position=position, name=name)
-        return self._enter(replace(copied, branch_of=session.removeprefix(FOLLOW)))
+        position = s.position if index is None else _within(index, 0, len(s.log))
+        made = replace(s, log=s.log[:position], position=position, name=name, said=set(s.said), found=set(s.found))
+        return self._enter(replace(made, edits=[], branch_of=self.about(session).id))
 
     def delete(self, session: str) -> None:
         self.calls.append(("delete", session))
-        self._session(session)
+        for job in self._session(session).edits:
+            job.cancel()
         del self.sessions[session]
 
     def revision(self, session: str) -> int:
@@ -140,8 +161,9 @@ class FakeLab:
         steps = tuple(s.step(index) for index in range(len(s.log) + 1))
         costs = {measure.name: Cost(0.5 + i, i < 3) for i, measure in enumerate(MEASURES)}
         health = health_of(steps[: s.position + 1])
-        id = session.removeprefix(FOLLOW)
-        return SessionState(id, steps, s.position, s.watched, self.info().model, s.plan, costs, health)
+        return SessionState(
+            self.about(session).id, steps, s.position, s.watched, self.info().model, s.plan, costs, health
+        )
 
     # jobs
 
@@ -166,12 +188,17 @@ class FakeLab:
             Progress("optimising the value", i, total, p_new=0.02 + 0.95 * (i / total) ** 2) for i in range(total + 1)
         ]
         watchman = Guard(guard, guard_level)
-        return FakeJob(stages, lambda: self._edited(session, tuple(facts), method, given, watchman), self.ahead)
+        s = self._session(session)
+        self._check_methods([method])
+        job = FakeJob(stages, lambda: self._edited(s, tuple(facts), method, given, watchman), self.ahead)
+        s.edits = [*(each for each in s.edits if each.is_open), job]
+        return job
 
-    def _edited(self, session: str, facts: tuple[Fact, ...], method: str, given: dict[str, Any], guard: Guard) -> Step:
+    def _edited(
+        self, s: FakeSession, facts: tuple[Fact, ...], method: str, given: dict[str, Any], guard: Guard
+    ) -> Step:
         if "impossible" in facts[0].subject:
             raise ValueError(f"the subject {facts[0].subject!r} cannot be edited by the fake lab")
-        s = self._session(session)
         chosen: Any = next(info for info in self.info().methods if info.name == method)
         guarded = guard.judge(risk_of(facts[0], method), chosen)
         s.made += 1
@@ -196,7 +223,10 @@ class FakeLab:
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> FakeJob:
         self.calls.append(("risk", session, tuple(methods), dict(hyperparameters or {})))
-        return FakeJob([Progress("foreseeing")], lambda: {method: risk_of(fact, method) for method in methods})
+        self._session(session)
+        self._check_methods(methods)
+        names = methods or [method.name for method in self.info().methods]
+        return FakeJob([Progress("foreseeing")], lambda: {name: risk_of(fact, name) for name in names})
 
     def probe(
         self,
@@ -212,13 +242,19 @@ class FakeLab:
     ) -> FakeJob:
         given = dict(hyperparameters or {})
         self.calls.append(("probe", session, fact, method, given, tuple(earlier), tuple(later), anew, tuple(names)))
+        s = self._session(session)
+        self._check_methods([method])
+        self._check_measures(names)
+        log = {edit.id: edit for edit in s.log}
+        for id in (*earlier, *later):
+            if id not in log:
+                raise ValueError(f"no edit {id!r} in the session")
 
         def finish() -> Probe:
             if "impossible" in fact.subject:
                 raise ValueError(f"the subject {fact.subject!r} cannot be edited by the fake lab")
-            known = {edit.id: edit for edit in self._session(session).log}
             mine = self._made("probe", (fact,), method, given, None)
-            beside = FakeSession({}, log=[*(known[i] for i in earlier), mine, *(known[i] for i in later)])
+            beside = FakeSession({}, log=[*(log[i] for i in earlier), mine, *(log[i] for i in later)])
             for index in range(len(beside.log) + 1):
                 self._take(beside, beside.ids(index), names)
             beside.position = len(beside.log)
@@ -232,6 +268,7 @@ class FakeLab:
     def knows(self, session: str, facts: Sequence[Fact]) -> FakeJob:
         """Every fact whose case id is even."""
         self.calls.append(("knows", session, len(facts)))
+        self._session(session)
         known = tuple(None if fact.target_true is None else not (fact.case_id or 0) % 2 for fact in facts)
         return FakeJob([Progress("asking")], lambda: known)
 
@@ -251,7 +288,8 @@ class FakeLab:
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> FakeJob:
         self.calls.append(("measure", session, tuple(names)))
         s = self._session(session)
-        where = s.position if index is None else index
+        self._check_measures(names)
+        where = s.position if index is None else _within(index, 0, len(s.log))
         ids = s.ids(where)
 
         def finish() -> Step:
@@ -273,6 +311,7 @@ class FakeLab:
 
     def replay_file(self, session: str) -> FakeJob:
         self.calls.append(("replay_file", session))
+        self._session(session, editing=False)
 
         def finish() -> bytes:
             if self.failing == "replay":
@@ -293,22 +332,25 @@ class FakeLab:
     # at once
 
     def undo(self, session: str) -> SessionState:
-        return self.goto(session, max(0, self._session(session).position - 1))
+        if not self._changed(session).position:
+            raise ValueError("there is nothing to undo: the model is unedited")
+        return self.goto(session, self._session(session).position - 1)
 
     def redo(self, session: str) -> SessionState:
-        s = self._session(session)
-        return self.goto(session, min(len(s.log), s.position + 1))
+        s = self._changed(session)
+        if s.position == len(s.log):
+            raise ValueError("there is nothing to redo: no step is undone")
+        return self.goto(session, s.position + 1)
 
     def goto(self, session: str, index: int) -> SessionState:
-        s = self._session(session)
-        if not 0 <= index <= len(s.log):
-            raise ValueError(f"step must be between 0 and {len(s.log)}, got {index}")
-        s.position = index
+        s = self._changed(session)
+        s.position = _within(index, 0, len(s.log))
         return self.state(session)
 
     def toggle(self, session: str, index: int) -> SessionState:
-        s = self._session(session)
-        s.log[index - 1] = replace(s.log[index - 1], enabled=not s.log[index - 1].enabled)
+        s = self._changed(session)
+        edit = s.log[_within(index, 1, len(s.log), "edit") - 1]
+        s.log = [replace(each, enabled=not each.enabled) if each is edit else each for each in s.log]
         return self.state(session)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
@@ -317,11 +359,15 @@ class FakeLab:
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
         self.calls.append(("plan", session, dict(every)))
-        self._session(session).plan = dict(every)
+        s = self._session(session)
+        self._check_measures(every)
+        if min(every.values(), default=1) < 1:
+            raise ValueError(f"a measure is planned for every 1, 2, ... steps, got {dict(every)}")
+        s.plan = dict(every)
         return self.state(session)
 
     def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
+        self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]:
         return search_facts(self.facts, text, relation=relation, case_id=case_id, limit=limit)
 
@@ -334,3 +380,9 @@ class FakeLab:
 
     def close(self) -> None:
         self.calls.append(("close",))
+
+
+def _within(index: int, low: int, high: int, what: str = "step") -> int:
+    if not low <= index <= high:
+        raise ValueError(f"{what} must be between {low} and {high}, got {index}")
+    return index

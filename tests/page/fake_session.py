@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, Measurement, Step
+from tests.page.fake_job import FakeJob
 from tests.page.fake_model import FakeEdit, complete, drift, measured
 
 Ids = tuple[str, ...]
@@ -22,6 +23,7 @@ class FakeSession:
     found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
     name: str = ""
     branch_of: str | None = None
+    edits: list[FakeJob] = field(default_factory=list)  # jobs that change the log, and some that have ended
 
     def in_force(self, index: int) -> list[FakeEdit]:
         return [edit for edit in self.log[:index] if edit.enabled]

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.page.conftest import Visit
+from tests.page.conftest import Visit, be_still
 from tests.page.fake_model import DISABLING
-from tests.page.test_browser import OPEN_FOLDS, apply, open_tab, type_fact, wait_until
+from tests.page.test_browser import apply, open_folds, open_tab, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
 WINDOW = {"width": 1280, "height": 900}
-WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+BRIEF = {"resultTypes": ["violations"]}  # nothing is told of what passes
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], **BRIEF}
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"], **BRIEF}  # those of them that look at colours
 
 FOCUSED = """(() => {
   let part = document.activeElement;
@@ -30,22 +32,24 @@ UNSEEN = f"""(() => {{
 
 
 def grave(page: Any, where: str) -> list[tuple[str, str, str]]:
-    """What axe calls serious or critical by WCAG 2.1 A and AA: where, which rule, and the element."""
+    """What axe calls serious or critical by WCAG 2.1 A and AA, in light and in dark: where, which rule, the element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page.wait_for_timeout(400)  # what fades in has arrived
-    found = axe.run(page, options=WCAG).response["violations"]
+    be_still(page)
+    found = []
+    for scheme, rules in (("dark", COLOURS), ("light", WCAG)):
+        page.emulate_media(color_scheme=scheme)
+        found += [(scheme, each) for each in axe.run(page, options=rules).response["violations"]]
     return [
-        (where, each["id"], f"{node['html'][:160]} {node['any'][:1] and node['any'][0]['message']}")
-        for each in found
+        (f"{where}, {scheme}", each["id"], f"{node['html'][:160]} {node['any'][:1] and node['any'][0]['message']}")
+        for scheme, each in found
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"]
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit_fake: Open, scheme: str) -> None:
+def test_axe_finds_nothing_serious(visit_fake: Open) -> None:
     """The page at rest, every tab with its folds open, the form with a high risk, every lesson, the session's panel."""
-    page = visit_fake(viewport=WINDOW, color_scheme=scheme).page
+    page = visit_fake(viewport=WINDOW).page
     found = grave(page, "at rest")
     for number, subject in enumerate((DISABLING, "Prado"), 1):
         type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
@@ -58,8 +62,7 @@ def test_axe_finds_nothing_serious(visit_fake: Open, scheme: str) -> None:
     found += grave(page, "making an edit")
     for tab in page.locator(".el-tabs button").all_inner_texts():
         open_tab(page, tab)
-        page.wait_for_timeout(300)
-        page.evaluate(OPEN_FOLDS)
+        open_folds(page)
         found += grave(page, tab)
     page.get_by_role("button", name="Session…").click()
     page.get_by_role("button", name="Delete…").click()
@@ -73,16 +76,15 @@ def test_axe_finds_nothing_serious(visit_fake: Open, scheme: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_for_who_follows(visit: Open, scheme: str) -> None:
+def test_axe_finds_nothing_serious_for_who_follows(visit: Open) -> None:
     page = visit(viewport=WINDOW).page
     type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
     apply(page, "1 edit")
     page.get_by_role("button", name="Session…").click()
     follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
-    other = visit(session=follow, waits_for=".el-following", viewport=WINDOW, color_scheme=scheme).page
+    other = visit(session=follow, waits_for=".el-following", viewport=WINDOW).page
     other.locator(".el-card-rewrite").wait_for()
-    lost = visit(session="nobody", waits_for=".el-failed", viewport=WINDOW, color_scheme=scheme).page
+    lost = visit(session="nobody", waits_for=".el-failed", viewport=WINDOW).page
     assert grave(other, "following") + grave(lost, "no such session") == []
 
 

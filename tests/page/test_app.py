@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ipywidgets as widgets
@@ -20,6 +20,7 @@ from editlab.page.app import App
 from editlab.page.start import new_session
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
+from tests.page.seen import alerts, buttons, everything, field, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 
@@ -60,23 +61,16 @@ def visible(widget: Any) -> bool:
     return widget.layout.display != "none"
 
 
-def everything(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    """A widget and all that is in it."""
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from everything(child)
-
-
 def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
         state = await apply(app)
         assert state.position == 1
         assert state.steps[1].facts[0].target_new == "Rome"
-        assert "<b>1 edit</b>" in app.line._facts.value
-        assert "layer 6" in app.line._facts.value
-        assert "Rome" in app.after._cards.value
-        assert len(app.timeline._rows) == 2
+        assert "1 edit" in seen(app.line)
+        assert "layer 6" in seen(app.line)
+        assert "Rome" in seen(app.after)
+        assert len(steps(app)) == 2
         app.analysis.tabs.value = "Overview"
         sources = app.overview.view.chart.sources
         for part in ("drift", "perplexity", "skill"):
@@ -110,7 +104,7 @@ def test_bad_input_gives_a_sentence_and_loses_nothing(fields: tuple[str, str, st
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, *fields)
         await apply(app)
-        assert sentence in app.make.form._problem.value
+        assert any(sentence in words for words in alerts(app.make))
         assert (app.make.form.prompt.value, app.make.form.subject.value, app.make.form.new.value) == fields
         assert not [call for call in lab.calls if call[0] == "edit"]
 
@@ -122,9 +116,9 @@ def test_a_failed_edit_says_why_next_to_the_form_and_leaves_the_model() -> None:
         fill(app, "The impossible <i>tower</i> is in", "impossible <i>tower</i>", "Rome")
         state = await apply(app)
         assert state.position == 0
-        assert "cannot be edited" in app.make.form._problem.value
-        assert "<i>tower" not in app.make.form._problem.value
-        assert visible(app.make._apply_row)
+        assert "cannot be edited" in seen(app.make.form)
+        assert "impossible <i>tower</i>" in alerts(app.make)[0]
+        assert "Apply edit" in buttons(app.make)
         assert not visible(app.make.job.widget)
 
     run(scenario)
@@ -139,7 +133,7 @@ def test_cancel_leaves_the_model_as_it_was() -> None:
         app.make.job.cancel.click()
         await app.runner.idle()
         assert lab.state(app.session).position == 0
-        assert "Cancelled" in app.line._activity.value
+        assert "Cancelled" in seen(app.line)
 
     run(scenario, steps=100_000)
 
@@ -149,7 +143,7 @@ def test_a_waiting_edit_shows_its_place_in_the_queue() -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         app.make.apply.click()
         await asyncio.sleep(0.01)
-        assert re.search(r"Waiting: [\d ]+ jobs before yours", app.make.job._text.value)
+        assert re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))
         app.make.job.cancel.click()
         await app.runner.idle()
 
@@ -160,14 +154,14 @@ def test_changed_hyperparameters_are_passed_and_bad_ones_refused() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         app.make.method.choice.value = "memit"
-        texts = app.make.method._texts["memit"]
-        texts["layers"].value = "3 4"
+        layers = field(app.make.method, "layers")
+        layers.value = "3 4"
         await apply(app)
         edits = [call for call in lab.calls if call[0] == "edit"]
         assert [call[3:] for call in edits] == [("memit", {"layers": (3, 4)})]
-        texts["layers"].value = "99"
+        layers.value = "99"
         await apply(app)
-        assert "layers must be layer numbers such as 4, 5, 6 between 0 and 29" in app.make.form._problem.value
+        assert "layers must be layer numbers such as 4, 5, 6 between 0 and 29" in seen(app.make.form)
         assert len([call for call in lab.calls if call[0] == "edit"]) == 1
 
     run(scenario)
@@ -177,8 +171,8 @@ def test_the_model_is_asked_before_the_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
         await app.runner.idle()
-        assert "The model says now" in app.make._says.value
-        assert "el-role-true" in app.make._says.value
+        assert "The model says now" in seen(app.make)
+        assert "Paris" in seen(app.make).split("The model says now")[1]
 
     run(scenario)
 
@@ -211,7 +205,7 @@ def test_search_by_relation_and_case_id() -> None:
         finder.relation.value, finder.case_id.value = "", "203"
         assert [lab.facts[11].text] == [label.split(" →")[0] for label, _ in finder.results.options]
         finder.case_id.value = "two"
-        assert "whole number" in finder._count.value
+        assert "No fact matches" in seen(finder)
 
     run(scenario)
 
@@ -230,10 +224,9 @@ def test_undo_redo_go_to_and_off() -> None:
         assert (await click(app.timeline.undo)).position == 2
         assert (await click(app.timeline.redo)).position == 3
         assert app.timeline.redo.disabled
-        assert (await click(app.timeline._rows[1].goto)).position == 1
-        assert not (await click(app.timeline._rows[2].toggle)).steps[2].enabled
-        assert app.timeline._rows[2].toggle.description == "On"
-        assert (await click(app.timeline._rows[2].toggle)).steps[2].enabled
+        assert (await click(buttons(steps(app)[1])["Go to"])).position == 1
+        assert not (await click(buttons(steps(app)[2])["Off"])).steps[2].enabled
+        assert (await click(buttons(steps(app)[2])["On"])).steps[2].enabled
 
     run(scenario)
 
@@ -260,13 +253,12 @@ def test_what_is_typed_is_escaped_everywhere() -> None:
         app.after.own.value = f"Say {evil}"
         app.after.add.click()
         await apply(app)
-        texts = [app.line._facts, app.line._activity, app.after._cards, app.after._summary, app.make.form._shown]
-        texts += [app.make._says, app.health._words, app.health._tiles, *(row._text for row in app.timeline._rows)]
+        texts: list[str] = []
         for tab in app.analysis.tabs.options:
             app.analysis.tabs.value = tab[1]
-            texts += [w for w in everything(app.analysis.widget) if isinstance(w, widgets.HTML)]
-        assert sum("&lt;img" in text.value for text in texts) > 5
-        assert not any("<img" in text.value for text in texts)
+            texts += [part.value for part in everything(app, hidden=True) if isinstance(part, widgets.HTML)]
+        assert sum("&lt;img" in text for text in texts) > 5
+        assert not any("<img" in text for text in texts)
 
     run(scenario)
 
@@ -277,8 +269,9 @@ def test_own_prompts_are_watched_measured_and_dropped() -> None:
         press_enter(app.after.own)
         await app.runner.idle()
         assert lab.state(app.session).watched == ("The Louvre is in the city of",)
-        assert "The Louvre is in the city of" in app.after._cards.value
-        app.after._watched.children[0].click()
+        assert "The Louvre is in the city of" in seen(app.after)
+        (drop,) = (button for label, button in buttons(app.after).items() if "The Louvre is in the city of" in label)
+        drop.click()
         await app.runner.idle()
         assert lab.state(app.session).watched == ()
 
@@ -325,7 +318,7 @@ def test_an_unexpected_error_becomes_a_sentence_and_a_log_entry(caplog: pytest.L
         await apply(app)
         app.timeline.undo.click()
         await app.runner.idle()
-        assert "ZeroDivisionError: &lt;b&gt;nothing" in app.line._activity.value
+        assert "ZeroDivisionError: <b>nothing" in seen(app.line)
         assert any("ZeroDivisionError" in (record.exc_text or "") for record in caplog.records)
 
     run(scenario)
@@ -347,8 +340,8 @@ def test_an_edit_that_a_lab_away_is_not_asked_for_can_be_asked_for_again(monkeyp
             app.make.apply.click()
             await app.runner.idle()
             lab.away = None
-        assert 'role="alert"' in app.make.form._problem.value
-        assert visible(app.make._apply_row)
+        assert alerts(app.make.form)
+        assert "Apply edit" in buttons(app.make)
         assert (await apply(app)).position == 1
 
     run(scenario)

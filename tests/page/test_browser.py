@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.page.conftest import Served, Visit
+from tests.page.conftest import Served, Visit, be_still
 from tests.page.fake_model import DISABLING
 
 pytestmark = pytest.mark.browser
@@ -20,9 +20,20 @@ Open = Callable[..., Visit]
 STEPS_WITH = """(column) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data[column])
   .map((model) => Array.from(model.data.step))"""
-OPEN_FOLDS = (  # all at once: one that opens may take another out of sight
-    "[...document.querySelectorAll('.el-pane .el-fold > button')].filter(b => b.offsetParent).forEach(b => b.click())"
-)
+OPEN_FOLDS = """() => {  // all at once: one that opens may take another out of sight
+  for (const button of document.querySelectorAll(".el-pane .el-fold > button")) {
+    if (button.offsetParent && !button.nextElementSibling.offsetParent) {
+      button.toggleAttribute("data-opening", true);
+    }
+  }
+  document.querySelectorAll("[data-opening]").forEach((button) => button.click());
+}"""
+OPENED = """() => {
+  const waiting = [...document.querySelectorAll("[data-opening]")];
+  const done = waiting.every((button) => !button.offsetParent || button.nextElementSibling.offsetParent);
+  if (done) waiting.forEach((button) => button.removeAttribute("data-opening"));
+  return done;
+}"""
 BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
   .filter((part) => part.getBoundingClientRect().right > width + 1)
   .map((part) => `${part.parentElement.className} > ${part.className}`)"""
@@ -47,13 +58,33 @@ def open_tab(page: Any, name: str) -> None:
         page.locator(".el-pane > [data-left]").wait_for(state="detached")
 
 
+def open_folds(page: Any) -> None:
+    """Open all that is folded in the tab, and wait until it is there."""
+    be_still(page)
+    page.evaluate(OPEN_FOLDS)
+    page.wait_for_function(OPENED)
+    be_still(page)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
             return True
-        time.sleep(0.2)
+        time.sleep(0.05)
     return condition()
+
+
+def test_a_prompt_of_several_lines_reaches_the_lab_as_it_was_typed(visit: Open) -> None:
+    page = visit().page
+    prompt = page.get_by_label("Prompt", exact=True)
+    type_fact(page, "user\n The Prado is in ", "Prado", "Rome")
+    prompt.press("End")
+    prompt.press("Enter")  # a line break, and no edit
+    page.locator(".el-says-now .el-continuation").wait_for()
+    assert page.locator(".el-sentence").inner_text().startswith("user⏎ The Prado is in ⏎")
+    apply(page, "1 edit")
+    assert prompt.input_value() == "user\n The Prado is in \n"
 
 
 def test_an_edit_is_made_charted_and_undone(visit: Open) -> None:
@@ -157,6 +188,7 @@ def test_two_visitors_do_not_see_each_other(visit: Open) -> None:
     one, two = visit().page, visit().page
     type_fact(one, "The Prado is located in the city of", "Prado", "Oslo")
     apply(one, "1 edit")
+    one.locator(".el-step", has_text="Prado").wait_for()
     assert one.locator(".el-step").count() == 2  # the unedited model and the edit
     assert "unedited" in two.locator(".el-state").inner_text()
     assert two.locator(".el-step").count() == 1
@@ -194,17 +226,18 @@ def test_a_fact_chosen_stays_chosen_when_the_list_is_marked(visit: Open) -> None
     assert wait_until(lambda: subject in chosen.inner_text().replace("\xa0", " "))
 
 
-@pytest.mark.parametrize("width", [390, 1280, 1920])
-def test_nothing_is_wider_than_the_window(visit: Open, width: int) -> None:
-    page = visit(viewport={"width": width, "height": 800}).page
+def test_nothing_is_wider_than_the_window(visit: Open) -> None:
+    page = visit(viewport={"width": 390, "height": 800}).page
     page.get_by_role("button", name="Search").click()
     page.get_by_role("button", name="Next", exact=True).click()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    assert width < 1000 or page.locator(".el-state").evaluate("line => line.offsetHeight") < 60
-    for tab in page.locator(".el-tabs button").all_inner_texts():
-        open_tab(page, tab)
-        page.wait_for_timeout(300)
-        page.evaluate(OPEN_FOLDS)
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, (tab, page.evaluate(BEYOND, width))
+    tabs = page.locator(".el-tabs button").all_inner_texts()
+    for width in (390, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert width < 1000 or page.locator(".el-state").evaluate("line => line.offsetHeight") < 60
+        for tab in tabs:
+            open_tab(page, tab)
+            open_folds(page)
+            beyond = (width, tab, page.evaluate(BEYOND, width))
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, beyond

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.page.conftest import Visit
+from tests.page.conftest import Served, visiting
 from tests.page.test_browser import apply, open_tab, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
-
-Open = Callable[..., Visit]
 
 # Where a point of the page's first figure is in the window, and how many figures there are.
 PLACE_OF = """([step, value]) => {
@@ -30,24 +28,34 @@ DRIFT_AT = """(step) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .map((model) => model.data.drift[Array.from(model.data.step).indexOf(step)])[0]"""
 
 
-def two_edits(page: Any) -> None:
-    for number, subject in enumerate(("Prado", "Hofburg"), 1):
-        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
-        apply(page, f"{number} edit")
-    page.locator(".el-analysis canvas").nth(1).wait_for()
-    page.locator(".el-analysis .el-chart").scroll_into_view_if_needed()
+@pytest.fixture(scope="module")
+def page_of_two(browser: Any, served_fake: Served) -> Iterator[Any]:
+    """A page with two edits, for the tests of this file."""
+    with visiting(browser, served_fake) as visit:
+        page = visit(viewport={"width": 1280, "height": 1400}).page
+        for number, subject in enumerate(("Prado", "Hofburg"), 1):
+            type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
+            apply(page, f"{number} edit")
+        yield page
 
 
-def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake: Open) -> None:
-    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
-    two_edits(page)
+@pytest.fixture
+def page(page_of_two: Any) -> Any:
+    """Its charts over the steps, with nothing pointed at."""
+    open_tab(page_of_two, "Overview")
+    page_of_two.locator(".el-analysis canvas").nth(1).wait_for()
+    page_of_two.locator(".el-analysis .el-chart").scroll_into_view_if_needed()
+    page_of_two.mouse.move(5, 5)
+    assert wait_until(lambda: set(page_of_two.evaluate(MARKED)) == {None})
+    return page_of_two
 
+
+def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(page: Any) -> None:
     def pointed() -> bool:  # the chart grows while more is measured
         x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
         page.mouse.move(x + 40, y)
         page.mouse.move(x, y, steps=4)
-        page.wait_for_timeout(500)
-        return set(page.evaluate(MARKED)) == {1}
+        return wait_until(lambda: set(page.evaluate(MARKED)) == {1}, 1)
 
     assert wait_until(pointed)
     assert len(page.evaluate(MARKED)) >= 2
@@ -56,12 +64,10 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(visit_fake
     page.get_by_text("1 · Prado → Oslo").first.wait_for()
     page.mouse.move(5, 5)
     page.locator(".el-step-pointed").wait_for(state="detached")
-    assert set(page.evaluate(MARKED)) == {None}
+    assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
 
 
-def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(visit_fake: Open) -> None:
-    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
-    two_edits(page)
+def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(page: Any) -> None:
     assert len(page.evaluate(MARKED)) >= 2
     page.locator(".el-step", has_text="Hofburg").hover()
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {2})
@@ -69,28 +75,22 @@ def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(visit
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
     page.locator(".el-step", has_text="Prado").focus()
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {1})
+    page.get_by_label("Subject", exact=True).focus()
 
 
-def test_a_click_on_a_point_goes_to_its_step(visit_fake: Open) -> None:
-    page = visit_fake(viewport={"width": 1280, "height": 1400}).page
-    two_edits(page)
-
+def test_a_click_on_a_point_goes_to_its_step(page: Any) -> None:
     def clicked() -> bool:  # the chart grows while more is measured
         x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
         page.mouse.move(x, y)
         page.mouse.click(x, y, delay=50)
-        page.wait_for_timeout(1000)
-        return page.locator(".el-step-now", has_text="Prado").count() == 1
+        return wait_until(lambda: page.locator(".el-step-now", has_text="Prado").count() == 1, 2)
 
     assert wait_until(clicked)
     page.locator(".el-state", has_text="1 edit").wait_for()
 
 
 @pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])
-def test_a_chart_is_saved_as_a_picture(visit_fake: Open, tmp_path: Path, kind: str, begins: bytes) -> None:
-    page = visit_fake().page
-    type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
-    apply(page, "1 edit")
+def test_a_chart_is_saved_as_a_picture(page: Any, tmp_path: Path, kind: str, begins: bytes) -> None:
     for tab in ("Overview", "Weights"):
         open_tab(page, tab)
         page.locator(".el-analysis canvas").first.wait_for()

@@ -21,6 +21,7 @@ from editlab.page.start import Page, new_session
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
+from tests.page.seen import buttons, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 BELIEVES, SIDE_EFFECTS, RUN, BAD = range(4)
@@ -67,12 +68,12 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         panel = app.guide.panel
         await act(app)
         assert done(app)[BELIEVES] == 1
-        assert "P(Paris) is 49 %" in panel.rows[0]._words.value
-        assert "Done: Ask it. 1 of 4 done." in panel._told.value
+        assert "P(Paris) is 49 %" in seen(panel.rows[0])
+        assert "Done: Ask it. 1 of 4 done." in seen(panel)
         await click(app, app.make.apply)
         assert done(app)[BELIEVES] == 2
-        assert "P(Rome) went from 1.5 % to 74 %" in panel.rows[1]._words.value
-        assert "P(Paris) is 49 %" in panel.rows[0]._words.value  # as it was before the edit
+        assert "P(Rome) went from 1.5 % to 74 %" in seen(panel.rows[1])
+        assert "P(Paris) is 49 %" in seen(panel.rows[0])  # as it was before the edit
         await act(app)
         assert lab.state(app.session).watched == ("Eiffel Tower is",)
         assert app.guide.panel.next.layout.display == "none"
@@ -85,7 +86,7 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         assert done(app) == [4, 0, 0, 0]  # the edit is undone
         await click(app, app.timeline.redo)
         assert done(app) == [4, 1, 0, 0]
-        assert "2 of 2 paraphrases (0 unedited)" in panel.rows[0]._words.value
+        assert "2 of 2 paraphrases (0 unedited)" in seen(panel.rows[0])
 
     run(scenario, BELIEVES)
 
@@ -134,7 +135,7 @@ def test_the_third_lesson_plays_a_run_and_plays_it_again() -> None:
         await act(app)
         assert done(app)[RUN] == 3
         assert lab.state(app.session).position == 8
-        await click(app, app.timeline._rows[4].goto)
+        await click(app, buttons(steps(app)[4])["Go to"])
         assert done(app)[RUN] == 4
 
     run(scenario, RUN)
@@ -326,14 +327,14 @@ def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
         await app.runner.idle()
         labels = [label for label, _ in finder.results.options]
         assert [label[0] for label in labels] == ["✓" if fact.case_id % 2 == 0 else "✗" for fact in lab.facts]
-        assert "The model knows 8 of them" in finder._count.value
+        assert "The model knows 8 of them" in seen(finder)
         finder.only_known.value = True
         assert [place for _, place in finder.results.options] == list(range(0, 16, 2))
         finder.next.click()
         finder.next.click()
         assert app.make.draft is not None
         assert app.make.draft.fact == lab.facts[2]
-        assert "Case 102" in finder._count.value
+        assert "Case 102" in seen(finder)
 
     run(scenario)
 
@@ -341,6 +342,7 @@ def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
 def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_knows() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
+        finder.source.value = "search"
         drawn = []
         for known in (False, True):
             finder.only_known.value = known
@@ -349,13 +351,13 @@ def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_know
             assert app.make.draft is not None
             drawn.append(app.make.draft.fact)
             taken = int(finder.seed.value) - 1
-            assert f"Seed {taken}: Case {drawn[-1].case_id}" in finder._count.value
+            assert f"Seed {taken}: Case {drawn[-1].case_id}" in seen(finder)
             assert drawn[-1] == lab.random(taken)
         assert drawn[0] == lab.random(7)
         assert drawn[1].case_id % 2 == 0
         finder.seed.value = "seven"
         await click(app, finder.random)
-        assert "whole number" in finder._count.value
+        assert "whole number" in seen(finder)
 
     run(scenario)
 

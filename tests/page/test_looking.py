@@ -20,6 +20,7 @@ from editlab.page.plots.weights import UNITS, size_chart, size_columns
 from editlab.report.html import bars, moved, next_tokens
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
+from tests.page.seen import alerts, buttons, row, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 
@@ -92,18 +93,18 @@ def test_levels_do_not_stretch_the_axis() -> None:
 def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         app.analysis.tabs.value = "Weights"
-        row = app.timeline._rows[1]
-        row.pin.click()
+        buttons(steps(app)[1])["Pin"].click()
         span = app.weights.view.chart.figures[0].select_one({"name": "pinned"})
         assert (span.visible, span.location) == (True, 1)
         assert app.after.against.value == "pinned"
-        assert "Step 1 was not asked this" in app.after._cards.value
-        assert row.pin.description == "Unpin"
-        app._watch(["The Louvre is in"])
+        assert "Step 1 was not asked this" in seen(app.after)
+        assert "Unpin" in buttons(steps(app)[1])
+        app.after.own.value = "The Louvre is in"
+        app.after.add.click()
         await app.runner.idle()
-        app.timeline._rows[1].goto.click()
+        buttons(steps(app)[1])["Go to"].click()
         await app.runner.idle()
-        app.timeline._rows[3].goto.click()
+        buttons(steps(app)[3])["Go to"].click()
         await app.runner.idle()
         assert "Step 1, pinned" in [label for label, _ in app.after.against.options]
 
@@ -121,7 +122,7 @@ def test_a_branch_is_a_copy_as_far_as_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         gone: list[str] = []
         app.sharing._go = lambda key, says: gone.append(key)
-        app.timeline._rows[2].branch.click()
+        buttons(steps(app)[2])["Branch"].click()
         assert len(lab.state(gone[0]).steps) == 3
         assert len(lab.state(app.session).steps) == 4
 
@@ -133,10 +134,9 @@ def test_a_row_tells_size_risk_and_harm() -> None:
         lab.edit(app.session, [Fact("The {} is in", DISABLING, "Oslo", "Paris")]).result()
         lab.measure_due(app.session).result()
         app.draw(lab.state(app.session))
-        broken, ordinary = app.timeline._rows[4]._text.value, app.timeline._rows[1]._text.value
-        assert "✕</span> jump" in broken
-        assert "risk <span" in broken
-        assert "width:100.0%" in broken
+        broken, ordinary = seen(steps(app)[4]), seen(steps(app)[1])
+        assert "✕ jump" in broken
+        assert "risk ✕ High" in broken
         assert "risk low" in ordinary
         assert "jump" not in ordinary
 
@@ -146,12 +146,12 @@ def test_a_row_tells_size_risk_and_harm() -> None:
 def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
     state, table = state_of("rome", "rome"), Steps(FakeLab().info())
     table.show(state)
-    assert "perplexity</th>" in table._table.value
-    assert "P(true)</th>" not in table._table.value
+    assert "perplexity" in row(table, "step")
+    assert "P(true)" not in row(table, "step")
     table.checks["perplexity"].value = False
     table.checks["P(true)"].value = True
-    assert "perplexity</th>" not in table._table.value
-    assert "P(true)</th>" in table._table.value
+    assert "perplexity" not in row(table, "step")
+    assert "P(true)" in row(table, "step")
 
 
 def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
@@ -161,8 +161,8 @@ def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
     first, second = (state.steps[index].norm for index in (1, 2))
     assert first is not None
     assert second is not None
-    assert f"{'+' if second > first else '−'}{abs(second - first):.3g}</small>" in table._table.value
-    assert "difference from step 1, pinned" in table._table.value
+    assert f"{'+' if second > first else '−'}{abs(second - first):.3g}" in seen(table)
+    assert "difference from step 1, pinned" in seen(table)
 
 
 def test_a_link_is_as_good_as_its_key() -> None:
@@ -181,10 +181,12 @@ def test_runs_are_drawn_beside_each_other_where_both_were_measured() -> None:
 
 def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis.tabs.value = "Compare"
         lab.toggle(app.session, 2)
+        before = set(lab.sessions)
         await app.comparing.remake("memit")
-        called, other = app.side_by_side._other
-        assert called == "The same edits with MEMIT"
+        assert "The same edits with MEMIT: 2 edits in force" in seen(app.side_by_side)
+        other = lab.state(next(key for key in lab.sessions if key not in before))
         assert [step.method for step in other.steps[1:]] == ["memit", "memit"]
         assert [step.facts for step in other.steps[1:]] == [(lab.facts[0],), (lab.facts[2],)]
         assert len(lab.state(app.session).steps) == 4
@@ -197,14 +199,15 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
 
 def test_what_cannot_be_opened_beside_is_told() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis.tabs.value = "Compare"
         app.side_by_side.link.value = "no-such-key"
         app.side_by_side.open.click()
-        assert 'role="alert"' in app.side_by_side._problem.value
+        assert alerts(app.side_by_side)
         other = lab.create("another")
         lab.edit(other, [lab.facts[4]], "memit").result()
         app.side_by_side.link.value = f"http://127.0.0.1/?session={other}"
         app.side_by_side.open.click()
-        assert app.side_by_side._problem.value == ""
-        assert app.side_by_side._other[0] == "another"
+        assert not alerts(app.side_by_side)
+        assert "another: 1 edit in force" in seen(app.side_by_side)
 
     run(scenario)

@@ -12,6 +12,7 @@ from editlab.page.measuring import PLAN
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, TASKS
+from tests.page.seen import buttons, row, seen
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -30,12 +31,12 @@ def opened(app: App, tab: str) -> Any:
 
 def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        assert f"{SIGNS['healthy']}</span> Healthy" in app.health._words.value
+        assert f"{SIGNS['healthy']} Healthy" in seen(app.health)
         assert not visible(app.health.goto)
         await edit(app, "Hofburg", DISABLING, "Big Ben")
-        assert f"{SIGNS['collapsed']}</span> Collapsed" in app.health._words.value
-        assert "Collapsed" in app.line._facts.value
-        assert f"With edit 2 ({DISABLING} → Oslo), perplexity went from 20.4 to 900" in app.health._words.value
+        assert f"{SIGNS['collapsed']} Collapsed" in seen(app.health)
+        assert "Collapsed" in seen(app.line)
+        assert f"With edit 2 ({DISABLING} → Oslo), perplexity went from 20.4 to 900" in seen(app.health)
         assert app.health.goto.description == "Go to edit 2"
         app.health.goto.click()
         await app.runner.idle()
@@ -43,7 +44,7 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
         assert app.health.goto.disabled
         app.timeline.undo.click()
         await app.runner.idle()
-        assert "Healthy" in app.health._words.value
+        assert "Healthy" in seen(app.health)
 
     run(scenario)
 
@@ -51,9 +52,8 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
 def test_headline_numbers_stand_beside_the_unedited_ones() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
-        tiles = app.health._tiles.value
-        for words in ("<b>100 %</b>", "of 1 that took", "<b>20.4</b>", "unedited 20", "unedited 87 %"):
-            assert words in tiles
+        for words in ("100 %", "of 1 that took", "20.4", "unedited 20", "unedited 87 %"):
+            assert words in seen(app.health)
 
     run(scenario)
 
@@ -62,10 +62,8 @@ def test_where_the_run_changed_is_listed_with_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg", DISABLING, "Big Ben")
         app.analysis.tabs.value = "Overview"
-        (row,) = app.overview._changes.children
-        assert row.children[0].description == "Step 2"
-        assert "outstanding size" in row.children[1].value
-        row.children[0].click()
+        assert seen(app.overview).count("outstanding size") == 1
+        buttons(app.overview)["Step 2"].click()
         await app.runner.idle()
         assert lab.state(app.session).position == 2
 
@@ -75,17 +73,16 @@ def test_where_the_run_changed_is_listed_with_its_step() -> None:
 def test_facts_show_this_edit_unedited_before_and_now() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         pane = opened(app, "Facts")
-        assert "No edit is in force" in pane._empty.value
+        assert "No edit is in force" in seen(pane)
         await edit(app, "Hofburg")
-        efficacy = pane._table.value.split("Efficacy")[1]
-        cells = efficacy.split("</tr>")[0]
-        assert cells.index("0 %") < cells.index("<b>100 %</b>")
-        assert "+0.85" in efficacy  # the difference of probabilities
+        cells = row(pane, "Efficacy")
+        assert cells.index("0 %") < next(place for place, cell in enumerate(cells) if cell.startswith("100 %"))
+        assert "+0.85" in seen(pane)  # the difference of probabilities
         pane.all.start.click()
         await app.runner.idle()
         assert lab.calls[-1] == ("measure", app.session, ("counterfact_all",))
         assert not visible(pane.all.start)
-        assert "1 fact" in pane._table.value
+        assert "1 fact" in seen(pane)
 
     run(scenario)
 
@@ -94,14 +91,14 @@ def test_forgetting_has_a_headline_a_map_and_its_table() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Prado", "Hofburg", "Big Ben", "Colosseum", "Belém Tower")
         pane = opened(app, "Forgetting")
-        assert "3 of 4 edits that took are still recalled." in pane._headline.value
+        assert "3 of 4 edits that took are still recalled." in seen(pane)
         assert list(pane.map.chart.sources["crosses"].data["step"]) == [5]
-        assert "<td>step 5</td>" in pane._table.value
-        assert pane._broken.value == ""
+        buttons(pane)["Show the map as a table"].click()
+        assert "step 5" in seen(pane)
         pane.bleeding.start.click()
         await app.runner.idle()
-        assert "38 of 40 facts that the unedited model knows are still right" in pane._unrelated.value
-        assert "Fact &lt;i&gt;0&lt;/i&gt; is" in pane._broken.value
+        assert "38 of 40 facts that the unedited model knows are still right" in seen(pane)
+        assert "Fact <i>0</i> is" in seen(pane)
         app.analysis.tabs.value = "Overview"
         assert pane.map.chart is None  # out of sight a chart would miss what is drawn
 
@@ -113,19 +110,19 @@ def test_a_skill_is_measured_on_demand_and_compared() -> None:
         await edit(app, "Hofburg", "Big Ben")
         pane = opened(app, "Skills")
         sentiment, paraphrase = pane.views["scores"]
-        assert "Since the unedited model: 3 examples lost, 0 gained, p = 0.25." in sentiment._words.value
-        assert "Since step 1: 1 example lost, 0 gained, p = 1.00." in sentiment._words.value
-        assert "Not measured at this step" in paraphrase._words.value
+        assert "Since the unedited model: 3 examples lost, 0 gained, p = 0.25." in seen(sentiment)
+        assert "Since step 1: 1 example lost, 0 gained, p = 1.00." in seen(sentiment)
+        assert "Not measured at this step" in seen(paraphrase)
         assert paraphrase.ask.start.description == "Measure now · about 7.5 s"
         paraphrase.ask.start.click()
         await app.runner.idle()
-        assert "weighted F1" in paraphrase._words.value
+        assert "weighted F1" in seen(paraphrase)
         pane.rule.value = "generation"
         generated = pane.views["generation"][0]
-        assert "the label that a generated answer names" in generated._words.value
+        assert "the label that a generated answer names" in seen(generated)
         generated.ask.start.click()
         await app.runner.idle()
-        assert "10% of answers name no label" in generated._words.value
+        assert "10% of answers name no label" in seen(generated)
 
     run(scenario)
 
@@ -140,14 +137,14 @@ def test_a_changed_plan_is_carried_out_and_its_cost_shown() -> None:
         await edit(app, "Hofburg", "Big Ben")
         pane = opened(app, "Plan")
         row = pane.rows["bleeding"]
-        assert "about 4.5 s a step · measured at 0 of 2 edits" in row._words.value
-        assert "10 s of measuring" in pane._cost.value
+        assert "about 4.5 s a step · measured at 0 of 2 edits" in seen(row)
+        assert "10 s of measuring" in seen(pane)
         row.every.value = 2
         await app.runner.idle()
         steps = lab.state(app.session).steps
         assert [step.measurement.bleeding is not None for step in steps] == [True, False, True]
-        assert "measured at 1 of 2 edits" in row._words.value
-        assert "measured at this step" in row.ask._shown.value
+        assert "measured at 1 of 2 edits" in seen(row)
+        assert "measured at this step" in seen(row.ask)
         pane.rows["perplexity"].every.value = 0
         await app.runner.idle()
         assert "perplexity" not in lab.state(app.session).plan
@@ -163,15 +160,15 @@ def test_measuring_can_be_stopped_and_goes_on_and_edits_do_not_wait() -> None:
         await asyncio.sleep(0.01)
         lab.ticks = 3  # of what is measured from now on
         assert visible(app.health.stop)
-        assert "measuring what is due" in app.health._activity.value
-        assert "so far; still measuring" in app.health._words.value
+        assert "measuring what is due" in seen(app.health)
+        assert "so far; still measuring" in seen(app.health)
         fill(app, "The {} is located in the city of", "Big Ben", "Oslo", "Paris")
         app.make.apply.click()
         while lab.state(app.session).position < 2:
             await asyncio.sleep(0.001)
         app.health.stop.click()
         await asyncio.sleep(0.01)
-        assert "Measuring is stopped" in app.health._activity.value
+        assert "Measuring is stopped" in seen(app.health)
         assert lab.state(app.session).steps[1].measurement.bleeding is None
         app.health.resume.click()
         await app.runner.idle()
@@ -203,7 +200,7 @@ def test_while_it_is_stopped_only_what_the_step_says_is_asked() -> None:
         await edit(app, "Big Ben")
         assert ("measure", app.session, ()) in lab.calls
         assert lab.state(app.session).steps[2].measurement.perplexity is None
-        assert "not measured here" in app.health._tiles.value
+        assert "not measured here" in seen(app.health)
 
     run(scenario)
 
@@ -212,14 +209,14 @@ def test_while_it_is_stopped_only_what_the_step_says_is_asked() -> None:
 def test_what_cannot_be_measured_says_why(failing: str) -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         if failing == "perplexity":  # of the plan: said on top, and not tried for ever
-            assert "Not measured: The fake lab cannot measure &lt;perplexity&gt;" in app.health._activity.value
+            assert "Not measured: The fake lab cannot measure <perplexity>" in seen(app.health)
             assert len([call for call in lab.calls if call[0] == "measure_due"]) == 1
             assert visible(app.health.resume)
         else:
             pane = opened(app, "Forgetting")
             pane.bleeding.start.click()
             await app.runner.idle()
-            assert "Not measured: The fake lab cannot measure &lt;bleeding&gt;" in pane.bleeding._shown.value
+            assert "Not measured: The fake lab cannot measure <bleeding>" in seen(pane.bleeding)
             assert visible(pane.bleeding.start)
 
     run(scenario, failing=failing)
@@ -230,7 +227,7 @@ def test_what_is_not_defined_says_so() -> None:
         row = opened(app, "Plan").rows["generation"]
         row.ask.start.click()  # of the unedited model, where no fact has been edited
         await app.runner.idle()
-        assert "nothing to measure it on at this step" in row.ask._shown.value
+        assert "nothing to measure it on at this step" in seen(row.ask)
 
     run(scenario)
 
@@ -243,7 +240,7 @@ def test_a_lab_without_tasks_has_no_skill_tile(monkeypatch: pytest.MonkeyPatch) 
 
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
-        assert TASKS[0].title not in app.health._tiles.value
+        assert TASKS[0].title not in seen(app.health)
         assert "No downstream task" in opened(app, "Skills").widget.children[0].value
 
     run(scenario)

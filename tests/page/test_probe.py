@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 from editlab.page.app import App
 from editlab.page.panels.probe import FORM
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
+from tests.page.seen import buttons, field, row, seen, steps
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -32,12 +32,6 @@ def orders(lab: FakeLab) -> list[tuple]:
     return [(call[2].subject, call[3], *call[5:]) for call in lab.calls if call[0] == "probe"]
 
 
-def row(app: App, name: str) -> list[str]:
-    """The cells of one row of the newest table, without tags."""
-    cells = app.probe._results.value.split(f'<th scope="row">{name}</th>')[1].split("</tr>")[0]
-    return [re.sub(r"<[^>]*>", "", cell).strip() for cell in cells.split("</td>")[:-1]]
-
-
 def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg", DISABLING)
@@ -46,10 +40,10 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
         assert [order[:4] for order in orders(lab)] == [
             (DISABLING, method, (), ()) for method in ("rome", "r-rome", "memit")
         ]
-        assert row(app, "the model") == ["✕ Broken", "✕ Broken", "✓ Sound", "✓ Sound"]
-        assert row(app, "perplexity")[1] == "900 45 × unedited"
-        assert row(app, "efficacy") == ["100 %"] * 4
-        assert "edit 2 here" in app.probe._results.value
+        assert row(app.probe, "the model") == ["✕ Broken", "✕ Broken", "✓ Sound", "✓ Sound"]
+        assert row(app.probe, "perplexity")[1] == "900 45 × unedited"
+        assert row(app.probe, "efficacy") == ["100 %"] * 4
+        assert "edit 2 here" in seen(app.probe)
         assert lab.state(app.session) == before
 
     run(scenario)
@@ -57,7 +51,7 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
 
 def test_the_method_of_the_step_is_probed_as_it_was_set_for_the_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.make.method._texts["rome"]["steps"].value = "7"
+        field(app.make.method, "steps").value = "7"
         await edited(app, "Hofburg")
         await probe(app)
         given = {call[3]: call[4] for call in lab.calls if call[0] == "probe"}
@@ -71,7 +65,7 @@ def test_a_fact_that_stands_in_the_form_is_probed_without_an_edit() -> None:
         app.analysis.tabs.value = "Probe"
         assert app.probe.fact.value == FORM
         await probe(app)
-        assert "The form holds no fact yet" in app.probe._problem.value
+        assert "The form holds no fact yet" in seen(app.probe)
         fill(app, PROMPT, "Prado", "Oslo")
         await probe(app)
         assert {order[0] for order in orders(lab)} == {"Prado"}
@@ -100,7 +94,7 @@ def test_the_places_among_the_other_edits() -> None:
             (("e4", "e2", "e1"), (), False),
             (("e2",), ("e4",), True),
         ]
-        assert "without edit 1, computed again" in app.probe._results.value
+        assert "without edit 1, computed again" in seen(app.probe)
         app.probe.place.value = "alone"
         await probe(app)
         assert orders(lab)[-1][2:5] == ((), (), False)
@@ -113,7 +107,7 @@ def test_only_alone_is_possible_without_other_edits() -> None:
         await edited(app, "Hofburg")
         app.probe.place.value = "last"
         await probe(app)
-        assert "No other edit is in force" in app.probe._problem.value
+        assert "No other edit is in force" in seen(app.probe)
         assert orders(lab) == []
 
     run(scenario)
@@ -126,12 +120,12 @@ def test_measures_are_chosen_and_at_least_one_method() -> None:
             control.value = name in ("perplexity", "sentiment")
         await probe(app)
         assert orders(lab)[-1][-1] == ("perplexity", "sentiment")
-        assert row(app, "Sentiment (editlab’s own)")[-1] == "83 % of 60"
-        assert row(app, "paraphrase") == ["50 %", "–", "–", "–"]  # only the session’s own step was asked
+        assert row(app.probe, "Sentiment (editlab’s own)")[-1] == "83 % of 60"
+        assert row(app.probe, "paraphrase") == ["50 %", "–", "–", "–"]  # only the session’s own step was asked
         for control in app.probe.methods.values():
             control.value = False
         await probe(app)
-        assert "at least one method" in app.probe._problem.value
+        assert "at least one method" in seen(app.probe)
 
     run(scenario)
 
@@ -144,17 +138,17 @@ def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
         await asyncio.sleep(0.01)
         assert visible(app.probe.stop)
         assert app.probe.run.disabled
-        assert "ROME, 1 of 3: measuring the probe of rome" in app.probe._progress.value
+        assert "ROME, 1 of 3: measuring the probe of rome" in seen(app.probe)
         app.probe.stop.click()
         await app.runner.idle()
         assert len(orders(lab)) == 1
-        assert "Nothing probed yet" in app.probe._results.value
+        assert "Nothing probed yet" in seen(app.probe)
         assert not app.probe.run.disabled
         lab.ticks = 1
         await probe(app)
         assert len(app.probing.probes.tried) == 3
         app.probe.clear.click()
-        assert "Nothing probed yet" in app.probe._results.value
+        assert "Nothing probed yet" in seen(app.probe)
 
     run(scenario)
 
@@ -165,8 +159,8 @@ def test_a_probe_that_fails_says_why_and_the_next_method_goes_on() -> None:
         fill(app, "The impossible <i>tower</i> is in", "impossible <i>tower</i>", "Rome")
         await probe(app)
         assert len(orders(lab)) == 3
-        assert "cannot be edited by the fake lab" in app.probe._results.value
-        assert "<i>tower" not in app.probe._results.value
+        assert "cannot be edited by the fake lab" in seen(app.probe)
+        assert "impossible <i>tower</i>" in seen(app.probe)
 
     run(scenario)
 
@@ -174,7 +168,7 @@ def test_a_probe_that_fails_says_why_and_the_next_method_goes_on() -> None:
 def test_the_anatomy_leads_to_a_probe_of_its_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg", "Prado")
-        app.timeline._rows[1].goto.click()
+        buttons(steps(app)[1])["Go to"].click()
         await app.runner.idle()
         app.analysis.tabs.value = "Weights"
         app.weights.anatomy.probe.click()
@@ -189,9 +183,9 @@ def test_what_is_measured_without_a_step_is_not_shown_as_its_own() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg", DISABLING)
         await probe(app)
-        app.timeline._rows[2].toggle.click()
+        buttons(steps(app)[2])["Off"].click()
         await app.runner.idle()
-        assert "edit 2 here, switched off" in app.probe._results.value
-        assert row(app, "the model") == ["–", "✕ Broken", "✓ Sound", "✓ Sound"]
+        assert "edit 2 here, switched off" in seen(app.probe)
+        assert row(app.probe, "the model") == ["–", "✕ Broken", "✓ Sound", "✓ Sound"]
 
     run(scenario)

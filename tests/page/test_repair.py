@@ -8,6 +8,7 @@ from dataclasses import replace
 from editlab.page.app import App
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
+from tests.page.seen import buttons, row, seen
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -23,12 +24,12 @@ def test_a_healthy_model_offers_it_in_the_timeline_only() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         assert app.timeline.find.disabled
         await edited(app, "Hofburg")
-        assert not visible(app.health._ways)
+        assert "Find the culprit" not in buttons(app.health)
         app.timeline.find.click()
         await app.runner.idle()
         repair = app.health.repair
-        assert "No culprit" in repair._words.value
-        assert "no harm to restore" in repair._words.value
+        assert "No culprit" in seen(repair)
+        assert "no harm to restore" in seen(repair)
         assert not visible(repair.toggle)
 
     run(scenario)
@@ -42,22 +43,22 @@ def test_the_culprit_is_found_switched_off_and_what_came_back_is_shown() -> None
         assert not visible(repair.widget)
         app.health.find.click()
         await app.runner.idle()
-        assert f"Edit 2 ({DISABLING} → Oslo) is the culprit" in repair._words.value
-        bars = repair._bars.value
-        assert bars.index("with all edits") < bars.index("unedited") < bars.index(f">2 {DISABLING}")
-        assert bars.index(f">2 {DISABLING}") < bars.index(">1 Hofburg")  # the best one first
+        assert f"Edit 2 ({DISABLING} → Oslo) is the culprit" in seen(repair)
+        bars = [seen(repair).rindex(words) for words in ("with all edits", "unedited", f"2 {DISABLING}", "1 Hofburg")]
+        assert bars == sorted(bars)  # the best one first
         assert repair.toggle.description == "Switch edit 2 off"
         repair.toggle.click()
         await app.runner.idle()
         assert not lab.state(app.session).steps[2].enabled
-        back = repair._back.value.split("Perplexity")[1].split("</tr>")[0]
-        assert back.index("900") < back.index("<b>20.8")
+        with_it, without_it = row(repair, "Perplexity")
+        assert with_it.startswith("900 ")
+        assert without_it.startswith("20.8 ")
         assert repair.toggle.description == "Switch edit 2 on again"
-        assert "Healthy" in app.health._words.value
+        assert "Healthy" in seen(app.health)
         repair.toggle.click()
         await app.runner.idle()
         assert lab.state(app.session).steps[2].enabled
-        assert repair._back.value == ""
+        assert "What came back" not in seen(repair)
 
     run(scenario)
 
@@ -71,12 +72,14 @@ def test_a_culprit_switched_off_before_it_was_measured_is_compared_by_the_search
         bare = lab.state(app.session)
         steps = tuple(replace(step, measurement=None) for step in bare.steps)
         repair.show(replace(bare, steps=steps))  # the search came first
-        repair._toggle()
+        repair.toggle.click()
         await app.runner.idle()
-        rows = [row.split("</tr>")[0] for row in repair._back.value.split("<tr>")]
-        perplexity, recalled = (next(row for row in rows if name in row) for name in ("Perplexity", "Edits recalled"))
-        assert perplexity.index("900") < perplexity.index("<b>20.4")
-        assert recalled.index("–") < recalled.index("<b>100 %")
+        with_it, without_it = row(repair, "Perplexity")
+        assert with_it.startswith("900 ")
+        assert without_it.startswith("20.4 ")
+        with_it, without_it = row(repair, "Edits recalled")
+        assert with_it == "–"
+        assert without_it.startswith("100 %")
 
     run(scenario)
 
@@ -107,8 +110,7 @@ def test_looking_for_it_can_be_stopped() -> None:
         repair = app.health.repair
         assert visible(repair.stop)
         app.draw(lab.state(app.session))  # what is measured meanwhile does not hide how far it is
-        assert visible(repair._looking)
-        assert "for the culprit" in repair._progress.value
+        assert "for the culprit" in seen(repair)
         repair.stop.click()
         await app.runner.idle()
         assert not visible(repair.widget)

@@ -9,6 +9,7 @@ from editlab.page.panels.guard_form import GuardForm
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
+from tests.page.seen import buttons, field, row, seen, steps
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -22,22 +23,22 @@ def asked(lab: FakeLab) -> list[tuple]:
 def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         line = app.make.risk
-        assert line._words.value == ""
+        assert seen(line) == ""
         fill(app, PROMPT, "Prado", "Oslo")
         await app.runner.idle()
-        assert f"{SIGNS['low']}</span> Low" in line._words.value
-        assert not visible(line._instead)
+        assert f"{SIGNS['low']} Low" in seen(line)
+        assert not any(label.startswith("Edit with") for label in buttons(line))
         fill(app, PROMPT, DISABLING, "Oslo")
         await app.runner.idle()
-        assert f"{SIGNS['high']}</span> High" in line._words.value
-        assert "one &lt;i&gt;token&lt;/i&gt;, and rome divides by 0.02" in line._words.value
-        assert line.instead.description == "Edit with r-ROME instead"
-        assert "Low" in line._safer.value
-        cells = line._numbers.value.split("times the usual")[1].split("</tr>")[0]
-        assert cells.index("62.5") < cells.index(">1<")  # ROME's column, then r-ROME's
+        assert f"{SIGNS['high']} High" in seen(line)
+        assert "one <i>token</i>, and rome divides by 0.02" in seen(line)
+        assert "Edit with r-ROME instead" in buttons(line)
+        assert f"Risk under r-ROME: {SIGNS['low']} Low" in seen(line)
+        buttons(line)["Show the numbers"].click()
+        assert row(line, "times the usual") == ["62.5", "1"]  # of ROME, of r-ROME
         app.make.form.new.value = ""
         await app.runner.idle()
-        assert line._words.value == ""
+        assert seen(line) == ""
 
     run(scenario)
 
@@ -51,13 +52,13 @@ def test_the_risk_follows_the_method_and_the_words_of_the_model_are_not_asked_ag
         lab.preview = lambda *arguments: previews.append(arguments) or preview(*arguments)  # type: ignore[method-assign]
         app.make.method.choice.value = "memit"
         await app.runner.idle()
-        assert "Low" in app.make.risk._words.value
-        app.make.method._texts["memit"]["steps"].value = "7"
+        assert "Low" in seen(app.make.risk)
+        field(app.make.method, "steps").value = "7"
         await app.runner.idle()
         assert asked(lab)[-1] == (("memit",), {"memit": {"steps": 7}})
-        app.make.method._texts["memit"]["steps"].value = "x"
+        field(app.make.method, "steps").value = "x"
         await app.runner.idle()
-        assert app.make.risk._words.value == ""
+        assert seen(app.make.risk) == ""
         assert previews == []
 
     run(scenario)
@@ -66,14 +67,14 @@ def test_the_risk_follows_the_method_and_the_words_of_the_model_are_not_asked_ag
 def test_one_click_makes_the_edit_with_the_safer_method() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, PROMPT, DISABLING, "Oslo")
-        app.make.method._texts["rome"]["steps"].value = "9"
+        field(app.make.method, "steps").value = "9"
         await app.runner.idle()
         app.make.risk.instead.click()
         await app.runner.idle()
         step = lab.state(app.session).steps[1]
         assert (step.method, dict(step.hyperparameters)) == ("r-rome", {"steps": 9})
         assert app.make.method.name == "r-rome"
-        assert not visible(app.make.risk._instead)
+        assert not any(label.startswith("Edit with") for label in buttons(app.make.risk))
 
     run(scenario)
 
@@ -86,7 +87,7 @@ def test_a_risk_that_is_not_known_says_why() -> None:
         lab.risk = broken  # type: ignore[method-assign,assignment]
         fill(app, PROMPT, "Prado", "Oslo")
         await app.runner.idle()
-        assert "Risk not known: Nothing is known of &lt;b&gt;this" in app.make.risk._words.value
+        assert "Risk not known: Nothing is known of <b>this" in seen(app.make.risk)
 
     run(scenario)
 
@@ -98,12 +99,12 @@ def test_the_guard_refuses_with_a_sentence_and_nothing_is_lost() -> None:
         app.make.guard.action.value = "refuse"
         fill(app, PROMPT, DISABLING, "Oslo", "Paris")
         await app.runner.idle()
-        assert "Apply will not make this edit" in app.make.risk._words.value
+        assert "Apply will not make this edit" in seen(app.make.risk)
         state = await apply(app)
         assert state.position == len(state.steps) - 1 == 1
-        assert "The edit was refused, its risk being high" in app.make.form._problem.value
+        assert "The edit was refused, its risk being high" in seen(app.make.form)
         assert app.make.form.read().subject == DISABLING
-        assert visible(app.make._apply_row)
+        assert "Apply edit" in buttons(app.make)
 
     run(scenario)
 
@@ -118,11 +119,11 @@ def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: st
         fill(app, PROMPT, DISABLING, "Oslo")
         state = await apply(app)
         assert state.steps[1].method == method
-        assert words in app.timeline._rows[1]._text.value
-        assert "High" in app.timeline._rows[1]._text.value
+        assert words in seen(steps(app)[1])
+        assert "High" in seen(steps(app)[1])
         fill(app, PROMPT, "Prado", "Oslo")
         await apply(app)
-        assert "guard" not in app.timeline._rows[2]._text.value
+        assert "guard" not in seen(steps(app)[2])
 
     run(scenario)
 
@@ -130,7 +131,7 @@ def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: st
 def test_a_guard_without_a_fallback_says_so() -> None:
     guard = GuardForm()
     guard.action.value = "r-rome"
-    assert "with r-ROME" in guard.does("r-rome")
+    assert "with r-ROME" in guard.does("r-ROME")
     assert "nothing to fall back to" in guard.does(None)
     guard.action.value = "warn"
     assert guard.does(None) == ""
@@ -156,11 +157,11 @@ def test_the_anatomy_of_a_first_edit_is_compared_with_nothing() -> None:
         await apply(app)
         app.analysis.tabs.value = "Weights"
         view = app.weights.anatomy
-        assert "no other edit like it" in view._factors.value
-        assert "compared</th>" not in view._factors.value
-        assert "33 % of the residual" in view._factors.value
-        assert visible(view._fold.widget)  # MEMIT's other layers
-        assert view._others.value.count("<table") == 2
+        assert "no other edit like it" in seen(view)
+        assert "compared" not in seen(view).split()
+        assert "33 % of the residual" in seen(view)
+        buttons(view)["Show the other layers"].click()
+        assert seen(view).count("of the residual") == 3  # MEMIT's layers
 
     run(scenario)
 
@@ -174,14 +175,12 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
         app.health.why.click()
         assert app.analysis.tabs.value == "Weights"
         view = app.weights.anatomy
-        assert "Why edit 4 has its size" in view._words.value
-        assert "el-cause-divisor" in view._words.value
-        row = view._factors.value.split("‖ΔW‖ ÷ ‖W‖")[1].split("</tr>")[0]
-        assert "el-times-unusual" in row
-        assert "× " in row
-        assert "÷ " in view._factors.value.split("divisor <small>")[1].split("</tr>")[0]
-        assert "3 other edits like it" in view._factors.value
-        app.timeline._rows[0].goto.click()
+        assert "Why edit 4 has its size" in seen(view)
+        assert "divisor" in seen(view)
+        assert row(view, "‖ΔW‖ ÷ ‖W‖")[-1].startswith("× ")
+        assert row(view, "divisor")[-1].startswith("÷ ")
+        assert "3 other edits like it" in seen(view)
+        buttons(steps(app)[0])["Go to"].click()
         await app.runner.idle()
         assert not visible(view.widget)
 

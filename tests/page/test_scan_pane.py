@@ -12,6 +12,7 @@ from editlab.page.app import App
 from editlab.page.plots.scan import DRAWN, scan_chart, scan_columns
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts, make_scan
+from tests.page.seen import seen
 from tests.page.test_app import _quick, run
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -66,11 +67,11 @@ def test_a_fact_that_is_not_here_is_named_in_a_sentence() -> None:
         app.scan.kind.value = "All"
         unknown = next(place for place, row in enumerate(app.scan._listed) if row.case_id is None)
         app.scan.facts.index = unknown
-        assert "This fact has no case id among the facts here" in app.scan._problem.value
+        assert "This fact has no case id among the facts here" in seen(app.scan)
         lab.facts = lab.facts[:3]
         app.scan.kind.value = "Disabling"
         app.scan.facts.index = 0
-        assert f"There is no case {app.scan._listed[0].case_id} among" in app.scan._problem.value
+        assert f"There is no case {app.scan._listed[0].case_id} among" in seen(app.scan)
         assert app.make.form.prompt.value == ""
 
     run(scenario)

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import sys
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -20,9 +21,12 @@ from editlab.page.serve import ServeError, serve
 from editlab.page.voila_server import ThisPythonOnly
 from editlab.serving.ports import PortError
 from editlab.serving.settings import PageSettings
-from tests.page.conftest import serving, serving_page
+from tests.page.conftest import Served, serving
+from tests.serving import soon
 
 pytestmark = pytest.mark.slow
+
+Serving = Callable[..., AbstractContextManager[Served]]
 
 
 def test_a_port_in_use_gives_a_sentence() -> None:
@@ -55,8 +59,8 @@ def test_the_notebook_has_two_cells() -> None:
     assert ["".join(cell["source"]) for cell in cells] == ["import editlab", "editlab.show()"]
 
 
-def test_visitors_give_the_token_once() -> None:
-    with serving_page({}, token="sesame") as server:
+def test_visitors_give_the_token_once(serving_fake: Serving) -> None:
+    with serving_fake(token="sesame") as server:
         status, page = get(server.address)
         assert (status, "The token of this page" in page) == (200, True)  # the login, after a redirection
         visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
@@ -66,8 +70,8 @@ def test_visitors_give_the_token_once() -> None:
         assert get(f"{server.address}?token=sesam")[1].count("The token of this page") == 1
 
 
-def test_no_more_pages_than_are_allowed(lab_environment: dict[str, str]) -> None:
-    with serving_page(lab_environment, most=1) as server:
+def test_no_more_pages_than_are_allowed(serving_fake: Serving) -> None:
+    with serving_fake(most=1) as server:
         assert get(server.address)[0] == 200
         assert get(server.address)[0] == 503
         assert len(server.kernels()) == 1
@@ -95,7 +99,4 @@ def test_it_serves_only_this_machine_and_ends_with_its_kernels(lab_environment: 
         assert len(kernels) == 1
         os.kill(server.process.pid, signal.SIGINT)
         assert server.process.wait(timeout=30) == 0
-        end = time.monotonic() + 15
-        while any(map(psutil.pid_exists, kernels)) and time.monotonic() < end:
-            time.sleep(0.2)
-        assert not any(map(psutil.pid_exists, kernels))
+        assert soon(lambda: not any(map(psutil.pid_exists, kernels)), 30)

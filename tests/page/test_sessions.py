@@ -24,7 +24,8 @@ from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
-from tests.page.test_app import _quick, apply, everything, fill, visible
+from tests.page.seen import alerts, buttons, everything, seen, steps
+from tests.page.test_app import _quick, apply, fill, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
 PROMPT = "The {} is located in the city of"
@@ -65,7 +66,7 @@ async def edited(page: Page, subject: str) -> None:
 
 def text(page: Page) -> str:
     """All HTML that is on the page."""
-    return " ".join(str(getattr(widget, "value", "")) for widget in everything(page.root))
+    return " ".join(str(getattr(widget, "value", "")) for widget in everything(page.root, hidden=True))
 
 
 def test_without_a_key_a_session_is_begun_and_its_key_told_to_the_address() -> None:
@@ -93,7 +94,7 @@ def test_nothing_changes_by_itself_before_the_browser_shows_the_page() -> None:
         for _ in range(20):
             await asyncio.sleep(0.001)
         assert (loading.status, page.app) == ("done", None)
-        (knock,) = (widget for widget in everything(page.root) if "el-knock" in widget._dom_classes)
+        (knock,) = (widget for widget in everything(page.root, hidden=True) if "el-knock" in widget._dom_classes)
         knock.click()
         for _ in range(20):
             await asyncio.sleep(0.001)
@@ -139,7 +140,7 @@ def test_a_reload_comes_back_with_all_edits_and_its_own_plan() -> None:
         again.open(lab, key)
         assert isinstance(again.app, App)
         assert (len(lab.sessions), again.app.session) == (1, key)
-        assert len(again.app.timeline._rows) == 2
+        assert len(steps(again.app)) == 2
         assert lab.state(key).plan == {"perplexity": 5}
 
     run(scenario)
@@ -157,12 +158,12 @@ def test_the_link_to_follow_shows_what_happens_and_changes_nothing() -> None:
         await edited(page, "Prado")
         made = lab.calls[calls:]
         assert await look(other, lab)
-        assert len(follower.timeline._rows) == 2
+        assert len(steps(follower)) == 2
         assert "1 edit" in text(other)
         assert key not in text(other).replace(lab.about(key).follow, "")
         follower.timeline.undo.click()
         follower.health.find.click()
-        assert REFUSAL in follower.line._activity.value
+        assert REFUSAL in seen(follower.line)
         assert lab.state(key).position == 1
         assert lab.calls[calls:] == made  # a follower asks for no job
         assert "el-follows" in follower.root._dom_classes
@@ -195,12 +196,12 @@ def test_two_pages_of_one_session_see_each_other_and_keep_their_forms() -> None:
         other.app.make.form.prompt.value = "half a"
         await edited(page, "Prado")
         assert await look(other, lab)
-        assert len(other.app.timeline._rows) == 2
-        assert "Changed on another page" in other.app.line._activity.value
+        assert len(steps(other.app)) == 2
+        assert "Changed on another page" in seen(other.app.line)
         assert other.app.make.form.prompt.value == "half a"
-        said = page.app.line._activity.value
+        said = seen(page.app.line)
         assert await look(page, lab)
-        assert page.app.line._activity.value == said  # what it did itself is no news
+        assert seen(page.app.line) == said  # what it did itself is no news
 
     run(scenario)
 
@@ -219,7 +220,7 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         app.panel.duplicate.click()
         copy = page.app
         assert copy.session != key
-        assert len(copy.timeline._rows) == 2
+        assert len(steps(copy)) == 2
         assert not visible(copy.panel._question)
         copy.panel.delete.click()
         assert visible(copy.panel._question)
@@ -252,10 +253,7 @@ def test_an_unknown_key_is_told_and_a_new_session_offered(key: str) -> None:
         assert page.app is None
         assert "There is no such session" in text(page)
         assert "<script>" not in text(page)
-        new = next(
-            widget for widget in everything(page.root) if getattr(widget, "description", "") == "Start a new session"
-        )
-        new.click()
+        buttons(page)["Start a new session"].click()
         assert isinstance(page.app, App)
 
     run(scenario)
@@ -281,8 +279,7 @@ def test_a_lab_that_refuses_can_be_asked_again() -> None:
         page.open(lab)
         assert "keeps 3 sessions" in text(page)
         lab.create = real  # type: ignore[method-assign]
-        again = next(widget for widget in everything(page.root) if getattr(widget, "description", "") == "Try again")
-        again.click()
+        buttons(page)["Try again"].click()
         assert isinstance(page.app, App)
 
     run(scenario)
@@ -298,21 +295,21 @@ def test_a_lab_that_is_away_is_told_and_the_session_goes_on_when_it_is_back() ->
         await watch.look()
         lab.away = Unreachable("the backend at http://127.0.0.1:1 cannot be reached")
         assert await watch.look()
-        assert "does not answer" in app.line._warning.value
-        assert "127.0.0.1" not in app.line._warning.value
+        assert "does not answer" in seen(app.line)
+        assert "127.0.0.1" not in seen(app.line)
         lab.away = ModelLoading("the backend is loading its model: reading weights")
         assert await watch.look()
-        assert "reading weights" in app.line._warning.value
+        assert "reading weights" in seen(app.line)
         fill(app, PROMPT, "Atomium", "Oslo", "Paris")
         app.make.apply.click()
         await app.runner.idle()
-        assert "The backend is loading its model" in app.make.form._problem.value
+        assert "The backend is loading its model" in seen(app.make.form)
         assert app.make.form.subject.value == "Atomium"
         lab.away = None
         assert await watch.look()
         await app.runner.idle()
-        assert app.line._warning.value == ""
-        assert "answers again" in app.line._activity.value
+        assert not alerts(app.line)
+        assert "answers again" in seen(app.line)
         await apply(app)
         assert lab.state(app.session).position == 2
         assert live == []
@@ -338,9 +335,9 @@ def test_an_edit_lost_with_its_backend_is_told_and_the_form_keeps_its_text() -> 
         lab.edit = lost  # type: ignore[method-assign]
         fill(app, PROMPT, "Prado", "Oslo")
         await apply(app)
-        assert "was restarted" in app.make.form._problem.value
+        assert "was restarted" in seen(app.make.form)
         assert app.make.form.subject.value == "Prado"
-        assert visible(app.make._apply_row)
+        assert "Apply edit" in buttons(app.make)
         assert lab.state(app.session).position == 0
 
     run(scenario)

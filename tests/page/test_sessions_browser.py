@@ -80,8 +80,8 @@ def test_the_link_to_follow_follows_live_and_has_nothing_to_press(visit: Open) -
     assert "1 edit" in other.locator(".el-state").inner_text()
 
 
-def test_five_pages_at_once_each_have_their_own_edits_and_no_others(visit: Open) -> None:
-    towns = ("Oslo", "Rome", "Vienna", "Madrid", "Lisbon")
+def test_pages_at_once_each_have_their_own_edits_and_no_others(visit: Open) -> None:
+    towns = ("Oslo", "Rome", "Vienna")
     pages = [visit(timeout=300_000).page for _ in towns]  # so many at once take their time on a busy machine
     for page, town in zip(pages, towns, strict=True):
         type_fact(page, f"The museum of {town} stands in the city of", f"museum of {town}", "Paris")

@@ -16,7 +16,7 @@ from torch import Tensor
 from editlab.model.fast.repeated import RepeatedBlock, can_repeat, repeated_blocks
 from editlab.model.model import EditableModel
 
-_NEVER = 2**31  # a position that no token sees
+NEVER = 2**31  # a position that no token sees
 
 
 def at(positions: Tensor, activations: Tensor) -> Tensor:
@@ -72,6 +72,11 @@ def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
     return model.log_probs(model.hf.get_submodule(model.family.norm)(hidden))
 
 
+def logits(model: EditableModel, hidden: Tensor) -> Tensor:
+    """Logits (..., vocabulary) of the next token, float32, from what leaves the last block (..., d)."""
+    return model.logits(model.hf.get_submodule(model.family.norm)(hidden))
+
+
 class Past:
     """Attention's keys and values of earlier positions, per layer; while `recording`, what comes is added to them.
 
@@ -125,7 +130,7 @@ class Suffixes:
         if before.shape[1]:
             run(model, self._layers, before, past=self._past)
         self._past.recording = False
-        earlier = earlier.masked_fill(earlier >= starts[:, None], _NEVER)
+        earlier = earlier.masked_fill(earlier >= starts[:, None], NEVER)
         self._mask = mask(positions, torch.cat([earlier, positions], dim=1), hidden.dtype)
         self._positions = positions.clamp(max=model.max_tokens - 1)
         self._place(steps < lengths[:, None])

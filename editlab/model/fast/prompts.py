@@ -16,7 +16,8 @@ from torch.nn.functional import pad
 
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model.fast.blocks import Past, embed, log_probs, run
-from editlab.model.model import EditableModel
+from editlab.model.generation import go_on, greedy, without_end
+from editlab.model.model import EditableModel, right_padded
 
 BATCH_TOKENS = 1024  # more gains nothing on a CPU
 BATCHES_GOING_ON = 2  # as many together where tokens are generated: every batch reads all weights for each of them
@@ -72,19 +73,20 @@ class _Slots:
         self._model = model
         self._start = start
         self.indices = [i for slot in slots for i in slot]
-        self._ids = model.batch([[token for i in slot for token in rows[i]] for slot in slots]).input_ids  # (n, t)
-        self._owners = torch.full_like(self._ids, NOBODY)  # (n, t), the row that each token is of
-        self._positions = torch.zeros_like(self._ids)  # (n, t)
+        laid = [[token for i in slot for token in rows[i]] for slot in slots]
+        self._ids = right_padded(laid, model.device).input_ids  # (n, t)
+        self.owners = torch.full_like(self._ids, NOBODY)  # (n, t), the row that each token is of
+        self.positions = torch.zeros_like(self._ids)  # (n, t)
         ends = []
         for number, slot in enumerate(slots):
             end = 0
             for order, i in enumerate(slot):
                 begin, end = end, end + len(rows[i])
-                self._owners[number, begin:end] = i
-                self._positions[number, begin:end] = torch.arange(start, start + len(rows[i]))
+                self.owners[number, begin:end] = i
+                self.positions[number, begin:end] = torch.arange(start, start + len(rows[i]))
                 ends.append((number, order, end - 1, start + len(rows[i])))
         # of each row, in order: its slot, its place among the slot's rows, its last token, and the position after that
-        self._slot, self._order, self._last, self._next = torch.tensor(ends, device=self._ids.device).T
+        self.slot, self.order, self.last, self.next = torch.tensor(ends, device=self._ids.device).T
         self._kept: _Kept | None = None
 
     def run(self, before: Past | None, recording: bool, unedited: int, budget: Budget) -> tuple[Tensor, Past]:
@@ -98,8 +100,8 @@ class _Slots:
             kept = self._kept = None
         past = Past(before, kept.past.kept if kept and recording else None)
         past.recording = recording
-        hidden = kept.hidden if kept else embed(self._model, self._ids, self._positions)
-        owners, positions = self._owners, self._positions
+        hidden = kept.hidden if kept else embed(self._model, self._ids, self.positions)
+        owners, positions = self.owners, self.positions
         arguments = positions, self._mask(owners, positions, owners, positions, hidden.dtype), past
         if kept is None and unedited:
             hidden = run(self._model, range(unedited), hidden, *arguments)
@@ -110,31 +112,48 @@ class _Slots:
     def ends(self, hidden: Tensor, n: int) -> Tensor:
         """The last `n` tokens of every row (rows, n, d), of what `run` gives."""
         back = torch.arange(n - 1, -1, -1, device=hidden.device)
-        return hidden[self._slot[:, None], (self._last[:, None] - back).clamp(min=0)]
+        return hidden[self.slot[:, None], (self.last[:, None] - back).clamp(min=0)]
 
-    def continuations(self, hidden: Tensor, past: Past, n_tokens: int) -> Tensor:
-        """Greedy tokens (rows, n_tokens) after what `run` gave; `past` is added to."""
-        owners, positions = self._owners, self._positions
-        shape = len(owners), int(self._order.max()) + 1
-        who, where, ids = owners.new_full(shape, NOBODY), owners.new_zeros(shape), owners.new_zeros(shape)
-        who[self._slot, self._order] = torch.tensor(self.indices, device=who.device)
-        where[self._slot, self._order] = self._next
-        made = [log_probs(self._model, hidden[self._slot, self._last]).argmax(1)]
-        while len(made) < n_tokens:
-            ids[self._slot, self._order] = made[-1]
-            owners, positions = torch.cat([owners, who], dim=1), torch.cat([positions, where], dim=1)
-            mask = self._mask(who, where, owners, positions, hidden.dtype)
-            blocks = range(self._model.n_layers)
-            hidden = run(self._model, blocks, embed(self._model, ids, where), where, mask, past)
-            made.append(log_probs(self._model, hidden[self._slot, self._order]).argmax(1))
-            where = where + 1
-        return torch.stack(made, dim=1)
+    def read_on(
+        self, ids: Tensor, owners: Tensor, positions: Tensor, all_owners: Tensor, all_positions: Tensor, past: Past
+    ) -> Tensor:
+        """What leaves the last block at tokens (n, q) of these rows, which stand after all that is in `past`."""
+        hidden = embed(self._model, ids, positions)
+        seen = self._mask(owners, positions, all_owners, all_positions, hidden.dtype)
+        return run(self._model, range(self._model.n_layers), hidden, positions, seen, past)
 
     def _mask(self, owners: Tensor, positions: Tensor, of: Tensor, at: Tensor, dtype: torch.dtype) -> Tensor:
         """What tokens (n, q) see of the beginning and of tokens (n, k): a term (n, 1, q, start + k) of the scores."""
         unseen = (of[:, None] != owners[..., None]) | (at[:, None] > positions[..., None])
         unseen = pad(unseen, (self._start, 0), value=False)[:, None]
         return torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill(unseen, torch.finfo(dtype).min)
+
+
+class _SlotsUnderWay:
+    """The rows of some slots, to go on after what `_Slots.run` gave."""
+
+    def __init__(self, slots: _Slots, hidden: Tensor, past: Past) -> None:
+        """`past` is added to."""
+        self._slots, self._past = slots, past
+        self._slot, self._order, self._next = slots.slot, slots.order, slots.next
+        self._row = torch.tensor(slots.indices, device=hidden.device)
+        self._owners, self._positions = slots.owners, slots.positions
+        self.last = hidden[slots.slot, slots.last]
+
+    def only(self, rows: Tensor) -> None:
+        self._slot, self._order, self._next = self._slot[rows], self._order[rows], self._next[rows]
+        self._row = self._row[rows]
+
+    def add(self, tokens: Tensor) -> None:
+        """Every slot gets one column for each of its rows."""
+        shape = len(self._owners), int(self._order.max()) + 1
+        places = self._slot, self._order
+        owners, positions, ids = (tokens.new_full(shape, filled) for filled in (NOBODY, 0, 0))
+        owners[places], positions[places], ids[places] = self._row, self._next, tokens
+        self._owners = torch.cat([self._owners, owners], dim=1)
+        self._positions = torch.cat([self._positions, positions], dim=1)
+        self.last = self._slots.read_on(ids, owners, positions, self._owners, self._positions, self._past)[places]
+        self._next = self._next + 1
 
 
 class Prompts:
@@ -187,9 +206,11 @@ class Prompts:
         What is `made` is added to it batch by batch, so that an interrupted call can be gone on with.
         """
         made = {} if made is None else made
+        ends = self.model.end_ids
         for batch, hidden, past in self._passes(True, stage, report, made):
-            tokens = batch.continuations(hidden, past, n_tokens).tolist()
-            made.update(zip(batch.indices, map(self._until_the_end, tokens), strict=True))
+            under_way, limits = _SlotsUnderWay(batch, hidden, past), [n_tokens] * len(batch.indices)
+            tokens = go_on(self.model, under_way, batch.indices, limits, greedy, lambda row: row[-1] in ends)
+            made.update((i, list(without_end(row, ends))) for i, row in zip(batch.indices, tokens, strict=True))
         return [made[i] for i in range(self._n_rows)]
 
     def _passes(
@@ -208,10 +229,6 @@ class Prompts:
                 report(Progress(stage, done, self._n_rows))
                 yield batch, *batch.run(before, recording, unedited, self._budget)
             done += len(batch.indices)
-
-    def _until_the_end(self, row: list[int]) -> list[int]:
-        ends = self.model.end_ids
-        return row[: next((i for i, token in enumerate(row) if token in ends), len(row))]
 
 
 def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:

@@ -23,14 +23,18 @@ Kept = tuple[Tensor, ...]  # what the way back needs of the way forth
 
 
 def can_repeat(model: EditableModel) -> bool:
-    """Whether the blocks are as they are written out here, in float32 on a CPU, and do nothing besides."""
+    """Whether the blocks are as they are written out here, in float32 on a CPU, and do nothing besides.
+
+    On a GPU they may be repeated where the model says so.
+    """
     kinds = {_kind_of(block) for block in model.blocks}
     kind = kinds.pop()
     return (
         kind is not None
         and not kinds
         and kind.is_written_out(model.hf.config)
-        and model.multiplies_float32_on_a_cpu
+        and model.dtype == torch.float32
+        and (model.device.type == "cpu" or model.written_out_on_gpu)
         and not model.bf16_tail
         and not model.is_overlaid
     )
@@ -78,7 +82,9 @@ class Angles:
         self._half = cos.shape[-1] // 2
         sin = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=-1)  # for halves that change places
         self._cos, self._sin = (
-            torch.cat([each[:, None].expand(-1, turned, -1), torch.full((len(each), others, each.shape[1]), rest)], 1)
+            torch.cat(
+                [each[:, None].expand(-1, turned, -1), each.new_full((len(each), others, each.shape[1]), rest)], 1
+            )
             for each, rest in ((cos, 1.0), (sin, 0.0))
         )
 

@@ -78,10 +78,10 @@ class BeforeAfter:
         ]
 
     def _add(self) -> None:
-        prompt = " ".join(self.own.value.split())
+        prompt = self.own.value
         watched = self._state.watched if self._state else ()
-        if not prompt or prompt in watched:
-            self.complain("Type a prompt to watch." if not prompt else f"Already watched: {prompt}")
+        if not prompt.strip() or prompt in watched:
+            self.complain(f"Already watched: {prompt}" if prompt.strip() else "Type a prompt to watch.")
             return
         self.complain("")
         self._on_watch([*watched, prompt])

@@ -8,7 +8,7 @@ from html import escape
 
 import ipywidgets as widgets
 
-from editlab.core.facts import Fact
+from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, PresetFact
 from editlab.page.controls import box, button, check, choice, field, html, on_enter, segments, show_if
 from editlab.report.html import note, plural, tag
@@ -22,7 +22,7 @@ class Query:
 
     text: str = ""
     relation: str | None = None
-    case_id: int | None = None
+    case_id: CaseId | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class FactFinder:
                 box([self.next, self.random, self.seed], "el-row"),
                 self._count,
                 html(note(f"From {info.facts_source}. ✓: the unedited model knows it, P(true) > P(new).")),
+                *([html(_left_out(info))] if info.n_skipped else []),
             ],
             "el-search",
         )
@@ -121,8 +122,8 @@ class FactFinder:
         chosen = self.results.value
         self._drawing = True
         try:
-            self.results.options = [  # this chooses the first
-                (f"{MARKS[knows]}{fact.text} → {fact.target_new}", self._found.index(fact)) for fact, knows in shown
+            self.results.options = [  # which chooses the first
+                (f"{MARKS[knows]}{fact}", self._found.index(fact)) for fact, knows in shown
             ]
             places = [place for _, place in self.results.options]
             self.results.index = places.index(chosen) if chosen in places else None
@@ -146,11 +147,8 @@ class FactFinder:
             self._asked()
 
     def _asked(self, _: object = None) -> None:
-        digits = self.case_id.value.strip()
-        if digits and not digits.isdigit():
-            self.complain(f"A case id is a whole number, got {digits!r}.")
-            return
-        self._on.search(Query(self.text.value, self.relation.value or None, int(digits) if digits else None))
+        case = self.case_id.value.strip() or None
+        self._on.search(Query(self.text.value, self.relation.value or None, case))
 
     def _draw(self) -> None:
         digits = self.seed.value.strip()
@@ -167,6 +165,16 @@ class FactFinder:
 
     def _take(self, fact: Fact) -> None:
         self._on_pick(fact)
+
+
+def _left_out(info: LabInfo) -> str:
+    """The rows of the facts' file that could not be used, behind a line that counts them."""
+    rows = "".join(tag("li", escape(str(row))) for row in info.skipped)
+    if (more := info.n_skipped - len(info.skipped)) > 0:
+        rows += tag("li", f"and {more} more")
+    were = "was" if info.n_skipped == 1 else "were"
+    summary = tag("summary", escape(f"{plural(info.n_skipped, 'row')} of {info.facts_source} {were} left out"))
+    return tag("details", summary + tag("ul", rows), "el-note")
 
 
 def _named(fact: Fact) -> str:

@@ -1,4 +1,7 @@
-"""The four fields of a fact, the prompt with its subject marked, and a sentence where something is wrong."""
+"""The four fields of a fact, the prompt with its subject marked, and the sentence when something is wrong.
+
+The prompt is kept to the last character; what is given to the model may be that prompt as a message of a chat.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,41 @@ from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 
-from editlab.core.facts import Fact
-from editlab.page.controls import box, field, html, on_enter
+from editlab.core.chat import ChatFrame
+from editlab.core.facts import Fact, in_one_line
+from editlab.page.controls import box, check, field, html, on_enter, text_area
 from editlab.report.html import marked_prompt, tag
 
 
 class FactForm:
     """`on_change` is called with the typed fact, or None while it is incomplete; `on_enter` when Enter is pressed."""
 
-    def __init__(self, on_change: Callable[[Fact | None], None], on_enter_key: Callable[[], None]) -> None:
-        self._on_change = on_change
+    def __init__(
+        self,
+        on_change: Callable[[Fact | None], None],
+        on_enter_key: Callable[[], None],
+        chat: ChatFrame | None = None,
+    ) -> None:
+        """`chat`: of the model's template; None where it has none."""
+        self._on_change, self._chat = on_change, chat
         self._picked: Fact | None = None
         self._filling = False
-        self.prompt = field("Prompt", "The Eiffel Tower is located in the city of", css="el-wide")
+        self.prompt = text_area("Prompt", "The Eiffel Tower is located in the city of", "el-wide")
         self.subject = field("Subject", "Eiffel Tower")
         self.new = field("New object", "Rome")
         self.true = field("True object", "optional")
+        hint = "Give the prompts to the model as messages in its own chat template, up to where its answer begins."
+        self.as_chat = check("As a chat message", False, hint if chat else "This model has no chat template.")
+        self.as_chat.disabled = chat is None
         self._shown = html(css="el-marked")
         self._problem = html(css="el-problem el-live")
         for control in self._fields:
             control.observe(self._changed, "value")
-            on_enter(control, on_enter_key)
+            if control is not self.prompt:  # where Enter is a line break
+                on_enter(control, on_enter_key)
+        self.as_chat.observe(self._changed, "value")
         fields = box([self.prompt, self.subject, self.new, self.true], "el-fields")
-        self.widget = box([fields, self._shown, self._problem], "el-form")
+        self.widget = box([fields, self.as_chat, self._shown, self._problem], "el-form")
         self._mark()
 
     @property
@@ -36,9 +51,15 @@ class FactForm:
         return (self.prompt, self.subject, self.new, self.true)
 
     def fill(self, fact: Fact) -> None:
-        """Put `fact` into the fields; its paraphrases and neighbours are kept with it."""
+        """Put `fact` into the fields, its paraphrases and neighbours kept behind them.
+
+        Prompts that are messages of a chat already are shown without the template's text, and with the switch on.
+        """
+        message = self._chat.inside(fact) if self._chat else None
         self._filling = True
         try:
+            if message is not None:
+                self.as_chat.value, fact = True, message
             self._picked = fact
             for control, text in zip(
                 self._fields, (fact.text, fact.subject, fact.target_new, fact.target_true or ""), strict=True
@@ -49,8 +70,13 @@ class FactForm:
         self._changed()
 
     def read(self) -> Fact:
-        """The fact in the fields. Raises ValueError, with a sentence, if there is none."""
-        prompt, subject, new, true = (" ".join(control.value.split()) for control in self._fields)
+        """The fact in the fields; ValueError with a sentence if they hold none."""
+        fact = self._read()
+        return self._chat.around(fact) if self._chat and self.as_chat.value else fact
+
+    def _read(self) -> Fact:
+        prompt = self.prompt.value
+        subject, new, true = (control.value.strip() for control in (self.subject, self.new, self.true))
         picked = self._picked
         if picked is None or (prompt, subject) != (picked.text, picked.subject):
             return Fact.typed(prompt, subject, new, true)
@@ -81,8 +107,8 @@ class FactForm:
         self._on_change(fact)
 
     def _mark(self) -> None:
-        prompt, subject, new = (control.value.strip() for control in (self.prompt, self.subject, self.new))
-        if not prompt:
+        prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
+        if not prompt.strip():
             self._shown.value = tag(
                 "p", "A prompt that ends where the model should go on, with its subject somewhere in it.", "el-note"
             )
@@ -92,4 +118,9 @@ class FactForm:
         if where is None and self._picked and (text, subject) == (self._picked.text, self._picked.subject):
             where = self._picked.prompt.index("{}")
         arrow = f" <span class='el-arrow' aria-hidden='true'>→</span> {tag('b', escape(new), 'el-new')}" if new else ""
-        self._shown.value = tag("p", marked_prompt(text, subject, where) + arrow, "el-sentence")
+        shown = marked_prompt(text, subject, where)
+        if self._chat and self.as_chat.value:
+            frame = self._chat.before, self._chat.after
+            before, after = (tag("span", escape(in_one_line(part)), "el-note") for part in frame)
+            shown = before + shown + after
+        self._shown.value = tag("p", shown + arrow, "el-sentence")

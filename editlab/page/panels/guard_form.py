@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from editlab.core.guarding import R_ROME, REFUSE, WARN
+from editlab.core.guarding import FALL_BACK, REFUSE, WARN
 from editlab.page.controls import box, choice, html
 from editlab.report.html import note
 
 GUARDS = {
     WARN: ("Warn", ""),
     REFUSE: ("Refuse the edit", "The guard is set to refuse: Apply will not make this edit."),
-    R_ROME: ("Fall back to r-ROME", "The guard is set to fall back: Apply will make this edit with r-ROME."),
+    FALL_BACK: ("Fall back to a safer method", "The guard is set to fall back: Apply will make this edit with {}."),
 }
 NO_FALLBACK = "The guard is set to fall back, but this method has nothing to fall back to: Apply will make this edit."
 ABOUT = "The risk is told beforehand in any case. What the guard did is noted with the step."
@@ -36,8 +36,8 @@ class GuardForm:
         return self.from_level.value
 
     def does(self, fallback: str | None) -> str:
-        """What the guard does to a risky edit by a method with this fallback, in a sentence; "" where it only warns."""
-        return NO_FALLBACK if self.name == R_ROME != fallback else GUARDS[self.name][1]
+        """What it does to a risky edit by a method with the fallback of that title, in a sentence; "" to only warn."""
+        return NO_FALLBACK if self.name == FALL_BACK and fallback is None else GUARDS[self.name][1].format(fallback)
 
     def on_change(self, call: Callable[[], None]) -> None:
         self._heard.append(call)

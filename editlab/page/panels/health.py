@@ -14,7 +14,16 @@ from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pill import health_pill
 from editlab.page.panels.repair import Repair, RepairCallbacks
-from editlab.page.plots.outcomes import Read, outcomes, perplexity_outcome, retention_outcome, task_outcome, unedited
+from editlab.page.plots.outcomes import (
+    Read,
+    number_outcome,
+    outcomes,
+    perplexity_outcome,
+    retention_outcome,
+    task_outcome,
+    unedited,
+)
+from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, number, percent, sparkline, tag
 
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
@@ -90,7 +99,8 @@ class HealthBand:
         ]
         if self._skill is not None:
             tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
-        return tiles
+        others = {name: n.title for step in state.steps if (m := step.measurement) for name, n in m.others.items()}
+        return tiles + [_outcome_tile(title, state, number_outcome(name), number) for name, title in others.items()]
 
     def show_activity(self, activity: Activity) -> None:
         """Say what is being measured by the plan, or that it is stopped or done; always in one line."""

@@ -42,7 +42,7 @@ class MakeEdit:
         self._on = on
         self._running = False
         self._fact: Fact | None = None
-        self.form = FactForm(self._fact_changed, self._apply)
+        self.form = FactForm(self._fact_changed, self._apply, info.chat)
         self.finder = FactFinder(info, on.find, self.form.fill)
         self.guard = GuardForm()
         self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
@@ -52,7 +52,7 @@ class MakeEdit:
             "Apply edit", lambda _: self._apply(), "el-primary", "Write this fact into the model (Enter)"
         )
         self._apply_row = box(
-            [self.apply, html(tag("span", "or press <kbd>Enter</kbd> in a field", "el-why"))], "el-row"
+            [self.apply, html(tag("span", "or press <kbd>Enter</kbd> in a field of one line", "el-why"))], "el-row"
         )
         self.job = JobView(on.cancel)
         content = [self.finder.widget, self.form.widget, self._says, self.method.widget, self.risk.widget]

@@ -9,49 +9,27 @@ from typing import Any
 import ipywidgets as widgets
 
 from editlab.core.info import HyperparameterInfo, MethodInfo
-from editlab.page.controls import Fold, box, button, choice, field, html, on_enter
+from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter
 from editlab.report.html import note, tag
 
 
-def written(value: Any) -> str:
-    """A hyperparameter's value as it stands in its field."""
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, (list, tuple))
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def written(value: Any) -> Any:
+    """A hyperparameter's value as it stands in its control."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def parsed(info: HyperparameterInfo, text: str) -> Any:
-    """The value of `text`. Raises ValueError that says what was given and what is allowed."""
-    kinds: dict[str, tuple[Callable[[str], Any], str]] = {
-        "int": (int, "a whole number"),
-        "float": (float, "a number"),
-        "layers": (_layers, "layer numbers such as 4, 5, 6"),
-    }
-    kind, wanted = kinds[info.kind]
-    allowed = wanted
-    if info.low is not None and info.high is not None:
-        allowed += f" between {info.low:g} and {info.high:g}"
-    elif info.low is not None or info.high is not None:
-        allowed += f" at least {info.low:g}" if info.low is not None else f" at most {info.high:g}"
+def parsed(info: HyperparameterInfo, control: widgets.ValueWidget) -> Any:
+    """The value that a control holds; ValueError with what was given and what is allowed."""
+    if not isinstance(control, widgets.Text):
+        return control.value
     try:
-        value = kind(text.strip())
+        return info.parse(control.value)
     except ValueError:
-        raise ValueError(f"{info.name} must be {allowed}, got {text.strip()!r}") from None
-    for one in value if isinstance(value, tuple) else (value,):
-        if one != one or (info.low is not None and one < info.low) or (info.high is not None and one > info.high):
-            raise ValueError(f"{info.name} must be {allowed}, got {text.strip()!r}")
-    return value
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    layers = tuple(int(part) for part in text.replace(",", " ").split())
-    if not layers:
-        raise ValueError("no layer")
-    return layers
+        raise ValueError(f"{info.name} must be {info.allowed}, got {control.value.strip()!r}") from None
 
 
 class MethodForm:
@@ -66,7 +44,7 @@ class MethodForm:
     ) -> None:
         self._methods = {method.name: method for method in methods}
         self._on_enter, self._on_change = on_enter_key, on_change
-        self._texts: dict[str, dict[str, widgets.Text]] = {}
+        self._controls: dict[str, dict[str, widgets.ValueWidget]] = {}
         self.choice = choice("Method", [(method.title, method.name) for method in methods])
         self._help = html()
         self._fields = box([], "el-fields el-fields-3")
@@ -87,24 +65,28 @@ class MethodForm:
         return self._methods[self.name].fallback
 
     def take(self, name: str) -> None:
-        """Choose a method, and keep the changed hyperparameters that both methods have."""
-        changed = {key: text.value for key, text in self._texts[self.name].items()}
+        """Choose a method, with the hyperparameters that are changed in the one chosen before changed in it too."""
+        changed = {
+            info.name: self._controls[self.name][info.name].value
+            for info in self._methods[self.name].hyperparameters
+            if self._controls[self.name][info.name].value != written(info.value)
+        }
         self.choice.value = name
-        for key, text in self._texts[name].items():
-            text.value = changed.get(key, text.value)
+        for key, control in self._controls[name].items():
+            control.value = changed.get(key, control.value)
 
     def read(self) -> dict[str, Any]:
         """The hyperparameters that differ from the method's preset. Raises ValueError with a sentence."""
         changed = {}
         for info in self._methods[self.name].hyperparameters:
-            text = self._texts[self.name][info.name].value
-            if text.strip() != written(info.value):
-                changed[info.name] = parsed(info, text)
+            control = self._controls[self.name][info.name]
+            if str(control.value).strip() != str(written(info.value)):
+                changed[info.name] = parsed(info, control)
         return changed
 
     def reset(self) -> None:
         for info in self._methods[self.name].hyperparameters:
-            self._texts[self.name][info.name].value = written(info.value)
+            self._controls[self.name][info.name].value = written(info.value)
 
     def _chosen(self, _: object) -> None:
         self._show()
@@ -112,17 +94,23 @@ class MethodForm:
 
     def _show(self) -> None:
         method = self._methods[self.name]
-        if self.name not in self._texts:
-            self._texts[self.name] = {info.name: self._field(info) for info in method.hyperparameters}
-        self._help.value = note(method.help)
+        if self.name not in self._controls:
+            self._controls[self.name] = {info.name: self._field(info) for info in method.hyperparameters}
+        self._help.value = note(f"{method.help} {method.preset}".strip())
         helps = {info.name: info.help for info in method.hyperparameters}
         self._fields.children = [
-            box([text, html(tag("span", escape(helps[name]), "el-why"))], "el-parameter")
-            for name, text in self._texts[self.name].items()
+            box([control, html(tag("span", escape(helps[name]), "el-why"))], "el-parameter")
+            for name, control in self._controls[self.name].items()
         ]
 
-    def _field(self, info: HyperparameterInfo) -> widgets.Text:
-        text = field(info.name.replace("_", " "), written(info.value), written(info.value))
-        on_enter(text, self._on_enter)
-        text.observe(lambda _: self._on_change(), "value")
-        return text
+    def _field(self, info: HyperparameterInfo) -> widgets.ValueWidget:
+        label, value = info.name.replace("_", " "), written(info.value)
+        if info.kind == "bool":
+            control = check(label, value)
+        elif info.choices:
+            control = choice(label, list(info.choices), value=value)
+        else:
+            control = field(label, value, value)
+            on_enter(control, self._on_enter)
+        control.observe(lambda _: self._on_change(), "value")
+        return control

@@ -10,7 +10,7 @@ from html import escape
 import ipywidgets as widgets
 
 from editlab.core.facts import Fact
-from editlab.core.info import LabInfo
+from editlab.core.info import PROBE, LabInfo
 from editlab.core.records import SessionState, Step
 from editlab.page.controls import Fold, box, button, check, choice, html, show_if
 from editlab.page.panels.job_view import progress_bar
@@ -33,7 +33,6 @@ PLACES = {
     "Where it stands, without another edit": WITHOUT,
     "Last, the others in reverse order": REVERSED,
 }
-METHODS_AT_FIRST = ("rome", "r-rome", "memit")
 MEASURES_AT_FIRST = ("counterfact", "perplexity", "retention")
 
 
@@ -53,7 +52,7 @@ class ProbePane(Pane):
         self._probes = Probes()
         self.fact = choice("Fact", [("What stands in the form", FORM)], "el-wide")
         self.methods = {
-            method.name: check(method.title, method.name in METHODS_AT_FIRST, method.help) for method in info.methods
+            method.name: check(method.title, PROBE in method.offered_in, method.help) for method in info.methods
         }
         self.place = choice("Where", list(PLACES.items()))
         self.without = choice("Without", [("–", "")])

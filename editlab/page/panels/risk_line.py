@@ -77,7 +77,8 @@ class RiskLine:
         words = tag("p", f"{tag('b', 'Risk')} {risk_pill(risk.level)}", "el-risk-level")
         words += tag("p", escape(risk.reason), "el-risk-reason")
         stopped = LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
-        if stopped and (does := self._guard.does(self._methods[risk.method].fallback)):
+        fallback = self._methods.get(self._methods[risk.method].fallback or "")
+        if stopped and (does := self._guard.does(fallback.title if fallback else None)):
             words += tag("p", escape(does), "el-risk-guard")
         self._words.value = words
         self._dress(risk.level)

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 
 from editlab.analysis.outcomes import Foresight
 from editlab.analysis.scanned import Scanned, ScanTable
+from editlab.core.facts import CaseId
 from editlab.core.info import LabInfo
 from editlab.core.records import LEVELS, SessionState
 from editlab.page.chart_view import ChartView
@@ -44,7 +45,7 @@ KINDS: dict[str, Callable[[Scanned], bool]] = {
 class ScanPane(Pane):
     """`on_pick(case_id)` is called when a fact is chosen for the form."""
 
-    def __init__(self, info: LabInfo, scan: ScanTable | None, on_pick: Callable[[int | None], None]) -> None:
+    def __init__(self, info: LabInfo, scan: ScanTable | None, on_pick: Callable[[CaseId | None], None]) -> None:
         self._info, self._scan, self._on_pick = info, scan, on_pick
         self._rows: Sequence[Scanned] = scan.rows if scan else ()
         self._listed: list[Scanned] = []

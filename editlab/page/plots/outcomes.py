@@ -86,6 +86,19 @@ def bleeding_outcome(step: Step) -> Outcome | None:
     return Outcome(found.share, f"of {found.n}") if found else None
 
 
+def number_outcome(name: str) -> Read:
+    """Reads what a measure of another package found."""
+
+    def read(step: Step) -> Outcome | None:
+        found = step.measurement.others.get(name) if step.measurement else None
+        if found is None:
+            return None
+        of = f"of {found.n}" if found.n is not None else found.unit
+        return Outcome(found.value, of, *(math.nan if x is None else x for x in (found.low, found.high)))
+
+    return read
+
+
 def outcomes(steps: Sequence[Step], read: Read) -> list[tuple[Step, Outcome]]:
     """The steps at which the outcome was measured, in order."""
     return [(step, found) for step in steps if (found := read(step)) is not None]

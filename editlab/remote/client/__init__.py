@@ -5,24 +5,27 @@ Imports no torch: a page's kernel and an analyst's script stay small.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from editlab.core.errors import LabError, Unreachable
-from editlab.core.facts import Fact
-from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
+from editlab.core.record import plain
 from editlab.core.records import SessionState
-from editlab.remote.client.connection import Connection, pause
+from editlab.lab.api import LabProtocol
+from editlab.remote.client.connection import Connection, pause, read_answer
 from editlab.remote.client.job import RemoteJob
-from editlab.remote.wire import JobReport, Readiness
+from editlab.remote.wire import Call, JobReport, Readiness, call_of
 
 if TYPE_CHECKING:
-    from editlab.analysis.scanned import ScanTable
+    import httpx
 
+F = TypeVar("F", bound=Callable[..., Any])
 STATES_KEPT = 8
 
 
@@ -61,8 +64,26 @@ def backend_of_environment(environment: Mapping[str, str] | None = None) -> tupl
     return (url, given.get("EDITLAB_TOKEN") or None) if url else None
 
 
+def asked(method: F) -> F:
+    """The call of the protocol as a method of `RemoteLab`: sent to the backend as the signature says."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def ask(self: RemoteLab, *arguments: Any, **named: Any) -> Any:
+        bound = signature.bind(self, *arguments, **named)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        del given["self"]
+        return self._ask(call_of(method.__name__), given.pop("session", None), given)
+
+    return cast(F, ask)
+
+
 class RemoteLab:
-    """Answers the calls of `editlab.lab.api.LabProtocol` by asking a backend; `timeout` is in seconds, per answer."""
+    """Answers the calls of `editlab.lab.api.LabProtocol` by asking a backend; `timeout` is in seconds, per answer.
+
+    Raises LabError too where an answer is none of a backend's.
+    """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 10.0) -> None:
         self._connection = Connection(url, token, timeout)
@@ -75,43 +96,50 @@ class RemoteLab:
 
     def readiness(self) -> Readiness:
         """How far the backend is; it tells that from its first second on."""
-        return Readiness.from_json(self._get("/loading"))
+        return read_answer(Readiness, self._connection.send("GET", "/loading"))
 
-    def info(self) -> LabInfo:
-        return LabInfo.from_json(self._get("/info"))
+    info = asked(LabProtocol.info)
+    create = asked(LabProtocol.create)
+    about = asked(LabProtocol.about)
+    list_sessions = asked(LabProtocol.list_sessions)
+    rename = asked(LabProtocol.rename)
+    duplicate = asked(LabProtocol.duplicate)
+    revision = asked(LabProtocol.revision)
 
-    # --- sessions ---
+    preview = asked(LabProtocol.preview)
+    edit = asked(LabProtocol.edit)
+    risk = asked(LabProtocol.risk)
+    probe = asked(LabProtocol.probe)
+    knows = asked(LabProtocol.knows)
+    culprit = asked(LabProtocol.culprit)
+    measure = asked(LabProtocol.measure)
+    measure_due = asked(LabProtocol.measure_due)
+    replay_file = asked(LabProtocol.replay_file)
 
-    def create(self, name: str = "") -> str:
-        return self._connection.send("POST", "/sessions", body={"name": name}).json()["key"]
+    undo = asked(LabProtocol.undo)
+    redo = asked(LabProtocol.redo)
+    goto = asked(LabProtocol.goto)
+    toggle = asked(LabProtocol.toggle)
+    watch = asked(LabProtocol.watch)
+    plan = asked(LabProtocol.plan)
 
-    def about(self, session: str) -> SessionInfo:
-        return SessionInfo.from_json(self._get("/session", session))
-
-    def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
-        found = self._connection.send("POST", "/sessions/list", body={"keys": list(keys)}).json()
-        return [SessionInfo.from_json(info) for info in found]
-
-    def rename(self, session: str, name: str) -> SessionInfo:
-        return SessionInfo.from_json(self._connection.send("PATCH", "/session", session, {"name": name}).json())
-
-    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
-        body = {"index": index, "name": name}
-        return self._connection.send("POST", "/session/duplicate", session, body).json()["key"]
+    search = asked(LabProtocol.search)
+    random = asked(LabProtocol.random)
+    scan = asked(LabProtocol.scan)
 
     def delete(self, session: str) -> None:
-        self._connection.send("DELETE", "/session", session)
+        self._send(call_of("delete"), session)
         with self._lock:
             self._states.pop(session, None)
 
     def state(self, session: str) -> SessionState:
+        """All steps, what was measured of them, and which one is in force; the same object until it is another."""
         with self._lock:
             tag, known = self._states.get(session, ("", None))
-        headers = {"If-None-Match": tag} if tag else {}
-        answer = self._connection.send("GET", "/session/state", session, headers=headers)
+        answer = self._send(call_of("state"), session, headers={"If-None-Match": tag} if tag else {})
         if answer.status_code == 304 and known is not None:
             return known
-        state = SessionState.from_json(answer.json())
+        state = read_answer(SessionState, answer)
         with self._lock:
             self._states.pop(session, None)
             self._states[session] = answer.headers["ETag"], state
@@ -119,134 +147,26 @@ class RemoteLab:
                 del self._states[next(iter(self._states))]
         return state
 
-    def revision(self, session: str) -> int:
-        return self._get("/session/revision", session)["revision"]
-
-    # --- jobs ---
-
-    def preview(self, session: str, fact: Fact) -> RemoteJob:
-        return self._job(session, "preview", fact=fact.to_json())
-
-    def edit(
-        self,
-        session: str,
-        facts: Sequence[Fact],
-        method: str = "rome",
-        hyperparameters: Mapping[str, Any] | None = None,
-        guard: str = "warn",
-        guard_level: str = "high",
-    ) -> RemoteJob:
-        return self._job(
-            session,
-            "edit",
-            facts=[fact.to_json() for fact in facts],
-            method=method,
-            hyperparameters=_plain(hyperparameters),
-            guard=guard,
-            guard_level=guard_level,
-        )
-
-    def risk(
-        self,
-        session: str,
-        fact: Fact,
-        methods: Sequence[str] = (),
-        hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> RemoteJob:
-        changed = {method: _plain(values) for method, values in (hyperparameters or {}).items()}
-        return self._job(session, "risk", fact=fact.to_json(), methods=list(methods), hyperparameters=changed)
-
-    def probe(
-        self,
-        session: str,
-        fact: Fact,
-        method: str = "rome",
-        hyperparameters: Mapping[str, Any] | None = None,
-        *,
-        earlier: Sequence[str] = (),
-        later: Sequence[str] = (),
-        anew: bool = False,
-        names: Sequence[str] = (),
-    ) -> RemoteJob:
-        return self._job(
-            session,
-            "probe",
-            fact=fact.to_json(),
-            method=method,
-            hyperparameters=_plain(hyperparameters),
-            earlier=list(earlier),
-            later=list(later),
-            anew=anew,
-            names=list(names),
-        )
-
-    def knows(self, session: str, facts: Sequence[Fact]) -> RemoteJob:
-        return self._job(session, "knows", facts=[fact.to_json() for fact in facts])
-
-    def culprit(self, session: str) -> RemoteJob:
-        return self._job(session, "culprit")
-
-    def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> RemoteJob:
-        return self._job(session, "measure", names=list(names), index=index)
-
-    def measure_due(self, session: str) -> RemoteJob:
-        return self._job(session, "measure-due")
-
-    def replay_file(self, session: str) -> RemoteJob:
-        return self._job(session, "replay")
-
-    # --- at once ---
-
-    def undo(self, session: str) -> SessionState:
-        return self._change(session, "undo")
-
-    def redo(self, session: str) -> SessionState:
-        return self._change(session, "redo")
-
-    def goto(self, session: str, index: int) -> SessionState:
-        return self._change(session, "goto", index=index)
-
-    def toggle(self, session: str, index: int) -> SessionState:
-        return self._change(session, "toggle", index=index)
-
-    def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
-        return self._change(session, "watch", prompts=list(prompts))
-
-    def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
-        return self._change(session, "plan", every=dict(every))
-
-    # --- facts ---
-
-    def search(
-        self, text: str = "", *, relation: str | None = None, case_id: int | None = None, limit: int = 20
-    ) -> list[Fact]:
-        query = {"text": text, "relation": relation, "case_id": case_id, "limit": limit}
-        return [Fact.from_json(fact) for fact in self._get("/facts", query=query)]
-
-    def random(self, seed: int) -> Fact:
-        return Fact.from_json(self._get("/facts/random", query={"seed": seed}))
-
-    def scan(self) -> ScanTable | None:
-        from editlab.analysis.scanned import ScanTable
-
-        found = self._get("/scan")
-        return None if found is None else ScanTable.from_json(found)
-
     def close(self) -> None:
         """Give the connections up; the backend, its sessions and its jobs go on."""
         self._connection.close()
 
-    def _get(self, path: str, session: str | None = None, query: Mapping[str, Any] | None = None) -> Any:
-        return self._connection.send("GET", path, session, query=query).json()
+    def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
+        """What the backend answers to a call, or the job that it began."""
+        answer = self._send(call, session, given)
+        if call.is_job:
+            return RemoteJob(self._connection, session or "", read_answer(JobReport, answer), call.result)
+        return read_answer(call.result, answer, call.address.field)
 
-    def _job(self, session: str, kind: str, **body: Any) -> RemoteJob:
-        answer = self._connection.send("POST", f"/session/{kind}", session, body)
-        return RemoteJob(self._connection, session, JobReport.from_json(answer.json()))
-
-    def _change(self, session: str, what: str, **body: Any) -> SessionState:
-        return SessionState.from_json(self._connection.send("POST", f"/session/{what}", session, body).json())
-
-
-def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Hyperparameters as JSON types."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in (values or {}).items()}
+    def _send(
+        self,
+        call: Call,
+        session: str | None,
+        given: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """What is None is not sent: the backend has the same defaults."""
+        method, path, _ = call.address
+        sent = {name: plain(value) for name, value in (given or {}).items() if value is not None}
+        where: dict[str, Any] = {"query": sent} if method == "GET" else {"body": sent}
+        return self._connection.send(method, path, session, headers=headers, **where)

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from editlab.core.errors import LabError, UnknownSession, Unreachable
+from editlab.core.record import typed
 from editlab.remote.wire import SESSION_HEADER, error_of
 
 log = logging.getLogger(__name__)
@@ -66,9 +68,8 @@ class Connection:
                 if response.is_error:
                     response.read()
                     raise self._error(response)
-                for line in response.iter_lines():
-                    if line.startswith("data:"):
-                        yield json.loads(line.removeprefix("data:"))
+                for event in EventSource(response).iter_sse():
+                    yield json.loads(event.data)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -98,6 +99,15 @@ def _key(session: str | None) -> dict[str, str]:
     if not (session.isascii() and session.isprintable()):
         raise UnknownSession("There is no such session: keys are made of letters, digits, - and _.")
     return {SESSION_HEADER: session}
+
+
+def read_answer(hint: Any, response: httpx.Response, field: str = "") -> Any:
+    """The answer's JSON, or a field of it, in the type that it must be of. Raises LabError where it is not."""
+    try:
+        told = response.json()
+        return typed(hint, told[field] if field else told)
+    except (ValueError, TypeError, LookupError) as error:
+        raise LabError(f"the answer of {response.url.copy_with(query=None)} cannot be read: {error}") from error
 
 
 def pause(attempt: int, longest: float = 2.0) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from editlab.core.errors import LabError, Unreachable
 from editlab.core.progress import Progress
 from editlab.core.record import typed
-from editlab.remote.client.connection import Connection, pause
-from editlab.remote.wire import RESULTS, JobReport, Loading, UnknownJob, error_of
+from editlab.remote.client.connection import Connection, pause, read_answer
+from editlab.remote.wire import JobReport, Loading, UnknownJob, error_of
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +26,20 @@ RESTARTED = (
 class RemoteJob:
     """See `editlab.lab.api.Job`. A thread reads the job's events, and asks again where a stream breaks."""
 
-    def __init__(self, connection: Connection, session: str, report: JobReport) -> None:
+    def __init__(self, connection: Connection, session: str, report: JobReport, result: Any) -> None:
+        """`result` is the type of what comes of it."""
         self.id = report.id
         self._connection = connection
         self._session = session
         self._report = report
+        self._type = result
         self._result: Any = None
         self._exception: Exception | None = None
         self._ended = threading.Event()
-        threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
+        if report.ended:
+            self._take(report)
+        else:
+            threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
 
     @property
     def status(self) -> str:
@@ -57,10 +62,10 @@ class RemoteJob:
             answer = self._connection.send("DELETE", self._path, self._session)
         except UnknownJob:  # it has ended, and that was long ago
             return
-        self._take(JobReport.from_json(answer.json()))
+        self._take(read_answer(JobReport, answer))
 
     def result(self, timeout: float | None = None) -> Any:
-        if not self._ended.wait(timeout):
+        if not self._report.ended and not self._ended.wait(timeout):
             raise TimeoutError(f"the job did not end within {timeout} seconds")
         if self._exception is not None:
             raise self._exception
@@ -71,11 +76,15 @@ class RemoteJob:
         return f"/jobs/{self.id}"
 
     def _take(self, report: JobReport) -> None:
-        """Believe a report, unless the end is known already."""
+        """Believe a report, unless the end is known already. Who sees the end sees what came of it."""
         if self._ended.is_set():
             return
         if report.status == "done":
-            self._result = typed(RESULTS[report.kind], report.result)
+            try:
+                self._result = typed(self._type, report.result)
+            except ValueError as error:
+                self._fail(LabError(f"the backend's answer is wrong: {error}"))
+                return
         elif report.ended:
             self._exception = error_of(report.failure or "failed", report.error or "")
         self._report = report
@@ -90,7 +99,7 @@ class RemoteJob:
                 if streams:
                     streams = self._read_stream()  # an intermediary may hold streams back
                 if not self._ended.is_set():
-                    self._take(JobReport.from_json(self._connection.send("GET", self._path, self._session).json()))
+                    self._take(read_answer(JobReport, self._connection.send("GET", self._path, self._session)))
                 attempt, answered = 0 if streams else 2, time.monotonic()
             except (UnknownJob, Loading):
                 self._fail(LabError(RESTARTED))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -15,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import editlab
 from editlab.remote.server import documentation, jobs, library, operation, sessions
+from editlab.remote.server.calls import only_known_query
 from editlab.remote.server.errors import add_handlers
 from editlab.remote.server.loading import Loader
 from editlab.remote.server.metrics import Metrics
@@ -23,6 +26,8 @@ from editlab.remote.server.registry import JobRegistry
 from editlab.remote.server.security import Gate, check_settings
 from editlab.remote.wire import SESSION_HEADER
 from editlab.serving.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.25
 COMPRESSED_FROM = 1_000  # bytes of an answer
@@ -59,13 +64,16 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # the stock pages fetch their scripts from elsewhere
         redoc_url=None,
+        strict_content_type=False,  # a body that does not say what it is is JSON; the gate keeps other origins out
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
     add_handlers(app)
     api = APIRouter(dependencies=[Depends(token)])  # for the documentation: the gate asks for it
-    for part in (sessions, jobs, library, operation, documentation):
-        api.include_router(part.router)
+    for part in (sessions, jobs, library):
+        api.include_router(part.router, dependencies=[Depends(only_known_query)])
+    for other in (operation, documentation):
+        api.include_router(other.router)
     app.include_router(api)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESSED_FROM, compresslevel=5)  # leaves event streams alone
     app.add_middleware(Gate, settings=settings, metrics=metrics)
@@ -83,19 +91,24 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     backend: Backend = app.state.backend
-    backend.loader.start()
-    sweeping = asyncio.create_task(_sweep(backend.registry))
+    backend.loader.start(backend.bell.ring)
+    sweeping = asyncio.create_task(_sweep(backend))
     try:
         yield
     finally:
-        backend.stopping = True
+        backend.stop()
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
         await to_thread.run_sync(backend.loader.close)
 
 
-async def _sweep(registry: JobRegistry) -> None:
+async def _sweep(backend: Backend) -> None:
+    """Look at the jobs again and again; what goes wrong is logged, and /healthz tells when it goes on going wrong."""
     while True:
-        registry.sweep()
+        try:
+            backend.registry.sweep()
+            backend.swept = time.monotonic()
+        except Exception:
+            log.exception("the jobs could not be looked at")
         await asyncio.sleep(SWEEP_SECONDS)

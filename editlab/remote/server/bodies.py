@@ -1,13 +1,26 @@
-"""What requests hold: types and bounds. What they mean is checked by the lab, and its limits too."""
+"""What requests hold: types and bounds of what calls take. What it means is checked by the lab, and its limits too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    create_model,
+)
 
 from editlab.core.facts import Fact
+from editlab.remote.wire import Call
 
+CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
 MOST = 1_000  # things in a list; the lab's own limits are lower
 
 Index = Annotated[StrictInt, Field(ge=0, le=1_000_000, description="Number of a step; 0 is the unedited model.")]
@@ -16,8 +29,11 @@ Text = Annotated[str, Field(max_length=20_000)]
 Names = Annotated[list[Name], Field(max_length=MOST)]
 Whole = Annotated[StrictInt, Field(ge=-1_000_000_000, le=1_000_000_000)]
 Number = Whole | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+Setting = (
+    Number | StrictBool | Annotated[StrictStr, Field(max_length=200)] | Annotated[list[Whole], Field(max_length=MOST)]
+)
 Changes = Annotated[
-    dict[Name, Number | Annotated[list[Whole], Field(max_length=MOST)]],
+    dict[Name, Setting],
     Field(
         max_length=100, description="Changed hyperparameters by name; `GET /info` tells them.", examples=[{"layer": 6}]
     ),
@@ -28,68 +44,62 @@ FACT: dict[str, Any] = {
     "target_new": "Rome",
     "target_true": "Paris",
 }
-OneFact = Annotated[Fact, Field(examples=[FACT])]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+def _typed(given: Any) -> Any:
+    """A fact whose prompt holds the subject itself, as one may type it, with {} in its place."""
+    if isinstance(given, Mapping) and all(isinstance(given.get(n), str) for n in ("prompt", "subject", "target_new")):
+        return {**given, "prompt": Fact.typed(given["prompt"], given["subject"], given["target_new"]).prompt}
+    return given
 
 
-class NameBody(Body):
-    name: Text = Field(default="", examples=["Capitals"])
+OneFact = Annotated[Fact, BeforeValidator(_typed), Field(examples=[FACT])]
+Wide = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+# What a request may hold, by the name that the protocol gives it.
+TYPES: Mapping[str, Any] = {
+    "name": Annotated[Text, Field(examples=["Capitals"])],
+    "keys": Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MOST)],
+    "index": Annotated[Index, Field(examples=[1])],
+    "prompts": Annotated[list[Text], Field(max_length=MOST, examples=[["The Eiffel Tower is in"]])],
+    "every": Annotated[dict[Name, Whole], Field(max_length=MOST, examples=[{"perplexity": 1, "retention": 5}])],
+    "fact": OneFact,
+    "facts": Annotated[list[OneFact], Field(max_length=MOST, examples=[[FACT]])],
+    "method": Name,
+    "methods": Names,
+    "hyperparameters": Changes,
+    "guard": Annotated[Name, Field(examples=["refuse"], description="warn, refuse, r-rome or off.")],
+    "guard_level": Annotated[Name, Field(examples=["high"], description="raised or high.")],
+    "earlier": Names,
+    "later": Names,
+    "anew": StrictBool,
+    "names": Annotated[Names, Field(examples=[["perplexity"]])],
+    "text": Annotated[str, Field(max_length=500, description="Words that all occur.", examples=["mother tongue"])],
+    "relation": Annotated[str, Field(max_length=100, examples=["P103"])],
+    "case_id": Annotated[str, Field(max_length=100, description="A number or a name.", examples=["7"])],
+    "limit": Annotated[int, Field(ge=1, le=500)],
+    "seed": Wide,
+}
+OF_CALLS: Mapping[str, Mapping[str, Any]] = {  # where a name means something else
+    "risk": {
+        "hyperparameters": Annotated[
+            dict[Name, Changes], Field(max_length=100, examples=[{"rome": {"layer": 6}}], description="By method.")
+        ]
+    }
+}
 
 
-class KeysBody(Body):
-    keys: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MOST)]
+def request_of(call: Call) -> type[BaseModel] | None:
+    """What a request for a call holds, in its body or query, with the call's own defaults; None where that is nothing.
 
-
-class DuplicateBody(NameBody):
-    index: Index | None = Field(default=None, description="As far as this step; the one in force without it.")
-
-
-class IndexBody(Body):
-    index: Annotated[Index, Field(examples=[1])]
-
-
-class WatchBody(Body):
-    prompts: Annotated[list[Text], Field(max_length=MOST, examples=[["The Eiffel Tower is in"]])]
-
-
-class PlanBody(Body):
-    every: Annotated[dict[Name, Whole], Field(max_length=MOST, examples=[{"perplexity": 1, "retention": 5}])]
-
-
-class PreviewBody(Body):
-    fact: OneFact
-
-
-class FactsBody(Body):
-    facts: Annotated[list[Fact], Field(max_length=MOST, examples=[[FACT]])]
-
-
-class EditBody(FactsBody):
-    method: Name = "rome"
-    hyperparameters: Changes = {}
-    guard: Name = Field(default="warn", examples=["refuse"], description="warn, refuse, r-rome or off.")
-    guard_level: Name = Field(default="high", examples=["high"], description="raised or high.")
-
-
-class RiskBody(Body):
-    fact: OneFact
-    methods: Names = []
-    hyperparameters: Annotated[dict[Name, Changes], Field(max_length=100, examples=[{"rome": {"layer": 6}}])] = {}
-
-
-class ProbeBody(Body):
-    fact: OneFact
-    method: Name = "rome"
-    hyperparameters: Changes = {}
-    earlier: Names = []
-    later: Names = []
-    anew: StrictBool = False
-    names: Names = Field(default=[], examples=[["perplexity"]])
-
-
-class MeasureBody(Body):
-    names: Names = Field(default=[], examples=[["retention", "sentiment"]])
-    index: Index | None = None
+    What may be left out may be null too.
+    """
+    fields: dict[str, Any] = {}
+    for name, parameter in call.takes.items():
+        kind = OF_CALLS.get(call.name, TYPES).get(name, TYPES[name])
+        if parameter.default is parameter.empty:
+            fields[name] = kind, ...
+        else:
+            fields[name] = kind if parameter.default is not None else kind | None, parameter.default
+    title = "".join(part.capitalize() for part in call.name.split("_")) + "Request"
+    return create_model(title, __config__=CONFIG, **fields) if fields else None

@@ -7,9 +7,15 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+def root() -> RedirectResponse:
+    """Whoever opens the address in a browser is led to the documentation."""
+    return RedirectResponse("docs")
 
 
 @router.get("/docs")

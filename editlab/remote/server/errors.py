@@ -33,6 +33,7 @@ STATUS: Mapping[str, int] = {
     "loading": 503,
     "not_finite": 422,
     "failed": 500,
+    "unhealthy": 503,
 }
 RETRY_SECONDS = {"limit_reached": 10, "loading": 2}
 LONGEST_NAME = 80  # of a field that a request named
@@ -79,5 +80,10 @@ def sentence(errors: Any) -> str:
     """The first of pydantic's errors: where it is and what is wrong. Quotes nothing that was sent but names."""
     first = errors[0]
     message = first["msg"].removeprefix("Value error, ")
-    place = ".".join(str(part)[:LONGEST_NAME] for part in first["loc"] if part not in ("body", "query"))
-    return f"{place}: {message}" if place else message
+    if first["type"] == "json_invalid":
+        return f"the body must be JSON: {first['ctx']['error']}, at character {first['loc'][-1]}"
+    places = [str(part)[:LONGEST_NAME] for part in first["loc"] if part not in ("body", "query")]
+    if not places and first["loc"] == ("body",):
+        wanted = "a JSON object with the header Content-Type: application/json"
+        return f"the body must be {wanted}" if first["type"] != "missing" else f"a body is needed: {wanted}"
+    return f"{'.'.join(places)}: {message}" if places else message

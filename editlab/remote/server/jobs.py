@@ -6,94 +6,23 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from anyio import sleep, to_thread
+from anyio import move_on_after, sleep, to_thread
 from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from editlab.core.record import plain
-from editlab.lab.api import Job
-from editlab.remote.server.bodies import EditBody, FactsBody, MeasureBody, PreviewBody, ProbeBody, RiskBody
-from editlab.remote.server.parts import Backend, Key, TheBackend, TheLab, answer, told
+from editlab.remote.server.calls import add_call
+from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, told
 from editlab.remote.server.registry import Entry
 from editlab.remote.wire import JobReport
 
 router = APIRouter(tags=["jobs"])
+for name in ("preview", "edit", "risk", "probe", "knows", "culprit", "measure", "measure_due", "replay_file"):
+    add_call(router, name)
 
-LOOK_SECONDS = 0.04  # between two looks at a job that is followed
-ACCEPTED = told(JobReport, 202, "It waits for its turn")
-
-
-def _accepted(backend: Backend, kind: str, session: str, job: Job) -> Response:
-    entry = backend.registry.add(kind, session, job)
-    return answer(entry.report(), 202, {"Location": f"/jobs/{entry.id}"})
-
-
-@router.post("/session/preview", status_code=202, responses=ACCEPTED)
-def preview(backend: TheBackend, lab: TheLab, key: Key, body: PreviewBody) -> Response:
-    """What the model in force says to the fact's own prompt. Changes nothing."""
-    return _accepted(backend, "preview", key, lab.preview(key, body.fact))
-
-
-@router.post("/session/edit", status_code=202, responses=ACCEPTED)
-def edit(backend: TheBackend, lab: TheLab, key: Key, body: EditBody) -> Response:
-    """Write facts into the model's weights; the result is the new step."""
-    job = lab.edit(key, body.facts, body.method, body.hyperparameters, body.guard, body.guard_level)
-    return _accepted(backend, "edit", key, job)
-
-
-@router.post("/session/risk", status_code=202, responses=ACCEPTED)
-def risk(backend: TheBackend, lab: TheLab, key: Key, body: RiskBody) -> Response:
-    """How likely the edit is to disable the model, by each method."""
-    return _accepted(backend, "risk", key, lab.risk(key, body.fact, body.methods, body.hyperparameters))
-
-
-@router.post("/session/probe", status_code=202, responses=ACCEPTED)
-def probe(backend: TheBackend, lab: TheLab, key: Key, body: ProbeBody) -> Response:
-    """The fact edited beside the session, which stays as it is."""
-    job = lab.probe(
-        key,
-        body.fact,
-        body.method,
-        body.hyperparameters,
-        earlier=body.earlier,
-        later=body.later,
-        anew=body.anew,
-        names=body.names,
-    )
-    return _accepted(backend, "probe", key, job)
-
-
-@router.post("/session/knows", status_code=202, responses=ACCEPTED)
-def knows(backend: TheBackend, lab: TheLab, key: Key, body: FactsBody) -> Response:
-    """Whether the unedited model knows each fact: P(true) > P(new); null for one without a true object."""
-    return _accepted(backend, "knows", key, lab.knows(key, body.facts))
-
-
-@router.post("/session/culprit", status_code=202, responses=ACCEPTED)
-def culprit(backend: TheBackend, lab: TheLab, key: Key) -> Response:
-    """The edit in force whose removal restores most."""
-    return _accepted(backend, "culprit", key, lab.culprit(key))
-
-
-@router.post("/session/measure", status_code=202, responses=ACCEPTED)
-def measure(backend: TheBackend, lab: TheLab, key: Key, body: MeasureBody) -> Response:
-    """Measure a step by these names; the result is the step."""
-    return _accepted(backend, "measure", key, lab.measure(key, body.names, body.index))
-
-
-@router.post("/session/measure-due", status_code=202, responses=ACCEPTED)
-def measure_due(backend: TheBackend, lab: TheLab, key: Key) -> Response:
-    """Measure all that the plan asks for; the result is the state."""
-    return _accepted(backend, "measure-due", key, lab.measure_due(key))
-
-
-@router.post("/session/replay", status_code=202, responses=ACCEPTED)
-def replay(backend: TheBackend, lab: TheLab, key: Key) -> Response:
-    """The session as a file for `editlab replay`; the result is its bytes, in base64. A key that only follows is
-    enough.
-    """
-    return _accepted(backend, "replay", key, lab.replay_file(key))
+LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
+WAIT_SECONDS = 2.0  # and at most, where the lab tells when a job has changed
 
 
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
@@ -123,13 +52,18 @@ async def events(backend: TheBackend, entry: TheEntry) -> AsyncIterator[ServerSe
     A stream that stops without `end` was cut off: ask again.
     """
     last: JobReport | None = None
-    while not backend.stopping:
-        now = entry.glance()
-        if now.ended:
-            outcome = await to_thread.run_sync(lambda: json.dumps(plain(entry.report()), separators=(",", ":")))
-            yield ServerSentEvent(raw_data=outcome, event="end")
-            return
-        if now != last:
-            yield ServerSentEvent(raw_data=json.dumps(plain(now), separators=(",", ":")), event="progress")
-            last = now
-        await sleep(LOOK_SECONDS)
+    patience = WAIT_SECONDS if backend.loader.tells else LOOK_SECONDS
+    with backend.bell.of(entry.job) as rung:
+        while not backend.stopping:
+            rung.clear()
+            now = entry.glance()
+            if now.ended:
+                outcome = await to_thread.run_sync(lambda: json.dumps(plain(entry.report()), separators=(",", ":")))
+                yield ServerSentEvent(raw_data=outcome, event="end")
+                return
+            if now != last:
+                yield ServerSentEvent(raw_data=json.dumps(plain(now), separators=(",", ":")), event="progress")
+                last = now
+            with move_on_after(patience):
+                await rung.wait()
+                await sleep(LOOK_SECONDS)  # what comes within this time is told at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from editlab.core.errors import Cancelled, LabError
 from editlab.core.progress import OnProgress, Progress
@@ -24,6 +24,21 @@ class Counting(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
 
+@runtime_checkable
+class Working(Protocol):
+    """A lab that tells how long its worker has been silent, in seconds."""
+
+    @property
+    def silence(self) -> float: ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A lab that tells, on any thread, which job has something else to tell; None: any may have."""
+
+    def on_change(self, listener: Callable[[Any], None]) -> None: ...
+
+
 class Loader:
     """Loads a lab in a thread, once `start` is called, and says how far it is."""
 
@@ -35,8 +50,15 @@ class Loader:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="editlab-load", daemon=True)
 
-    def start(self) -> None:
+    def start(self, on_change: Callable[[Any], None]) -> None:
+        """Begin to load; `on_change` is told of the lab's jobs then, if the lab is one that does."""
+        self._on_change = on_change
         self._thread.start()
+
+    @property
+    def tells(self) -> bool:
+        """Whether the lab tells when a job has changed."""
+        return isinstance(self._lab, Telling)
 
     @property
     def lab(self) -> LabProtocol:
@@ -57,6 +79,10 @@ class Loader:
         """One of the lab's counts; 0 until it is there."""
         return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
 
+    def silence(self) -> float:
+        """Seconds since the lab's worker last told of itself; 0 until there is one."""
+        return self._lab.silence if isinstance(self._lab, Working) else 0.0
+
     def close(self, seconds: float = 2.0) -> None:
         """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""
         self._closing.set()
@@ -74,6 +100,8 @@ class Loader:
             self._error = f"{error}" or type(error).__name__
             log.error("the lab could not be loaded: %s", self._error, exc_info=not isinstance(error, LabError))
         else:
+            if isinstance(lab, Telling):
+                lab.on_change(self._on_change)
             self._lab = lab
             log.info("the lab is ready")
 

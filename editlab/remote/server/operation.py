@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from editlab.remote.server.errors import Problem
+from editlab.remote.server.errors import Problem, error_answer
 from editlab.remote.server.parts import TheBackend, answer
 from editlab.remote.wire import Readiness
 
 router = APIRouter(tags=["operation"])
+SILENT_SECONDS = 1_800.0  # of a job, after which its worker is taken for stuck; twice what a job may take
+SWEPT_SECONDS = 30.0  # since the jobs were last looked at
 OPEN = ("/healthz", "/readyz")  # to everyone, without the token
 
 
-@router.get("/healthz")
-async def healthz() -> Response:
-    """The process answers."""
+@router.get("/healthz", responses={503: {"model": Problem, "description": "It should be started anew"}})
+async def healthz(backend: TheBackend) -> Response:
+    """The process answers, its worker works or waits, and the jobs are watched."""
+    silent = backend.loader.silence()
+    if silent > SILENT_SECONDS:
+        told = "has ended" if math.isinf(silent) else f"has told nothing for {silent:.0f} s"
+        return error_answer("unhealthy", f"the lab's worker {told}")
+    if time.monotonic() - backend.swept > SWEPT_SECONDS:
+        return error_answer("unhealthy", "the jobs have not been watched for a while; the log says why")
     return answer({"status": "ok"})
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from editlab.core.errors import UnknownSession
 from editlab.core.record import plain
 from editlab.lab.api import LabProtocol
+from editlab.remote.server.bell import Bell
 from editlab.remote.server.errors import Problem
 from editlab.remote.server.loading import Loader
 from editlab.remote.server.metrics import Metrics
@@ -39,7 +41,14 @@ class Backend:
     registry: JobRegistry
     metrics: Metrics
     boot: str
+    bell: Bell = field(default_factory=Bell)
     stopping: bool = False
+    swept: float = field(default_factory=time.monotonic)  # when all jobs were last looked at
+
+    def stop(self) -> None:
+        """End the streams of jobs."""
+        self.stopping = True
+        self.bell.ring()
 
 
 def _backend(request: Request) -> Backend:

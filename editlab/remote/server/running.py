@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.backend.stopping = True
+        self._app.state.backend.stop()
         await super().shutdown(sockets)
 
 

@@ -5,9 +5,11 @@ All typed or generated text is escaped. Needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 from editlab.analysis.history import first_forgotten
+from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.html import number, plural, tag
 from editlab.report.story import chapters
@@ -16,23 +18,27 @@ from editlab.report.story.edits import edit_card, taken
 from editlab.report.story.figures import figures_of
 
 
-def story(state: SessionState, title: str = "") -> str:
-    """HTML of a session's whole history, in order; `title` is the session's name."""
+def story(state: SessionState, title: str = "", methods: Iterable[MethodInfo] = ()) -> str:
+    """HTML of all that a session tells, in the order in which it happened; `title` is the session's name.
+
+    `methods` are those that the lab has: their titles and papers. One that is not among them is told by its name.
+    """
+    known = {method.name: method for method in methods}
     name = str(state.model.get("name", "a model"))
     title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
     parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""
     about = [escape(part) for part in (name, parameters, str(state.model.get("device", ""))) if part]
     forgotten, took = first_forgotten(state.steps), taken(state.steps)
-    cards = "".join(edit_card(step, state, forgotten, took) for step in state.steps[1:])
+    cards = "".join(edit_card(step, state, forgotten, took, known) for step in state.steps[1:])
     body = [
         tag("header", tag("h1", escape(title)) + tag("p", " · ".join(about), "lead")),
-        chapters.in_short(state),
+        chapters.in_short(state, known),
         tag("h2", "The run at a glance"),
         chapters.charts(figures_of(state)),
         *(
             [
                 tag("h2", "Edit by edit"),
-                chapters.index(state),
+                chapters.index(state, known),
                 cards,
                 tag("h2", "What was forgotten"),
                 chapters.forgetting(state),
@@ -41,9 +47,9 @@ def story(state: SessionState, title: str = "") -> str:
             else ()
         ),
         tag("h2", "Where it came from"),
-        chapters.methods(state),
+        chapters.methods(state, known),
         chapters.provenance(state),
         tag("h2", "To make it again, and to cite"),
-        chapters.sources(state),
+        chapters.sources(state, known),
     ]
     return document(title, "".join(body))

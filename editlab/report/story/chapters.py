@@ -12,7 +12,7 @@ from editlab.core.records import Measurement, SessionState, Step, largest
 from editlab.report.html import SIGNS, number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
-from editlab.report.story.papers import papers_of, title_of
+from editlab.report.story.papers import Methods, cited, papers_of, title_of
 
 BROKEN_SHOWN = 12
 FEW = 9  # steps that need no table of contents
@@ -23,15 +23,15 @@ REPLAY = (
 )
 
 
-def in_short(state: SessionState) -> str:
-    """A summary: the edits, and the model's health after them."""
+def in_short(state: SessionState, known: Methods) -> str:
+    """What was done, and what became of the model."""
     edits = state.steps[1:]
     if not edits:
         return tag("p", "No edit was made: this is the unedited model.")
     off = sum(not step.enabled for step in edits[: state.position])
     undone = len(edits) - state.position
     asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
-    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method) for step in edits)])
+    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method, known) for step in edits)])
     words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
     counted = taken(state.steps).values()
     facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
@@ -78,6 +78,10 @@ def tiles(state: SessionState) -> str:
         found.append((score.title, percent(score.accuracy), words))
     if now.bleeding is not None:
         found.append(("Unrelated facts right", percent(now.bleeding.share), f"of {now.bleeding.n}"))
+    for name, other in now.others.items():
+        unedited = base.others.get(name) if base else None
+        words = f"unedited {number(unedited.value)}" if unedited else other.unit
+        found.append((other.title or name, number(other.value), words))
     cells = (tag("dt", escape(title)) + tag("dd", value + tag("small", escape(words))) for title, value, words in found)
     return tag("dl", "".join(tag("div", cell) for cell in cells), "tiles")
 
@@ -90,8 +94,8 @@ def _drift(now: Measurement) -> tuple[str, str]:
     return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
 
 
-def index(state: SessionState) -> str:
-    """All edits in one table, if there are many."""
+def index(state: SessionState, known: Methods) -> str:
+    """All edits in one table, where there are many."""
     if len(state.steps) <= FEW:
         return ""
     lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
@@ -102,8 +106,8 @@ def index(state: SessionState) -> str:
             [
                 _edit(step),
                 _fact(step),
-                escape(title_of(step.method)),
-                percent(step.relative_size),
+                escape(title_of(step.method, known)),
+                percent(max((size.relative for size in step.size.values()), default=None)),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
                 _edit(state.steps[lost[step.id]]) if step.id in lost else "",
@@ -165,10 +169,11 @@ def _fact(step: Step) -> str:
     return escape(str(step.facts[0])) if step.facts else ""
 
 
-def methods(state: SessionState) -> str:
-    """Every method with its hyperparameters."""
+def methods(state: SessionState, known: Methods) -> str:
+    """Every method as it was set."""
     used = dict.fromkeys(
-        (title_of(step.method), json.dumps(dict(step.hyperparameters), ensure_ascii=False)) for step in state.steps[1:]
+        (title_of(step.method, known), json.dumps(dict(step.hyperparameters), ensure_ascii=False))
+        for step in state.steps[1:]
     )
     rows = [[escape(title), escape(_settings(json.loads(values)))] for title, values in used]
     return table("Methods as they were set", ["method", "hyperparameters"], rows, css="wide") if rows else ""
@@ -211,9 +216,9 @@ def _distinct(provenances: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return found
 
 
-def sources(state: SessionState) -> str:
+def sources(state: SessionState, known: Methods) -> str:
     """How to make it again, and what to cite."""
-    papers = papers_of(dict.fromkeys(step.method or "" for step in state.steps[1:]))
+    papers = papers_of(dict.fromkeys(step.method for step in state.steps[1:]), known)
     versions: list[Mapping[str, Any]] = _distinct((step.provenance for step in state.steps), "versions")
     version = versions[0].get("editlab", "") if versions else ""
     replay = "editlab replay editlab-replay.zip"
@@ -221,5 +226,5 @@ def sources(state: SessionState) -> str:
         tag("p", REPLAY)
         + tag("pre", f"{replay}\n{replay} --recompute")
         + tag("p", f"To cite: editlab {escape(str(version))}, a laboratory for knowledge editing, and")
-        + tag("ul", "".join(tag("li", paper.html()) for paper in papers))
+        + tag("ul", "".join(tag("li", cited(paper)) for paper in papers))
     )

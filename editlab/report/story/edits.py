@@ -11,7 +11,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step, largest
 from editlab.report.compare import Compared, compared, wins
 from editlab.report.html import changed_words, fact_line, marked_prompt, number, percent, plural, table, tag
-from editlab.report.story.papers import title_of
+from editlab.report.story.papers import Methods, title_of
 
 KINDS = {"rewrite": "the fact", "own": "own prompt", "paraphrase": "paraphrase", "neighborhood": "neighbour"}
 SHOWN = 4  # prompts shown outside the fold
@@ -19,13 +19,17 @@ FACTS_SHOWN = 5
 
 
 def edit_card(
-    step: Step, state: SessionState, forgotten: Mapping[EditedFact, int], took: Mapping[str, tuple[int, int]]
+    step: Step,
+    state: SessionState,
+    forgotten: Mapping[EditedFact, int],
+    took: Mapping[str, tuple[int, int]],
+    known: Methods,
 ) -> str:
     """HTML of one edit."""
     idle = step.index > state.position or not step.enabled
     parts = [
         _heading(step),
-        tag("p", " · ".join(_about(step, state, *took.get(step.id, (0, 0)))), "about"),
+        tag("p", " · ".join(_about(step, state, known, *took.get(step.id, (0, 0)))), "about"),
         *(tag("p", text, "note") for text in _notes(step, state)),
         _before_and_after(step),
         *(tag("p", text, "note") for text in _consequences(step, state, forgotten)),
@@ -70,9 +74,10 @@ def size_words(step: Step) -> str:
     return f"‖ΔW‖ {number(step.norm)}, {percent(size.relative)} of ‖W₀‖{where}"
 
 
-def _about(step: Step, state: SessionState, facts: int, said: int) -> list[str]:
+def _about(step: Step, state: SessionState, known: Methods, facts: int, said: int) -> list[str]:
     layers = ", ".join(map(str, sorted(step.size)))
-    about = [f"{escape(title_of(step.method))} in layer{'s' if len(step.size) > 1 else ''} {layers}", size_words(step)]
+    title = escape(title_of(step.method, known))
+    about = [f"{title} in layer{'s' if len(step.size) > 1 else ''} {layers}", size_words(step)]
     about.append(f"{step.seconds:.1f} s")
     if step.risk is not None:
         about.append(pill(f"{step.risk.level} risk", step.risk.level))

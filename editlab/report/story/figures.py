@@ -72,7 +72,15 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
     scores = [Curve(f"counterfact_all.{kind}.success", kind) for kind in kinds]
     yield drawer.lines("counterfact", "Success over all edits so far, by kind of prompt", scores, SHARE)
     yield drawer.lines("generation", "Generation entropy in bits", [Curve("generation", "entropy")], Axis(), True)
+    for name, title in _others(state.steps).items():
+        yield drawer.lines(_file_name(name), title, [Curve(name, name)], Axis(), True)
     yield _recall_figure(state)
+
+
+def _others(steps: Sequence[Step]) -> dict[str, str]:
+    """The titles of other packages' measures, by name."""
+    found = (step.measurement.others for step in steps if step.measurement)
+    return {name: number.title or name for others in found for name, number in others.items()}
 
 
 def _tasks(steps: Sequence[Step]) -> dict[str, TaskScore]:

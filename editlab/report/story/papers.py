@@ -1,75 +1,47 @@
-"""The papers behind a session, to be cited."""
+"""What a session rests on, to be cited, and what its methods are called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from html import escape
 
+from editlab.core.info import MethodInfo, Paper
 from editlab.report.html import tag
 
+Methods = Mapping[str, MethodInfo]  # by name
 
-@dataclass(frozen=True)
-class Paper:
-    """One reference."""
-
-    authors: str
-    year: int
-    title: str
-    arxiv: str
-    why: str  # the reason to cite it
-
-    def html(self) -> str:
-        link = tag("a", f"arXiv {self.arxiv}", href=f"https://arxiv.org/abs/{self.arxiv}")
-        return f"{escape(self.authors)} ({self.year}). {tag('cite', escape(self.title))}. {link}. {escape(self.why)}"
-
-
-TITLES = {"rome": "ROME", "r-rome": "r-ROME", "memit": "MEMIT", "emmet": "EMMET"}
 FORGETTING = Paper(
     "Gupta, Rao, Anumanchipalli",
     2024,
     "Model Editing at Scale leads to Gradual and Catastrophic Forgetting",
-    "2401.07453",
     "Many edits one after another, gradual and catastrophic forgetting, disabling edits.",
+    "2401.07453",
 )
-ROME = Paper(
+MEASURES = Paper(
     "Meng, Bau, Andonian, Belinkov",
     2022,
     "Locating and Editing Factual Associations in GPT",
-    "2202.05262",
     "ROME, CounterFact, efficacy, paraphrase and neighborhood success, generation entropy.",
+    "2202.05262",
 )
-OF_METHODS = {
-    "rome": ROME,
-    "r-rome": Paper(
-        "Gupta, Baskaran, Anumanchipalli",
-        2024,
-        "Rebuilding ROME: Resolving Model Collapse during Sequential Model Editing",
-        "2403.07175",
-        "r-ROME: one key throughout.",
-    ),
-    "memit": Paper(
-        "Meng, Sen Sharma, Andonian, Belinkov, Bau",
-        2023,
-        "Mass-Editing Memory in a Transformer",
-        "2210.07229",
-        "MEMIT: many facts, several layers.",
-    ),
-    "emmet": Paper(
-        "Gupta, Sajnani, Anumanchipalli",
-        2024,
-        "A Unified Framework for Model Editing",
-        "2403.14236",
-        "EMMET: an equality constraint for many facts.",
-    ),
-}
 
 
-def papers_of(methods: Iterable[str]) -> list[Paper]:
-    """The papers behind a session with these methods; two of them, on measures and on forgetting, behind every one."""
-    return list(dict.fromkeys([*(OF_METHODS[name] for name in methods if name in OF_METHODS), ROME, FORGETTING]))
+def papers_of(names: Iterable[str | None], methods: Methods) -> list[Paper]:
+    """The papers behind a session by these methods; those of its measures and of forgetting are behind each."""
+    own = [methods[name].paper for name in names if name and name in methods]
+    papers = [*(paper for paper in own if paper is not None), MEASURES, FORGETTING]
+    return list({paper.link: paper for paper in papers}.values())
 
 
-def title_of(method: str | None) -> str:
-    """ "ROME" for "rome"; the name itself of any other method."""
-    return TITLES.get(method or "", method or "")
+def cited(paper: Paper) -> str:
+    """HTML of a reference; its address is a link only where it is one of the web."""
+    name = f"arXiv {paper.arxiv}" if paper.arxiv and not paper.url else paper.link
+    web = paper.link.startswith(("https://", "http://"))
+    link = tag("a", escape(name), href=paper.link) if web else escape(name)
+    told = f"{escape(paper.authors)} ({paper.year}). {tag('cite', escape(paper.title))}."
+    return " ".join(part for part in (told, f"{link}." if name else "", escape(paper.why)) if part)
+
+
+def title_of(name: str | None, methods: Methods) -> str:
+    """ "ROME" for "rome"; the name itself of a method that is not known."""
+    return methods[name].title if name and name in methods else name or ""

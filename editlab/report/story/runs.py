@@ -69,17 +69,20 @@ WEIGHTS = (
 def figures_of(runs: Runs) -> tuple[PanelGroup, ...]:
     """The four figures, with a panel for each task that some run was scored on, and one for tasks by generation."""
     tasks: dict[str, TaskScore] = {}
+    others: dict[str, str] = {}
     for steps in runs.values():
         for step in steps:
             tasks |= step.measurement.tasks if step.measurement else {}
+            others |= {name: n.title for name, n in step.measurement.others.items()} if step.measurement else {}
     by_scores = tuple(_task(name, score) for name, score in tasks.items() if score.rule == "scores")
     by_generation = tuple(_task(name, score) for name, score in tasks.items() if score.rule != "scores")
+    own = tuple(Panel(title or name, name, FITTED) for name, title in others.items())
     return (
-        PanelGroup("editing-scores", "Editing scores", (*EDITING, SCORE)),
-        PanelGroup("forgetting", "Forgetting of earlier edits", FORGETTING),
-        PanelGroup("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS)),
-        PanelGroup("drift", "Drift of the weights", WEIGHTS),
-        PanelGroup("downstream-generation", "Tasks answered by generation", by_generation),
+        Figure("editing-scores", "Editing scores", (*EDITING, SCORE)),
+        Figure("forgetting", "Forgetting of earlier edits", FORGETTING),
+        Figure("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS, *own)),
+        Figure("drift", "Drift of the weights", WEIGHTS),
+        Figure("downstream-generation", "Tasks answered by generation", by_generation),
     )
 
 

@@ -1,0 +1,411 @@
+"""Files of facts, in the schemas in which they are published: JSON, JSON Lines, CSV and Parquet, gzipped or not.
+
+What a row means is said by one table, `COLUMNS`. A row that cannot be used is left out and listed with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, overload
+
+from editlab.core.facts import CaseId, Fact, case_id_of
+from editlab.core.paths import resource
+from editlab.core.record import Record
+
+# The fields of a fact, and the columns that may hold them; the first that is there and not empty counts.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "src"),
+    "subject": ("subject",),
+    "target_new": ("target_new", "alt", "target"),
+    "target_true": ("target_true", "ground_truth", "answers"),
+    "paraphrase_prompts": ("paraphrase_prompts", "rephrase_prompt", "rephrase"),
+    "neighborhood_prompts": ("neighborhood_prompts", "locality_prompt", "loc", "locality"),
+    "generation_prompts": ("generation_prompts",),
+    "relation": ("relation", "relation_id", "relation_label"),
+    "case_id": ("case_id", "id"),
+}
+# A prompt of `neighborhood_prompts` may be a table of its own, or have its right answer in a column beside it.
+ANSWERS = {"locality_prompt": "locality_ground_truth", "loc": "loc_ans"}
+NEIGHBOUR, ANSWER = ("prompt", "loc"), ("ground_truth", "loc_ans", "target", "answer")
+WRAPPERS = ("requested_rewrite", "fact")  # columns that hold a row, or several, in the row
+NEEDED = ("prompt", "subject", "target_new")
+TOLD = 3  # reasons in one sentence
+NAMED = 10  # columns in one sentence
+
+
+@dataclass(frozen=True)
+class SkippedRow(Record):
+    """A row of a file that gives no fact."""
+
+    row: int  # from 1; in JSON Lines the line
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FactFile(Sequence[Fact]):
+    """The facts of a file, in its order, and what could not be used of it."""
+
+    name: str  # in words: "my-facts.json", "editlab's own facts"
+    facts: tuple[Fact, ...]
+    skipped: tuple[SkippedRow, ...] = ()
+    unused: Mapping[str, int] = field(default_factory=dict)  # columns that are not read -> rows that have them
+    rows: tuple[int, ...] = ()  # the row that each fact is of
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Fact, ...]: ...
+    def __getitem__(self, index: int | slice) -> Fact | tuple[Fact, ...]:
+        return self.facts[index]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    @property
+    def batches(self) -> tuple[tuple[Fact, ...], ...]:
+        """The facts of each row: more than one where a row holds several rewrites, which belong into one edit."""
+        pairs = groupby(zip(self.rows, self.facts, strict=True), key=lambda pair: pair[0])
+        return tuple(tuple(fact for _, fact in group) for _, group in pairs)
+
+    @property
+    def notice(self) -> str:
+        """Which rows were left out of the file, and which columns; "" if all of it was taken."""
+        told = []
+        if self.skipped:
+            count, total = len(self.skipped), len(self.skipped) + len(set(self.rows))
+            told.append(f"{count} of {total} rows {'was' if count == 1 else 'were'} left out ({_told(self.skipped)})")
+        if self.unused:
+            told.append(f"not read: {_names(self.unused)}")
+        return f"{self.name}: {'; '.join(told)}" if told else ""
+
+
+def _told(skipped: Sequence[SkippedRow]) -> str:
+    more = len(skipped) - TOLD
+    return "; ".join(map(str, skipped[:TOLD])) + (f"; and {more} more" if more > 0 else "")
+
+
+def _names(columns: Collection[str]) -> str:
+    more = len(columns) - NAMED
+    return ", ".join(list(columns)[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- where facts come from ---
+
+
+def facts_of(source: str | Path | None) -> FactFile:
+    """The facts of a source: "hub" is CounterFact, None the project's own, anything else a file. Raises ValueError."""
+    if source is None:
+        return replace(read_facts(resource("facts.json")), name="editlab's own facts")
+    return counterfact_from_hub() if source == "hub" else read_facts(source)
+
+
+def counterfact_from_hub(split: str = "train") -> FactFile:
+    """CounterFact from the Hugging Face hub (azhx/counterfact, the original schema); needs a network once."""
+    from datasets import load_dataset
+
+    return facts_in(enumerate(load_dataset("azhx/counterfact", split=split), 1), "CounterFact (Hugging Face hub)")
+
+
+def read_facts(path: str | Path) -> FactFile:
+    """The facts of a file of rows: JSON, JSON Lines, CSV or Parquet, each also gzipped, told apart by what is in it.
+
+    Raises ValueError for a file that cannot be read, or of whose rows none can be used.
+    """
+    try:
+        path = Path(path).expanduser()
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"no such file of facts: {path}") from None
+    except IsADirectoryError:
+        raise ValueError(f"a file of facts is needed, {path} is a folder") from None
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    try:
+        return facts_in(_rows(content, path.name), path.name)
+    except _NoRows as error:
+        raise ValueError(f"{path} {error}") from None
+
+
+# --- from rows to facts ---
+
+
+def facts_in(rows: Iterable[tuple[int, object]], name: str) -> FactFile:
+    """The facts of numbered rows. Raises ValueError if there are rows, and none can be used."""
+    facts: list[Fact] = []
+    numbers: list[int] = []
+    skipped: list[SkippedRow] = []
+    unused: Counter[str] = Counter()
+    for number, row in rows:
+        try:
+            found, ignored = facts_of_row(row)
+        except ValueError as error:
+            skipped.append(SkippedRow(number, str(error)))
+        else:
+            facts += found
+            numbers += [number] * len(found)
+            unused.update(ignored)
+    if skipped and not facts:
+        raise ValueError(f"{name} holds no fact that can be used: {_told(skipped)}")
+    return FactFile(name, tuple(facts), tuple(skipped), dict(unused), tuple(numbers))
+
+
+def facts_of_row(row: object) -> tuple[list[Fact], list[str]]:
+    """The facts of one row, and the columns in it that were not used.
+
+    Several facts where the row holds several rewrites (MQuAKE). Raises ValueError.
+    """
+    if isinstance(row, ValueError):  # what stands where a row should be
+        raise row
+    if not isinstance(row, Mapping):
+        raise ValueError(f"a row must be an object with named columns, got {_kind(row)}")
+    row = {_printable(name): value for name, value in row.items() if not _empty(value)}
+    wrapper = next((name for name in WRAPPERS if isinstance(row.get(name), Mapping | list | tuple)), None)
+    if wrapper is None:
+        rewrites: Sequence[Any] = [{}]
+    else:
+        held = row.pop(wrapper)
+        rewrites = [held] if isinstance(held, Mapping) else held
+    used: set[str] = set()
+    facts = []
+    for rewrite in rewrites:
+        if not isinstance(rewrite, Mapping):
+            raise ValueError(f"{wrapper} must hold objects, got {_kind(rewrite)}")
+        facts.append(_fact({**row, **{name: value for name, value in rewrite.items() if not _empty(value)}}, used))
+    return facts, [name for name in row if name not in used]
+
+
+def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
+    """The fact of a row without wrappers; the names of the columns that it was made from are added to `used`."""
+    columns = {name: next((c for c in names if c in row), None) for name, names in COLUMNS.items()}
+    if missing := [" or ".join(COLUMNS[name]) for name in NEEDED if columns[name] is None]:
+        raise ValueError(f"the row lacks {', '.join(missing)}; it has {_names(row) or 'nothing'}")
+    values = {name: row[column] for name, column in columns.items() if column is not None}
+    subject = _one("subject", values["subject"]).strip()
+    true = _first(values.get("target_true"))
+    fact = Fact.typed(_one("prompt", values["prompt"]), subject, _one("new object", values["target_new"]), true)
+    used.update(column for column in columns.values() if column is not None)
+
+    def prompts(name: str) -> tuple[str, ...]:
+        texts = _texts(str(columns[name]), values.get(name))
+        return tuple(text.replace("{}", fact.subject) for text in texts)
+
+    neighbours, dropped = _neighbours(row, columns["neighborhood_prompts"], fact.target_true, used)
+    if dropped and not neighbours:
+        used.discard(str(columns["neighborhood_prompts"]))
+    relation = values.get("relation")
+    return replace(
+        fact,
+        paraphrase_prompts=prompts("paraphrase_prompts"),
+        neighborhood_prompts=tuple(neighbours),
+        generation_prompts=prompts("generation_prompts"),
+        relation=relation if relation is None or isinstance(relation, str) else str(relation),
+        case_id=_case_id(values.get("case_id")),
+    )
+
+
+def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, used: set[str]) -> tuple[list[str], int]:
+    """The neighbours in a column, and how many were dropped.
+
+    Only one whose right answer is the true object measures neighborhood success as the papers define it; one of which
+    no answer is told is taken at its word.
+    """
+    if column is None:
+        return [], 0
+    pairs: list[tuple[str, Any]] = []
+    if (beside := ANSWERS.get(column)) is not None:
+        used.add(beside)
+        answer = row.get(beside)
+        pairs += [(prompt, answer) for prompt in _texts(column, row[column])]
+    else:
+        pairs += _pairs(column, row[column])
+    kept = [prompt for prompt, answer in pairs if answer is None or (true and true in _answers(answer))]
+    return kept, len(pairs) - len(kept)
+
+
+def _pairs(column: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Prompts with their answers (None where none is told), however deep in lists and tables."""
+    if isinstance(value, str):
+        yield value, None
+    elif isinstance(value, Mapping):
+        prompt = next((value[name] for name in NEIGHBOUR if name in value), None)
+        if prompt is None:  # by kind: {"Relation_Specificity": [...]}
+            for part in value.values():
+                yield from _pairs(column, part)
+        elif not _empty(prompt):
+            answer = next((value[name] for name in ANSWER if name in value), None)
+            for text in _texts(column, prompt):
+                yield text, answer
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _pairs(column, part)
+    elif not _empty(value):
+        raise ValueError(f"{column} must hold texts, got {_kind(value)}")
+
+
+def _answers(value: Any) -> list[str]:
+    """All texts in an answer: a text, or lists of aliases, stripped."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, Mapping):
+        return _answers(next((value[name] for name in ("str", "value") if name in value), None))
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _answers(part)]
+    return []
+
+
+def _first(value: Any) -> str | None:
+    """The first text of an answer; None where there is none."""
+    return next(iter(_answers(value)), None)
+
+
+def _one(name: str, value: Any) -> str:
+    """The text of a column that needs one: a text, an object's {"str": ...}, or the first of a list."""
+    if isinstance(value, str):
+        return value
+    text = _first(value)
+    if text is None:
+        raise ValueError(f"{name} must be text, got {_kind(value)}")
+    return text
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """The texts of a column: one, a list of them, or none."""
+    parts = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+    parts = [part for part in parts if not _empty(part)]
+    if wrong := [part for part in parts if not isinstance(part, str)]:
+        raise ValueError(f"{name} must be a text or a list of texts, got {_kind(wrong[0])} in it")
+    return parts
+
+
+def _case_id(value: Any) -> CaseId | None:
+    return case_id_of(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _empty(value: object) -> bool:
+    """Whether a cell says nothing: null, not a number, a blank text, an empty list."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
+
+
+def _printable(name: object) -> str:
+    """A column's name, without halves of surrogate pairs."""
+    return str(name).encode(errors="replace").decode()
+
+
+def _kind(value: object) -> str:
+    names: Mapping[type, str] = {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}
+    return names.get(type(value), f"{value!r:.100}")
+
+
+# --- from bytes to rows ---
+
+
+class _NoRows(ValueError):
+    """A file that holds no rows; its sentence begins after the file's name."""
+
+
+def _rows(content: bytes, name: str) -> Iterator[tuple[int, object]]:
+    """The numbered rows of a file; where a line is none, the reason stands in its place. Raises _NoRows."""
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _NoRows(f"is a damaged gzip file: {error}") from None
+    if content.startswith(b"PAR1"):
+        return enumerate(_parquet(content), 1)
+    text = _decoded(content)
+    if not text.strip():
+        raise _NoRows("is empty")
+    endings = name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+    if text.lstrip()[0] not in "[{":
+        if endings in ("csv", "tsv"):
+            return _csv(text)
+        raise _NoRows("is not a JSON file, nor JSON Lines, CSV (by its name) or Parquet")
+    return _json(text)
+
+
+def _decoded(content: bytes) -> str:
+    utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _NoRows(f"is not text in UTF-8: {error}") from None
+
+
+def _json(text: str) -> Iterator[tuple[int, object]]:
+    """The rows of a JSON list, of one JSON object, or of lines of them."""
+    try:
+        values = _parsed(text)
+    except ValueError as error:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [(number, _row_of_line(line)) for number, line in lines]
+        if not any(isinstance(row, Mapping) for _, row in rows):
+            raise _NoRows(f"is not a JSON file: {error}") from None
+        return iter(rows)
+    if isinstance(values, Mapping):
+        held = values.get("facts")  # as a run's folder and a request have them
+        values = held if isinstance(held, list) else [values]
+    return enumerate(values, 1)
+
+
+def _row_of_line(line: str) -> object:
+    try:
+        return _parsed(line)
+    except ValueError as error:
+        return ValueError(f"not JSON: {error}")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _csv(text: str) -> Iterator[tuple[int, object]]:
+    """The rows of a CSV file with a header; lists and objects in its cells are JSON."""
+    text = text.lstrip()
+    delimiter = max(",;\t", key=text.split("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise _NoRows(f"is not a CSV file: line {reader.line_num}: {error}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            yield number, ValueError("the row has more cells than the header")
+        else:
+            yield number, {name.strip(): _cell(value) for name, value in row.items()}
+
+
+def _cell(value: str | None) -> object:
+    if value is not None and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return _parsed(value)
+        except ValueError:
+            pass  # a text that begins with a bracket
+    return value
+
+
+def _parquet(content: bytes) -> list[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(io.BytesIO(content)).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise _NoRows(f"is a damaged Parquet file: {error}") from None

@@ -1,0 +1,38 @@
+"""How an object follows its prompt: after a blank, or directly where the script is written without blanks."""
+
+from __future__ import annotations
+
+import unicodedata
+
+WITHOUT_BLANKS = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+OPENING = ("Ps", "Pi")  # Unicode's categories of opening brackets and quotation marks
+WIDE_PUNCTUATION = ("IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH", "RIGHT CORNER", "RIGHT DOUBLE ANGLE")
+
+
+def joint(prompt: str, target: str) -> str:
+    """What stands between a prompt and its object: "" or " ".
+
+    Nothing, where the prompt ends in white space, in an opening bracket or quotation mark, in a character of a script
+    that is written without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or in such a
+    script's punctuation; or where the prompt's last letter and the object's first one are of such scripts.
+    """
+    if not prompt:
+        return " "
+    last = prompt[-1]
+    if last.isspace() or unicodedata.category(last) in OPENING:
+        return ""
+    if is_without_blanks(last) or unicodedata.name(last, "").startswith(WIDE_PUNCTUATION):
+        return ""
+    before = next((c for c in reversed(prompt) if c.isalnum()), "")
+    after = next((c for c in target if c.isalnum()), "")
+    return "" if is_without_blanks(before) and is_without_blanks(after) else " "
+
+
+def joined(prompt: str, target: str) -> str:
+    """The prompt and its object as one text."""
+    return prompt + joint(prompt, target) + target
+
+
+def is_without_blanks(character: str) -> bool:
+    """Whether a character is of a script that is written without blanks between words; "" is of none."""
+    return bool(character) and unicodedata.name(character, "").startswith(WITHOUT_BLANKS)

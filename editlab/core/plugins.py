@@ -1,0 +1,59 @@
+"""What other packages add to editlab, found by their entry points. One that is broken is told of and left out."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+T = TypeVar("T")
+
+
+def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> dict[str, T]:
+    """What other packages add to `group`, by its own `name`, in the order of their entry points.
+
+    `made` turns what an entry point names into the thing itself, or raises ValueError with what is wrong with it. What
+    cannot be loaded, or has a name that is taken (one of `known` or of another plug-in), is left out with a sentence in
+    the log.
+    """
+    found: dict[str, T] = {}
+    for label, load in _entries(group):
+        try:
+            thing = made(load())
+            name = _name_of(thing)
+            if name in known or name in found:
+                raise ValueError(f"its name {name!r} is taken by another")
+        except Exception as error:  # whatever a stranger's module raises when it is imported
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            log.error("the plug-in %s (%s) was left out: %s", label, group, reason)
+        else:
+            found[name] = thing
+    return found
+
+
+def check_texts(thing: Any, names: tuple[str, ...]) -> None:
+    """Raises ValueError unless these attributes are texts that are not empty."""
+    for name in names:
+        if not isinstance(value := getattr(thing, name, None), str) or not value.strip():
+            raise ValueError(f"its {name} must be a text, got {value!r}")
+
+
+def _entries(group: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name and loader of every entry point of a group; the name tells the package too."""
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
+        package = f" of {entry.dist.name}" if entry.dist is not None else ""
+        yield f"{entry.name}{package}", entry.load
+
+
+def _name_of(thing: Any) -> str:
+    """Its name. Raises ValueError unless it can stand in a command line, an address and a folder's name."""
+    name = getattr(thing, "name", None)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"its name must be lower-case letters, digits, - and _, at most 64, got {name!r}")
+    return name

@@ -1,0 +1,70 @@
+"""The calls of the lab as routes: what each takes and gives is as `LabProtocol` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from editlab.lab.api import Job, LabProtocol
+from editlab.remote.server.bodies import request_of
+from editlab.remote.server.errors import LONGEST_NAME
+from editlab.remote.server.parts import Backend, Key, TheBackend, TheLab, answer, told
+from editlab.remote.wire import ADDRESSES, Call, JobReport, call_of
+
+ACCEPTED = told(JobReport, 202, "It waits for its turn")
+
+
+Shape = Callable[[LabProtocol, Any], Any]
+
+
+def add_call(
+    router: APIRouter, name: str, status: int = 200, model: Any = None, shape: Shape = lambda _lab, found: found
+) -> None:
+    """A route that answers a call with its result, or one that takes long with 202 and its job.
+
+    `shape` makes the answer of the result; it is of the type `model` then.
+    """
+    call = call_of(name)
+    method, path, _ = call.address
+
+    def route(backend: Backend, lab: LabProtocol, key: str = "", request: Any = None) -> Response:
+        given = {} if request is None else {field: getattr(request, field) for field in type(request).model_fields}
+        found = getattr(lab, name)(*((key,) if call.of_session else ()), **given)
+        return accepted(backend, call.kind, key, found) if call.is_job else answer(shape(lab, found), status)
+
+    route.__name__, route.__doc__ = name, call.about
+    route.__signature__ = _signature(call)  # type: ignore[attr-defined]  # FastAPI reads it
+    responses = ACCEPTED if call.is_job else told(model or call.result, status)
+    router.add_api_route(path, route, methods=[method], status_code=202 if call.is_job else status, responses=responses)
+
+
+def _signature(call: Call) -> Signature:
+    """What a route takes: the backend, the lab, the session's key, and the request's query or body."""
+    takes = {"backend": TheBackend, "lab": TheLab, **({"key": Key} if call.of_session else {})}
+    parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in takes.items()]
+    request: Any = request_of(call)
+    if request is not None and call.address.method == "GET":
+        parameters.append(Parameter("request", Parameter.KEYWORD_ONLY, annotation=Annotated[request, Query()]))
+    elif request is not None and any(each.default is each.empty for each in call.takes.values()):
+        parameters.append(Parameter("request", Parameter.KEYWORD_ONLY, annotation=request))
+    elif request is not None:
+        parameters.append(Parameter("request", Parameter.KEYWORD_ONLY, annotation=request | None, default=None))
+    return Signature(parameters)
+
+
+def only_known_query(request: Request) -> None:
+    """Refuse a query where the call takes none, as a body's unknown fields are refused."""
+    name = request.scope["route"].name
+    if request.method != "GET" or name not in ADDRESSES or not call_of(name).takes:
+        for unknown in request.query_params:
+            raise ValueError(f"{unknown[:LONGEST_NAME]}: Extra inputs are not permitted")
+
+
+def accepted(backend: Backend, kind: str, session: str, job: Job[Any]) -> Response:
+    """A job was begun: where to ask for it, and how it is."""
+    entry = backend.registry.add(kind, session, job)
+    return answer(entry.report(), 202, {"Location": f"/jobs/{entry.id}"})

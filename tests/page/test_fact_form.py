@@ -1,0 +1,94 @@
+"""The form of a fact: prompts to the last character, subjects marked where they are meant, messages of a chat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import ipywidgets as widgets
+import pytest
+
+from editlab.core.chat import ChatFrame
+from editlab.core.fact_files import SkippedRow
+from editlab.core.facts import Fact
+from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
+from editlab.page.panels.fact_form import FactForm
+from tests.page.fake_lab import FakeLab
+
+CHAT = ChatFrame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+FACT = Fact("Where is the {}?", "Prado", "Rome", "Madrid", ("The Prado is in",), ("The Louvre is in",), case_id=3)
+
+
+def form_of(chat: ChatFrame | None = CHAT) -> tuple[FactForm, list[Fact | None]]:
+    told: list[Fact | None] = []
+    return FactForm(told.append, lambda: None, chat), told
+
+
+def fill(form: FactForm, prompt: str, subject: str = "Prado", new: str = "Rome") -> None:
+    form.prompt.value, form.subject.value, form.new.value = prompt, subject, new
+
+
+@pytest.mark.parametrize("prompt", ["user\nThe Prado is in ", "  The Prado\tis in\n", "<|im_start|>\r\nPrado\r\n"])
+def test_a_prompt_is_read_to_the_last_character(prompt: str) -> None:
+    form, told = form_of()
+    fill(form, prompt)
+    assert form.read().text == prompt
+    assert told[-1] == form.read()
+    assert "\n" not in form._shown.value
+    assert ("⏎" in form._shown.value) == ("\n" in prompt)
+    again, _ = form_of()
+    again.fill(form.read())
+    assert again.prompt.value == prompt
+    assert again.read() == form.read()
+
+
+def test_the_prompt_may_have_line_breaks_and_the_rest_is_one_line() -> None:
+    form, _ = form_of()
+    assert isinstance(form.prompt, widgets.Textarea)
+    assert all(isinstance(control, widgets.Text) for control in (form.subject, form.new, form.true))
+
+
+def test_the_subject_is_marked_where_it_is_meant() -> None:
+    form, _ = form_of()
+    fill(form, "Annual reports of Ann are read by", "Ann")
+    assert 'Annual reports of <mark class="el-subject">Ann</mark> are' in form._shown.value
+    assert form.read().prompt == "Annual reports of {} are read by"
+    fill(form, "Annual {} reports of Ann", "Ann")
+    assert 'Annual <mark class="el-subject">Ann</mark> reports of Ann' in form._shown.value
+
+
+def test_a_fact_is_a_message_while_the_switch_is_on() -> None:
+    form, told = form_of()
+    form.fill(FACT)
+    assert told[-1] == FACT
+    form.as_chat.value = True
+    assert told[-1] == form.read() == CHAT.around(FACT)
+    assert form.prompt.value == FACT.text
+    assert "&lt;|im_start|&gt;user⏎" in form._shown.value
+    form.as_chat.value = False
+    assert told[-1] == FACT
+    form.fill(CHAT.around(FACT))  # as a step of the log has it
+    assert (form.as_chat.value, form.prompt.value) == (True, FACT.text)
+    assert form.read() == CHAT.around(FACT)
+
+
+def test_a_model_without_a_template_says_so() -> None:
+    form, _ = form_of(None)
+    assert form.as_chat.disabled
+    assert form.as_chat.tooltip == "This model has no chat template."
+    form.fill(CHAT.around(FACT))
+    assert form.read() == CHAT.around(FACT)
+
+
+def finder_of(count: int, *skipped: SkippedRow) -> str:
+    info = replace(FakeLab().info(), facts_source="<b>zsre.json", n_skipped=count, skipped=skipped)
+    finder = FactFinder(info, FinderCallbacks(lambda _query: None, lambda _seed, _known: None), lambda _fact: None)
+    return " ".join(part.value for part in finder._search.children if isinstance(part, widgets.HTML))
+
+
+def test_rows_that_were_left_out_are_listed_with_the_reason() -> None:
+    shown = finder_of(3, SkippedRow(2, "the subject '<i>' must occur"), SkippedRow(9, "not JSON"))
+    assert "3 rows of &lt;b&gt;zsre.json were left out" in shown
+    assert "row 2: the subject &#x27;&lt;i&gt;&#x27; must occur" in shown
+    assert "row 9: not JSON" in shown
+    assert "and 1 more" in shown
+    assert "left out" not in finder_of(0)

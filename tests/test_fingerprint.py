@@ -1,0 +1,98 @@
+"""A fingerprint is of the whole model: what computes otherwise is called otherwise; what computes the same is not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tokenizers import AddedToken
+from tokenizers.normalizers import Lowercase
+
+from editlab.model.deltas import LowRank
+from editlab.model.model import EditableModel
+from tests.conftest import tiny_model
+
+
+def again(model: EditableModel) -> EditableModel:
+    """The same parts, asked as a model that was just loaded."""
+    return EditableModel(model.hf, model.tokenizer, model.name)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj"])
+def test_any_changed_parameter_changes_it(family: str) -> None:
+    model = tiny_model(family)
+    first = model.fingerprint()
+    assert again(model).fingerprint() == tiny_model(family).fingerprint() == first
+    found = {first}
+    for _name, parameter in model.hf.named_parameters():
+        kept = parameter.detach().clone()
+        place = tuple(size - 1 for size in parameter.shape)
+        parameter[place] = torch.nextafter(parameter[place], torch.tensor(torch.inf))  # by one last bit
+        found.add(again(model).fingerprint())
+        parameter.copy_(kept)
+    assert len(found) == 1 + len(list(model.hf.named_parameters()))
+    assert again(model).fingerprint() == first
+
+
+def test_two_tensors_that_change_places_change_it() -> None:
+    model = tiny_model("llama")
+    first, attention = model.fingerprint(), model.hf.model.layers[0].self_attn
+    attention.q_proj, attention.k_proj = attention.k_proj, attention.q_proj
+    assert again(model).fingerprint() != first
+
+
+def test_a_changed_tokenizer_changes_it_and_being_used_does_not() -> None:
+    model = tiny_model("gpt2")
+    first = model.fingerprint()
+    model.tokenizer(["a longer text"], max_length=2, truncation=True)
+    model.tokenizer.backend_tokenizer.enable_padding(length=9)
+    assert again(model).fingerprint() == first
+    other = copy.deepcopy(model.tokenizer)
+    other.backend_tokenizer.add_tokens([AddedToken("Eiffel")])
+    assert EditableModel(model.hf, other, model.name).fingerprint() != first
+    lower = copy.deepcopy(model.tokenizer)
+    lower.backend_tokenizer.normalizer = Lowercase()
+    assert EditableModel(model.hf, lower, model.name).fingerprint() != first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_attention_heads", 2), ("rms_norm_eps", 1e-3), ("hidden_act", "gelu")]
+)
+def test_what_the_weights_do_not_say_changes_it(name: str, value: object) -> None:
+    model = tiny_model("llama")
+    first = model.fingerprint()
+    setattr(model.hf.config, name, value)
+    assert again(model).fingerprint() != first
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_does_not_see_edits(family: str, dtype: torch.dtype) -> None:
+    whole = tiny_model(family)
+    model = EditableModel(whole.hf.to(dtype), whole.tokenizer, whole.name)
+    first = again(model).fingerprint()
+    d_out, d_in = model.weight(2).shape
+    model.hold([1])
+    model.write([{2: LowRank(torch.ones(d_out, 1), torch.ones(d_in, 1))}])
+    assert model.fingerprint() == first
+
+
+def test_packed_weights_are_the_same_model() -> None:
+    model = tiny_model("llama")
+    model.pack()
+    assert model.fingerprint() == tiny_model("llama").fingerprint()
+
+
+# --- what earlier versions wrote ---
+
+EARLIER = "bb8e9b5170d84a80"  # the tiny GPT-2, as the version before named it
+
+
+def test_the_earlier_fingerprint_is_still_this_model() -> None:
+    model = tiny_model("gpt2")
+    assert model.is_named(EARLIER)
+    assert model.is_named(model.fingerprint())
+    assert not model.is_named("5f4dcc3b5aa765d6")
+    assert not model.is_named("")
+    assert not tiny_model("llama").is_named(EARLIER)

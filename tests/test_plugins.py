@@ -1,0 +1,381 @@
+"""A method and a measure in a package of their own, found through entry points, are everywhere without another line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from editlab.cli import app
+from editlab.core.facts import Fact
+from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo
+from editlab.core.paths import resource
+from editlab.editing.editor import Editor
+from editlab.editing.guard import Guard
+from editlab.experiments.scan import Scanner, scan
+from editlab.lab.lab import Lab
+from editlab.measures import MeasureFailed, standard
+from editlab.methods import adjusted, describe, methods, methods_for
+from editlab.page.files import files_of
+from editlab.page.panels.method_form import MethodForm
+from editlab.report.story import story
+from editlab.session.probes import ProbeAttempt
+from editlab.session.session import Session
+from tests.conftest import GOLDEN, tiny_editor
+
+METHOD = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from editlab.core.info import Paper
+from editlab.methods import OneLayerMethod, hyperparameter, layer_trace
+from editlab.model.deltas import LowRank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(OneLayerMethod):
+    """The smallest change."""
+
+    name: ClassVar[str] = "outer"
+    title: ClassVar[str] = "Outer <b>product</b>"
+    help: ClassVar[str] = "Without second moments."
+    paper: ClassVar[Paper] = Paper("Nobody", 2026, "Of nothing", "The smallest change.", url="https://example.org/paper")
+    fallback: ClassVar[str] = "r-rome"
+
+    mean: bool = hyperparameter(True, "of the keys, else the bare one")
+    sign: str = hyperparameter("plus", "of the change", choices=("plus", "minus"))
+    note: str = hyperparameter("", "whatever")
+    powers: tuple[int, ...] = hyperparameter((1, 2), "of nothing", 0, 9)
+
+    def insert(self, model, value, moments):
+        key = value.keys.mean(0) if self.mean else value.keys[0]
+        residual = value.target - value.outputs[0]
+        left = residual if self.sign == "plus" else -residual
+        delta = LowRank(left[:, None], (key / (key @ key))[:, None])
+        return delta, layer_trace(model, self.layer, delta, key[:, None], residual)
+'''
+MEASURE = '''
+from dataclasses import dataclass
+
+from editlab.core.records import Number
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How many edits are in force."""
+
+    name = "in-force"
+    title = "Edits <i>in force</i>"
+    help = "How many there are."
+    every = 1
+
+    def __call__(self, subject, report):
+        return Number(float(len(subject.edited)), "edits", n=len(subject.edited), base=0.0)
+'''
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a package: a module of that text and its entry points, by group."""
+    before = set(sys.modules)
+
+    def put(module: str, text: str, **entries: str) -> None:
+        folder = tmp_path / f"site-{module}"
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(text, encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
+        groups = "".join(f"[editlab.{group}]\n{module} = {value}\n" for group, value in entries.items())
+        (info / "entry_points.txt").write_text(groups, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder))
+        methods.cache_clear()
+
+    yield put
+    methods.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture(params=["", "from __future__ import annotations\n"], ids=["types", "texts"])
+def outer(request: pytest.FixtureRequest, install: Install) -> None:
+    install("outer_method", request.param + METHOD, methods="outer_method:Outer")
+
+
+def edited(editor: Editor, fact: Fact) -> Session:
+    session = Session(editor)
+    session.edit(fact, "outer", {"sign": "minus"}, guard=Guard())
+    return session
+
+
+def test_a_method_of_another_package_is_in_the_lab_and_on_the_page(outer: None) -> None:
+    with closing(Lab(tiny_editor("gpt2"), {}, [], "nothing")) as lab:
+        info = lab.info()
+        (told,) = [method for method in info.methods if method.name == "outer"]
+        assert told.offered_in == (PROBE, SCAN, VERIFY)
+        assert told.preset.startswith("A guess")
+        kinds = {field.name: field.kind for field in told.hyperparameters}
+        assert [kinds[name] for name in ("layer", "clamp", "mean", "sign", "note", "powers")] == [
+            "int", "float", "bool", "str", "str", "ints",
+        ]  # fmt: skip
+
+    import ipywidgets as widgets
+
+    async def fill() -> None:
+        form = MethodForm(info.methods, lambda: None, lambda: None, widgets.HTML())
+        form.choice.value = "outer"
+        controls = form._controls["outer"]
+        assert isinstance(controls["mean"], widgets.Checkbox)
+        assert controls["sign"].options == ("plus", "minus")
+        assert form.read() == {}
+        controls["mean"].value, controls["sign"].value, controls["powers"].value = False, "minus", "3"
+        assert form.read() == {"mean": False, "sign": "minus", "powers": (3,)}
+
+    asyncio.run(fill())
+
+
+def test_a_method_of_another_package_edits_probes_scans_and_is_told(outer: None, tmp_path: Path, fact: Fact) -> None:
+    editor = tiny_editor("gpt2")
+    session = edited(editor, fact)
+    step = session.step(1)
+    assert (step.method, step.hyperparameters["sign"]) == ("outer", "minus")
+    assert step.risk is not None
+    assert (step.risk.level, step.risk.relative_size) == (step.risk.token_level, None)
+    assert "is not known beforehand" in step.risk.reason
+    risky = Fact("{} is in the continent of", "France", "Asia", "Europe")
+    assert session.risk(risky, ["outer"])["outer"].level == session.risk(risky, ["outer"])["outer"].token_level
+    assert ProbeAttempt(session, fact, "outer")().step.method == "outer"
+    found = scan(Scanner(editor, editor.method("outer")), [fact], tmp_path / "scan")
+    assert len(found) == 1
+    told = Lab(editor, {}, [], "nothing").info().methods
+    page = story(session.state(), methods=told)
+    assert "Outer &lt;b&gt;product&lt;/b&gt;" in page
+    assert "https://example.org/paper" in page
+    (page,) = [file.content for file in files_of(session.state(), "", told) if file.name.endswith(".html")]
+    assert page is not None
+    assert b"https://example.org/paper" in page
+
+
+def test_a_method_of_another_package_is_at_the_command_line(outer: None, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000], encoding="utf-8")
+    shared = ["--model", str(GOLDEN), "--source", str(text)]
+    fact = ["--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome", *shared]
+    run = CliRunner().invoke
+    given = [
+        "--set",
+        "steps=2",
+        "--set",
+        "mean=no",
+        "--set",
+        "sign=minus",
+        "--set",
+        "powers=3,4",
+        "--set",
+        "note=a = b",
+    ]
+    made = run(app, ["edit", *fact, "--method", "outer", *given, "--json"])
+    assert made.exit_code == 0, made.output
+    values = json.loads(made.stdout)["hyperparameters"]
+    assert {name: values[name] for name in ("mean", "sign", "powers", "note")} == {
+        "mean": False, "sign": "minus", "powers": [3, 4], "note": "a = b",
+    }  # fmt: skip
+    wrong = run(app, ["edit", *fact, "--method", "outer", "--set", "sign=times"])
+    assert wrong.exit_code == 2
+    assert "sign must be one of plus, minus, got 'times'" in wrong.stderr
+    probed = run(app, ["probe", *fact, "--json"])
+    assert probed.exit_code == 0, probed.output
+    assert "outer" in json.loads(probed.stdout)
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["outer"]\nn = 1\nknown = false\n'
+        "[schedule]\nretention = 1\n"
+        "[hyperparameters.outer]\nmean = false\nsteps = 2\n"
+    )
+    done = run(app, ["run", str(config), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    reported = run(app, ["report", str(tmp_path / "out" / "outer")])
+    assert reported.exit_code == 0, reported.output
+    page = (tmp_path / "out" / "outer" / "report.html").read_text(encoding="utf-8")
+    assert "https://example.org/paper" in page
+
+
+def test_the_guard_falls_back_to_what_the_method_declares(
+    outer: None, fact: Fact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.editing.assess.level_by_tokens", lambda *_: "high")
+    session = Session(tiny_editor("gpt2"))
+    with pytest.raises(ValueError, match=r"refused.* is not known beforehand"):
+        session.edit(fact, "outer", guard=Guard("refuse"))
+    step = session.edit(fact, "outer", {"sign": "minus", "steps": 3}, guard=Guard("r-rome"))
+    assert (step.method, step.hyperparameters["steps"]) == ("r-rome", 3)
+
+
+# --- measures ---
+
+
+def test_a_measure_of_another_package_is_planned_measured_kept_and_told(install: Install, facts: list[Fact]) -> None:
+    install("parity_measure", MEASURE, measures="parity_measure:Parity")
+    with closing(Lab(tiny_editor("gpt2"), {}, [], "nothing")) as lab:
+        assert [(m.title, m.every) for m in lab.info().measures if m.name == "in-force"] == [
+            ("Edits <i>in force</i>", 1)
+        ]
+    session = Session(tiny_editor("gpt2"))
+    session.set_plan({"in-force": 1})
+    for fact in facts[:2]:
+        session.edit(fact, "rome")
+    session.measure_due()
+    state = session.state()
+    assert [step.measurement.others["in-force"].value for step in state.steps if step.measurement] == [0.0, 1.0, 2.0]
+    assert type(state).from_json(json.loads(json.dumps(state.to_json()))) == state
+    table = session.table()
+    assert table[table.measure == "in-force"].value.tolist() == [0.0, 1.0, 2.0]
+    page = story(state)
+    assert "Edits &lt;i&gt;in force&lt;/i&gt;" in page
+    assert "<i>in force" not in page
+
+    again = Session(tiny_editor("gpt2"))
+    again.restore(session.log)
+    again.measurements.learn(session.measurements.news)
+    measured = again.measurements.measurement(again.entries(), ())
+    assert measured is None or measured.others["in-force"].value == 2.0
+
+
+def test_a_measure_that_fails_takes_no_other_with_it(install: Install, fact: Fact) -> None:
+    install("bad_measure", MEASURE.replace("return Number(", "raise KeyError("), measures="bad_measure:Parity")
+    session = Session(tiny_editor("gpt2"))
+    session.set_plan({"in-force": 1, "perplexity": 1})
+    session.edit(fact, "rome")
+    with pytest.raises(MeasureFailed, match="the measure in-force failed"):
+        session.measure_due()
+    measured = session.step(1).measurement
+    assert measured is not None
+    assert measured.perplexity is not None
+
+
+# --- what is broken ---
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "sentence"),
+    [
+        ("import no_such_module", "Outer", "No module named 'no_such_module'"),
+        ("1 +", "Outer", "SyntaxError"),
+        (METHOD, "Nothing", "has no attribute 'Nothing'"),
+        ("Outer = 3", "Outer", "must be a subclass of editlab.methods.Method, got 3"),
+        (METHOD.replace('"outer"', '"rome"'), "Outer", "its name 'rome' is taken by another"),
+        (METHOD.replace('"outer"', '"../out"'), "Outer", "its name must be lower-case letters"),
+        (METHOD.replace("mean: bool", "mean: dict"), "Outer", "'mean' must be declared int, float, bool, str or tuple"),
+        (METHOD.replace("hyperparameter(True", "hyperparameter(1.5"), "Outer", "mean must be true or false, got 1.5"),
+        (METHOD.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "Outer", "it must be a dataclass"),
+    ],
+)
+def test_a_broken_method_is_named_and_left_out(
+    install: Install, caplog: pytest.LogCaptureFixture, text: str, value: str, sentence: str
+) -> None:
+    install("broken_method", text, methods=f"broken_method:{value}")
+    with caplog.at_level(logging.ERROR):
+        assert set(methods()) == {"rome", "r-rome", "memit", "emmet"}
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the plug-in broken_method of broken_method (editlab.methods) was left out: ")
+    assert sentence in record.getMessage()
+
+
+def test_a_method_that_cannot_be_set_for_a_model_is_left_out_of_it(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = METHOD.replace(
+        "    def insert", "    @classmethod\n    def guess(cls, shape):\n        return {'layer': 9}\n\n    def insert"
+    )
+    install("deep_method", text, methods="deep_method:Outer")
+    assert "outer" in methods()
+    assert "outer" not in methods_for(tiny_editor("gpt2").model)
+    assert "the method outer was left out" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["perplexity", "drift", "others", "Big"])
+def test_a_measure_of_a_bad_name_is_left_out(install: Install, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    install("bad_name", MEASURE.replace('"in-force"', repr(name)), measures="bad_name:Parity")
+    names = set(standard().by_name)
+    assert "the plug-in bad_name of bad_name (editlab.measures) was left out: its name" in caplog.text
+    assert names == set(standard().by_name) - {"in-force"}
+
+
+# --- hyperparameters by their declared types ---
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value", "sentence"),
+    [
+        ("rome", "layer", [1, 2], r"layer must be a whole number between 0 and 4, got \[1, 2\]"),
+        ("rome", "layer", 2.5, "layer must be a whole number between 0 and 4, got 2.5"),
+        ("rome", "layer", True, "layer must be a whole number between 0 and 4, got True"),
+        ("rome", "layer", "2", "layer must be a whole number between 0 and 4, got '2'"),
+        ("rome", "layer", None, "layer must be a whole number between 0 and 4, got None"),
+        ("rome", "layer", 5, "layer must be between 0 and 4, got 5"),
+        ("memit", "layers", 3, "layers must be layer numbers .* between 0 and 4, got 3"),
+        ("memit", "layers", [], r"layers must be layer numbers .* between 0 and 4, got \[\]"),
+        ("memit", "layers", [1, 2.5], "layers must be layer numbers"),
+        ("memit", "layers", [1, True], "layers must be layer numbers"),
+        ("memit", "layers", "12", "layers must be layer numbers"),
+        ("memit", "layers", [3, 9], "layers must be between 0 and 4, got 9"),
+        ("memit", "layers", [3, 1], "ascending order"),
+        ("rome", "clamp", True, "clamp must be a number"),
+        ("rome", "clamp", float("inf"), "clamp must be between"),
+        ("rome", "clamp", [1.0], "clamp must be a number"),
+        ("outer", "mean", 1, "mean must be true or false, got 1"),
+        ("outer", "sign", "times", "sign must be one of plus, minus, got 'times'"),
+        ("outer", "sign", True, "sign must be one of plus, minus, got True"),
+        ("outer", "note", 3, "note must be a text, got 3"),
+        ("outer", "powers", 3, "powers must be whole numbers such as 4, 5, 6 between 0 and 9, got 3"),
+        ("outer", "powers", [1, 10], "powers must be between 0 and 9, got 10"),
+    ],
+)
+def test_a_hyperparameter_of_a_wrong_type_is_a_sentence(
+    install: Install, method: str, name: str, value: object, sentence: str
+) -> None:
+    install("outer_method", METHOD, methods="outer_method:Outer")
+    editor = tiny_editor("gpt2")
+    with pytest.raises(ValueError, match=sentence):
+        editor.method(method, {name: value})
+
+
+def test_every_hyperparameter_refuses_what_is_not_its_type(gpt2_editor: Editor) -> None:
+    good = {
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "str": (str,),
+        "layers": (list, tuple),
+        "ints": (list,),
+    }
+    values = (True, 1, 0.5, "1", [1], (1,), None, {}, [[1]], [None], b"1", float("nan"))
+    for method in gpt2_editor.methods.values():
+        for field in describe(method, 5):
+            for value in values:
+                if type(value) not in good[field.kind]:
+                    with pytest.raises(ValueError, match=f"{field.name} must be "):
+                        adjusted(method, {field.name: value}, 5)
+
+
+@pytest.mark.parametrize(
+    ("info", "text", "value"),
+    [
+        (HyperparameterInfo("x", "bool", True, ""), "No", False),
+        (HyperparameterInfo("x", "bool", True, ""), "true", True),
+        (HyperparameterInfo("x", "str", "", ""), " a b ", "a b"),
+        (HyperparameterInfo("x", "ints", (1,), ""), "4, 5", (4, 5)),
+        (HyperparameterInfo("x", "float", 1.0, ""), "1e-3", 1e-3),
+    ],
+)
+def test_a_typed_hyperparameter_is_parsed_by_its_kind(info: HyperparameterInfo, text: str, value: object) -> None:
+    assert info.parse(text) == value
