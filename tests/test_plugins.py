@@ -245,7 +245,7 @@ def test_a_measure_of_another_package_is_planned_measured_kept_and_told(install:
 
     again = Session(tiny_editor("gpt2"))
     again.restore(session.log)
-    again.measurements.learn(session.measurements.news)
+    again.measurements.load(session.measurements.unsaved)
     measured = again.measurements.measurement(again.entries(), ())
     assert measured is None or measured.others["in-force"].value == 2.0
 

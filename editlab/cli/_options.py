@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,22 +26,26 @@ Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]
 Dtype = Annotated[str, DTYPE]
 
-FACTS = typer.Option(help="A file of facts (JSON, JSON Lines, CSV, Parquet), or hub, instead of editlab's own.")
+FACTS = typer.Option(
+    help="A file of facts (JSON, JSON Lines, CSV, Parquet), or hub; default: editlab's built-in facts."
+)
 GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
 SEED = typer.Option(min=0, help="Seed for the sampled contexts; same seed, same edit.")
 STORE = typer.Option(help="The file that sessions are kept in.")
-METHODS = "rome, r-rome, memit or emmet"
 
+Facts = Annotated[str | None, FACTS]
+Seed = Annotated[int, SEED]
+Store = Annotated[Path | None, STORE]
 Chat = Annotated[
     bool,
     typer.Option(
         "--chat", help="Give the prompts as messages in the model's own chat template, up to where its answer begins."
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads from the Hugging Face hub.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow downloads from the Hugging Face hub.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, and nothing else there.")]
 
 Ray = Annotated[
@@ -63,20 +68,18 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter, such as clamp=3 or layers=4,5; repeatable."),
 ]
-GuardChoice = Annotated[
-    str,
-    typer.Option(
-        metavar="|".join(CHOICES),
-        help="What to do where the risk is high that the edit disables the model: nothing, warn and go on, refuse, or "
-        "use the method's own fallback, which is r-ROME for ROME.",
-    ),
-]
-GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="The level of risk from which on it acts.")]
+GUARD = typer.Option(
+    metavar="|".join(CHOICES),
+    help="What to do about an edit that is likely to disable the model: nothing, warn and go on, refuse, or use the "
+    "method's own fallback, which is r-ROME for ROME.",
+)
+GuardChoice = Annotated[str, GUARD]
+GuardLevel = Annotated[str, typer.Option(metavar="raised|high", help="Risk level at which the guard acts.")]
 
 Source = Annotated[
     str,
     typer.Option(
-        help="Text that the second moments are from: auto (what comes with editlab for this model, else sample), "
+        help="Corpus for the second moments: auto (what comes with editlab for this model, else sample), "
         "sample (from the model itself), wikitext, wikipedia, a .txt file, or the reference project's .npz files, with "
         "commas between them or in a folder."
     ),

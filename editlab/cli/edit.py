@@ -21,7 +21,6 @@ from editlab.cli._options import (
     Keys,
     Method,
     Model,
-    Seed,
     Source,
     Yes,
     settings_of,

@@ -12,6 +12,7 @@ import typer
 from editlab.cli._options import Json, Source, Yes
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
+from editlab.report.html import plural
 from editlab.session.recording import REPLAY, TOLERANCE, Recording
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def replay(
     """
     with sentences():
         file = _file(file)
-        told = Recording.read(file).state.steps[0].provenance  # a bad file is told before anything is loaded
-        where = (model if model != AS_RECORDED else str(told.get("model")), _device(device, told), source, yes)
+        recorded = Recording.read(file).state.steps[0].provenance  # a bad file is reported before anything is loaded
+        where = (model if model != AS_RECORDED else str(recorded.get("model")), _device(device, recorded), source, yes)
         with Bars() as bars:
             result = _replay(file, recorded, where, recompute, tolerance, bars)
         if as_json:
@@ -98,7 +99,7 @@ def _replay(
 
 
 def _file(path: Path) -> Path:
-    """The replay file itself; of a run's folder the one in it. Raises ValueError for a run that has none."""
+    """The replay file itself, or the one in a run's folder. Raises ValueError for a run without one."""
     if not path.is_dir():
         return path
     if not (path / REPLAY).is_file():
@@ -106,9 +107,9 @@ def _file(path: Path) -> Path:
     return path / REPLAY
 
 
-def _device(asked: str, told: Mapping[str, Any]) -> str:
-    """As asked; else the CPU for what was made there, and a GPU where there is one for the rest."""
-    return asked if asked != AS_RECORDED else "cpu" if told.get("device") == "CPU" else "auto"
+def _device(device: str, recorded: Mapping[str, Any]) -> str:
+    """The chosen device; by default the CPU for a file made there, else a GPU if there is one."""
+    return device if device != AS_RECORDED else "cpu" if recorded.get("device") == "CPU" else "auto"
 
 
 def _show(result: Replayed, recompute: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from editlab.analysis.scanned import read_scan
-from editlab.cli._options import DEVICE, DTYPE, FACTS, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Yes
+from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import facts_told, sentences
 from editlab.model.presets import AUTO, choose
 from editlab.serving.ports import check_port

@@ -61,10 +61,10 @@ class Sessions:
         self._recent: OrderedDict[str, Session] = OrderedDict()
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
-        self._states: dict[str, SessionState] = {}  # as told last
+        self._states: dict[str, SessionState] = {}  # cached until the next revision
         self._most_of_base = COMPLETIONS_KEPT
-        self._next_revision = itertools.count(time.time_ns())  # never one from before a restart
-        MeasurementCache(editor.model, measures).learn(store.unedited(self._fingerprint))
+        self._next_revision = itertools.count(time.time_ns())  # always above those before a restart
+        MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
 

@@ -109,7 +109,7 @@ class PerplexityOfText:
         windows = self.windows(model)
         for number, ids in enumerate(windows):
             report(Progress("measuring perplexity", number, len(windows)))
-            nlls.append(subject.now.piece((self.name, self.content, number), partial(window_nll, model, ids)))
+            nlls.append(inputs.now.piece((self.name, self.content, number), partial(window_nll, model, ids)))
         return Perplexity(perplexity(nlls), self._text[1], sum(n for _, n in nlls), min(WINDOW, model.max_tokens))
 
 

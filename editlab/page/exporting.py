@@ -26,8 +26,8 @@ class Exporting:
             state = await asyncio.to_thread(self._lab.state, self._session)
             title = (await asyncio.to_thread(self._lab.about, self._session)).name
             files = await asyncio.to_thread(files_of, state, title, self._lab.info().methods)
-            self.panel.offer(files, state)
-            self.panel.offer([*files, await self._replay_file()], state)
+            self.panel.show_files(files, state)
+            self.panel.show_files([*files, await self._replay_file()], state)
             problem = ""
         except LabError as error:
             problem = str(error)

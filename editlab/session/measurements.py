@@ -130,11 +130,11 @@ class MeasurementCache:
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
 
-    def keep(self, told: Iterable[Watched], most: int) -> None:
+    def keep(self, watched: Iterable[Watched], most: int) -> None:
         """Of the edited states that have more completions than `most`, keep those of these prompts."""
-        for known in list(self._known.values()):
-            if known is not self.measures.base and len(known.completions) > most:
-                known.keep(told)
+        for cache in list(self._caches.values()):
+            if cache is not self.measures.base and len(cache.completions) > most:
+                cache.keep(watched)
 
     def costs(self, entries: Sequence[Entry]) -> dict[str, Cost]:
         """The cost of each measure on the state of these entries."""
@@ -165,11 +165,11 @@ class MeasurementCache:
         }
         return Measurement.of(cache.drift, now, before, base, found)
 
-    def _said(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
-        """What the state that these entries make is known to say."""
-        known = self.state(entries).known.completions.copy()  # at once: the worker may be adding to it
-        asked = {watched: known[watched]} if watched in known else known
-        return {w: said for some, found in asked.items() for w, said in zip(some, found, strict=True)}
+    def _answers(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
+        """The cached completions of the state that these entries make: of these prompts, or else of all there are."""
+        cached = self.state(entries).cache.completions.copy()  # at once: the worker may be adding to it
+        chosen = {watched: cached[watched]} if watched in cached else cached
+        return {w: answer for some, found in chosen.items() for w, answer in zip(some, found, strict=True)}
 
     @staticmethod
     def _facts(entries: Sequence[Entry]) -> tuple[Fact, ...]:

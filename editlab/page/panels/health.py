@@ -23,7 +23,6 @@ from editlab.page.plots.outcomes import (
     task_outcome,
     unedited,
 )
-from editlab.page.plots.weights import largest_drift
 from editlab.report.html import NOTHING, number, percent, sparkline, tag
 
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"

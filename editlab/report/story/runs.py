@@ -78,11 +78,11 @@ def figures_of(runs: Runs) -> tuple[PanelGroup, ...]:
     by_generation = tuple(_task(name, score) for name, score in tasks.items() if score.rule != "scores")
     own = tuple(Panel(title or name, name, FITTED) for name, title in others.items())
     return (
-        Figure("editing-scores", "Editing scores", (*EDITING, SCORE)),
-        Figure("forgetting", "Forgetting of earlier edits", FORGETTING),
-        Figure("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS, *own)),
-        Figure("drift", "Drift of the weights", WEIGHTS),
-        Figure("downstream-generation", "Tasks answered by generation", by_generation),
+        PanelGroup("editing-scores", "Editing scores", (*EDITING, SCORE)),
+        PanelGroup("forgetting", "Forgetting of earlier edits", FORGETTING),
+        PanelGroup("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS, *own)),
+        PanelGroup("drift", "Drift of the weights", WEIGHTS),
+        PanelGroup("downstream-generation", "Tasks answered by generation", by_generation),
     )
 
 
