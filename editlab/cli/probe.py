@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.analysis.table import check_table_name, table_of, write_table
-from editlab.cli._options import METHODS, Changes, Chat, Device, Dtype, Json, Keys, Model, Source, Yes, settings_of
+from editlab.cli._options import (
+    METHODS,
+    Changes,
+    Chat,
+    Device,
+    Dtype,
+    Facts,
+    Json,
+    Keys,
+    Model,
+    Seed,
+    Source,
+    Yes,
+    settings_of,
+)
 from editlab.cli._setup import Setup
 from editlab.cli._terminal import Bars, facts_told, quoted, sentences, show_json, show_table
 from editlab.core.facts import Fact, search_facts
@@ -25,8 +39,8 @@ def probe(
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
     target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
-    case_id: Annotated[str | None, typer.Option(help="The fact with this case id instead, of --facts.")] = None,
-    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
+    case_id: Annotated[str | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
+    facts: Facts = None,
     chat: Chat = False,
     method: Annotated[
         list[str] | None,
@@ -40,7 +54,7 @@ def probe(
     model: Model = AUTO,
     source: Source = "auto",
     keys: Keys = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[Path | None, typer.Option(help="Write all numbers to this .csv or .parquet file too.")] = None,

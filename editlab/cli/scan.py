@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import (
-    METHOD,
     Changes,
     Device,
     Dtype,
+    Facts,
     Json,
     Keys,
+    Method,
     Model,
     Ray,
+    Seed,
     Source,
     Workers,
     Yes,
@@ -36,10 +38,10 @@ def scan(
     out: Annotated[
         Path, typer.Option(help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.")
     ],
-    facts: Annotated[str | None, typer.Option(help="A file of facts, or hub; the project's own unless told.")] = None,
-    method: Annotated[str, METHOD] = "rome",
+    facts: Facts = None,
+    method: Method = "rome",
     settings: Changes = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many facts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many facts, the first ones.")] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +57,7 @@ def scan(
     model: Model = AUTO,
     source: Source = "auto",
     keys: Keys = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     ray: Ray = None,

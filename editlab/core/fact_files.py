@@ -225,9 +225,9 @@ def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, us
     if column is None:
         return [], 0
     pairs: list[tuple[str, Any]] = []
-    if (beside := ANSWERS.get(column)) is not None:
-        used.add(beside)
-        answer = row.get(beside)
+    if (answered := ANSWERS.get(column)) is not None:
+        used.add(answered)
+        answer = row.get(answered)
         pairs += [(prompt, answer) for prompt in _texts(column, row[column])]
     else:
         pairs += _pairs(column, row[column])

@@ -39,9 +39,9 @@ class Guard(Record):
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:
                 raise ValueError(f"The edit was refused, its risk being {risk.level}: {why}")
-            done = "the edit was made all the same"
+            done = "but the edit was made anyway"
             if self.choice == FALL_BACK and method.fallback is not None:
-                made, done = method.fallback, f"the edit was made with {method.fallback} instead of {method.name}"
+                made, done = method.fallback, f"and the edit was made with {method.fallback} instead of {method.name}"
             elif self.choice == FALL_BACK:
                 done += f", since {method.name} has nothing to fall back to"
             reason = f"The risk is {risk.level}, {done}: {why}"

@@ -154,9 +154,9 @@ class RunConfig:
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
         told: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        return cls(**told).beside(path.parent)
+        return cls(**told).relative_to(path.parent)
 
-    def beside(self, folder: Path) -> Self:
+    def relative_to(self, folder: Path) -> Self:
         """The same, with its relative paths from this folder on."""
 
         def placed(name: str) -> str:

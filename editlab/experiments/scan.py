@@ -142,7 +142,7 @@ class Scanner:
 def check_scannable(kind: type[Method]) -> None:
     """Raises ValueError for a method that is not offered in scans."""
     if SCAN not in kind.offered_in:
-        raise ValueError(f"{kind.title} cannot be scanned with; there are {', '.join(offered(SCAN))}")
+        raise ValueError(f"{kind.title} cannot be scanned with; available: {', '.join(offered(SCAN))}")
 
 
 class ScanFolder:

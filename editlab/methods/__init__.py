@@ -101,7 +101,7 @@ def named(name: str, known: Mapping[str, T]) -> T:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no method {name!r}; there are {', '.join(known)}{hint}")
+    raise ValueError(f"no method {name!r}; available: {', '.join(known)}{hint}")
 
 
 def _checked(kind: Any) -> type[Method]:

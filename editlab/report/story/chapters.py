@@ -107,7 +107,7 @@ def index(state: SessionState, known: Methods) -> str:
                 _edit(step),
                 _fact(step),
                 escape(title_of(step.method, known)),
-                percent(max((size.relative for size in step.size.values()), default=None)),
+                percent(step.relative_size),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
                 _edit(state.steps[lost[step.id]]) if step.id in lost else "",
