@@ -50,7 +50,10 @@ def scan(
         ),
     ] = None,
     probe_tokens: Annotated[
-        int, typer.Option(min=2, max=512, help="Perplexity is that of so many tokens of the project's text.")
+        int,
+        typer.Option(
+            min=2, max=512, help="Short perplexity is that of the first so many tokens of the project's text."
+        ),
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
@@ -65,7 +68,8 @@ def scan(
 ) -> None:
     """Edit each fact alone on the unedited model: the risk foreseen, the change's size, whether the model survives.
 
-    An edit is disabling if it at least doubles the perplexity of a fixed text. Started again with the same folder it
+    An edit is disabling if it at least doubles the short perplexity, that of a fixed text's first tokens. Started again
+    with the same folder it
     goes on where it was, whatever ended it.
 
     Examples:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 
+from editlab.analysis.chances import chance
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
 from editlab.page.panels.risk_line import risk_pill
 from editlab.page.plots.weights import edit_size
@@ -142,7 +143,8 @@ def _of_layer(column: Column, name: str) -> str:
 
 def _p_new(column: Column) -> str:
     completions = column.step.measurement.completions if column.step and column.step.measurement else ()
-    return next((percent(c.p_new) for c in completions if c.kind == "rewrite" and c.p_new is not None), "")
+    said = next((c for c in completions if c.kind == "rewrite" and c.p_new is not None), None)
+    return "" if said is None else chance(said.p_new, said.p_new_joint, percent)
 
 
 def _took(column: Column) -> str:

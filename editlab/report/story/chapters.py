@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from editlab.analysis.history import first_broken, first_forgotten
+from editlab.analysis.history import Between, broken_between, first_forgotten, forgotten_between
 from editlab.core.records import Measurement, SessionState, Step
 from editlab.report.html import number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
@@ -96,7 +96,8 @@ def index(state: SessionState, known: Methods) -> str:
     """All edits in one table, where there are many."""
     if len(state.steps) <= FEW:
         return ""
-    lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
+    forgotten = sorted(forgotten_between(state.steps).items(), key=lambda item: -item[1].last)
+    lost = {edit: between for (edit, _), between in forgotten}
     rows, took = [], taken(state.steps)
     for step in state.steps[1:]:
         facts, said = took.get(step.id, (0, 0))
@@ -108,10 +109,10 @@ def index(state: SessionState, known: Methods) -> str:
                 percent(max((size.relative for size in step.size.values()), default=None)),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
-                _edit(state.steps[lost[step.id]]) if step.id in lost else "",
+                _between(lost[step.id], state) if step.id in lost else "",
             ]
         )
-    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "took", "forgotten after"]
+    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "took", "forgotten with"]
     return table("All edits", header, rows, css="wide edits")
 
 
@@ -130,15 +131,15 @@ def _figure(figure: Figure) -> str:
 
 def forgetting(state: SessionState) -> str:
     """Which edited facts were forgotten and when, and which unrelated ones broke."""
-    made, lost = {step.id: step for step in state.steps}, first_forgotten(state.steps)
+    made, lost = {step.id: step for step in state.steps}, forgotten_between(state.steps)
     rows = [
-        [_edit(made[edit]), escape(str(made[edit].facts[number])), _edit(state.steps[when]), _fact(state.steps[when])]
-        for (edit, number), when in sorted(lost.items(), key=lambda item: item[1])
+        [_edit(made[edit]), escape(str(made[edit].facts[number])), _between(when, state), _written(when, state)]
+        for (edit, number), when in sorted(lost.items(), key=lambda item: item[1].last)
         if edit in made
     ]
     asked = any(step.measurement and step.measurement.retention for step in state.steps)
     if rows:
-        header = ["edit", "fact", "first forgotten after", "which wrote"]
+        header = ["edit", "fact", "forgotten with", "which wrote"]
         edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
     else:
         edited = tag("p", "No edit that took was forgotten." if asked else "Retention was not measured.")
@@ -146,11 +147,11 @@ def forgetting(state: SessionState) -> str:
 
 
 def _broken(state: SessionState) -> str:
-    broken = sorted(first_broken(state.steps).items(), key=lambda item: item[1])
-    rows = [[_edit(state.steps[step]), escape(fact.prompt), escape(fact.target)] for fact, step in broken]
+    broken = sorted(broken_between(state.steps).items(), key=lambda item: item[1].last)
+    rows = [[_between(when, state), escape(fact.prompt), escape(fact.target)] for fact, when in broken]
     if not rows:
         return ""
-    header = ["first broken after", "prompt", "true object"]
+    header = ["first broken with", "prompt", "true object"]
     caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
     shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
     if len(rows) <= BROKEN_SHOWN:
@@ -161,6 +162,15 @@ def _broken(state: SessionState) -> str:
 
 def _edit(step: Step) -> str:
     return tag("a", f"edit {step.index}", "edit-link", href=f"#edit-{step.index}") if step.index else "before any edit"
+
+
+def _between(when: Between, state: SessionState) -> str:
+    """The one edit, linked, or the edits between which it was."""
+    return _edit(state.steps[when.last]) if when.first == when.last else str(when)
+
+
+def _written(when: Between, state: SessionState) -> str:
+    return _fact(state.steps[when.last]) if when.first == when.last else ""
 
 
 def _fact(step: Step) -> str:
