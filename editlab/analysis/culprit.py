@@ -42,7 +42,7 @@ class Tried(Record):
 
 @dataclass(frozen=True)
 class Culprit(Record):
-    """Which single edit's removal restores most of those in force, by the short perplexity, of a text's first tokens."""
+    """Which single edit's removal restores most of those in force, by short perplexity: of a text's first tokens."""
 
     tokens: int  # of that text
     unedited: float  # perplexity of the unedited model
