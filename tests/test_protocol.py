@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from editlab.analysis.scanned import ScanTable
 from editlab.lab.api import Job, LabProtocol
 from editlab.lab.jobs import LocalJob
 from editlab.lab.lab import Lab
@@ -24,7 +25,7 @@ CALLS = [name for name in vars(LabProtocol) if not name.startswith("_")]
 
 def takes(method: Any) -> dict[str, tuple[Any, Any, Any]]:
     """Each parameter's type, kind and default."""
-    hints = typing.get_type_hints(method)
+    hints = typing.get_type_hints(method, localns={"ScanTable": ScanTable})
     parameters = inspect.signature(method).parameters.values()
     return {each.name: (hints.get(each.name), each.kind, each.default) for each in parameters}
 

@@ -12,14 +12,16 @@ Who has no key of a session knows nothing of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from editlab.analysis.culprit import Culprit
-from editlab.analysis.scanned import ScanTable
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import Completion, Probe, Risk, SessionState, Step
+
+if TYPE_CHECKING:
+    from editlab.analysis.scanned import ScanTable
 
 R_co = TypeVar("R_co", covariant=True)
 

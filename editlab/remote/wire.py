@@ -81,9 +81,11 @@ class Call:
 @functools.cache
 def call_of(name: str) -> Call:
     """The call of that name."""
+    from editlab.analysis.scanned import ScanTable  # not before a call is asked for: it takes a while
+
     method = getattr(LabProtocol, name)
     given = dict(inspect.signature(method).parameters)
-    result = typing.get_type_hints(method)["return"]
+    result = typing.get_type_hints(method, localns={"ScanTable": ScanTable})["return"]
     is_job = typing.get_origin(result) is Job
     del given["self"]
     of_session = given.pop("session", None) is not None
