@@ -29,7 +29,6 @@ TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
 FAMILIES = ("gpt2", "llama", "gptj")
 CONTEXTS = ("{}", "The quick answer. {}", "Because it rained. {}", "I think so. {}")
 SLOW = ("model", "browser", "build", "cluster")
-SHARED = ("served_model", "served", "served_fake")  # servers that take long to start; the longest tests' first
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
 settings.register_profile("quick", max_examples=200, deadline=None, derandomize=True, database=None)
@@ -140,33 +139,15 @@ def test_data() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests that share a server, a model or a file's fixtures form a group, which one process runs.
+    """Files with the embedded model take longest and come first, before all files with a browser and among them.
 
-    Groups with the embedded model are the longest and come first. Those with a browser come last: once it is open,
-    playwright keeps an event loop running in this thread.
+    Those come last: once it is open, playwright keeps an event loop running in this thread.
     """
-    groups: dict[pytest.Item, str] = {}
     for item in items:
         if any(item.get_closest_marker(name) for name in SLOW):
             item.add_marker("slow")
-        if item.get_closest_marker("slow"):
-            groups[item] = _group_of(item)
-            item.add_marker(pytest.mark.xdist_group(groups[item]))
-    with_browser = {group for item, group in groups.items() if item.get_closest_marker("browser")}
-
-    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
-        group = groups.get(item, "")
-        return group in with_browser, "model" not in group, not group
-
-    items.sort(key=place)
-
-
-def _group_of(item: pytest.Item) -> str:
-    """The name of what a slow test shares with others."""
-    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-    if shared:
-        return shared[0]
-    return "model" if item.get_closest_marker("model") else item.path.stem
+    browser, model = ({item.path for item in items if item.get_closest_marker(name)} for name in ("browser", "model"))
+    items.sort(key=lambda item: (item.path in browser, item.path not in model))
 
 
 @pytest.hookimpl(wrapper=True)
