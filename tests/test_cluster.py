@@ -23,13 +23,24 @@ from tests.conftest import GOLDEN, TEXT
 from tests.test_run import nearly, told
 from tests.test_scan import MORE, same
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ray]'")
 pytestmark = pytest.mark.cluster
 
 MODEL = ModelChoice(str(GOLDEN), "cpu")
 MANY = [
     Fact("{} is in", f"Lyon {n}", "Rome", paraphrase_prompts=(f"{n} " + "so many words " * 30,)) for n in range(500)
 ]
+
+
+def begun(tries: int = 3) -> Cluster:
+    """Ray gives its own processes half a minute to start, which is not enough on a busy machine: it is tried again."""
+    try:
+        return Cluster("local", workers=2)
+    except Exception as error:
+        if tries == 1 or "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        return begun(tries - 1)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     before = os.environ.get("EDITLAB_CACHE")
     os.environ["EDITLAB_CACHE"] = str(folder / "cache")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    with Cluster("local", workers=2) as begun:
-        yield begun
+    with begun() as cluster:
+        yield cluster
     os.environ.pop("EDITLAB_CACHE") if before is None else os.environ.update(EDITLAB_CACHE=before)
 
 

@@ -229,7 +229,7 @@ def test_many_facts_are_run_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch
         EditableModel, "batch", lambda self, some: (rows.append((len(some), max(map(len, some)))), real(self, some))[1]
     )
     monkeypatch.setattr("editlab.methods._value.WHOLE_TOKENS_AT_ONCE", 256)
-    monkeypatch.setattr("editlab.methods.memit.ROWS_AT_ONCE", 16)
+    monkeypatch.setattr("editlab.methods._keys.ROWS_AT_ONCE", 16)
     parts, _, _ = editor.compute(facts, method)
     assert sum(n for n, _ in rows) >= 100 * len(CONTEXTS) * 2  # in the searches, and on the way through the layers
     assert all(n <= 16 or n * length <= 256 for n, length in rows)

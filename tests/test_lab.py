@@ -760,6 +760,7 @@ def test_search_finds_by_words_relation_and_case_id(lab: LabProtocol, facts: lis
     assert lab.search("ok go") == facts[:1]
     assert lab.search("mother french") == facts[1:2]
     assert lab.search("nothing like it") == []
+    assert lab.search(case_id="Q42") == lab.search(case_id=42) == []
     assert lab.random(3) == lab.random(3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,19 @@ def test_golden_records_are_reproduced(golden: Path) -> None:
     assert {row.method for row in report.rows} == set(NAMES)
     assert report.failures() == []
     assert report.ok
+
+
+def test_the_bounds_in_the_claims_hold(golden: Path) -> None:
+    claim = (Path(__file__).parent.parent / "docs" / "claims.md").read_text(encoding="utf-8")
+    number = r"(\d+e-\d)"
+    found = re.search(rf"ROME and r-ROME below {number}, MEMIT and EMMET below {number}; .* within {number},", claim)
+    assert found is not None
+    rome, memit, loss = map(float, found.groups())
+    rows = verify(golden).rows
+    assert f"{len(rows)} of {len(rows)} agree" in claim
+    assert max(row.relative_error for row in rows if row.method in ("rome", "r-rome")) < rome
+    assert max(row.relative_error for row in rows if row.method in ("memit", "emmet")) < memit
+    assert max(row.loss_error for row in rows) < loss
 
 
 def test_verify_sees_a_wrong_delta_and_a_wrong_loss(golden: Path, tmp_path: Path) -> None:

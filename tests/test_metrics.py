@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from editlab.analysis.history import first_broken, first_forgotten, recall_map
+from editlab.analysis.chances import chance
+from editlab.analysis.history import broken_between, first_broken, first_forgotten, forgotten_between, recall_map
 from editlab.analysis.table import rows_of
 from editlab.core.facts import Fact
 from editlab.core.progress import quiet
+from editlab.core.records import Step
 from editlab.editing.editor import Editor
 from editlab.measures import EditedFact, MeasureInput, Measures, State, StateCache, standard
 from editlab.measures._measure import fixed_sample
@@ -22,8 +25,10 @@ from editlab.measures.generation import GenerationEntropy, generation_entropy, n
 from editlab.measures.perplexity import PerplexityOfText, perplexity, window_nll
 from editlab.measures.retention import RetentionOfEdits, retention
 from editlab.model import reading
-from editlab.model.reading import ObjectScore, object_scores
+from editlab.model.reading import ObjectScore, complete, object_scores, watched_of
+from editlab.report.html import NOTHING, percent
 from editlab.session.session import Session
+from tests.conftest import tiny_editor
 
 
 def likely(p: float, said: bool = False) -> ObjectScore:
@@ -326,6 +331,17 @@ def test_the_table_has_a_row_for_every_number(edited_session: Session, tmp_path:
         step.measurement.counterfact.efficacy.difference,
         step.measurement.counterfact.base.efficacy.difference,
     )
+    said, base = step.measurement.completions[0], step.measurement.base[0]
+    for name in ("p_new", "p_true", "p_new_joint", "p_true_joint"):
+        row = table[(table.step == 3) & (table.measure == name)].iloc[0]
+        assert (row.value, row.base) == (getattr(said, name), getattr(base, name))
+    row = table[(table.step == 3) & (table.measure == "bleeding")].iloc[0]
+    assert row.base == 1.0
+    row = table[table.measure == "health"].iloc[0]
+    assert (row.step, row.value) == (
+        4,
+        ("healthy", "degrading", "collapsed").index(edited_session.state().health.status),
+    )
     size = table[(table.step == 2) & (table.measure == "size.norm")].value.iloc[0]
     assert size == pytest.approx(edited_session.log[1].edit[2].norm())
     assert not table.duplicated(["step", "measure", "layer"]).any()
@@ -374,3 +390,45 @@ def test_what_an_earlier_version_measured_is_known_but_for_files(tmp_path: Path)
     assert known(PerplexityOfText())
     assert known(OfAll())
     assert not known(PerplexityOfText(str(file)))
+
+
+def test_what_was_lost_between_two_measurements_is_told_as_between(edited_session: Session) -> None:
+    """Measured at steps 0 and 4 only, a loss is of one of the edits 1 to 4; of a fact, of one after its own."""
+
+    def without(step: Step) -> Step:
+        return replace(step, measurement=replace(step.measurement, bleeding=None, retention=None))
+
+    steps = edited_session.steps()
+    ends = [steps[0], *(without(step) for step in steps[1:4]), steps[4]]
+    assert {str(when) for when in broken_between(ends).values()} <= {"between edits 1 and 4"}
+    made = {step.id: step.index for step in steps}
+    for (edit, _), when in forgotten_between(ends).items():
+        assert (when.first, when.last) == (made[edit] + 1, 4)
+    for fact, when in broken_between(steps).items():
+        assert when.first == when.last == first_broken(steps)[fact]
+        assert str(when) == f"edit {when.last}"
+
+
+def test_an_object_of_several_tokens_has_a_mean_and_a_joint_probability() -> None:
+    """From the logits, token by token."""
+    model = tiny_editor("gpt2").model
+    fact = Fact("{} originated in", "OK Go", "J.R.R. Tolkien", "a")
+    (said,) = complete(model, watched_of(fact)[:1])
+    ids, target = model.tokens(fact.text).ids, model.target_ids("J.R.R. Tolkien")
+    with torch.no_grad():
+        log_probs = model.hf(torch.tensor([[*ids, *target]])).logits[0].double().log_softmax(-1)
+    joint = math.exp(sum(float(log_probs[len(ids) - 1 + i, token]) for i, token in enumerate(target)))
+    assert len(target) > 1
+    assert said.p_new_joint == pytest.approx(joint, rel=1e-4)
+    assert said.p_new == pytest.approx(joint ** (1 / len(target)), rel=1e-4)
+    assert chance(said.p_new, said.p_new_joint, "{:.3g}".format) == f"{said.p_new:.3g} per token, {joint:.3g} for all"
+    assert chance(0.5, 0.5, percent) == chance(0.5, None, percent) == "50 %"
+    assert chance(None, None, percent) == NOTHING
+
+
+def test_drift_and_size_of_one_edit_are_one_number() -> None:
+    session = Session(tiny_editor("gpt2"))
+    step = session.edit(Fact("{} originated in", "OK Go", "Manila", "Chicago"))
+    drift, size = step.measurement.drift[2], step.size[2]
+    assert drift.norm == pytest.approx(size.norm, rel=1e-6)
+    assert step.trace.layers[2].weight_norm == session.model.base_norm(2)

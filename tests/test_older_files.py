@@ -92,7 +92,8 @@ def test_a_replay_file_makes_the_same_weights(expected: dict[str, Any]) -> None:
     assert [digests(entry.edit) for entry in log] == expected["deltas"]
     result = replay(tiny_editor("gpt2"), recording, log)
     assert result.ok
-    assert all(row.norm_error < 1e-9 for row in result.rows)
+    # that version summed norms in float32
+    assert all(row.norm_error < 1e-5 for row in result.rows)
 
 
 def test_a_run_is_read(expected: dict[str, Any], tmp_path: Path) -> None:

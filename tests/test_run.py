@@ -371,9 +371,9 @@ def test_a_run_of_facts_whose_ids_are_names_has_a_table(
     gpt2_editor: Editor, facts: list[Fact], measures: Measures, tmp_path: Path
 ) -> None:
     named = tuple(replace(fact, case_id=case) for fact, case in zip(facts, ("Q42", 7, None), strict=True))
-    wanted = Sequenced(named, "rome", {}, 0, gpt2_editor.model.fingerprint())
+    session, schedule = Session(gpt2_editor, measures), {"retention": 3}
     try:
-        run_sequence(Session(gpt2_editor, measures), wanted, {"retention": 3}, RunFolder(tmp_path))
+        run_sequence(session, Sequenced.of(session, named, "rome", {}, schedule), schedule, RunFolder(tmp_path))
     finally:
         gpt2_editor.model.write([])
     RunFolder(tmp_path).finish()

@@ -97,7 +97,7 @@ def test_what_was_forgotten_is_told_at_both_edits_and_in_the_table() -> None:
     lab.measure_due(session).result()
     page = story(lab.state(session))
     cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
-    assert 'forgotten</span> first seen after <a href="#edit-4">' in cards[0]
+    assert 'forgotten</span> with <a href="#edit-4">' in cards[0]
     assert 'With this edit <a href="#edit-1">edit 1</a> (Eiffel Tower) was forgotten.' in cards[3]
     assert all("forgotten" not in card for card in cards[1:3])
     assert "1 fact that had succeeded was forgotten later." in page

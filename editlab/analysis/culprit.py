@@ -43,7 +43,7 @@ class Trial(Record):
 
 @dataclass(frozen=True)
 class Culprit(Record):
-    """The edit in force whose removal restores most, by the perplexity of a short fixed text."""
+    """The edit in force whose removal restores most, by short perplexity: that of a text's first tokens."""
 
     tokens: int  # of that text
     unedited: float  # perplexity of the unedited model
@@ -81,7 +81,9 @@ def find_culprit(
     report(Progress("looking for the culprit", 0, total))
     unedited, in_force = perplexity(frozenset()), perplexity(everything)
     if in_force < HARM * unedited:
-        sentence = f"Perplexity is {in_force:.4g}, {unedited:.4g} unedited: the edits have done no harm to restore."
+        sentence = (
+            f"Short perplexity is {in_force:.4g}, {unedited:.4g} unedited: the edits have done no harm to restore."
+        )
         return Culprit(tokens, unedited, in_force, (), sentence)
     suspects = list(edits)
     while len(suspects) > EACH:
@@ -109,7 +111,7 @@ def _log(perplexity: float) -> float:
 
 def _sentence(best: Suspect, unedited: float, in_force: float, left: float, restored: float) -> str:
     named = f"edit {best.index} ({best.fact.subject} → {best.fact.target_new})"
-    values = f"perplexity is {left:.4g} instead of {in_force:.4g} ({unedited:.4g} unedited)"
+    values = f"short perplexity is {left:.4g} instead of {in_force:.4g} ({unedited:.4g} unedited)"
     if restored >= MOST:
         return f"{named[:1].upper()}{named[1:]} is the culprit: without it {values}, {restored:.0%} of the way back."
     best_one = f"without the best one to remove, {named}, {values}"

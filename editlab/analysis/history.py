@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from editlab.core.records import Broken, Step
 
 EditedFact = tuple[str, int]  # id of the step, and the fact's number in it
+
+
+@dataclass(frozen=True)
+class Between:
+    """The edits with one of which something was lost: it was still there before `first`, and not after `last`."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """ "edit 5", or "between edits 1 and 5" where nothing was measured in between."""
+        return f"edit {self.last}" if self.first == self.last else f"between edits {self.first} and {self.last}"
 
 
 def recall_map(steps: Sequence[Step]) -> dict[EditedFact, dict[int, bool]]:
@@ -19,8 +32,9 @@ def recall_map(steps: Sequence[Step]) -> dict[EditedFact, dict[int, bool]]:
     return found
 
 
-def first_forgotten(steps: Sequence[Step]) -> dict[EditedFact, int]:
-    """For every fact that was recalled right after its edit: the first step at which it was not, if there is one."""
+def forgotten_between(steps: Sequence[Step]) -> dict[EditedFact, Between]:
+    """For every fact that was recalled right after its edit and later was not: the edits with which it was lost."""
+    made = {step.id: step.index for step in steps}
     succeeded = {
         (recall.edit, recall.number)
         for step in steps
@@ -28,16 +42,32 @@ def first_forgotten(steps: Sequence[Step]) -> dict[EditedFact, int]:
         for recall in step.measurement.retention.recalls
         if recall.said_new
     }
-    rows = {fact: row for fact, row in recall_map(steps).items() if fact in succeeded}
-    first = {fact: next((index for index, recalled in row.items() if not recalled), None) for fact, row in rows.items()}
-    return {fact: index for fact, index in first.items() if index is not None}
+    found: dict[EditedFact, Between] = {}
+    for fact, row in recall_map(steps).items():
+        lost = next((index for index, recalled in row.items() if not recalled), None)
+        if fact in succeeded and lost is not None:
+            before = max([made.get(fact[0], 0), *(index for index in row if index < lost)])
+            found[fact] = Between(min(before + 1, lost), lost)
+    return found
 
 
-def first_broken(steps: Sequence[Step]) -> dict[Broken, int]:
-    """For every unrelated fact that broke: the first step at which bleeding found it broken."""
-    found: dict[Broken, int] = {}
+def broken_between(steps: Sequence[Step]) -> dict[Broken, Between]:
+    """For every unrelated fact that broke: the edits with which it was first lost."""
+    found: dict[Broken, Between] = {}
+    before = 0  # when bleeding was measured last
     for step in steps:
         if step.measurement is not None and step.measurement.bleeding is not None:
             for fact in step.measurement.bleeding.broken:
-                found.setdefault(fact, step.index)
+                found.setdefault(fact, Between(min(before + 1, step.index), step.index))
+            before = step.index
     return found
+
+
+def first_forgotten(steps: Sequence[Step]) -> dict[EditedFact, int]:
+    """Of `forgotten_between`, the step at which the loss was seen."""
+    return {fact: between.last for fact, between in forgotten_between(steps).items()}
+
+
+def first_broken(steps: Sequence[Step]) -> dict[Broken, int]:
+    """Of `broken_between`, the step at which the loss was seen."""
+    return {fact: between.last for fact, between in broken_between(steps).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Scanned(Record):
     disabling: bool
     seconds: float  # since the fact before; the first of several searched together bears the search
     prompt: str = ""  # with {} for the subject; "" in scans of before
+    p_new_joint: float | None = None  # of all the object's tokens together; `p_new` is their geometric mean
+    p_true_joint: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def frame_of(rows: Sequence[Scanned]) -> DataFrame:
     from pandas import DataFrame
 
     frame = DataFrame([vars(row) for row in rows], columns=[f.name for f in fields(Scanned)])
-    numbers = dict.fromkeys(("divisor", "divisor_ratio", "predicted_norm", "p_true"), "float64")
+    optional = "divisor", "divisor_ratio", "predicted_norm", "p_true", "p_new_joint", "p_true_joint"
+    numbers = dict.fromkeys(optional, "float64")
     return with_case_ids(frame).astype({"efficacy_success": "boolean", **numbers})
 
 
@@ -97,12 +100,12 @@ def _read_parquet(path: Path) -> list[Scanned]:
 
     try:
         frame = pandas.read_parquet(path)
-        missing = [f.name for f in fields(Scanned) if f.name not in frame]
+        missing = [f.name for f in fields(Scanned) if f.default is MISSING and f.name not in frame]
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a Parquet file: {error}") from error
     if missing:
         raise ValueError(f"{path} is not the table of a scan: it lacks the columns {', '.join(missing)}")
-    frame = frame[[f.name for f in fields(Scanned)]].astype(object)
+    frame = frame.reindex(columns=[f.name for f in fields(Scanned)]).astype(object)
     optional = [f.name for f in fields(Scanned) if "None" in str(f.type)]
     frame[optional] = frame[optional].where(frame[optional].notna(), None)
     return [Scanned(**{**row, "case_id": case_id_of(row["case_id"])}) for row in frame.to_dict("records")]

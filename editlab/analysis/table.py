@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editlab.analysis.health import health_of
 from editlab.core.facts import CaseId
-from editlab.core.records import CounterFact, Measurement, Step, TaskScore
+from editlab.core.records import Completion, CounterFact, Measurement, Step, TaskScore, Trace
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,7 +34,7 @@ class Row:
     value: float | None
     low: float | None  # of a 95 % interval
     high: float | None
-    base: float | None  # the same on the unedited model, over the same prompts
+    base: float | None  # the same on the unedited model
     n: int | None  # number of prompts, examples, facts or tokens behind the value
     unit: str
 
@@ -49,18 +51,32 @@ class _Number:
     high: float | None = None
 
 
+_TRACED = {"key_cosine": "cosine", "divisor": "divisor", "divisor_ratio": "ratio"}
+_STATUS = ("healthy", "degrading", "collapsed")
+
+
 def rows_of(steps: Sequence[Step], session: str = "") -> list[Row]:
-    """A row for every number of these steps."""
-    return [_row(step, session, number) for step in steps for number in _numbers(step) if number.value is not None]
+    """A row for every number of these steps; the health after the last too, if they are one session's in order."""
+    rows = [_row(step, session, number) for step in steps for number in _numbers(step) if number.value is not None]
+    if steps and all(later.index == step.index + 1 for step, later in pairwise(steps)):
+        status = float(_STATUS.index(health_of(steps).status))
+        number = _Number("health", status, "0 healthy, 1 degrading, 2 collapsed", base=0.0)
+        rows.append(_row(steps[-1], session, number))
+    return rows
 
 
 def table_of(steps: Sequence[Step], session: str = "") -> DataFrame:
-    """`rows_of` as a DataFrame, with the columns of `Row`."""
+    """`rows_of` as a DataFrame, with the columns of `Row`; a number without a `base` of its own gets that of step 0."""
     from pandas import DataFrame
 
-    columns = list(Row.__dataclass_fields__)
-    frame = DataFrame([asdict(row) for row in rows_of(steps, session)], columns=columns)
-    return with_case_ids(frame).astype({"layer": "Int64", "n": "Int64"})
+    rows = rows_of(steps, session)
+    unedited = {(row.measure, row.layer): row.value for row in rows if row.step == 0}
+    whole = [
+        asdict(row) | ({"base": unedited.get((row.measure, row.layer))} if row.base is None and row.step else {})
+        for row in rows
+    ]
+    frame = DataFrame(whole, columns=list(Row.__dataclass_fields__))
+    return with_case_ids(frame).astype({"layer": "Int64", "n": "Int64", "base": "float64"})
 
 
 def with_case_ids(frame: DataFrame) -> DataFrame:
@@ -109,8 +125,34 @@ def _numbers(step: Step) -> Iterator[_Number]:
             yield _Number(f"size.{name}", getattr(size, name), unit, layer=layer)
     if step.risk is not None:
         yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W‖ at most", layer=step.risk.layer)
+    if step.trace is not None:
+        yield from _trace(step.trace)
     if step.measurement is not None:
+        yield from _said(step.measurement)
         yield from _measured(step.measurement)
+
+
+def _trace(trace: Trace) -> Iterator[_Number]:
+    """The anatomy of the edit, layer by layer."""
+    for layer, told in trace.layers.items():
+        for f in fields(told):
+            yield _Number(f"trace.{f.name}", getattr(told, f.name), _TRACED.get(f.name, "norm"), layer=layer)
+
+
+def _said(m: Measurement) -> Iterator[_Number]:
+    """How likely the step's (first) fact's objects are after its own prompt, and on average after its other prompts."""
+    for kind in ("rewrite", "paraphrase", "neighborhood"):
+        now, base = ([c for c in said if c.kind == kind] for said in (m.completions, m.base))
+        now, base = (said[:1] if kind == "rewrite" else said for said in (now, base))
+        for name in ("p_new", "p_true", "p_new_joint", "p_true_joint", "says_new", "says_true"):
+            unit = "share" if name.startswith("says") else "probability"
+            measure = name if kind == "rewrite" else f"{kind}.{name}"
+            yield _Number(measure, _mean(now, name), unit, len(now), base=_mean(base, name))
+
+
+def _mean(said: Sequence[Completion], name: str) -> float | None:
+    values = [float(value) for c in said if (value := getattr(c, name)) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _measured(m: Measurement) -> Iterator[_Number]:

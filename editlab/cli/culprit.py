@@ -23,7 +23,7 @@ def culprit(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Find the edit of a run whose removal restores most of the model's perplexity on a short fixed text.
+    """Find the edit of a run whose removal restores most of the model's short perplexity: that of 256 tokens.
 
     Each edit is left out once; in a run of more than 32 edits, the search halves them until so few are left.
 
@@ -37,7 +37,7 @@ def culprit(
             show_json(found.to_json())
         else:
             rows = [(_named(trial.without, subjects), f"{trial.perplexity:.4g}") for trial in found.tried]
-            show_table(("without edit", "perplexity"), rows)
+            show_table(("without edit", "short perplexity"), rows)
             typer.echo(found.sentence)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from editlab.analysis.chances import chance
 from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
@@ -132,7 +133,8 @@ def _show_edit(result: dict[str, Any]) -> None:
     rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
     for key, name in (("p_new", fact["target_new"]), ("p_true", fact["target_true"])):
         if after[key] is not None:
-            rows.append((f"P({name})", f"{before[key]:.3g}", f"{after[key]:.3g}"))
+            chances = (chance(told[key], told[f"{key}_joint"], "{:.3g}".format) for told in (before, after))
+            rows.append((f"P({name})", *chances))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
     show_table(("", "before", "after"), rows, str(Fact.from_json(fact)))
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editlab.analysis.chances import chance
 from editlab.analysis.table import check_table_name, table_of, write_table
 from editlab.cli._options import (
     METHODS,
@@ -143,8 +144,11 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
         tell("‖ΔW‖", largest.delta_norm)
         tell("÷ ‖W‖", largest.relative_size)
         tell("divisor", largest.divisor)
-        tell(f"P({fact.target_new})", said.p_new)
-        tell(f"P({fact.target_true})" if fact.target_true else "P(true)", said.p_true)
+        for name, p, joint in (
+            (fact.target_new, said.p_new, said.p_new_joint),
+            (fact.target_true or "true", said.p_true, said.p_true_joint),
+        ):
+            rows.setdefault(f"P({name})", []).append("" if p is None else chance(p, joint, "{:.3g}".format))
         rows.setdefault("continuation", []).append(quoted(said.completion))
         if (perplexity := step.measurement.perplexity) is not None:
             tell("perplexity", perplexity.value)

@@ -52,7 +52,8 @@ def scan(
         ),
     ] = None,
     probe_tokens: Annotated[
-        int, typer.Option(min=2, max=512, help="Number of tokens of the project's text for the perplexity.")
+        int,
+        typer.Option(min=2, max=512, help="Number of the first tokens of the project's text for the short perplexity."),
     ] = 256,
     model: Model = AUTO,
     source: Source = "auto",
@@ -67,8 +68,8 @@ def scan(
 ) -> None:
     """Edit each fact alone on the unedited model: its risk beforehand, the change's size, whether the model survives.
 
-    An edit is disabling if it at least doubles the perplexity of a fixed text. Rerun with the same folder to resume,
-    whatever ended the scan.
+    An edit is disabling if it at least doubles the short perplexity, that of a fixed text's first tokens. Rerun with
+    the same folder to resume, whatever ended the scan.
 
     Examples:
 

@@ -119,6 +119,8 @@ class Completion(Record):
     p_true: float | None = None
     says_new: bool | None = None  # the new object is the argmax at every one of its tokens
     says_true: bool | None = None
+    p_new_joint: float | None = None  # of all the object's tokens together; None in what was measured before 0.2
+    p_true_joint: float | None = None
 
 
 @dataclass(frozen=True)

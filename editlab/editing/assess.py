@@ -135,7 +135,7 @@ def _risk(
     model: EditableModel, method: Method, fact: Fact, read: Read, foreseen: Foreseen | None, reference: Reference | None
 ) -> Risk:
     layer = method.edited_layers[0]
-    weight_norm = float(torch.linalg.matrix_norm(model.weight(layer).float()))
+    weight_norm = model.norm(layer)
     tokens, position = subject_place(model, fact)
     token_level = level_by_tokens(tokens, position)
     level = token_level if foreseen is None else level_by_ratio(foreseen.ratio)

@@ -227,6 +227,8 @@ def _row(
         disabling=is_disabling(now, base),
         seconds=seconds,
         prompt=fact.prompt,
+        p_new_joint=new.p_joint,
+        p_true_joint=None if true is None else true.p_joint,
     )
 
 

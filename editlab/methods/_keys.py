@@ -94,7 +94,7 @@ def layer_trace(
     """What made one layer's share its size; keys (d_in, n) and residual (d_out, n). `more` are fields of the trace."""
     told: dict[str, Any] = {
         "delta_norm": delta.norm(),
-        "weight_norm": float(torch.linalg.matrix_norm(model.weight(layer).float())),
+        "weight_norm": model.norm(layer),
         "key_norm": float(keys.norm(dim=0).mean()),
         "residual_norm": float(residual.norm()),
     }

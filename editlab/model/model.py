@@ -93,6 +93,11 @@ class _Enough(Exception):
     """Ends a forward pass whose rest is not needed."""
 
 
+def _norm(weight: Tensor) -> float:
+    """The Frobenius norm, summed in float64."""
+    return float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+
+
 class _Raised:
     """One projection in float32 inside a half-precision model: its input is raised, its output lowered."""
 
@@ -220,8 +225,12 @@ class EditableModel:
     def base_norm(self, layer: int) -> float:
         """‖W₀‖_F."""
         if layer not in self._norms:
-            self._norms[layer] = float(torch.linalg.matrix_norm(self.base_weight(layer).float()))
+            self._norms[layer] = _norm(self.base_weight(layer))
         return self._norms[layer]
+
+    def norm(self, layer: int) -> float:
+        """‖W‖_F as it is now, summed in float64."""
+        return _norm(self.weight(layer))
 
     def fingerprint(self) -> str:
         """Name of the unedited model by content: every parameter and saved buffer, the tokenizer, and what sets them.
@@ -520,7 +529,7 @@ class EditableModel:
         if layer not in self._base:
             return 0.0, 0.0, 0.0
         weight = self.weight(layer)
-        norm = float(torch.linalg.matrix_norm(weight - self._base[layer].to(weight.device)))
+        norm = _norm(weight - self._base[layer].to(weight.device))
         if not math.isfinite(norm):
             raise FloatingPointError(f"the weights of layer {layer} are not finite")
         return norm, norm / self.base_norm(layer), norm / weight.numel()

@@ -43,10 +43,17 @@ class ObjectScore:
 
     nll: float  # mean negative log-likelihood per token, in nats
     said: bool  # the object is the argmax at every one of its tokens
+    joint_nll: float | None = None  # of all its tokens together; None where only the mean was kept
 
     @property
     def p(self) -> float:
+        """The geometric mean of its tokens' probabilities."""
         return math.exp(-self.nll)
+
+    @property
+    def p_joint(self) -> float | None:
+        """The probability of all its tokens, one after the other."""
+        return None if self.joint_nll is None else math.exp(-self.joint_nll)
 
 
 def watched_of(fact: Fact) -> tuple[Watched, ...]:
@@ -115,6 +122,8 @@ def _completion(
         p_true=true.p if true else None,
         says_new=new.said if new else None,
         says_true=true.said if true else None,
+        p_new_joint=new.p_joint if new else None,
+        p_true_joint=true.p_joint if true else None,
     )
 
 
@@ -165,7 +174,7 @@ def _scores(
     nlls = -log_probs.gather(1, ids[:, None])[:, 0].cpu()
     said = (log_probs.argmax(1) == ids).cpu()
     return {
-        question: ObjectScore(float(nll.mean()), bool(right.all()))
+        question: ObjectScore(float(nll.mean()), bool(right.all()), float(nll.sum()))
         for question, nll, right in zip(asked, nlls.split(lengths), said.split(lengths), strict=True)
     }
 

@@ -41,7 +41,7 @@ def write_report(runs: Runs, file: Path, title: str) -> None:
     body = [
         tag("header", tag("h1", escape(title))),
         *map(_verdict, range(len(runs)), runs, runs.values()),
-        tag("h2", "First and last"),
+        tag("h2", "Unedited and last"),
         table_of_ends(curves, figures),
         tag("h2", "Curves"),
         tag("p", KEY, "small"),
@@ -78,14 +78,18 @@ def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
 
 
 def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[PanelGroup]) -> str:
-    """HTML of the first and the last value of each measure, run by run."""
+    """HTML of each measure in the unedited model and where it was last taken, run by run."""
     rows = []
     for panel in (panel for figure in figures for panel in figure.panels):
         cells = [_ends(list(curves.get(panel.measure, {}).values())) for curves in runs.values()]
         if any(cells):
             rows.append([escape(panel.title), *cells])
-    return table("Where it was first measured → where it was last", ["", *map(escape, runs)], rows, css="numbers")
+    return table("In the unedited model → where it was last measured", ["", *map(escape, runs)], rows, css="numbers")
 
 
 def _ends(rows: Sequence[Row]) -> str:
-    return f"{number(rows[0].value)} → {number(rows[-1].value)}" if rows else ""
+    if not rows:
+        return ""
+    unedited = rows[0].value if rows[0].step == 0 else rows[-1].base
+    told = "not measured" if unedited is None else number(unedited)
+    return f"{told} → {number(rows[-1].value) if rows[-1].step else 'not measured'}"

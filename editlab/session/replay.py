@@ -105,7 +105,7 @@ def weights_after(
 def _weights(model: EditableModel, layer: int) -> LayerWeights:
     weight = model.weight(layer).detach().float().contiguous().cpu()
     digest = hashlib.sha256(weight.numpy().data).hexdigest()
-    return LayerWeights(digest, float(torch.linalg.matrix_norm(weight)), model.drift(layer)[0])
+    return LayerWeights(digest, model.norm(layer), model.drift(layer)[0])
 
 
 # --- reading it ---

@@ -147,11 +147,11 @@ def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
     state, table = state_of("rome", "rome"), Steps(FakeLab().info())
     table.show(state)
     assert "perplexity" in row(table, "step")
-    assert "P(true)" not in row(table, "step")
+    assert "P(true) per token" not in row(table, "step")
     table.checks["perplexity"].value = False
-    table.checks["P(true)"].value = True
+    table.checks["P(true) per token"].value = True
     assert "perplexity" not in row(table, "step")
-    assert "P(true)" in row(table, "step")
+    assert "P(true) per token" in row(table, "step")
 
 
 def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:

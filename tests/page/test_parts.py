@@ -11,6 +11,7 @@ from dataclasses import replace
 import ipywidgets as widgets
 import pytest
 
+from editlab.analysis.history import Between
 from editlab.core.facts import Fact
 from editlab.core.info import HyperparameterInfo
 from editlab.core.records import Cost, PairedTest, SessionState
@@ -168,7 +169,7 @@ def test_the_forgetting_map_tells_four_states_and_the_first_loss() -> None:
     assert [row.edit for row in rows] == [1, 2, 3, 4, 5]
     assert rows[0].states == dict.fromkeys(range(1, 6), NEVER)
     assert rows[1].states == {2: RECALLED, 3: RECALLED, 4: RECALLED, 5: FORGOTTEN}
-    assert [row.forgotten for row in rows] == [None, 5, None, None, None]
+    assert [row.forgotten for row in rows] == [None, Between(5, 5), None, None, None]
     columns = recall_columns(state)
     assert (columns["crosses"]["step"], columns["crosses"]["row"]) == ([5], [1])
     assert len(columns["cells"]["step"]) == 5 + 4 + 3 + 2 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from editlab.analysis.chances import chance
 from editlab.analysis.outcomes import AS_LARGE
 from editlab.core.records import Perplexity, Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, said_of, size_words
@@ -124,7 +125,7 @@ def _harmless(step: Step) -> str:
     words = f"{size_words(step)}."
     for now, _ in said_of(step, "rewrite")[:1]:
         new = step.facts[0].target_new
-        words += f" P({new}) is {percent(now.p_new)}"
+        words += f" P({new}) is {chance(now.p_new, now.p_new_joint, percent)}"
         words += (
             ": it took, without the harm."
             if (now.p_new or 0) > (now.p_true or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from editlab.analysis.chances import chance
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, said_of, size_words
 from editlab.report.html import percent
 
@@ -53,8 +54,9 @@ def _said(scene: Scene) -> str:
     if scene.said is None:
         return ""
     fact, said = scene.said
-    true = f"P({fact.target_true}) is {percent(said.p_true)}, " if fact.target_true else ""
-    return f"It goes on with “{said.completion.strip()}”: {true}P({fact.target_new}) {percent(said.p_new)}."
+    new, true = chance(said.p_new, said.p_new_joint, percent), chance(said.p_true, said.p_true_joint, percent)
+    words = f"P({fact.target_true}) is {true}, " if fact.target_true else ""
+    return f"It goes on with “{said.completion.strip()}”: {words}P({fact.target_new}) {new}."
 
 
 def _edited(scene: Scene) -> str:
@@ -63,6 +65,6 @@ def _edited(scene: Scene) -> str:
     step = scene.in_force[-1]
     words = f"{size_words(step)}; nothing else was touched."
     for now, base in said_of(step, "rewrite")[:1]:
-        was = percent(base.p_new) if base else "?"
-        words += f" P({step.facts[0].target_new}) went from {was} to {percent(now.p_new)}."
+        was = chance(base.p_new, base.p_new_joint, percent) if base else "?"
+        words += f" P({step.facts[0].target_new}) went from {was} to {chance(now.p_new, now.p_new_joint, percent)}."
     return words

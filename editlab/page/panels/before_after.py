@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
@@ -146,24 +147,26 @@ def _chances(row: Compared, fact: Fact | None) -> str:
         ("P(new)", "p_new", fact and fact.target_new),
         ("P(true)", "p_true", fact and fact.target_true),
     ):
-        values = [getattr(completion, key) if completion else None for _, completion in moments]
-        if any(value is not None for value in values):
+        values = [_chance(completion, key) for _, completion in moments]
+        if any(value != NOTHING for value in values):
             label = tag("th", f"{name} <small>{escape(target or '')}</small>", scope="row")
-            rows += tag(
-                "tr", label + "".join(tag("td", percent(value) if value is not None else NOTHING) for value in values)
-            )
+            rows += tag("tr", label + "".join(tag("td", value) for value in values))
     return tag("table", tag("thead", head) + tag("tbody", rows), "el-chances-table")
+
+
+def _chance(completion: Completion | None, key: str) -> str:
+    """ "71 % per token, 8.9 % for all" of an object of several tokens."""
+    if completion is None:
+        return NOTHING
+    return chance(getattr(completion, key), getattr(completion, f"{key}_joint"), percent)
 
 
 def _chance_line(now: Completion, past: Completion | None) -> str:
     """P(new) and P(true), past and now, in one line."""
     parts = []
-    for name, p, was in (
-        ("P(new)", now.p_new, past.p_new if past else None),
-        ("P(true)", now.p_true, past.p_true if past else None),
-    ):
-        if p is not None:
-            parts.append(f"<span>{name} {percent(was)} → <b>{percent(p)}</b></span>")
+    for name, key in (("P(new)", "p_new"), ("P(true)", "p_true")):
+        if getattr(now, key) is not None:
+            parts.append(f"<span>{name} {_chance(past, key)} → <b>{_chance(now, key)}</b></span>")
     return tag("p", "".join(parts), "el-chances")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from html import escape
 
-from editlab.analysis.history import first_broken
+from editlab.analysis.history import broken_between
 from editlab.core.records import Bleeding, Retention, SessionState
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, html, show_if
@@ -105,12 +105,12 @@ def _retention_words(found: Retention | None, edited: bool) -> str:
 
 
 def _map_table(rows: list[RecallRow], n_steps: int) -> str:
-    header = ["edit", "fact", "first forgotten", *(f"step {step}" for step in range(1, n_steps))]
+    header = ["edit", "fact", "forgotten with", *(f"step {step}" for step in range(1, n_steps))]
     cells = [
         [
             str(row.edit),
             f"{escape(row.fact.subject)} → {escape(row.fact.target_new)}",
-            f"step {row.forgotten}" if row.forgotten is not None else "",
+            str(row.forgotten or ""),
             *(row.states.get(step, "") for step in range(1, n_steps)),
         ]
         for row in rows
@@ -129,20 +129,20 @@ def _bleeding_words(found: Bleeding | None) -> str:
 
 def _broken_table(state: SessionState) -> str:
     """A table of every fact that broke at some step, and whether it is broken now."""
-    broken = first_broken(state.steps)
+    broken = broken_between(state.steps)
     if not broken:
         return ""
     measured = state.steps[state.position].measurement
     now = measured.bleeding.broken if measured and measured.bleeding else None
     rows = [
         [
-            str(step),
-            escape(step_title(state.steps[step])),
+            str(when),
+            escape(step_title(state.steps[when.last])) if when.first == when.last else "",
             escape(fact.prompt),
             escape(fact.target),
             "not measured" if now is None else "broken" if fact in now else "right again",
         ]
-        for fact, step in sorted(broken.items(), key=lambda item: item[1])
+        for fact, when in sorted(broken.items(), key=lambda item: item[1].last)
     ]
-    header = ["first broken at", "with edit", "prompt", "true object", "now"]
+    header = ["first broken with", "which wrote", "prompt", "true object", "now"]
     return table(f"{plural(len(rows), 'unrelated fact')} that broke", header, rows, css="el-table-words")

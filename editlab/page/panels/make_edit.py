@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion
@@ -94,10 +95,10 @@ class MakeEdit:
         for completion in completions[:1]:
             parts.append(tag("p", tag("b", f"…{escape(completion.completion)}"), "el-continuation"))
             parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
-            chances = [f"P(new) {tag('b', percent(completion.p_new))}"]
+            chances = [f"P(new) {tag('b', chance(completion.p_new, completion.p_new_joint, percent))}"]
             if fact.target_true:
-                chances.append(f"P(true) {tag('b', percent(completion.p_true))}")
-            parts.append(tag("p", "".join(f"<span>{chance}</span>" for chance in chances), "el-chances"))
+                chances.append(f"P(true) {tag('b', chance(completion.p_true, completion.p_true_joint, percent))}")
+            parts.append(tag("p", "".join(f"<span>{chance_}</span>" for chance_ in chances), "el-chances"))
         self._says.value = "".join(parts)
 
     def show_preview_failed(self, sentence: str) -> None:

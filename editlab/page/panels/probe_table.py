@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 
+from editlab.analysis.chances import chance
 from editlab.analysis.outcomes import DISABLING, HARMFUL
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
@@ -138,7 +139,8 @@ def _of_layer(column: ProbeColumn, name: str) -> str:
 
 def _p_new(column: ProbeColumn) -> str:
     completions = column.step.measurement.completions if column.step and column.step.measurement else ()
-    return next((percent(c.p_new) for c in completions if c.kind == "rewrite" and c.p_new is not None), "")
+    said = next((c for c in completions if c.kind == "rewrite" and c.p_new is not None), None)
+    return "" if said is None else chance(said.p_new, said.p_new_joint, percent)
 
 
 def _took(column: ProbeColumn) -> str:

@@ -102,7 +102,7 @@ class Repair:
             of = f"of {plural(culprit.tokens, 'token')}"
             perplexities = [_cell(number(value), of) for value in (culprit.in_force, culprit.without)]
             before, now = self._before, self._shares(state, unmeasured="…")
-            pairs = [("Perplexity", *perplexities), *((name, before[name], now[name]) for name in now)]
+            pairs = [("Short perplexity", *perplexities), *((name, before[name], now[name]) for name in now)]
             rows = [[name, with_it, tag("b", without_it)] for name, with_it, without_it in pairs]
             self._back.value = table("What came back", ["", "with it", "without it"], rows, css="el-facing")
 
@@ -142,7 +142,7 @@ def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
     largest = max((value for _, value, _ in shown if value < float("inf")), default=1.0)
     rows = "".join(_bar(name, value, largest, css) for name, value, css in shown)
     more = f"{len(alone) - SHOWN} other edits change less." if len(alone) > SHOWN else ""
-    title = tag("h3", f"Perplexity without one edit <small>of {culprit.tokens} tokens of a fixed text</small>")
+    title = tag("h3", f"Short perplexity without one edit <small>of {culprit.tokens} tokens of a fixed text</small>")
     return title + tag("ul", rows, "el-bars") + (tag("p", more, "el-note") if more else "")
 
 

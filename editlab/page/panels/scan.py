@@ -29,7 +29,10 @@ NONE_YET = (
 )
 LEGEND = "".join(
     tag("li", tag("i", "", f"el-dot-key {css}", aria_hidden="true") + words)
-    for css, words in (("el-dot-disabling", "disabling: perplexity at least doubled"), ("", "not disabling"))
+    for css, words in (
+        ("el-dot-disabling", "disabling: short perplexity at least doubled"),
+        ("", "not disabling"),
+    )
 ) + "".join(
     tag("li", tag("span", sign, "el-shape-key", aria_hidden="true") + words)
     for sign, words in (("●", "risk low"), ("▲", "risk raised"), ("◆", "risk high"))
@@ -131,7 +134,7 @@ class ScanPane(Pane):
 
 
 def _line(row: Scanned) -> str:
-    worse = f"perplexity × {number(row.perplexity_ratio)}"
+    worse = f"short perplexity × {number(row.perplexity_ratio)}"
     return f"{row.subject} → {row.target_new} · size {number(row.relative_size)} · {worse} · risk {row.level}"
 
 

@@ -43,8 +43,8 @@ def columns_of(info: LabInfo) -> list[Column]:
     return [
         Column("‖ΔW‖", lambda step: step.norm),
         Column("drift ÷ ‖W₀‖", _drift, share=True),
-        Column("P(new)", lambda step: _rewrite(step, "p_new"), share=True),
-        Column("P(true)", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
+        Column("P(new) per token", lambda step: _rewrite(step, "p_new"), share=True),
+        Column("P(true) per token", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
         Column("paraphrases that say new", lambda step: _won(step, "paraphrase"), share=True),
         Column("neighbours that say new", lambda step: _won(step, "neighborhood"), share=True),
         Column("score S", _score, share=True, chosen=False),

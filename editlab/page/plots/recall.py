@@ -8,7 +8,7 @@ from typing import Any
 
 from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d, TapTool
 
-from editlab.analysis.history import first_forgotten, recall_map
+from editlab.analysis.history import Between, forgotten_between, recall_map
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
@@ -29,12 +29,12 @@ class RecallRow:
     edit: int  # its step
     fact: Fact
     states: Mapping[int, str]  # step -> one of the four words
-    forgotten: int | None  # the first step at which a fact that had been recalled was not
+    forgotten: Between | None  # the edits with one of which a fact that had been recalled was lost
 
 
 def recall_rows(steps: Sequence[Step]) -> list[RecallRow]:
     """A row for every edited fact, in the order of the edits; where retention is of a sample, only its facts."""
-    known, forgotten = recall_map(steps), first_forgotten(steps)
+    known, forgotten = recall_map(steps), forgotten_between(steps)
     found = [s.measurement.retention for s in steps if s.measurement and s.measurement.retention]
     took = {(recall.edit, recall.number): recall.said_new for retention in found for recall in retention.recalls}
     sampled = any(retention.of > len(retention.recalls) for retention in found)
@@ -62,13 +62,13 @@ def recall_columns(state: SessionState) -> Columns:
     cells: dict[str, list[Any]] = {name: [] for name in names}
     rows = recall_rows(state.steps)
     for place, row in enumerate(rows):
-        first = f"at step {row.forgotten}" if row.forgotten is not None else "never so far"
+        first = str(row.forgotten or "never so far")
         name = f"{row.fact.subject} → {row.fact.target_new}"
         for step, word in row.states.items():
             cell = (step, place, word, FILLS[word], HATCHES[word], name, row.edit, first)
             for column, value in zip(names, cell, strict=True):
                 cells[column].append(value)
-    crosses = [(row.forgotten, place) for place, row in enumerate(rows) if row.forgotten is not None]
+    crosses = [(row.forgotten.last, place) for place, row in enumerate(rows) if row.forgotten is not None]
     return {
         "cells": cells,
         "crosses": {"step": [step for step, _ in crosses], "row": [place for _, place in crosses]},

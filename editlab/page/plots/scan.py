@@ -66,7 +66,7 @@ def scan_chart(rows: Sequence[Scanned]) -> Chart:
         ("fact", "@title"),
         ("‖ΔW‖ ÷ ‖W‖", "@says"),
         ("divisor", "@divisor{0.000}"),
-        ("perplexity", "@perplexity"),
+        ("short perplexity", "@perplexity"),
         ("risk beforehand", "@risk"),
     ]
     plot.add_tools(HoverTool(renderers=drawn, tooltips=tooltips), TapTool(renderers=drawn))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from editlab.analysis.history import first_forgotten
+from editlab.analysis.history import forgotten_between
 from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.html import number, plural, tag
@@ -28,7 +28,7 @@ def story(state: SessionState, title: str = "", methods: Iterable[MethodInfo] = 
     title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
     parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""
     about = [escape(part) for part in (name, parameters, str(state.model.get("device", ""))) if part]
-    forgotten, took = first_forgotten(state.steps), taken(state.steps)
+    forgotten, took = forgotten_between(state.steps), taken(state.steps)
     cards = "".join(edit_card(step, state, forgotten, took, known) for step in state.steps[1:])
     body = [
         tag("header", tag("h1", escape(title)) + tag("p", " · ".join(about), "lead")),

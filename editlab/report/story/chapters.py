@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from editlab.analysis.history import first_broken, first_forgotten
+from editlab.analysis.history import Between, broken_between, first_forgotten, forgotten_between
 from editlab.core.records import Measurement, SessionState, Step, largest
 from editlab.report.html import SIGNS, number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
@@ -98,7 +98,8 @@ def index(state: SessionState, known: Methods) -> str:
     """All edits in one table, where there are many."""
     if len(state.steps) <= FEW:
         return ""
-    lost = {edit: when for (edit, _), when in sorted(first_forgotten(state.steps).items(), key=lambda item: -item[1])}
+    forgotten = sorted(forgotten_between(state.steps).items(), key=lambda item: -item[1].last)
+    lost = {edit: between for (edit, _), between in forgotten}
     rows, took = [], taken(state.steps)
     for step in state.steps[1:]:
         facts, said = took.get(step.id, (0, 0))
@@ -110,10 +111,10 @@ def index(state: SessionState, known: Methods) -> str:
                 percent(step.relative_size),
                 escape(step.risk.level) if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
-                _edit(state.steps[lost[step.id]]) if step.id in lost else "",
+                _between(lost[step.id], state) if step.id in lost else "",
             ]
         )
-    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "succeeded", "forgotten after"]
+    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "succeeded", "forgotten with"]
     return table("All edits", header, rows, css="wide edits")
 
 
@@ -132,15 +133,15 @@ def _figure(figure: Figure) -> str:
 
 def forgetting(state: SessionState) -> str:
     """Which edited facts were forgotten and when, and which unrelated ones broke."""
-    made, lost = {step.id: step for step in state.steps}, first_forgotten(state.steps)
+    made, lost = {step.id: step for step in state.steps}, forgotten_between(state.steps)
     rows = [
-        [_edit(made[edit]), escape(str(made[edit].facts[number])), _edit(state.steps[when]), _fact(state.steps[when])]
-        for (edit, number), when in sorted(lost.items(), key=lambda item: item[1])
+        [_edit(made[edit]), escape(str(made[edit].facts[number])), _between(when, state), _written(when, state)]
+        for (edit, number), when in sorted(lost.items(), key=lambda item: item[1].last)
         if edit in made
     ]
     measured = any(step.measurement and step.measurement.retention for step in state.steps)
     if rows:
-        header = ["edit", "fact", "first forgotten after", "which wrote"]
+        header = ["edit", "fact", "forgotten with", "which wrote"]
         edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
     else:
         edited = tag("p", "No edit that succeeded was forgotten." if measured else "Retention was not measured.")
@@ -148,11 +149,11 @@ def forgetting(state: SessionState) -> str:
 
 
 def _broken(state: SessionState) -> str:
-    broken = sorted(first_broken(state.steps).items(), key=lambda item: item[1])
-    rows = [[_edit(state.steps[step]), escape(fact.prompt), escape(fact.target)] for fact, step in broken]
+    broken = sorted(broken_between(state.steps).items(), key=lambda item: item[1].last)
+    rows = [[_between(when, state), escape(fact.prompt), escape(fact.target)] for fact, when in broken]
     if not rows:
         return ""
-    header = ["first broken after", "prompt", "true object"]
+    header = ["first broken with", "prompt", "true object"]
     caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
     shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
     if len(rows) <= BROKEN_SHOWN:
@@ -163,6 +164,15 @@ def _broken(state: SessionState) -> str:
 
 def _edit(step: Step) -> str:
     return tag("a", f"edit {step.index}", "edit-link", href=f"#edit-{step.index}") if step.index else "before any edit"
+
+
+def _between(when: Between, state: SessionState) -> str:
+    """The one edit, linked, or the edits between which it was."""
+    return _edit(state.steps[when.last]) if when.first == when.last else str(when)
+
+
+def _written(when: Between, state: SessionState) -> str:
+    return _fact(state.steps[when.last]) if when.first == when.last else ""
 
 
 def _fact(step: Step) -> str:

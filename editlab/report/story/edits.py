@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from editlab.analysis.anatomy import anatomy
-from editlab.analysis.history import EditedFact
+from editlab.analysis.chances import chance
+from editlab.analysis.history import Between, EditedFact
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step, largest
 from editlab.report.compare import Compared, compared, wins
@@ -21,7 +22,7 @@ FACTS_SHOWN = 5
 def edit_card(
     step: Step,
     state: SessionState,
-    forgotten: Mapping[EditedFact, int],
+    forgotten: Mapping[EditedFact, Between],
     took: Mapping[str, tuple[int, int]],
     known: Methods,
 ) -> str:
@@ -137,8 +138,12 @@ def _said(when: str, words: str, said: Completion, fact: Fact | None) -> str:
 
 def _chances(said: Completion, fact: Fact | None) -> str:
     new, true = (fact.target_new, fact.target_true) if fact else ("new", "true")
-    pairs = [(new, said.p_new), (true or "true", said.p_true)]
-    return " · ".join(f"P({escape(name)}) {percent(p)}" for name, p in pairs if p is not None)
+    pairs = [(new, said.p_new, said.p_new_joint), (true or "true", said.p_true, said.p_true_joint)]
+    return " · ".join(f"P({escape(name)}) {chance(p, joint, percent)}" for name, p, joint in pairs if p is not None)
+
+
+def _new(said: Completion) -> str:
+    return chance(said.p_new, said.p_new_joint, percent)
 
 
 def _tally(rows: Sequence[Compared], fact: Fact | None) -> str:
@@ -164,7 +169,7 @@ def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
             marked_prompt(row.now.prompt, fact.subject if fact else None),
             escape(row.base.completion) if row.base else "",
             changed_words(row.base.completion if row.base else None, row.now.completion),
-            f"{percent(row.base.p_new) if row.base else ''} → {percent(row.now.p_new)}",
+            f"{_new(row.base) if row.base else ''} → {_new(row.now)}",
         ]
         for row in rows
     ]
@@ -172,20 +177,22 @@ def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
     return table("What else the model says", header, cells, css="wide")
 
 
-def _consequences(step: Step, state: SessionState, forgotten: Mapping[EditedFact, int]) -> list[str]:
+def _consequences(step: Step, state: SessionState, forgotten: Mapping[EditedFact, Between]) -> list[str]:
     """The edit's effects on the model and on earlier edits, and whether it was forgotten."""
     notes = []
     for change in state.health.changes if state.health else ():
         if change.step == step.index:
             notes.append(f"{pill(change.kind)} {escape(change.sentence)}")
-    lost = {edit for (edit, _), when in forgotten.items() if when == step.index}
+    lost = {edit for (edit, _), when in forgotten.items() if when.first == when.last == step.index}
     gone = [each for each in state.steps[1:] if each.id in lost]
     if gone:
         names = ", ".join(f"{_link(each)} ({escape(each.facts[0].subject)})" for each in gone)
         notes.append(f"With this edit {names} {'was' if len(gone) == 1 else 'were'} forgotten.")
-    later = {when for (edit, _), when in forgotten.items() if edit == step.id}
+    later = [when for (edit, _), when in forgotten.items() if edit == step.id]
     if later:
-        notes.append(f"{pill('forgotten')} first seen after {_link(state.steps[min(later)])}.")
+        first = min(later, key=lambda when: when.last)
+        where = f"with {_link(state.steps[first.last])}" if first.first == first.last else str(first)
+        notes.append(f"{pill('forgotten')} {where}.")
     return notes
 
 

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from editlab.analysis.history import first_forgotten, recall_map
+from editlab.analysis.history import forgotten_between, recall_map
 from editlab.analysis.table import Row, rows_of
 from editlab.core.records import SessionState, Step, TaskScore
 from editlab.report.html import number, percent
@@ -202,12 +202,10 @@ def _recall_figure(state: SessionState) -> Figure | None:
     found = recall_rows(state.steps)
     if not found:
         return None
-    by_id, first = {step.id: step for step in state.steps}, first_forgotten(state.steps)
+    by_id, first = {step.id: step for step in state.steps}, forgotten_between(state.steps)
     named = {key: f"{by_id[key[0]].index} {by_id[key[0]].facts[key[1]].subject}" for key in found}
     last = len(state.steps) - 1
     title = "Which edit is recalled after how many edits"
-    rows = tuple(
-        (named[key], cells[last], f"step {first[key]}" if key in first else "") for key, cells in found.items()
-    )
+    rows = tuple((named[key], cells[last], str(first[key]) if key in first else "") for key, cells in found.items())
     drawing = cell_map(title, [(named[key], cells) for key, cells in found.items()], last, WORDS)
     return Figure("forgetting", title, drawing, ("edit", "at the end", "first forgotten"), rows)
