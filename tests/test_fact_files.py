@@ -457,7 +457,7 @@ def test_any_row_gives_facts_or_a_sentence(row: Any) -> None:
 def test_any_damage_to_a_file_gives_facts_or_a_sentence(
     name: str, holes: list[tuple[float, bytes]], end: float, zipped: bool, tmp_path: Path
 ) -> None:
-    content = bytearray(gzip.compress(FORMATS[name], mtime=0, mtime=0) if zipped else FORMATS[name])
+    content = bytearray(gzip.compress(FORMATS[name], mtime=0) if zipped else FORMATS[name])
     for place, put in holes:
         at = int(place * len(content))
         content[at : at + len(put)] = put

@@ -118,7 +118,7 @@ def _from_hub(source: Preset | str, device: torch.device, dtype: torch.dtype, al
             raise ValueError(f"{hub_id} could not be had from the Hugging Face hub: {_first_line(error)}") from error
         folder = "" if isinstance(source, Preset) else f"there is no folder {source}, and "
         raise ValueError(
-            f"{folder}{hub_id} is not on this machine; agree to its download{size} with --yes (allow_download=True)"
+            f"{folder}{hub_id} is not on this machine; allow its download{size} with --yes (allow_download=True)"
         ) from error
 
 

@@ -121,7 +121,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
 def test_a_branch_is_a_copy_as_far_as_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         gone: list[str] = []
-        app.sharing._go = lambda key, says: gone.append(key)
+        app.sharing._open_session = lambda key, says: gone.append(key)
         buttons(steps(app)[2])["Branch"].click()
         assert len(lab.state(gone[0]).steps) == 3
         assert len(lab.state(app.session).steps) == 4
