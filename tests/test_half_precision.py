@@ -33,11 +33,11 @@ def test_preview_edit_undo_preview(family: str, dtype: torch.dtype, facts: list[
         session.edit(facts[0], method)
         edited = session.step(1).measurement.completions
         session.undo()
-        session.measurements._known.clear()  # what was found is asked again
+        session.measurements._caches.clear()  # what was found is asked again
         assert session.preview(facts[0]) == first
         assert all(torch.equal(editor.model.weight(n), before) for n, before in enumerate(weights))
         session.redo()
-        session.measurements._known.clear()
+        session.measurements._caches.clear()
         assert session.preview(facts[0]) == edited[: len(first)]
         session.undo()
 

@@ -618,7 +618,7 @@ def test_what_was_asked_in_passing_is_forgotten_and_what_steps_tell_is_not(
             inner.preview(session, replace(facts[2], target_new=f"lute {number}")).result(60)
         inner.knows(bare, [replace(facts[2], target_new=f"harp {number}")]).result(60)
     session = inner.sessions.open(edited)
-    assert max(len(known.completions) for known in session.measurements._known.values()) <= 12
+    assert max(len(known.completions) for known in session.measurements._caches.values()) <= 12
     assert len(inner.measures.base.objects) <= 12
     assert session.state() == told  # made anew, of what is kept
     asked: list[object] = []
