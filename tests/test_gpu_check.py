@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -162,6 +163,13 @@ def test_all_that_the_carried_packages_need_is_carried_or_there() -> None:
         and canonicalize_name(requirement.name) not in {*gather.PACKAGES, *gather.THERE}
     ]
     assert missing == []
+
+
+def test_all_that_editlab_needs_is_carried_or_there_or_the_pages_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert needed - {*gather.PACKAGES, *gather.THERE, *gather.NOT_NEEDED} == set()
+    assert not {*gather.PACKAGES} & {*gather.THERE, *gather.NOT_NEEDED}
 
 
 def test_what_to_do_is_told_for_one_transfer_and_for_two(tmp_path: Path) -> None:

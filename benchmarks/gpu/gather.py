@@ -19,11 +19,20 @@ from editlab.model import embedded
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (  # what editlab's backend and the embedded model's conversion need beside torch, transformers and theirs
-    *("annotated-types", "fastapi", "gguf", "opentelemetry-api", "platformdirs", "pydantic", "pydantic-core"),
-    *("pydantic-settings", "python-dotenv", "python-json-logger", "starlette", "typing-extensions"),
-    *("typing-inspection", "uvicorn"),
+    *("annotated-types", "fastapi", "gguf", "httpx-sse", "opentelemetry-api", "platformdirs", "pydantic"),
+    *("pydantic-core", "pydantic-settings", "python-dotenv", "python-json-logger", "starlette"),
+    *("typing-extensions", "typing-inspection", "uvicorn", "xxhash"),
 )
-THERE = frozenset({"annotated-doc", "anyio", "click", "h11", "numpy", "pyyaml", "requests", "tqdm"})  # what those need
+THERE = frozenset(  # what such a machine has, of what editlab and those packages need
+    {
+        *("accelerate", "annotated-doc", "anyio", "click", "filelock", "h11", "httpx", "huggingface-hub", "numpy"),
+        *("packaging", "pandas", "prometheus-client", "psutil", "pyarrow", "pyyaml", "requests", "rich", "safetensors"),
+        *("scipy", "tokenizers", "torch", "tqdm", "transformers", "typer"),
+    }
+)
+NOT_NEEDED = frozenset(  # by the check: the page's, and reading data sets from the hub
+    {"bokeh", "datasets", "ipykernel", "ipywidgets", "jupyter-bokeh", "voila", "websockets"}
+)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PYTHON = "3.12"
 MOST_BYTES = 64 * 2**20  # of one transfer, the checkout's own files included
