@@ -134,6 +134,13 @@ def test_a_renamed_word_is_found(tmp_path: Path) -> None:
     assert old_words_in(file) == {"ledger.None", "JobBook", "knob_of"}
 
 
+@pytest.mark.parametrize("room", ["page", "report"])
+def test_html_is_escaped_by_its_builders(room: str) -> None:
+    """Escaping by hand can be forgotten; `Markup` escapes what is not HTML, at the latest where it is shown."""
+    found = [(file, module) for file in files_of(room) for _, module in imports_of(file)]
+    assert [each for each in found if each[1] in ("html", "html.escape")] == []
+
+
 @pytest.mark.parametrize("tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
 def test_tools_find_nothing(tool: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False)

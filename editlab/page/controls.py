@@ -6,12 +6,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+import traitlets
+from markupsafe import Markup, escape
 
 from editlab.report.html import tag
 
 
+class _Escaped(traitlets.Unicode):
+    """A trait for HTML: whatever is not `Markup` is text, and is escaped."""
+
+    def validate(self, obj: Any, value: Any) -> Markup:
+        return escape(value)
+
+
+class _Html(widgets.HTML):
+    value = _Escaped().tag(sync=True)
+
+
 def html(value: str = "", css: str = "") -> widgets.HTML:
-    box = widgets.HTML(value)
+    """A widget that shows HTML; whatever is given to it that is not `Markup` is shown as text."""
+    box = _Html(value)
     for name in css.split():
         box.add_class(name)
     return box

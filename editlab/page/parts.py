@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
-from html import escape
 from typing import Protocol
 
 import ipywidgets as widgets
@@ -110,7 +109,7 @@ class SessionWidget(widgets.Box):
         self._say(sentence(error))
 
     def _say(self, words: str) -> None:
-        self._said.value = tag("p", escape(words), role="alert") if words else ""
+        self._said.value = tag("p", words, role="alert") if words else ""
 
 
 class SessionChart(SessionWidget):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from html import escape
 from importlib.resources import files
 
 import ipywidgets as widgets
+from markupsafe import Markup
 
 from editlab.core.errors import LabError, UnknownSession
 from editlab.core.progress import Progress
@@ -22,7 +22,7 @@ from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import JobError, Runner, follow, sentence
-from editlab.report.html import tag
+from editlab.report.html import joined, tag
 
 STYLES = ("style.css", "session.css", "guide.css")
 SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the page
@@ -42,7 +42,7 @@ def new_session(lab: LabProtocol) -> str:
 def style_sheets() -> widgets.HTML:
     """The page's style sheets, as an invisible widget."""
     style = "".join(files("editlab.page").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
-    return html(f"<style>{style}</style>", "el-style")
+    return html(tag("style", Markup(style)), "el-style")
 
 
 class Page:
@@ -131,7 +131,7 @@ class Page:
         """Say why the session cannot be opened, and what can be done."""
         self._leave()
         lost = isinstance(error, UnknownSession)
-        words = tag("h2", "This session cannot be opened") + tag("p", escape(sentence(error)), role="alert")
+        words = tag("h2", "This session cannot be opened") + tag("p", sentence(error), role="alert")
         words += tag("span", "", hidden="", data_forget=key) if lost else ""
         again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
         new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
@@ -141,22 +141,20 @@ class Page:
         self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
 
     def _failed(self, why: str) -> None:
-        words = tag("h2", "The lab could not be opened") + tag("p", escape(why), role="alert")
-        words += tag(
-            "p",
-            "Mend this and load the page again. <code>editlab doctor</code> says what is there and what is missing.",
-        )
+        words = tag("h2", "The lab could not be opened") + tag("p", why, role="alert")
+        says = Markup("Mend this and load the page again. {} says what is there and what is missing.")
+        words += tag("p", says.format(tag("code", "editlab doctor")))
         self._body.children = [html(words, "el-failed")]
 
 
-def _loading_words(progress: Progress) -> str:
+def _loading_words(progress: Progress) -> Markup:
     steps = (
         "Type a fact, or pick one",
         "See what the model says",
         "Write the new fact into its weights",
         "See what else moved",
     )
-    todo = "".join(tag("li", step) for step in steps)
+    todo = joined(tag("li", step) for step in steps)
     return tag("h2", "Getting the model ready") + progress_bar(progress) + tag("ol", todo, "el-lesson")
 
 

@@ -1,4 +1,7 @@
-"""Small pieces of HTML. All typed or generated text passes through `escape` here."""
+"""Small pieces of HTML. They are `Markup`, and whatever is not is text, which each builder here escapes.
+
+So a text that someone forgot about is shown as it was typed, and HTML that lost its type is shown as its source.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from html import escape
+
+from markupsafe import Markup, escape
 
 from editlab.core.facts import Fact, in_one_line, place_of
 from editlab.core.joining import is_without_blanks
@@ -49,11 +53,18 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", " ")
 
 
-def tag(name: str, content: str = "", css: str = "", **attributes: str) -> str:
-    """An element around `content`, which is HTML already; attribute values are escaped."""
+def tag(name: str, content: str = "", css: str = "", **attributes: str) -> Markup:
+    """An element around `content`. `name` and the attributes' names are the program's own."""
     attributes = {"class": css, **attributes} if css else attributes
-    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
-    return f"<{name}{written}>{content}</{name}>"
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"' for key, value in attributes.items()
+    )
+    return Markup(f"<{name}{written}>{escape(content)}</{name}>")
+
+
+def joined(parts: Iterable[str], between: str = "") -> Markup:
+    """Pieces one after another, with `between` in each gap."""
+    return escape(between).join(parts)
 
 
 def show_token(token: str) -> str:
@@ -61,29 +72,30 @@ def show_token(token: str) -> str:
     text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")
     if token[:1].isalnum():
         text = "·" + text  # joins the word before it: "·Rome" is not " Rome"
-    return escape(text) if text.strip() else "␣" * max(1, len(text))
+    return text if text.strip() else "␣" * max(1, len(text))
 
 
-def marked_prompt(text: str, subject: str | None, where: int | None = None) -> str:
+def marked_prompt(text: str, subject: str | None, where: int | None = None) -> Markup:
     """The prompt in one line with its subject marked (at `where`, or where `place_of` finds it)."""
     at = where
     if subject and at is None:
         with suppress(ValueError):
             at = place_of(subject, text)
     if not subject or at is None:
-        return _escaped_line(text)
-    marked = tag("mark", _escaped_line(subject), "el-subject")
-    return _escaped_line(text[:at]) + marked + _escaped_line(text[at + len(subject) :])
+        return escape(in_one_line(text))
+    marked = tag("mark", in_one_line(subject), "el-subject")
+    return in_one_line(text[:at]) + marked + in_one_line(text[at + len(subject) :])
 
 
-def _escaped_line(text: str) -> str:
-    return escape(in_one_line(text))
+def arrow_to(target_new: str) -> Markup:
+    """An arrow to the new object, after a prompt."""
+    arrow = Markup("<span class='el-arrow' aria-hidden='true'>→</span>")
+    return Markup(" {} {}").format(arrow, tag("b", target_new, "el-new"))
 
 
-def fact_line(fact: Fact) -> str:
+def fact_line(fact: Fact) -> Markup:
     """A fact in one line: prompt with the subject marked, arrow, new object."""
-    prompt = marked_prompt(fact.text, fact.subject, fact.prompt.index("{}"))
-    return f"{prompt} <span class='el-arrow' aria-hidden='true'>→</span> {tag('b', escape(fact.target_new), 'el-new')}"
+    return marked_prompt(fact.text, fact.subject, fact.prompt.index("{}")) + arrow_to(fact.target_new)
 
 
 def role_of(token: str, new: str | None, true: str | None) -> str:
@@ -103,7 +115,7 @@ def bars(
     new: str | None = None,
     true: str | None = None,
     before_name: str = "before",
-) -> str:
+) -> Markup:
     """Next tokens as bars, with the value of `before` as an outline on the same scale and as a number.
 
     A token that `before` lacks was less likely than all tokens kept there: it has no outline, but an upper bound.
@@ -126,7 +138,7 @@ def bars(
             word += moved(rank, ranks.get(chance.token), len(ranks))
         track = tag("span", fill, "el-track", aria_hidden="true")
         rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
-    return tag("ul", "".join(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
+    return tag("ul", joined(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
 
 
 def _ranks(chances: Mapping[str, float] | None) -> dict[str, int]:
@@ -135,13 +147,13 @@ def _ranks(chances: Mapping[str, float] | None) -> dict[str, int]:
     return {token: rank for rank, (token, _) in enumerate(ordered, 1)}
 
 
-def moved(rank: int, was: int | None, known: int) -> str:
+def moved(rank: int, was: int | None, known: int) -> Markup:
     """A token's change of rank: "▲ 3" when it rose by three places; nothing when it stayed.
 
     `known` is the number of tokens kept before; a token that was not among them rose from below.
     """
     if was == rank or not known:
-        return ""
+        return Markup()
     if was is None:
         words, sign, css = f"rank {rank}, was beyond {known}", "▲", "up"
     else:
@@ -151,23 +163,23 @@ def moved(rank: int, was: int | None, known: int) -> str:
     return tag("span", seen, f"el-moved el-moved-{css}", title=words)
 
 
-def next_tokens(now: Completion, past: Completion | None, past_name: str) -> str:
+def next_tokens(now: Completion, past: Completion | None, past_name: str) -> Markup:
     """The mark before a continuation; with pointer or focus on it, it shows the likely next tokens, now and before.
 
     Only the first token has alternatives: later tokens depend on the ones before them.
     """
     if not now.top:
-        return "…"
+        return Markup("…")
     then = {chance.token: chance.p for chance in past.top} if past else {}
     rows = [(show_token(c.token), percent(c.p), percent(then.get(c.token))) for c in now.top]
     shown = 3 if past else 2
-    cells = tag("tr", "".join(tag("th", cell, scope="col") for cell in ("next token", "now", past_name)[:shown]))
-    cells += "".join(tag("tr", "".join(tag("td", cell) for cell in row[:shown])) for row in rows)
+    cells = tag("tr", joined(tag("th", cell, scope="col") for cell in ("next token", "now", past_name)[:shown]))
+    cells += joined(tag("tr", joined(tag("td", cell) for cell in row[:shown])) for row in rows)
     tip = tag("div", tag("table", cells), "el-tip", role="tooltip")
     return tag("button", "…", "el-next", type="button", aria_label="What else might come next") + tip
 
 
-def changed_words(before: str | None, now: str) -> str:
+def changed_words(before: str | None, now: str) -> Markup:
     """`now`, with the words that differ from `before` marked as inserted."""
     if before is None:
         return escape(now)
@@ -176,39 +188,41 @@ def changed_words(before: str | None, now: str) -> str:
     for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         piece = "".join(new[start:end])
         if kind == "equal":
-            parts.append(escape(piece))
+            parts.append(piece)
         elif piece:
             words = piece.lstrip()
-            parts.append(escape(piece[: len(piece) - len(words)]) + tag("ins", escape(words), "el-changed"))
-    return "".join(parts)
+            parts += [piece[: len(piece) - len(words)], tag("ins", words, "el-changed")]
+    return joined(parts)
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], groups: str = "", css: str = "") -> str:
-    """A data table; cells are HTML already, the first of a row is its header; `groups` is a row above the header."""
-    head = "".join(tag("th", cell, scope="col") for cell in header)
-    body = "".join(
-        tag("tr", tag("th", row[0], scope="row") + "".join(tag("td", cell) for cell in row[1:])) for row in rows
+def table(
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], groups: str = "", css: str = ""
+) -> Markup:
+    """A data table; the first cell of a row is its header; `groups` is a row above the header."""
+    head = joined(tag("th", cell, scope="col") for cell in header)
+    body = joined(
+        tag("tr", tag("th", row[0], scope="row") + joined(tag("td", cell) for cell in row[1:])) for row in rows
     )
-    inner = f"{tag('caption', caption)}{tag('thead', groups + tag('tr', head))}{tag('tbody', body)}"
+    inner = tag("caption", caption) + tag("thead", groups + tag("tr", head)) + tag("tbody", body)
     return tag(
         "div", tag("table", inner, f"el-table {css}"), "el-scroll", tabindex="0", role="region", aria_label=caption
     )
 
 
-def note(text: str, css: str = "el-note") -> str:
-    """A paragraph of plain text."""
-    return tag("p", escape(text), css)
+def note(text: str, css: str = "el-note") -> Markup:
+    """A paragraph."""
+    return tag("p", text, css)
 
 
-def empty(title: str, text: str) -> str:
+def empty(title: str, text: str) -> Markup:
     """Words for an empty place: what will appear there, and what to do for it."""
-    return tag("div", tag("b", escape(title)) + tag("span", escape(text)), "el-empty")
+    return tag("div", tag("b", title) + tag("span", text), "el-empty")
 
 
-def sparkline(values: Sequence[float], label: str) -> str:
+def sparkline(values: Sequence[float], label: str) -> Markup:
     """Probabilities over steps as an inline drawing, 0 at the bottom and 1 at the top."""
     if len(values) < 2:
-        return ""
+        return Markup()
     points = " ".join(f"{100 * i / (len(values) - 1):.1f},{29 - 28 * v:.1f}" for i, v in enumerate(values))
     line = tag("polyline", points=points, fill="none", vector_effect="non-scaling-stroke")
     return tag(
@@ -216,8 +230,8 @@ def sparkline(values: Sequence[float], label: str) -> str:
     )  # fmt: skip
 
 
-def download_link(name: str, kind: str, payload: bytes) -> str:
+def download_link(name: str, kind: str, payload: bytes) -> Markup:
     """A link in the page itself that saves `payload` under `name`; `kind` is its media type."""
     address = f"data:{kind};base64,{base64.b64encode(payload).decode()}"
     size = f"{len(payload) / 1024:.0f} KB"
-    return tag("a", f"Save {escape(name)} ({size})", "el-link", href=address, download=name)
+    return tag("a", f"Save {name} ({size})", "el-link", href=address, download=name)

@@ -7,13 +7,14 @@ run has a story of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
+
+from markupsafe import Markup
 
 from editlab.analysis.health import health_of
 from editlab.analysis.table import Row
 from editlab.core.records import SessionState, Step
-from editlab.report.html import number, plural, table, tag
+from editlab.report.html import joined, number, plural, table, tag
 from editlab.report.story.document import document
 from editlab.report.story.edits import pill
 from editlab.report.story.runs import Curves, PanelGroup, Runs, curves_of, drawings_of, figures_of, sheet_of
@@ -39,7 +40,7 @@ def write_report(runs: Runs, file: Path, title: str) -> None:
     """
     curves, figures = {name: curves_of(steps) for name, steps in runs.items()}, figures_of(runs)
     body = [
-        tag("header", tag("h1", escape(title))),
+        tag("header", tag("h1", title)),
         *map(_verdict, range(len(runs)), runs, runs.values()),
         tag("h2", "Unedited and last"),
         table_of_ends(curves, figures),
@@ -47,7 +48,7 @@ def write_report(runs: Runs, file: Path, title: str) -> None:
         tag("p", KEY, "small"),
         *(_section(figure, curves) for figure in figures),
     ]
-    file.write_text(document(title, "".join(body)), encoding="utf-8")
+    file.write_text(document(title, joined(body)), encoding="utf-8")
     _write_figures(figures, curves, file.parent / "figures", about(runs))
 
 
@@ -58,9 +59,9 @@ def about(runs: Runs) -> str:
     return f"{', '.join(models)}, {plural(longest, 'edit')} one after another."
 
 
-def _section(figure: PanelGroup, curves: Mapping[str, Curves]) -> str:
-    drawings = "".join(tag("figure", drawing) for drawing in drawings_of(figure, curves).values())
-    return tag("h3", figure.title) + tag("div", drawings, "figures") if drawings else ""
+def _section(figure: PanelGroup, curves: Mapping[str, Curves]) -> Markup:
+    drawings = joined(tag("figure", drawing) for drawing in drawings_of(figure, curves).values())
+    return tag("h3", figure.title) + tag("div", drawings, "figures") if drawings else Markup()
 
 
 def _write_figures(figures: Sequence[PanelGroup], curves: Mapping[str, Curves], folder: Path, about: str) -> None:
@@ -70,21 +71,22 @@ def _write_figures(figures: Sequence[PanelGroup], curves: Mapping[str, Curves], 
             (folder / f"{figure.name}.svg").write_text(standalone(drawing), encoding="utf-8")
 
 
-def _verdict(place: int, name: str, steps: Sequence[Step]) -> str:
+def _verdict(place: int, name: str, steps: Sequence[Step]) -> Markup:
     health = health_of(steps)
-    square = tag("span", tag("span", "&#9632;", f"c{place % COLORS}"), "chart", aria_hidden="true")
-    named = f"{square} {tag('b', escape(name))}, {plural(len(steps) - 1, 'edit')} {pill(health.status)}"
-    return tag("p", f"{named}<br>{escape(health.reason)}")
+    square = tag("span", tag("span", "■", f"c{place % COLORS}"), "chart", aria_hidden="true")
+    length = plural(len(steps) - 1, "edit")
+    named = Markup("{} {}, {} {}").format(square, tag("b", name), length, pill(health.status))
+    return tag("p", named + Markup("<br>") + health.reason)
 
 
-def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[PanelGroup]) -> str:
-    """HTML of each measure in the unedited model and where it was last taken, run by run."""
+def table_of_ends(runs: Mapping[str, Curves], figures: Sequence[PanelGroup]) -> Markup:
+    """Each measure in the unedited model and where it was last taken, run by run."""
     rows = []
     for panel in (panel for figure in figures for panel in figure.panels):
         cells = [_ends(list(curves.get(panel.measure, {}).values())) for curves in runs.values()]
         if any(cells):
-            rows.append([escape(panel.title), *cells])
-    return table("In the unedited model → where it was last measured", ["", *map(escape, runs)], rows, css="numbers")
+            rows.append([panel.title, *cells])
+    return table("In the unedited model → where it was last measured", ["", *runs], rows, css="numbers")
 
 
 def _ends(rows: Sequence[Row]) -> str:

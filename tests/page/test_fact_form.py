@@ -88,7 +88,7 @@ def finder_of(count: int, *skipped: SkippedRow) -> str:
 def test_rows_that_were_left_out_are_listed_with_the_reason() -> None:
     shown = finder_of(3, SkippedRow(2, "the subject '<i>' must occur"), SkippedRow(9, "not JSON"))
     assert "3 rows of &lt;b&gt;zsre.json were left out" in shown
-    assert "row 2: the subject &#x27;&lt;i&gt;&#x27; must occur" in shown
+    assert "row 2: the subject &#39;&lt;i&gt;&#39; must occur" in shown
     assert "row 9: not JSON" in shown
     assert "and 1 more" in shown
     assert "left out" not in finder_of(0)

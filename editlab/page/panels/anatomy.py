@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
 from editlab.core.records import SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
-from editlab.report.html import NOTHING, fact_line, number, percent, plural, table, tag
+from editlab.report.html import NOTHING, fact_line, joined, number, percent, plural, table, tag
 
 FACTORS = {  # name -> its words on the page; in the order in which one leads to the next
     "delta_norm": "‖ΔW‖",
     "relative_size": "‖ΔW‖ ÷ ‖W‖",
-    "residual_norm": "‖residual‖ <small>what is to be added</small>",
-    "divisor": "divisor <small>what that is divided by</small>",
+    "residual_norm": "‖residual‖ " + tag("small", "what is to be added"),
+    "divisor": "divisor " + tag("small", "what that is divided by"),
     "divisor_ratio": "divisor ÷ that of keys that agree",
     "key_cosine": "cosine of the keys k̄ and k_bare",
-    "key_norm": "‖k̄‖ <small>the key averaged over contexts</small>",
-    "bare_key_norm": "‖k_bare‖ <small>the bare prompt’s key</small>",
+    "key_norm": "‖k̄‖ " + tag("small", "the key averaged over contexts"),
+    "bare_key_norm": "‖k_bare‖ " + tag("small", "the bare prompt’s key"),
     "predicted_norm": "‖ΔW‖ at most, foretold",
 }
 DECADES = 2.0  # the range of a bar to either side
@@ -46,16 +47,16 @@ class AnatomyView:
             return
         self._step_id = step.id
         found = anatomy(step, state.steps)
-        title = f"Why edit {step.index} has its size <small>{fact_line(step.facts[0])}</small>"
-        self._words.value = tag("h3", title) + tag("p", escape(found.sentence), f"el-because el-cause-{found.cause}")
+        title = f"Why edit {step.index} has its size " + tag("small", fact_line(step.facts[0]))
+        self._words.value = tag("h3", title) + tag("p", found.sentence, f"el-because el-cause-{found.cause}")
         largest = found.largest_layer
         self._factors.value = _factors_table(found, largest)
         others = [layer for layer in found.layers if layer is not largest]
-        self._others.value = "".join(_factors_table(found, layer) for layer in others)
+        self._others.value = joined(_factors_table(found, layer) for layer in others)
         show_if(self._fold.widget, bool(others))
 
 
-def _factors_table(found: Anatomy, layer: LayerAnatomy) -> str:
+def _factors_table(found: Anatomy, layer: LayerAnatomy) -> Markup:
     """A table of every factor, compared with the run's other edits if there are any."""
     factors = [(title, factor) for name, title in FACTORS.items() if (factor := layer.get(name)) is not None]
     share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
@@ -78,4 +79,4 @@ def _times(factor: Factor) -> str:
     left = 50 if times >= 1 else 50 - width
     unusual = " el-times-unusual" if not 1 / 3 < times < 3 else ""
     bar = tag("i", "", style=f"left:{left:.1f}%;width:{width:.1f}%")
-    return tag("span", f"{tag('span', bar, 'el-times-bar', aria_hidden='true')}{tag('b', words)}", f"el-times{unusual}")
+    return tag("span", tag("span", bar, "el-times-bar", aria_hidden="true") + tag("b", words), f"el-times{unusual}")

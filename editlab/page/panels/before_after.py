@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
 from editlab.report.compare import Compared, compared, wins
-from editlab.report.html import NOTHING, bars, changed_words, empty, marked_prompt, next_tokens, percent, tag
+from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, next_tokens, percent, tag
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}
@@ -65,7 +66,7 @@ class BeforeAfter:
         self._redraw()
 
     def complain(self, sentence: str) -> None:
-        self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""
+        self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
     def _show_own(self, prompts: Sequence[str]) -> None:
         self._watched.children = [
@@ -104,14 +105,14 @@ class BeforeAfter:
         self._summary.value = _summary(rows, fact) if fact else ""
         if rows:
             shown = main + others[:SHOWN_OTHERS]
-            self._cards.value = "".join(self._card(row, fact) for row in shown)
+            self._cards.value = joined(self._card(row, fact) for row in shown)
         else:
             self._cards.value = _nothing_yet(state)
         rest = others[SHOWN_OTHERS:]
-        self._rest.value = "".join(self._card(row, fact) for row in rest)
+        self._rest.value = joined(self._card(row, fact) for row in rest)
         show_if(self._more.widget, bool(rest))
 
-    def _card(self, row: Compared, fact: Fact | None) -> str:
+    def _card(self, row: Compared, fact: Fact | None) -> Markup:
         now, which = row.now, self.against.value
         past = row.past(which)
         new, true, subject = (fact.target_new, fact.target_true, fact.subject) if fact else (None, None, None)
@@ -121,7 +122,7 @@ class BeforeAfter:
         old = past.completion if past else None
         lines = _said("now", changed_words(old, now.completion), mark=next_tokens(now, past, PAST[which]))
         if old is not None and old != now.completion:
-            lines += _said(PAST[which], escape(old), "el-old")
+            lines += _said(PAST[which], old, "el-old")
         elif old is not None:
             lines += tag("p", f"same as {PAST[which]}", "el-same")
         elif which == "pinned":
@@ -134,23 +135,25 @@ class BeforeAfter:
         return tag("article", tag("header", head) + lines + body, f"el-card el-card-{now.kind}")
 
 
-def _said(when: str, continuation: str, css: str = "", mark: str = "…") -> str:
-    return tag("div", tag("span", when, "el-when") + tag("span", f"{mark}{continuation}"), f"el-continuation {css}")
+def _said(when: str, continuation: str, css: str = "", mark: str = "…") -> Markup:
+    return tag(
+        "div", tag("span", when, "el-when") + tag("span", joined([mark, continuation])), f"el-continuation {css}"
+    )
 
 
-def _chances(row: Compared, fact: Fact | None) -> str:
+def _chances(row: Compared, fact: Fact | None) -> Markup:
     """P(new) and P(true), unedited, before and now, as a small table."""
     moments = [("unedited", row.base), ("before", row.before), ("now", row.now)]
-    head = tag("tr", "<td></td>" + "".join(tag("th", name, scope="col") for name, _ in moments))
-    rows = ""
+    head = tag("tr", tag("td") + joined(tag("th", name, scope="col") for name, _ in moments))
+    rows = Markup()
     for name, key, target in (
         ("P(new)", "p_new", fact and fact.target_new),
         ("P(true)", "p_true", fact and fact.target_true),
     ):
         values = [_chance(completion, key) for _, completion in moments]
         if any(value != NOTHING for value in values):
-            label = tag("th", f"{name} <small>{escape(target or '')}</small>", scope="row")
-            rows += tag("tr", label + "".join(tag("td", value) for value in values))
+            label = tag("th", f"{name} " + tag("small", target or ""), scope="row")
+            rows += tag("tr", label + joined(tag("td", value) for value in values))
     return tag("table", tag("thead", head) + tag("tbody", rows), "el-chances-table")
 
 
@@ -161,23 +164,23 @@ def _chance(completion: Completion | None, key: str) -> str:
     return chance(getattr(completion, key), getattr(completion, f"{key}_joint"), percent)
 
 
-def _chance_line(now: Completion, past: Completion | None) -> str:
+def _chance_line(now: Completion, past: Completion | None) -> Markup:
     """P(new) and P(true), past and now, in one line."""
     parts = []
     for name, key in (("P(new)", "p_new"), ("P(true)", "p_true")):
         if getattr(now, key) is not None:
-            parts.append(f"<span>{name} {_chance(past, key)} → <b>{_chance(now, key)}</b></span>")
-    return tag("p", "".join(parts), "el-chances")
+            parts.append(tag("span", f"{name} {_chance(past, key)} → " + tag("b", _chance(now, key))))
+    return tag("p", joined(parts), "el-chances")
 
 
-def _summary(rows: Sequence[Compared], fact: Fact) -> str:
+def _summary(rows: Sequence[Compared], fact: Fact) -> Markup:
     """One sentence per kind: for how many prompts the new object is now likelier than the true one."""
     sentences = []
     for kind, noun in (("rewrite", "rewrite"), ("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
         counted = wins(rows, kind)
         if counted is None:
             continue
-        before = f" <small>({counted.base} unedited)</small>" if counted.base is not None else ""
+        before = " " + tag("small", f"({counted.base} unedited)") if counted.base is not None else ""
         wanted = counted.now == 0 if kind == "neighborhood" else counted.now == counted.n
         verdict = (
             "as wanted"
@@ -189,20 +192,17 @@ def _summary(rows: Sequence[Compared], fact: Fact) -> str:
             else "did not take"
         )
         css = "el-good" if wanted else "el-bad"
-        sentences.append(
-            tag("li", f"{tag('b', f'{counted.now} of {counted.n}')} {noun}{before} {tag('span', verdict, css)}")
-        )
+        share, judged = tag("b", f"{counted.now} of {counted.n}"), tag("span", verdict, css)
+        sentences.append(tag("li", Markup("{} {}{} {}").format(share, noun, before, judged)))
     if not sentences:
-        return ""
-    new, true = tag("b", escape(fact.target_new), "el-new"), tag("b", escape(fact.target_true or ""), "el-true")
-    return tag("p", f"{new} likelier than {true}:") + tag("ul", "".join(sentences))
+        return Markup()
+    new, true = tag("b", fact.target_new, "el-new"), tag("b", fact.target_true or "", "el-true")
+    return tag("p", Markup("{} likelier than {}:").format(new, true)) + tag("ul", joined(sentences))
 
 
-def _nothing_yet(state: SessionState) -> str:
+def _nothing_yet(state: SessionState) -> Markup:
     if state.steps[state.position].measurement is None or state.watched:
-        return tag(
-            "div", "<i></i><i></i><i></i><i></i>", "el-skeleton", role="img", aria_label="measuring the watched prompts"
-        )
+        return tag("div", 4 * tag("i"), "el-skeleton", role="img", aria_label="measuring the watched prompts")
     if state.position == 0:
         return empty(
             "The unedited model",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html
 from editlab.page.files import File
 from editlab.page.panels.pane import Pane
-from editlab.report.html import download_link, note, plural, tag
+from editlab.report.html import download_link, joined, note, plural, tag
 
 ABOUT = (
     "The session's story to read and print, every number as a table, the charts, and a file that makes the same "
@@ -39,13 +40,13 @@ class Export(Pane):
     def show_files(self, files: Sequence[File], state: SessionState) -> None:
         """Show links to the files, and for each that could not be made the reason."""
         edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
-        items = "".join(tag("li", f"{_link(file)}{note(file.about)}") for file in files)
+        items = joined(tag("li", _link(file) + note(file.about)) for file in files)
         self.links.value = tag("p", edits, "el-why") + tag("ol", items)
 
     def done(self, problem: str = "") -> None:
         """Show that no file is being made any more, with a sentence where one failed."""
         self.prepare.disabled = False
-        self._said.value = tag("p", escape(problem), "el-problem", role="alert") if problem else ""
+        self._said.value = tag("p", problem, "el-problem", role="alert") if problem else ""
 
     def show(self, state: SessionState) -> None:
         """Draw the state; files that were prepared say how many edits they include."""
@@ -54,7 +55,7 @@ class Export(Pane):
         self.links.value = ""
 
 
-def _link(file: File) -> str:
+def _link(file: File) -> Markup:
     if file.content is None:
-        return f"{escape(file.name)}: {tag('span', escape(file.problem), 'el-problem')}"
+        return f"{file.name}: " + tag("span", file.problem, "el-problem")
     return download_link(file.name, file.type, file.content)

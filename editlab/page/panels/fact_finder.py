@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import ipywidgets as widgets
+from markupsafe import Markup
 
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, PresetFact
 from editlab.page.controls import box, button, check, choice, field, html, on_enter, segments, show_if
-from editlab.report.html import note, plural, tag
+from editlab.report.html import joined, note, plural, tag
 
 MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model knows a fact
 
@@ -85,7 +85,7 @@ class FactFinder:
         rows = []
         for preset in presets:
             take = button(preset.title, lambda _, fact=preset.fact: self._take(fact), "el-chip", preset.why)
-            rows.append(box([take, html(tag("span", escape(preset.why), "el-why"))], "el-preset"))
+            rows.append(box([take, html(tag("span", preset.why, "el-why"))], "el-preset"))
         return box(rows, "el-presets")
 
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
@@ -167,13 +167,13 @@ class FactFinder:
         self._on_pick(fact)
 
 
-def _left_out(info: LabInfo) -> str:
+def _left_out(info: LabInfo) -> Markup:
     """The rows of the facts' file that could not be used, behind a line that counts them."""
-    rows = "".join(tag("li", escape(str(row))) for row in info.skipped)
+    rows = joined(tag("li", str(row)) for row in info.skipped)
     if (more := info.n_skipped - len(info.skipped)) > 0:
         rows += tag("li", f"and {more} more")
     were = "was" if info.n_skipped == 1 else "were"
-    summary = tag("summary", escape(f"{plural(info.n_skipped, 'row')} of {info.facts_source} {were} left out"))
+    summary = tag("summary", f"{plural(info.n_skipped, 'row')} of {info.facts_source} {were} left out")
     return tag("details", summary + tag("ul", rows), "el-note")
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from html import escape
 
 from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
 from editlab.page.controls import box, check, field, html, on_enter, text_area
-from editlab.report.html import marked_prompt, tag
+from editlab.report.html import arrow_to, marked_prompt, tag
 
 
 class FactForm:
@@ -93,7 +92,7 @@ class FactForm:
         )
 
     def complain(self, sentence: str) -> None:
-        self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""
+        self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
     def _changed(self, _: object = None) -> None:
         if self._filling:
@@ -117,10 +116,10 @@ class FactForm:
         where = prompt.index("{}") if "{}" in prompt and subject else None
         if where is None and self._picked and (text, subject) == (self._picked.text, self._picked.subject):
             where = self._picked.prompt.index("{}")
-        arrow = f" <span class='el-arrow' aria-hidden='true'>→</span> {tag('b', escape(new), 'el-new')}" if new else ""
+        arrow = arrow_to(new) if new else ""
         shown = marked_prompt(text, subject, where)
         if self._chat and self.as_chat.value:
             frame = self._chat.before, self._chat.after
-            before, after = (tag("span", escape(in_one_line(part)), "el-note") for part in frame)
+            before, after = (tag("span", in_one_line(part), "el-note") for part in frame)
             shown = before + shown + after
         self._shown.value = tag("p", shown + arrow, "el-sentence")

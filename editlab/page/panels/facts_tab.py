@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.records import CounterFact, Quality, SessionState, Step
 from editlab.page.controls import Fold, box, html, show_if
@@ -59,8 +60,8 @@ class FactsTab(Pane):
             "No edit is in force", "Efficacy, paraphrase and neighborhood of an edit stand here as soon as one is made."
         )
         if step.facts:
-            more = f" <small>and {len(step.facts) - 1} more</small>" if len(step.facts) > 1 else ""
-            self._title.value = tag("h3", f"Edit {step.index}: {fact_line(step.facts[0])}{more}")
+            more = " " + tag("small", f"and {len(step.facts) - 1} more") if len(step.facts) > 1 else ""
+            self._title.value = tag("h3", f"Edit {step.index}: " + fact_line(step.facts[0]) + more)
             self._table.value = _measures_table(step)
         for ask, row in zip((self.this, self.all, self.generation), self._asked, strict=True):
             ask.show(state)
@@ -72,7 +73,7 @@ class FactsTab(Pane):
             ask.show_activity(activity)
 
 
-def _measures_table(step: Step) -> str:
+def _measures_table(step: Step) -> Markup:
     """Rows: the measures; columns: this edit unedited, at the step before and now, then all edits."""
     measured = step.measurement
     own, every = (measured.counterfact, measured.counterfact_all) if measured else (None, None)
@@ -100,7 +101,7 @@ def _measures_table(step: Step) -> str:
     prompts = f"{found.n}" if found else NOTHING
     values = [f"{found.base:.2f}", tag("b", f"{found.entropy:.2f}"), prompts] if found else [NOTHING] * 3
     rows.append(["Generation entropy, bits", "", "", "", "", *values])
-    head = tag("tr", '<th></th><th colspan="4">This edit</th><th colspan="3">All edits so far</th>')
+    head = tag("tr", tag("th") + tag("th", "This edit", colspan="4") + tag("th", "All edits so far", colspan="3"))
     return table("CounterFact measures, before and now", HEADER, rows, head)
 
 
@@ -125,12 +126,12 @@ def _facts(found: CounterFact | None) -> str:
     return plural(found.n_facts, "fact") + (f", a fixed sample of {found.of}" if found.of > found.n_facts else "")
 
 
-def _edits_table(state: SessionState) -> str:
+def _edits_table(state: SessionState) -> Markup:
     rows = []
     for step in state.steps[1:]:
         own = step.measurement.counterfact if step.measurement else None
         qualities = [getattr(own, kind, None) for kind in KINDS]
         cells = [percent(quality.success) if quality else NOTHING for quality in qualities]
-        rows.append([str(step.index), escape(step_title(step)), *cells, percent(own.score) if own else NOTHING])
+        rows.append([str(step.index), step_title(step), *cells, percent(own.score) if own else NOTHING])
     header = ["step", "edit", "efficacy", "paraphrase", "neighborhood", "score S"]
     return table("Each edit’s own successes, when it was made", header, rows)

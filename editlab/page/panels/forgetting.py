@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.history import broken_between
 from editlab.core.records import Bleeding, Retention, SessionState
@@ -17,9 +18,9 @@ from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outco
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, RecallRow, recall_chart, recall_columns
 from editlab.page.plots.recall import recall_rows as rows_of
 from editlab.page.words import retention_words, sample_words
-from editlab.report.html import empty, percent, plural, table, tag
+from editlab.report.html import empty, joined, percent, plural, table, tag
 
-LEGEND = "".join(
+LEGEND = joined(
     tag("li", tag("i", "", f"el-cell el-cell-{css}", aria_hidden="true") + word)
     for word, css in ((RECALLED, "recalled"), (FORGOTTEN, "forgotten"), (NEVER, "never"), (UNKNOWN, "unknown"))
 ) + tag("li", tag("i", "×", "el-cell el-cell-first", aria_hidden="true") + "first forgotten")  # fmt: skip
@@ -87,29 +88,29 @@ class Forgetting(Pane):
             ask.show_activity(activity)
 
 
-def _retention_words(found: Retention | None, edited: bool) -> str:
+def _retention_words(found: Retention | None, edited: bool) -> Markup:
     title = tag("h3", "Edited facts")
     if not edited:
         return title + empty("Nothing to forget yet", "Which edit is recalled at which step is drawn here as a map.")
     if found is None:
         return title + tag("p", "Retention was not measured at this step.")
-    share = f"{tag('b', percent(found.kept), 'el-big')} " if found.kept is not None else ""
+    share = tag("b", percent(found.kept), "el-big") + " " if found.kept is not None else ""
     softer = ""
     if found.prefers_new is not None:
         softer = (
             f"P(new) > P(true) in {percent(found.prefers_new)} of the facts, {percent(found.preferred_new)} before any "
             "edit; a wrecked model prefers the new object in about half."
         )
-    words = tag("p", f"{share}{escape(retention_words(found))} {tag('b', escape(sample_words(found)))}")
+    words = tag("p", share + f"{retention_words(found)} " + tag("b", sample_words(found)))
     return title + words + (tag("p", softer, "el-note") if softer else "")
 
 
-def _map_table(rows: list[RecallRow], n_steps: int) -> str:
+def _map_table(rows: list[RecallRow], n_steps: int) -> Markup:
     header = ["edit", "fact", "forgotten with", *(f"step {step}" for step in range(1, n_steps))]
     cells = [
         [
             str(row.edit),
-            f"{escape(row.fact.subject)} → {escape(row.fact.target_new)}",
+            f"{row.fact.subject} → {row.fact.target_new}",
             str(row.forgotten or ""),
             *(row.states.get(step, "") for step in range(1, n_steps)),
         ]
@@ -124,22 +125,22 @@ def _bleeding_words(found: Bleeding | None) -> str:
         return title + tag("p", "Bleeding, the harm to facts that no edit is about, was not measured at this step.")
     right = found.n - len(found.broken)
     words = f"{right} of {found.n} facts that the unedited model knows are still right."
-    return title + tag("p", f"{tag('b', percent(found.share), 'el-big')} {words}")
+    return title + tag("p", tag("b", percent(found.share), "el-big") + f" {words}")
 
 
-def _broken_table(state: SessionState) -> str:
+def _broken_table(state: SessionState) -> Markup:
     """A table of every fact that broke at some step, and whether it is broken now."""
     broken = broken_between(state.steps)
     if not broken:
-        return ""
+        return Markup()
     measured = state.steps[state.position].measurement
     now = measured.bleeding.broken if measured and measured.bleeding else None
     rows = [
         [
             str(when),
-            escape(step_title(state.steps[when.last])) if when.first == when.last else "",
-            escape(fact.prompt),
-            escape(fact.target),
+            step_title(state.steps[when.last]) if when.first == when.last else "",
+            fact.prompt,
+            fact.target,
             "not measured" if now is None else "broken" if fact in now else "right again",
         ]
         for fact, when in sorted(broken.items(), key=lambda item: item[1].last)

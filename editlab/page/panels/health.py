@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Health, SessionState
@@ -23,7 +24,7 @@ from editlab.page.plots.outcomes import (
     task_outcome,
     unedited,
 )
-from editlab.report.html import NOTHING, number, percent, sparkline, tag
+from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
 
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 
@@ -79,16 +80,16 @@ class HealthBand:
             self.goto.disabled = here
             self.goto.description = f"Edit {change.step} is in force" if here else f"Go to edit {change.step}"
             self.goto.tooltip = change.sentence
-        self._tiles.value = tag("dl", "".join(self._tile_list(state)))
+        self._tiles.value = tag("dl", joined(self._tile_list(state)))
 
     def _say(self) -> None:
         """Draw the verdict, which may still change while the plan is being measured."""
         health, change = self._health, culprit(self._health)
         soon = tag("small", "so far; still measuring") if self._measuring else ""
-        words = tag("p", escape(health.reason if health else "Not judged yet."), "el-reason")
+        words = tag("p", health.reason if health else "Not judged yet.", "el-reason")
         if health is not None and change is not None and change.sentence != health.reason:
-            words += tag("p", escape(change.sentence), "el-note")
-        self._words.value = tag("h2", f"Health: {health_pill(health)} {soon}") + words
+            words += tag("p", change.sentence, "el-note")
+        self._words.value = tag("h2", Markup("Health: {} {}").format(health_pill(health), soon)) + words
 
     def _tile_list(self, state: SessionState) -> list[str]:
         tiles = [
@@ -111,7 +112,7 @@ class HealthBand:
         if running is not None:
             self._activity.value = progress_bar(running.progress, running.waiting)
         elif problem is not None:
-            self._activity.value = tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
+            self._activity.value = tag("p", f"Not measured: {problem}", "el-problem", role="alert")
         elif activity.stopped:
             self._activity.value = tag("p", "Measuring is stopped.", "el-note")
         else:
@@ -127,7 +128,7 @@ def _drift_tile(state: SessionState) -> str:
     return _tile("Drift", percent(found[1].relative) if found else NOTHING, [words], course)
 
 
-def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> str:
+def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> Markup:
     """A tile with a number now, the same of the unedited model, and its course."""
     now, base = read(state.steps[state.position]), unedited(state.steps, read)
     words = [now.of if now else "not measured here" if state.position else "not measured yet"]
@@ -137,8 +138,8 @@ def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[f
     return _tile(title, form(now.value) if now else NOTHING, words, course)
 
 
-def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float]) -> str:
+def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float]) -> Markup:
     highest = max(course, default=0.0)
     drawn = sparkline([value / highest for value in course], f"{title} by step") if highest > 0 else ""
-    small = tag("small", " · ".join(tag("span", escape(part)) for part in words))
-    return tag("div", tag("dt", escape(title)) + tag("dd", tag("b", value) + drawn + small))
+    small = tag("small", joined((tag("span", part) for part in words), " · "))
+    return tag("div", tag("dt", title) + tag("dd", tag("b", value) + drawn + small))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.progress import Progress
 from editlab.lab.api import Job
@@ -11,7 +12,7 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.report.html import percent, plural, sparkline, tag
 
 
-def progress_bar(progress: Progress, waiting: bool = False) -> str:
+def progress_bar(progress: Progress, waiting: bool = False) -> Markup:
     """A bar with its stage in words; without a known total it only shows that work goes on."""
     if progress.total:
         share, count = progress.done / progress.total, f"step {progress.done} of {progress.total}"
@@ -35,7 +36,7 @@ def progress_bar(progress: Progress, waiting: bool = False) -> str:
             role="progressbar",
             aria_label=progress.stage,
         )
-    words = tag("b", escape(progress.stage)) + (tag("span", count) if count else "")
+    words = tag("b", progress.stage) + (tag("span", count) if count else "")
     return tag("div", words, "el-progress-words") + bar
 
 
@@ -74,7 +75,7 @@ class JobView:
             label = f"P(new object), now {percent(self._p_new[-1])}"
             drawn += tag(
                 "div",
-                f"<span>P(new) <b>{percent(self._p_new[-1])}</b></span>{sparkline(self._p_new, label)}",
+                tag("span", "P(new) " + tag("b", percent(self._p_new[-1]))) + sparkline(self._p_new, label),
                 "el-rising",
             )
         self._text.value = drawn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 
 import ipywidgets as widgets
 
@@ -11,7 +10,7 @@ from editlab.page.controls import box, button, html, panel, segments, show_if
 from editlab.page.lessons import Action, Lesson, Task
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.teaching import Course
-from editlab.report.html import tag
+from editlab.report.html import joined, tag
 
 
 class TaskRow:
@@ -32,12 +31,12 @@ class TaskRow:
         """`place` is "done", "next" or "later"."""
         mark = "✓" if place == "done" else str(self._number)
         state = {"done": "done: ", "next": "next: ", "later": ""}[place]
-        title = tag("span", state, "el-visually-hidden") + escape(self._task.title)
+        title = tag("span", state, "el-visually-hidden") + self._task.title
         lines = tag("b", title)
         if place == "next":
-            lines += tag("span", escape(self._task.text))
+            lines += tag("span", self._task.text)
         if place == "done" and seen:
-            lines += tag("span", escape(seen), "el-seen")
+            lines += tag("span", seen, "el-seen")
         self._words.value = tag("span", mark, "el-tick", aria_hidden="true") + tag("div", lines, "el-task-lines")
         if self.act is not None:
             show_if(self.act, place == "next")
@@ -79,20 +78,20 @@ class LessonPanel:
             words = f"Done: {lesson.tasks[done - 1].title}. {words}"
         if finished:
             words += " That is the whole lesson."
-        self._told.value = tag("p", escape(words), role="status")
+        self._told.value = tag("p", words, role="status")
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
     def _turn(self, number: int, lesson: Lesson) -> None:
         self._shown = number
-        self._intro.value = tag("h3", escape(lesson.title)) + tag("p", escape(lesson.text))
+        self._intro.value = tag("h3", lesson.title) + tag("p", lesson.text)
         self.rows = [TaskRow(place, task, self._on_act) for place, task in enumerate(lesson.tasks, 1)]
         self._tasks.children = [row.widget for row in self.rows]
         links = [
-            tag("a", f"{escape(PAPERS[id])}, arXiv {id}", "el-link", href=f"https://arxiv.org/abs/{id}",
+            tag("a", f"{PAPERS[id]}, arXiv {id}", "el-link", href=f"https://arxiv.org/abs/{id}",
                 target="_blank", rel="noopener noreferrer")
             for id in lesson.papers
         ]  # fmt: skip
-        self._papers.value = tag("p", "Read on: " + " · ".join(links), "el-why")
+        self._papers.value = tag("p", "Read on: " + joined(links, " · "), "el-why")
 
     def _go_on(self) -> None:
         self.choice.value += 1

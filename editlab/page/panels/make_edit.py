@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
@@ -18,7 +19,7 @@ from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.method_form import MethodForm
 from editlab.page.panels.risk_line import RiskLine
-from editlab.report.html import bars, empty, percent, tag
+from editlab.report.html import bars, empty, joined, percent, tag
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class MakeEdit:
             "Apply edit", lambda _: self._apply(), "el-primary", "Write this fact into the model (Enter)"
         )
         self._apply_row = box(
-            [self.apply, html(tag("span", "or press <kbd>Enter</kbd> in a field of one line", "el-why"))], "el-row"
+            [self.apply, html(tag("span", Markup("or press <kbd>Enter</kbd> in a field of one line"), "el-why"))],
+            "el-row",
         )
         self.job = JobView(on.cancel)
         content = [self.finder.widget, self.form.widget, self._says, self.method.widget, self.risk.widget]
@@ -87,19 +89,19 @@ class MakeEdit:
 
     def show_asking(self) -> None:
         self._says.value = tag("h3", "The model says now") + tag(
-            "div", "<i></i><i></i><i></i>", "el-skeleton", role="img", aria_label="asking the model"
+            "div", 3 * tag("i"), "el-skeleton", role="img", aria_label="asking the model"
         )
 
     def show_preview(self, fact: Fact, completions: Sequence[Completion]) -> None:
         parts = [tag("h3", "The model says now")]
         for completion in completions[:1]:
-            parts.append(tag("p", tag("b", f"…{escape(completion.completion)}"), "el-continuation"))
+            parts.append(tag("p", tag("b", f"…{completion.completion}"), "el-continuation"))
             parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
-            chances = [f"P(new) {tag('b', chance(completion.p_new, completion.p_new_joint, percent))}"]
+            chances = ["P(new) " + tag("b", chance(completion.p_new, completion.p_new_joint, percent))]
             if fact.target_true:
-                chances.append(f"P(true) {tag('b', chance(completion.p_true, completion.p_true_joint, percent))}")
-            parts.append(tag("p", "".join(f"<span>{chance_}</span>" for chance_ in chances), "el-chances"))
-        self._says.value = "".join(parts)
+                chances.append("P(true) " + tag("b", chance(completion.p_true, completion.p_true_joint, percent)))
+            parts.append(tag("p", joined(tag("span", chance_) for chance_ in chances), "el-chances"))
+        self._says.value = joined(parts)
 
     def show_preview_failed(self, sentence: str) -> None:
         self._says.value = empty("What the model says now", sentence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
@@ -45,7 +44,7 @@ class MeasureNow:
         self._shown.value = (
             progress_bar(running.progress, running.waiting)
             if running
-            else tag("p", f"Not measured: {escape(problem)}", "el-problem", role="alert")
+            else tag("p", f"Not measured: {problem}", "el-problem", role="alert")
             if problem
             else tag("span", self._once_measured, "el-why")
             if self.measured and self._once_measured

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -99,7 +98,7 @@ class MethodForm:
         self._help.value = note(f"{method.help} {method.preset}".strip())
         helps = {info.name: info.help for info in method.hyperparameters}
         self._fields.children = [
-            box([control, html(tag("span", escape(helps[name]), "el-why"))], "el-parameter")
+            box([control, html(tag("span", helps[name], "el-why"))], "el-parameter")
             for name, control in self._controls[self.name].items()
         ]
 

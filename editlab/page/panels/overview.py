@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from html import escape
 
 import ipywidgets as widgets
+from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, SessionState, Step
@@ -16,7 +16,7 @@ from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
-from editlab.report.html import NOTHING, empty, number, percent, table, tag
+from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
 
 SHOWN_CHANGES = 6
 KEY = (
@@ -73,17 +73,17 @@ class Overview(Pane):
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
         """The change at one step, with a button that goes there."""
         goto = button(f"Step {step}", lambda _: self._on_goto(step), "el-small", "Go to this step")
-        lines = [f"{tag('span', c.kind, f'el-badge el-badge-{c.kind}')} {escape(c.sentence)}" for c in changes]
-        return box([goto, html("".join(tag("p", line) for line in lines))], "el-row el-change-row")
+        lines = [tag("span", c.kind, f"el-badge el-badge-{c.kind}") + f" {c.sentence}" for c in changes]
+        return box([goto, html(joined(tag("p", line) for line in lines))], "el-row el-change-row")
 
-    def _as_table(self, state: SessionState) -> str:
+    def _as_table(self, state: SessionState) -> Markup:
         columns: list[tuple[str, Read, Callable[[float], str]]] = [
             ("edits recalled", retention_outcome, percent),
             ("perplexity", perplexity_outcome, number),
         ]
         if self._skill is not None:
-            columns.append((escape(self._skill.title), task_outcome(self._skill.name), percent))
-        rows = [[str(s.index), escape(step_title(s)), _drift(s), *_cells(s, columns)] for s in state.steps]
+            columns.append((self._skill.title, task_outcome(self._skill.name), percent))
+        rows = [[str(s.index), step_title(s), _drift(s), *_cells(s, columns)] for s in state.steps]
         return table("The run, step by step", ["step", "edit", "drift", *(name for name, _, _ in columns)], rows)
 
 
@@ -94,4 +94,4 @@ def _drift(step: Step) -> str:
 
 def _cells(step: Step, columns: list[tuple[str, Read, Callable[[float], str]]]) -> list[str]:
     found = [(read(step), form) for _, read, form in columns]
-    return [f"{form(o.value)} <small>{escape(o.of)}</small>" if o else NOTHING for o, form in found]
+    return [f"{form(o.value)} " + tag("small", o.of) if o else NOTHING for o, form in found]

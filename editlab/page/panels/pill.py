@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from editlab.core.records import Health
 from editlab.report.html import SIGNS, tag
 
 
-def health_pill(health: Health | None) -> str:
+def health_pill(health: Health | None) -> Markup:
     """The pill of a session's health; empty where the session has not been judged."""
-    return status_pill(health.status, health.status.capitalize()) if health else ""
+    return status_pill(health.status, health.status.capitalize()) if health else Markup()
 
 
-def status_pill(status: str, word: str, title: str = "") -> str:
+def status_pill(status: str, word: str, title: str = "") -> Markup:
     """A word with the sign and the colour of a status of health; `title` is its tooltip."""
     return _pill(SIGNS[status], word, f"el-health-{status}", title)
 
 
-def risk_pill(level: str) -> str:
+def risk_pill(level: str) -> Markup:
     """The pill of a level of risk."""
     return _pill(SIGNS[level], level.capitalize(), f"el-risk-{level}")
 
 
-def _pill(sign: str, word: str, css: str, title: str = "") -> str:
-    words = f"{tag('span', sign, aria_hidden='true')} {word}"
+def _pill(sign: str, word: str, css: str, title: str = "") -> Markup:
+    words = tag("span", sign, aria_hidden="true") + f" {word}"
     return tag("span", words, f"el-health {css}", **({"title": title} if title else {}))

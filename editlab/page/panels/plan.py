@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from html import escape
 
 from editlab.core.info import LabInfo, MeasureInfo
 from editlab.core.records import SessionState
@@ -18,7 +17,7 @@ from editlab.report.html import plural, tag
 class PlanRow:
     def __init__(self, measure: MeasureInfo, note: str, on: MeasureCallbacks, on_choose: Callable[[], None]) -> None:
         self._measure = measure
-        self._note = tag("span", escape(note), "el-why") if note else ""
+        self._note = tag("span", note, "el-why") if note else ""
         self._words = html(css="el-plan-words")
         self.every = choice(f"How often: {measure.title}", _options(measure.every), "el-every", value=measure.every)
         self.ask = MeasureNow(measure.name, measure.title, on, "measured at this step")
@@ -40,9 +39,7 @@ class PlanRow:
         about = [f"{cost} a step"] if cost else []
         if edits:
             about.append(f"measured at {edits - left} of {plural(edits, 'edit')}")
-        self._words.value = (
-            tag("b", escape(self._measure.title)) + self._note + tag("span", " · ".join(about), "el-about")
-        )
+        self._words.value = tag("b", self._measure.title) + self._note + tag("span", " · ".join(about), "el-about")
 
 
 def _options(*also: int) -> list[tuple[str, int]]:
@@ -63,7 +60,7 @@ class Plan(Pane):
         self.widget = box([self._cost, box([row.widget for row in self.rows.values()], "el-plan")])
 
     def show(self, state: SessionState) -> None:
-        self._cost.value = tag("p", escape(plan_cost_words(state)))
+        self._cost.value = tag("p", plan_cost_words(state))
         for row in self.rows.values():
             row.show(state)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from editlab.core.info import FactList
 from editlab.page.controls import box, button, choice, html, panel
@@ -65,4 +64,4 @@ class PlayerPanel:
             fill = tag("span", "", "el-bar-fill", style=f"width:{share:.1f}%")
             bar = tag("span", fill, "el-bar", role="progressbar", aria_valuenow=f"{share:.0f}", aria_valuemin="0",
                       aria_valuemax="100", aria_label="played")  # fmt: skip
-        self._words.value = tag("p", escape(playing.sentence), role="status") + bar
+        self._words.value = tag("p", playing.sentence, role="status") + bar

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 
 import ipywidgets as widgets
 
@@ -18,7 +17,7 @@ from editlab.page.panels.pane import Pane
 from editlab.page.panels.probe_table import probe_table
 from editlab.page.plots.chart import step_title
 from editlab.page.probing import Order, Probes
-from editlab.report.html import empty, fact_line, note, plural, tag
+from editlab.report.html import empty, fact_line, joined, note, plural, tag
 
 ABOUT = (
     "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any step: "
@@ -128,7 +127,7 @@ class ProbePane(Pane):
         try:
             order = self._order()
         except ValueError as error:
-            self._problem.value = tag("p", escape(str(error)), role="alert")
+            self._problem.value = tag("p", str(error), role="alert")
             return
         self._problem.value = ""
         self._on.run(order)
@@ -201,7 +200,7 @@ class ProbePane(Pane):
         elif self._state is not None:
             by_fact = itertools.groupby(self._probes.tried, key=lambda tried: tried.order.fact)
             groups = [list(group) for _, group in by_fact]
-            self._results.value = "".join(
+            self._results.value = joined(
                 tag("h3", fact_line(group[0].order.fact)) + probe_table(self._state, group, self._info)
                 for group in reversed(groups)
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.chances import chance
 from editlab.analysis.outcomes import DISABLING, HARMFUL
@@ -13,7 +14,7 @@ from editlab.core.info import LabInfo
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
 from editlab.page.panels.pill import risk_pill, status_pill
 from editlab.page.probing import ProbeResult
-from editlab.report.html import NOTHING, note, number, percent, table, tag
+from editlab.report.html import NOTHING, joined, note, number, percent, table, tag
 
 STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
 
@@ -22,7 +23,7 @@ STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
 class ProbeColumn:
     """One way of editing the fact: its step, and the measurement of the model at the end."""
 
-    head: str  # HTML
+    head: str
     step: Step | None
     end: Measurement | None  # after the later edits, if there are any
     says: str = ""
@@ -32,7 +33,7 @@ class ProbeColumn:
 Cell = Callable[[ProbeColumn], str]
 
 
-def probe_table(state: SessionState, tried: Sequence[ProbeResult], info: LabInfo) -> str:
+def probe_table(state: SessionState, tried: Sequence[ProbeResult], info: LabInfo) -> Markup:
     """The table: a column per probe, first the session's own step where there is one with this fact."""
     own = {each.order.own: None for each in tried if each.order.own}
     steps = [step for step in state.steps if step.id and step.id in own]
@@ -40,7 +41,7 @@ def probe_table(state: SessionState, tried: Sequence[ProbeResult], info: LabInfo
     base = state.steps[0].measurement
     unedited = base.perplexity.value if base and base.perplexity else None
     rows = [[name, *(_cell(read, column) for column in columns)] for name, read in _rows(unedited, columns)]
-    problems = "".join(note(f"Not made: {each.problem}", "el-problem") for each in columns if each.problem)
+    problems = joined(note(f"Not made: {each.problem}", "el-problem") for each in columns if each.problem)
     heads = ["", *(column.head for column in columns)]
     return table("Each on a model of its own", heads, rows, css="el-table-probe") + problems
 
@@ -48,14 +49,14 @@ def probe_table(state: SessionState, tried: Sequence[ProbeResult], info: LabInfo
 def _of_step(step: Step, info: LabInfo) -> ProbeColumn:
     """The column of a step. One that is switched off is shown without measurements: they exclude the step."""
     place = f"edit {step.index} here" + ("" if step.enabled else ", switched off")
-    head = f"{escape(info.title_of(step.method))} <small>{place}</small>"
+    head = f"{info.title_of(step.method)} " + tag("small", place)
     step = step if step.enabled else replace(step, measurement=None)
     return ProbeColumn(head, step, step.measurement, _rewrite(step.measurement.completions if step.measurement else ()))
 
 
 def _of_probe(tried: ProbeResult, info: LabInfo) -> ProbeColumn:
     place = tried.order.place + (", computed again" if tried.order.anew else "")
-    head = f"{escape(info.title_of(tried.method))} <small>{escape(place)}</small>"
+    head = f"{info.title_of(tried.method)} " + tag("small", place)
     probe = tried.probe
     if probe is None:
         return ProbeColumn(head, None, None, problem=tried.problem)
@@ -77,7 +78,7 @@ def _rows(unedited: float | None, columns: Sequence[ProbeColumn]) -> list[tuple[
     rows: list[tuple[str, Cell, bool]] = [
         ("the model", lambda c: _verdict(c, unedited), True),
         ("perplexity", lambda c: _perplexity(c, unedited), True),
-        ("says", lambda c: tag("span", escape(c.says), "el-said"), True),
+        ("says", lambda c: tag("span", c.says, "el-said"), True),
         ("‖ΔW‖ ÷ ‖W₀‖", _relative, True),
         ("‖ΔW‖", lambda c: number(c.step.norm) if c.step else "", True),
         ("divisor", lambda c: _of_layer(c, "divisor"), False),
@@ -105,11 +106,11 @@ def _ratio(column: ProbeColumn, unedited: float | None) -> float | None:
     return found.value / unedited if found and unedited else None
 
 
-def _verdict(column: ProbeColumn, unedited: float | None) -> str:
+def _verdict(column: ProbeColumn, unedited: float | None) -> Markup:
     """A verdict on the model, by its perplexity alone."""
     ratio = _ratio(column, unedited)
     if ratio is None:
-        return ""
+        return Markup()
     word = "sound" if ratio < HARMFUL else "harmed" if ratio < DISABLING else "broken"  # not a number is broken
     return status_pill(STATUS[word], word.capitalize())
 
@@ -118,8 +119,8 @@ def _perplexity(column: ProbeColumn, unedited: float | None) -> str:
     found, ratio = column.end.perplexity if column.end else None, _ratio(column, unedited)
     if found is None:
         return ""
-    times = "" if ratio is None else f" <small>{number(ratio)} × unedited</small>"
-    return f"{number(found.value)}{times}"
+    times = "" if ratio is None else " " + tag("small", f"{number(ratio)} × unedited")
+    return number(found.value) + times
 
 
 def _relative(column: ProbeColumn) -> str:
@@ -158,18 +159,20 @@ def _success(column: ProbeColumn, kind: str) -> str:
 
 def _recalled(column: ProbeColumn) -> str:
     found = column.end.retention if column.end else None
-    return "" if found is None or found.kept is None else f"{percent(found.kept)} <small>of {found.succeeded}</small>"
+    return (
+        "" if found is None or found.kept is None else f"{percent(found.kept)} " + tag("small", f"of {found.succeeded}")
+    )
 
 
 def _unrelated(column: ProbeColumn) -> str:
     found = column.end.bleeding if column.end else None
-    return f"{percent(found.share)} <small>of {found.n}</small>" if found else ""
+    return f"{percent(found.share)} " + tag("small", f"of {found.n}") if found else ""
 
 
 def _task(column: ProbeColumn, name: str) -> str:
     found: TaskScore | None = column.end.tasks.get(name) if column.end else None
-    return f"{percent(found.accuracy)} <small>of {found.n}</small>" if found else ""
+    return f"{percent(found.accuracy)} " + tag("small", f"of {found.n}") if found else ""
 
 
 def _task_title(columns: Sequence[ProbeColumn], name: str) -> str:
-    return escape(next(column.end.tasks[name].title for column in columns if column.end and name in column.end.tasks))
+    return next(column.end.tasks[name].title for column in columns if column.end and name in column.end.tasks)

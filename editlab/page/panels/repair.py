@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from math import isnan
+
+from markupsafe import Markup
 
 from editlab.analysis.culprit import Culprit
 from editlab.core.info import LabInfo
@@ -15,7 +16,7 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import retention_outcome, task_outcome
-from editlab.report.html import NOTHING, number, percent, plural, table, tag
+from editlab.report.html import NOTHING, joined, number, percent, plural, table, tag
 
 SHOWN = 6  # edits whose removal is drawn
 
@@ -89,9 +90,7 @@ class Repair:
         show_if(self.widget, culprit is not None or self._busy)
         if state is None or culprit is None:
             return
-        self._words.value = tag("h3", "The culprit" if culprit.edit else "No culprit") + tag(
-            "p", escape(culprit.sentence)
-        )
+        self._words.value = tag("h3", "The culprit" if culprit.edit else "No culprit") + tag("p", culprit.sentence)
         self._bars.value = _bars(culprit, {step.id: f"{step.index} {step_title(step)}" for step in state.steps})
         show_if(self.toggle, culprit.edit is not None)
         in_force = culprit.edit in _in_force(state)
@@ -112,7 +111,7 @@ class Repair:
         drift = step.largest_drift
         found = {"Edits recalled": retention_outcome(step)}
         if self._skill is not None:
-            found[escape(self._skill.title)] = task_outcome(self._skill.name)(step)
+            found[self._skill.title] = task_outcome(self._skill.name)(step)
         cells = {
             name: _cell(percent(outcome.value), outcome.of) if outcome else unmeasured
             for name, outcome in found.items()
@@ -120,15 +119,15 @@ class Repair:
         return {**cells, "Drift": percent(drift[1].relative) if drift else NOTHING}
 
 
-def _cell(value: str, of: str) -> str:
-    return f"{value} <small>{escape(of)}</small>"
+def _cell(value: str, of: str) -> Markup:
+    return f"{value} " + tag("small", of)
 
 
 def _in_force(state: SessionState) -> frozenset[str]:
     return frozenset(step.id for step in state.steps if step.facts and step.in_force)
 
 
-def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
+def _bars(culprit: Culprit, titles: Mapping[str, str]) -> Markup:
     """Bars of perplexity: with all edits, unedited, and without each of the edits that matter most."""
     alone = sorted(
         (tried for tried in culprit.tried if len(tried.without) == 1),
@@ -140,15 +139,17 @@ def _bars(culprit: Culprit, titles: Mapping[str, str]) -> str:
         css = "culprit" if edit == culprit.edit else "other"
         shown.append((titles.get(edit, "another edit"), tried.perplexity, css))
     largest = max((value for _, value, _ in shown if value < float("inf")), default=1.0)
-    rows = "".join(_bar(name, value, largest, css) for name, value, css in shown)
+    rows = joined(_bar(name, value, largest, css) for name, value, css in shown)
     more = f"{len(alone) - SHOWN} other edits change less." if len(alone) > SHOWN else ""
-    title = tag("h3", f"Short perplexity without one edit <small>of {culprit.tokens} tokens of a fixed text</small>")
+    title = tag(
+        "h3", "Short perplexity without one edit " + tag("small", f"of {culprit.tokens} tokens of a fixed text")
+    )
     return title + tag("ul", rows, "el-bars") + (tag("p", more, "el-note") if more else "")
 
 
-def _bar(name: str, value: float, largest: float, css: str) -> str:
+def _bar(name: str, value: float, largest: float, css: str) -> Markup:
     share = min(1.0, value / largest)
     fill = tag("span", "", f"el-fill el-fill-{css}", style=f"width:{100 * share:.1f}%")
     track = tag("span", fill, "el-track", aria_hidden="true")
-    word = tag("span", escape(name), "el-word el-bar-name", title=name)
+    word = tag("span", name, "el-word el-bar-name", title=name)
     return tag("li", word + track + tag("span", number(value), "el-p"))

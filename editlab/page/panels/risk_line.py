@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from html import escape
 
 from editlab.core.info import LabInfo
 from editlab.core.records import LEVELS, Risk
@@ -50,7 +49,7 @@ class RiskLine:
 
     def fail(self, sentence: str) -> None:
         self._shown = None
-        self._put(tag("p", f"Risk not known: {escape(sentence)}", "el-note"))
+        self._put(tag("p", f"Risk not known: {sentence}", "el-note"))
 
     def show(self, method: str, risks: Mapping[str, Risk]) -> None:
         """Show the risk of `method`, and of the method that could be used instead."""
@@ -61,8 +60,8 @@ class RiskLine:
         if offered and fallback is not None:
             title = self._methods[fallback].title
             self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
-            self._safer.value = f"Risk under {escape(title)}: {risk_pill(risks[fallback].level)}"
-        titles = [escape(self._methods[name].title) for name in risks]
+            self._safer.value = f"Risk under {title}: " + risk_pill(risks[fallback].level)
+        titles = [self._methods[name].title for name in risks]
         rows = [[name, *(read(risk) for risk in risks.values())] for name, read in NUMBERS.items()]
         ruled = [self._methods[name].fallback is not None for name in risks]  # the position rule is about these
         tokens = [risk_pill(risk.token_level) if r else NOTHING for risk, r in zip(risks.values(), ruled, strict=True)]
@@ -74,12 +73,12 @@ class RiskLine:
         risk = self._shown
         if risk is None:
             return
-        words = tag("p", f"{tag('b', 'Risk')} {risk_pill(risk.level)}", "el-risk-level")
-        words += tag("p", escape(risk.reason), "el-risk-reason")
+        words = tag("p", tag("b", "Risk") + " " + risk_pill(risk.level), "el-risk-level")
+        words += tag("p", risk.reason, "el-risk-reason")
         stopped = LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
         fallback = self._methods.get(self._methods[risk.method].fallback or "")
         if stopped and (does := self._guard.does(fallback.title if fallback else None)):
-            words += tag("p", escape(does), "el-risk-guard")
+            words += tag("p", does, "el-risk-guard")
         self._words.value = words
         self._dress(risk.level)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
 from statistics import median
 
 import ipywidgets as widgets
+from markupsafe import Markup
 
 from editlab.analysis.outcomes import Foresight
 from editlab.analysis.scanned import Scanned, ScanTable
@@ -19,7 +19,7 @@ from editlab.page.controls import box, html, segments, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
-from editlab.report.html import NOTHING, empty, number, percent, plural, table, tag
+from editlab.report.html import NOTHING, empty, joined, number, percent, plural, table, tag
 
 LISTED = 300  # facts in the list, at most
 NONE_YET = (
@@ -27,13 +27,13 @@ NONE_YET = (
     "of the model. Make one with “editlab scan --facts FILE --out FOLDER”, and show it here with “editlab serve "
     "--facts FILE --scan FOLDER”."
 )
-LEGEND = "".join(
+LEGEND = joined(
     tag("li", tag("i", "", f"el-dot-key {css}", aria_hidden="true") + words)
     for css, words in (
         ("el-dot-disabling", "disabling: short perplexity at least doubled"),
         ("", "not disabling"),
     )
-) + "".join(
+) + joined(
     tag("li", tag("span", sign, "el-shape-key", aria_hidden="true") + words)
     for sign, words in (("●", "risk low"), ("▲", "risk raised"), ("◆", "risk high"))
 )
@@ -76,7 +76,7 @@ class ScanPane(Pane):
             self.view.show((), partial(scan_chart, self._rows), scan_columns(self._rows))
 
     def complain(self, sentence: str) -> None:
-        self._problem.value = tag("p", escape(sentence), role="alert") if sentence else ""
+        self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
     def _pick(self, row: Scanned) -> None:
         self.complain("")
@@ -105,26 +105,26 @@ class ScanPane(Pane):
 
     # The words and tables
 
-    def _headline(self) -> str:
+    def _headline(self) -> Markup:
         if self._scan is None:
-            return ""
+            return Markup()
         disabling = sum(row.disabling for row in self._rows)
         settings = self._scan.settings
         method = next((m.title for m in self._info.methods if m.name == settings.get("method")), "")
         by = f" by {method}" if method else ""
-        words = escape(f"{plural(len(self._rows), 'fact')}, each edited alone on the unedited model{by}")
-        title = tag("h3", f"Scan <small>{escape(self._scan.name)}</small>")
-        about = tag("p", f"{words}: {tag('b', plural(disabling, 'disabling edit'))}.")
+        words = f"{plural(len(self._rows), 'fact')}, each edited alone on the unedited model{by}"
+        title = tag("h3", "Scan " + tag("small", self._scan.name))
+        about = tag("p", f"{words}: " + tag("b", plural(disabling, "disabling edit")) + ".")
         of_model = str(settings.get("model", "")).partition(",")[0]
         if of_model and of_model != self._info.model.get("name"):
-            about += tag("p", f"It is of another model than the one here: {escape(of_model)}.", "el-problem")
+            about += tag("p", f"It is of another model than the one here: {of_model}.", "el-problem")
         if not any(drawable(row) for row in self._rows):
             about += tag("p", "This method has no divisor to draw the sizes against.", "el-note")
         return title + about
 
-    def _tables(self) -> str:
+    def _tables(self) -> Markup:
         if self._scan is None:
-            return ""
+            return Markup()
         rows = [_level_row(level, [row for row in self._rows if row.level == level]) for level in LEVELS]
         header = ["risk beforehand", "facts", "disabling", "share", "median ‖ΔW‖ ÷ ‖W‖", "efficacy"]
         outcome = table("Risk against outcome", header, rows, css="el-facing")
@@ -157,4 +157,4 @@ def _foresight_row(found: Foresight) -> list[str]:
 def _share(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None or interval is None:
         return NOTHING
-    return f"{percent(value)} <small>{percent(interval[0])} to {percent(interval[1])}</small>"
+    return f"{percent(value)} " + tag("small", f"{percent(interval[0])} to {percent(interval[1])}")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.info import SessionInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, field, html, on_enter, panel, show_if
-from editlab.report.html import plural, tag
+from editlab.report.html import joined, plural, tag
 
 UNNAMED = "Unnamed session"
 TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."
@@ -28,7 +29,7 @@ class SessionCallbacks:
     delete: Callable[[], None]
 
 
-def mark(key: str, about: SessionInfo) -> str:
+def mark(key: str, about: SessionInfo) -> Markup:
     """HTML that names the session to the page's script, for the address and for this browser's list."""
     kind = "edit" if about.may_edit else "follow"
     return tag(
@@ -70,7 +71,7 @@ class SessionPanel:
         self._shown = about
         self._mark.value = mark(self._key, about)
         copied = " · a copy of another session" if about.branch_of else ""
-        self._about.value = escape(f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}")
+        self._about.value = f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}"
 
     def drawn(self, state: SessionState) -> None:
         edits = len(state.steps) - 1
@@ -101,15 +102,15 @@ class FollowPanel:
 
     def show(self, about: SessionInfo) -> None:
         self._mark.value = mark(self._key, about)
-        name = tag("b", escape(about.name or UNNAMED))
-        self._about.value = tag("p", f"{name} · {plural(about.edits, 'edit')}")
+        name = tag("b", about.name or UNNAMED)
+        self._about.value = tag("p", name + f" · {plural(about.edits, 'edit')}")
 
 
-def _links(key: str, follow: str) -> str:
+def _links(key: str, follow: str) -> Markup:
     """Both links, and what each allows."""
     shown = [
         tag("li", tag("button", words, "el-copy", type="button", data_copy=secret) + tag("span", why, "el-why"))
         for words, secret, why in (("Copy link to edit", key, TO_EDIT), ("Copy link to follow", follow, TO_FOLLOW))
     ]
     only_here = tag("p", "This address is this machine’s own: on others the links do not open.", "el-why el-only-here")
-    return tag("h3", "Links") + tag("ul", "".join(shown)) + only_here
+    return tag("h3", "Links") + tag("ul", joined(shown)) + only_here

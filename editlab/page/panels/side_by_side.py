@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from urllib.parse import parse_qs, urlsplit
+
+from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.progress import Progress
@@ -76,7 +77,7 @@ class SideBySide(Pane):
         """Show that no run is being made, with the reason where one failed."""
         show_if(self._work, False)
         self.remake.disabled = False
-        self._problem.value = tag("p", escape(problem), role="alert") if problem else ""
+        self._problem.value = tag("p", problem, role="alert") if problem else ""
 
     def compare(self, other: SessionState, called: str) -> None:
         """Draw the session and this other run."""
@@ -96,7 +97,7 @@ class SideBySide(Pane):
         if self._state is None or self._other is None:
             return
         this, (called, other) = self._state, self._other
-        self._words.value = tag("ul", _run_words("This run", this) + _run_words(escape(called), other))
+        self._words.value = tag("ul", _run_words("This run", this) + _run_words(called, other))
         parts = side_by_side_parts(this, other, self._by)
         if parts:
             self.view.show(
@@ -109,9 +110,9 @@ class SideBySide(Pane):
             self.view.clear()
         self._table.value = self._as_table(this, other)
 
-    def _as_table(self, this: SessionState, other: SessionState) -> str:
+    def _as_table(self, this: SessionState, other: SessionState) -> Markup:
         """A table with a row per step, and this run and the other in neighbouring columns."""
-        header = ["step", "edit", "by", *(f"{escape(by.title)}{run}" for by in self._by for run in ("", ", other"))]
+        header = ["step", "edit", "by", *(f"{by.title}{run}" for by in self._by for run in ("", ", other"))]
         rows = []
         for index in range(max(len(this.steps), len(other.steps))):
             pair = [run.steps[index] if index < len(run.steps) else None for run in (this, other)]
@@ -121,15 +122,15 @@ class SideBySide(Pane):
 
     def _methods(self, this: Step | None, other: Step | None) -> str:
         names = [self._info.title_of(step.method) if step else "" for step in (this, other)]
-        return " | ".join(escape(name) or NOTHING for name in names)
+        return " | ".join(name or NOTHING for name in names)
 
 
-def _run_words(name: str, run: SessionState) -> str:
+def _run_words(name: str, run: SessionState) -> Markup:
     made = sum(bool(step.facts) and step.in_force for step in run.steps)
-    return tag("li", f"{tag('b', name)}: {plural(made, 'edit')} in force {health_pill(run.health)}")
+    return tag("li", tag("b", name) + f": {plural(made, 'edit')} in force " + health_pill(run.health))
 
 
 def _facts(this: Step | None, other: Step | None) -> str:
     """The edit of a step; both edits where they differ."""
-    titles = [escape(step_title(step)) for step in (this, other) if step is not None]
+    titles = [step_title(step) for step in (this, other) if step is not None]
     return " | ".join(dict.fromkeys(titles))

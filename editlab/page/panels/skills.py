@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.scores import compare
 from editlab.core.info import LabInfo, TaskInfo
@@ -25,7 +26,7 @@ from editlab.page.plots.outcomes import (
     unedited,
 )
 from editlab.page.words import RULES, f1_words, paired_words, task_measures
-from editlab.report.html import empty, number, percent, plural, table, tag
+from editlab.report.html import empty, joined, number, percent, plural, table, tag
 
 KEY_LEVEL = tag("span", "", "el-key el-key-level", aria_hidden="true")
 KEY_CHANCE = tag("span", "", "el-key el-key-chance", aria_hidden="true")
@@ -36,7 +37,7 @@ class TaskView:
 
     def __init__(self, task: TaskInfo, name: str, rule: str, on: MeasureCallbacks, on_goto: GoTo) -> None:
         self._task, self._name = task, name
-        self._title = tag("h3", f"{escape(task.title)} <small>n = {task.n}, by {RULES[rule]}</small>")
+        self._title = tag("h3", f"{task.title} " + tag("small", f"n = {task.n}, by {RULES[rule]}"))
         self._words = html(css="el-task-words")
         self.ask = MeasureNow(name, task.title, on)
         self.view = ChartView(on_goto, name.replace(":", "-"))
@@ -84,7 +85,7 @@ class PerplexityView:
             outcome_columns(state, perplexity_outcome),
             len(state.steps) - 1,
         )
-        rows = [[str(s.index), escape(step_title(s)), number(p.value), escape(p.text), str(p.n)] for s, p in found]
+        rows = [[str(s.index), step_title(s), number(p.value), p.text, str(p.n)] for s, p in found]
         self._table.value = table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
 
 
@@ -139,20 +140,20 @@ def _scores(state: SessionState, name: str) -> dict[int, TaskScore]:
     return {s.index: s.measurement.tasks[name] for s in state.steps if s.measurement and name in s.measurement.tasks}
 
 
-def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> str:
+def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> Markup:
     """The score of the step in force, its levels, and what changed since the unedited model and the step before."""
     now, base = scores.get(position), scores.get(0)
-    note = tag("p", escape(task.note), "el-why") if task.note else ""
+    note = tag("p", task.note, "el-why") if task.note else ""
     if now is None:
         return tag("p", "Not measured at this step.", "el-task-now") + note
-    low, high = now.interval
+    interval = "95 % (Wilson): {} to {}".format(*map(percent, now.interval))
     words = tag(
         "p",
-        f"now {tag('b', percent(now.accuracy))} <small>95 % (Wilson): {percent(low)} to {percent(high)}</small>",
+        Markup("now {} {}").format(tag("b", percent(now.accuracy)), tag("small", interval)),
         "el-task-now",
     )
-    levels = f"{KEY_LEVEL} unedited {percent(base.accuracy)} " if base else ""
-    words += tag("p", f"{levels}{KEY_CHANCE} chance {percent(now.chance)} · {f1_words(now)}", "el-levels")
+    levels = KEY_LEVEL + f" unedited {percent(base.accuracy)} " if base else ""
+    words += tag("p", levels + KEY_CHANCE + f" chance {percent(now.chance)} · {f1_words(now)}", "el-levels")
     changes = []
     if base and position:
         changes.append(f"Since the unedited model: {paired_words(compare(base, now))}.")
@@ -162,40 +163,40 @@ def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> 
     if changes:
         words += tag(
             "ul",
-            "".join(tag("li", change) for change in changes),
+            joined(tag("li", change) for change in changes),
             "el-paired",
             title="McNemar's exact test, same examples",
         )
     return words + note
 
 
-def _task_table(state: SessionState, name: str, title: str) -> str:
+def _task_table(state: SessionState, name: str, title: str) -> Markup:
     scores = _scores(state, name)
     rows = [
         [
             str(index),
-            escape(step_title(state.steps[index])),
+            step_title(state.steps[index]),
             percent(s.accuracy),
             f"{percent(s.interval[0])} to {percent(s.interval[1])}",
             f"{sum(s.correct)} of {s.n}",
             f"{s.f1:.2f}",
             percent(s.invalid),
-            escape(paired_words(compare(scores[0], s))) if 0 in scores and index else "",
+            paired_words(compare(scores[0], s)) if 0 in scores and index else "",
         ]
         for index, s in scores.items()
     ]
     header = ["step", "edit", "accuracy", "95 % (Wilson)", "correct", "weighted F1", "no label", "against unedited"]
-    return table(f"{escape(title)}: by step", header, rows)
+    return table(f"{title}: by step", header, rows)
 
 
-def _perplexity_words(state: SessionState) -> str:
+def _perplexity_words(state: SessionState) -> Markup:
     """The value at the step in force, and the text that it is measured on."""
     measured = state.steps[state.position].measurement
     found = measured.perplexity if measured else None
-    title = tag("h3", "Perplexity <small>of a fixed text; less is better</small>")
+    title = tag("h3", "Perplexity " + tag("small", "of a fixed text; less is better"))
     if found is None:
         return title + tag("p", "Not measured at this step.", "el-task-now")
     base = unedited(state.steps, perplexity_outcome)
-    level = f"{KEY_LEVEL} unedited {number(base)} · " if base is not None else ""
-    text = f"{escape(found.text)}, {plural(found.n, 'token')} in windows of {found.window}"
-    return title + tag("p", f"now {tag('b', number(found.value))}", "el-task-now") + tag("p", level + text, "el-levels")
+    level = KEY_LEVEL + f" unedited {number(base)} · " if base is not None else ""
+    text = f"{found.text}, {plural(found.n, 'token')} in windows of {found.window}"
+    return title + tag("p", "now " + tag("b", number(found.value)), "el-task-now") + tag("p", level + text, "el-levels")

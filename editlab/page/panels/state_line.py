@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import ipywidgets as widgets
+from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, html
 from editlab.page.panels.pill import health_pill
-from editlab.report.html import percent, plural, tag
+from editlab.report.html import joined, percent, plural, tag
 
 
 class StateLine:
@@ -33,43 +32,42 @@ class StateLine:
             tag("b", "editlab", "el-brand"),
             tag(
                 "span",
-                f"{escape(str(model.get('name', 'model')))} <small>on {escape(str(model.get('device', '?')))}</small>",
+                f"{model.get('name', 'model')} " + tag("small", f"on {model.get('device', '?')}"),
                 "el-model",
             ),
             *(tag("span", text) for text in self._summary(state)),
             tag("span", health_pill(state.health)),
         ]
-        self._facts.value = "".join(parts)
+        self._facts.value = joined(parts)
 
     def _summary(self, state: SessionState) -> list[str]:
         made = [step for step in state.steps if step.facts]
         edits = [step for step in made if step.in_force]
         if not edits:
-            undone = f" <small>({len(made)} undone or off)</small>" if made else ""
-            return [f"<b>unedited</b>{undone}"]
-        more = f" <small>of {len(made)}</small>" if len(made) > len(edits) else ""
+            undone = " " + tag("small", f"({len(made)} undone or off)") if made else ""
+            return [tag("b", "unedited") + undone]
+        more = " " + tag("small", f"of {len(made)}") if len(made) > len(edits) else ""
         methods = dict.fromkeys(self._info.title_of(step.method) for step in edits)
         layers = sorted({layer for step in edits if step.trace for layer in step.trace.layers})
-        summary = [f"<b>{plural(len(edits), 'edit')}</b>{more}", escape(" + ".join(methods))]
+        summary = [tag("b", plural(len(edits), "edit")) + more, " + ".join(methods)]
         if layers:
             summary.append(f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}")
         largest = state.steps[state.position].largest_drift
         if largest:
             where = f", layer {largest[0]}" if len(layers) > 1 else ""
-            summary.append(f"drift <b>{percent(largest[1].relative)}</b> <small>of ‖W₀‖{where}</small>")
+            moved, of = tag("b", percent(largest[1].relative)), tag("small", f"of ‖W₀‖{where}")
+            summary.append(Markup("drift {} {}").format(moved, of))
         return summary
 
     def warn(self, text: str) -> None:
         """Show a warning in a line of its own, until an empty one replaces it."""
         if text != self._warned:
             self._warned = text
-            self._warning.value = tag("p", escape(text), role="alert") if text else ""
+            self._warning.value = tag("p", text, role="alert") if text else ""
 
     def say(self, text: str, kind: str = "ready") -> None:
         """Say what is going on; `kind` is "ready", "busy" or "error"."""
-        word = "<span class='el-visually-hidden'>Error: </span>" if kind == "error" else ""
+        word = tag("span", "Error: ", "el-visually-hidden") if kind == "error" else ""
         dot = tag("span", "", f"el-dot el-dot-{kind}", aria_hidden="true")
         role = "alert" if kind == "error" else "status"
-        self._activity.value = tag(
-            "span", f"{dot}{word}{escape(text)}", f"el-says el-says-{kind}", role=role, title=text
-        )
+        self._activity.value = tag("span", dot + word + text, f"el-says el-says-{kind}", role=role, title=text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion, SessionState, Step
@@ -14,7 +13,7 @@ from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, perplexity_outcome, retention_outcome, task_outcome
 from editlab.report.compare import compared, wins
-from editlab.report.html import NOTHING, empty, number, percent, table, tag
+from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
 
 Form = Callable[[float], str]
 
@@ -34,7 +33,7 @@ class Column:
             return NOTHING
         was = self.read(pinned) if pinned is not None and pinned.index != step.index else None
         text = percent(value) if self.share else number(value)
-        return text if was is None else f"{text} {tag('small', _difference(value - was, self.share))}"
+        return text if was is None else f"{text} " + tag("small", _difference(value - was, self.share))
 
 
 def columns_of(info: LabInfo) -> list[Column]:
@@ -91,15 +90,15 @@ class Steps(Pane):
         pinned = state.steps[self._pinned] if self._pinned is not None else None
         rows = [self._row(step, state, chosen, pinned) for step in state.steps]
         caption = "All steps" if pinned is None else f"All steps; small: difference from step {pinned.index}, pinned"
-        header = ["step", "edit", "method", *(escape(column.title) for column in chosen)]
+        header = ["step", "edit", "method", *(column.title for column in chosen)]
         self._table.value = table(caption, header, rows, css="el-table-steps") if edited else ""
 
     def _row(self, step: Step, state: SessionState, chosen: Sequence[Column], pinned: Step | None) -> list[str]:
         states = (("now", step.index == state.position), ("undone", step.index > state.position))
         words = [word for word, applies in (*states, ("off", not step.enabled)) if applies]
-        marks = "".join(tag("span", word, f"el-badge el-badge-{word}") for word in words)
-        method = escape(self._info.title_of(step.method)) or NOTHING
-        return [f"{step.index}{marks}", escape(step_title(step)), method, *(c.cell(step, pinned) for c in chosen)]
+        marks = joined(tag("span", word, f"el-badge el-badge-{word}") for word in words)
+        method = self._info.title_of(step.method) or NOTHING
+        return [str(step.index) + marks, step_title(step), method, *(c.cell(step, pinned) for c in chosen)]
 
 
 def _difference(value: float, share: bool) -> str:

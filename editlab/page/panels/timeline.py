@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.pill import risk_pill, status_pill
-from editlab.report.html import empty, fact_line, number, tag
+from editlab.report.html import empty, fact_line, joined, number, tag
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class TimelineCallbacks:
     branch: Callable[[int], None]  # continue from this step in a copy of the session
 
 
-KEYS = "".join(
-    tag("span", f"{tag('kbd', key)} {words}")
+KEYS = joined(
+    tag("span", tag("kbd", key) + f" {words}")
     for key, words in (
         ("↑ ↓", "between rows"),
         ("Enter", "go to it"),
@@ -80,24 +81,24 @@ class TimelineRow:
         self._pinned = step.index == frame.pinned
         states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
         words = [word for word, applies in states if applies]
-        badges = "".join(tag("span", word, f"el-badge el-badge-{word}") for word in words)
+        badges = joined(tag("span", word, f"el-badge el-badge-{word}") for word in words)
         what = fact_line(step.facts[0]) if step.facts else tag("b", "Unedited model")
         if len(step.facts) > 1:
             what += tag("small", f" and {len(step.facts) - 1} more")
         about = (
-            [escape(info.title_of(step.method)), _size(step, frame.largest), f"{step.seconds:.1f} s"]
+            [info.title_of(step.method), _size(step, frame.largest), f"{step.seconds:.1f} s"]
             if step.facts
             else ["where every session begins"]
         )
         if step.risk is not None:
-            about.append(f"risk {risk_pill(step.risk.level)}" if step.risk.level != "low" else "risk low")
+            about.append("risk " + risk_pill(step.risk.level) if step.risk.level != "low" else "risk low")
         if changes := frame.changes(step.index):
             about.append(_harm(changes))
         if step.guarded is not None and step.guarded.acted:
             about.append(tag("span", _guard_words(step.guarded, info), title=step.guarded.reason))
         self._text.value = tag("span", str(step.index), "el-index") + tag(
             "span",
-            f"{tag('span', what, 'el-what')}{tag('span', ' · '.join(about) + badges, 'el-about')}",
+            tag("span", what, "el-what") + tag("span", joined(about, " · ") + badges, "el-about"),
             "el-step-lines",
         )
         self.goto.disabled = locked or current
@@ -187,10 +188,10 @@ def _size(step: Step, largest: float) -> str:
     size = step.norm
     share = size / largest if size is not None and largest and math.isfinite(size) else 1.0
     bar = tag("span", tag("i", "", style=f"width:{100 * share:.1f}%"), "el-size", aria_hidden="true")
-    return f"‖ΔW‖ {number(size)} {bar}"
+    return f"‖ΔW‖ {number(size)} " + bar
 
 
-def _harm(changes: Sequence[ChangePoint]) -> str:
+def _harm(changes: Sequence[ChangePoint]) -> Markup:
     """A pill that says how the run changed here."""
     kind = "jump" if any(change.kind == "jump" for change in changes) else "trend"
     sentence = " ".join(change.sentence for change in changes)
@@ -201,4 +202,4 @@ def _guard_words(guarded: Guarded, info: LabInfo) -> str:
     """The guard's decision in words."""
     if guarded.made == guarded.asked:
         return "guard: warned"
-    return f"guard: {escape(info.title_of(guarded.made))} instead of {escape(info.title_of(guarded.asked))}"
+    return f"guard: {info.title_of(guarded.made)} instead of {info.title_of(guarded.asked)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.records import SessionState
 from editlab.page.chart_view import ChartView, GoTo
@@ -56,11 +57,10 @@ class Weights(Pane):
         self._table.value = _as_table(state, unit)
 
 
-def _as_table(state: SessionState, unit: Unit) -> str:
+def _as_table(state: SessionState, unit: Unit) -> Markup:
     header, rows = drift_rows(state.steps, unit)
     form = percent if unit.field == "relative" else number
     cells = [
-        [str(step.index), escape(step_title(step)), *map(form, values)]
-        for step, values in zip(state.steps, rows, strict=True)
+        [str(step.index), step_title(step), *map(form, values)] for step, values in zip(state.steps, rows, strict=True)
     ]
     return table(f"Drift and size of the edits: {unit.label}", ["step", "edit", *header], cells)

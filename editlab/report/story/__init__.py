@@ -6,12 +6,11 @@ All typed or generated text is escaped. Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 from editlab.analysis.history import forgotten_between
 from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
-from editlab.report.html import number, plural, tag
+from editlab.report.html import joined, number, plural, tag
 from editlab.report.story import chapters
 from editlab.report.story.document import document
 from editlab.report.story.edits import edit_card, taken
@@ -27,11 +26,11 @@ def story(state: SessionState, title: str = "", methods: Iterable[MethodInfo] = 
     name = str(state.model.get("name", "a model"))
     title = title or f"{plural(len(state.steps) - 1, 'edit')} of {name}"
     parameters = f"{number(state.model['parameters'] / 1e6)} million parameters" if "parameters" in state.model else ""
-    about = [escape(part) for part in (name, parameters, str(state.model.get("device", ""))) if part]
+    about = [part for part in (name, parameters, str(state.model.get("device", ""))) if part]
     forgotten, took = forgotten_between(state.steps), taken(state.steps)
-    cards = "".join(edit_card(step, state, forgotten, took, known) for step in state.steps[1:])
+    cards = joined(edit_card(step, state, forgotten, took, known) for step in state.steps[1:])
     body = [
-        tag("header", tag("h1", escape(title)) + tag("p", " · ".join(about), "lead")),
+        tag("header", tag("h1", title) + tag("p", " · ".join(about), "lead")),
         chapters.in_short(state, known),
         tag("h2", "The run at a glance"),
         chapters.charts(figures_of(state)),
@@ -52,4 +51,4 @@ def story(state: SessionState, title: str = "", methods: Iterable[MethodInfo] = 
         tag("h2", "To make it again, and to cite"),
         chapters.sources(state, known),
     ]
-    return document(title, "".join(body))
+    return document(title, joined(body))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from editlab.analysis.history import Between, broken_between, first_forgotten, forgotten_between
 from editlab.core.records import Measurement, SessionState, Step, largest
-from editlab.report.html import SIGNS, number, percent, plural, table, tag
+from editlab.report.html import SIGNS, joined, number, percent, plural, table, tag
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
 from editlab.report.story.papers import Methods, cited, papers_of, title_of
@@ -23,7 +24,7 @@ REPLAY = (
 )
 
 
-def in_short(state: SessionState, known: Methods) -> str:
+def in_short(state: SessionState, known: Methods) -> Markup:
     """What was done, and what became of the model."""
     edits = state.steps[1:]
     if not edits:
@@ -31,7 +32,7 @@ def in_short(state: SessionState, known: Methods) -> str:
     off = sum(not step.enabled for step in edits[: state.position])
     undone = len(edits) - state.position
     asides = [f"{n} {word}" for n, word in ((off, "switched off"), (undone, "undone")) if n]
-    by = _listed([escape(title) for title in dict.fromkeys(title_of(step.method, known) for step in edits)])
+    by = _listed([*dict.fromkeys(title_of(step.method, known) for step in edits)])
     words = [f"{plural(len(edits), 'edit')} by {by}{', ' * bool(asides)}{_listed(asides)}."]
     counted = taken(state.steps).values()
     facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
@@ -47,22 +48,22 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
 
 
-def verdict(state: SessionState) -> str:
+def verdict(state: SessionState) -> Markup:
     """Health with its reason, and the other changes."""
     health = state.health
     if health is None:
-        return ""
+        return Markup()
     word = f"{SIGNS[health.status]} {health.status.capitalize()}"
     others = [change.sentence for change in health.changes if change.sentence != health.reason]
-    reasons = "".join(tag("p", escape(sentence)) for sentence in (health.reason, *others))
-    return tag("div", f"<b>Health</b> {pill(word, health.status)}{reasons}", "verdict")
+    reasons = joined(tag("p", sentence) for sentence in (health.reason, *others))
+    return tag("div", Markup("<b>Health</b> {}{}").format(pill(word, health.status), reasons), "verdict")
 
 
-def tiles(state: SessionState) -> str:
+def tiles(state: SessionState) -> Markup:
     """The headline numbers of the step in force, next to the unedited model's."""
     now, base = state.steps[state.position].measurement, state.steps[0].measurement
     if now is None:
-        return ""
+        return Markup()
     found = [("Drift, largest layer", *_drift(now))]
     if now.retention is not None and now.retention.kept is not None:
         found.append(
@@ -82,8 +83,8 @@ def tiles(state: SessionState) -> str:
         unedited = base.others.get(name) if base else None
         words = f"unedited {number(unedited.value)}" if unedited else other.unit
         found.append((other.title or name, number(other.value), words))
-    cells = (tag("dt", escape(title)) + tag("dd", value + tag("small", escape(words))) for title, value, words in found)
-    return tag("dl", "".join(tag("div", cell) for cell in cells), "tiles")
+    cells = (tag("dt", title) + tag("dd", value + tag("small", words)) for title, value, words in found)
+    return tag("dl", joined(tag("div", cell) for cell in cells), "tiles")
 
 
 def _drift(now: Measurement) -> tuple[str, str]:
@@ -94,10 +95,10 @@ def _drift(now: Measurement) -> tuple[str, str]:
     return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
 
 
-def index(state: SessionState, known: Methods) -> str:
+def index(state: SessionState, known: Methods) -> Markup:
     """All edits in one table, where there are many."""
     if len(state.steps) <= FEW:
-        return ""
+        return Markup()
     forgotten = sorted(forgotten_between(state.steps).items(), key=lambda item: -item[1].last)
     lost = {edit: between for (edit, _), between in forgotten}
     rows, took = [], taken(state.steps)
@@ -107,9 +108,9 @@ def index(state: SessionState, known: Methods) -> str:
             [
                 _edit(step),
                 _fact(step),
-                escape(title_of(step.method, known)),
+                title_of(step.method, known),
                 percent(step.relative_size),
-                escape(step.risk.level) if step.risk else "",
+                step.risk.level if step.risk else "",
                 f"{said} of {facts}" if facts > 1 else ("yes" if said else "no") if facts else "",
                 _between(lost[step.id], state) if step.id in lost else "",
             ]
@@ -118,24 +119,23 @@ def index(state: SessionState, known: Methods) -> str:
     return table("All edits", header, rows, css="wide edits")
 
 
-def charts(figures: Sequence[Figure]) -> str:
+def charts(figures: Sequence[Figure]) -> Markup:
     """Every figure with its numbers folded under it."""
     if not figures:
         return tag("p", "Nothing was measured that could be drawn.")
-    return tag("div", "".join(map(_figure, figures)), "figures")
+    return tag("div", joined(map(_figure, figures)), "figures")
 
 
-def _figure(figure: Figure) -> str:
-    cells = [[escape(cell) for cell in row] for row in figure.rows]
-    numbers = table(escape(figure.title), [escape(name) for name in figure.header], cells, css="numbers")
+def _figure(figure: Figure) -> Markup:
+    numbers = table(figure.title, figure.header, figure.rows, css="numbers")
     return tag("figure", figure.drawing + tag("details", tag("summary", "as a table") + numbers))
 
 
-def forgetting(state: SessionState) -> str:
+def forgetting(state: SessionState) -> Markup:
     """Which edited facts were forgotten and when, and which unrelated ones broke."""
     made, lost = {step.id: step for step in state.steps}, forgotten_between(state.steps)
     rows = [
-        [_edit(made[edit]), escape(str(made[edit].facts[number])), _between(when, state), _written(when, state)]
+        [_edit(made[edit]), str(made[edit].facts[number]), _between(when, state), _written(when, state)]
         for (edit, number), when in sorted(lost.items(), key=lambda item: item[1].last)
         if edit in made
     ]
@@ -148,11 +148,11 @@ def forgetting(state: SessionState) -> str:
     return edited + _broken(state)
 
 
-def _broken(state: SessionState) -> str:
+def _broken(state: SessionState) -> Markup:
     broken = sorted(broken_between(state.steps).items(), key=lambda item: item[1].last)
-    rows = [[_between(when, state), escape(fact.prompt), escape(fact.target)] for fact, when in broken]
+    rows = [[_between(when, state), fact.prompt, fact.target] for fact, when in broken]
     if not rows:
-        return ""
+        return Markup()
     header = ["first broken with", "prompt", "true object"]
     caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
     shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
@@ -176,24 +176,24 @@ def _written(when: Between, state: SessionState) -> str:
 
 
 def _fact(step: Step) -> str:
-    return escape(str(step.facts[0])) if step.facts else ""
+    return str(step.facts[0]) if step.facts else ""
 
 
-def methods(state: SessionState, known: Methods) -> str:
+def methods(state: SessionState, known: Methods) -> Markup:
     """Every method as it was set."""
     used = dict.fromkeys(
         (title_of(step.method, known), json.dumps(dict(step.hyperparameters), ensure_ascii=False))
         for step in state.steps[1:]
     )
-    rows = [[escape(title), escape(_settings(json.loads(values)))] for title, values in used]
-    return table("Methods as they were set", ["method", "hyperparameters"], rows, css="wide") if rows else ""
+    rows = [[title, _settings(json.loads(values))] for title, values in used]
+    return table("Methods as they were set", ["method", "hyperparameters"], rows, css="wide") if rows else Markup()
 
 
 def _settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
-def provenance(state: SessionState) -> str:
+def provenance(state: SessionState) -> Markup:
     """Model, machine, versions, contexts and second moments; where edits differ, all values that occurred."""
     provenances = [step.provenance for step in state.steps]
     model = state.model
@@ -213,7 +213,7 @@ def provenance(state: SessionState) -> str:
         ("contexts", [" | ".join(contexts) for contexts in _distinct(provenances, "contexts")]),
         ("session", [state.id]),
     ]  # fmt: skip
-    cells = [[name, "<br>".join(escape(str(value)) for value in values)] for name, values in rows if any(values)]
+    cells = [[name, joined(map(str, values), Markup("<br>"))] for name, values in rows if any(values)]
     return table("Where everything came from", ["", ""], cells, css="wide facts")
 
 
@@ -226,7 +226,7 @@ def _distinct(provenances: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
     return found
 
 
-def sources(state: SessionState, known: Methods) -> str:
+def sources(state: SessionState, known: Methods) -> Markup:
     """How to make it again, and what to cite."""
     papers = papers_of(dict.fromkeys(step.method for step in state.steps[1:]), known)
     versions: list[Mapping[str, Any]] = _distinct((step.provenance for step in state.steps), "versions")
@@ -235,6 +235,6 @@ def sources(state: SessionState, known: Methods) -> str:
     return (
         tag("p", REPLAY)
         + tag("pre", f"{replay}\n{replay} --recompute")
-        + tag("p", f"To cite: editlab {escape(str(version))}, a laboratory for knowledge editing, and")
-        + tag("ul", "".join(tag("li", cited(paper)) for paper in papers))
+        + tag("p", f"To cite: editlab {version}, a laboratory for knowledge editing, and")
+        + tag("ul", joined(tag("li", cited(paper)) for paper in papers))
     )

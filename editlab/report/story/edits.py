@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.analysis.anatomy import anatomy
 from editlab.analysis.chances import chance
@@ -11,7 +12,7 @@ from editlab.analysis.history import Between, EditedFact
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step, largest
 from editlab.report.compare import Compared, compared, wins
-from editlab.report.html import changed_words, fact_line, marked_prompt, number, percent, plural, table, tag
+from editlab.report.html import changed_words, fact_line, joined, marked_prompt, number, percent, plural, table, tag
 from editlab.report.story.papers import Methods, title_of
 
 KINDS = {"rewrite": "the fact", "own": "own prompt", "paraphrase": "paraphrase", "neighborhood": "neighbour"}
@@ -25,17 +26,17 @@ def edit_card(
     forgotten: Mapping[EditedFact, Between],
     took: Mapping[str, tuple[int, int]],
     known: Methods,
-) -> str:
-    """HTML of one edit."""
+) -> Markup:
+    """One edit."""
     idle = step.index > state.position or not step.enabled
     parts = [
         _heading(step),
-        tag("p", " · ".join(_about(step, state, known, *took.get(step.id, (0, 0)))), "about"),
+        tag("p", joined(_about(step, state, known, *took.get(step.id, (0, 0))), " · "), "about"),
         *(tag("p", text, "note") for text in _notes(step, state)),
         _before_and_after(step),
         *(tag("p", text, "note") for text in _consequences(step, state, forgotten)),
     ]
-    return tag("article", "".join(parts), "edit idle" if idle else "edit", id=f"edit-{step.index}")
+    return tag("article", joined(parts), "edit idle" if idle else "edit", id=f"edit-{step.index}")
 
 
 def taken(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
@@ -54,15 +55,15 @@ def taken(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
     return counted
 
 
-def pill(word: str, css: str = "") -> str:
-    return tag("span", escape(word), f"pill {css or word}")
+def pill(word: str, css: str = "") -> Markup:
+    return tag("span", word, f"pill {css or word}")
 
 
-def _heading(step: Step) -> str:
+def _heading(step: Step) -> Markup:
     lines = [fact_line(fact) for fact in step.facts[:FACTS_SHOWN]]
     if len(step.facts) > FACTS_SHOWN:
         lines.append(tag("small", f"and {plural(len(step.facts) - FACTS_SHOWN, 'more fact')}"))
-    return tag("h3", tag("span", str(step.index), "index") + "<br>".join(lines))
+    return tag("h3", tag("span", str(step.index), "index") + joined(lines, Markup("<br>")))
 
 
 def size_words(step: Step) -> str:
@@ -77,7 +78,7 @@ def size_words(step: Step) -> str:
 
 def _about(step: Step, state: SessionState, known: Methods, facts: int, said: int) -> list[str]:
     layers = ", ".join(map(str, sorted(step.size)))
-    title = escape(title_of(step.method, known))
+    title = title_of(step.method, known)
     about = [f"{title} in layer{'s' if len(step.size) > 1 else ''} {layers}", size_words(step)]
     about.append(f"{step.seconds:.1f} s")
     if step.risk is not None:
@@ -93,63 +94,63 @@ def _notes(step: Step, state: SessionState) -> list[str]:
     """Sentences on the risk, the guard's decision and the cause of the size, where they are worth saying."""
     notes = ["As it is now, this edit was never made: what follows is said without it."] * (not step.enabled)
     if step.guarded is not None and step.guarded.acted:
-        notes.append(escape(step.guarded.reason))
+        notes.append(step.guarded.reason)
     elif step.risk is not None and step.risk.level != "low":
-        notes.append(escape(step.risk.reason))
+        notes.append(step.risk.reason)
     if step.trace is not None:
         found = anatomy(step, state.steps)
         if found.cause in ("divisor", "residual"):
-            notes.append(escape(found.sentence))
+            notes.append(found.sentence)
     return notes
 
 
-def _before_and_after(step: Step) -> str:
+def _before_and_after(step: Step) -> Markup:
     rows = compared(step.measurement)
     if not rows:
         return tag("p", "What the model says after this edit was not measured.", "note")
     fact = step.facts[0] if len(step.facts) == 1 else None
     main = [row for row in rows if row.now.kind in ("rewrite", "own")]
     others = main[SHOWN:] + [row for row in rows if row.now.kind not in ("rewrite", "own")]
-    shown = tag("dl", "".join(_words(row, fact) for row in main[:SHOWN]), "words")
+    shown = tag("dl", joined(_words(row, fact) for row in main[:SHOWN]), "words")
     if not others:
         return shown
     name = f"{plural(len(others), 'more prompt')}, word by word"
     return shown + _tally(rows, fact) + tag("details", tag("summary", name) + _table(others, fact))
 
 
-def _words(row: Compared, fact: Fact | None) -> str:
+def _words(row: Compared, fact: Fact | None) -> Markup:
     subject = fact.subject if fact else None
     in_heading = fact is not None and row.now.prompt == fact.text
-    parts = [] if in_heading else [tag("dt", f"{marked_prompt(row.now.prompt, subject)} …", "prompt")]
+    parts = [] if in_heading else [tag("dt", marked_prompt(row.now.prompt, subject) + " …", "prompt")]
     old = row.before or row.base
     if row.base is not None and row.before is not None and row.base.completion != row.before.completion:
-        parts.append(_said("unedited", escape(row.base.completion), row.base, fact))
+        parts.append(_said("unedited", row.base.completion, row.base, fact))
     if old is not None:
-        parts.append(_said("before", escape(old.completion), old, fact))
+        parts.append(_said("before", old.completion, old, fact))
     changed = changed_words(old.completion if old else None, row.now.completion)
     parts.append(_said("after", changed, row.now, fact))
-    return "".join(parts)
+    return joined(parts)
 
 
-def _said(when: str, words: str, said: Completion, fact: Fact | None) -> str:
+def _said(when: str, words: str, said: Completion, fact: Fact | None) -> Markup:
     chances = _chances(said, fact)
-    return tag("dt", when) + tag("dd", f"…{words}" + (tag("small", chances) if chances else ""))
+    return tag("dt", when) + tag("dd", Markup("…") + words + (tag("small", chances) if chances else ""))
 
 
 def _chances(said: Completion, fact: Fact | None) -> str:
     new, true = (fact.target_new, fact.target_true) if fact else ("new", "true")
     pairs = [(new, said.p_new, said.p_new_joint), (true or "true", said.p_true, said.p_true_joint)]
-    return " · ".join(f"P({escape(name)}) {chance(p, joint, percent)}" for name, p, joint in pairs if p is not None)
+    return " · ".join(f"P({name}) {chance(p, joint, percent)}" for name, p, joint in pairs if p is not None)
 
 
 def _new(said: Completion) -> str:
     return chance(said.p_new, said.p_new_joint, percent)
 
 
-def _tally(rows: Sequence[Compared], fact: Fact | None) -> str:
+def _tally(rows: Sequence[Compared], fact: Fact | None) -> Markup:
     """ "Rome is likelier than Paris on 2 of 2 paraphrases (0 unedited) and on 1 of 6 neighbours (0 unedited)."."""
     if fact is None or fact.target_true is None:
-        return ""
+        return Markup()
     found = []
     for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
         counted = wins(rows, kind)
@@ -157,17 +158,17 @@ def _tally(rows: Sequence[Compared], fact: Fact | None) -> str:
             before = "" if counted.base is None else f" ({counted.base} unedited)"
             found.append(f"on {counted.now} of {counted.n} {noun}{before}")
     if not found:
-        return ""
-    words = f"{escape(fact.target_new)} is likelier than {escape(fact.target_true)} {' and '.join(found)}."
+        return Markup()
+    words = f"{fact.target_new} is likelier than {fact.target_true} {' and '.join(found)}."
     return tag("p", words, "note")
 
 
-def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
+def _table(rows: Sequence[Compared], fact: Fact | None) -> Markup:
     cells = [
         [
-            escape(KINDS.get(row.now.kind, row.now.kind)),
+            KINDS.get(row.now.kind, row.now.kind),
             marked_prompt(row.now.prompt, fact.subject if fact else None),
-            escape(row.base.completion) if row.base else "",
+            row.base.completion if row.base else "",
             changed_words(row.base.completion if row.base else None, row.now.completion),
             f"{_new(row.base) if row.base else ''} → {_new(row.now)}",
         ]
@@ -179,22 +180,22 @@ def _table(rows: Sequence[Compared], fact: Fact | None) -> str:
 
 def _consequences(step: Step, state: SessionState, forgotten: Mapping[EditedFact, Between]) -> list[str]:
     """The edit's effects on the model and on earlier edits, and whether it was forgotten."""
-    notes = []
+    notes: list[str] = []
     for change in state.health.changes if state.health else ():
         if change.step == step.index:
-            notes.append(f"{pill(change.kind)} {escape(change.sentence)}")
+            notes.append(pill(change.kind) + f" {change.sentence}")
     lost = {edit for (edit, _), when in forgotten.items() if when.first == when.last == step.index}
     gone = [each for each in state.steps[1:] if each.id in lost]
     if gone:
-        names = ", ".join(f"{_link(each)} ({escape(each.facts[0].subject)})" for each in gone)
-        notes.append(f"With this edit {names} {'was' if len(gone) == 1 else 'were'} forgotten.")
+        names = joined((_link(each) + f" ({each.facts[0].subject})" for each in gone), ", ")
+        notes.append(Markup("With this edit {} {} forgotten.").format(names, "was" if len(gone) == 1 else "were"))
     later = [when for (edit, _), when in forgotten.items() if edit == step.id]
     if later:
         first = min(later, key=lambda when: when.last)
-        where = f"with {_link(state.steps[first.last])}" if first.first == first.last else str(first)
-        notes.append(f"{pill('forgotten')} {where}.")
+        where = "with " + _link(state.steps[first.last]) if first.first == first.last else str(first)
+        notes.append(Markup("{} {}.").format(pill("forgotten"), where))
     return notes
 
 
-def _link(step: Step) -> str:
+def _link(step: Step) -> Markup:
     return tag("a", f"edit {step.index}", href=f"#edit-{step.index}")

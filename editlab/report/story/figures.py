@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from editlab.analysis.history import forgotten_between, recall_map
 from editlab.analysis.table import Row, rows_of
 from editlab.core.records import SessionState, Step, TaskScore
@@ -25,7 +27,7 @@ class Figure:
 
     name: str  # of its file: "drift"
     title: str
-    drawing: str  # SVG
+    drawing: Markup  # SVG
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # plain text
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
+
+from markupsafe import Markup
 
 from editlab.core.info import MethodInfo, Paper
-from editlab.report.html import tag
+from editlab.report.html import joined, tag
 
 Methods = Mapping[str, MethodInfo]  # by name
 
@@ -33,13 +34,13 @@ def papers_of(names: Iterable[str | None], methods: Methods) -> list[Paper]:
     return list({paper.link: paper for paper in papers}.values())
 
 
-def cited(paper: Paper) -> str:
-    """HTML of a reference; its address is a link only where it is one of the web."""
+def cited(paper: Paper) -> Markup:
+    """A reference; its address is a link only where it is one of the web."""
     name = f"arXiv {paper.arxiv}" if paper.arxiv and not paper.url else paper.link
     web = paper.link.startswith(("https://", "http://"))
-    link = tag("a", escape(name), href=paper.link) if web else escape(name)
-    told = f"{escape(paper.authors)} ({paper.year}). {tag('cite', escape(paper.title))}."
-    return " ".join(part for part in (told, f"{link}." if name else "", escape(paper.why)) if part)
+    link = tag("a", name, href=paper.link) if web else name
+    told = Markup("{} ({}). {}.").format(paper.authors, paper.year, tag("cite", paper.title))
+    return joined((part for part in (told, link + "." if name else "", paper.why) if part), " ")
 
 
 def title_of(name: str | None, methods: Methods) -> str:

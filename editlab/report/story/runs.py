@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from editlab.analysis.scores import wilson
 from editlab.analysis.table import Row, rows_of
 from editlab.core.records import Step, TaskScore
@@ -101,15 +103,15 @@ def curves_of(steps: Sequence[Step]) -> Curves:
     return found
 
 
-def drawings_of(figure: PanelGroup, runs: Mapping[str, Curves], legend: bool = True) -> dict[str, str]:
+def drawings_of(figure: PanelGroup, runs: Mapping[str, Curves], legend: bool = True) -> dict[str, Markup]:
     """The SVG of each panel for which any run has numbers, by title."""
     last = max((step for run in runs.values() for rows in run.values() for step in rows), default=0)
     drawn = ((panel, _lines(panel, runs)) for panel in figure.panels)
     return {panel.title: _draw(panel, lines, runs, last, legend) for panel, lines in drawn if lines}
 
 
-def sheet_of(figure: PanelGroup, runs: Mapping[str, Curves], about: str) -> str:
-    """All panels in one SVG under one legend; "" where nothing was measured."""
+def sheet_of(figure: PanelGroup, runs: Mapping[str, Curves], about: str) -> Markup:
+    """All panels in one SVG under one legend; empty where nothing was measured."""
     lines: dict[str, Line] = {}
     for panel in figure.panels:
         for line in [*_lines(panel, runs), *_unedited(panel, runs)]:
@@ -119,10 +121,10 @@ def sheet_of(figure: PanelGroup, runs: Mapping[str, Curves], about: str) -> str:
     if any(point.low is not None for line in named for point in line.points):
         about = f"{about} Bands are 95 % intervals (Wilson)."
     drawings = drawings_of(figure, runs, legend=False)
-    return sheet(figure.title, about, named, [*dict.fromkeys(levels)], [*drawings.values()]) if drawings else ""
+    return sheet(figure.title, about, named, [*dict.fromkeys(levels)], [*drawings.values()]) if drawings else Markup()
 
 
-def _draw(panel: Panel, lines: Sequence[Line], runs: Mapping[str, Curves], last: int, legend: bool) -> str:
+def _draw(panel: Panel, lines: Sequence[Line], runs: Mapping[str, Curves], last: int, legend: bool) -> Markup:
     log = panel.axis == FITTED and spans_decades(point.y for line in lines for point in line.points)
     title, axis = (f"{panel.title}, log axis", Axis("log")) if log else (panel.title, panel.axis)
     return line_chart(title, [*lines, *_unedited(panel, runs)], last, axis, _levels(panel, runs), legend=legend)

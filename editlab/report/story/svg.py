@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
 from importlib.resources import files
 
-from editlab.report.html import tag
+from markupsafe import Markup
+
+from editlab.report.html import joined, tag
 from editlab.report.story.axis import Axis
 
 WIDTH, PLOT_HEIGHT = 440, 150
@@ -66,7 +67,7 @@ def line_chart(
     levels: Mapping[str, float] | None = None,
     marks: Sequence[Mark] = (),
     legend: bool = True,
-) -> str:
+) -> Markup:
     """Lines over steps 0 to `last`, with their intervals; `levels` are drawn across, by their class."""
     levels = {name: value for name, value in (levels or {}).items() if axis.draws(value)}
     values = [v for line in lines for p in line.points for v in (p.y, p.low, p.high) if v is not None]
@@ -79,7 +80,7 @@ def line_chart(
     return frame.chart([*parts, *_marks(frame, marks)])
 
 
-def _line(frame: _Frame, line: Line, drawn: Sequence[Point]) -> str:
+def _line(frame: _Frame, line: Line, drawn: Sequence[Point]) -> Markup:
     parts = []
     if drawn and drawn[0].low is not None:
         edge = [(p.x, p.high) for p in drawn] + [(p.x, p.low) for p in reversed(drawn)]
@@ -89,12 +90,12 @@ def _line(frame: _Frame, line: Line, drawn: Sequence[Point]) -> str:
     radius = "3" if len(drawn) <= MANY else "1.6"
     for point in drawn:
         where = {"cx": f"{frame.x(point.x):.1f}", "cy": f"{frame.y(point.y):.1f}", "r": radius}
-        said = tag("title", escape(f"{line.name}, {point.says}".strip(", ")))
+        said = tag("title", f"{line.name}, {point.says}".strip(", "))
         parts.append(tag("circle", said, "dot pale" if point.pale else "dot", **where))
-    return tag("g", "".join(parts), f"c{line.color % COLORS}")
+    return tag("g", joined(parts), f"c{line.color % COLORS}")
 
 
-def bar_chart(title: str, groups: Sequence[Line], last: int, axis: Axis, marks: Sequence[Mark] = ()) -> str:
+def bar_chart(title: str, groups: Sequence[Line], last: int, axis: Axis, marks: Sequence[Mark] = ()) -> Markup:
     """Bars that stand on the axis; the lines' bars of one step stand side by side."""
     values = [point.y for line in groups for point in line.points]
     frame = _Frame(title, groups, last, axis, values)
@@ -110,13 +111,13 @@ def bar_chart(title: str, groups: Sequence[Line], last: int, axis: Axis, marks: 
             left = frame.x(x + (place - len(bars) / 2) * width)
             right, top = frame.x(x + (place + 1 - len(bars) / 2) * width), frame.y(point.y)
             where = {"x": f"{left:.1f}", "y": f"{top:.1f}", "height": f"{max(0.5, frame.bottom - top):.1f}"}
-            said = tag("title", escape(f"{line.name}, {point.says}".strip(", ")))
+            said = tag("title", f"{line.name}, {point.says}".strip(", "))
             css = f"bar c{line.color % COLORS}" + (" pale" if point.pale else "")
             parts.append(tag("rect", said, css, width=f"{max(1.0, 0.92 * (right - left)):.1f}", **where))
     return frame.chart([*parts, *_marks(frame, marks)])
 
 
-def cell_map(title: str, rows: Sequence[tuple[str, Mapping[int, str]]], last: int, words: Sequence[str]) -> str:
+def cell_map(title: str, rows: Sequence[tuple[str, Mapping[int, str]]], last: int, words: Sequence[str]) -> Markup:
     """One row for each name, one cell for each step, of the class `cell-0`, `cell-1`, ... that its word has."""
     height = min(ROW_HEIGHTS[1], max(ROW_HEIGHTS[0], 420 // max(1, len(rows))))
     frame = _Frame(title, [], last, Axis(), [], height * len(rows), 156, words)
@@ -126,12 +127,12 @@ def cell_map(title: str, rows: Sequence[tuple[str, Mapping[int, str]]], last: in
         y = frame.top + number * height
         if height > 10:
             short = name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
-            label = f"{tag('title', escape(name))}{escape(short)}"
+            label = tag("title", name) + short
             parts.append(tag("text", label, "tick end", x=f"{frame.left - 6}", y=f"{y + height / 2 + 4:.1f}"))
         for first, end, word in _stretches(cells):
             where = {"x": f"{frame.x(first) - half:.1f}", "width": f"{frame.x(end) - frame.x(first) + 2 * half:.1f}"}
             steps = f"step {first}" if first == end else f"steps {first} to {end}"
-            said = tag("title", escape(f"{name}: {word}, {steps}"))
+            said = tag("title", f"{name}: {word}, {steps}")
             size = {"y": f"{y:.1f}", "height": f"{max(1.0, height - 1.5):.1f}", **where}
             parts.append(tag("rect", said, f"cell-{words.index(word)}", **size))
     return frame.chart(parts)
@@ -183,22 +184,22 @@ class _Frame:
         y = f"{self.y(value):.1f}"
         return {"x1": str(self.left), "x2": str(WIDTH - RIGHT), "y1": y, "y2": y}
 
-    def chart(self, parts: Sequence[str]) -> str:
+    def chart(self, parts: Sequence[Markup]) -> Markup:
         """The whole drawing."""
-        grid = "" if self._map else "".join(map(self._grid, self._ticks))
+        grid = Markup() if self._map else joined(map(self._grid, self._ticks))
         every = next(n for n in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 10**9) if self.last / n <= 10)
-        steps = "".join(
+        steps = joined(
             tag("text", str(step), "tick middle", x=f"{self.x(step):.1f}", y=f"{self.bottom + 19}")
             for step in range(0, self.last + 1, every)
         )
         where = {"x1": str(self.left), "x2": str(WIDTH - RIGHT), "y1": str(self.bottom), "y2": str(self.bottom)}
         label = tag("text", "edits", "tick end", x=str(self.left - 6), y=f"{self.bottom + 19}")
-        heading = tag("text", escape(self.title), "title", x="4", y="15")
+        heading = tag("text", self.title, "title", x="4", y="15")
         inside = [heading, self._legend, grid, *parts, tag("line", "", "axis", **where), steps, label]
         box = f"0 0 {WIDTH} {self.bottom + AXIS}"
-        return tag("svg", "".join(inside), "chart", viewBox=box, role="img", aria_label=self.title)
+        return tag("svg", joined(inside), "chart", viewBox=box, role="img", aria_label=self.title)
 
-    def _grid(self, tick: float) -> str:
+    def _grid(self, tick: float) -> Markup:
         text = tag("text", self.axis.says(tick), "tick end", x=str(self.left - 6), y=f"{self.y(tick) + 4:.1f}")
         return tag("line", "", "grid", **self.across(tick)) + text
 
@@ -212,7 +213,7 @@ def swatches(lines: Sequence[Line], levels: Iterable[str] = ()) -> list[tuple[st
     ]
 
 
-def legend(swatches: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[str, int]:
+def legend(swatches: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[Markup, int]:
     """The legend under the title: names with their colours, and the number of rows."""
     parts, x, row = [], 4.0, 0
     for css, name in swatches:
@@ -224,18 +225,18 @@ def legend(swatches: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[str
             swatch = tag("rect", "", css, x=f"{x:.1f}", y=f"{y - 6}", width="14", height="12")
         else:
             swatch = tag("line", "", f"line {css}", x1=f"{x:.1f}", x2=f"{x + 18:.1f}", y1=str(y), y2=str(y))
-        parts.append(swatch + tag("text", escape(name), "tick", x=f"{x + 22:.1f}", y=f"{y + 4}"))
+        parts.append(swatch + tag("text", name, "tick", x=f"{x + 22:.1f}", y=f"{y + 4}"))
         x += wide
-    return "".join(parts), row + 1 if swatches else 0
+    return joined(parts), row + 1 if swatches else 0
 
 
-def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[str]:
+def _marks(frame: _Frame, marks: Sequence[Mark]) -> list[Markup]:
     found = []
     for mark in marks:
         x, top = frame.x(mark.x), frame.top
         line = tag("line", "", "mark", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=str(top), y2=str(frame.bottom))
         flag = tag("path", "", "flag", d=f"M{x - 5:.1f} {top - 4}h10l-5 9z")
-        found.append(tag("g", tag("title", escape(mark.says)) + line + flag, f"mark-{mark.kind}"))
+        found.append(tag("g", tag("title", mark.says) + line + flag, f"mark-{mark.kind}"))
     return found
 
 
@@ -258,7 +259,7 @@ def style() -> str:
     return files("editlab.report.story").joinpath("story.css").read_text(encoding="utf-8")
 
 
-def standalone(drawing: str) -> str:
+def standalone(drawing: Markup) -> str:
     """The chart as a file of its own, in light colours, for programs without CSS variables."""
     sheet = style()
     light = dict(re.findall(r"--([\w-]+):\s*([^;]+);", sheet[: sheet.index("@media")]))
@@ -266,7 +267,7 @@ def standalone(drawing: str) -> str:
     colored = re.sub(r"var\(--([\w-]+)\)", lambda name: light[name[1]], rules)
     width, height = box_of(drawing)
     sized = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-    whole = drawing.replace("<svg ", sized, 1)
+    whole = drawing.replace("<svg ", Markup(sized), 1)
     start = whole.index(">") + 1
     ground = tag("rect", "", width="100%", height="100%", fill="#ffffff")
-    return f"{whole[:start]}<style>{colored}</style>{ground}{whole[start:]}"
+    return str(whole[:start] + Markup(f"<style>{colored}</style>") + ground + whole[start:])
