@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from typer.testing import CliRunner, Result
 
 from editlab.cli import _terminal, app
 from editlab.cli._terminal import Bars, quoted
+from editlab.cli.run import _summary
 from editlab.core.progress import Progress
+from editlab.core.records import Measurement, Perplexity, Step
 from editlab.model import embedded
 from editlab.model.deltas import LowRank, save_edit
 from editlab.report.html import number, percent
@@ -34,6 +37,37 @@ def run(*arguments: str) -> Result:
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": ["rmoe"]}, "no method 'rmoe'; available: "),
+        ({"hyperparameters": {"rome": {"layr": 3}}}, "ROME has no hyperparameter 'layr'"),
+        ({"hyperparameters": {"rome": {"layer": "3"}}}, "layer must be a whole number"),
+        ({"schedule": {"chess": 1}}, "no measure 'chess'"),
+    ],
+)
+def test_a_run_that_cannot_be_is_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], sentence: str
+) -> None:
+    def load(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("editlab.model.loading.load", load)
+    config = {"methods": ["rome"], "schedule": {"retention": 1}, "model": str(GOLDEN), **changes}
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    result = run("run", str(tmp_path / "run.json"), "--out", str(tmp_path / "out"))
+    assert (result.exit_code, sentence in result.stderr) == (2, True), result.stderr
+
+
+def test_perplexity_of_the_unedited_model_alone_is_no_perplexity_after_edits() -> None:
+    unedited = Step(
+        0, "", (), None, {}, None, True, True, Measurement({}, (), perplexity=Perplexity(20.0, "a text", 9, 9)), {}, 0.0
+    )
+    edited = replace(unedited, index=1, measurement=Measurement({}, ()))
+    told = _summary((unedited, edited))
+    assert (told["perplexity_unedited"], told["perplexity"]) == (20.0, None)
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,25 @@ def test_lists_and_objects_in_csv_and_parquet(tmp_path: Path) -> None:
         assert list(read_facts(tmp_path / name)) == [one(row) for row in rows]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("['Ann plays', \"it's Ann\"]", ("Ann plays", "it's Ann")),  # as Python writes it, and pandas with it
+        ('["Ann plays"]', ("Ann plays",)),
+        ("[sic] Ann plays", ("[sic] Ann plays",)),
+        ("[1 + 1]", ("[1 + 1]",)),
+        ("[" * 5_000, None),
+    ],
+)
+def test_a_list_in_a_cell_of_csv(tmp_path: Path, cell: str, texts: tuple[str, ...] | None) -> None:
+    (tmp_path / "facts.csv").write_bytes(as_csv([{**FLAT, "paraphrase_prompts": cell}]))
+    if texts is None:
+        with pytest.raises(ValueError, match="at most 2000 characters"):
+            read_facts(tmp_path / "facts.csv")
+    else:
+        assert read_facts(tmp_path / "facts.csv")[0].paraphrase_prompts == texts
+
+
 def test_one_object_is_a_file_of_one_row(tmp_path: Path) -> None:
     (tmp_path / "edit.json").write_text(json.dumps({"before": {}, "fact": FACT.to_json(), "seconds": 1.5}, indent=2))
     file = read_facts(tmp_path / "edit.json")

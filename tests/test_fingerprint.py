@@ -6,8 +6,10 @@ import copy
 
 import pytest
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
+from transformers import PreTrainedTokenizerFast
 
 from editlab.model.deltas import LowRank
 from editlab.model.model import EditableModel
@@ -54,6 +56,18 @@ def test_a_changed_tokenizer_changes_it_and_being_used_does_not() -> None:
     lower = copy.deepcopy(model.tokenizer)
     lower.backend_tokenizer.normalizer = Lowercase()
     assert EditableModel(model.hf, lower, model.name).fingerprint() != first
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_any_renamed_token_changes_it(number: int) -> None:
+    def named(words: list[str]) -> str:
+        vocabulary = {word: place for place, word in enumerate(words)}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token=None)))
+        return EditableModel(model.hf, tokenizer, model.name).fingerprint()
+
+    model, words = tiny_model("llama"), ["Paris", "Rome", "Oslo"]
+    renamed = [*words[:number], "Lima", *words[number + 1 :]]
+    assert named(words) == named(list(words)) != named(renamed)
 
 
 @pytest.mark.parametrize(

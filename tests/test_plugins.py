@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from editlab.cli import app
@@ -277,6 +278,11 @@ def test_a_measure_that_fails_takes_no_other_with_it(install: Install, fact: Fac
         (METHOD.replace("mean: bool", "mean: dict"), "Outer", "'mean' must be declared int, float, bool, str or tuple"),
         (METHOD.replace("hyperparameter(True", "hyperparameter(1.5"), "Outer", "mean must be true or false, got 1.5"),
         (METHOD.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "Outer", "it must be a dataclass"),
+        (METHOD.replace("mean: bool", "layer: float = 1.0\n    mean: bool"), "Outer", "its layer must be declared int"),
+        (METHOD + "Outer.paper = 'of nothing'", "Outer", "its paper must be an editlab.core.info.Paper"),
+        (METHOD + "Outer.fallback = 3", "Outer", "its fallback must be the name of a method"),
+        (METHOD + "Outer.offered_in = 'probe'", "Outer", "its offered_in must be a tuple of probe, scan and verify"),
+        (METHOD + "Outer.max_facts = 0", "Outer", "its max_facts must be 1 or more"),
     ],
 )
 def test_a_broken_method_is_named_and_left_out(
@@ -288,6 +294,49 @@ def test_a_broken_method_is_named_and_left_out(
     (record,) = caplog.records
     assert record.getMessage().startswith("the plug-in broken_method of broken_method (editlab.methods) was left out: ")
     assert sentence in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{}['x']", r"the method outer failed \(KeyError: 'x'\)"),
+        ("1 / 0", r"failed \(ZeroDivisionError"),
+        ("return None", "must give an edit and its Trace, got NoneType"),
+        ("return {}, None", "must give an edit and its Trace, got tuple of dict, NoneType"),
+        ("return {}, given[1]", r"must give an edit of its layers \[1\], got one of \[\]"),
+        ("return {2: given[0][1]}, given[1]", r"must give an edit of its layers \[1\], got one of \[2\]"),
+        ("return {1: 3}, given[1]", r"must give layer 1 a LowRank of shape \(48, 192\), got int"),
+        (
+            "return {1: LowRank(given[0][1].right, given[0][1].left)}, given[1]",
+            r"must give layer 1 a LowRank of shape \(48, 192\), got \(192, 48\)",
+        ),
+        ("return {1: LowRank(given[0][1].left.half(), given[0][1].right)}, given[1]", "factors of one floating-point"),
+    ],
+)
+def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
+    install: Install, fact: Fact, line: str, sentence: str
+) -> None:
+    call = (
+        f"    def __call__(self, *args, **named):\n        given = super().__call__(*args, **named)\n        {line}\n"
+    )
+    install("failing_method", METHOD + call, methods="failing_method:Outer")
+    editor = tiny_editor("gpt2")
+    before = [editor.model.weight(layer).clone() for layer in range(5)]
+    session = Session(editor)
+    with pytest.raises(ValueError, match=sentence):
+        session.edit(fact, "outer", {"layer": 1})
+    assert len(session.log) == 0
+    assert all(torch.equal(editor.model.weight(layer), kept) for layer, kept in enumerate(before))
+
+
+@pytest.mark.parametrize(
+    ("gives", "sentence"), [("1 / 0", r"failed \(ZeroDivisionError"), ("'much'", "must foresee a Foreseen, or None")]
+)
+def test_a_method_that_foresees_nonsense_is_a_sentence(install: Install, fact: Fact, gives: str, sentence: str) -> None:
+    text = METHOD + f"    def foresee(self, read, solve):\n        return {gives}\n"
+    install("blind_method", text, methods="blind_method:Outer")
+    with pytest.raises(ValueError, match=sentence):
+        Session(tiny_editor("gpt2")).edit(fact, "outer", guard=Guard())
 
 
 def test_a_method_that_cannot_be_set_for_a_model_is_left_out_of_it(

@@ -381,3 +381,44 @@ def test_a_run_of_facts_whose_ids_are_names_has_a_table(
         ids = table.groupby(table["step"].astype(int))["case_id"].first()
         assert [ids.get(step) for step in (1, 2)] == ["Q42", "7"]
         assert pandas.isna(ids.get(3))
+
+
+# --- folders that were damaged ---
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe<html>", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["run.json", "base.json", "edits/00001.safetensors"])
+def test_a_damaged_file_of_a_run_is_named_and_kept(start: Callable, begun: Path, name: str, content: bytes) -> None:
+    (begun / "base.json").touch()
+    (begun / name).write_bytes(content)
+    if name != "base.json":
+        (begun / "base.json").unlink()
+    with pytest.raises(ValueError, match=re.escape(str(begun / name))):
+        start(begun)
+    assert (begun / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content", [b"{\n", b"3\n", b'{"step": 0}\n', b'{"told": {}}\n', b'{"step": 7, "measure": "x"}\n']
+)
+def test_a_damaged_line_of_a_run_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "measured.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=r"measured\.jsonl.*is damaged|damaged measured\.jsonl"):
+        read_run(tmp_path)
+
+
+def test_edits_that_are_not_the_runs_are_not_gone_on_with(start: Callable, tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    edits = tmp_path / "run" / "edits"
+    first = (edits / "00001.safetensors").read_bytes()
+    (edits / "00001.safetensors").write_bytes((edits / "00002.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"00001\.safetensors is an edit of another fact than the run's"):
+        start(tmp_path / "run")
+    (edits / "00001.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"does not hold edits 1 to 2: one was taken away"):
+        start(tmp_path / "run")
+    (edits / "00001.safetensors").write_bytes(first)
+    start(tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"its run\.json is gone; choose an empty folder"):
+        start(tmp_path / "run")

@@ -133,6 +133,23 @@ def test_a_folder_of_another_scan_is_refused(start: Callable, tmp_path: Path) ->
     assert (tmp_path / "scan.parquet").read_bytes() == before
 
 
+def test_a_damaged_or_untold_scan_is_not_gone_on_with(start: Callable, tmp_path: Path) -> None:
+    start(tmp_path / "scan")
+    rows, settings = tmp_path / "scan" / "scan.jsonl", tmp_path / "scan" / "scan.json"
+    whole, told = rows.read_bytes(), settings.read_bytes()
+    for content in (b"{}\n", b"[1]\n", b"{\n"):
+        rows.write_bytes(whole + content)
+        with pytest.raises(ValueError, match=r"scan\.jsonl.* is damaged"):
+            start(tmp_path / "scan")
+    rows.write_bytes(whole)
+    settings.write_bytes(told[:9])
+    with pytest.raises(ValueError, match=r"scan\.json is damaged"):
+        start(tmp_path / "scan")
+    settings.unlink()
+    with pytest.raises(ValueError, match=r"its scan\.json is gone; choose an empty folder"):
+        start(tmp_path / "scan")
+
+
 def test_the_probe_is_the_plain_perplexity_of_its_tokens(editor: Editor) -> None:
     model = editor.model
     text = model.tokenizer(resource("perplexity.txt").read_text(), add_special_tokens=False)["input_ids"][:30]

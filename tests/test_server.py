@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
 from editlab.core.errors import Busy, LimitReached
 from editlab.core.facts import Fact
@@ -17,6 +18,7 @@ from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import Completion
 from editlab.lab.jobs import LocalJob, Queue
 from editlab.remote.server import Loader, create_app
+from editlab.remote.server.bodies import OneFact
 from editlab.remote.server.rate import Rate
 from editlab.remote.server.registry import JobRegistry
 from editlab.remote.wire import SESSION_HEADER
@@ -117,6 +119,8 @@ def events(client: httpx.Client, job: str, headers: dict[str, str]) -> list[tupl
             "facts.0: the subject 'Eiffel",
         ),
         ("POST", "/session/edit", {"facts": [{**FACT, "prompt": "{} {}"}]}, 422, "invalid", "facts.0: prompt must"),
+        ("POST", "/session/edit", {"facts": [{**FACT, "case_id": True}]}, 422, "invalid", "facts.0: case_id must be a"),
+        ("POST", "/session/edit", {"facts": [{**FACT, "case_id": 7.0}]}, 422, "invalid", "facts.0: case_id must be a"),
         ("POST", "/session/edit", {"facts": [{**FACT, "colour": 1}]}, 422, "invalid", "facts.0.colour"),
         ("POST", "/session/edit", {"facts": [FACT], "hyperparameters": {"clamp": {"a": 4}}}, 422, "invalid", "clamp"),
         ("POST", "/session/plan", {"every": {"perplexity": 1}}, 409, "busy", "An edit is under way."),
@@ -139,6 +143,23 @@ def test_every_error_is_a_word_and_a_sentence(
     assert told["error"] == error
     assert words in told["detail"]
     assert ("Retry-After" in answer.headers) == (status == 429)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ({"prompt": "The Eiffel Tower is in"}, {}),
+        ({"paraphrase_prompts": "Where is it?"}, {"paraphrase_prompts": ["Where is it?"]}),
+        ({"paraphrase_prompts": None, "neighborhood_prompts": "", "generation_prompts": None}, {}),
+        ({"target_true": "", "case_id": " 7 "}, {"case_id": 7}),
+        ({"case_id": ""}, {}),
+    ],
+)
+def test_a_fact_may_be_sent_as_one_types_it(client: httpx.Client, typed: dict[str, Any], meant: dict[str, Any]) -> None:
+    body = TypeAdapter(OneFact)
+    assert body.validate_python({**FACT, **typed}) == body.validate_python({**FACT, **meant})
+    answer = client.post("/session/preview", json={"fact": {**FACT, **typed}}, headers=opened(client))
+    assert answer.status_code == 202, answer.text
 
 
 def test_bodies_that_are_no_json_and_keys_that_open_nothing(client: httpx.Client) -> None:

@@ -33,7 +33,7 @@ GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json),
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
-SEED = typer.Option(min=0, help="Seed for the sampled contexts; same seed, same edit.")
+SEED = typer.Option(min=0, max=2**63 - 1, help="Seed for the sampled contexts; same seed, same edit.")
 STORE = typer.Option(help="The file that sessions are kept in.")
 
 Facts = Annotated[str | None, FACTS]

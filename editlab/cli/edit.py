@@ -49,7 +49,9 @@ def edit(
     guard_level: GuardLevel = "high",
     source: Source = "auto",
     keys: Keys = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampled contexts: the same seed, the same edit.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the sampled contexts: the same seed, the same edit.")
+    ] = 0,
     device: Device = "auto",
     dtype: Dtype = "float32",
     table: Annotated[

@@ -103,7 +103,7 @@ def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
     from editlab.analysis.health import health_of
 
     health = health_of(steps)
-    retention, perplexity = _last(steps, "retention"), _last(steps, "perplexity")
+    retention, perplexity = _last(steps, "retention"), _last(steps[1:], "perplexity")  # step 0 is the unedited model
     base = steps[0].measurement and steps[0].measurement.perplexity
     recalls = len(retention.recalls) if retention else 0
     drift = steps[-1].measurement.drift if steps[-1].measurement else {}

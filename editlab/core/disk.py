@@ -18,8 +18,13 @@ class JsonLines:
         self._mended = False
 
     def read(self) -> list[dict[str, Any]]:
-        """All complete lines. The file is not changed: another process may be writing the last line."""
-        return [json.loads(line) for line in self._whole().splitlines()]
+        """All complete lines. The file is not changed: another process may be writing the last line.
+
+        Raises ValueError, naming the file, for a line that holds no object.
+        """
+        return [
+            _object(line, f"{self._path}, line {number},") for number, line in enumerate(self._whole().splitlines(), 1)
+        ]
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append a line, after dropping a last line that a kill cut off. Only one process may append."""
@@ -55,6 +60,21 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, naming the file, where it holds none."""
+    return _object(path.read_bytes(), str(path))
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is damaged: it must hold an object, got {str(found)!r:.100}")
+    return found
 
 
 def write_json(path: Path, values: Any) -> None:

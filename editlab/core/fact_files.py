@@ -5,6 +5,7 @@ What a row means is said by one table, `COLUMNS`. A row that cannot be used is l
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import io
@@ -393,11 +394,15 @@ def _csv(text: str) -> Iterator[tuple[int, object]]:
 
 
 def _cell(value: str | None) -> object:
+    """A cell's text, or the list or object that it stands for: in JSON, or as Python writes it (and pandas with it)."""
     if value is not None and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return _parsed(value)
-        except ValueError:
-            pass  # a text that begins with a bracket
+        for parse in (_parsed, ast.literal_eval):
+            try:
+                found = parse(value.strip())
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                continue  # a text that begins with a bracket, as far as this notation goes
+            if isinstance(found, list | dict):
+                return found
     return value
 
 

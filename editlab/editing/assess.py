@@ -14,11 +14,11 @@ from editlab.analysis.risk import Reference, level_by_ratio, level_by_tokens, pl
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LEVELS, Risk
-from editlab.editing.editor import Editor
+from editlab.editing.editor import Editor, MethodFailed, asked
 from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_layers
 from editlab.methods._keys import subject_passes
-from editlab.methods._risk import Foreseen, Read, cosine
+from editlab.methods._risk import Foreseen, Read, Solve, cosine
 from editlab.methods._rows import row_of
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
@@ -126,9 +126,16 @@ def _judged(
 
     with in_full_float32():
         return [
-            _risk(editor.model, method, fact, read, method.foresee(read, solve), reference)
+            _risk(editor.model, method, fact, read, _foreseen(method, read, solve), reference)
             for fact, read in zip(facts, reads, strict=True)
         ]
+
+
+def _foreseen(method: Method, read: Read, solve: Solve) -> Foreseen | None:
+    foreseen = asked(method, method.foresee, read, solve)
+    if foreseen is not None and not isinstance(foreseen, Foreseen):
+        raise MethodFailed(f"the method {method.name} must foresee a Foreseen, or None, got {foreseen!r:.100}")
+    return foreseen
 
 
 def _risk(

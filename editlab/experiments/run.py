@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.analysis.table import table_of, write_table
-from editlab.core.disk import JsonLines, write_bytes, write_json
+from editlab.core.disk import JsonLines, read_json, write_bytes, write_json
 from editlab.core.facts import CaseId, Fact, case_id_of
 from editlab.core.guarding import WARN
 from editlab.core.progress import OnProgress, Progress, quiet
@@ -27,7 +27,7 @@ from editlab.core.record import Record
 from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
 from editlab.editing.texts import NAMES
-from editlab.measures import Measures
+from editlab.measures import Measures, StateCache
 from editlab.methods import hyperparameters
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
@@ -343,6 +343,11 @@ class RunFolder:
         """What would be run here. Raises ValueError if the folder holds another run."""
         there = self.told()
         if there is None:
+            if self.edits_made() or self._lines.read():
+                raise ValueError(
+                    f"{self.folder} holds edits of a run that is not told: its {self._told.name} is gone; choose an "
+                    "empty folder"
+                )
             return wanted
         try:
             return there.extended(wanted)
@@ -355,14 +360,27 @@ class RunFolder:
         """What is run here; None in a new folder."""
         if not self._told.exists():
             return None
-        return Sequenced.from_json(json.loads(self._told.read_text(encoding="utf-8")))
+        values = read_json(self._told)
+        try:
+            return Sequenced.from_json(values)
+        except ValueError as error:
+            raise ValueError(f"{self._told} is damaged: {error}") from None
 
     def edits_made(self) -> int:
         return len(list(self._edits.glob("*.safetensors")))
 
     def entries(self) -> list[Entry]:
-        """The edits made so far, in order."""
-        return [Entry.load(path) for path in sorted(self._edits.glob("*.safetensors"))]
+        """The edits made so far, in order. Raises ValueError where one is damaged, is gone, or is of another fact."""
+        files, told = sorted(self._edits.glob("*.safetensors")), self.told()
+        if [file.stem for file in files] != [f"{number:05}" for number in range(1, len(files) + 1)]:
+            raise ValueError(f"{self._edits} does not hold edits 1 to {len(files)}: one was taken away, or renamed")
+        entries = [Entry.load(file) for file in files]
+        for file, entry, fact in zip(files, entries, told.facts if told else (), strict=False):
+            if entry.facts != (fact,):
+                raise ValueError(
+                    f"{file} is an edit of another fact than the run's: {', '.join(map(str, entry.facts))}"
+                )
+        return entries
 
     def add_edit(self, number: int, entry: Entry) -> None:
         entry.save(self._edits / f"{number:05}.safetensors")
@@ -373,9 +391,14 @@ class RunFolder:
     def add_line(self, line: Mapping[str, Any]) -> None:
         self._lines.append(line)
 
-    def base(self) -> dict[str, Any] | None:
-        """What is known of the unedited model; None at first."""
-        return json.loads(self._base.read_text(encoding="utf-8")) if self._base.exists() else None
+    def give_base(self, base: StateCache) -> None:
+        """Add what is known of the unedited model, if anything is. Raises ValueError for a damaged file."""
+        if self._base.exists():
+            values = read_json(self._base)
+            try:
+                base.load(values)
+            except ValueError as error:
+                raise ValueError(f"{self._base} is damaged: {error}") from None
 
     def set_base(self, known: Mapping[str, Any]) -> None:
         write_json(self._base, known)
@@ -408,9 +431,7 @@ def run_sequence(
     folder is as if the process had been killed.
     """
     told = disk.begin(wanted)
-    known = disk.base()
-    if known is not None:
-        session.measures.base.load(known)
+    disk.give_base(session.measures.base)
     session.restore(disk.entries())
     made_before = len(session.log)
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
@@ -451,13 +472,16 @@ def read_run(folder: Path) -> tuple[Step, ...]:
     """The steps of a run as far as it has come, with all that was measured of them."""
     steps: dict[int, dict[str, Any]] = {}
     untold = {f.name for f in fields(Measurement)}
-    for line in RunFolder(folder).lines():
-        if "told" in line:
-            steps[line["step"]] = {**line["told"], "in_force": True}
-        else:
-            measurement, name = steps[line["step"]]["measurement"], line["measure"]
-            (measurement if name in untold else measurement["tasks"])[name] = line["found"]
-    return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+    try:
+        for line in RunFolder(folder).lines():
+            if "told" in line:
+                steps[line["step"]] = {**line["told"], "in_force": True}
+            else:
+                measurement, name = steps[line["step"]]["measurement"], line["measure"]
+                (measurement if name in untold else measurement["tasks"])[name] = line["found"]
+        return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds a damaged measured.jsonl: {error!r}") from None
 
 
 def read_runs(folder: Path) -> dict[str, tuple[Step, ...]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from editlab.analysis.outcomes import DISABLING, is_disabling
 from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
-from editlab.core.disk import JsonLines, write_json
+from editlab.core.disk import JsonLines, read_json, write_json
 from editlab.core.facts import Fact
 from editlab.core.info import SCAN
 from editlab.core.progress import OnProgress, Progress, quiet
@@ -160,14 +160,20 @@ class ScanFolder:
             raise ValueError("no facts match --where")
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "scan.json"
+        rows = self._rows()
         if not file.exists():
+            if rows:
+                raise ValueError(
+                    f"{self.folder} holds rows of a scan that is not told: its {file.name} is gone; choose an empty "
+                    "folder"
+                )
             write_json(file, settings)
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = read_json(file)
         if other := [name for name in settings if held.get(name) != settings[name]]:
             raise ValueError(
                 f"{self.folder} holds a scan with other settings ({', '.join(other)}); choose an empty folder"
             )
-        done = {line["number"] for line in self._lines.read()}
+        done = {row.number for row in rows}
         return [(number, fact) for number, fact in enumerate(facts) if number not in done]
 
     def add(self, row: Scanned) -> None:
@@ -175,10 +181,15 @@ class ScanFolder:
 
     def finish(self) -> DataFrame:
         """Write the table, in the facts' order, and return it."""
-        rows = sorted(map(Scanned.from_json, self._lines.read()), key=lambda row: row.number)
-        frame = frame_of(rows)
+        frame = frame_of(sorted(self._rows(), key=lambda row: row.number))
         write_table(frame, self.folder / "scan.parquet")
         return frame
+
+    def _rows(self) -> list[Scanned]:
+        try:
+            return [Scanned.from_json(line) for line in self._lines.read()]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{self.folder / 'scan.jsonl'} is damaged: {error}") from None
 
 
 def _scores(model: EditableModel, fact: Fact) -> tuple[ObjectScore, ObjectScore | None]:

@@ -52,9 +52,14 @@ class StateCache:
         return {"objects": objects, "pieces": list(self.pieces.items())}
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Add the results that `to_json` gave."""
-        self.objects |= {(prompt, target): ObjectScore(nll, said) for prompt, target, nll, said in values["objects"]}
-        self.pieces |= {tuple(key): tuple(p) if isinstance(p, list) else p for key, p in values["pieces"]}
+        """Add the results that `to_json` gave. Raises ValueError for anything else."""
+        try:
+            objects = {(prompt, target): ObjectScore(nll, said) for prompt, target, nll, said in values["objects"]}
+            pieces = {tuple(key): tuple(p) if isinstance(p, list) else p for key, p in values["pieces"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"these are no results of the unedited model: {error!r}") from None
+        self.objects |= objects
+        self.pieces |= pieces
 
 
 @dataclass(frozen=True, eq=False)

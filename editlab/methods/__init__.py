@@ -11,6 +11,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
+from editlab.core.info import PROBE, SCAN, VERIFY, Paper
 from editlab.core.plugins import check_texts, plugins
 from editlab.methods._base import (
     ContextPlan,
@@ -111,7 +112,19 @@ def _checked(kind: Any) -> type[Method]:
     check_texts(kind, ("name", "title", "help"))
     if "__dataclass_fields__" not in vars(kind):
         raise ValueError("it must be a dataclass: @dataclass(frozen=True, kw_only=True)")
-    kinds_of(kind)  # type: ignore[arg-type]  # a class is hashable
+    kinds = kinds_of(kind)  # type: ignore[arg-type]  # a class is hashable
+    if kinds.get("layer", "int") != "int" or kinds.get("layers", "layers") != "layers":
+        raise ValueError("its layer must be declared int, its layers tuple[int, ...]")
+    if not (kind.paper is None or isinstance(kind.paper, Paper)):
+        raise ValueError(f"its paper must be an editlab.core.info.Paper, got {kind.paper!r:.100}")
+    if not (kind.fallback is None or isinstance(kind.fallback, str)):
+        raise ValueError(f"its fallback must be the name of a method, got {kind.fallback!r:.100}")
+    if not isinstance(kind.offered_in, tuple) or not set(kind.offered_in) <= {PROBE, SCAN, VERIFY}:
+        raise ValueError(
+            f"its offered_in must be a tuple of {PROBE}, {SCAN} and {VERIFY}, got {kind.offered_in!r:.100}"
+        )
+    if not (kind.max_facts is None or (type(kind.max_facts) is int and kind.max_facts > 0)):
+        raise ValueError(f"its max_facts must be 1 or more, or None for any number, got {kind.max_facts!r:.100}")
     try:
         kind()
     except TypeError as error:

@@ -181,7 +181,8 @@ def kinds_of(cls: Any) -> dict[str, str]:
                 f"its hyperparameter {f.name!r} must be declared int, float, bool, str or tuple[int, ...], "
                 f"got {hints[f.name]!r}"
             )
-    return {f.name: "layers" if f.name == "layers" else TYPES[hints[f.name]] for f in fields(cls)}
+    kinds = {f.name: TYPES[hints[f.name]] for f in fields(cls)}
+    return {name: "layers" if (name, kind) == ("layers", "ints") else kind for name, kind in kinds.items()}
 
 
 def hyperparameters(method: Method) -> dict[str, Any]:

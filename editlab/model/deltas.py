@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -59,8 +59,12 @@ def save_edit(edit: Edit, path: str | Path, metadata: Mapping[str, str] | None =
 
 def load_edit(path: str | Path, device: str | torch.device = "cpu") -> dict[int, LowRank]:
     """The edit that `save_edit` wrote, bit for bit. Raises ValueError if the file holds no edit."""
-    with safe_open(str(path), "pt", device=str(device)) as file:
-        return _edit({key: file.get_tensor(key) for key in file.keys()}, str(path))  # noqa: SIM118
+    try:
+        with safe_open(str(path), "pt", device=str(device)) as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return _edit(tensors, str(path))
 
 
 def edit_to_bytes(edit: Edit) -> bytes:
@@ -70,7 +74,11 @@ def edit_to_bytes(edit: Edit) -> bytes:
 
 def edit_from_bytes(data: bytes, device: str | torch.device = "cpu") -> dict[int, LowRank]:
     """The edit that `edit_to_bytes` wrote, bit for bit, in its own memory. Raises ValueError for other bytes."""
-    return _edit({key: tensor.to(device, copy=True) for key, tensor in load(data).items()}, "what was kept")
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"what was kept is damaged: {error}") from None
+    return _edit({key: tensor.to(device, copy=True) for key, tensor in tensors.items()}, "what was kept")
 
 
 def _tensors(edit: Edit) -> dict[str, Tensor]:

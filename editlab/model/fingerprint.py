@@ -46,5 +46,5 @@ def _text(values: Any) -> bytes:
 
 def _set(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {str(name): _set(value) for name, value in values.items() if value not in (None, False)}
+        return {str(name): _set(value) for name, value in values.items() if value is not None and value is not False}
     return [_set(value) for value in values] if isinstance(values, list | tuple) else values

@@ -17,7 +17,7 @@ from pydantic import (
     create_model,
 )
 
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, case_id_of
 from editlab.remote.wire import Call
 
 CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -47,10 +47,20 @@ FACT: dict[str, Any] = {
 
 
 def _typed(given: Any) -> Any:
-    """A fact whose prompt holds the subject itself, as one may type it, with {} in its place."""
-    if isinstance(given, Mapping) and all(isinstance(given.get(n), str) for n in ("prompt", "subject", "target_new")):
-        return {**given, "prompt": Fact.typed(given["prompt"], given["subject"], given["target_new"]).prompt}
-    return given
+    """A fact as one may type it: the subject itself for {}, one text for a list of one, null or "" for nothing."""
+    if not isinstance(given, Mapping):
+        return given
+    told = dict(given)
+    for name in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
+        if name in told and (told[name] is None or isinstance(told[name], str)):
+            told[name] = [told[name]] if told[name] else []
+    if told.get("target_true") == "":
+        told["target_true"] = None
+    if "case_id" in told:
+        told["case_id"] = case_id_of(told["case_id"])
+    if all(isinstance(told.get(name), str) for name in ("prompt", "subject", "target_new")):
+        told["prompt"] = Fact.typed(told["prompt"], told["subject"], told["target_new"]).prompt
+    return told
 
 
 OneFact = Annotated[Fact, BeforeValidator(_typed), Field(examples=[FACT])]
