@@ -28,6 +28,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
+from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, hyperparameters, offered
 from editlab.model.fast.precision import in_full_float32
@@ -82,6 +83,7 @@ class Scanner:
 
         Raises ValueError.
         """
+        check_source(source)
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
         return cls(editor, editor.method(method, changes), probe_tokens)
 
