@@ -6,6 +6,7 @@ What a method divides by, and how large its change can become, is told method by
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from editlab.methods._base import check_layers
 from editlab.methods._keys import subject_passes
 from editlab.methods._risk import Foreseen, Read, cosine
 from editlab.methods._rows import row_of
+from editlab.methods._stranger import asked
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
 
@@ -121,12 +123,15 @@ def _judged(
 ) -> list[Risk]:
     layer, reference = method.edited_layers[0], reference_for(editor.model, method)
 
-    def solve(key: Tensor) -> Tensor:  # asked only by methods that divide: the others need no second moments here
-        return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+    def foreseen(read: Read, report: OnProgress) -> Foreseen | None:
+        def solve(key: Tensor) -> Tensor:  # asked only by methods that divide: the others need no second moments here
+            return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+
+        return method.foresee(read, solve)
 
     with in_full_float32():
         return [
-            _risk(editor.model, method, fact, read, method.foresee(read, solve), reference)
+            _risk(editor.model, method, fact, read, asked(method, partial(foreseen, read), report), reference)
             for fact, read in zip(facts, reads, strict=True)
         ]
 

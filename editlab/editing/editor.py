@@ -21,6 +21,7 @@ from editlab.editing.contexts import check_contexts, contexts_of
 from editlab.editing.moments import SecondMoments, moments_of
 from editlab.methods import Method, adjusted, methods_for, named
 from editlab.methods._base import ContextPlan, check_facts, check_layers
+from editlab.methods._stranger import computed
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
@@ -102,13 +103,13 @@ class Editor:
         """The edit that a method makes of the model in force, its anatomy, and where everything came from.
 
         `contexts`: these instead of the method's own. Raises ValueError for facts that this model or method cannot
-        take, FloatingPointError for a delta that is not finite.
+        take or a method that fails, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():
-            edit, trace = method(self.model, facts, moments=moments, contexts=contexts, report=report)
+            edit, trace = computed(method, self.model, facts, moments=moments, contexts=contexts, report=report)
         edit = {layer: delta.contiguous() for layer, delta in edit.items()}
         for layer, delta in edit.items():
             if not delta.is_finite():

@@ -31,6 +31,7 @@ from editlab.editing.editor import Editor
 from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, hyperparameters, offered
+from editlab.methods._stranger import computed
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -132,7 +133,9 @@ class Scanner:
                 values = method.values(model, facts, contexts, tell)
                 for ready, ((number, fact), risk, value) in enumerate(zip(some, risks, values, strict=True), done):
                     report(Progress("scanning", ready, len(numbered)))
-                    edit, trace = method(model, [fact], moments=moments, contexts=contexts, report=tell, values=[value])
+                    edit, trace = computed(
+                        method, model, [fact], moments=moments, contexts=contexts, report=tell, values=[value]
+                    )
                     with model.overlaid(edit):
                         new, true = _scores(model, fact)
                         now = probe()
