@@ -8,7 +8,9 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,14 +20,19 @@ from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo
 from editlab.core.paths import resource
+from editlab.core.progress import Progress
+from editlab.core.records import Trace
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.experiments.scan import Scanner, scan
 from editlab.lab.lab import Lab
-from editlab.measures import MeasureFailed, standard
-from editlab.methods import adjusted, describe, methods, methods_for
+from editlab.measures import MeasureFailed, MeasureInput, standard
+from editlab.measures._contributed import ContributedMeasure
+from editlab.methods import adjusted, describe, hyperparameters, methods, methods_for
+from editlab.model.deltas import Edit, LowRank
 from editlab.page.files import files_of
 from editlab.page.panels.method_form import MethodForm
+from editlab.remote.wire import kind_of
 from editlab.report.story import story
 from editlab.session.probes import ProbeAttempt
 from editlab.session.session import Session
@@ -251,6 +258,82 @@ def test_a_measure_of_another_package_is_planned_measured_kept_and_told(install:
     assert measured is None or measured.others["in-force"].value == 2.0
 
 
+FAILS = {
+    "raise KeyError('no such head')": r"the method outer failed \(KeyError: 'no such head'\)",
+    "raise ValueError('a line\\nand another')": r"the method outer failed \(ValueError: a line and another\)",
+    "return model.hf.no_such_part": r"the method outer failed \(AttributeError: .*no_such_part",
+    "return None": r"the method outer failed \(TypeError: ",
+    "raise FloatingPointError('the residual is not finite')": "^the residual is not finite$",
+}
+
+
+@pytest.mark.parametrize(("body", "sentence"), FAILS.items(), ids=range(len(FAILS)))
+def test_a_method_that_fails_is_named_and_changes_nothing(
+    install: Install, fact: Fact, caplog: pytest.LogCaptureFixture, body: str, sentence: str
+) -> None:
+    start, _, _ = METHOD.partition("        key = value")
+    install("failing_method", f"{start}        {body}\n", methods="failing_method:Outer")
+    with closing(Lab(tiny_editor("gpt2"), {}, [], "nothing")) as lab:
+        key = lab.create()
+        job = lab.edit(key, [fact], "outer")
+        with pytest.raises((ValueError, FloatingPointError), match=sentence) as raised:
+            job.result(60)
+        assert kind_of(raised.value) in ("invalid", "not_finite")
+        assert job.error == str(raised.value)
+        assert len(job.error.splitlines()) == 1
+        assert [step.method for step in lab.state(key).steps] == [None]
+        lab.edit(key, [fact], "rome").result(60)  # the worker lives
+    if "failed" in sentence:
+        assert any("Traceback" in record.exc_text for record in caplog.records if record.exc_text)
+
+
+WRONG: dict[str, Callable[[Edit, Trace], Any]] = {
+    "it must give an edit and its trace, got None": lambda edit, trace: None,
+    r"its edit must be a LowRank by layer, got \{\}": lambda edit, trace: ({}, trace),
+    "its trace must be a Trace": lambda edit, trace: (edit, None),
+    "its trace must be a Trace of the layers": lambda edit, trace: (edit, replace(trace, layers={})),
+    r"it changes layer 4, but its edited_layers are \[2\]": lambda edit, trace: (
+        {4: edit[2]},
+        replace(trace, layers={4: trace.layers[2]}),
+    ),
+    r"its change of layer 2 is \(192, 48\), the weight \(48, 192\)": lambda edit, trace: (
+        {2: LowRank(edit[2].right, edit[2].left)},
+        trace,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sentence", "wrong"), WRONG.items(), ids=range(len(WRONG)))
+def test_what_a_method_gives_is_checked(
+    gpt2_editor: Editor, fact: Fact, sentence: str, wrong: Callable[[Edit, Trace], Any]
+) -> None:
+    rome = gpt2_editor.method("rome")
+
+    class Strange(type(rome)):  # type: ignore[misc]
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            return wrong(*super().__call__(*given, **named))
+
+    with pytest.raises(ValueError, match=f"^the method rome failed: {sentence}"):
+        gpt2_editor.compute([fact], Strange(**hyperparameters(rome)))
+
+
+def test_what_stops_a_job_passes_through_what_others_wrote(gpt2_editor: Editor, fact: Fact) -> None:
+    class Stop(Exception):
+        pass
+
+    def report(progress: Progress) -> None:
+        raise Stop
+
+    class Strange(type(gpt2_editor.method("rome"))):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(Stop):
+        gpt2_editor.compute([fact], Strange(**hyperparameters(gpt2_editor.method("rome"))), report)
+    measure = ContributedMeasure(lambda _subject, report: report(Progress("")), "m", "M", "", 0, False)
+    with pytest.raises(Stop):
+        measure(MeasureInput.__new__(MeasureInput), report)
+
+
 def test_a_measure_that_fails_takes_no_other_with_it(install: Install, fact: Fact) -> None:
     install("bad_measure", MEASURE.replace("return Number(", "raise KeyError("), measures="bad_measure:Parity")
     session = Session(tiny_editor("gpt2"))
@@ -301,16 +384,19 @@ def test_a_broken_method_is_named_and_left_out(
     [
         ("{}['x']", r"the method outer failed \(KeyError: 'x'\)"),
         ("1 / 0", r"failed \(ZeroDivisionError"),
-        ("return None", "must give an edit and its Trace, got NoneType"),
-        ("return {}, None", "must give an edit and its Trace, got tuple of dict, NoneType"),
-        ("return {}, given[1]", r"must give an edit of its layers \[1\], got one of \[\]"),
-        ("return {2: given[0][1]}, given[1]", r"must give an edit of its layers \[1\], got one of \[2\]"),
-        ("return {1: 3}, given[1]", r"must give layer 1 a LowRank of shape \(48, 192\), got int"),
+        ("return None", "it must give an edit and its trace, got None"),
+        ("return {}, None", "its edit must be a LowRank by layer, got {}"),
+        ("return {}, given[1]", "its edit must be a LowRank by layer, got {}"),
+        ("return {2: given[0][1]}, given[1]", "its trace must be a Trace of the layers that it edits"),
+        ("return {1: 3}, given[1]", r"its edit must be a LowRank by layer, got \{1: 3\}"),
         (
             "return {1: LowRank(given[0][1].right, given[0][1].left)}, given[1]",
-            r"must give layer 1 a LowRank of shape \(48, 192\), got \(192, 48\)",
+            r"its change of layer 1 is \(192, 48\), the weight \(48, 192\)",
         ),
-        ("return {1: LowRank(given[0][1].left.half(), given[0][1].right)}, given[1]", "factors of one floating-point"),
+        (
+            "return {1: LowRank(given[0][1].left.half(), given[0][1].right)}, given[1]",
+            "the factors of layer 1 must be of one floating-point type",
+        ),
     ],
 )
 def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
@@ -330,7 +416,8 @@ def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("gives", "sentence"), [("1 / 0", r"failed \(ZeroDivisionError"), ("'much'", "must foresee a Foreseen, or None")]
+    ("gives", "sentence"),
+    [("1 / 0", r"failed \(ZeroDivisionError"), ("'much'", "it must foresee a Foreseen or None, got 'much'")],
 )
 def test_a_method_that_foresees_nonsense_is_a_sentence(install: Install, fact: Fact, gives: str, sentence: str) -> None:
     text = METHOD + f"    def foresee(self, read, solve):\n        return {gives}\n"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -16,6 +17,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Step
 from editlab.editing.editor import Editor
+from editlab.experiments.experiment import Experiment
 from editlab.experiments.run import RunConfig, RunFolder, Sequenced, measures_at, read_run, run_sequence
 from editlab.measures import Measures
 from editlab.measures.counterfact import OfAll, OfStep
@@ -23,6 +25,7 @@ from editlab.measures.generation import GenerationEntropy
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.retention import RetentionOfEdits
 from editlab.model.deltas import load_edit
+from editlab.model.loading import ModelChoice
 from editlab.session.session import Session
 
 SCHEDULE = {"retention, perplexity": 2, "everything": [0, 3]}
@@ -299,6 +302,19 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
             'methods = ["rome"]\n[hyperparameters.rom]\nclamp = 3\n[schedule]\nretention = 1\n',
             r"\[hyperparameters\] has 'rom', which is not among the methods rome; did you mean 'rome'\?",
         ),
+        ('methods = ["rome", "rme"]\n' + rest, r"no method 'rme'; available: .*; did you mean 'rome'\?"),
+        (
+            'methods = ["rome"]\nhyperparameters = {rome = {clam = 3}}\n' + rest,
+            r"ROME has no hyperparameter 'clam'; it has .*; did you mean 'clamp'\?",
+        ),
+        (
+            'methods = ["rome"]\nhyperparameters = {rome = {steps = "ten"}}\n' + rest,
+            "steps must be a whole number between 1 and 500, got 'ten'",
+        ),
+        (
+            'methods = ["rome"]\nhyperparameters = {rome = {layer = -1}}\n' + rest,
+            "layer must be at least 0, got -1",
+        ),
         ('methods = ["rome"]\nkeys = 0\n[schedule]\nretention = 1\n', "keys must be the number of keys"),
         ('methods = ["rome"]\nn = 0\n[schedule]\nretention = 1\n', "n must be the number of facts"),
         ('methods = ["rome"]\n[schedule]\nretention = 0\n', "every 1, 2, ... steps or at a list"),
@@ -307,6 +323,23 @@ def test_a_config_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             read(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"schedule": {"chess": 1}}, "no measure 'chess'"),
+        ({"moments": "news"}, "text must be 'auto', 'sample'"),
+        ({"moments": "none.npz"}, "no such file of second moments: none.npz"),
+        ({"moments": "none.txt"}, "no such text file: none.txt"),
+        ({"text": "none.txt"}, "text for perplexity must be"),
+        ({"tasks": ("none.json",)}, "cannot read a task from none.json"),
+        ({"glue": "none"}, "none"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_model_is_loaded(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):  # and not that there is no such model
+        Experiment(RunConfig(**{"methods": ("rome",), "schedule": {"retention": 1}, **wrong}), (), ModelChoice("no/"))
 
 
 def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:

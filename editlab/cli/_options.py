@@ -96,7 +96,7 @@ Keys = Annotated[
 
 def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[str, Any]:
     """Every NAME=VALUE as name and value, of the type that the method declares. Raises ValueError."""
-    from editlab.methods import describe
+    from editlab.methods import describe, known_as
 
     known = {info.name: info for info in describe(kind())}
     found = {}
@@ -104,7 +104,5 @@ def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
             raise ValueError(f"--set takes NAME=VALUE, such as clamp=3 or layers=4,5, got {text!r}")
-        if name not in known:
-            raise ValueError(f"{kind.title} has no hyperparameter {name!r}; it has {', '.join(known)}")
-        found[name] = known[name].parse(value)
+        found[name] = known_as(name, known, kind.title).parse(value)
     return found

@@ -28,8 +28,10 @@ class Setup:
     def editor(self, report: OnProgress) -> Editor:
         """The model, ready to be edited. Raises ValueError."""
         from editlab.editing.editor import Editor
+        from editlab.editing.texts import check_source
         from editlab.model.loading import load
 
+        check_source(self.source)
         loaded = load(
             self.model, device=self.device, dtype=self.dtype, allow_download=self.allow_download, report=report
         )

@@ -42,9 +42,11 @@ def moments(
         numbers = None if layers is None else _layers(layers)
         make_folder(cache_dir() / "moments")
         from editlab.editing.moments import moments_of
+        from editlab.editing.texts import check_source
         from editlab.methods import methods_for
         from editlab.model.loading import load
 
+        check_source(source)
         start = time.monotonic()
         with Bars() as bars:
             loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)

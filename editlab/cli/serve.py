@@ -108,6 +108,14 @@ def _check(settings: Settings) -> None:
 
         for file in settings.tasks:
             read_task(file, settings.glue)
+    if settings.text is not None:
+        from editlab.measures import standard
+
+        standard(text=settings.text)
+    if (settings.device, settings.dtype) != ("auto", "float32"):
+        from editlab.model.loading import check_place
+
+        check_place(settings.device, settings.dtype)
     if settings.scan is not None:
         read_scan(settings.scan)
     if settings.model.strip().lower() != AUTO:  # `auto` is resolved where the model is loaded

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from editlab.core.progress import OnProgress, Progress
+
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -35,6 +37,36 @@ def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> d
         else:
             found[name] = thing
     return found
+
+
+def called(
+    what: str,
+    work: Callable[[OnProgress], T],
+    report: OnProgress,
+    failed: Callable[[str], Exception],
+    passes: Callable[[Exception], bool],
+) -> T:
+    """What a stranger's code gives. Raises `failed` with a sentence about what it raises, and logs the traceback.
+
+    Raised as they are: what `report` raises, and errors that pass.
+    """
+    reported: list[Exception] = []
+
+    def reporting(progress: Progress) -> None:
+        try:
+            report(progress)
+        except Exception as error:
+            reported.append(error)
+            raise
+
+    try:
+        return work(reporting)
+    except Exception as error:  # whatever a stranger's code raises
+        if passes(error) or any(error is each for each in reported):
+            raise
+        log.exception("%s, of another package, failed", what)
+        told = " ".join(str(error).split())
+        raise failed(f"{what} failed ({type(error).__name__}: {told})") from error
 
 
 def check_texts(thing: Any, names: tuple[str, ...]) -> None:

@@ -14,12 +14,13 @@ from editlab.analysis.risk import Reference, level_by_ratio, level_by_tokens, pl
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LEVELS, Risk
-from editlab.editing.editor import Editor, MethodFailed, asked
+from editlab.editing.editor import Editor
 from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_layers
 from editlab.methods._keys import subject_passes
 from editlab.methods._risk import Foreseen, Read, Solve, cosine
 from editlab.methods._rows import row_of
+from editlab.methods._stranger import foreseen
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
 
@@ -121,21 +122,17 @@ def _judged(
 ) -> list[Risk]:
     layer, reference = method.edited_layers[0], reference_for(editor.model, method)
 
-    def solve(key: Tensor) -> Tensor:  # asked only by methods that divide: the others need no second moments here
-        return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+    def solving(report: OnProgress) -> Solve:
+        def solve(key: Tensor) -> Tensor:  # called only by methods that divide: the others need no second moments here
+            return editor.moments([layer], report).solve(layer, key[:, None], method.ridge)[:, 0]
+
+        return solve
 
     with in_full_float32():
         return [
-            _risk(editor.model, method, fact, read, _foreseen(method, read, solve), reference)
+            _risk(editor.model, method, fact, read, foreseen(method, read, solving, report), reference)
             for fact, read in zip(facts, reads, strict=True)
         ]
-
-
-def _foreseen(method: Method, read: Read, solve: Solve) -> Foreseen | None:
-    foreseen = asked(method, method.foresee, read, solve)
-    if foreseen is not None and not isinstance(foreseen, Foreseen):
-        raise MethodFailed(f"the method {method.name} must foresee a Foreseen, or None, got {foreseen!r:.100}")
-    return foreseen
 
 
 def _risk(

@@ -5,12 +5,11 @@ Computes edits; keeps no log and writes no weight but to sample from the unedite
 
 from __future__ import annotations
 
-import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -22,17 +21,10 @@ from editlab.editing.contexts import check_contexts, contexts_of
 from editlab.editing.moments import SecondMoments, moments_of
 from editlab.methods import Method, adjusted, methods_for, named
 from editlab.methods._base import ContextPlan, check_facts, check_layers
-from editlab.model.deltas import Edit, LowRank
+from editlab.methods._stranger import computed
+from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-
-class MethodFailed(ValueError):
-    """A method failed, or gave no edit; the message names it and says how."""
 
 
 class Editor:
@@ -111,14 +103,13 @@ class Editor:
         """The edit that a method makes of the model in force, its anatomy, and where everything came from.
 
         `contexts`: these instead of the method's own. Raises ValueError for facts that this model or method cannot
-        take, FloatingPointError for a delta that is not finite.
+        take or a method that fails, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():
-            given = asked(method, method, self.model, facts, moments=moments, contexts=contexts, report=report)
-        edit, trace = _checked(given, method, self.model)
+            edit, trace = computed(method, self.model, facts, moments=moments, contexts=contexts, report=report)
         edit = {layer: delta.contiguous() for layer, delta in edit.items()}
         for layer, delta in edit.items():
             if not delta.is_finite():
@@ -154,48 +145,6 @@ class Editor:
             "seed": self.seed,
             "versions": dict(_versions()),
         }
-
-
-def asked(method: Method, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    """What a call of a method gives. Raises MethodFailed for what a stranger's code raises beside its own sentences."""
-    try:
-        return call(*arguments, **named)
-    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
-        if isinstance(error, FloatingPointError):
-            raise
-        log.exception("the method %s failed", method.name)
-        raise MethodFailed(f"the method {method.name} failed ({type(error).__name__}: {error})") from error
-
-
-def _checked(given: Any, method: Method, model: EditableModel) -> tuple[Edit, Trace]:
-    """An edit of the method's own layers, each of the layer's shape, and its anatomy. Raises MethodFailed."""
-    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Mapping)
-    if not pair or not isinstance(given[1], Trace):
-        raise MethodFailed(f"the method {method.name} must give an edit and its Trace, got {_kind(given)}")
-    edit, trace = given
-    if not edit or not set(edit) <= set(method.edited_layers):
-        raise MethodFailed(
-            f"the method {method.name} must give an edit of its layers {list(method.edited_layers)}, got one of "
-            f"{list(edit)!r:.100}"
-        )
-    for layer, delta in edit.items():
-        d_out, d_in = model.weight(layer).shape
-        if not isinstance(delta, LowRank) or delta.shape != (d_out, d_in):
-            raise MethodFailed(
-                f"the method {method.name} must give layer {layer} a LowRank of shape {(d_out, d_in)}, got "
-                f"{delta.shape if isinstance(delta, LowRank) else _kind(delta)}"
-            )
-        if delta.left.dtype != delta.right.dtype or not delta.left.is_floating_point():
-            raise MethodFailed(
-                f"the method {method.name} must give factors of one floating-point type, got {delta.left.dtype} and "
-                f"{delta.right.dtype}"
-            )
-    return edit, trace
-
-
-def _kind(given: Any) -> str:
-    inner = f" of {', '.join(type(one).__name__ for one in given)}" if isinstance(given, tuple) else ""
-    return f"{type(given).__name__}{inner}"
 
 
 @cache

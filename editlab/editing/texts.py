@@ -49,16 +49,26 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
         )
     if source in HUB_TEXTS:
         return Texts(source, source, lambda _report: _from_hub(source))
+    check_source(source)
     path = Path(source).expanduser()
-    if path.suffix == ".txt":
-        if not path.is_file():
-            raise ValueError(f"no such text file: {path}")
-        text = read_text(path)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
-    raise ValueError(
-        f"text must be {', '.join(map(repr, NAMES))}, a .txt file, .npz files or a folder of them, got {source!r}"
-    )
+    text = read_text(path)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Texts(f"text:{path.name}", digest, lambda _report: split_texts(text))
+
+
+def check_source(source: str) -> None:
+    """Raises ValueError for a source of second moments that is no name and not there, whatever the model."""
+    path = Path(source).expanduser()
+    if source in NAMES or path.is_dir():
+        return
+    if path.suffix not in (".txt", ".npz"):
+        raise ValueError(
+            f"text must be {', '.join(map(repr, NAMES))}, a .txt file, .npz files or a folder of them, got {source!r}"
+        )
+    kind, names = ("text file", [source]) if path.suffix == ".txt" else ("file of second moments", source.split(","))
+    for name in names:
+        if not (each := Path(name.strip()).expanduser()).is_file():
+            raise ValueError(f"no such {kind}: {each}")
 
 
 def split_texts(text: str) -> list[str]:

@@ -11,10 +11,10 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, quiet
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
+from editlab.editing.texts import check_source
 from editlab.experiments.run import RunConfig, RunFolder, Sequenced, measures_at, run_sequence
 from editlab.measures import standard
 from editlab.measures.tasks import load_tasks
-from editlab.methods import adjusted, method_class
 from editlab.model.loading import ModelChoice
 from editlab.session.session import Session
 
@@ -28,9 +28,8 @@ class Experiment:
         """`facts`: those to choose from. Raises ValueError for a bad configuration, before any run."""
         self.config = config
         self._measures = standard(load_tasks(config.glue, config.tasks), config.text)
-        for method in config.methods:  # what is wrong is told before anything is loaded
-            adjusted(method_class(method)(), config.hyperparameters.get(method, {}))
         measures_at(config.schedule, self._measures, 0)
+        check_source(config.moments)
         loaded = model.load(report)
         self._editor = Editor(loaded, moments=config.moments, n_keys=config.keys, seed=config.seed)
         for method in config.methods:

@@ -28,7 +28,7 @@ from editlab.core.records import LEVELS, Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
 from editlab.editing.texts import NAMES
 from editlab.measures import Measures, StateCache
-from editlab.methods import hyperparameters
+from editlab.methods import check_changes, hyperparameters
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
@@ -120,6 +120,8 @@ class RunConfig:
                 raise ValueError(
                     f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(self.methods)}{hint}"
                 )
+        for name in self.methods:
+            check_changes(name, self.hyperparameters.get(name, {}))
         if self.keys is not None and self.keys < 1:
             raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
         if self.n is not None and self.n < 1:

@@ -28,8 +28,10 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
+from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, hyperparameters, offered
+from editlab.methods._stranger import computed
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -82,6 +84,7 @@ class Scanner:
 
         Raises ValueError.
         """
+        check_source(source)
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
         return cls(editor, editor.method(method, changes), probe_tokens)
 
@@ -130,7 +133,9 @@ class Scanner:
                 values = method.values(model, facts, contexts, tell)
                 for ready, ((number, fact), risk, value) in enumerate(zip(some, risks, values, strict=True), done):
                     report(Progress("scanning", ready, len(numbered)))
-                    edit, trace = method(model, [fact], moments=moments, contexts=contexts, report=tell, values=[value])
+                    edit, trace = computed(
+                        method, model, [fact], moments=moments, contexts=contexts, report=tell, values=[value]
+                    )
                     with model.overlaid(edit):
                         new, true = _scores(model, fact)
                         now = probe()

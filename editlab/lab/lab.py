@@ -91,7 +91,8 @@ class Lab:
         with a sentence, LabError for a store that cannot be used.
         """
         report = progress or quiet
-        loaded = load_tasks(glue, tasks)
+        loaded = load_tasks(glue, tasks)  # what is wrong is told before the model is loaded
+        standard(loaded, text)
         known = facts_of(facts)
         scanned = None if scan is None else read_scan(scan)
         kept = Store() if store is None else Store(store)

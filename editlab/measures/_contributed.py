@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from editlab.core.errors import Cancelled
-from editlab.core.plugins import check_texts, plugins
+from editlab.core.plugins import called, check_texts, plugins
 from editlab.core.progress import OnProgress
 from editlab.core.records import Number
 from editlab.measures._measure import MeasureInput
+from editlab.model.memory import ran_out
 
 GROUP = "editlab.measures"
 
@@ -58,13 +58,9 @@ class ContributedMeasure:
 
     def __call__(self, subject: MeasureInput, report: OnProgress) -> Number | None:
         """What is found. Raises MeasureFailed, and what `report` raises."""
-        try:
-            found = self.measure(subject, report)
-        except Cancelled:
-            raise
-        except Exception as error:  # whatever a stranger's code raises
-            log.exception("the measure %s of another package failed", self.name)
-            raise MeasureFailed(f"the measure {self.name} failed ({type(error).__name__}: {error})") from error
+        found = called(
+            f"the measure {self.name}", lambda report: self.measure(subject, report), report, MeasureFailed, ran_out
+        )
         if found is None:
             return None
         if not isinstance(found, Number) or not isinstance(found.value, int | float) or not math.isfinite(found.value):

@@ -20,11 +20,13 @@ from editlab.methods._base import (
     about,
     adjusted,
     check_layers,
+    checked,
     describe,
     hyperparameter,
     hyperparameters,
     info_of,
     kinds_of,
+    known_as,
 )
 from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
@@ -44,10 +46,12 @@ __all__ = [
     "ValueMethod",
     "about",
     "adjusted",
+    "check_changes",
     "describe",
     "hyperparameter",
     "hyperparameters",
     "info_of",
+    "known_as",
     "layer_trace",
     "method_class",
     "methods",
@@ -89,6 +93,11 @@ def methods_for(model: EditableModel) -> dict[str, Method]:
 def method_class(name: str) -> type[Method]:
     """The method of that name. Raises ValueError with the nearest name."""
     return named(name, methods())
+
+
+def check_changes(name: str, changes: Mapping[str, Any]) -> None:
+    """Raises ValueError for what is wrong with a method's name or its changed hyperparameters, whatever the model."""
+    checked(method_class(name)(), changes)
 
 
 def offered(where: str) -> list[str]:

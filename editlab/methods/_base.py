@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -206,11 +207,22 @@ def describe(method: Method, n_layers: int | None = None) -> tuple[Hyperparamete
 
 def adjusted(method: Method, changes: Mapping[str, Any], n_layers: int | None = None) -> Method:
     """The method with some hyperparameters changed. Raises ValueError for an unknown name or a bad value."""
+    return replace(method, **checked(method, changes, n_layers))
+
+
+def checked(method: Method, changes: Mapping[str, Any], n_layers: int | None = None) -> dict[str, Any]:
+    """The changes, each as its field keeps it. Raises ValueError for an unknown name or a bad value."""
     known = {info.name: info for info in describe(method, n_layers)}
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"{method.title} has no hyperparameter {name!r}; it has {', '.join(known)}")
-    return replace(method, **{name: known[name].check(value) for name, value in changes.items()})
+    return {name: known_as(name, known, method.title).check(value) for name, value in changes.items()}
+
+
+def known_as(name: str, known: Mapping[str, HyperparameterInfo], title: str) -> HyperparameterInfo:
+    """The hyperparameter of that name among those of a method. Raises ValueError."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{title} has no hyperparameter {name!r}; it has {', '.join(known)}{hint}")
+    return known[name]
 
 
 def about(kind: type[Method]) -> MethodInfo:

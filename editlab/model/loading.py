@@ -56,9 +56,7 @@ def load(
     CPU. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
     Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    where = _device(device)
+    where = check_place(device, dtype)
     _check_folder(model)
     chosen, reason = choose(model, where.type == "cuda", allow_download)
     report(Progress("loading the model"))
@@ -130,6 +128,13 @@ def _pretrained(
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
     hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
     return EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
+
+
+def check_place(device: str, dtype: str) -> torch.device:
+    """The device that a name stands for here. Raises ValueError for one that is not there, or for a dtype of none."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    return _device(device)
 
 
 def _device(name: str) -> torch.device:

@@ -64,13 +64,14 @@ class Batch:
 
 def check_config(config: Mapping[str, Any], name: str) -> None:
     """Raises ValueError with a sentence if a model of this configuration cannot be edited."""
-    if config.get("quantization_config"):
-        method = dict(config["quantization_config"]).get("quant_method", "an unknown method")
+    if quantised := config.get("quantization_config"):
+        told = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
+        method = told or "an unknown method"
         raise ValueError(
             f"{name} is quantised ({method}), and an edit needs weights that it can be added to: load the model that "
             "it was made from, in float32, bfloat16 or float16"
         )
-    if config.get("model_type") not in FAMILIES:
+    if config.get("model_type") not in list(FAMILIES):
         raise ValueError(
             f"{name} is of the family {config.get('model_type')!r}; editable are {', '.join(sorted(FAMILIES))}"
         )
