@@ -101,7 +101,7 @@ class Scanner:
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
             "contexts": list(editor.contexts(method)),
-            "second moments": moments.told(method.edited_layers),
+            "second moments": moments.provenance_of(method.edited_layers),
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }

@@ -262,7 +262,7 @@ def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
     found: dict[str, None] = {}
     for entry in log:
         there = entry.made.provenance.get("second_moments", {})
-        here = editor.moments(list(entry.edit)).told(entry.edit)
+        here = editor.moments(list(entry.edit)).provenance_of(entry.edit)
         if any(there.get(what) != here.get(what) for what in ("name", "digest", "keys")):
             was, now = (f"{told.get('name')}, {told.get('keys', '?')} keys" for told in (there, here))
             found[f"second moments were of {was}; here they are of {now}"] = None
