@@ -288,8 +288,8 @@ class Session:
                     return entries, [name]
         return None
 
-    def told(self) -> set[Watched]:
-        """Every prompt whose completion a step tells."""
+    def all_watched(self) -> set[Watched]:
+        """Every watched prompt of any step."""
         return {w for entry in self.log for w in self._watched(entry.facts)} | set(self._own_prompts())
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:

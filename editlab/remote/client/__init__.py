@@ -133,7 +133,7 @@ class RemoteLab:
             self._states.pop(session, None)
 
     def state(self, session: str) -> SessionState:
-        """All steps, what was measured of them, and which one is in force; the same object until it is another."""
+        """All steps with their measurements, and the step in force; the same object until the state changes."""
         with self._lock:
             tag, known = self._states.get(session, ("", None))
         answer = self._send(call_of("state"), session, headers={"If-None-Match": tag} if tag else {})

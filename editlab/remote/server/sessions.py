@@ -41,14 +41,14 @@ for name in ("about", "list_sessions", "rename", "undo", "redo", "goto", "toggle
 
 @router.delete("/session", responses=told(None, 204), status_code=204)
 def delete(lab: TheLab, key: Key) -> Response:
-    """Forget the session for good; its jobs are cancelled."""
+    """Delete the session for good; its jobs are cancelled."""
     lab.delete(key)
     return Response(status_code=204)
 
 
 @router.get("/session/state", responses={**told(SessionState), 304: {"description": "It is as `If-None-Match` has it"}})
 def state(backend: TheBackend, lab: TheLab, key: Key, request: Request) -> Response:
-    """All steps, what was measured of them, and which one is in force. Has an `ETag`."""
+    """All steps with their measurements, and the step in force. Has an `ETag`."""
     revision = lab.revision(key)  # before the state: a tag may be too old for what it tags, never too new
     headers = {"ETag": f'"{backend.boot}-{revision}"', "Cache-Control": "private, no-cache", "Vary": "Editlab-Session"}
     if request.headers.get("If-None-Match") == headers["ETag"]:
