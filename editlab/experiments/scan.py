@@ -78,7 +78,7 @@ class Scanner:
         changes: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, second moments from `source` (see `moments_of`), and changed hyperparameters.
+        """A scanner with a newly loaded model, second moments from `source` (see `moments_of`), and `changes`.
 
         Raises ValueError.
         """
