@@ -345,8 +345,8 @@ class RunFolder:
         if there is None:
             if self.edits_made() or self._lines.read():
                 raise ValueError(
-                    f"{self.folder} holds edits of a run that is not told: its {self._definition.name} is gone; choose an "
-                    "empty folder"
+                    f"{self.folder} holds edits of an unknown run: its {self._definition.name} is gone; choose an empty "
+                    "folder"
                 )
             return wanted
         try:
@@ -370,12 +370,12 @@ class RunFolder:
         return len(list(self._edits.glob("*.safetensors")))
 
     def entries(self) -> list[Entry]:
-        """The edits made so far, in order. Raises ValueError where one is damaged, is gone, or is of another fact."""
-        files, told = sorted(self._edits.glob("*.safetensors")), self.told()
+        """The edits made so far, in order. Raises ValueError if one is damaged, missing, or of another fact."""
+        files, run = sorted(self._edits.glob("*.safetensors")), self.definition()
         if [file.stem for file in files] != [f"{number:05}" for number in range(1, len(files) + 1)]:
             raise ValueError(f"{self._edits} does not hold edits 1 to {len(files)}: one was taken away, or renamed")
         entries = [Entry.load(file) for file in files]
-        for file, entry, fact in zip(files, entries, told.facts if told else (), strict=False):
+        for file, entry, fact in zip(files, entries, run.facts if run else (), strict=False):
             if entry.facts != (fact,):
                 raise ValueError(
                     f"{file} is an edit of another fact than the run's: {', '.join(map(str, entry.facts))}"
