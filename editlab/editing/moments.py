@@ -93,7 +93,7 @@ class SecondMoments:
         key = (layer, ridge, str(device))
         if key not in self._factors:
             if layer not in self.matrices:
-                raise ValueError(f"no second moment for layer {layer}; there are {sorted(self.matrices)}")
+                raise ValueError(f"no second moment for layer {layer}; available: {sorted(self.matrices)}")
             c = self.matrices[layer].to(device, torch.float64, copy=True)
             c.diagonal().add_(ridge * c.diagonal().mean())
             factor, failed = torch.linalg.cholesky_ex(c)

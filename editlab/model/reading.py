@@ -19,7 +19,7 @@ COMPLETION_TOKENS = 12
 TOKENS_AFTER_OBJECT = 4  # a continuation is at least this many tokens longer than the longer object
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
-NEIGHBORS_WATCHED = 3
+NEIGHBOURS_WATCHED = 3
 
 Question = tuple[str, str]  # a prompt, and the object that might follow it
 
@@ -57,7 +57,7 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
     """The watched prompts of a fact: its own, its first paraphrase and its first neighbour."""
     texts = [("rewrite", fact.text)]
     texts += [("paraphrase", text) for text in fact.paraphrase_prompts[:PARAPHRASES_WATCHED]]
-    texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBORS_WATCHED]]
+    texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBOURS_WATCHED]]
     return tuple(Watched(text, kind, fact.target_new, fact.target_true) for kind, text in texts)
 
 
