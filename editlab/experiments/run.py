@@ -345,8 +345,8 @@ class RunFolder:
         if there is None:
             if self.edits_made() or self._lines.read():
                 raise ValueError(
-                    f"{self.folder} holds edits of an unknown run: its {self._definition.name} is gone; choose an empty "
-                    "folder"
+                    f"{self.folder} holds edits of an unknown run: its {self._definition.name} is gone; choose an "
+                    "empty folder"
                 )
             return wanted
         try:

@@ -164,8 +164,7 @@ class ScanFolder:
         if not file.exists():
             if rows:
                 raise ValueError(
-                    f"{self.folder} holds rows of a scan that is not told: its {file.name} is gone; choose an empty "
-                    "folder"
+                    f"{self.folder} holds rows of an unknown scan: its {file.name} is gone; choose an empty folder"
                 )
             write_json(file, settings)
         held = read_json(file)
