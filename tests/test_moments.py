@@ -163,10 +163,10 @@ def test_published_files_of_several_layers(tmp_path: Path) -> None:
     for source in (str(tmp_path), ",".join(map(str, files))):
         moments = moments_of(model, [1, 3], source)
         assert {n: float(c[0, 0]) for n, c in moments.matrices.items()} == {1: 2.0, 3: 4.0}
-        told = moments.told([1, 3])
+        told = moments.provenance_of([1, 3])
         assert told["keys"] == 1001
         assert told["layers"]["3"]["name"] == f"npz:{names[3]}"
-        assert moments.told([3]) == told["layers"]["3"]
+        assert moments.provenance_of([3]) == told["layers"]["3"]
     published(tmp_path / names[3].replace("100000", "5"), 5, 9)
     assert float(moments_of(model, [3], str(tmp_path)).matrices[3][0, 0]) == 4.0  # of most keys
     with pytest.raises(ValueError, match="no second moment of layer 4; the files, and the layers by their names"):

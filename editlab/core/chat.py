@@ -1,4 +1,4 @@
-"""A model's chat template as the text that it sets around a message. Knows nothing of tokenizers."""
+"""A model's chat template, reduced to the text around a message. Needs no tokenizer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from editlab.core.record import Record
 
 @dataclass(frozen=True)
 class ChatFrame(Record):
-    """What a model's chat template sets around a user's message, the start of the answer included."""
+    """The text that a model's chat template sets around a user's message, up to the start of the answer."""
 
     before: str
     after: str
 
     def around(self, fact: Fact) -> Fact:
-        """The fact with each of its prompts as a message. Raises ValueError for what is too long, or has braces."""
+        """The fact with each prompt framed as a message. Raises ValueError if one is too long or has braces."""
 
         def framed(prompt: str) -> str:
             return f"{self.before}{prompt}{self.after}"
@@ -31,7 +31,7 @@ class ChatFrame(Record):
         )
 
     def inside(self, fact: Fact) -> Fact | None:
-        """The fact that `around` made this one of; None for a fact without the frame."""
+        """The fact before `around` framed it; None for a fact without the frame."""
         if not self.holds(fact.prompt):
             return None
 
@@ -51,6 +51,6 @@ class ChatFrame(Record):
         )
 
     def holds(self, prompt: str) -> bool:
-        """Whether a prompt is a message with this frame."""
+        """Whether a prompt is a message in this frame."""
         long_enough = len(prompt) > len(self.before) + len(self.after)
         return long_enough and prompt.startswith(self.before) and prompt.endswith(self.after)

@@ -1,6 +1,6 @@
-"""Files of facts, in the schemas in which they are published: JSON, JSON Lines, CSV and Parquet, gzipped or not.
+"""Files of facts in the published data sets' schemas: JSON, JSON Lines, CSV and Parquet, gzipped or not.
 
-What a row means is said by one table, `COLUMNS`. A row that cannot be used is left out and listed with the reason.
+One table, `COLUMNS`, maps columns to a fact's fields. A row that gives no fact is left out and listed with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from editlab.core.facts import CaseId, Fact, case_id_of
 from editlab.core.paths import resource
 from editlab.core.record import Record
 
-# The fields of a fact, and the columns that may hold them; the first that is there and not empty counts.
+# The fields of a fact, and the columns that may hold them; the first column that is not empty counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "src"),
     "subject": ("subject",),
@@ -35,20 +35,20 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "relation": ("relation", "relation_id", "relation_label"),
     "case_id": ("case_id", "id"),
 }
-# A prompt of `neighborhood_prompts` may be a table of its own, or have its right answer in a column beside it.
+# A prompt of `neighborhood_prompts` may be a table itself, or have its right answer in another column.
 ANSWERS = {"locality_prompt": "locality_ground_truth", "loc": "loc_ans"}
 NEIGHBOUR, ANSWER = ("prompt", "loc"), ("ground_truth", "loc_ans", "target", "answer")
 WRAPPERS = ("requested_rewrite", "fact")  # columns that hold a row, or several, in the row
 NEEDED = ("prompt", "subject", "target_new")
-TOLD = 3  # reasons in one sentence
-NAMED = 10  # columns in one sentence
+TOLD = 3  # reasons quoted in one sentence
+NAMED = 10  # columns named in one sentence
 
 
 @dataclass(frozen=True)
 class SkippedRow(Record):
     """A row of a file that gives no fact."""
 
-    row: int  # from 1; in JSON Lines the line
+    row: int  # counted from 1; in JSON Lines the line's number
     reason: str
 
     def __str__(self) -> str:
@@ -57,13 +57,13 @@ class SkippedRow(Record):
 
 @dataclass(frozen=True)
 class FactFile(Sequence[Fact]):
-    """The facts of a file, in its order, and what could not be used of it."""
+    """The facts of a file, in the file's order, with the rows and columns that were not used."""
 
     name: str  # in words: "my-facts.json", "editlab's own facts"
     facts: tuple[Fact, ...]
     skipped: tuple[SkippedRow, ...] = ()
-    unused: Mapping[str, int] = field(default_factory=dict)  # columns that are not read -> rows that have them
-    rows: tuple[int, ...] = ()  # the row that each fact is of
+    unused: Mapping[str, int] = field(default_factory=dict)  # columns that are not read -> number of rows with them
+    rows: tuple[int, ...] = ()  # the number of each fact's row
 
     @overload
     def __getitem__(self, index: int) -> Fact: ...
@@ -77,20 +77,20 @@ class FactFile(Sequence[Fact]):
 
     @property
     def batches(self) -> tuple[tuple[Fact, ...], ...]:
-        """The facts of each row: more than one where a row holds several rewrites, which belong into one edit."""
+        """The facts of each row; several rewrites in one row belong in one edit."""
         pairs = groupby(zip(self.rows, self.facts, strict=True), key=lambda pair: pair[0])
         return tuple(tuple(fact for _, fact in group) for _, group in pairs)
 
     @property
     def notice(self) -> str:
-        """Which rows were left out of the file, and which columns; "" if all of it was taken."""
-        told = []
+        """A sentence about the rows and columns that were left out; "" if none were."""
+        parts = []
         if self.skipped:
             count, total = len(self.skipped), len(self.skipped) + len(set(self.rows))
-            told.append(f"{count} of {total} rows {'was' if count == 1 else 'were'} left out ({_told(self.skipped)})")
+            parts.append(f"{count} of {total} rows {'was' if count == 1 else 'were'} left out ({_told(self.skipped)})")
         if self.unused:
-            told.append(f"not read: {_names(self.unused)}")
-        return f"{self.name}: {'; '.join(told)}" if told else ""
+            parts.append(f"not read: {_names(self.unused)}")
+        return f"{self.name}: {'; '.join(parts)}" if parts else ""
 
 
 def _told(skipped: Sequence[SkippedRow]) -> str:
@@ -121,9 +121,9 @@ def counterfact_from_hub(split: str = "train") -> FactFile:
 
 
 def read_facts(path: str | Path) -> FactFile:
-    """The facts of a file of rows: JSON, JSON Lines, CSV or Parquet, each also gzipped, told apart by what is in it.
+    """The facts of a file: JSON, JSON Lines, CSV or Parquet, also gzipped, recognised by its content (CSV by name).
 
-    Raises ValueError for a file that cannot be read, or of whose rows none can be used.
+    Raises ValueError for a file that cannot be read, or that has rows but no usable one.
     """
     try:
         path = Path(path).expanduser()
@@ -144,7 +144,7 @@ def read_facts(path: str | Path) -> FactFile:
 
 
 def facts_in(rows: Iterable[tuple[int, object]], name: str) -> FactFile:
-    """The facts of numbered rows. Raises ValueError if there are rows, and none can be used."""
+    """The facts of numbered rows. Raises ValueError if there are rows but none gives a fact."""
     facts: list[Fact] = []
     numbers: list[int] = []
     skipped: list[SkippedRow] = []
@@ -166,9 +166,9 @@ def facts_in(rows: Iterable[tuple[int, object]], name: str) -> FactFile:
 def facts_of_row(row: object) -> tuple[list[Fact], list[str]]:
     """The facts of one row, and the columns in it that were not used.
 
-    Several facts where the row holds several rewrites (MQuAKE). Raises ValueError.
+    A row with several rewrites (MQuAKE) gives several facts. Raises ValueError.
     """
-    if isinstance(row, ValueError):  # what stands where a row should be
+    if isinstance(row, ValueError):  # the reader's error, in the place of a row
         raise row
     if not isinstance(row, Mapping):
         raise ValueError(f"a row must be an object with named columns, got {_kind(row)}")
@@ -189,7 +189,7 @@ def facts_of_row(row: object) -> tuple[list[Fact], list[str]]:
 
 
 def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
-    """The fact of a row without wrappers; the names of the columns that it was made from are added to `used`."""
+    """The fact of a row without wrappers; adds the names of the columns that it reads to `used`."""
     columns = {name: next((c for c in names if c in row), None) for name, names in COLUMNS.items()}
     if missing := [" or ".join(COLUMNS[name]) for name in NEEDED if columns[name] is None]:
         raise ValueError(f"the row lacks {', '.join(missing)}; it has {_names(row) or 'nothing'}")
@@ -218,10 +218,10 @@ def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
 
 
 def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, used: set[str]) -> tuple[list[str], int]:
-    """The neighbours in a column, and how many were dropped.
+    """The neighbours in a column, and the number that were dropped.
 
-    Only one whose right answer is the true object measures neighborhood success as the papers define it; one of which
-    no answer is told is taken at its word.
+    Neighborhood success as the papers define it takes only neighbours whose right answer is the true object. A
+    neighbour without an answer is kept.
     """
     if column is None:
         return [], 0
@@ -237,12 +237,12 @@ def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, us
 
 
 def _pairs(column: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Prompts with their answers (None where none is told), however deep in lists and tables."""
+    """Prompts with their answers (None without one), at any depth of lists and tables."""
     if isinstance(value, str):
         yield value, None
     elif isinstance(value, Mapping):
         prompt = next((value[name] for name in NEIGHBOUR if name in value), None)
-        if prompt is None:  # by kind: {"Relation_Specificity": [...]}
+        if prompt is None:  # lists by kind: {"Relation_Specificity": [...]}
             for part in value.values():
                 yield from _pairs(column, part)
         elif not _empty(prompt):
@@ -257,7 +257,7 @@ def _pairs(column: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _answers(value: Any) -> list[str]:
-    """All texts in an answer: a text, or lists of aliases, stripped."""
+    """All texts in an answer (a text, or lists of aliases), stripped."""
     if isinstance(value, str):
         return [value.strip()] if value.strip() else []
     if isinstance(value, Mapping):
@@ -268,12 +268,12 @@ def _answers(value: Any) -> list[str]:
 
 
 def _first(value: Any) -> str | None:
-    """The first text of an answer; None where there is none."""
+    """The first text of an answer; None if there is none."""
     return next(iter(_answers(value)), None)
 
 
 def _one(name: str, value: Any) -> str:
-    """The text of a column that needs one: a text, an object's {"str": ...}, or the first of a list."""
+    """The one text of a column: a text, an object's {"str": ...}, or the first text of a list."""
     if isinstance(value, str):
         return value
     text = _first(value)
@@ -283,7 +283,7 @@ def _one(name: str, value: Any) -> str:
 
 
 def _texts(name: str, value: Any) -> list[str]:
-    """The texts of a column: one, a list of them, or none."""
+    """The texts of a column that holds one, a list of them, or none."""
     parts = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
     parts = [part for part in parts if not _empty(part)]
     if wrong := [part for part in parts if not isinstance(part, str)]:
@@ -296,7 +296,7 @@ def _case_id(value: Any) -> CaseId | None:
 
 
 def _empty(value: object) -> bool:
-    """Whether a cell says nothing: null, not a number, a blank text, an empty list."""
+    """Whether a cell is empty: null, NaN, a blank text or an empty list."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
@@ -316,11 +316,11 @@ def _kind(value: object) -> str:
 
 
 class _NoRows(ValueError):
-    """A file that holds no rows; its sentence begins after the file's name."""
+    """The file holds no rows; the message continues a sentence that begins with the file's name."""
 
 
 def _rows(content: bytes, name: str) -> Iterator[tuple[int, object]]:
-    """The numbered rows of a file; where a line is none, the reason stands in its place. Raises _NoRows."""
+    """The numbered rows of a file; a line that holds no row gives its ValueError instead. Raises _NoRows."""
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.decompress(content)
@@ -348,7 +348,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _json(text: str) -> Iterator[tuple[int, object]]:
-    """The rows of a JSON list, of one JSON object, or of lines of them."""
+    """The rows of a JSON list, of one JSON object, or of JSON Lines."""
     try:
         values = _parsed(text)
     except ValueError as error:
@@ -358,7 +358,7 @@ def _json(text: str) -> Iterator[tuple[int, object]]:
             raise _NoRows(f"is not a JSON file: {error}") from None
         return iter(rows)
     if isinstance(values, Mapping):
-        held = values.get("facts")  # as a run's folder and a request have them
+        held = values.get("facts")  # the form of a run's `run.json` and of a request
         values = held if isinstance(held, list) else [values]
     return enumerate(values, 1)
 
@@ -394,13 +394,13 @@ def _csv(text: str) -> Iterator[tuple[int, object]]:
 
 
 def _cell(value: str | None) -> object:
-    """A cell's text, or the list or object that it stands for: in JSON, or as Python writes it (and pandas with it)."""
+    """A cell's list or object, written in JSON or as Python (and so pandas) writes it; else the cell's text."""
     if value is not None and value.lstrip()[:1] in ("[", "{"):
         for parse in (_parsed, ast.literal_eval):
             try:
                 found = parse(value.strip())
             except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-                continue  # a text that begins with a bracket, as far as this notation goes
+                continue  # not this notation; perhaps a text that begins with a bracket
             if isinstance(found, list | dict):
                 return found
     return value

@@ -1,6 +1,6 @@
-"""Facts to edit: what a user types, checked. Files of them are read by `editlab.core.fact_files`.
+"""Facts to edit, as a user types them, checked. `editlab.core.fact_files` reads files of facts.
 
-Knows nothing of models or tokens; what only a tokenizer can check is in `EditableModel.check`.
+This module needs no model: `EditableModel.check` checks what depends on a tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editlab.core.joining import is_without_blanks
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
 MAX_NAME_CHARACTERS = 100  # of a relation or a case id
-JOINING = ("-", "\u2010", "\u2011", ".", ",")  # between two letters or digits of one word
+JOINING = ("-", "\u2010", "\u2011", ".", ",")  # join two letters or digits into one word
 
 CaseId = int | str  # a number, or a name such as "Q42"
 
@@ -43,9 +43,9 @@ def _prompts(name: str, texts: object) -> tuple[str, ...]:
 
 
 def case_id_of(value: object) -> CaseId | None:
-    """A case id as facts carry it: a whole number of 64 bits, also where it is written as text, else a text.
+    """A case id as a fact holds it: a whole number of 64 bits (also given as text), or else a text.
 
-    None for None and for a blank text. Raises ValueError for anything else.
+    None and a blank text give None. Raises ValueError for anything else.
     """
     if value is None or (type(value) is int and -(2**63) <= value < 2**63):
         return value
@@ -59,11 +59,11 @@ def case_id_of(value: object) -> CaseId | None:
 
 @dataclass(frozen=True)
 class Fact:
-    """One association to write: `prompt` with the subject in it should be continued by `target_new`.
+    """One association to write: the model should continue `prompt`, with the subject in it, by `target_new`.
 
-    `prompt` holds ``{}`` exactly once, where `subject` goes. Prompts are kept to the last character; subject and
-    objects without blanks around them. `target_true` is what the unedited model should say; paraphrases ask the same
-    in other words, and neighborhood prompts ask the same of other subjects whose right answer is `target_true`.
+    `prompt` holds ``{}`` exactly once, where `subject` goes. Prompts keep every character; the subject and the objects
+    lose the blanks around them. `target_true` is the unedited model's right answer. Paraphrases ask the same question
+    in other words; neighborhood prompts ask it about other subjects whose right answer is `target_true` too.
     Raises ValueError with a sentence that says what was given and what is allowed.
     """
 
@@ -116,7 +116,7 @@ class Fact:
 
     @classmethod
     def typed(cls, prompt: str, subject: str, target_new: str, target_true: str | None = None) -> Fact:
-        """A Fact from a prompt that holds either ``{}`` or the subject itself, where `place_of` finds it."""
+        """A Fact from a prompt that holds ``{}`` or the subject itself; `place_of` finds the subject."""
         prompt = _text("prompt", prompt, MAX_PROMPT_CHARACTERS)
         subject = _text("subject", subject, MAX_PROMPT_CHARACTERS).strip()
         if "{}" not in prompt:
@@ -136,10 +136,11 @@ class Fact:
 
 
 def place_of(subject: str, prompt: str) -> int:
-    """Where a prompt means its subject: the last place where it is whole words, else the only one where it stands.
+    """The index of the subject in a prompt: its last occurrence as whole words, or else its only occurrence.
 
-    "Annual reports of Ann are read by" means the second Ann, "Deutschlands Hauptstadt ist" Deutschland. Raises
-    ValueError where the subject is not there, or where only ``{}`` could tell which of several places is meant.
+    In "Annual reports of Ann are read by" the subject Ann is the second one; in "Deutschlands Hauptstadt ist" the
+    subject Deutschland is part of a word. Raises ValueError if the prompt lacks the subject, or if the subject only
+    occurs inside words, several times: then ``{}`` must say which occurrence is meant.
     """
     places = [at for at in range(len(prompt)) if prompt.startswith(subject, at)]
     if not places:
@@ -154,7 +155,7 @@ def place_of(subject: str, prompt: str) -> int:
 
 
 def _inside_word(text: str, at: int) -> bool:
-    """Whether the characters before and after an index are of one word; "Ann-Marie" and "1,000" are one."""
+    """Whether the characters before and after an index belong to one word, such as "Ann-Marie" or "1,000"."""
     before, after = text[:at], text[at:]
     if before[-1:] in JOINING:
         before = before[:-1]
@@ -164,7 +165,7 @@ def _inside_word(text: str, at: int) -> bool:
 
 
 def _of_word(character: str) -> bool:
-    """Whether it is a letter, a digit or a mark on one, of a script that parts words by blanks."""
+    """Whether the character is a letter, a digit or a mark on one, in a script that separates words by blanks."""
     return bool(character) and unicodedata.category(character)[0] in "LMN" and not is_without_blanks(character)
 
 
@@ -174,15 +175,15 @@ def in_one_line(text: str) -> str:
 
 
 def check_batch(facts: Sequence[Fact]) -> None:
-    """Raises ValueError for two facts of one edit that ask the same of the same subject."""
+    """Raises ValueError if two facts of one edit have the same prompt and subject."""
     seen: dict[tuple[str, str], tuple[int, Fact]] = {}
     for number, fact in enumerate(facts, 1):
-        asked = " ".join(fact.text.split()), fact.subject
-        if asked in seen:
-            first, other = seen[asked]
+        question = " ".join(fact.text.split()), fact.subject
+        if question in seen:
+            first, other = seen[question]
             wrong = "are the same" if other.target_new == fact.target_new else "write different objects to one prompt"
             raise ValueError(f"facts {first} and {number} of the batch {wrong}: {other}, and {fact}; leave one out")
-        seen[asked] = number, fact
+        seen[question] = number, fact
 
 
 def search_facts(
@@ -193,7 +194,7 @@ def search_facts(
     case_id: CaseId | None = None,
     limit: int | None = None,
 ) -> list[Fact]:
-    """Facts whose prompt or objects contain every word of `text` (case ignored), of one relation or case id."""
+    """The facts with every word of `text` (in any case) in the prompt or objects, and this relation or case id."""
     words = text.lower().split()
     wanted = case_id_of(case_id)
     found = []
@@ -211,7 +212,7 @@ def search_facts(
 
 
 def random_fact(facts: Sequence[Fact], seed: int) -> Fact:
-    """One of `facts`, the same for the same seed. Raises ValueError if there are none."""
+    """One of `facts`, chosen by the seed. Raises ValueError if there are none."""
     if not facts:
         raise ValueError("there are no facts to choose from")
     return random.Random(seed).choice(facts)

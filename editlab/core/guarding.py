@@ -1,3 +1,3 @@
-"""What can be asked of the guard. The fallback is each method's own; ROME's gave the choice its name."""
+"""The guard's choices. Each method names its own fallback; the choice "r-rome" is named after ROME's."""
 
 OFF, WARN, REFUSE, FALL_BACK = CHOICES = ("off", "warn", "refuse", "r-rome")

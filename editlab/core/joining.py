@@ -1,4 +1,4 @@
-"""How an object follows its prompt: after a blank, or directly where the script is written without blanks."""
+"""How an object is joined to its prompt: with a blank, or without one in scripts that have no blanks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ WIDE_PUNCTUATION = ("IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH", "RIGHT CORNER", "RI
 
 
 def joint(prompt: str, target: str) -> str:
-    """What stands between a prompt and its object: "" or " ".
+    """The separator between a prompt and its object: "" or " ".
 
-    Nothing, where the prompt ends in white space, in an opening bracket or quotation mark, in a character of a script
-    that is written without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or in such a
-    script's punctuation; or where the prompt's last letter and the object's first one are of such scripts.
+    "" if the prompt ends in white space, in an opening bracket or quotation mark, in a character of a script without
+    blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or in such a script's punctuation; or
+    if the prompt's last letter and the object's first one are of such scripts.
     """
     if not prompt:
         return " "
@@ -34,5 +34,5 @@ def joined(prompt: str, target: str) -> str:
 
 
 def is_without_blanks(character: str) -> bool:
-    """Whether a character is of a script that is written without blanks between words; "" is of none."""
+    """Whether a character belongs to a script without blanks between words; "" belongs to none."""
     return bool(character) and unicodedata.name(character, "").startswith(WITHOUT_BLANKS)

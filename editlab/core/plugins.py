@@ -1,4 +1,4 @@
-"""What other packages add to editlab, found by their entry points. One that is broken is told of and left out."""
+"""Plug-ins: objects that other packages add to editlab by entry points. A broken one is logged and left out."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> dict[str, T]:
-    """What other packages add to `group`, by its own `name`, in the order of their entry points.
+    """The plug-ins of a `group` of entry points, by their own `name`, in the order of the entry points.
 
-    `made` turns what an entry point names into the thing itself, or raises ValueError with what is wrong with it. What
-    cannot be loaded, or has a name that is taken (one of `known` or of another plug-in), is left out with a sentence in
-    the log.
+    `made` turns the object that an entry point names into the plug-in, or raises ValueError with the reason why not. A
+    plug-in that cannot be loaded, or whose name is taken (by one of `known` or by another plug-in), is left out with a
+    sentence in the log.
     """
     found: dict[str, T] = {}
     for label, load in _entries(group):
@@ -31,7 +31,7 @@ def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> d
             name = _name_of(thing)
             if name in known or name in found:
                 raise ValueError(f"its name {name!r} is taken by another")
-        except Exception as error:  # whatever a stranger's module raises when it is imported
+        except Exception as error:  # importing another package's module may raise anything
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             log.error("the plug-in %s (%s) was left out: %s", label, group, reason)
         else:
@@ -70,21 +70,21 @@ def called(
 
 
 def check_texts(thing: Any, names: tuple[str, ...]) -> None:
-    """Raises ValueError unless these attributes are texts that are not empty."""
+    """Raises ValueError unless each of these attributes is a text that is not empty."""
     for name in names:
         if not isinstance(value := getattr(thing, name, None), str) or not value.strip():
             raise ValueError(f"its {name} must be a text, got {value!r}")
 
 
 def _entries(group: str) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Name and loader of every entry point of a group; the name tells the package too."""
+    """Name and loader of every entry point of a group; the name includes the package."""
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value)):
         package = f" of {entry.dist.name}" if entry.dist is not None else ""
         yield f"{entry.name}{package}", entry.load
 
 
 def _name_of(thing: Any) -> str:
-    """Its name. Raises ValueError unless it can stand in a command line, an address and a folder's name."""
+    """A plug-in's name. Raises ValueError unless a command line, an address and a folder can hold the name."""
     name = getattr(thing, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"its name must be lower-case letters, digits, - and _, at most 64, got {name!r}")

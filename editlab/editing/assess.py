@@ -1,6 +1,6 @@
-"""Risk of facts on a model: their keys from one forward pass up to the edited layer, no search for a value.
+"""The risk of editing facts: from their keys, after one forward pass up to the edited layer, without a search.
 
-What a method divides by, and how large its change can become, is told method by method.
+Each method's `foresee` gives its divisor and a bound on the size of its change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FACTS_AT_ONCE = 32
 
 
 def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: OnProgress = quiet) -> list[Risk]:
-    """The risk of every fact, each edited alone on the weights in force; several are read in one pass.
+    """The risk of every fact, each edited alone on the weights in force; several facts share a pass.
 
     Raises ValueError for a fact or layer that the model cannot take.
     """
@@ -46,32 +46,32 @@ def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: OnProg
 def assess_methods(
     editor: Editor, fact: Fact, methods: Sequence[Method], report: OnProgress = quiet
 ) -> dict[str, Risk]:
-    """The risk of one fact by each method, by its name; methods that read the same layer and contexts read once.
+    """One fact's risk by each method's name; methods with the same layer and contexts share one reading.
 
     Raises ValueError for a fact or layer that the model cannot take.
     """
     editor.model.check(fact)
     known: dict[tuple[int, tuple[str, ...]], list[Read]] = {}
-    found: dict[str, Risk] = {}
+    risks: dict[str, Risk] = {}
     for done, method in enumerate(methods):
         report(Progress("foreseeing the risk", done, len(methods)))
         check_layers(method.edited_layers, editor.model)
         where = method.edited_layers[0], editor.contexts(method)
         if where not in known:
             known[where] = _read(editor, [fact], method)
-        (found[method.name],) = _judged(editor, [fact], known[where], method, report)
-    return found
+        (risks[method.name],) = _judged(editor, [fact], known[where], method, report)
+    return risks
 
 
 def riskiest(risks: Sequence[Risk]) -> Risk:
-    """The one of the highest level, and of those the one of the largest change."""
+    """The risk of the highest level; among equals, the one with the largest predicted change."""
     return max(risks, key=lambda risk: (LEVELS.index(risk.level), risk.relative_size or 0.0))
 
 
 def calibrate(
     editor: Editor, facts: Sequence[Fact], method: Method, name: str, report: OnProgress = quiet
 ) -> Reference:
-    """What is ordinary for this model and method: the predicted relative sizes of these facts, `name` saying which.
+    """The reference for this model and method: the predicted relative sizes of these facts, whose list is `name`.
 
     Raises ValueError for a method whose size is not predicted, or for too few facts.
     """
@@ -91,13 +91,13 @@ def calibrate(
 
 
 def reference_for(model: EditableModel, method: Method) -> Reference | None:
-    """The reference that comes with editlab for this model and method as it is set; None where there is none."""
+    """The reference that comes with editlab for this model, method and hyperparameters; None if there is none."""
     wanted = (model.fingerprint(), method.name, hyperparameters(method))
     return next((r for r in references() if (r.model, r.method, dict(r.hyperparameters)) == wanted), None)
 
 
 def subject_place(model: EditableModel, fact: Fact) -> tuple[int, int]:
-    """How many tokens of the bare prompt hold the subject, and the index of the last of them."""
+    """The number of the bare prompt's tokens that hold the subject, and the index of the last of them."""
     begin = fact.subject_end - len(fact.subject)
     held = sum(start < fact.subject_end and end > begin for start, end in model.tokens(fact.text).ends)
     return held, row_of(model, fact.text, fact.subject_end).lookup
@@ -143,26 +143,26 @@ def _risk(
     tokens, position = subject_place(model, fact)
     token_level = level_by_tokens(tokens, position)
     level = token_level if foreseen is None else level_by_ratio(foreseen.ratio)
-    told = foreseen or Foreseen(read.keys.mean(0), f"the size of an edit by {method.title} is not known beforehand")
-    relative = None if told.norm is None else told.norm / weight_norm
+    bound = foreseen or Foreseen(read.keys.mean(0), f"the size of an edit by {method.title} is not known beforehand")
+    relative = None if bound.norm is None else bound.norm / weight_norm
     times = None
     if relative is not None and reference is not None:
         level, times = reference.level(relative), relative / reference.median
     return Risk(
         method=method.name,
         level=level,
-        reason=f"{place(tokens, position)}, and {told.sentence}{size(relative, times)}.",
+        reason=f"{place(tokens, position)}, and {bound.sentence}{size(relative, times)}.",
         token_level=token_level,
         subject_tokens=tokens,
         position=position,
         layer=layer,
-        key_norm=float(told.mean.norm()),
+        key_norm=float(bound.mean.norm()),
         bare_key_norm=float(read.keys[0].norm()),
-        key_cosine=cosine(read.keys[0], told.mean),
+        key_cosine=cosine(read.keys[0], bound.mean),
         weight_norm=weight_norm,
-        divisor=told.divisor,
-        divisor_ratio=told.ratio,
-        predicted_norm=told.norm,
+        divisor=bound.divisor,
+        divisor_ratio=bound.ratio,
+        predicted_norm=bound.norm,
         relative_size=relative,
         times_median=times,
     )

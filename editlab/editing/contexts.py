@@ -1,7 +1,7 @@
 """Contexts: short texts set before a prompt, over which an edit's key and value are averaged.
 
 A context is a template with one ``{}`` where the whole prompt goes; the first one, ``{}``, is the bare prompt. The
-reference code samples them unseeded; here they come from a seed, so that an edit can be repeated.
+reference code samples contexts without a seed; here they come from a seed, so that an edit can be repeated.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BARE = "{}"
 
 
 def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path | None = None) -> tuple[str, ...]:
-    """As `sample_contexts`, which is asked once: from then on they are read from the cache, whatever torch's build."""
-    told = hashlib.sha256(json.dumps(asdict(plan)).encode()).hexdigest()[:16]
-    file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{told}-{seed}.json"
+    """As `sample_contexts`, which runs once: later calls read the cache, also with another build of torch."""
+    plan_digest = hashlib.sha256(json.dumps(asdict(plan)).encode()).hexdigest()[:16]
+    file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{plan_digest}-{seed}.json"
     try:
         return check_contexts(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:  # not there, or damaged
@@ -46,7 +46,7 @@ def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path 
 
 @torch.no_grad()
 def sample_contexts(model: EditableModel, plan: ContextPlan, seed: int) -> tuple[str, ...]:
-    """The bare context and the sampled ones, from the unedited model; the same for the same seed, device and build."""
+    """The bare context and those sampled from the unedited model; equal for the same seed, device and torch build."""
     generator = torch.Generator().manual_seed(seed)
     contexts = [BARE]
     with model.unedited():
@@ -65,7 +65,7 @@ def sample_contexts(model: EditableModel, plan: ContextPlan, seed: int) -> tuple
 def _sampled(
     model: EditableModel, rows: Sequence[TokenIds], n_tokens: int, top_k: int, generator: torch.Generator
 ) -> list[str]:
-    """What is sampled after each row, `n_tokens` tokens of text; braces and line breaks become blanks."""
+    """The text sampled after each row, `n_tokens` tokens long; braces and line breaks become blanks."""
     choose = TopKRace(top_k, len(rows), n_tokens, generator)
     made = generate(model, rows, n_tokens, choose, banned=model.tokenizer.all_special_ids)
     texts = [model.continuation(row, ids) for row, ids in zip(rows, made, strict=True)]

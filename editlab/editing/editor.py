@@ -1,6 +1,6 @@
-"""Editor: a model with everything that a method needs beside the fact: hyperparameters, contexts, second moments.
+"""Editor: a model with everything that a method needs besides the fact: hyperparameters, contexts, second moments.
 
-Computes edits; keeps no log and writes no weight but to sample from the unedited model, which it puts back.
+An editor computes edits and keeps no log. It changes weights only to sample from the unedited model, and restores them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from editlab.model.model import EditableModel
 
 
 class Editor:
-    """One model, made ready for every method.
+    """One model, ready for every method.
 
-    `moments` is a source as `moments_of` takes it, or second moments at hand; `contexts` replaces the sampled ones.
-    `methods` holds every method as set for this model, by name; one of the caller's own may be put there.
-    Weights are as the caller left them after every call, also after an exception.
+    `moments` is a source as `moments_of` takes it, or second moments themselves; `contexts` replaces the sampled ones.
+    `methods` holds every method by name, with this model's hyperparameters; the caller may add one.
+    Every call leaves the weights as they were, even if it raises.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Editor:
         self._contexts: dict[ContextPlan, tuple[str, ...]] = {}
 
     def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
-        """The method of that name as set for this model, with some hyperparameters changed. Raises ValueError."""
+        """The method of that name for this model, with some hyperparameters changed. Raises ValueError."""
         method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)
         check_layers(method.edited_layers, self.model)
         return method
 
     def contexts(self, method: Method) -> tuple[str, ...]:
-        """The contexts given, or those sampled once for the method's plan."""
+        """The caller's contexts, or those sampled (once) by the method's plan."""
         if self._given_contexts is not None:
             return self._given_contexts
         plan = method.context_plan
@@ -69,7 +69,7 @@ class Editor:
         return self._contexts[plan]
 
     def moments(self, layers: Sequence[int], report: OnProgress = quiet) -> SecondMoments:
-        """Second moments that cover the layers; what is missing is computed or read from the cache."""
+        """Second moments that cover these layers; missing ones are read from the cache or computed."""
         have = self._moments
         missing = [layer for layer in layers if have is None or layer not in have.matrices]
         if missing and self._source is not None:
@@ -82,14 +82,14 @@ class Editor:
         return have
 
     def prepare(self, report: OnProgress = quiet) -> None:
-        """Do beforehand what the first edit by the first method would wait for."""
+        """Compute in advance what the first edit by the first method needs."""
         method = next(iter(self.methods.values()))
         self.model.hold(layer for each in self.methods.values() for layer in each.edited_layers)
         self.contexts(method)
         self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
 
     def forget(self) -> None:
-        """Drop what is only kept to be quick."""
+        """Drop everything that is kept only for speed."""
         if self._moments is not None:
             self._moments.forget()
 
@@ -100,10 +100,10 @@ class Editor:
         report: OnProgress = quiet,
         contexts: Sequence[str] | None = None,
     ) -> tuple[Edit, Trace, dict[str, Any]]:
-        """The edit that a method makes of the model in force, its anatomy, and where everything came from.
+        """A method's edit on the weights in force, its anatomy, and its provenance.
 
-        `contexts`: these instead of the method's own. Raises ValueError for facts that this model or method cannot
-        take or a method that fails, FloatingPointError for a delta that is not finite.
+        `contexts` replaces the method's own. Raises ValueError for facts that this model or method cannot take or a
+        method that fails, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
@@ -116,8 +116,8 @@ class Editor:
                 raise FloatingPointError(
                     f"the edit of layer {layer} is not finite and was refused; nothing was changed"
                 )
-        told = moments.told(method.edited_layers)
-        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": told}
+        source = moments.provenance_of(method.edited_layers)
+        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": source}
 
     def describe(self) -> dict[str, Any]:
         """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
@@ -134,7 +134,7 @@ class Editor:
         }
 
     def provenance(self) -> dict[str, Any]:
-        """Which model, device, seed and versions."""
+        """The model, the device, the seed and the versions of the software."""
         return {
             "model": self.model.name,
             "model_revision": self.model.revision,
@@ -149,7 +149,7 @@ class Editor:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Read once: a page asks for the provenance of step 0 whenever it draws."""
+    """Versions of the software, read once: a page asks for the provenance of step 0 whenever it draws."""
     found = {"python": platform.python_version(), "editlab": __version__}  # a checkout need not be installed
     return {**found, **{name: version(name) for name in ("torch", "transformers")}}
 

@@ -1,4 +1,4 @@
-"""The guard: what to do with an edit that is likely to disable the model. Needs no model."""
+"""The guard: decides what happens to an edit that is likely to disable the model. It needs no model itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Guard(Record):
-    """Off: the risk is not even found. Warn: the edit is made, and the step says so. Refuse: it is not made.
+    """The choice of the guard, and the level of risk from which it acts. Raises ValueError for an unknown one.
 
-    r-rome: it is made with the method's fallback instead (ROME's is r-ROME), as that is set for the model, with the
-    hyperparameters that were changed for the method changed in it too; a method without one is made as asked. Raises
-    ValueError.
+    "off": the risk is not assessed. "warn": the edit is made, and the step carries a warning. "refuse": the edit is
+    not made. "r-rome": the method's fallback makes the edit (ROME's is r-ROME), with its own hyperparameters for the
+    model and the user's changes; a method without a fallback makes the edit itself.
     """
 
     choice: str = WARN
@@ -32,7 +32,7 @@ class Guard(Record):
             raise ValueError(f"the guard's level must be {' or '.join(LEVELS[1:])}, got {self.level!r}")
 
     def judge(self, risk: Risk, method: Method) -> Guarded:
-        """What to do with an edit of this risk by this method. Raises ValueError, with the reason, to refuse it."""
+        """The decision on an edit of this risk by this method. Raises ValueError, with the reason, to refuse it."""
         acting = LEVELS.index(risk.level) >= LEVELS.index(self.level)
         made, reason = method.name, f"The risk is {risk.level}, below the guard's level, which is {self.level}."
         if acting:

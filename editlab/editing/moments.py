@@ -1,7 +1,7 @@
-"""Second moments C = E[k kᵀ] of the keys of the unedited model: computed, cached, read and solved against.
+"""Second moments C = E[k kᵀ] of the unedited model's keys: computing, caching, reading and solving.
 
-Uncentred, (d_in, d_in), per edited layer. About 10·d_in keys suffice (arXiv 2506.04226). Of what the cache has of one
-source the one of most keys is taken, unless a number of keys is asked for.
+One uncentred matrix (d_in, d_in) per edited layer. About 10·d_in keys suffice (arXiv 2506.04226). Of several cached
+matrices from one source, the one with the most keys is taken, unless the caller asks for a number of keys.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class SecondMoments:
-    """C of some layers and its cached factors, (d_in, d_in) each.
+    """C of some layers, with cached Cholesky factors, (d_in, d_in) each.
 
-    `provenance` says where all of them are from: its name, a digest, and the number of keys.
+    `provenance` says where the matrices come from: the source's name, a digest, and the number of keys.
     """
 
     def __init__(self, matrices: Mapping[int, Tensor], provenance: Mapping[str, Any]) -> None:
@@ -46,54 +46,54 @@ class SecondMoments:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the layers' C are from, all of them: see `told`."""
-        return self.told(self.matrices)
+        """Where the matrices of all layers come from: see `provenance_of`."""
+        return self.provenance_of(self.matrices)
 
-    def told(self, layers: Iterable[int]) -> dict[str, Any]:
-        """Where these layers' C are from: name, digest, the fewest keys; layer by layer where they differ.
+    def provenance_of(self, layers: Iterable[int]) -> dict[str, Any]:
+        """Where these layers' matrices come from: name, digest, the fewest keys; layer by layer where they differ.
 
-        `thin` is there, a sentence, if one has fewer keys than dimensions.
+        Has the field `thin`, a sentence, if a layer has fewer keys than dimensions.
         """
         chosen = {layer: self.sources[layer] for layer in sorted(layers)}
-        told = next(iter(chosen.values()), {})
-        if any(source != told for source in chosen.values()):
-            told = {
+        merged = next(iter(chosen.values()), {})
+        if any(source != merged for source in chosen.values()):
+            merged = {
                 "name": ", ".join(dict.fromkeys(str(source.get("name")) for source in chosen.values())),
                 "digest": hashlib.sha256(repr(chosen).encode()).hexdigest()[:16],
                 "keys": min(source.get("keys", 0) for source in chosen.values()),
                 "layers": {str(layer): source for layer, source in chosen.items()},
             }
         thin = [_thin(n, source["keys"], len(self.matrices[n])) for n, source in chosen.items() if "keys" in source]
-        return {**told, "thin": "; ".join(filter(None, thin))} if any(thin) else dict(told)
+        return {**merged, "thin": "; ".join(filter(None, thin))} if any(thin) else dict(merged)
 
     def add(self, other: SecondMoments) -> None:
-        """Take over the layers of other second moments."""
+        """Add the layers of other second moments to these."""
         self.matrices.update(other.matrices)
         self.sources.update(other.sources)
 
     def solve(self, layer: int, x: Tensor, ridge: float = 0.0) -> Tensor:
         """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device.
 
-        Raises ValueError where C is singular, with the way out.
+        Raises ValueError, with a remedy, if C is singular.
         """
         factor = self._factor(layer, ridge, x.device)
         half = torch.linalg.solve_triangular(factor, x.double(), upper=False)
         return torch.linalg.solve_triangular(factor.mT, half, upper=True)  # cholesky_solve would copy the factor
 
     def warm(self, layers: Sequence[int], ridge: float, device: torch.device) -> None:
-        """Factor beforehand what `solve` will need."""
+        """Compute in advance the factors that `solve` will need."""
         for layer in layers:
             self._factor(layer, ridge, device)
 
     def forget(self) -> None:
-        """Drop the factors; they are found again when they are needed."""
+        """Drop the factors; `solve` computes them again when it needs them."""
         self._factors.clear()
 
     def _factor(self, layer: int, ridge: float, device: torch.device) -> Tensor:
         key = (layer, ridge, str(device))
         if key not in self._factors:
             if layer not in self.matrices:
-                raise ValueError(f"no second moment for layer {layer}; there are {sorted(self.matrices)}")
+                raise ValueError(f"no second moment for layer {layer}; available: {sorted(self.matrices)}")
             c = self.matrices[layer].to(device, torch.float64, copy=True)
             c.diagonal().add_(ridge * c.diagonal().mean())
             factor, failed = torch.linalg.cholesky_ex(c)
@@ -114,7 +114,7 @@ def compute(
     n_keys: int,
     report: OnProgress = quiet,
 ) -> tuple[dict[int, Tensor], int]:
-    """C of the unedited model over rows of token ids, and how many keys it is the mean of; one pass for all layers.
+    """C of the unedited model over rows of token ids, and its number of keys; one pass serves all layers.
 
     Products in float32, sums in float64. Raises ValueError if there is no text.
     """
@@ -138,7 +138,7 @@ def compute(
 
 
 def _batches(rows: Iterable[Sequence[int]], n_keys: int) -> Iterator[list[Sequence[int]]]:
-    """Batches of rows of about one length, until there are `n_keys` tokens."""
+    """Batches of rows of similar length, `n_keys` tokens in all."""
     wanted: list[Sequence[int]] = []
     total = 0
     for row in rows:
@@ -153,7 +153,7 @@ def _batches(rows: Iterable[Sequence[int]], n_keys: int) -> Iterator[list[Sequen
 
 
 def rows_of_texts(model: EditableModel, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Token rows of at most TOKENS_PER_ROW, one text at a time; texts are never joined."""
+    """Rows of at most TOKENS_PER_ROW tokens, one text after another; no row spans two texts."""
     limit = min(TOKENS_PER_ROW, model.max_tokens)
     for text in texts:
         ids = model.tokens(text).ids
@@ -170,12 +170,13 @@ def moments_of(
     report: OnProgress = quiet,
     cache: Path | None = None,
 ) -> SecondMoments:
-    """C of the layers named, from the cache where it is there, else computed and kept.
+    """C of these layers, read from the cache, or else computed and cached.
 
-    `source`: "auto" (the text that comes with the project where it was made for this model, else "sample"), "sample"
-    (text sampled from the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts parted
-    by blank lines), the reference project's ``.npz`` files with commas between them, or a folder of them. `n_keys`:
-    None for what the cache has of most keys, or where it has nothing 10·d_in. Raises ValueError for what is not there.
+    `source`: "auto" (the project's own text if it was made for this model, else "sample"), "sample" (text sampled from
+    the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts separated by blank lines),
+    the reference project's ``.npz`` files, separated by commas, or a folder of them. `n_keys`: the number of keys;
+    None for the cached matrix with the most keys, or 10·d_in if none is cached. Raises ValueError for a source or a
+    layer that does not exist.
     """
     for layer in layers:
         model.projection(layer)
@@ -198,26 +199,26 @@ def moments_of(
     return _warned(found, layers)
 
 
-_Kept = tuple[Tensor, dict[str, Any]]  # C, and where it is from
+_Kept = tuple[Tensor, dict[str, Any]]  # C and its provenance
 
 
 def _kept(folder: Path, model: EditableModel, layer: int, source: str, n_keys: int | None, seed: int) -> _Kept | None:
-    """What the cache has of a layer from a source: of so many keys, or of most."""
+    """A layer's cached C from a source: the one of `n_keys` keys, or by default of the most."""
     found: list[_Kept] = []
     for file in folder.glob(f"*/{layer}.safetensors"):
-        digest, _, asked = file.parent.name.rpartition("-")
-        if not asked.isdecimal() or n_keys not in (None, int(asked)):
+        digest, _, keys_named = file.parent.name.rpartition("-")
+        if not keys_named.isdecimal() or n_keys not in (None, int(keys_named)):
             continue
-        text = texts_of(source, model, int(asked), seed)
+        text = texts_of(source, model, int(keys_named), seed)
         if digest == text.digest and (read := _read(file, model.weight(layer).shape[1])) is not None:
             found.append((read[0], {"name": text.name, "digest": digest, "keys": read[1]}))
     if not found:
-        texts_of(source, model, n_keys or 1, seed)  # an unknown source is told, whatever the cache has
+        texts_of(source, model, n_keys or 1, seed)  # raises for an unknown source
     return max(found, key=lambda each: each[1]["keys"], default=None)
 
 
 def _read(path: Path, d_in: int) -> tuple[Tensor, int] | None:
-    """C (d_in, d_in) and its number of keys; None for a file that is damaged."""
+    """C (d_in, d_in) and its number of keys; None for a damaged file."""
     try:
         with safe_open(str(path), "pt") as file:
             c, keys = file.get_tensor("second_moment"), int(file.metadata()["keys"])
@@ -230,7 +231,7 @@ def _read(path: Path, d_in: int) -> tuple[Tensor, int] | None:
 
 
 def _keep(path: Path, matrix: Tensor, keys: int) -> None:
-    """Write C into the cache; where that is impossible, it is computed again the next time."""
+    """Write C into the cache; if that fails, C is computed again the next time."""
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,14 +242,14 @@ def _keep(path: Path, matrix: Tensor, keys: int) -> None:
 
 
 def _thin(layer: int, keys: int, d_in: int) -> str:
-    """A sentence where there are fewer keys than dimensions, else nothing."""
+    """A warning if there are fewer keys than dimensions, else ""."""
     if keys >= d_in:
         return ""
     return f"the second moment of layer {layer} is of {keys} keys only, for {d_in} dimensions: use more keys"
 
 
 def _warned(moments: SecondMoments, layers: Sequence[int]) -> SecondMoments:
-    if thin := moments.told(layers).get("thin"):
+    if thin := moments.provenance_of(layers).get("thin"):
         log.warning("%s", thin)
     return moments
 
@@ -259,7 +260,7 @@ _LAYER_IN_NAME = re.compile(r"(?:^|[._])(?:h|layers?|blocks?)[._]?(\d+)(?=[._]|$
 
 
 def _from_npz(model: EditableModel, layers: Sequence[int], source: str) -> SecondMoments:
-    """Of the layers that the files' names say, of several for one the one of most keys."""
+    """C of these layers, which the files' names give; of several files for a layer, the one with the most keys."""
     folder = Path(source).expanduser()
     given = [Path(name.strip()).expanduser() for name in source.split(",")]
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else given
@@ -269,9 +270,9 @@ def _from_npz(model: EditableModel, layers: Sequence[int], source: str) -> Secon
     for layer in layers:
         chosen = [path for path, named in by_name.items() if named == layer or (alone and named is None)]
         if not chosen:
-            told = ", ".join(f"{path.name} ({'none' if n is None else n})" for path, n in by_name.items())
+            listed = ", ".join(f"{path.name} ({'none' if n is None else n})" for path, n in by_name.items())
             raise ValueError(
-                f"no second moment of layer {layer}; the files, and the layers by their names: {told or source}"
+                f"no second moment of layer {layer}; the files, and the layers by their names: {listed or source}"
             )
         read = [_read_npz(path, layer, model.weight(layer).shape[1]) for path in chosen]
         found.add(max(read, key=lambda moments: moments.sources[layer]["keys"]))

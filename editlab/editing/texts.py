@@ -28,15 +28,15 @@ MIN_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Texts:
-    """A named source: `read` gives the texts themselves, telling of its progress where that takes long."""
+    """A named source of texts: `read` gives the texts, and reports its progress if that takes long."""
 
     name: str  # "text:file.txt", "wikitext", "sampled from the model, seed 0"
-    digest: str  # of the text, or of how it is sampled: names the cache entry
+    digest: str  # of the text, or of the sampling's settings: names the cache entry
     read: Callable[[OnProgress], Iterable[str]]
 
 
 def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Texts:
-    """The texts that a source's name stands for. Raises ValueError for an unknown one."""
+    """The texts of a named source. Raises ValueError for an unknown name."""
     if source == "auto":
         packaged = SAMPLED_FOR.get(model.shape)
         source = str(resource(packaged)) if packaged else "sample"
@@ -72,7 +72,7 @@ def check_source(source: str) -> None:
 
 
 def split_texts(text: str) -> list[str]:
-    """The texts of a file: parted by blank lines."""
+    """The texts of a file, separated by blank lines."""
     return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
@@ -93,7 +93,7 @@ TOP_P = 0.9  # the tail of a small model's distribution is noise, not text
 def sample_texts(model: EditableModel, n_tokens: int, seed: int, report: OnProgress = quiet) -> list[str]:
     """Texts of about `n_tokens` in all, sampled from the unedited model after its start token (nucleus of TOP_P).
 
-    Every text has random numbers of its own, so that the texts of a seed do not depend on how many run together.
+    Every text has its own random numbers, so that a seed's texts do not depend on how many are sampled together.
     """
     length = min(TOKENS_PER_SAMPLE, model.max_tokens - 1)
     n_texts = -(-n_tokens // length)

@@ -34,7 +34,7 @@ class Cluster:
     """Ray, started or joined for the block: `with Cluster("auto") as cluster`."""
 
     def __init__(self, address: str, workers: int | None = None, device: str = "auto") -> None:
-        """`address`: "local" for a new cluster on this machine, "auto" for the one it belongs to; or an address.
+        """`address`: "local" for a new cluster on this machine, "auto" for this machine's own cluster, or an address.
 
         Raises ImportError without Ray, and ConnectionError where there is no cluster.
         """
@@ -63,10 +63,10 @@ class Cluster:
 
     @contextmanager
     def workers_of(self, kind: type, *arguments: Any, most: int | None = None) -> Iterator[list[Any]]:
-        """Workers of a class, each with a model, for the block; those that die are started again."""
+        """Workers of a class, each with a model, for the block; a worker that dies is started again."""
         restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
         remote = self._ray.remote(**self._each, **restarting)(kind)
-        given = [self._ray.put(argument) for argument in arguments]  # kept for those that are started again
+        given = [self._ray.put(argument) for argument in arguments]  # kept for workers that are started again
         started = [remote.remote(*given) for _ in range(min(self.workers, most or self.workers))]
         try:
             yield started
@@ -148,7 +148,7 @@ def scan_on(
     folder: Path,
     report: OnProgress,
 ) -> DataFrame:
-    """As `editlab.experiments.scan.scan`, by workers; `loading` is what `Scanner.load` takes. Raises the same."""
+    """As `editlab.experiments.scan.scan`, by workers; `loading` holds the arguments of `Scanner.load`."""
     disk = ScanFolder(folder)
     done = 0
     with cluster.workers_of(ScanWorker, *loading) as workers:
@@ -181,7 +181,7 @@ class RunWorker:
 
 
 class _Elsewhere:
-    """A `RunFolder` on another machine: every call waits until it is done there."""
+    """A `RunFolder` on another machine: every call waits for its result from there."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor

@@ -25,7 +25,7 @@ class Experiment:
     def __init__(
         self, config: RunConfig, facts: Sequence[Fact], model: ModelChoice, report: OnProgress = quiet
     ) -> None:
-        """`facts`: those to choose from. Raises ValueError for a bad configuration, before any run."""
+        """`facts`: the facts to choose from. Raises ValueError for a bad configuration, before any run."""
         self.config = config
         self._measures = standard(load_tasks(config.glue, config.tasks), config.text)
         measures_at(config.schedule, self._measures, 0)
@@ -42,7 +42,7 @@ class Experiment:
         disk.check(self._wanted(self._session(), name, report))
 
     def run(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
-        """Make one of `config.runs()`, or go on with it. What is known of the unedited model is shared by all."""
+        """Make or resume one of `config.runs()`. All runs share the measurements of the unedited model."""
         session = self._session()
         run_sequence(session, self._wanted(session, name, report), self.config.schedule, disk, report)
 

@@ -1,7 +1,7 @@
 """Published figures of a model, each with its source, recomputed: `data/published/NAME.json`, part by part.
 
 weights    a norm or a sum of an edited layer's W
-hidden     the norm of what a layer gives at a subject's last token, before any edit
+hidden     the norm of a layer's output at a subject's last token, before any edit
 sequences  edits one after another from the unedited model: losses, norms, drift by layer, counts of a task
 sizes      facts, each edited alone, whose |Δ| = ‖ΔW‖_F ÷ numel lies on one side of a level
 """
@@ -49,12 +49,12 @@ class FigureCheck:
 
 @dataclass(frozen=True)
 class Means:
-    """The material for recomputing, besides the model."""
+    """The data needed to recompute the figures, besides the model."""
 
     facts: Mapping[CaseId, Fact] = field(default_factory=dict)  # CounterFact by case id
     moments: str | SecondMoments = "auto"
     task: Task | None = None  # SST-2
-    task_is_the_sources: bool = False  # its prompt and examples are those of the publication
+    task_is_the_sources: bool = False  # whether the task has the publication's prompt and examples
     seed: int = 0
 
 

@@ -1,8 +1,8 @@
 """A sequence of edits without a page: facts in order, one method, measures by schedule, all in a folder.
 
-It may be killed at any moment and goes on where it was: lost is only what was being computed, nothing is computed
-twice, and deltas are read back to the last bit. In the folder: `run.json` (all that decides a number), `edits/` (one
-safetensors file per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (what is known
+A run may be killed at any moment and resumed: only the computation under way is lost, nothing is computed twice, and
+deltas are read back to the last bit. The folder has `run.json` (everything that determines a number), `edits/` (one
+safetensors file per edit), `measured.jsonl` (a line for every step and every measurement), `base.json` (measurements
 of the unedited model), and at the end `table.parquet`, `table.csv` and a replay file.
 """
 
@@ -39,7 +39,7 @@ from editlab.session.session import Session
 
 EVERYTHING = "everything"
 NUMBERS = 1  # raised when the same settings give other numbers than before; 0: run.json did not keep all settings
-FACTS_AT_ONCE = 25  # asked together whether the model knows them
+FACTS_AT_ONCE = 25  # facts scored together to find those that the model knows
 
 DEFAULT_N = 100
 UNKNOWN = (
@@ -58,7 +58,7 @@ def _text(value: object) -> bool:
     return isinstance(value, str)
 
 
-# What each field of a RunConfig may be, in words, and whether a value is that.
+# For each field of a RunConfig: its allowed values in words, and a check of a value.
 KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "methods": ('a list of names, such as ["rome"]', _texts),
     "tasks": ("a list of files", _texts),
@@ -86,24 +86,24 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to run, as a file says it. Paths in a file are relative to the file."""
+    """The configuration of an experiment, as read from a file. Paths in a file are relative to the file."""
 
     methods: tuple[str, ...]
     schedule: Schedule
     facts: str | None = None  # a file of facts, or "hub"; None: the project's own
-    n: int | None = None  # how many of them; None: all of `case_ids`, else 100
-    case_ids: tuple[CaseId, ...] | None = None  # these facts in this order; None: the file's first
+    n: int | None = None  # number of facts; None: all of `case_ids`, else 100
+    case_ids: tuple[CaseId, ...] | None = None  # these facts in this order; None: the file's first facts
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> its changes
     model: str = "auto"
     glue: str | None = None
     orders: tuple[int, ...] = (0,)  # seeds that shuffle the facts, each a run of its own; 0: as they come
-    tasks: tuple[str, ...] = ()  # files of tasks of the user's own
-    text: str | None = None  # what perplexity is measured on
+    tasks: tuple[str, ...] = ()  # files of the user's own tasks
+    text: str | None = None  # the text for perplexity
     moments: str = "auto"
-    keys: int | None = None  # that the second moments are of: see editlab.editing.moments
+    keys: int | None = None  # number of keys for the second moments: see editlab.editing.moments
     seed: int = 0
-    guard: str = WARN  # what to do with an edit of high risk: see editlab.editing.guard; to refuse one ends the run
+    guard: str = WARN  # the guard's choice for edits of high risk: see editlab.editing.guard; a refusal ends the run
     guard_level: str = LEVELS[-1]
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class RunConfig:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The configuration in a .toml or .json file. Raises ValueError that says what is wrong with it."""
+        """The configuration in a .toml or .json file. Raises ValueError with the reason if the file is wrong."""
         try:
             text = path.read_text(encoding="utf-8")
             values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
@@ -155,16 +155,16 @@ class RunConfig:
             raise ValueError(f"unknown key {named} in {path.name}; allowed: {', '.join(allowed)}")
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
-        told: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        return cls(**told).relative_to(path.parent)
+        settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**settings).relative_to(path.parent)
 
     def relative_to(self, folder: Path) -> Self:
-        """The same, with its relative paths from this folder on."""
+        """The configuration with relative paths resolved against this folder."""
 
         def placed(name: str) -> str:
             return str(folder / Path(name).expanduser())
 
-        def found(name: str, words: Collection[str]) -> str:
+        def resolved(name: str, words: Collection[str]) -> str:
             """A model or a source of second moments: a name among `words`, one on the hub, or a path."""
             if name.strip().lower() in words:
                 return name
@@ -175,8 +175,8 @@ class RunConfig:
 
         changed: dict[str, Any] = {
             "tasks": tuple(map(placed, self.tasks)),
-            "model": found(self.model, (AUTO, *PRESETS)),
-            "moments": found(self.moments, NAMES),
+            "model": resolved(self.model, (AUTO, *PRESETS)),
+            "moments": resolved(self.moments, NAMES),
         }
         for name in ("facts", "glue", "text"):
             if (value := getattr(self, name)) not in (None, "hub", "wikitext"):
@@ -193,7 +193,7 @@ class RunConfig:
 
     @property
     def length(self) -> int:
-        """How many facts a run edits; more if several have one of the case ids."""
+        """The number of facts that a run edits; more if several facts share a case id."""
         return self.n or (DEFAULT_N if self.case_ids is None else len(self.case_ids))
 
     def choose(self, model: EditableModel, facts: Sequence[Fact], order: int = 0) -> list[Fact]:
@@ -219,7 +219,7 @@ class RunConfig:
 
 
 def _known(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
-    """Those that the model in force knows, in order: P(true) > P(new), by mean NLL per token."""
+    """The facts that the model in force knows, in order: P(true) > P(new), by mean NLL per token."""
     rest = (fact for fact in facts if fact.target_true is not None)
     while batch := list(islice(rest, FACTS_AT_ONCE)):
         nlls = object_nlls(model, [(f.text, target or "") for f in batch for target in (f.target_new, f.target_true)])
@@ -227,7 +227,7 @@ def _known(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
 
 
 def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
-    """The measures that a schedule asks for at a step, in the measures' own order. Raises ValueError for no measure."""
+    """The measures scheduled for a step, in the measures' own order. Raises ValueError for an unknown measure."""
     asked: set[str] = set()
     for names, when in schedule.items():
         chosen = [*measures.by_name] if names.strip() == EVERYTHING else [name.strip() for name in names.split(",")]
@@ -239,14 +239,14 @@ def measures_at(schedule: Schedule, measures: Measures, step: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Sequenced(Record):
-    """What a folder holds a run of: everything that decides a number. It goes on only with the same."""
+    """The definition of a run in a folder: everything that determines a number. A run resumes only if this agrees."""
 
     facts: tuple[Fact, ...]
     method: str
     hyperparameters: Mapping[str, Any]  # every field of the method
     seed: int
     model: str  # fingerprint
-    guard: Guard = UNGUARDED  # as runs were made before there was one
+    guard: Guard = UNGUARDED  # the default is that of runs from before there was a guard
     dtype: str = ""
     contexts: tuple[str, ...] = ()
     moments: Mapping[str, Any] = field(default_factory=dict)  # name, digest and keys
@@ -264,7 +264,7 @@ class Sequenced(Record):
         guard: Guard = UNGUARDED,
         report: OnProgress = quiet,
     ) -> Self:
-        """A run of these facts in this session. Raises ValueError for a method, a field or a measure that is none."""
+        """A run of these facts in this session. Raises ValueError for an unknown method, field or measure."""
         editor, chosen = session.editor, session.editor.method(method, changes)
         scheduled = {name for step in range(len(facts) + 1) for name in measures_at(schedule, session.measures, step)}
         made = cls(
@@ -276,14 +276,14 @@ class Sequenced(Record):
             guard=guard,
             dtype=editor.model.precision,
             contexts=editor.contexts(chosen),
-            moments=editor.moments(chosen.edited_layers, report).told(chosen.edited_layers),
+            moments=editor.moments(chosen.edited_layers, report).provenance_of(chosen.edited_layers),
             measures={name: session.measures.setting(name) for name in sorted(scheduled)},
             numbers=NUMBERS,
         )
         return cls.from_json(json.loads(json.dumps(made.to_json())))  # as a folder gives it back
 
     def extended(self, wanted: Self) -> Self:
-        """This run with what is wanted beside: more facts, more measures. Raises ValueError, naming what differs."""
+        """This run with the wanted further facts and measures. Raises ValueError, naming any other difference."""
         if self.numbers == 0:
             raise ValueError("it was begun by an earlier editlab, which did not keep all that decides its numbers")
         there, here = self.to_json(), wanted.to_json()
@@ -322,32 +322,32 @@ def _short(value: Any) -> str:
 
 
 class RunFolder:
-    """What a run has done, on disk."""
+    """A run on disk: its definition, edits and measurements."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._told = folder / "run.json"
+        self._definition = folder / "run.json"
         self._edits = folder / "edits"
         self._lines = JsonLines(folder / "measured.jsonl")
         self._base = folder / "base.json"
 
     def begin(self, wanted: Sequenced) -> Sequenced:
-        """What is run here from now on: noted in a new folder, or what the folder has, with what is wanted beside.
+        """The run in this folder, extended by what is wanted; a new folder takes the wanted run as it is.
 
         Raises ValueError if the folder holds another run.
         """
-        told = self.check(wanted)
+        run = self.check(wanted)
         self._edits.mkdir(parents=True, exist_ok=True)
-        write_json(self._told, told.to_json())
-        return told
+        write_json(self._definition, run.to_json())
+        return run
 
     def check(self, wanted: Sequenced) -> Sequenced:
-        """What would be run here. Raises ValueError if the folder holds another run."""
-        there = self.told()
+        """The run that `begin` would give. Raises ValueError if the folder holds another run."""
+        there = self.definition()
         if there is None:
             if self.edits_made() or self._lines.read():
                 raise ValueError(
-                    f"{self.folder} holds edits of a run that is not told: its {self._told.name} is gone; choose an "
+                    f"{self.folder} holds edits of an unknown run: its {self._definition.name} is gone; choose an "
                     "empty folder"
                 )
             return wanted
@@ -358,26 +358,26 @@ class RunFolder:
                 f"{self.folder} holds another run than the one asked for: {differs}; choose an empty folder"
             ) from None
 
-    def told(self) -> Sequenced | None:
-        """What is run here; None in a new folder."""
-        if not self._told.exists():
+    def definition(self) -> Sequenced | None:
+        """The run in this folder; None in a new folder."""
+        if not self._definition.exists():
             return None
-        values = read_json(self._told)
+        values = read_json(self._definition)
         try:
             return Sequenced.from_json(values)
         except ValueError as error:
-            raise ValueError(f"{self._told} is damaged: {error}") from None
+            raise ValueError(f"{self._definition} is damaged: {error}") from None
 
     def edits_made(self) -> int:
         return len(list(self._edits.glob("*.safetensors")))
 
     def entries(self) -> list[Entry]:
-        """The edits made so far, in order. Raises ValueError where one is damaged, is gone, or is of another fact."""
-        files, told = sorted(self._edits.glob("*.safetensors")), self.told()
+        """The edits made so far, in order. Raises ValueError if one is damaged, missing, or of another fact."""
+        files, run = sorted(self._edits.glob("*.safetensors")), self.definition()
         if [file.stem for file in files] != [f"{number:05}" for number in range(1, len(files) + 1)]:
             raise ValueError(f"{self._edits} does not hold edits 1 to {len(files)}: one was taken away, or renamed")
         entries = [Entry.load(file) for file in files]
-        for file, entry, fact in zip(files, entries, told.facts if told else (), strict=False):
+        for file, entry, fact in zip(files, entries, run.facts if run else (), strict=False):
             if entry.facts != (fact,):
                 raise ValueError(
                     f"{file} is an edit of another fact than the run's: {', '.join(map(str, entry.facts))}"
@@ -394,7 +394,7 @@ class RunFolder:
         self._lines.append(line)
 
     def give_base(self, base: StateCache) -> None:
-        """Add what is known of the unedited model, if anything is. Raises ValueError for a damaged file."""
+        """Add the stored measurements of the unedited model. Raises ValueError for a damaged file."""
         if self._base.exists():
             values = read_json(self._base)
             try:
@@ -427,25 +427,25 @@ def run_sequence(
     disk: RunFolder,
     report: OnProgress = quiet,
 ) -> None:
-    """Run a sequence of edits in a session without any, or go on with the one in a folder.
+    """Run a sequence of edits in a session without edits, or resume the sequence in a folder.
 
     Raises ValueError if the folder holds another run, and whatever an edit, a measure or `report` raises; then the
     folder is as if the process had been killed.
     """
-    told = disk.begin(wanted)
+    run = disk.begin(wanted)
     disk.give_base(session.measures.base)
     session.restore(disk.entries())
     made_before = len(session.log)
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
 
     def reporting(index: int) -> OnProgress:
-        return lambda _inner: report(Progress(told.method, index, len(told.facts)))
+        return lambda _inner: report(Progress(run.method, index, len(run.facts)))
 
-    for index in range(len(told.facts) + 1):
+    for index in range(len(run.facts) + 1):
         here = reporting(index)
-        here(Progress(told.method))
+        here(Progress(run.method))
         if index > len(session.log):
-            session.edit(told.facts[index - 1], told.method, told.hyperparameters, here, told.guard)
+            session.edit(run.facts[index - 1], run.method, run.hyperparameters, here, run.guard)
             disk.add_edit(index, session.log[-1])
         entries = session.entries(index)
         if (index, None) not in done:
@@ -460,18 +460,18 @@ def run_sequence(
 
 
 def read_log(folder: Path, model: EditableModel) -> list[Entry]:
-    """The edits of a run as far as it has come. Raises ValueError if there is none, or it is of another model."""
+    """The edits that a run has made so far. Raises ValueError if there is no run, or one of another model."""
     disk = RunFolder(folder)
-    told = disk.told()
-    if told is None:
+    run = disk.definition()
+    if run is None:
         raise ValueError(f"{folder} holds no run: there is no run.json in it")
-    if not model.is_named(told.model):
+    if not model.is_named(run.model):
         raise ValueError(f"{folder} holds a run of another model than {model.name}")
     return disk.entries()
 
 
 def read_run(folder: Path) -> tuple[Step, ...]:
-    """The steps of a run as far as it has come, with all that was measured of them."""
+    """The steps that a run has made so far, with their measurements."""
     steps: dict[int, dict[str, Any]] = {}
     untold = {f.name for f in fields(Measurement)}
     try:

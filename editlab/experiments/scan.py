@@ -80,7 +80,7 @@ class Scanner:
         changes: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
-        """With a model loaded for it, second moments from `source` (see `moments_of`), and changed hyperparameters.
+        """A scanner with a newly loaded model, second moments from `source` (see `moments_of`), and `changes`.
 
         Raises ValueError.
         """
@@ -104,7 +104,7 @@ class Scanner:
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
             "contexts": list(editor.contexts(method)),
-            "second moments": moments.told(method.edited_layers),
+            "second moments": moments.provenance_of(method.edited_layers),
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }
@@ -169,8 +169,7 @@ class ScanFolder:
         if not file.exists():
             if rows:
                 raise ValueError(
-                    f"{self.folder} holds rows of a scan that is not told: its {file.name} is gone; choose an empty "
-                    "folder"
+                    f"{self.folder} holds rows of an unknown scan: its {file.name} is gone; choose an empty folder"
                 )
             write_json(file, settings)
         held = read_json(file)

@@ -79,7 +79,7 @@ class Verification:
 def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "auto") -> Verification:
     """Recompute every record of a reference folder, on a device as `load` takes it, with exact float32 products.
 
-    Raises ValueError if the folder is none, or for a device that is not there.
+    Raises ValueError if the folder is no reference folder, or if there is no such device.
     """
     folder = Path(folder).expanduser()
     checkable = offered(VERIFY)

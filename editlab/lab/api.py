@@ -1,12 +1,12 @@
-"""What a page or a script may ask of a lab, wherever the model lives. A visitor's kernel imports this: no torch.
+"""The lab's protocol: every call that a page or a script can make, wherever the model runs. Imports no torch.
 
-`editlab.lab.lab.Lab` answers in process, `editlab.remote.client.RemoteLab` asks a backend. A call is said here and
-nowhere else: the client's methods, the backend's routes and the bodies of their requests are made from these
-signatures. Anything that takes long is a `Job`; what only changes a session's log (undo, redo, goto, toggle) answers at
-once, because the weights follow when the next job needs them.
+`editlab.lab.lab.Lab` answers in process; `editlab.remote.client.RemoteLab` sends the calls to a backend. Each call is
+defined here and nowhere else: the client's methods, the backend's routes and the bodies of requests are made from these
+signatures. A call that takes long returns a `Job`. A call that only changes a session's log (undo, redo, goto, toggle)
+answers at once, because the weights follow when the next job needs them.
 
-A session is named by a key, and there are two: the one that `create` gives edits, `SessionInfo.follow` only reads.
-Who has no key of a session knows nothing of it.
+A session has two keys: the key from `create` edits it, `SessionInfo.follow` only reads it. Without a key, a caller
+learns nothing about the session.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Job(Protocol[R_co]):
-    """A piece of work in the lab's queue, and what comes of it."""
+    """A piece of work in the lab's queue, and its result."""
 
     @property
     def status(self) -> str:
@@ -35,56 +35,56 @@ class Job(Protocol[R_co]):
 
     @property
     def ahead(self) -> int:
-        """How many jobs run before this one; 0 once it runs."""
+        """The number of jobs that run before this one; 0 once this one runs."""
 
     @property
     def progress(self) -> Progress: ...
 
     @property
     def error(self) -> str | None:
-        """One sentence for the user once the status is "failed"; the traceback goes to the log."""
+        """A sentence for the user once the status is "failed"; the traceback goes to the log."""
 
     def cancel(self) -> None:
-        """Ask the job to stop; it does at its next progress report, and leaves no trace."""
+        """Ask the job to stop; it stops at its next progress report and leaves no trace."""
 
     def result(self, timeout: float | None = None) -> R_co:
-        """Wait and return; raises the job's own exception, `Cancelled`, or TimeoutError (seconds)."""
+        """Wait for the result, at most `timeout` seconds. Raises the job's own exception, Cancelled or TimeoutError."""
 
 
 class LabProtocol(Protocol):
-    """The calls. `session` is a key. A `LabError` says what is not possible, a ValueError what input is wrong."""
+    """The calls; `session` is a key. Raises LabError for an impossible call and ValueError for wrong input."""
 
     def info(self) -> LabInfo:
         """The model, the methods with their hyperparameters, the tasks and the measures."""
 
     # sessions
     def create(self, name: str = "") -> str:
-        """Key of a new session over the unedited model."""
+        """The key of a new session over the unedited model."""
 
     def about(self, session: str) -> SessionInfo:
-        """What is told of the session beside its log; `follow` is the key that only follows it."""
+        """The session's description, without its log; `follow` is the key that only follows the session."""
 
     def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
-        """What these keys open, in their order; of those that open nothing, nothing."""
+        """The sessions that these keys open, in the keys' order; keys that open none are left out."""
 
     def rename(self, session: str, name: str) -> SessionInfo:
         """Give the session another name."""
 
     def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
-        """Key of a copy of the session as far as step `index` (the one in force). A key that only follows is enough."""
+        """The key of a copy of the session up to step `index` (default: the step in force). A follow key is enough."""
 
     def delete(self, session: str) -> None:
-        """Forget the session for good; its jobs are cancelled."""
+        """Delete the session for good; its jobs are cancelled."""
 
     def state(self, session: str) -> SessionState:
-        """All steps, what was measured of them, and which one is in force."""
+        """All steps with their measurements, and the step in force."""
 
     def revision(self, session: str) -> int:
-        """A number that is another one whenever `state` would tell something else; cheap to ask for."""
+        """A number that changes whenever the result of `state` changes; cheap to ask for."""
 
     # jobs
     def preview(self, session: str, fact: Fact) -> Job[tuple[Completion, ...]]:
-        """What the model in force says to the fact's own prompt. Changes nothing."""
+        """The model's present completions of the fact's own prompts. Changes nothing."""
 
     def edit(
         self,
@@ -95,11 +95,11 @@ class LabProtocol(Protocol):
         guard: str = "warn",
         guard_level: str = "high",
     ) -> Job[Step]:
-        """Write facts into the model's weights; the result is the new step, with all but its tasks measured.
+        """Write facts into the model's weights; the result is the new step, with its drift and watched prompts.
 
-        Undone steps are dropped from the log. `guard` says what to do where the risk is at or above `guard_level`
+        Undone steps are dropped from the log. `guard` decides about an edit whose risk is at or above `guard_level`
         ("raised" or "high"): "warn", "refuse" (the job fails with the reason and changes nothing), "r-rome" (the
-        method's fallback is used), or "off". What it did is the step's `guarded`.
+        method's fallback makes the edit) or "off". The step's `guarded` holds the decision.
         """
 
     def risk(
@@ -109,9 +109,9 @@ class LabProtocol(Protocol):
         methods: Sequence[str] = (),
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Job[dict[str, Risk]]:
-        """By method, the risk of editing the fact with it on top of what is in force. Changes nothing.
+        """The risk of editing the fact on top of the edits in force, by method. Changes nothing.
 
-        Of all the lab's methods without names; `hyperparameters` says for each what is changed in it.
+        Without `methods`, all of the lab's methods; `hyperparameters` holds each method's changes.
         """
 
     def probe(
@@ -126,42 +126,41 @@ class LabProtocol(Protocol):
         anew: bool = False,
         names: Sequence[str] = (),
     ) -> Job[Probe]:
-        """The fact edited on the unedited model, beside the session, which stays as it is.
+        """The fact edited on the unedited model, in a log of its own; the session stays as it is.
 
-        `earlier` and `later` are ids of the session's steps whose edits come before and after it, in any order; none:
-        the fact alone. Their ΔW is as the session has it, or with `anew` computed again in this order. `names` are
-        measured of the fact's step, and at the end.
+        `earlier` and `later` are ids of the session's steps whose edits come before and after the fact, in any order;
+        by default the fact is edited alone. These edits keep the session's ΔW, or are computed again in this order if
+        `anew`. The measures `names` are taken at the fact's step and at the last step.
         """
 
     def knows(self, session: str, facts: Sequence[Fact]) -> Job[tuple[bool | None, ...]]:
-        """Whether the unedited model knows each fact, P(true) > P(new); null (None) for one without a true object.
+        """Whether the unedited model knows each fact: P(true) > P(new); null (None) for one without a true object.
 
         Changes nothing.
         """
 
     def culprit(self, session: str) -> Job[Culprit]:
-        """The edit in force whose removal restores most. Changes nothing; gives way to edits."""
+        """The edit in force whose removal restores most of the model. Changes nothing; gives way to edits."""
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> Job[Step]:
-        """Step `index` (the one in force now) with what was not yet measured, these measures and tasks too.
+        """Step `index` (default: the step in force now), with missing measurements taken, these measures' included.
 
-        A task's name asks for its score by the likelier label word, "name:generation" by a generated answer. Without
-        names only what the step says is measured. It gives way to edits and goes on with what it has.
+        A task's name asks for the score by the likelier label word, "name:generation" for the score by a generated
+        answer. Without names, only the watched prompts and drift are measured. The job gives way to edits and then
+        resumes.
         """
 
     def measure_due(self, session: str) -> Job[SessionState]:
-        """Measure all that the plan asks for and that is missing, the step in force first; gives way too.
+        """Take all measurements that the plan asks for and that are missing, the step in force first.
 
-        The result is the state at its end. It follows the log: what becomes due while it runs is measured.
+        The result is the state at the end. Measurements that become due meanwhile are taken too. The job gives way to
+        edits and then resumes.
         """
 
     def replay_file(self, session: str) -> Job[bytes]:
-        """The session as a file that `editlab replay` applies again; its bytes are in base64 on the wire.
+        """The session as a file for `editlab replay`; over HTTP the bytes are in base64. A follow key is enough."""
 
-        A key that only follows is enough.
-        """
-
-    # at once
+    # answered at once
     def undo(self, session: str) -> SessionState:
         """Go one step back."""
 
@@ -172,24 +171,24 @@ class LabProtocol(Protocol):
         """Put step `index` in force; 0 is the unedited model."""
 
     def toggle(self, session: str, index: int) -> SessionState:
-        """Switch edit `index` off, or on again, wherever it stands; as if it had never been made."""
+        """Switch edit `index` off, or on again, wherever it is in the log; off is as if it had never been made."""
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
         """Replace the session's own watched prompts."""
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
-        """Replace the plan: measure name -> at every so many steps (1: each). What is left out waits for `measure`."""
+        """Replace the plan: measure name -> interval in steps (1: every step). Other measures wait for `measure`."""
 
     def search(
         self, text: str = "", *, relation: str | None = None, case_id: CaseId | None = None, limit: int = 20
     ) -> list[Fact]:
-        """Facts to edit, of those that the lab knows: all the words of `text` occur in them."""
+        """The lab's own facts that contain all words of `text`."""
 
     def random(self, seed: int) -> Fact:
-        """One fact; the same for the same seed."""
+        """One of the lab's facts, chosen by the seed."""
 
     def scan(self) -> ScanTable | None:
-        """The scan that this lab was given to show; null (None) where there is none."""
+        """The scan that this lab shows; null (None) without one."""
 
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""

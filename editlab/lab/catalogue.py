@@ -1,4 +1,4 @@
-"""The catalogue of a lab: its model, methods, measures, and facts to try."""
+"""The catalogue of a lab: its model, its methods and measures, and facts to try."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from editlab.methods import info_of as info_of_method
 from editlab.model.chat import chat_of
 from editlab.model.model import EditableModel
 
-SKIPPED_TOLD = 100  # rows that are named one by one
+SKIPPED_TOLD = 100  # skipped rows that are listed one by one
 
 
 def info_of(
@@ -30,7 +30,7 @@ def info_of(
     source: str,
     skipped: Sequence[SkippedRow] = (),
 ) -> LabInfo:
-    """All that a page needs to know of a lab before its first edit."""
+    """Everything that a page needs to know about a lab before its first edit."""
     return LabInfo(
         model=editor.describe(),
         methods=tuple(_method(editor, method) for method in editor.methods.values()),
@@ -48,9 +48,9 @@ def info_of(
 
 
 def _method(editor: Editor, method: Method) -> MethodInfo:
-    """A method as it is set; a fallback that this lab does not have is none."""
-    told = info_of_method(method, editor.model.shape)
-    return told if told.fallback in editor.methods else replace(told, fallback=None)
+    """A method's description, without a fallback that this lab does not have."""
+    info = info_of_method(method, editor.model.shape)
+    return info if info.fallback in editor.methods else replace(info, fallback=None)
 
 
 def _chat(model: EditableModel) -> ChatFrame | None:
@@ -61,9 +61,9 @@ def _chat(model: EditableModel) -> ChatFrame | None:
 
 
 def presets_of(model: str, facts: Sequence[Fact]) -> tuple[PresetFact, ...]:
-    """What is worth trying first with the model of that name, of the project's own facts and of these.
+    """The facts to try first with this model, from the project's own facts and from `facts`.
 
-    `model` is the name of a shape, "" for a model whose shape has none.
+    `model` is the name of a shape, "" for a model whose shape has no name.
     """
     known = {fact.case_id: fact for fact in (*read_facts(resource("facts.json")), *facts)}
     rows = json.loads(resource("presets.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One worker and its queue: urgent jobs first, and among those the least served session's."""
+"""One worker and its queue: urgent jobs run first, and among equally urgent ones the least served session's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
 from editlab.core.progress import OnProgress, Progress
 from editlab.lab.limits import Limits
 
-FIRST, LATER = 0, 1  # priorities; what comes LATER can be interrupted, and goes on with what it has
-REMEMBERED = 1_000  # sessions whose work is counted, beside those with a job
+FIRST, LATER = 0, 1  # priorities; a job of priority LATER can be interrupted and then resumes
+REMEMBERED = 1_000  # sessions without a job whose work is still counted
 TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class _GaveWay(Exception):
 
 
 def steady(report: OnProgress) -> OnProgress:
-    """The progress callback for work that an interruption would lose: it can be cancelled, but does not give way."""
+    """A progress callback for work that cannot resume: the job can be cancelled, but does not give way."""
 
     def reporting(progress: Progress) -> None:
         with suppress(_GaveWay):
@@ -38,7 +38,7 @@ def steady(report: OnProgress) -> OnProgress:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a job ended, with all that came of it: published at once, so that nobody sees half of it."""
+    """How a job ended, with its result or error; one object, so that readers on other threads never see half of it."""
 
     status: str
     result: Any = None
@@ -61,8 +61,8 @@ class LocalJob:
         self.priority = priority
         self.changes_log = changes_log
         self.progress = Progress("waiting")
-        self.seconds = 0.0  # of work done, until it gave way last
-        self.told = 0.0  # when it last told of itself
+        self.seconds = 0.0  # of work in earlier turns
+        self.last_report = 0.0  # time of the last progress report
         self._start = 0.0
         self._queue = queue
         self._work = work
@@ -96,11 +96,11 @@ class LocalJob:
         return self._outcome.result
 
     def begin(self) -> None:
-        self._start = self.told = time.perf_counter()
+        self._start = self.last_report = time.perf_counter()
         self._begun = True
 
     def run(self) -> _Outcome:
-        """Do the work, on the queue's worker, and set the outcome; raises nothing but `_GaveWay`."""
+        """Do the work, on the queue's worker, and return the outcome; raises nothing but `_GaveWay`."""
         try:
             self._report(self.progress)
             return _Outcome("done", self._work(self._report))
@@ -112,16 +112,16 @@ class LocalJob:
             return _Outcome("cancelled", exception=cancelled)
         except (LabError, ValueError, FloatingPointError) as error:  # sentences meant for the user
             return _Outcome("failed", exception=error, error=str(error))
-        except BaseException as error:  # a panic in a native library is no Exception; the worker outlives it
+        except BaseException as error:  # a panic in a native library is no Exception; the worker must survive it
             log.exception("a job failed")
             sentence = f"the lab failed: {type(error).__name__}: {error}".splitlines()[0]
-            told = error if isinstance(error, Exception) else LabError(sentence)
-            return _Outcome("failed", exception=told, error=sentence)
+            exception = error if isinstance(error, Exception) else LabError(sentence)
+            return _Outcome("failed", exception=exception, error=sentence)
 
     def end(self, outcome: _Outcome) -> None:
-        """Publish the outcome and wake whoever waits for it."""
+        """Publish the outcome and wake the threads that wait for it."""
         self._outcome = outcome
-        del self._work  # and the session with it
+        del self._work  # frees the session that it holds
         self._ended.set()
         self._queue.tell(self)
 
@@ -138,7 +138,7 @@ class LocalJob:
                 f"The job was stopped after {self._queue.limits.job_seconds:g} seconds of work, which is the limit; "
                 "what it has measured is kept."
             )
-        self.progress, self.told = progress, time.perf_counter()
+        self.progress, self.last_report = progress, time.perf_counter()
         self._queue.tell(self)
         if self.priority == LATER and self._queue.should_give_way(self):
             raise _GaveWay
@@ -148,7 +148,7 @@ OnChange = Callable[[LocalJob | None], None]
 
 
 class Queue:
-    """Jobs of sessions, and the one thread that they run on."""
+    """The jobs of all sessions, and the one thread that runs them."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -156,7 +156,7 @@ class Queue:
         self._clock = 0.0  # the served seconds of the session whose turn it is or was last
         self._waiting: list[LocalJob] = []
         self._running: LocalJob | None = None
-        self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None: the queue has changed since
+        self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None once the queue has changed
         self._listeners: list[OnChange] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -168,7 +168,7 @@ class Queue:
     ) -> LocalJob:
         """Queue a job of a session.
 
-        Raises LimitReached where too many wait, LabError once the queue is closed.
+        Raises LimitReached if too many jobs wait, LabError once the queue is closed.
         """
         job = LocalJob(self, session, work, priority, changes_log)
         with self._changed:
@@ -183,11 +183,11 @@ class Queue:
         return job
 
     def listen(self, listener: OnChange) -> None:
-        """Call `listener`, on any thread, whenever a job has something else to tell; None: all that wait may have."""
+        """Call `listener`, on any thread, with each job that changes; with None if any waiting job may have changed."""
         self._listeners.append(listener)
 
     def tell(self, job: LocalJob | None) -> None:
-        """Tell the listeners; not while the lock is held."""
+        """Call the listeners; must not be called while the lock is held."""
         for listener in self._listeners:
             listener(job)
 
@@ -206,7 +206,7 @@ class Queue:
             self._served[session] = max(self._served.get(session, 0.0), self._clock)
 
     def _forget_served(self) -> None:
-        """Of the sessions that have nothing to do, remember only those that were served most."""
+        """Of the sessions without a job, remember only those that were served most."""
         if len(self._served) > REMEMBERED:
             busy = {job.session for job in self._jobs()}
             idle = sorted(self._served.keys() - busy, key=self._served.__getitem__)
@@ -214,17 +214,17 @@ class Queue:
                 del self._served[session]
 
     def change(self, session: str, change: Callable[[], None]) -> None:
-        """Change a session's log at once. Raises Busy while a job is going to change it."""
+        """Change a session's log at once. Raises Busy while a job that changes the log waits or runs."""
         with self._changed:
             if any(job.session == session and job.changes_log for job in self._jobs()):
                 raise Busy("An edit of this session is under way: wait for it, or cancel it.")
             change()
 
     def jobs_before(self, job: LocalJob) -> int:
-        """The number of jobs that run before this one; 0 once it runs."""
+        """The number of jobs that run before this one; 0 once this one runs."""
         with self._changed:
             if self._places is None:
-                order = sorted(self._waiting, key=self._order)  # stable: among equals the first come
+                order = sorted(self._waiting, key=self._order)  # stable: equals stay in the order of arrival
                 self._places = {one: place + (self._running is not None) for place, one in enumerate(order)}
             return self._places.get(job, 0)
 
@@ -250,7 +250,7 @@ class Queue:
             job.cancel()
 
     def forget(self, job: LocalJob) -> None:
-        """Remove a job that does not run yet from the queue."""
+        """Remove a waiting job from the queue."""
         with self._changed:
             waits = job in self._waiting
             if waits:
@@ -262,11 +262,11 @@ class Queue:
 
     @property
     def silence(self) -> float:
-        """Seconds since the running job last told of itself, 0 between jobs; infinite once the worker has ended."""
+        """Seconds since the running job's last report, 0 between jobs; infinite once the worker has ended."""
         if not self._worker.is_alive():
             return math.inf
         running = self._running
-        return time.perf_counter() - running.told if running else 0.0
+        return time.perf_counter() - running.last_report if running else 0.0
 
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""

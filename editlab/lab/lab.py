@@ -49,7 +49,7 @@ class Lab:
         limits: Limits | None = None,
         skipped: Sequence[SkippedRow] = (),
     ) -> None:
-        """`skipped`: rows of the facts' file that could not be used."""
+        """`skipped`: the rows of the file of facts that gave no fact."""
         self.editor = editor
         self.tasks = dict(tasks)
         self.measures = standard(self.tasks, text)
@@ -83,12 +83,12 @@ class Lab:
     ) -> Lab:
         """A lab with a model loaded and ready for its first edit.
 
-        `facts`: "hub" for CounterFact, a file of rows, or None for the project's own. `glue`: "hub", a
-        folder of GLUE files, or None. `tasks`: files of the user's own tasks, in the form that `editlab.measures.tasks`
-        tells. `text`: what perplexity is measured on, "wikitext" from the hub, a .txt file,
-        or None for the project's own. `scan`: a folder of `editlab scan`, or its table, to be shown. `store`: the file
-        that sessions are kept in; without one they end with the lab. The rest as `editlab.load`. Raises ValueError
-        with a sentence, LabError for a store that cannot be used.
+        `facts`: "hub" for CounterFact, a file of rows, or None for the project's own. `glue`: "hub", a folder of GLUE
+        files, or None. `tasks`: files of the user's own tasks, in the form described in `editlab.measures.tasks`.
+        `text`: the text for perplexity: "wikitext" from the hub, a .txt file, or None for the project's own. `scan`: a
+        scan to show: the folder that `editlab scan` wrote, or its table. `store`: the file with the sessions; without
+        one they end with the lab. The other arguments are those of `editlab.load`. Raises ValueError for wrong input,
+        LabError for a store that cannot be used.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)  # what is wrong is told before the model is loaded
@@ -246,7 +246,7 @@ class Lab:
     def _put(
         self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False
     ) -> LocalJob:
-        """Queue a job that stores its measurements as they are made, even if the job is stopped."""
+        """Queue a job that stores its measurements as they come, so that they survive if the job is stopped."""
 
         def keeping(report: OnProgress) -> T:
             def reporting(progress: Progress) -> None:
@@ -257,7 +257,7 @@ class Lab:
                 return with_room(lambda: work(reporting), self._make_room)
             finally:
                 self.sessions.keep_findings(session)
-                self.sessions.forget_asked(session)
+                self.sessions.forget_previews(session)
 
         return self._queue.put(session.id, keeping, priority, changes_log)
 
@@ -302,7 +302,7 @@ class Lab:
         return self.sessions.state(chosen)
 
     def _open(self, key: str, facts: Sequence[Fact] = ()) -> Session:
-        """The session that a key edits. Raises an error also for facts that the session cannot take."""
+        """The session that a key edits. Also raises an error for facts that the session cannot take."""
         session = self._session(key, editing=True)
         self.limits.check_facts(facts)
         for fact in facts:
@@ -327,12 +327,12 @@ class Lab:
         }
 
     def on_change(self, listener: OnChange) -> None:
-        """Call `listener` with a job, on any thread, whenever it has something else to tell; None: any may have."""
+        """Call `listener`, on any thread, with each job that changes; with None if any waiting job may have changed."""
         self._queue.listen(listener)
 
     @property
     def silence(self) -> float:
-        """Seconds without a word of the job that runs, 0 while none does; infinite once the worker has ended."""
+        """Seconds since the running job's last report, 0 between jobs; infinite once the worker has ended."""
         return self._queue.silence
 
     def close(self) -> None:

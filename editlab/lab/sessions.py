@@ -1,6 +1,6 @@
 """The sessions of one lab: opened by keys, read from the store on use, written to the store before they change.
 
-This module alone decides what a key may do.
+Only this module decides what a key allows.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from editlab.session.log import Entry
 from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
-COMPLETIONS_KEPT = 1_000  # of prompts that were asked together, of one state of the weights
-OBJECTS_KEPT = 200_000  # whose probabilities in the unedited model are kept
+COMPLETIONS_KEPT = 1_000  # groups of prompts whose completions are kept, per state of the weights
+OBJECTS_KEPT = 200_000  # objects whose probabilities in the unedited model are kept
 KEY_BYTES = 24  # of randomness
-DAYS_EMPTY = 1 / 24  # without use, after which an untouched session makes room for another one
+DAYS_EMPTY = 1 / 24  # without use, after which an untouched session makes room if the lab is full
 
 
 def follow_key(key: str) -> str:
@@ -48,7 +48,7 @@ def digest(key: str) -> str:
 
 
 class Sessions:
-    """Sessions over one editor. The last ones used are in memory, one object each.
+    """Sessions over one editor. Those used last are in memory, one object each.
 
     Raises UnknownSession for an unknown key, ReadOnly for a key that does not edit, LabError for a session of another
     model, and whatever the store raises.
@@ -63,7 +63,7 @@ class Sessions:
         self._revisions: dict[str, int] = {}
         self._states: dict[str, SessionState] = {}  # cached until the next revision
         self._most_of_base = COMPLETIONS_KEPT
-        self._next_revision = itertools.count(time.time_ns())  # always above those before a restart
+        self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
         MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
@@ -129,24 +129,24 @@ class Sessions:
         return session
 
     def forget_unused(self) -> None:
-        """Drop all sessions from memory that are not in use."""
+        """Drop all sessions that are not in use from memory."""
         with self._lock:
             self._recent.clear()
             self._states.clear()
 
-    def forget_asked(self, session: Session) -> None:
-        """Forget what models said to prompts that no step tells (previews), once it is much.
+    def forget_previews(self, session: Session) -> None:
+        """Drop completions of prompts that belong to no step (previews), once there are many.
 
-        A session that is not in memory knows its own again when it is read.
+        A session that is not in memory reads the completions of its own steps from the store when it is opened.
         """
         base = self._measures.base
-        session.measurements.keep(session.told(), COMPLETIONS_KEPT)
+        session.measurements.keep(session.all_watched(), COMPLETIONS_KEPT)
         with self._lock:
             if len(base.completions) > self._most_of_base:
-                base.keep(chain.from_iterable(one.told() for one in list(self._alive.values())))
+                base.keep(chain.from_iterable(one.all_watched() for one in list(self._alive.values())))
                 self._most_of_base = max(COMPLETIONS_KEPT, 2 * len(base.completions))
         if len(base.objects) > OBJECTS_KEPT:
-            base.objects.clear()  # no step tells them
+            base.objects.clear()  # no step shows them
 
     def state(self, session: Session) -> SessionState:
         """A session's state, cached until its revision changes."""
@@ -186,7 +186,7 @@ class Sessions:
             self.changed(session)
 
     def changed(self, session: Session) -> None:
-        """Give the session a new revision: its state has changed."""
+        """Give the session a new revision, because its state has changed."""
         with self._lock:
             self._revise(session.id)
 

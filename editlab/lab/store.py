@@ -22,7 +22,7 @@ from editlab.model.deltas import edit_from_bytes, edit_to_bytes
 from editlab.session.log import Entry, Made
 from editlab.session.measurements import Finding
 
-LOCK_SECONDS = 10.0  # to wait for another process that is about to end
+LOCK_SECONDS = 10.0  # to wait for another process to let go of the file
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SessionRecord:
 
     id: str
     key: str  # SHA-256 of the key that edits
-    follow: str  # and of the one that only reads
+    follow: str  # SHA-256 of the key that only reads
     name: str
     created: str  # ISO 8601, UTC
     used: str
@@ -53,8 +53,8 @@ class SessionRecord:
 class Store:
     """Sessions, their logs and their measurements, in a file or, without one, in memory.
 
-    Safe to call from any thread; belongs to one process at a time. Raises LabError, with a sentence, for a file that is
-    in use, is not editlab's, or cannot be written; the store is then as before the call.
+    Any thread may call the store; only one process at a time may open the file. Raises LabError for a file that is in
+    use, is not editlab's, or cannot be written; the store is then as before the call.
     """
 
     def __init__(self, path: str | Path = ":memory:") -> None:
@@ -111,7 +111,7 @@ class Store:
             db.execute("DELETE FROM sessions WHERE id = ?", [id])
 
     def copy(self, id: str, row: SessionRecord) -> None:
-        """Add a session with another one's log up to `row.position`, and with the log's measurements."""
+        """Add a session with another one's log up to `row.position`, measurements included."""
         with self._transaction() as db:
             _insert(db, row)
             names = {"new": row.id, "old": id, "position": row.position}
@@ -142,7 +142,7 @@ class Store:
         ]
 
     def append(self, id: str, log: Sequence[Entry], findings: Iterable[Finding] = ()) -> None:
-        """Make `log` the session's log, all in force: the last entry is new, the others begin the stored log.
+        """Make `log` the session's log, with no entry undone: the last entry is new, the others are already stored.
 
         Undone entries leave the log, and also the store if no other session has them.
         """
@@ -163,11 +163,11 @@ class Store:
                 db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
 
     def rename_model(self, id: str, fingerprint: str) -> None:
-        """Name the model of a session as this version names it; nothing else of the session changes."""
+        """Store the model's fingerprint in this version's form; nothing else of the session changes."""
         with self._transaction() as db:
             db.execute("UPDATE sessions SET fingerprint = ? WHERE id = ?", [fingerprint, id])
 
-    # --- what was measured ---
+    # --- measurements ---
 
     def findings(self, id: str) -> list[Finding]:
         """The findings on a session's states."""
@@ -258,7 +258,7 @@ def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None
 
 
 def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
-    """Store findings; a state is named by its last edit and the earlier ones that are off, others are dropped."""
+    """Store findings on edits of this log; a state is named by its last edit and by the earlier edits that are off."""
     places = {entry.id: place for place, entry in enumerate(log)}
     for finding in findings:
         if any(edit not in places for edit in (*finding.ids, *filter(None, [finding.step]))):

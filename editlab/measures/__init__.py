@@ -32,15 +32,15 @@ __all__ = [
     "standard",
 ]
 
-NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # they mean something else in what is measured
-_WORDS = ("title", "help", "every")  # fields that change nothing of what is found
+NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # fields of a record, so no measure's name
+_WORDS = ("title", "help", "every")  # a measure's fields that do not change its result
 
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly; used until a measurement was timed
 
 
 @dataclass
 class _Taken:
-    """The time that measurements of one kind have taken."""
+    """The time that a measure's measurements have taken."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -56,15 +56,15 @@ class Measures:
     _taken: dict[str, _Taken] = field(default_factory=dict)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises ValueError for a name of no measure."""
+        """Raises ValueError for an unknown name."""
         for name in names:
             if name not in self.by_name:
                 raise ValueError(f"no measure {name!r}; available: {', '.join(self.by_name)}")
 
     def setting(self, name: str) -> str:
-        """Tells apart measures of one name that measure different things: of other examples, of another text.
+        """A digest that distinguishes measures of one name with, say, other examples or another text.
 
-        By content: of a measure's fields, but for its words, and of what it reads beside them (its `content`).
+        Made of a measure's fields, except its texts for the user, and of the `content` of what it reads.
         """
         if name not in self.by_name:
             return ""
@@ -74,10 +74,10 @@ class Measures:
         return _short(repr((type(measure).__qualname__, chosen, getattr(measure, "content", ""))))
 
     def is_setting_of(self, setting: str, name: str) -> bool:
-        """Whether a setting, as this version or an earlier one wrote it, is that of the measure by this name."""
+        """Whether a setting, in this version's form or an earlier one's, is that of the measure of this name."""
         if setting == self.setting(name):
             return True
-        measure = self.by_name.get(name)  # earlier versions did not see a file's content
+        measure = self.by_name.get(name)  # earlier versions left out a file's content
         return measure is not None and not getattr(measure, "source", None) and setting == _short(repr(measure))
 
     def infos(self) -> tuple[MeasureInfo, ...]:
@@ -93,7 +93,7 @@ class Measures:
                 measure.forget()
 
     def took(self, name: str, seconds: float, tokens: int | None) -> None:
-        """Record the time that a measurement of so many tokens took; None: it was interrupted and will be resumed."""
+        """Record the time that a measurement of so many tokens took; None if it was interrupted, to be resumed."""
         taken = self._taken.setdefault(name, _Taken())
         taken.pending += seconds
         if tokens is not None:
@@ -116,9 +116,9 @@ def _short(text: str) -> str:
 
 
 def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -> Measures:
-    """Every measure there is, the cheap ones first, those of other packages last.
+    """Every available measure: the cheap ones first, other packages' last.
 
-    `text` is what perplexity is measured on: see PerplexityOfText.
+    `text` is the text for perplexity: see PerplexityOfText.
     """
     found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
     found += task_measures((tasks or {}).values())

@@ -1,4 +1,4 @@
-"""Measures that other packages add (entry points `editlab.measures`), checked when found and when they measure."""
+"""Measures of other packages (entry points `editlab.measures`), checked when they are loaded and when they run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 
 class MeasureFailed(ValueError):
-    """A measure of another package failed; the message names it and says how."""
+    """A measure of another package failed; the message names the measure and the error."""
 
 
 @dataclass(frozen=True)
 class ContributedMeasure:
-    """A measure of another package: what it gives is a `Number`, and what it raises becomes a sentence."""
+    """Another package's measure: its result must be a `Number`, and its exceptions become sentences."""
 
     measure: Any
     name: str
@@ -36,7 +36,7 @@ class ContributedMeasure:
 
     @classmethod
     def of(cls, found: Any) -> ContributedMeasure:
-        """The measure that a class or an object stands for. Raises ValueError with what is wrong with it."""
+        """The measure made of a class or an object. Raises ValueError with the reason if it cannot be used."""
         measure = found() if isinstance(found, type) else found
         check_texts(measure, ("name", "title", "help"))
         every, of_step = getattr(measure, "every", 0), getattr(measure, "of_step", False)
@@ -49,15 +49,15 @@ class ContributedMeasure:
         return cls(measure, measure.name, measure.title, measure.help, every, of_step)
 
     def tokens(self, subject: MeasureInput) -> int:
-        """What it says itself; 0 where it does not say."""
+        """The measure's own estimate; 0 without one."""
         try:
             return int(self.measure.tokens(subject))
-        except Exception as error:  # whatever a stranger's code raises: the cost is then not told
+        except Exception as error:  # another package's code may raise anything: the cost is then unknown
             log.debug("the measure %s does not tell its tokens: %s", self.name, error)
             return 0
 
     def __call__(self, subject: MeasureInput, report: OnProgress) -> Number | None:
-        """What is found. Raises MeasureFailed, and what `report` raises."""
+        """The measure's result. Raises MeasureFailed, and what `report` raises."""
         found = called(
             f"the measure {self.name}", lambda report: self.measure(subject, report), report, MeasureFailed, ran_out
         )
@@ -71,5 +71,5 @@ class ContributedMeasure:
 
 
 def contributed(known: Mapping[str, Any]) -> dict[str, ContributedMeasure]:
-    """Those of other packages, by name; a broken one, or one of a name that is known, is told of and left out."""
+    """Other packages' measures by name; a broken one, or one whose name is taken, is logged and left out."""
     return plugins(GROUP, ContributedMeasure.of, known)

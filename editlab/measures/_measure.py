@@ -1,4 +1,4 @@
-"""What a measure is, and what a measure is given: states of the weights, each with a cache of its results.
+"""The protocol of a measure, and its input: states of the weights, each with a cache of its results.
 
 Results belong to a state, so the model never answers the same question twice, and an interrupted measurement resumes
 from its cache. Nothing here depends on logs or queues.
@@ -37,13 +37,13 @@ class StateCache:
     unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows done so far
     records: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and facts
 
-    def keep(self, told: Iterable[Watched]) -> None:
-        """Forget what was said to prompts that are not among these; own prompts stay with the facts beside them."""
-        kept = frozenset(told)
+    def keep(self, watched: Iterable[Watched]) -> None:
+        """Drop completions of other prompts than these; the user's own prompts stay with the facts of their step."""
+        kept = frozenset(watched)
         self.completions = {
-            asked: said
-            for asked, said in self.completions.items()
-            if kept.issuperset([w for w in asked if w.kind != "own"] or asked)
+            prompts: completions
+            for prompts, completions in self.completions.items()
+            if kept.issuperset([w for w in prompts if w.kind != "own"] or prompts)
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class State:
     def objects(
         self, questions: Iterable[Question], report: OnProgress, what: str = "objects"
     ) -> Mapping[Question, ObjectScore]:
-        """The cached scores, these objects' among them; the model scores those that are missing, in batches."""
+        """The cached scores, including these objects'; the model scores missing ones, in batches."""
         cached = self.cache.objects
         missing = [question for question in dict.fromkeys(questions) if question not in cached]
         if missing:
@@ -90,7 +90,7 @@ class State:
         return cached
 
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
-        """What this state says to the watched prompts, from the cache or else from the model."""
+        """This state's completions of the watched prompts, from the cache or else from the model."""
         cache = self.cache
         if not watched:
             return ()
@@ -158,7 +158,7 @@ class Measure(Protocol):
         """About how many tokens the model reads for this measure."""
 
     def __call__(self, inputs: MeasureInput, report: OnProgress, /) -> Record | None:
-        """The result; None where it is not defined, as retention without an edit. Raises what `report` raises."""
+        """The result; None if it is undefined, as retention without an edit. Raises what `report` raises."""
 
 
 def tokens_of(texts: Iterable[str]) -> int:

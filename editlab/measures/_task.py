@@ -17,7 +17,7 @@ from editlab.measures.tasks import Task
 from editlab.model.fast.prompts import Budget
 from editlab.model.model import EditableModel
 
-KEPT_BYTES = 256 * 2**20  # activations below the edited layers, of all tasks together
+KEPT_BYTES = 256 * 2**20  # for activations below the edited layers, all tasks together
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bleeding: unrelated facts that the unedited model knows, and which of them an edited one has lost."""
+"""Bleeding: which unrelated facts, known to the unedited model, the edited model has lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> B
 
 @dataclass(frozen=True)
 class BleedingOfPanel:
-    """Bleeding over the project's own facts that the unedited model knows, without subjects of edits in force."""
+    """Bleeding over those of the project's own facts that the unedited model knows, without edited subjects."""
 
     name: str = "bleeding"
     title: str = "Bleeding"
@@ -43,7 +43,7 @@ class BleedingOfPanel:
 
     @cached_property
     def content(self) -> str:
-        """Which panel this is: the digest of its questions."""
+        """The digest of the panel's questions, which identifies the panel."""
         return hashlib.sha256(repr([(fact.text, fact.target_true) for fact in self._facts]).encode()).hexdigest()
 
     def _others(self, subject: MeasureInput) -> list[Fact]:

@@ -1,8 +1,8 @@
 """CounterFact's measures (Meng et al. 2022, arXiv 2202.05262): efficacy, paraphrase, neighborhood, and their score.
 
 An object is likelier than another if its mean negative log-likelihood per token is smaller. Success and the difference
-of probabilities are those papers'; accuracy (the object is the argmax at every one of its tokens) is the one in the
-tables of Gupta et al. (arXiv 2401.07453). All are means over a fact's prompts, then over facts.
+of probabilities are the paper's; accuracy (the object is the argmax at every one of its tokens) is that of the tables
+of Gupta et al. (arXiv 2401.07453). All are means over a fact's prompts, then over facts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], o
 def _quality(
     prompts_of: Iterable[tuple[Fact, Sequence[str]]], scores: Mapping[Question, ObjectScore], true: bool = False
 ) -> Quality | None:
-    """Means over facts of one kind of prompt; `true`: the wanted object is the true one."""
+    """Means over facts for one kind of prompt; `true`: the true object is the wanted one."""
     n, success, difference, accuracy = 0, [], [], []
     for fact, prompts in prompts_of:
         if not prompts:

@@ -1,6 +1,6 @@
-"""What a model answers on a downstream task, by either of two rules: the likelier label word, or a generated one.
+"""A model's answers on a downstream task, by either of two rules: the likelier label word, or a generated one.
 
-A rule is made ready once for a task and a model, and asked after every edit. Knows nothing of what is right.
+A rule is set up once for a task and a model, and used after every edit. Right answers play no part here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ByScores:
     def log_probs(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> Tensor:
         """Log-probability (n, labels) of each label word after each example.
 
-        `found` holds what an interrupted call found, and what this one does: of every row, the log-probability of each
+        `found` holds an interrupted call's results and receives this one's: for each row, the log-probability of each
         word (labels,) as if it ended the row.
         """
         found = {} if found is None else found
@@ -58,7 +58,7 @@ class ByGeneration:
         self._prompts = Prompts(model, self._rows, budget, go_on=True)
 
     def tokens(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[list[int]]:
-        """The continuation of each example; `found` holds those of an interrupted call, and of this one."""
+        """The continuation of each example; `found` holds an interrupted call's and receives this one's."""
         return self._prompts.generate(GENERATED_TOKENS, f"measuring {self._task.title}", report, found)
 
     def answers(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
@@ -70,7 +70,7 @@ RULES: dict[str, type[ByScores] | type[ByGeneration]] = {"scores": ByScores, "ge
 
 
 def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...]]:
-    """Token ids of every example's prompt, with `room` for what follows. Raises ValueError for one that is too long."""
+    """Token ids of every example's prompt. Raises ValueError for one that leaves no `room` for further tokens."""
     rows = [model.tokens(task.prompt(example)).ids for example in task.examples]
     longest = max(range(len(rows)), key=lambda i: len(rows[i]))
     if len(rows[longest]) + room > model.max_tokens:
@@ -82,7 +82,7 @@ def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...
 
 
 def _told_apart(model: EditableModel, task: Task) -> list[tuple[int, ...]]:
-    """The label words in tokens, as many of each as it takes to tell them apart: the first one, or all."""
+    """The label words as tokens: only the first token of each if these differ, else all. Raises ValueError."""
     prompt = task.prompt(task.examples[0])
     words = [model.target_ids(label, prompt) for label in task.labels]
     if len({word[0] for word in words}) == len(words):

@@ -1,9 +1,9 @@
 """Generation entropy (Meng et al. 2022, arXiv 2202.05262, after Zhang et al. 2018); repetition lowers it.
 
-GE = (2/3·H₂ + 4/3·H₃)/2 with the entropies of word bigrams and trigrams in bits, over a whole text: the prompt and what
-the model goes on with. Deviations from the reference code: words are runs of letters and digits, every other visible
-character is a word of its own (theirs are NLTK's, which part contractions and join some marks); a prompt that a fact
-has twice is asked once; each prompt has random numbers of its own, so that a text does not depend on its batch.
+GE = (2/3·H₂ + 4/3·H₃)/2 with the entropies of word bigrams and trigrams in bits, over a whole text: the prompt and its
+continuation. Deviations from the reference code: a word is a run of letters and digits, or any other visible character
+(theirs are NLTK's, which split contractions and join some marks); a fact's repeated prompt counts once; each prompt has
+its own random numbers, so that a text does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def generation_entropy(text: str) -> float:
 def sampled_texts(
     model: EditableModel, prompts: Sequence[str], n_tokens: int = 100, top_k: int = 5, seed: int = 0
 ) -> list[str]:
-    """Each prompt and what follows, `n_tokens` in all, drawn from the `top_k` likeliest next tokens.
+    """Each prompt with a continuation, `n_tokens` in all, drawn from the `top_k` likeliest next tokens.
 
-    It does not stop at an end of text, as the reference code does not. A prompt of more tokens is left as it is.
+    As in the reference code, an end-of-text token does not end the text. A longer prompt gets no continuation.
     """
     rows = [model.tokens(prompt).ids for prompt in prompts]
     steps = [max(0, n_tokens - len(row)) for row in rows]
@@ -60,7 +60,7 @@ def sampled_texts(
 
 @dataclass(frozen=True)
 class GenerationEntropy:
-    """Of the generation prompts of the first facts in force; the same prompts on the unedited model beside it."""
+    """Entropy over the generation prompts of the first facts in force, compared with the unedited model's."""
 
     limit: int = 20  # facts
     n_tokens: int = 100

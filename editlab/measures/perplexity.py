@@ -1,4 +1,4 @@
-"""Perplexity of a fixed text: a cheap surrogate for a model's health (Yang et al. 2024, arXiv 2402.09656)."""
+"""Perplexity of a fixed text, a cheap surrogate for a model's health (Yang et al. 2024, arXiv 2402.09656)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from editlab.model.fast.blocks import embed, log_probs, run
 from editlab.model.model import EditableModel
 
 WINDOW = 512  # tokens
-MAX_TOKENS = 8192  # only the beginning of a longer text is read
+MAX_TOKENS = 8192  # a longer text is read only this far
 MAX_CHARACTERS = 8 * MAX_TOKENS
 PROBE_TOKENS = 256
-POSITIONS_AT_ONCE = 128  # through the head: bounds the memory of their logits
+POSITIONS_AT_ONCE = 128  # through the head, to bound the memory of the logits
 WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 
 
 def perplexity(nlls: Sequence[tuple[float, int]]) -> float:
-    """exp(mean NLL per token) from windows' (sum of NLLs in nats, tokens scored); inf beyond the range of floats."""
+    """exp(mean NLL per token) from each window's (sum of NLLs in nats, tokens scored); inf beyond a float's range."""
     total, n = sum(nll for nll, _ in nlls), sum(n for _, n in nlls)
     try:
         return math.exp(total / n)
@@ -39,7 +39,7 @@ def perplexity(nlls: Sequence[tuple[float, int]]) -> float:
 
 @torch.no_grad()
 def window_nll(model: EditableModel, ids: Sequence[int]) -> tuple[float, int]:
-    """Sum of the NLLs of a window's tokens given those before them in it, and their number: all but the first."""
+    """The summed NLL of a window's tokens except the first, each given the earlier ones, and their number."""
     hidden = model.hidden(model.batch([ids]))[0, :-1]  # (t - 1, d)
     following = torch.tensor(ids[1:], device=hidden.device)
     parts = zip(hidden.split(POSITIONS_AT_ONCE), following.split(POSITIONS_AT_ONCE), strict=True)
@@ -54,8 +54,8 @@ def _nll(model: EditableModel, hidden: Tensor, following: Tensor) -> float:
 class PerplexityOfText:
     """Perplexity of the project's own text (None), "wikitext" from the hub (test split of WikiText-2), or a .txt file.
 
-    Read in windows of at most 512 tokens that do not overlap, without special tokens; the first token of each window is
-    not scored. Only the first 8,192 tokens are read.
+    The text is read in windows of at most 512 tokens that do not overlap, without special tokens; the first token of
+    each window is not scored. Only the first 8,192 tokens are read.
     """
 
     source: str | None = None
@@ -88,7 +88,7 @@ class PerplexityOfText:
 
     @cached_property
     def content(self) -> str:
-        """Which text this is: its digest, or of a fixed one on the hub its name."""
+        """The text's identity: a digest, or the name of a fixed text on the hub."""
         return self.source or "" if self.source == "wikitext" else hashlib.sha256(self._text[0].encode()).hexdigest()
 
     def windows(self, model: EditableModel) -> list[tuple[int, ...]]:
@@ -130,7 +130,7 @@ class HealthProbe:
 
     @torch.no_grad()
     def __call__(self) -> float:
-        """The perplexity of the model as it is now."""
+        """The perplexity under the weights in force."""
         hidden = run(self._model, range(self._first, self._model.n_layers), self._entering)
         said = log_probs(self._model, hidden[0, :-1])
         nll = -float(said.gather(1, self._following[:, None]).double().sum())

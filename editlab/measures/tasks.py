@@ -1,12 +1,12 @@
-"""Downstream tasks: few-shot classification as data, one JSON file each; a user's own is a file of the same form.
+"""Downstream tasks: few-shot classification as data, one JSON file each. A user's own task is a file of this form:
 
     {"name": "animals", "title": "Animals", "note": "whose examples these are",
      "template": "Word: {word}\\nAnimal?", "labels": ["No", "Yes"],
      "shots": [{"word": "stone", "label": 0}, {"word": "horse", "label": 1}],
      "examples": [{"word": "otter", "label": 1}, ...]}
 
-"glue": "sst2" in the place of "examples" takes them from GLUE's validation set of that name, 200 at most, balanced.
-The examples are the same at every step, so that two steps are a paired comparison.
+"glue": "sst2" instead of "examples" takes at most 200 examples, balanced, from GLUE's validation set of that name.
+The examples are the same at every step, so that two steps make a paired comparison.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Task:
 
 
 def load_tasks(glue: str | None = None, extra: Iterable[str | Path] = ()) -> dict[str, Task]:
-    """This project's tasks by name, those on GLUE if `glue` is given, and those of the files `extra`.
+    """This project's tasks by name, including those on GLUE if `glue` is given, and the tasks of the files `extra`.
 
     `glue`: "hub", or a folder with one file per task (``sst2.json``, ``.jsonl``, ``.tsv`` or ``.parquet``).
     Raises ValueError with a sentence for a folder or a file that cannot be read.
@@ -87,7 +87,7 @@ def load_tasks(glue: str | None = None, extra: Iterable[str | Path] = ()) -> dic
 
 
 def read_task(path: str | Path, glue: str | None = None) -> Task:
-    """The task of one file, in the form above. Raises ValueError with a sentence about what is wrong."""
+    """The task of one file in the form above. Raises ValueError with the reason if the file is wrong."""
     path = Path(path).expanduser()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def _balanced(examples: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def _is_there(name: str, glue: str | None) -> bool:
-    """Whether one of our tasks can be loaded: those on GLUE need its place."""
+    """Whether one of our tasks can be loaded: tasks on GLUE need the place of its files."""
     subset = json.loads((resource("tasks") / f"{name}.json").read_text(encoding="utf-8")).get("glue")
     return subset is None or glue == "hub" or (glue is not None and _glue_file(subset, glue) is not None)
 

@@ -1,4 +1,4 @@
-"""Editing methods: a file each here, and what other packages add by the entry point `editlab.methods`."""
+"""Editing methods: one file each, plus those that other packages add by the entry point `editlab.methods`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """Every method by its name, ROME first, those of other packages last. Of these a broken one is left out."""
+    """Every method by its name: ROME first, other packages' methods last. A broken one of theirs is left out."""
     names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     found = [importlib.import_module(f"{__name__}.{name}").METHOD for name in names]
     ours = {m.name: m for m in sorted(found, key=lambda m: (m.name != "rome", m.title.lower()))}
@@ -77,13 +77,13 @@ def methods() -> dict[str, type[Method]]:
 
 
 def methods_for(model: EditableModel) -> dict[str, Method]:
-    """Every method by its name, set for this model. One whose settings do not suit the model is left out."""
+    """Every method by its name, with this model's hyperparameters. A method that the model cannot take is left out."""
     found: dict[str, Method] = {}
     for name, kind in methods().items():
         try:
             method = kind.for_shape(model.shape)
             check_layers(method.edited_layers, model)
-        except Exception as error:  # whatever a stranger's code raises
+        except Exception as error:  # another package's code may raise anything
             log.error("the method %s was left out: it cannot be set for %s (%s)", name, model.name, error)
         else:
             found[name] = method
@@ -91,7 +91,7 @@ def methods_for(model: EditableModel) -> dict[str, Method]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The method of that name. Raises ValueError with the nearest name."""
+    """The method's class. Raises ValueError, with the nearest name, for an unknown name."""
     return named(name, methods())
 
 
@@ -101,12 +101,12 @@ def check_changes(name: str, changes: Mapping[str, Any]) -> None:
 
 
 def offered(where: str) -> list[str]:
-    """The names of the methods that are offered there: in a "probe", a "scan" or by "verify"."""
+    """The names of the methods that are offered in a "probe", in a "scan" or by "verify"."""
     return [name for name, kind in methods().items() if where in kind.offered_in]
 
 
 def named(name: str, known: Mapping[str, T]) -> T:
-    """The method of that name among those known. Raises ValueError with the nearest name."""
+    """The known method of that name. Raises ValueError, with the nearest name, for an unknown name."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=1)
@@ -115,7 +115,7 @@ def named(name: str, known: Mapping[str, T]) -> T:
 
 
 def _checked(kind: Any) -> type[Method]:
-    """A method of another package. Raises ValueError with what is wrong with it."""
+    """Another package's method, checked. Raises ValueError with the reason if it cannot be used."""
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise ValueError(f"it must be a subclass of editlab.methods.Method, got {kind!r}")
     check_texts(kind, ("name", "title", "help"))

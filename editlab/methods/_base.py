@@ -1,4 +1,4 @@
-"""What every method is: a class with its name, its hyperparameters and their presets, and the edit that it computes."""
+"""The base class of all methods: a name, hyperparameters with presets, and a call that computes an edit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TYPES = {int: "int", float: "float", bool: "bool", str: "str", tuple[int, ...]: 
 
 @dataclass(frozen=True)
 class ContextPlan:
-    """What contexts to sample: `groups` of (how many, of how many tokens), after the end-of-text token or `starters`.
+    """The contexts to sample: `groups` of (number, length in tokens), after the end-of-text token or `starters`.
 
-    Lengths count the token or the words that the sample starts with. ROME (arXiv 2202.05262): 10 of 5 and 10 of 10
-    tokens after the end-of-text token; MEMIT (arXiv 2210.07229): one of 10 tokens for each of five starters.
+    A length includes the end-of-text token or the starter. ROME (arXiv 2202.05262) samples 10 contexts of 5 tokens and
+    10 of 10 after the end-of-text token; MEMIT (arXiv 2210.07229) one of 10 tokens after each of five starters.
     """
 
     groups: tuple[tuple[int, int], ...] = ()
@@ -40,7 +40,7 @@ class ContextPlan:
 
 
 class Moments(Protocol):
-    """What a method asks of the second moments C = E[k kᵀ] of the unedited model."""
+    """The second moments C = E[k kᵀ] of the unedited model, as a method uses them."""
 
     def solve(self, layer: int, x: Tensor, ridge: float = 0.0) -> Tensor:
         """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device."""
@@ -49,9 +49,9 @@ class Moments(Protocol):
 def hyperparameter(
     default: Any, help: str, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()
 ) -> Any:
-    """A field of a method: its default, what it does, and its range, or the texts to choose from.
+    """A method's field that is a hyperparameter: its default, a help text, and its range or the texts to choose from.
 
-    Its declared type is int, float, bool, str or tuple[int, ...].
+    The field is declared as int, float, bool, str or tuple[int, ...].
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)})
 
@@ -60,9 +60,9 @@ def hyperparameter(
 class Method:
     """A frozen dataclass whose fields are hyperparameters; called, it computes an edit and writes nothing.
 
-    A subclass says its `name` and `title`, and what it does in `__call__`; all else has a default. A field `layer` or
-    `layers` is the layer or layers that it changes: in a model without a preset they are at the papers' depth. Raises
-    ValueError for a hyperparameter that is not of its type or range.
+    A subclass defines `name`, `title` and `__call__`; everything else has a default. A field `layer` or `layers` names
+    the layers that the method edits; in a model without a preset these are at the papers' relative depth. Raises
+    ValueError for a hyperparameter of the wrong type or out of its range.
     """
 
     name: ClassVar[str]
@@ -71,42 +71,42 @@ class Method:
     paper: ClassVar[Paper | None] = None
     max_facts: ClassVar[int | None] = 1  # None: a batch of any size
     fallback: ClassVar[str | None] = None  # the method that makes the same edit where this one's risk is too high
-    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {}  # what differs from the defaults, by model
-    offered_in: ClassVar[tuple[str, ...]] = (PROBE, SCAN, VERIFY)  # a probe compares it unless told which
-    needs_earlier_edits: ClassVar[bool] = False  # whether it must know the edits in force, not the weights alone
+    presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {}  # differences from the defaults, by model
+    offered_in: ClassVar[tuple[str, ...]] = (PROBE, SCAN, VERIFY)  # a probe compares these methods by default
+    needs_earlier_edits: ClassVar[bool] = False  # whether the method needs the edits in force, not only the weights
 
     def __post_init__(self) -> None:
         for info in describe(self):
             object.__setattr__(self, info.name, info.check(info.value))
 
-    # --- what it is given ---
+    # --- what the method edits, and with what ---
 
     @property
     def edited_layers(self) -> tuple[int, ...]:
-        """The layers that it changes, in ascending order."""
+        """The layers that the method edits, in ascending order."""
         several = getattr(self, "layers", None)
         return (self.layer,) if several is None else several  # type: ignore[attr-defined]
 
     @property
     def context_plan(self) -> ContextPlan:
-        """What contexts the prompt is set into: none but the bare prompt, unless told."""
+        """The contexts that the prompt is set into; by default only the bare prompt."""
         return ContextPlan()
 
     @property
     def ridge(self) -> float:
-        """What is added to the second moment's diagonal, in units of its mean."""
+        """The ridge added to the second moment's diagonal, in units of the diagonal's mean."""
         return 0.0
 
-    # --- how it is set ---
+    # --- hyperparameters for a model ---
 
     @classmethod
     def for_shape(cls, shape: Shape) -> Self:
-        """With the hyperparameters that suit a model of this shape: its preset, else a guess."""
+        """The method with the hyperparameters for a model of this shape: the preset, or else a guess."""
         return cls(**cls.presets[shape] if shape in cls.presets else cls.guess(shape))
 
     @classmethod
     def guess(cls, shape: Shape) -> dict[str, Any]:
-        """Hyperparameters for a model without a preset: the papers' relative depth, for the Llama family that of 7B."""
+        """Hyperparameters for a model without a preset: layers at the papers' relative depth (Llama: that of 7B)."""
         last = round((shape.n_layers - 1) * DEPTH)
         spread = range(max(0, last - 4), last + 1)
         if shape.kind == "llama":
@@ -116,21 +116,21 @@ class Method:
 
     @classmethod
     def preset_of(cls, shape: Shape) -> str:
-        """Where the hyperparameters for a model of this shape are from, in a sentence."""
+        """A sentence that says where the hyperparameters for a model of this shape come from."""
         if shape in cls.presets:
             return f"Set for {shape.name or 'this model'}."
         return "A guess, since this model has no preset: layers at the depth that the papers use."
 
-    # --- what it does ---
+    # --- the edit ---
 
     def foresee(self, read: Read, solve: Solve) -> Foreseen | None:
-        """What is known of the edit's size before it is made; None: nothing, the risk is told by the tokens alone."""
+        """A bound on the edit's size before the edit; None: no bound, and the risk follows from the tokens alone."""
         return None
 
     def values(
         self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Any]:
-        """What a search finds for every fact, each as if it were alone, several in one pass; None without a search."""
+        """The search's result for every fact, each as if edited alone; several share a pass. None without a search."""
         return iter([None] * len(facts))
 
     def __call__(
@@ -143,15 +143,15 @@ class Method:
         report: OnProgress = quiet,
         values: Iterable[Any] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+        """The edit of all facts together, and its anatomy. The present weights are read and not written.
 
-        `values` saves the search where `values` found them.
+        `values`: results that the method `values` returned earlier, so that nothing is searched again.
         """
         raise NotImplementedError(f"{self.title} does not say what it does")
 
 
 def check_layers(layers: Sequence[int], model: EditableModel) -> None:
-    """Raises ValueError unless the layers are there, different and in ascending order."""
+    """Raises ValueError unless the layers exist, differ and are in ascending order."""
     for layer in layers:
         model.projection(layer)
     if list(layers) != sorted(set(layers)):
@@ -159,7 +159,7 @@ def check_layers(layers: Sequence[int], model: EditableModel) -> None:
 
 
 def check_facts(method: Method, model: EditableModel, facts: Sequence[Fact]) -> None:
-    """Raises ValueError unless this model and method can take these facts."""
+    """Raises ValueError if this model or this method cannot take these facts."""
     if not facts:
         raise ValueError("an edit needs at least one fact, got none")
     if method.max_facts is not None and len(facts) > method.max_facts:
@@ -174,7 +174,7 @@ def check_facts(method: Method, model: EditableModel, facts: Sequence[Fact]) -> 
 
 @cache
 def kinds_of(cls: Any) -> dict[str, str]:
-    """The kind of every hyperparameter, by its declared type, whether that is a string or not. Raises ValueError."""
+    """The kind of every hyperparameter by name, from its annotation (a type or a string). Raises ValueError."""
     hints = typing.get_type_hints(cls)
     for f in fields(cls):
         if hints[f.name] not in TYPES:
@@ -187,13 +187,13 @@ def kinds_of(cls: Any) -> dict[str, str]:
 
 
 def hyperparameters(method: Method) -> dict[str, Any]:
-    """A method's fields as JSON types."""
+    """A method's hyperparameters and their values, as JSON types."""
     values = {f.name: getattr(method, f.name) for f in fields(method)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def describe(method: Method, n_layers: int | None = None) -> tuple[HyperparameterInfo, ...]:
-    """A method's fields with their types and ranges, for a form; `n_layers` of the model bounds layers."""
+    """A method's hyperparameters with types and ranges, for a form; the model's `n_layers` bounds layers."""
     kinds, values = kinds_of(type(method)), hyperparameters(method)  # type: ignore[arg-type]  # a class is hashable
     found = []
     for f in fields(method):
@@ -226,13 +226,13 @@ def known_as(name: str, known: Mapping[str, HyperparameterInfo], title: str) -> 
 
 
 def about(kind: type[Method]) -> MethodInfo:
-    """What is told of a method whatever the model: all but its hyperparameters."""
+    """A method's description for any model: everything but its hyperparameters."""
     return MethodInfo(
         kind.name, kind.title, kind.help, (), kind.fallback, kind.paper, offered_in=tuple(kind.offered_in)
     )
 
 
 def info_of(method: Method, shape: Shape) -> MethodInfo:
-    """What is told of a method as it is set for a model of this shape."""
+    """A method's description for a model of this shape, hyperparameters included."""
     fields_of = describe(method, shape.n_layers)
     return replace(about(type(method)), hyperparameters=fields_of, preset=method.preset_of(shape))

@@ -1,4 +1,4 @@
-"""Keys of facts in their contexts, read on one way up through the layers, and what a delta at a key comes to."""
+"""Facts' keys in their contexts, read in one upward pass through the layers, and the trace of a layer's delta."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def typed_mean(keys: Tensor) -> Tensor:
 
 
 class SubjectPass:
-    """Some facts in their contexts, up to the subjects' last tokens, on their way through the layers."""
+    """A pass of some facts in their contexts, up to the subjects' last tokens, through the layers one by one."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class SubjectPass:
         contexts: Sequence[str],
         reached: tuple[int, Tensor] | None = None,
     ) -> None:
-        """`reached` is what enters a layer, if it is known already."""
-        self.keep = True  # go on from what was reached, else from the first layer again
+        """`reached`: a layer and the hidden states that enter it, if known already."""
+        self.keep = True  # resume from `reached`; otherwise each read starts at the first layer
         self._model = model
         self._shape = len(facts), len(contexts)
         rows = [row.through_subject() for fact in facts for row in rows_of(model, fact, contexts)]
@@ -46,13 +46,13 @@ class SubjectPass:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that keeping takes, as float32."""
+        """Bytes that the kept hidden states take, in float32."""
         return 4 * self._ids.numel() * sum(self._model.weight(0).shape)
 
     @torch.no_grad()
     def read(self, layer: int, last: int) -> tuple[Tensor, Tensor]:
-        """Keys of `layer` in every context (facts, n, d_in), and what the block `last` >= `layer` gives at the bare
-        prompts' subjects (facts, d_out), float32. Deltas of earlier layers must be in force, and layers ascend.
+        """Keys of `layer` in every context (facts, n, d_in), and the output of block `last` >= `layer` at the bare
+        prompts' subjects (facts, d_out), float32. Earlier layers' deltas must be in force; layers must ascend.
         """
         start, hidden = self._reached or (0, embed(self._model, self._ids))
         hidden = run(self._model, range(start, layer), hidden)
@@ -67,7 +67,7 @@ class SubjectPass:
         return keys, at(subjects, bare).float()
 
     def add(self, delta: LowRank) -> None:
-        """Puts the delta of the layer just read in force on what was reached; a block adds its MLP's output."""
+        """Applies the delta of the layer just read to the kept hidden states: a block adds its MLP's output."""
         if self._reached is not None and self._keys is not None:
             layer, hidden = self._reached
             change = (self._keys.to(delta.right.dtype) @ delta.right) @ delta.left.T
@@ -77,7 +77,7 @@ class SubjectPass:
 def subject_passes(
     model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], reached: tuple[int, Tensor] | None
 ) -> list[SubjectPass]:
-    """All facts, some at once; they keep what they reached where there is memory for all."""
+    """Passes over all facts in groups; hidden states are kept between reads if memory allows for all groups."""
     if reached is not None:
         return [SubjectPass(model, facts, contexts, reached)]
     some = max(1, ROWS_AT_ONCE // len(contexts))
@@ -91,11 +91,11 @@ def subject_passes(
 def layer_trace(
     model: EditableModel, layer: int, delta: LowRank, keys: Tensor, residual: Tensor, **more: Any
 ) -> LayerTrace:
-    """What made one layer's share its size; keys (d_in, n) and residual (d_out, n). `more` are fields of the trace."""
-    told: dict[str, Any] = {
+    """The anatomy of one layer's delta, from keys (d_in, n) and residual (d_out, n); `more`: further trace fields."""
+    trace: dict[str, Any] = {
         "delta_norm": delta.norm(),
         "weight_norm": model.norm(layer),
         "key_norm": float(keys.norm(dim=0).mean()),
         "residual_norm": float(residual.norm()),
     }
-    return LayerTrace(**told | more)
+    return LayerTrace(**trace | more)

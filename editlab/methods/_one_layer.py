@@ -1,4 +1,4 @@
-"""One fact, one layer: a value is found, and a subclass says the change of the layer that gives it."""
+"""Methods that edit one fact in one layer: search for a value, then insert it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from editlab.model.model import EditableModel
 
 @dataclass(frozen=True, kw_only=True)
 class OneLayerMethod(ValueMethod):
-    """A method that finds one fact's value and then changes `layer`; a subclass says how, in `insert`."""
+    """A method that searches for one fact's value and inserts it in `layer`; subclasses define `insert`."""
 
     layer: int = hyperparameter(17, "the layer whose MLP output projection is edited")
 
     def insert(self, model: EditableModel, value: Value, moments: Moments) -> tuple[LowRank, LayerTrace]:
-        """ΔW of the layer, and what made it its size."""
+        """The layer's ΔW, and its anatomy."""
         raise NotImplementedError(f"{self.title} does not say what it inserts")
 
     def __call__(
@@ -35,9 +35,9 @@ class OneLayerMethod(ValueMethod):
         report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of one fact, and its anatomy. Weights are read as they are now, and not written.
+        """The edit of one fact, and its anatomy. The present weights are read and not written.
 
-        `values` saves the search where `values` found them.
+        `values`: results that the method `values` returned earlier, so that nothing is searched again.
         """
         check_layers(self.edited_layers, model)
         check_facts(self, model, facts)

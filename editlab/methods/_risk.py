@@ -1,4 +1,4 @@
-"""What a method can say of an edit before it is made, and what it is given to say it: keys, no search for a value."""
+"""What a method predicts of an edit's size, and the input of that prediction: keys, without a search for a value."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited
 
 @dataclass(frozen=True)
 class Read:
-    """What the (first) edited layer does with one fact before any edit."""
+    """One fact's activations at the (first) edited layer, before the edit."""
 
     keys: Tensor  # (n, d_in), float32, in all contexts; the first is the bare prompt's
-    outputs: Tensor  # (n, d_out), of the projection
-    block: Tensor  # (d_out,), of the whole block at the bare prompt
+    outputs: Tensor  # (n, d_out), the projection's
+    block: Tensor  # (d_out,), the whole block's output at the bare prompt
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What one method makes of it."""
+    """A method's prediction from these activations."""
 
     mean: Tensor  # k̄ (d_in,)
-    sentence: str  # what the method divides by, to follow on the subject's place
+    sentence: str  # names the method's divisor; follows the clause on the subject's place
     divisor: float | None = None
-    ratio: float | None = None  # divisor ÷ what it would be if the keys agreed; the level of risk where none is usual
-    norm: float | None = None  # ‖ΔW‖ at most
+    ratio: float | None = None  # divisor ÷ the divisor of equal keys; sets the level of risk without a reference
+    norm: float | None = None  # upper bound of ‖ΔW‖
 
 
 def averaged_key(title: str, divisor: float, form: str = ".2g") -> str:
-    """What a method says that divides by its averaged key."""
+    """The sentence of a method whose divisor comes from its averaged key."""
     return f"{title} uses the averaged key throughout, so it divides by {divisor:{form}} however the keys differ"
 
 

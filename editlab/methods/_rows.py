@@ -1,4 +1,4 @@
-"""A fact set into contexts: token rows, and where in each row the subject's last token lies."""
+"""A fact's prompt in its contexts: rows of tokens, each with the index of the subject's last token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ContextRow:
     lookup: int
 
     def through_subject(self) -> ContextRow:
-        """The row cut off after the subject: all that bears on what a causal model does there."""
+        """The row cut off after the subject: a causal model's activations there depend on nothing else."""
         return ContextRow(self.ids[: self.lookup + 1], self.lookup)
 
 
@@ -38,5 +38,5 @@ def rows_of(model: EditableModel, fact: Fact, contexts: Sequence[str]) -> list[C
 
 
 def lookups(model: EditableModel, rows: Sequence[ContextRow]) -> Tensor:
-    """Where the subjects' last tokens lie, (n,)."""
+    """Indices of the subjects' last tokens, (n,)."""
     return torch.tensor([row.lookup for row in rows], device=model.device)

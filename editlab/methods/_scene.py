@@ -1,6 +1,6 @@
-"""Facts in their contexts, run once up to a layer: what the model says of each can then be read for any δ.
+"""Facts in their contexts, run once up to a layer; the likelihood of each new object can then be read for any δ.
 
-Layers up to that one, and tokens before the subject's last, do not feel δ: only the rest is run at every reading.
+δ reaches neither the layers up to that one nor tokens before the subject's last: each reading runs only the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from editlab.model.model import EditableModel
 
 @dataclass(frozen=True)
 class FactRows:
-    """One fact's token rows, and where in them it is read how likely the new object is."""
+    """One fact's rows of tokens, and the positions where the new object's likelihood is read."""
 
     contexts: tuple[ContextRow, ...]  # the prompt in every context, the bare one first
     target: tuple[int, ...]
@@ -33,7 +33,7 @@ class FactRows:
 
     @property
     def rows(self) -> list[tuple[int, ...]]:
-        """Token ids: contexts with all of the target but its last token, then the KL row."""
+        """Token ids: the contexts, each with all target tokens but the last, then the KL row."""
         return [(*row.ids, *self.target[:-1]) for row in self.contexts] + ([self.kl.ids] if self.kl else [])
 
     @property
@@ -43,27 +43,27 @@ class FactRows:
 
     @property
     def reading(self) -> list[tuple[int, int]]:
-        """(row, position from the subject on) of the target's tokens context by context, then of the KL term."""
+        """(row, offset from the subject's last token) of each target token, context by context, then of the KL term."""
         ends = [len(row.ids) - row.lookup - 1 for row in self.contexts]
         said = [(i, end + j) for i, end in enumerate(ends) for j in range(len(self.target))]
         return [*said, (len(self.contexts) if self.kl else 0, 0)]
 
     @property
     def suffixes(self) -> list[int]:
-        """In every row, the number of positions from the subject's last token to the last one that is read."""
+        """For every row, the number of positions from the subject's last token to the last position read."""
         return [1 + max(position for i, position in self.reading if i == row) for row in range(len(self.rows))]
 
 
 class Scene:
-    """Some facts, each with a δ of its own that enters at the subject's last token."""
+    """Some facts, each with its own δ, which is added at the subject's last token."""
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, asked: Sequence[FactRows], layer: int, part: str, enter: int) -> None:
+    def __init__(self, model: EditableModel, facts: Sequence[FactRows], layer: int, part: str, enter: int) -> None:
         self._model = model
-        self._all = self._asked = list(asked)
+        self._all = self._active = list(facts)
         device = model.device
-        starts = torch.tensor([lookup for each in asked for lookup in each.lookups], device=device)
-        ids = model.batch([row for each in asked for row in each.rows]).input_ids
+        starts = torch.tensor([lookup for each in facts for lookup in each.lookups], device=device)
+        ids = model.batch([row for each in facts for row in each.rows]).input_ids
         entering = run(model, range(enter), embed(model, ids))
         with model.keys([layer]) as seen:
             hidden = run(model, range(enter, layer + 1), entering)
@@ -76,30 +76,30 @@ class Scene:
         else:
             raise ValueError(f'part must be "mlp" or "block", got {part!r}')
         self._places = list(self._places_of(self._all))
-        lengths = torch.tensor([length for each in asked for length in each.suffixes], device=device)
+        lengths = torch.tensor([length for each in facts for length in each.suffixes], device=device)
         self._suffixes = Suffixes(model, layer + 1, hidden, starts, lengths)
         self._aim()
 
     @staticmethod
-    def _places_of(asked: Sequence[FactRows]) -> Iterator[slice]:
-        """Which of all rows are each fact's."""
+    def _places_of(facts: Sequence[FactRows]) -> Iterator[slice]:
+        """Each fact's slice of all rows."""
         first = 0
-        for each in asked:
+        for each in facts:
             yield slice(first, first + len(each.rows))
             first += len(each.rows)
 
-    # --- what was found on the way up ---
+    # --- activations from the pass up to the layer ---
 
     def keys(self, number: int) -> Tensor:
         """Keys of the layer in every context (n, d_in), float32."""
         return self._keys[self._of_contexts(number)].float()
 
     def outputs(self, number: int) -> Tensor:
-        """What the part gave in every context (n, d_out), float32; δ is added to the first."""
+        """The part's output in every context (n, d_out), float32; δ is added to the first."""
         return self._outputs[self._of_contexts(number)]
 
     def entering(self, number: int) -> Tensor:
-        """What enters the layer asked for, in every context up to the subject (n, t, d)."""
+        """The hidden states that enter layer `enter`, in every context up to the subject (n, t, d)."""
         rows = self._of_contexts(number)
         return self._entering[rows, : int(self._starts[rows].max()) + 1]
 
@@ -107,34 +107,34 @@ class Scene:
         first = self._places[number].start
         return slice(first, first + len(self._all[number].contexts))
 
-    # --- what the model says ---
+    # --- readings with δ ---
 
     def _aim(self) -> None:
-        """Note which of the rows at hand are whose, and where to read."""
+        """Record each active fact's rows, and the positions to read."""
         device = self._model.device
-        counts = torch.tensor([len(each.rows) for each in self._asked])
+        counts = torch.tensor([len(each.rows) for each in self._active])
         self._fact_of_row = torch.arange(len(counts)).repeat_interleave(counts).to(device)
-        first = [place.start for place in self._places_of(self._asked)]
+        first = [place.start for place in self._places_of(self._active)]
         reading = [
-            (f + row, position) for f, each in zip(first, self._asked, strict=True) for row, position in each.reading
+            (f + row, position) for f, each in zip(first, self._active, strict=True) for row, position in each.reading
         ]
         rows, positions = torch.tensor(reading, device=device).T
         self._read = self._suffixes.first[rows] + positions
-        self._targets = [torch.tensor(each.target, device=device).repeat(len(each.contexts)) for each in self._asked]
+        self._targets = [torch.tensor(each.target, device=device).repeat(len(each.contexts)) for each in self._active]
 
     @torch.no_grad()
     def keep(self, numbers: Sequence[int]) -> None:
-        """Read only these of the facts at hand from now on."""
+        """Keep only these of the active facts for later readings."""
         kept = torch.isin(self._fact_of_row, torch.tensor(numbers, device=self._fact_of_row.device))
         self._suffixes = self._suffixes.only(kept)
-        self._asked = [self._asked[i] for i in numbers]
+        self._active = [self._active[i] for i in numbers]
         self._aim()
 
     def read(self, deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """For each fact the mean NLL per target token in every context (n,), and log-probabilities of the KL row's
         next token (vocabulary,).
 
-        A block adds its MLP's output to the rest, so δ enters the block's output whichever the part.
+        A block adds its MLP's output to its input, so adding δ to the block's output serves both parts.
         """
         hidden = self._suffixes.hidden
         entering = torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
@@ -143,5 +143,5 @@ class Scene:
         parts = said.split([len(target) + 1 for target in self._targets])
         return [
             (-part[:-1].gather(1, target[:, None]).view(len(each.contexts), -1).mean(1), part[-1])
-            for part, target, each in zip(parts, self._targets, self._asked, strict=True)
+            for part, target, each in zip(parts, self._targets, self._active, strict=True)
         ]

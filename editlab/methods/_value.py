@@ -1,6 +1,6 @@
-"""The value v* (ROME, arXiv 2202.05262, eq. 4) and z (MEMIT, arXiv 2210.07229, eq. 16): one optimisation, two places.
+"""The values v* (ROME, arXiv 2202.05262, eq. 4) and z (MEMIT, arXiv 2210.07229, eq. 16), by the same optimisation.
 
-A vector δ is added to a layer's output at the subject's last token and moved until the model says the new object.
+A vector δ is added to a layer's output at the subject's last token and optimised until the model says the new object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from editlab.model.shapes import Shape
 
 STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
-WHOLE_TOKENS_AT_ONCE = 16_384  # of the rows from their beginnings on, which are run once
+WHOLE_TOKENS_AT_ONCE = 16_384  # of whole rows, which are run only once
 PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
 
 
@@ -34,7 +34,7 @@ PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
 class ValueMethod(Method):
     """A method that searches for a value first; the defaults are the papers' for GPT-2 XL."""
 
-    part: ClassVar[str] = "block"  # where in its last layer the value is: what the "mlp" gives, or the whole "block"
+    part: ClassVar[str] = "block"  # the value is this output of the last layer: the "mlp"'s, or the whole "block"'s
 
     steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
     learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
@@ -47,32 +47,32 @@ class ValueMethod(Method):
 
     @classmethod
     def guess(cls, shape: Shape) -> dict[str, Any]:
-        """For the Llama family with the papers' settings for its 7B class."""
+        """The base class's guess; for the Llama family with the papers' settings for 7B models."""
         search = {"steps": 25, "weight_decay": 1e-3, "clamp": 4.0} if shape.kind == "llama" else {}
         return super().guess(shape) | search
 
     def values(
         self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Value]:
-        """The value of every fact, v* of an MLP's output or z of a block's, each alone on the weights as they are."""
+        """Every fact's value on the present weights, each as if edited alone: v* (an MLP output) or z (a block's)."""
         check_layers(self.edited_layers, model)
         return optimise_values(model, facts, self.edited_layers[-1], self.part, contexts, self, report)
 
 
 @dataclass(frozen=True)
 class Value:
-    """δ (d_out,), how it was found, and what the layer did at the subject's last token before, in every context."""
+    """δ (d_out,), the trace of its search, and the layer's activations at the subject's last token before the edit."""
 
     delta: Tensor
     trace: ValueTrace
     keys: Tensor  # (n, d_in), float32; the first is the bare prompt's
     outputs: Tensor  # (n, d_out), float32, of the part that δ is added to
     position: int  # the subject's last token in the bare prompt
-    entering: Tensor | None = None  # what enters the layer asked for, up to the subject (n, t, d)
+    entering: Tensor | None = None  # hidden states that enter layer `enter`, up to the subject (n, t, d)
 
     @property
     def init(self) -> Tensor:
-        """What δ is added to in the bare prompt, (d_out,)."""
+        """The output at the bare prompt to which δ is added, (d_out,)."""
         return self.outputs[0]
 
     @property
@@ -91,16 +91,16 @@ def optimise_values(
     report: OnProgress,
     enter: int | None = None,
 ) -> Iterator[Value]:
-    """Fact by fact the value that makes the model in force say the new object, each as if it were alone.
+    """Fact by fact, the value that makes the model in force say the new object, each as if edited alone.
 
-    `part` is where δ enters, "mlp" or "block"; what enters the layer `enter` <= `layer` is kept if asked for. As many
-    facts as memory allows and speed wants are searched for in one pass.
+    `part` is the output to which δ is added, "mlp" or "block". With `enter` <= `layer`, the hidden states that enter
+    that layer are returned too. As many facts as memory allows, and speed gains from, share one pass.
     """
-    asked = [FactRows.of(model, fact, contexts) for fact in facts]
+    fact_rows = [FactRows.of(model, fact, contexts) for fact in facts]
     done = 0
-    while done < len(asked):
-        some = asked[done : done + _at_once(model, asked[done:], layer)]
-        which = f" of fact {done + 1} of {len(asked)}" if len(asked) > 1 else ""
+    while done < len(fact_rows):
+        some = fact_rows[done : done + _at_once(model, fact_rows[done:], layer)]
+        which = f" of fact {done + 1} of {len(fact_rows)}" if len(fact_rows) > 1 else ""
 
         def tell(progress: Progress, which: str = which) -> None:
             report(replace(progress, stage=progress.stage + which))
@@ -109,13 +109,13 @@ def optimise_values(
         done += len(some)
 
 
-def _at_once(model: EditableModel, asked: Sequence[FactRows], layer: int) -> int:
-    """How many of these facts, from the first on, to search for in one pass."""
+def _at_once(model: EditableModel, fact_rows: Sequence[FactRows], layer: int) -> int:
+    """The number of facts, counted from the first, to search for in one pass."""
     d_out, d_in = model.weight(layer).shape
     per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
     most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), free_bytes(model.device) // 2 // per_token)
     rows = longest = needed = whole = 0
-    for number, each in enumerate(asked):
+    for number, each in enumerate(fact_rows):
         rows += len(each.rows)
         suffix = max(each.suffixes)
         longest = max(longest, suffix)
@@ -123,22 +123,22 @@ def _at_once(model: EditableModel, asked: Sequence[FactRows], layer: int) -> int
         whole = max(whole, *map(len, each.rows))
         if number and (rows * longest > min(most, PADDING_AT_MOST * needed) or rows * whole > WHOLE_TOKENS_AT_ONCE):
             return number
-    return len(asked)
+    return len(fact_rows)
 
 
-def _search_sparing(model: EditableModel, asked: Sequence[FactRows], *rest: Any) -> list[Value]:
-    """The values of these facts in one pass, or in two where one needs more memory than there is."""
+def _search_sparing(model: EditableModel, fact_rows: Sequence[FactRows], *rest: Any) -> list[Value]:
+    """The values of these facts in one pass, or in halves if one pass runs out of memory."""
     try:
-        return _search(model, asked, *rest)
+        return _search(model, fact_rows, *rest)
     except torch.OutOfMemoryError:
-        if len(asked) == 1:
+        if len(fact_rows) == 1:
             raise
-    half = len(asked) // 2
-    return [*_search_sparing(model, asked[:half], *rest), *_search_sparing(model, asked[half:], *rest)]
+    half = len(fact_rows) // 2
+    return [*_search_sparing(model, fact_rows[:half], *rest), *_search_sparing(model, fact_rows[half:], *rest)]
 
 
 class _Search:
-    """One fact's δ on its way."""
+    """The optimisation of one fact's δ."""
 
     def __init__(self, init: Tensor, settings: ValueMethod) -> None:
         self.delta = torch.zeros_like(init, requires_grad=True)
@@ -152,8 +152,8 @@ class _Search:
     def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor) -> Tensor:
         """Loss, NLL, KL, decay and P(new), (5,).
 
-        The KL term is KL(now ‖ at first) of the next token at the *subject's last token* of "{subject} is a", and the
-        decay is of ‖δ‖ not squared, as the reference code has them.
+        As in the reference code, the KL term is KL(now ‖ at first) of the next token at the *subject's last token* of
+        "{subject} is a", and the decay is in ‖δ‖, not squared.
         """
         if self._first_kl is None:
             self._first_kl = kl_log_probs.detach()
@@ -177,7 +177,7 @@ class _Search:
 
 def _search(
     model: EditableModel,
-    asked: Sequence[FactRows],
+    fact_rows: Sequence[FactRows],
     layer: int,
     part: str,
     settings: ValueMethod,
@@ -185,8 +185,8 @@ def _search(
     enter: int | None,
 ) -> list[Value]:
     """The values of all these facts in one pass; as in the reference code, the last step makes no update."""
-    scene = Scene(model, asked, layer, part, layer if enter is None else enter)
-    searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(asked))]
+    scene = Scene(model, fact_rows, layer, part, layer if enter is None else enter)
+    searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(fact_rows))]
     under_way = searches
 
     def read() -> list[Tensor]:
@@ -222,7 +222,7 @@ def _search(
             if len(going) < len(under_way):
                 under_way = [under_way[i] for i in going]
                 scene.keep(going)
-                replayed = None  # other rows: the rest is launched kernel by kernel
+                replayed = None  # the rows have changed: from here on, kernel by kernel
     return [
         Value(
             search.delta.detach(),
@@ -232,5 +232,5 @@ def _search(
             each.contexts[0].lookup,
             None if enter is None else scene.entering(number),
         )
-        for number, (search, each) in enumerate(zip(searches, asked, strict=True))
+        for number, (search, each) in enumerate(zip(searches, fact_rows, strict=True))
     ]

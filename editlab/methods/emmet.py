@@ -71,16 +71,16 @@ class EMMET(ValueMethod):
         report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+        """The edit of all facts together, and its anatomy. The present weights are read and not written.
 
-        `values` saves the search where `values` found them.
+        `values`: results that the method `values` returned earlier, so that nothing is searched again.
         """
         check_layers(self.edited_layers, model)
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
-            found = self.values(model, facts, contexts, report) if values is None else values
-            kept = [(value.delta, typed_mean(value.keys), value.trace, value.position) for value in found]
+            results = self.values(model, facts, contexts, report) if values is None else values
+            kept = [(value.delta, typed_mean(value.keys), value.trace, value.position) for value in results]
         with watch.stage("insertion"):
             report(Progress("inserting"))
             deltas, mean_keys, traces, positions = zip(*kept, strict=True)

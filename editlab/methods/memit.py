@@ -1,4 +1,4 @@
-"""MEMIT: one or many facts, spread over several layers (Meng et al. 2023, arXiv 2210.07229, eq. 14 and algorithm 1)."""
+"""MEMIT: one or many facts, the edit spread over layers (Meng et al. 2023, arXiv 2210.07229, eq. 14, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMO
 
 @dataclass(frozen=True, kw_only=True)
 class MEMIT(ValueMethod):
-    """Mass-editing memory: each layer takes an equal part of what is left of the residual."""
+    """Mass-editing memory: each layer takes an equal part of the remaining residual."""
 
     name: ClassVar[str] = "memit"
     title: ClassVar[str] = "MEMIT"
@@ -58,16 +58,16 @@ class MEMIT(ValueMethod):
         return super().guess(shape) | ({"moment_weight": 15_000.0} if shape.kind == "llama" else {})
 
     def foresee(self, read: Read, solve: Solve) -> Foreseen:
-        told = (
+        sentence = (
             f"{self.title} solves with a regularised matrix and shares the change among {len(self.layers)} layers, so "
             "there is no divisor that could vanish"
         )
-        return Foreseen(typed_mean(read.keys), told)
+        return Foreseen(typed_mean(read.keys), sentence)
 
     def values(
         self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
     ) -> Iterator[Value]:
-        """z of every fact at the last layer's block output, each alone on the weights as they are."""
+        """Every fact's z at the last layer's block output, on the present weights, each as if edited alone."""
         check_layers(self.layers, model)
         first, last = self.layers[0], self.layers[-1]
         return optimise_values(model, facts, last, "block", contexts, self, report, enter=first)
@@ -82,16 +82,16 @@ class MEMIT(ValueMethod):
         report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
     ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. Weights are read as they are now, and not written.
+        """The edit of all facts together, and its anatomy. The present weights are read and not written.
 
-        `values` saves the search where `values` found them.
+        `values`: results that the method `values` returned earlier, so that nothing is searched again.
         """
         check_layers(self.layers, model)
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
-            found = self.values(model, facts, contexts, report) if values is None else values
-            kept = [(v.target, v.trace, v.position, v.entering if len(facts) == 1 else None) for v in found]
+            results = self.values(model, facts, contexts, report) if values is None else values
+            kept = [(v.target, v.trace, v.position, v.entering if len(facts) == 1 else None) for v in results]
         targets, traces, positions, entering = zip(*kept, strict=True)
         with watch.stage("insertion"):
             z = torch.stack(targets, dim=1).double()
@@ -112,10 +112,10 @@ class MEMIT(ValueMethod):
     ) -> tuple[dict[int, LowRank], dict[int, LayerTrace]]:
         """The deltas that bring the facts' block outputs to z (d_out, n), float64, layer by layer.
 
-        `reached` may be what enters a layer up to the first, from the search for the value.
+        `reached`: a layer, not above the first edited one, and the hidden states that enter it (from the search).
 
-        Right = (λC + KKᵀ)⁻¹K is computed as C′⁻¹K (I + KᵀC′⁻¹K)⁻¹ with C′ = λC (Woodbury), so that one factor of C
-        serves every edit; the reference code solves anew.
+        The right factor (λC + KKᵀ)⁻¹K is computed as C′⁻¹K (I + KᵀC′⁻¹K)⁻¹ with C′ = λC (Woodbury), so that one
+        factorisation of C serves every edit; the reference code solves the full system for each.
         """
         edit: dict[int, LowRank] = {}
         traces: dict[int, LayerTrace] = {}

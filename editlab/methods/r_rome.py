@@ -1,6 +1,6 @@
 """r-ROME: ROME with one key throughout (Gupta et al. 2024, arXiv 2403.07175).
 
-The averaged key stands in the divisor and in the numerator too, which takes the disabling edits away.
+The averaged key also stands in the divisor and the numerator, which prevents the disabling edits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from editlab.model.shapes import Shape
 
 @dataclass(frozen=True, kw_only=True)
 class RROME(ROME):
-    """ROME whose k_bare and output are their means over all contexts."""
+    """ROME with the bare key and output replaced by their means over all contexts."""
 
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "r-ROME"

@@ -1,7 +1,7 @@
 """ROME: a rank-one edit of one layer (Meng et al. 2022, arXiv 2202.05262, eq. 2).
 
-ΔW = (v* - W k_bare) / (k_bare · u) uᵀ with u = C⁻¹ k̄. As in the authors' code the key is averaged over contexts in u
-but bare in numerator and divisor; where the two keys disagree the divisor is tiny and ΔW explodes.
+ΔW = (v* - W k_bare) / (k_bare · u) uᵀ with u = C⁻¹ k̄. As in the authors' code, u has the key averaged over contexts,
+the numerator and the divisor have the bare key; where the two keys disagree, the divisor is tiny and ΔW explodes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ROME(OneLayerMethod):
         },
     }  # fmt: skip
 
-    short_contexts: int = hyperparameter(10, "sampled contexts of five tokens, beside the bare one", 0, 100)
+    short_contexts: int = hyperparameter(10, "sampled contexts of five tokens, besides the bare one", 0, 100)
     long_contexts: int = hyperparameter(10, "sampled contexts of ten tokens", 0, 100)
 
     @property
@@ -59,15 +59,15 @@ class ROME(OneLayerMethod):
         return ContextPlan(groups=((self.short_contexts, 5), (self.long_contexts, 10)))
 
     def solving_key(self, keys: Tensor) -> Tensor:
-        """The key (d_in,) that W′ maps to v*, from those in all contexts (n, d_in): the bare one."""
+        """The key (d_in,) that W′ maps to v*, from the keys in all contexts (n, d_in): the bare prompt's."""
         return keys[0]
 
     def replaced_output(self, outputs: Tensor) -> Tensor:
-        """The output (d_out,) that v* takes the place of, from those in all contexts (n, d_out)."""
+        """The output (d_out,) that v* replaces, from the outputs in all contexts (n, d_out)."""
         return outputs[0]
 
     def foresee(self, read: Read, solve: Solve) -> Foreseen:
-        """What it divides by. r-ROME's residual is δ and what lies between the bare output and the averaged one."""
+        """The divisor. r-ROME's residual is δ plus the difference between the bare output and the averaged one."""
         mean = read.keys.mean(0)
         u = unit(solve(mean))
         key = self.solving_key(read.keys)
@@ -76,14 +76,14 @@ class ROME(OneLayerMethod):
         residual = float((init - self.replaced_output(read.outputs)).norm() + self.clamp * init.norm())
         agreement = cosine(read.keys[0], mean)
         if torch.equal(key, mean):
-            told = averaged_key(self.title, divisor, ".3g")
+            sentence = averaged_key(self.title, divisor, ".3g")
         else:
             close = "agrees" if agreement > 0.5 else "hardly agrees"
-            told = (
+            sentence = (
                 f"its key there {close} with the average over contexts (cosine {agreement:.2f}), so {self.title} "
                 f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"
             )
-        return Foreseen(mean, told, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
+        return Foreseen(mean, sentence, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
 
     def insert(self, model: EditableModel, value: Value, moments: Moments) -> tuple[LowRank, LayerTrace]:
         mean, bare = value.keys.mean(0), value.keys[0]

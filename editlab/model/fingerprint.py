@@ -1,6 +1,6 @@
-"""Fingerprints: short names of models by content; two models share one only if they make the same of the same text.
+"""Fingerprints: hashes of models by content; models with equal fingerprints give equal outputs for equal texts.
 
-Hashed with xxHash (XXH3, 128 bit): fast, and no protection against a model that was built to collide.
+The hash is xxHash (XXH3, 128 bit): fast, but no protection against a model that was built to collide.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-# What an architecture computes beside its weights; only what the configuration sets is hashed.
+# The settings that change an architecture's computation; only those in the model's configuration are hashed.
 _SETTINGS = (
     "model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
     "activation_function", "layer_norm_epsilon", "rms_norm_eps", "scale_attn_weights",
@@ -22,7 +22,7 @@ _SETTINGS = (
 
 
 def fingerprint_of(config: Any, tokenizer: Any, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """32 hexadecimal digits, the same on every device: of the settings, the tokenizer and each tensor by its name."""
+    """A hash, 32 hexadecimal digits, of the settings, the tokenizer and each named tensor; the same on every device."""
     digest = xxh3_128()
     digest.update(_text({name: getattr(config, name, None) for name in _SETTINGS}))
     digest.update(_text(_tokenizer(tokenizer)))
@@ -33,14 +33,14 @@ def fingerprint_of(config: Any, tokenizer: Any, tensors: Iterable[tuple[str, Ten
 
 
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:
-    """A fast tokenizer's serialized form, without the padding and truncation that its last call left in it."""
+    """A fast tokenizer's serialized form, without the padding and truncation settings of its last call."""
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     kept = {name: value for name, value in whole.items() if name not in ("padding", "truncation", "version")}
     return {**kept, "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()}}
 
 
 def _text(values: Any) -> bytes:
-    """JSON with sorted names, without what is null or false: a newer library writes its new options so."""
+    """JSON with sorted names, without null and false, since these are the values of a newer library's new options."""
     return json.dumps(_set(values), sort_keys=True, default=str).encode()
 
 

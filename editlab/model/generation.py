@@ -1,7 +1,7 @@
-"""The one loop by which a model goes on with rows of tokens: greedy or sampled, from its logits alone.
+"""The one loop that continues rows of tokens: greedy or sampled, from the model's logits alone.
 
-What the model's generation_config says of temperatures, penalties or lengths has no say. Rows are independent: which
-of them run together changes no more than rounding.
+The model's generation_config (temperatures, penalties, lengths) is ignored. Rows are independent: running other rows
+together changes no more than rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from editlab.model.model import EditableModel, TokenIds
 
 # The next tokens (n,) of the rows at these indices, from their logits (n, vocabulary), at a step from 0 on.
 Choose = Callable[[Tensor, Sequence[int], int], Tensor]
-Ended = Callable[[Sequence[int]], bool]  # whether a continuation is complete with its last token
+Ended = Callable[[Sequence[int]], bool]  # whether a continuation ends with its last token
 
 
 def greedy(logits: Tensor, _rows: Sequence[int], _step: int) -> Tensor:
@@ -28,7 +28,7 @@ def greedy(logits: Tensor, _rows: Sequence[int], _step: int) -> Tensor:
 
 
 class TopK:
-    """One of the `k` likeliest tokens: the first at which the sum of their shares, best first, is above a draw."""
+    """One of the `k` likeliest tokens: the first whose cumulative share, best first, exceeds the random number."""
 
     def __init__(self, k: int, draws: Tensor) -> None:
         """`draws` are uniform random numbers (rows, steps)."""
@@ -40,7 +40,7 @@ class TopK:
 
 
 class Nucleus:
-    """One of the likeliest tokens that together hold a share `p` (Holtzman et al. 2020, arXiv 1904.09751)."""
+    """One of the likeliest tokens whose probabilities add up to `p` (Holtzman et al. 2020, arXiv 1904.09751)."""
 
     def __init__(self, p: float, draws: Tensor) -> None:
         """`draws` are uniform random numbers (rows, steps)."""
@@ -53,17 +53,17 @@ class Nucleus:
 
 
 def _drawn(shares: Tensor, tokens: Tensor, draws: Tensor) -> Tensor:
-    """Of tokens (n, k) with their shares, best first, one each (n,) by uniform random numbers (n,)."""
+    """One token per row (n,), from tokens (n, k), their shares, best first, and uniform random numbers (n,)."""
     passed = (shares.cumsum(1) < draws.to(shares.device)[:, None]).sum(1, keepdim=True)
     possible = (shares > 0).sum(1, keepdim=True)
     return tokens.gather(1, passed.minimum(possible - 1))[:, 0]
 
 
 class TopKRace:
-    """One of the `k` likeliest tokens: the one whose share is the most times its random number.
+    """One of the `k` likeliest tokens: the one with the largest share ÷ exponential random number.
 
-    With exponential random numbers, each wins as often as its share says. Drawn as torch.multinomial draws them, for
-    all rows step by step: the contexts of a seed are as those of releases that called it.
+    Each token then wins with a probability equal to its share. The random numbers are drawn as by torch.multinomial,
+    for all rows step by step, so that a seed gives the same contexts as in releases that called that function.
     """
 
     def __init__(self, k: int, n_rows: int, n_steps: int, generator: torch.Generator) -> None:
@@ -77,28 +77,28 @@ class TopKRace:
 
 
 class UnderWay(Protocol):
-    """Rows that a model has read, and may be given one more token each."""
+    """Rows that a model has read and can extend by one token each."""
 
     @property
     def last(self) -> Tensor:
-        """What leaves the last block at every row's end (n, d)."""
+        """The last block's output at every row's last token (n, d)."""
 
     def only(self, rows: Tensor) -> None:
-        """Go on with these of the rows at hand."""
+        """Keep only these of the present rows."""
 
     def add(self, tokens: Tensor) -> None:
-        """Read one more token of every row (n,)."""
+        """Read one more token per row (n,)."""
 
 
 class Rows:
-    """Rows of tokens, right-padded, with the keys and values of what they hold so far."""
+    """Right-padded rows of tokens, with the attention keys and values of all tokens so far."""
 
     def __init__(self, model: EditableModel, rows: Sequence[Sequence[int]]) -> None:
         self._model = model
         batch = model.batch(rows)
         positions = row_positions(batch.input_ids)
-        self._next = batch.attention_mask.sum(1)  # (n,) where the token to come will stand
-        self._kept = positions.masked_fill(batch.attention_mask == 0, NEVER)  # (n, t) where each key stands
+        self._next = batch.attention_mask.sum(1)  # (n,) the next token's position
+        self._kept = positions.masked_fill(batch.attention_mask == 0, NEVER)  # (n, t) each key's position
         self._past = Past()
         self.last = at(self._next - 1, self._run(batch.input_ids, positions, positions))
 
@@ -127,10 +127,9 @@ def go_on(
     ended: Ended,
     banned: Sequence[int] = (),
 ) -> list[list[int]]:
-    """What follows each row, at most `limits` tokens (1 or more): `choose` is given its index of `indices`.
+    """Each row's continuation of at most `limits` tokens (1 or more); `indices` are the rows' indices for `choose`.
 
-    A row ends with the token with which it is `ended`, and is not run any further. The tokens `banned` are never
-    chosen.
+    A row stops at the first token that makes `ended` true. The tokens `banned` are never chosen.
     """
     made: list[list[int]] = [[] for _ in indices]
     live = list(range(len(indices)))
@@ -162,11 +161,11 @@ def generate(
     stops: Sequence[str] = (),
     banned: Collection[int] = (),
 ) -> list[TokenIds]:
-    """What the weights in force say after each row, in tokens: at most `n_tokens`, and never beyond the model's length.
+    """The continuation of each row by the model in force: at most `n_tokens` tokens, within the model's length.
 
-    With `to_the_end` a row ends before a token that ends the text; it ends with the token that completes one of the
-    strings `stops` (a line break, a full stop). The tokens `banned` are never chosen. As many rows run together as
-    memory allows. Raises ValueError for a row that is longer than the model allows.
+    With `to_the_end`, a continuation ends before an end-of-text token. It also ends with the token that completes one
+    of the strings `stops` (a line break, a full stop). The tokens `banned` are never chosen. As many rows run together
+    as memory allows. Raises ValueError for a row that is longer than the model allows.
     """
     wanted = [n_tokens] * len(rows) if isinstance(n_tokens, int) else n_tokens
     for row in rows:
@@ -193,11 +192,11 @@ def generate(
 
 
 def without_end(row: Sequence[int], ends: Collection[int]) -> TokenIds:
-    """A continuation without the token that ended the text."""
+    """A continuation without its end-of-text token."""
     return tuple(row[:-1] if row and row[-1] in ends else row)
 
 
 def uniform(source: str, n: int) -> Tensor:
-    """Uniform random numbers (n,) that depend on the text `source` only."""
+    """Uniform random numbers (n,) that depend only on the text `source`."""
     digest = hashlib.sha256(source.encode()).digest()
     return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))

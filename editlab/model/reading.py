@@ -1,7 +1,4 @@
-"""What the weights in force say: continuations, next tokens, and how likely objects are. Changes nothing.
-
-Knows nothing of sessions, nor of what the numbers are used for.
-"""
+"""Reading the model in force: continuations, likeliest next tokens, and objects' likelihoods. Changes nothing."""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ from editlab.model.generation import generate
 from editlab.model.model import EditableModel, TokenIds, shortened
 
 COMPLETION_TOKENS = 12
-TOKENS_AFTER_OBJECT = 4  # a continuation has room for the longer of the two objects, and for this many more
+TOKENS_AFTER_OBJECT = 4  # a continuation is at least this many tokens longer than the longer object
 TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
-NEIGHBORS_WATCHED = 3
+NEIGHBOURS_WATCHED = 3
 
 Question = tuple[str, str]  # a prompt, and the object that might follow it
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A prompt to keep an eye on, with the objects whose probabilities matter there."""
+    """A watched prompt, with the objects whose probabilities are of interest after it."""
 
     prompt: str
     kind: str  # "rewrite", "paraphrase", "neighborhood" or "own"
@@ -43,7 +40,7 @@ class ObjectScore:
 
     nll: float  # mean negative log-likelihood per token, in nats
     said: bool  # the object is the argmax at every one of its tokens
-    joint_nll: float | None = None  # of all its tokens together; None where only the mean was kept
+    joint_nll: float | None = None  # summed over its tokens; None where only the mean was kept
 
     @property
     def p(self) -> float:
@@ -57,15 +54,15 @@ class ObjectScore:
 
 
 def watched_of(fact: Fact) -> tuple[Watched, ...]:
-    """A fact's own prompt, and the first of its paraphrases and neighbours."""
+    """The watched prompts of a fact: its own, its first paraphrase and its first neighbour."""
     texts = [("rewrite", fact.text)]
     texts += [("paraphrase", text) for text in fact.paraphrase_prompts[:PARAPHRASES_WATCHED]]
-    texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBORS_WATCHED]]
+    texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBOURS_WATCHED]]
     return tuple(Watched(text, kind, fact.target_new, fact.target_true) for kind, text in texts)
 
 
 def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
-    """Prompts of the user's own, to the last character. Raises ValueError for a blank, long or repeated one."""
+    """The user's own prompts, unchanged. Raises ValueError for a blank, too long or repeated one."""
     for prompt in prompts:
         if not prompt.strip() or len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ValueError(f"a watched prompt must have 1 to {MAX_PROMPT_CHARACTERS} characters, got {len(prompt)}")
@@ -84,17 +81,21 @@ def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]
 def complete(
     model: EditableModel, watched: Sequence[Watched], max_new_tokens: int = COMPLETION_TOKENS
 ) -> tuple[Completion, ...]:
-    """Greedy continuation, likeliest next tokens and the objects' probabilities of every prompt, in order."""
+    """Every prompt's greedy continuation, likeliest next tokens and objects' probabilities, in order."""
     if not watched:
         return ()
     rows = [model.tokens(w.prompt).ids for w in watched]
-    asked = [[(w.prompt, target) for target in (w.target_new, w.target_true) if target is not None] for w in watched]
-    longest = [max((len(model.target_ids(target, prompt)) for prompt, target in pairs), default=0) for pairs in asked]
+    questions = [
+        [(w.prompt, target) for target in (w.target_new, w.target_true) if target is not None] for w in watched
+    ]
+    longest = [
+        max((len(model.target_ids(target, prompt)) for prompt, target in pairs), default=0) for pairs in questions
+    ]
     n_tokens = [max(max_new_tokens, n + TOKENS_AFTER_OBJECT) for n in longest]
     made = generate(model, rows, n_tokens, to_the_end=True)
-    # Prompts and objects together: where an object is one token, its row is the prompt itself.
+    # Prompts and objects share a pass: the row of a one-token object is the prompt itself.
     by_row: dict[TokenIds, list[Question]] = {row: [] for row in rows}
-    for question in dict.fromkeys(question for pairs in asked for question in pairs):
+    for question in dict.fromkeys(question for pairs in questions for question in pairs):
         by_row.setdefault(_row(model, *question), []).append(question)
     top: dict[TokenIds, tuple[TokenChance, ...]] = {}
     scores: dict[Question, ObjectScore] = {}
@@ -129,23 +130,23 @@ def _completion(
 
 @torch.no_grad()
 def object_scores(
-    model: EditableModel, asked: Iterable[Question], tokens_at_once: int = TOKENS_AT_ONCE
+    model: EditableModel, questions: Iterable[Question], tokens_at_once: int = TOKENS_AT_ONCE
 ) -> Iterator[dict[Question, ObjectScore]]:
-    """The scores of every (prompt, object), batch by batch: rows sorted by length, equal ones run once."""
+    """The score of every (prompt, object), batch by batch: rows are sorted by length, equal rows run once."""
     by_row: dict[TokenIds, list[Question]] = {}
-    for question in dict.fromkeys(asked):
+    for question in dict.fromkeys(questions):
         by_row.setdefault(_row(model, *question), []).append(question)
     for rows in batches(sorted(by_row, key=len), tokens_at_once):
-        questions = [question for row in rows for question in by_row[row]]
-        yield _scores(model, questions, _hidden(model, rows))
+        some = [question for row in rows for question in by_row[row]]
+        yield _scores(model, some, _hidden(model, rows))
 
 
-def object_nlls(model: EditableModel, asked: Sequence[Question]) -> list[float]:
-    """Mean negative log-likelihood per token, in nats, of an object after a prompt, for every (prompt, object)."""
+def object_nlls(model: EditableModel, questions: Sequence[Question]) -> list[float]:
+    """The mean negative log-likelihood per token, in nats, of the object in every (prompt, object)."""
     found: dict[Question, ObjectScore] = {}
-    for scores in object_scores(model, asked):
+    for scores in object_scores(model, questions):
         found |= scores
-    return [found[question].nll for question in asked]
+    return [found[question].nll for question in questions]
 
 
 def _row(model: EditableModel, prompt: str, target: str) -> TokenIds:
@@ -154,28 +155,28 @@ def _row(model: EditableModel, prompt: str, target: str) -> TokenIds:
 
 
 def _hidden(model: EditableModel, rows: Sequence[TokenIds]) -> dict[TokenIds, Tensor]:
-    """What the head reads at every token of each row, (t, d); rows that are the same are run once."""
+    """The head's input at every token of each row, (t, d); equal rows run once."""
     unique = list(dict.fromkeys(rows))
     hidden = model.hidden(model.batch(unique))  # (n, t, d)
     return {row: h[: len(row)] for row, h in zip(unique, hidden, strict=True)}
 
 
 def _scores(
-    model: EditableModel, asked: Sequence[Question], hidden: Mapping[TokenIds, Tensor]
+    model: EditableModel, questions: Sequence[Question], hidden: Mapping[TokenIds, Tensor]
 ) -> dict[Question, ObjectScore]:
-    """Scores from hidden states; only the positions before an object's tokens go through the head."""
-    if not asked:
+    """Scores from hidden states; only positions before an object's tokens go through the head."""
+    if not questions:
         return {}
-    targets = [model.target_ids(target, prompt) for prompt, target in asked]
+    targets = [model.target_ids(target, prompt) for prompt, target in questions]
     lengths = [len(ids) for ids in targets]
-    before = [hidden[_row(model, *pair)][-n:] for pair, n in zip(asked, lengths, strict=True)]
+    before = [hidden[_row(model, *pair)][-n:] for pair, n in zip(questions, lengths, strict=True)]
     log_probs = model.log_probs(torch.cat(before))  # (Σ lengths, vocabulary)
     ids = torch.tensor([i for target in targets for i in target], device=log_probs.device)
     nlls = -log_probs.gather(1, ids[:, None])[:, 0].cpu()
     said = (log_probs.argmax(1) == ids).cpu()
     return {
         question: ObjectScore(float(nll.mean()), bool(right.all()), float(nll.sum()))
-        for question, nll, right in zip(asked, nlls.split(lengths), said.split(lengths), strict=True)
+        for question, nll, right in zip(questions, nlls.split(lengths), said.split(lengths), strict=True)
     }
 
 
@@ -185,11 +186,11 @@ def _top(model: EditableModel, last: Tensor) -> tuple[TokenChance, ...]:
     found: dict[str, TokenChance] = {}
     for token, p in zip(best.indices.tolist(), best.values.tolist(), strict=True):
         text = model.token_text(token)
-        text = text if text not in found else f"{text}⟨token {token}⟩"  # a vocabulary may have two of one text
+        text = text if text not in found else f"{text}⟨token {token}⟩"  # two tokens may have the same text
         found[text] = TokenChance(text, p)
     return tuple(found.values())
 
 
 def drift_of(model: EditableModel, layers: Iterable[int]) -> dict[int, Drift]:
-    """How far each layer is from its unedited weights. Raises FloatingPointError where they are not finite."""
+    """Each layer's distance from its unedited weights. Raises FloatingPointError if a weight is not finite."""
     return {layer: Drift(*model.drift(layer)) for layer in layers}

@@ -1,4 +1,4 @@
-"""Which model it is by its architecture and size, whatever its folder is called: presets belong to a shape."""
+"""Shapes: models by architecture and size, whatever their folders are called. Presets belong to a shape."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """Architecture and size of a model, as its config tells them."""
+    """A model's architecture and size, from its configuration."""
 
     kind: str  # transformers' model type: "gpt2"
     n_layers: int
@@ -16,7 +16,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """The name of the model that has this shape: "gpt2-xl"; "" for a shape without a name."""
+        """The name of the model of this shape, such as "gpt2-xl"; "" for an unknown shape."""
         return next((name for name, shape in SHAPES.items() if shape == self), "")
 
 

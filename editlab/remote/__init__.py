@@ -1,1 +1,1 @@
-"""A lab in another process: what is said over the wire, the client, the server."""
+"""A lab in another process: the HTTP protocol, the client and the server."""

@@ -1,6 +1,6 @@
-"""What a backend and its clients agree on: where each call is asked for, how errors and jobs are written.
+"""The agreement between a backend and its clients: each call's address, and the form of errors and jobs.
 
-What a call is given and what it gives is `LabProtocol`'s to say.
+`LabProtocol` defines the calls' arguments and results.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from editlab.core.progress import Progress
 from editlab.core.record import Record
 from editlab.lab.api import Job, LabProtocol
 
-SESSION_HEADER = "Editlab-Session"  # carries the key, which is in no path or query, so that no log holds it
+SESSION_HEADER = "Editlab-Session"  # carries the key; no path or query does, so that no log holds a key
 ENDED = ("done", "failed", "cancelled")
 
 
 class Address(NamedTuple):
-    """Where a call is asked for. `field`: of the answer's JSON, where that is more than the call's result."""
+    """A call's HTTP method and path. `field`: the field of the answer's JSON with the result, if not all of it."""
 
     method: str
     path: str
     field: str = ""
 
 
-ADDRESSES: Mapping[str, Address] = {  # of each call; what it takes goes into the query of a GET, else into the body
+ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query of a GET, else into the body
     "info": Address("GET", "/info"),
     "create": Address("POST", "/sessions", "key"),
     "about": Address("GET", "/session"),
@@ -62,26 +62,26 @@ ADDRESSES: Mapping[str, Address] = {  # of each call; what it takes goes into th
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the lab, as its signature says it."""
+    """A call of the lab, read from its signature in `LabProtocol`."""
 
     name: str
     address: Address
     about: str
-    of_session: bool  # it is asked of a session, whose key goes into the header
-    takes: Mapping[str, inspect.Parameter]  # beside the key
-    result: Any  # type of what it gives, or of what its job gives
+    of_session: bool  # whether the call is about a session, whose key goes into the header
+    takes: Mapping[str, inspect.Parameter]  # arguments besides the key
+    result: Any  # type of the call's result, or of its job's
     is_job: bool
 
     @property
     def kind(self) -> str:
-        """How its jobs are called on the wire."""
+        """The name of the call's jobs in reports."""
         return self.address.path.rsplit("/", 1)[-1]
 
 
 @functools.cache
 def call_of(name: str) -> Call:
     """The call of that name."""
-    from editlab.analysis.scanned import ScanTable  # not before a call is asked for: it takes a while
+    from editlab.analysis.scanned import ScanTable  # imported only here, since it takes a while
 
     method = getattr(LabProtocol, name)
     given = dict(inspect.signature(method).parameters)
@@ -96,14 +96,14 @@ def call_of(name: str) -> Call:
 
 
 class UnknownJob(LabError, LookupError):
-    """No job has this id, or it was asked for with another key than the one that is asked with."""
+    """No job has this id, or the job was started with another key than the caller's."""
 
 
 class Loading(Unreachable):
-    """The backend answers, and its model is not there yet."""
+    """The backend answers, but its model is not loaded yet."""
 
 
-ERRORS: Mapping[str, type[Exception]] = {  # the first that fits names an error
+ERRORS: Mapping[str, type[Exception]] = {  # the first class that fits names an error
     "unknown_session": UnknownSession,
     "unknown_job": UnknownJob,
     "read_only": ReadOnly,
@@ -118,27 +118,27 @@ ERRORS: Mapping[str, type[Exception]] = {  # the first that fits names an error
 
 
 def kind_of(error: BaseException) -> str:
-    """The word for an error that its sentence goes with; "failed" for one that nobody foresaw."""
+    """The word that goes with an error's sentence; "failed" for an unforeseen error."""
     return next((kind for kind, cls in ERRORS.items() if isinstance(error, cls)), "failed")
 
 
 def error_of(kind: str, sentence: str) -> Exception:
-    """The exception that `kind_of` named; a LabError for words that are not known here."""
+    """The exception that `kind_of` named; a LabError for an unknown word."""
     return ERRORS.get(kind, LabError)(sentence)
 
 
 @dataclass(frozen=True)
 class JobReport(Record):
-    """A job as the backend tells of it."""
+    """The backend's report on a job."""
 
     id: str
     kind: str  # see `Call.kind`
     status: str  # "queued", "running", "done", "failed" or "cancelled"
     ahead: int  # jobs that run before this one
     progress: Progress
-    error: str | None = None  # a sentence, once it has failed
+    error: str | None = None  # a sentence, once the job has failed
     failure: str | None = None  # one of ERRORS, or "failed"
-    result: Any = None  # JSON types, once it is done
+    result: Any = None  # JSON types, once the job is done
 
     @property
     def ended(self) -> bool:
@@ -147,8 +147,8 @@ class JobReport(Record):
 
 @dataclass(frozen=True)
 class Readiness(Record):
-    """How far a backend is on its way to its first answer."""
+    """A backend's progress towards its first answer."""
 
     status: str  # "loading", "ready" or "failed"
     progress: Progress
-    error: str | None = None  # why it failed, in a sentence
+    error: str | None = None  # the reason of a failure, in a sentence

@@ -31,7 +31,7 @@ class Made(Record):
     method: str
     hyperparameters: Mapping[str, Any]
     trace: Trace
-    size: Mapping[int, Drift]  # of its own ΔW, per layer
+    size: Mapping[int, Drift]  # of the edit's own ΔW, per layer
     said_new: tuple[bool, ...]  # per fact: its new object was the argmax at every token, once the edit was made
     preferred_new: tuple[bool | None, ...]  # per fact: P(new) > P(true) in the unedited model
     provenance: Mapping[str, Any]

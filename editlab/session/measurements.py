@@ -21,7 +21,7 @@ from editlab.model.model import EditableModel
 from editlab.model.reading import Watched, drift_of
 from editlab.session.log import Entry, Ids, edits_of, ids_of, layers_of
 
-DRIFT, COMPLETIONS = "drift", "completions"  # measured on every state, beside the measures
+DRIFT, COMPLETIONS = "drift", "completions"  # measured on every state, besides the measures
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MeasurementCache:
     def __init__(self, model: EditableModel, measures: Measures) -> None:
         self.model = model
         self.measures = measures
-        self.unsaved: list[Finding] = []  # for whoever saves findings, and then clears this list
+        self.unsaved: list[Finding] = []  # the code that saves findings clears this list
         self._caches: dict[Ids, StateCache] = {(): measures.base}
         self._noted: set[tuple[Ids, str, str, str]] = set()
         measures.base.drift = {}
@@ -52,7 +52,7 @@ class MeasurementCache:
         return State(self.model, edits_of(entries), self._caches.setdefault(ids_of(entries), StateCache()))
 
     def enter(self, entries: Sequence[Entry], cache: StateCache) -> None:
-        """Take over the results that a state was made with."""
+        """Take over the results measured while a state was made."""
         self._caches[ids_of(entries)] = cache
 
     def inputs(self, entries: Sequence[Entry]) -> MeasureInput:
@@ -74,7 +74,7 @@ class MeasurementCache:
         return self.state(entries).complete(watched, report)
 
     def observe(self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: OnProgress) -> None:
-        """Measure what is measured on every step: drift, and the watched prompts now, before the step and unedited."""
+        """Measure every step's standard results: drift, and the watched prompts now, before the step and unedited."""
         state = self.state(entries)
         if state.cache.drift is None:
             state.put_in_force()
@@ -131,7 +131,7 @@ class MeasurementCache:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
 
     def keep(self, watched: Iterable[Watched], most: int) -> None:
-        """Of the edited states that have more completions than `most`, keep those of these prompts."""
+        """In edited states with more than `most` completions, keep only those of these prompts."""
         for cache in list(self._caches.values()):
             if cache is not self.measures.base and len(cache.completions) > most:
                 cache.keep(watched)
@@ -150,7 +150,7 @@ class MeasurementCache:
     def measurement(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> Measurement | None:
         """All cached results of the step that ends these entries; None until `observe` has been called on the step.
 
-        The user's own prompts may have changed since: only those that were asked then are included.
+        Of the user's own prompts, which may have changed since, only those with cached completions are included.
         """
         cache = self.state(entries).cache
         answers = [self._answers(which, watched) for which in _compared(entries)]
@@ -166,7 +166,7 @@ class MeasurementCache:
         return Measurement.of(cache.drift, now, before, base, found)
 
     def _answers(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
-        """The cached completions of the state that these entries make: of these prompts, or else of all there are."""
+        """The cached completions of the state that these entries make: of these prompts, or else of all cached ones."""
         cached = self.state(entries).cache.completions.copy()  # at once: the worker may be adding to it
         chosen = {watched: cached[watched]} if watched in cached else cached
         return {w: answer for some, found in chosen.items() for w, answer in zip(some, found, strict=True)}
@@ -180,7 +180,7 @@ class MeasurementCache:
 
 
 def _compared(entries: Sequence[Entry]) -> tuple[Sequence[Entry], ...]:
-    """The states that are asked the watched prompts of a step: now, before it, and unedited."""
+    """The states compared on a step's watched prompts: after the step, before it, and unedited."""
     return entries, entries[:-1], ()
 
 

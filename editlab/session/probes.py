@@ -23,8 +23,8 @@ class ProbeAttempt:
     """One probe: a fact edited on the unedited model, with some of a session's edits before and after it.
 
     Those edits keep the ΔW of the session's log, or are computed again in this order if `anew`. The measures `names`
-    are taken of the fact's step and of the last step. Raises ValueError for ids that are not in the log or that repeat,
-    and for names of no measure.
+    are taken at the fact's step and at the last step. Raises ValueError for ids that are not in the log or that repeat,
+    and for unknown measures.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ def knows(session: Session, facts: Sequence[Fact], report: OnProgress = quiet) -
 
 
 def culprit(session: Session, report: OnProgress = quiet, entries: Sequence[Entry] | None = None) -> Culprit:
-    """The edit of these entries (those in force) whose removal restores most. What was tried is cached.
+    """The edit among these entries (default: those in force) whose removal restores most. Perplexities are cached.
 
     Raises ValueError if there is no edit in force, and whatever `report` raises.
     """

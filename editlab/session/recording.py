@@ -20,7 +20,7 @@ from editlab.core.records import SessionState
 
 FORMAT = 1
 TOLERANCE = 1e-3  # relative for norms and ΔW, absolute for losses; what `editlab verify` allows a single edit
-REPLAY = "editlab-replay.zip"  # the name of such a file, unless somebody gives it another
+REPLAY = "editlab-replay.zip"  # the file's default name
 SESSION, DELTAS = "session.json", "deltas.safetensors"
 LARGEST = {SESSION: 1 << 30, DELTAS: 1 << 36}  # bytes that a member may unpack to
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same session gives the same bytes

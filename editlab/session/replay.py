@@ -53,8 +53,8 @@ class Replayed(Record):
     """All rows, and how they were compared."""
 
     rows: tuple[ReplayedStep, ...]
-    differs: tuple[str, ...]  # how this place differs from the one where the file was recorded, a sentence each
-    exact: bool  # nothing differs that the last bits depend on: the weights must be equal to the last bit
+    differs: tuple[str, ...]  # differences between this machine and the recording's, a sentence each
+    exact: bool  # whether the weights must be equal to the last bit, because no condition for that differs
     tolerance: float
 
     @property
@@ -68,7 +68,7 @@ class Replayed(Record):
 def record(session: Session, report: OnProgress = quiet) -> bytes:
     """The session as a file that `replay` applies again, undone and switched-off edits included."""
     state = session.state()
-    # An edit may be switched off meanwhile; the file must agree with the state in it.
+    # An edit may be switched off meanwhile; the weights in the file must agree with its state.
     log = [replace(entry, enabled=step.enabled) for entry, step in zip(session.log, state.steps[1:], strict=True)]
     with session.ending_in_force():
         weights = weights_after(session.model, log, report)
@@ -258,11 +258,11 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
 
 
 def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
-    """Where edits were made with other second moments than here, a sentence each."""
+    """A sentence for each source of second moments with which edits were made, if it differs from that here."""
     found: dict[str, None] = {}
     for entry in log:
         there = entry.made.provenance.get("second_moments", {})
-        here = editor.moments(list(entry.edit)).told(entry.edit)
+        here = editor.moments(list(entry.edit)).provenance_of(entry.edit)
         if any(there.get(what) != here.get(what) for what in ("name", "digest", "keys")):
             was, now = (f"{told.get('name')}, {told.get('keys', '?')} keys" for told in (there, here))
             found[f"second moments were of {was}; here they are of {now}"] = None

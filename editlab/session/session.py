@@ -58,7 +58,7 @@ class Session:
         self.measures = measures or standard()
         self.plan = self.measures.default_plan()
         self.log: tuple[Entry, ...] = ()
-        self.position = 0  # how many entries are not undone
+        self.position = 0  # number of entries that are not undone
         self.watched: tuple[str, ...] = ()
         self.watches_facts = watches_facts
         self.measurements = MeasurementCache(self.model, self.measures)
@@ -74,7 +74,7 @@ class Session:
         guard: Guard = WARNING,
         keep: Callable[[Sequence[Entry]], None] | None = None,
     ) -> Step:
-        """Make an edit on top of the edits in force, and watch what the model says then. Undone steps leave the log.
+        """Make an edit on top of the edits in force, and complete the watched prompts. Undone steps leave the log.
 
         `keep` gets the longer log before the session takes it over; if `keep` raises, the edit was never made. Raises
         ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
@@ -259,10 +259,10 @@ class Session:
         self.plan = {name: every[name] for name in self.measures.by_name if name in every}
 
     def measure_due(self, report: OnProgress = quiet) -> None:
-        """Measure all that is due by the plan and missing: the step in force first, cheap measures first.
+        """Take all missing measurements that the plan asks for: the step in force first, cheap measures first.
 
-        It follows the log: what becomes due meanwhile is measured too. Raises MeasureFailed at the end where a measure
-        of another package failed.
+        Measurements that become due meanwhile are taken too. Raises MeasureFailed at the end if a measure of another
+        package failed.
         """
         failed: dict[str, MeasureFailed] = {}
         while (due := self._next_due(failed)) is not None:
@@ -275,7 +275,7 @@ class Session:
             raise failure
 
     def _next_due(self, without: Container[str] = ()) -> tuple[tuple[Entry, ...], list[str]] | None:
-        """The entries of a step, and what is missing of it: what it says, or one measure."""
+        """The entries of a step with a missing measurement, and the missing measure; no name: its standard results."""
         others = [index for index in range(len(self.log), -1, -1) if index != self.position]
         for index in [self.position, *others]:
             entries = self.entries(index)
@@ -288,8 +288,8 @@ class Session:
                     return entries, [name]
         return None
 
-    def told(self) -> set[Watched]:
-        """Every prompt whose completion a step tells."""
+    def all_watched(self) -> set[Watched]:
+        """Every watched prompt of any step."""
         return {w for entry in self.log for w in self._watched(entry.facts)} | set(self._own_prompts())
 
     def _watched(self, facts: Sequence[Fact]) -> tuple[Watched, ...]:
@@ -335,7 +335,7 @@ class Session:
         return tuple(self.step(index) for index in range(len(self.log) + 1))
 
     def state(self) -> SessionState:
-        """All that a page needs to draw the session."""
+        """Everything that a page needs to draw the session."""
         steps, position = self.steps(), self.position
         return SessionState(
             id=self.id,
@@ -349,5 +349,5 @@ class Session:
         )
 
     def table(self) -> DataFrame:
-        """Everything that was measured, tidy: one row per step, measure and layer; see `editlab.analysis.table`."""
+        """All measurements as a tidy table: one row per step, measure and layer; see `editlab.analysis.table`."""
         return table_of(self.steps(), self.id)

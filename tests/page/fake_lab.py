@@ -115,14 +115,14 @@ class FakeLab:
         known = [method.name for method in self.info().methods]
         for name in names:
             if name not in known:
-                raise ValueError(f"no method {name!r}; there are {', '.join(known)}")
+                raise ValueError(f"no method {name!r}; available: {', '.join(known)}")
 
     @staticmethod
     def _check_measures(names: Iterable[str]) -> None:
         known = [measure.name for measure in MEASURES]
         for name in names:
             if name not in known:
-                raise ValueError(f"no measure {name!r}; there are {', '.join(known)}")
+                raise ValueError(f"no measure {name!r}; available: {', '.join(known)}")
 
     def about(self, session: str) -> SessionInfo:
         s, own = self._session(session, editing=False), session.removeprefix(FOLLOW)

@@ -1,4 +1,4 @@
-"""Attention where several query heads share one head of keys and values: the shared head is read, never repeated."""
+"""Grouped-query attention: query heads that share a head of keys and values read it without copies."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "grouped"
-FEW_KEYS = 128  # up to here PyTorch's attention, made for long texts, takes up to twice as long as its products
+FEW_KEYS = 128  # up to here PyTorch's attention, made for long texts, takes up to twice as long as plain products
 
 
 def use_grouped_heads(hf: Any) -> None:
-    """Make a model that would run PyTorch's attention with repeated heads run it with shared ones; others are left."""
+    """Make a model with PyTorch's attention share heads instead of repeating them; others are left alone."""
     heads, shared = hf.config.num_attention_heads, getattr(hf.config, "num_key_value_heads", None)
     if hf.config._attn_implementation != "sdpa" or shared in (None, heads):
         return
@@ -33,8 +33,9 @@ def _grouped(
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """What each of the tokens (n, q, heads, d_head) reads, from queries (n, heads, q, d_head) and keys and values of
-    fewer heads: the queries that share a head stand in one row after the other.
+    """The attention output (n, q, heads, d_head) of queries (n, heads, q, d_head) over keys and values of fewer heads.
+
+    Queries that share a head are concatenated along their length.
     """
     n, heads, q, d_head = query.shape
     sharing = heads // key.shape[1]

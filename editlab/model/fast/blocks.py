@@ -1,6 +1,6 @@
-"""Some of the model's own decoder blocks, run from any hidden state: an edit does once what need not be repeated.
+"""The model's own decoder blocks, run from any hidden state, so that an edit computes the unchanging part only once.
 
-Masks and positions are explicit, so that every attention implementation that takes a mask does the same.
+Masks and positions are explicit, so that every attention implementation that takes a mask gives the same result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from editlab.model.fast.repeated import RepeatedBlock, can_repeat, repeated_blocks
 from editlab.model.model import EditableModel
 
-NEVER = 2**31  # a position that no token sees
+NEVER = 2**31  # a position that no token attends to
 
 
 def at(positions: Tensor, activations: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def row_positions(ids: Tensor) -> Tensor:
 
 
 def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-    """What enters the first block (n, t, d), for token ids (n, t); whole rows unless told where they stand."""
+    """The first block's input (n, t, d) for token ids (n, t) at these positions (default: from 0 on)."""
     hidden = model.hf.get_input_embeddings()(ids)
     learned = model.family.learned_positions
     positions = row_positions(ids) if positions is None else positions
@@ -38,7 +38,7 @@ def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) ->
 
 
 def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Causal attention between positions (n, q) and (n, k), as a term (n, 1, q, k) added to the scores."""
+    """The causal mask between positions (n, q) and (n, k), as a term (n, 1, q, k) added to the scores."""
     unseen = keys[:, None, None, :] > queries[:, None, :, None]
     return torch.zeros(unseen.shape, dtype=dtype, device=queries.device).masked_fill(unseen, torch.finfo(dtype).min)
 
@@ -51,7 +51,7 @@ def run(
     attention_mask: Tensor | None = None,
     past: Past | None = None,
 ) -> Tensor:
-    """What leaves the last of these blocks (n, t, d), from what enters the first; whole rows unless told otherwise."""
+    """The output of the last of these blocks (n, t, d) for the first one's input (default: rows that start at 0)."""
     if positions is None:
         positions = row_positions(hidden[..., 0])
     if attention_mask is None:
@@ -68,20 +68,20 @@ def run(
 
 
 def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
-    """Log-probabilities (..., vocabulary) of the next token, float32, from what leaves the last block (..., d)."""
+    """Log-probabilities (..., vocabulary) of the next token, float32, from the last block's output (..., d)."""
     return model.log_probs(model.hf.get_submodule(model.family.norm)(hidden))
 
 
 def logits(model: EditableModel, hidden: Tensor) -> Tensor:
-    """Logits (..., vocabulary) of the next token, float32, from what leaves the last block (..., d)."""
+    """Logits (..., vocabulary) of the next token, float32, from the last block's output (..., d)."""
     return model.logits(model.hf.get_submodule(model.family.norm)(hidden))
 
 
 class Past:
-    """Attention's keys and values of earlier positions, per layer; while `recording`, what comes is added to them.
+    """The attention keys and values of earlier positions, per layer; while `recording`, new ones are added.
 
-    It stands where the blocks expect a cache; a cache that always grows would keep the graph of every step.
-    `before` is what comes earlier still, of a single row that all rows have in common.
+    The blocks take a Past as their cache; a cache that always grows would keep the graph of every step.
+    `before` holds the keys and values of a beginning that all rows share, as a single row.
     """
 
     def __init__(self, before: Past | None = None, kept: Mapping[int, tuple[Tensor, Tensor]] | None = None) -> None:
@@ -90,7 +90,7 @@ class Past:
         self.kept = dict(kept or {})  # layer -> keys and values, (n, heads, t, d_head) each
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What the layer attends to, (n, heads, t, d_head) each."""
+        """The keys and values that the layer attends to, (n, heads, t, d_head) each."""
         keys, values = self._after(self.kept.get(layer), keys, values)
         if self.recording:
             self.kept[layer] = keys, values
@@ -104,22 +104,22 @@ class Past:
         return torch.cat([earlier[0].expand(rows), keys], dim=2), torch.cat([earlier[1].expand(rows), values], dim=2)
 
     def only(self, rows: Tensor) -> Past:
-        """The same for some of the rows."""
+        """A Past with only these rows."""
         fewer = copy.copy(self)
         fewer.kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.kept.items()}
         return fewer
 
 
 class Suffixes:
-    """Rows from one position each on, to be run through the blocks above a layer as often as wanted.
+    """The ends of rows, each from one position on, to be run repeatedly through the blocks above a layer.
 
-    What comes before that position cannot change, whatever is changed there; it is run once. Tokens stand row by row:
-    `hidden` (tokens, d) is what enters the first of these blocks, and row i begins at token `first[i]`.
+    Changes at that position cannot reach earlier ones, so these are run once. Tokens are concatenated row by row:
+    `hidden` (tokens, d) is the first block's input, and row i begins at token `first[i]`.
     """
 
     @torch.no_grad()
     def __init__(self, model: EditableModel, layer: int, hidden: Tensor, starts: Tensor, lengths: Tensor) -> None:
-        """`hidden` (n, t, d) enters block `layer`; row i goes on from starts[i] for lengths[i] positions."""
+        """`hidden` (n, t, d) is the input of block `layer`; suffix i has lengths[i] positions from starts[i] on."""
         self._model = model
         self._layers = range(layer, model.n_layers)
         steps = torch.arange(int(lengths.max()), device=starts.device)
@@ -137,7 +137,7 @@ class Suffixes:
         self.hidden = hidden[self._row, positions[self._there]]
 
     def _place(self, there: Tensor) -> None:
-        """Note where the tokens stand: `there` (n, longest) tells places from padding."""
+        """Record the tokens' places: `there` (n, longest) is True for tokens and False for padding."""
         self._there = there
         self._row, _ = there.nonzero(as_tuple=True)
         self._index = None if there.all() else there.flatten().nonzero().squeeze(1)
@@ -145,7 +145,7 @@ class Suffixes:
         self.first = counts.cumsum(0) - counts
 
     def only(self, rows: Tensor) -> Suffixes:
-        """The same for some of the rows (n,), True for those that stay."""
+        """The suffixes of some rows only: `rows` (n,) is True for those that stay."""
         fewer = copy.copy(self)
         fewer.hidden = self.hidden[rows[self._row]]
         fewer._mask, fewer._positions, fewer._past = self._mask[rows], self._positions[rows], self._past.only(rows)
@@ -154,7 +154,7 @@ class Suffixes:
         return fewer
 
     def run(self, hidden: Tensor, read: Tensor) -> Tensor:
-        """What leaves the last block at the tokens `read` (r,): (r, d), from what enters the first of these."""
+        """The last block's output (r, d) at the tokens `read` (r,), for the first block's input (tokens, d)."""
         if self._repeated is not None:
             for block in self._repeated[:-1]:
                 hidden = block(hidden)
@@ -168,7 +168,7 @@ class Suffixes:
 
     @cached_property
     def _repeated(self) -> list[RepeatedBlock] | None:
-        """The blocks with their gradients written out, where they are."""
+        """The blocks with written-out gradients, if this model has them."""
         if not self._layers or not can_repeat(self._model):
             return None
         positions = self._positions[self._there]

@@ -1,4 +1,4 @@
-"""Work that a GPU is given as one CUDA graph instead of kernel by kernel: a choice that is not proven to gain."""
+"""Work launched on a GPU as one CUDA graph instead of kernel by kernel; optional, since no gain is proven."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def can_replay(model: EditableModel) -> bool:
-    """Whether the model's searches are to replay CUDA graphs, and its device can."""
+    """Whether the model's searches should replay CUDA graphs, and its device supports them."""
     if model.graphs and model.device.type != "cuda":
         log.warning("%s runs on %s, which has no CUDA graphs: it searches without", model.name, model.device.type)
     return model.graphs and model.device.type == "cuda"
@@ -25,8 +25,8 @@ def can_replay(model: EditableModel) -> bool:
 class Replayed(Generic[T]):
     """Captures the kernels of some work; each call runs them again and gives the same tensors with new numbers.
 
-    The work must have run once before, so that all libraries are set up; it must not wait for the device, and what it
-    reads must stay where it is in memory.
+    The work must have run once before, so that all libraries are set up. It must not wait for the device, and the
+    tensors that it reads must stay at their addresses.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:

@@ -1,6 +1,6 @@
-"""Weights laid out beforehand for products of few rows, by oneDNN: the same float32 products, much faster on some CPUs.
+"""Weights packed by oneDNN for products of few rows: the same float32 products, much faster on some CPUs.
 
-A packed weight is a copy of the weight at that time; a second copy is made when a gradient first needs it.
+A packed weight is a copy from the moment of packing; a transposed copy is made when a gradient first needs one.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def pack(modules: Iterable[nn.Module]) -> None:
 
 
 def unpack(module: nn.Module) -> None:
-    """Make a linear map use its own weight again, which may then be written."""
+    """Make a linear map use its own weight again, so that the weight may be written."""
     vars(module).pop("forward", None)
     split_products([module])
 
 
 @torch.no_grad()
 def gain() -> float | None:
-    """The speed-up of packed products of few rows on this machine; None where packing is not possible.
+    """The speed-up of packed products of few rows on this machine; None if torch cannot pack.
 
-    Takes about a second. The weights have the shape of the embedded model's MLP, and are too many for a cache.
+    Takes about a second. The measured weights have the shape of the embedded model's MLP, and do not fit in a cache.
     """
     from torch.utils.benchmark import Timer  # imported only here, to keep loading fast
 

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 @contextmanager
 def in_full_float32() -> Iterator[None]:
-    """Within the block a GPU multiplies float32 as float32, not as TF32, whatever is set outside."""
+    """Within the block a GPU multiplies float32 as float32 and not as TF32, whatever torch's own setting."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -23,7 +23,7 @@ def in_full_float32() -> Iterator[None]:
 
 
 def linear_maps(modules: Iterable[nn.Module]) -> list[Any]:
-    """All products with a weight in these modules."""
+    """All linear maps in these modules."""
     return [each for module in modules for each in module.modules() if isinstance(each, nn.Linear | Conv1D)]
 
 
@@ -35,7 +35,7 @@ def weight_of(module: Any) -> Tensor:
 
 @contextmanager
 def plain_products(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the block the linear maps in these modules multiply as their classes do, whatever they do outside."""
+    """Within the block the linear maps in these modules use their classes' own products."""
     before = {module: vars(module).pop("forward", None) for module in linear_maps(modules)}
     try:
         yield
@@ -50,7 +50,7 @@ def plain_products(modules: Iterable[nn.Module]) -> Iterator[None]:
 def in_bfloat16(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within the block the linear maps in these modules multiply weights and rows rounded to bfloat16.
 
-    Takes half the memory of the weights; they must not be written meanwhile.
+    Takes half the memory of the weights, which must not be written meanwhile.
     """
     linear = linear_maps(modules)
     with plain_products(linear):

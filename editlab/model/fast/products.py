@@ -1,4 +1,4 @@
-"""Products with weights that only pass gradients on, split into pieces where few rows would leave threads idle."""
+"""Products with frozen weights, split into pieces if few rows would leave threads idle."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from editlab.model.fast.precision import linear_maps, weight_of
 
 FEW_ROWS = 256  # up to here pieces are faster; beyond, the whole product is as fast
-PIECES = 2  # of each thread, at least
+PIECES = 2  # per thread, at least
 MOST_OUTPUTS, LEAST_OUTPUTS = 1024, 48  # of a piece: larger ones are halved, smaller ones were not measured
 
 
 class Product:
-    """Stands in for a linear map's `forward`: x Wᵀ + b, for x (..., d_in); gradients reach x only."""
+    """A replacement of a linear map's `forward`: x Wᵀ + b, for x (..., d_in); gradients reach x only."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -34,9 +34,9 @@ class Product:
 
 
 class SplitProduct(Product):
-    """The product with the present weight; for few rows in pieces of the outputs, one thread each.
+    """The product with the present weight; for few rows, in pieces of the outputs, one thread each.
 
-    With few rows, MKL's threads would wait for each other in the whole product.
+    In a whole product of few rows, MKL's threads would wait for each other.
     """
 
     def forth(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class SplitProduct(Product):
 
 
 def split_products(modules: Iterable[nn.Module]) -> None:
-    """Make the linear maps in these modules, on a CPU, multiply few rows in pieces, where MKL multiplies."""
+    """Make the linear maps in these modules multiply few rows in pieces, if MKL multiplies on this CPU."""
     if torch.backends.mkl.is_available():
         for module in linear_maps(modules):
             module.forward = SplitProduct(module)

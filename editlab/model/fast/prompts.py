@@ -1,8 +1,8 @@
-"""Many prompts that begin alike, and what the model in force says after each: as one by one, but no token run twice.
+"""Many prompts with a common beginning, read or continued by the model in force without running a token twice.
 
-The common beginning (a task's shots) is run once for all rows, and the rows with next to no padding. What the blocks
-below the lowest edited layer make of either never changes: it is kept from run to run within a budget of memory, as
-long as the model itself says that those blocks are unedited. Knows nothing of tasks.
+The common beginning (a task's shots) is run once for all rows, and the rows run with almost no padding. Activations
+below the lowest edited layer never change: they are kept from run to run, within a budget of memory, as long as the
+model reports those blocks as unedited. The results are those of running the prompts one by one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from editlab.model.generation import go_on, greedy, without_end
 from editlab.model.model import EditableModel, right_padded
 
 BATCH_TOKENS = 1024  # more gains nothing on a CPU
-BATCHES_GOING_ON = 2  # as many together where tokens are generated: every batch reads all weights for each of them
-SLOT_TOKENS = 64  # or a longer row
-NOBODY = -1  # whose padding is
+BATCHES_GOING_ON = 2  # batches that generate together: each batch reads all weights for every token
+SLOT_TOKENS = 64  # width of a slot, unless a row is longer
+NOBODY = -1  # the owner of padding
 
 
 class Budget:
-    """Bytes that may be kept."""
+    """The number of bytes that may still be kept."""
 
     def __init__(self, left: int) -> None:
         self._of = self.left = left
 
     def take(self, n_bytes: int) -> bool:
-        """Whether there is room; if so, it is taken."""
+        """Take the bytes if there is room; whether there was."""
         fits = n_bytes <= self.left
         self.left -= n_bytes * fits
         return fits
@@ -41,17 +41,17 @@ class Budget:
         self.left += n_bytes
 
     def reset(self) -> None:
-        """Nothing is kept any more."""
+        """Start over: nothing is kept any more."""
         self.left = self._of
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What the unedited blocks below a layer make of some rows."""
+    """The activations of some rows in the unedited blocks below a layer."""
 
-    layer: int  # the first block that is still to be run
-    hidden: Tensor  # (n, t, d), what enters it
-    past: Past  # keys and values of the blocks below, where they were recorded
+    layer: int  # the first block still to run
+    hidden: Tensor  # (n, t, d), that block's input
+    past: Past  # keys and values of the blocks below, if recorded
     recorded: bool
 
     @property
@@ -61,21 +61,21 @@ class _Kept:
 
 
 class _Slots:
-    """Rows that go on after the same `start` tokens, laid end to end in slots of one width, so that little is padding.
+    """Rows that follow the same `start` tokens, packed end to end into slots of equal width to save padding.
 
-    A token sees what they have in common and the earlier ones of its own row.
+    A token attends to the common start and to the earlier tokens of its own row.
     """
 
     def __init__(
         self, model: EditableModel, rows: Sequence[Sequence[int]], slots: Sequence[Sequence[int]], start: int
     ) -> None:
-        """`slots` holds the indices of the rows in each."""
+        """`slots` holds, for each slot, the indices of its rows."""
         self._model = model
         self._start = start
         self.indices = [i for slot in slots for i in slot]
         laid = [[token for i in slot for token in rows[i]] for slot in slots]
         self._ids = right_padded(laid, model.device).input_ids  # (n, t)
-        self.owners = torch.full_like(self._ids, NOBODY)  # (n, t), the row that each token is of
+        self.owners = torch.full_like(self._ids, NOBODY)  # (n, t), each token's row
         self.positions = torch.zeros_like(self._ids)  # (n, t)
         ends = []
         for number, slot in enumerate(slots):
@@ -85,14 +85,14 @@ class _Slots:
                 self.owners[number, begin:end] = i
                 self.positions[number, begin:end] = torch.arange(start, start + len(rows[i]))
                 ends.append((number, order, end - 1, start + len(rows[i])))
-        # of each row, in order: its slot, its place among the slot's rows, its last token, and the position after that
+        # for each row, in order: its slot, its place among the slot's rows, its last token, and the position after that
         self.slot, self.order, self.last, self.next = torch.tensor(ends, device=self._ids.device).T
         self._kept: _Kept | None = None
 
     def run(self, before: Past | None, recording: bool, unedited: int, budget: Budget) -> tuple[Tensor, Past]:
-        """What leaves the last block (n, t, d), and the rows' own keys and values if `recording`.
+        """The last block's output (n, t, d), and the rows' own keys and values if `recording`.
 
-        The blocks below `unedited` are the base's: what they made of the rows is taken from the last time, or kept.
+        The blocks below `unedited` have the base's weights: their activations are reused from an earlier run, or kept.
         """
         kept = self._kept
         if kept is not None and (kept.layer != unedited or kept.recorded < recording):
@@ -110,30 +110,30 @@ class _Slots:
         return run(self._model, range(unedited, self._model.n_layers), hidden, *arguments), past
 
     def ends(self, hidden: Tensor, n: int) -> Tensor:
-        """The last `n` tokens of every row (rows, n, d), of what `run` gives."""
+        """The last `n` tokens of every row (rows, n, d), from the output of `run`."""
         back = torch.arange(n - 1, -1, -1, device=hidden.device)
         return hidden[self.slot[:, None], (self.last[:, None] - back).clamp(min=0)]
 
     def read_on(
         self, ids: Tensor, owners: Tensor, positions: Tensor, all_owners: Tensor, all_positions: Tensor, past: Past
     ) -> Tensor:
-        """What leaves the last block at tokens (n, q) of these rows, which stand after all that is in `past`."""
+        """The last block's output at tokens (n, q) of these rows, which follow everything in `past`."""
         hidden = embed(self._model, ids, positions)
         seen = self._mask(owners, positions, all_owners, all_positions, hidden.dtype)
         return run(self._model, range(self._model.n_layers), hidden, positions, seen, past)
 
     def _mask(self, owners: Tensor, positions: Tensor, of: Tensor, at: Tensor, dtype: torch.dtype) -> Tensor:
-        """What tokens (n, q) see of the beginning and of tokens (n, k): a term (n, 1, q, start + k) of the scores."""
+        """The mask of tokens (n, q) over the beginning and tokens (n, k): a term (n, 1, q, start + k) of the scores."""
         unseen = (of[:, None] != owners[..., None]) | (at[:, None] > positions[..., None])
         unseen = pad(unseen, (self._start, 0), value=False)[:, None]
         return torch.zeros(unseen.shape, dtype=dtype, device=unseen.device).masked_fill(unseen, torch.finfo(dtype).min)
 
 
 class _SlotsUnderWay:
-    """The rows of some slots, to go on after what `_Slots.run` gave."""
+    """The rows of some slots, to be continued from the result of `_Slots.run`."""
 
     def __init__(self, slots: _Slots, hidden: Tensor, past: Past) -> None:
-        """`past` is added to."""
+        """New keys and values are added to `past`."""
         self._slots, self._past = slots, past
         self._slot, self._order, self._next = slots.slot, slots.order, slots.next
         self._row = torch.tensor(slots.indices, device=hidden.device)
@@ -145,7 +145,7 @@ class _SlotsUnderWay:
         self._row = self._row[rows]
 
     def add(self, tokens: Tensor) -> None:
-        """Every slot gets one column for each of its rows."""
+        """Add one column per row to every slot."""
         shape = len(self._owners), int(self._order.max()) + 1
         places = self._slot, self._order
         owners, positions, ids = (tokens.new_full(shape, filled) for filled in (NOBODY, 0, 0))
@@ -157,9 +157,10 @@ class _SlotsUnderWay:
 
 
 class Prompts:
-    """Rows of token ids, asked again and again of a model whose weights change in between.
+    """Rows of token ids, read or continued again and again by a model whose weights change in between.
 
-    Of each row the last `n_read` tokens are read. Rows must not be empty. Batches are larger where they `go_on`.
+    Readings are at the last `n_read` tokens of each row. Rows must not be empty. `go_on` allows larger batches, for
+    generating.
     """
 
     def __init__(
@@ -180,15 +181,15 @@ class Prompts:
         batch_tokens = BATCH_TOKENS * (BATCHES_GOING_ON if go_on else 1)
         packed = _packed([len(end) for end in ends], batch_tokens)
         self._batches = [_Slots(model, ends, slots, shared) for slots in packed]
-        self._lowest_edited = model.n_layers  # of all states of the weights that were asked so far
+        self._lowest_edited = model.n_layers  # over all states of the weights so far
 
     @torch.no_grad()
     def read(
         self, stage: str = "reading", report: OnProgress = quiet, known: Container[int] = ()
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Indices of some rows, and log-probabilities (n, n_read, vocabulary) after the last tokens of each.
+        """Batches of rows' indices with log-probabilities (n, n_read, vocabulary) after the last tokens of each row.
 
-        Rows that are `known` from a reading that was interrupted are passed over.
+        Rows that are `known` from an interrupted reading are skipped.
         """
         for batch, hidden, _ in self._passes(False, stage, report, known):
             yield batch.indices, log_probs(self.model, batch.ends(hidden, self._n_read))
@@ -201,9 +202,9 @@ class Prompts:
         report: OnProgress = quiet,
         made: dict[int, list[int]] | None = None,
     ) -> list[list[int]]:
-        """The greedy continuation of each row, `n_tokens` tokens or as far as the end of the text.
+        """The greedy continuation of each row, of `n_tokens` tokens or up to the end of the text.
 
-        What is `made` is added to it batch by batch, so that an interrupted call can be gone on with.
+        Each batch's continuations are added to `made`, so that a later call can resume an interrupted one.
         """
         made = {} if made is None else made
         ends = self.model.end_ids
@@ -216,9 +217,9 @@ class Prompts:
     def _passes(
         self, recording: bool, stage: str, report: OnProgress, known: Container[int]
     ) -> Iterator[tuple[_Slots, Tensor, Past]]:
-        """A batch, what leaves the last block (n, t, d), and keys and values for what follows."""
+        """Each batch with the last block's output (n, t, d), and the keys and values for further tokens."""
         self._lowest_edited = min(self._lowest_edited, self.model.lowest_edited)
-        # Before the first edit one cannot know which blocks will stay unedited: nothing is kept.
+        # Before the first edit, nothing is kept: any block may still be edited.
         unedited = self._lowest_edited if self._lowest_edited < self.model.n_layers else 0
         before = None
         if self._beginning is not None:
@@ -232,7 +233,7 @@ class Prompts:
 
 
 def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:
-    """Batches of slots of indices of rows: the longest rows first, each in the first slot that has room for it."""
+    """Batches of slots of rows' indices: the longest rows come first, each goes into the first slot with room."""
     left = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     batches = []
     while left:
@@ -253,6 +254,6 @@ def _packed(lengths: Sequence[int], batch_tokens: int) -> list[list[list[int]]]:
 
 
 def _common_beginning(rows: Sequence[Sequence[int]], n_read: int) -> int:
-    """The number of tokens that all rows share at the start, without those that are read."""
+    """The number of tokens that all rows share at the start, leaving out the tokens that are read."""
     shortest = max(0, min(map(len, rows)) - n_read)
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

@@ -1,7 +1,7 @@
-"""GPT-2's and Llama's blocks with their gradients written out, to be run again and again after the same past, on a CPU.
+"""GPT-2's and Llama's blocks with written-out gradients, to be run repeatedly after the same past, on a CPU.
 
-Where tokens are few, autograd and the modules' own code take a third of a step for what is not a product with a weight.
-Tokens stand one after the other, so that rows of different lengths are padded in attention only.
+With few tokens, a third of a step goes into autograd and the modules' own code rather than into products with weights.
+Tokens are concatenated, so that rows of different lengths are padded in attention only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.autograd.function import once_differentiable
 from editlab.model.fast.products import product_back
 from editlab.model.model import EditableModel
 
-Kept = tuple[Tensor, ...]  # what the way back needs of the way forth
+Kept = tuple[Tensor, ...]  # tensors that the backward pass needs from the forward pass
 
 
 def can_repeat(model: EditableModel) -> bool:
-    """Whether the blocks are as they are written out here, in float32 on a CPU, and do nothing besides.
+    """Whether the model's blocks do exactly what is written out here, in float32 on a CPU.
 
-    On a GPU they may be repeated where the model says so.
+    A GPU is allowed if the model's `written_out_on_gpu` is set.
     """
     kinds = {_kind_of(block) for block in model.blocks}
     kind = kinds.pop()
@@ -42,10 +42,10 @@ def can_repeat(model: EditableModel) -> bool:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the tokens stand, in n rows of t places each, and what they see there: the same in all blocks."""
+    """The tokens' places in n rows of t places each, and their attention mask: the same in all blocks."""
 
     mask: Tensor  # (n * shared heads, query heads of each * t, k), added to the scores
-    index: Tensor | None  # (tokens,) into the n * t places; None: a token is in every place
+    index: Tensor | None  # (tokens,) into the n * t places; None: every place has a token
     n: int
     t: int
     heads: int
@@ -53,13 +53,13 @@ class Places:
     d_head: int
 
     def spread(self, x: Tensor, index: Tensor | None) -> Tensor:
-        """Tokens (tokens, heads * d_head) at these places, nothing at the others: (n, t, heads, d_head)."""
+        """Tokens (tokens, heads * d_head) put into their places, with zeros elsewhere: (n, t, heads, d_head)."""
         if index is not None:
             x = x.new_zeros(self.n * self.t, x.shape[-1]).index_add_(0, index, x)
         return x.view(self.n, self.t, -1, self.d_head)
 
     def gathered(self, x: Tensor, index: Tensor | None) -> Tensor:
-        """The tokens back from their places: the inverse of `spread`."""
+        """The tokens taken from their places: the inverse of `spread`."""
         x = x.reshape(self.n * self.t, -1)
         return x if index is None else x.index_select(0, index)
 
@@ -75,12 +75,12 @@ class Places:
 
 
 class Angles:
-    """Rotary position embedding of queries and keys, side by side with values, which are not turned."""
+    """Rotary position embedding of queries and keys; the values beside them are not rotated."""
 
     def __init__(self, cos: Tensor, sin: Tensor, turned: int, others: int) -> None:
-        """Cosines and sines (tokens, d_head), and how many heads there are of both kinds."""
+        """Cosines and sines (tokens, d_head), and the numbers of rotated and of other heads."""
         self._half = cos.shape[-1] // 2
-        sin = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=-1)  # for halves that change places
+        sin = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=-1)  # for swapped halves
         self._cos, self._sin = (
             torch.cat(
                 [each[:, None].expand(-1, turned, -1), each.new_full((len(each), others, each.shape[1]), rest)], 1
@@ -89,31 +89,31 @@ class Angles:
         )
 
     def turned(self, x: Tensor) -> Tensor:
-        """Of (tokens, heads * d_head)."""
+        """The rotated heads (tokens, heads * d_head)."""
         x = x.view(self._cos.shape)
         return torch.addcmul(x * self._cos, x.roll(self._half, -1), self._sin).flatten(1)
 
     def turned_back(self, x: Tensor) -> Tensor:
-        """The transpose of that."""
+        """The transpose of `turned`, which is its gradient."""
         x = x.view(self._cos.shape)
         return (x * self._cos).add_((x * self._sin).roll(self._half, -1)).flatten(1)
 
 
 class RepeatedBlock:
-    """One block over some tokens; gradients reach what enters it.
+    """One block over some tokens; gradients reach its input.
 
-    A backward pass must come before the block runs again: its keys and values stand in one place.
+    The backward pass must come before the block runs again, since each run overwrites the last one's keys and values.
     """
 
     def __init__(self, parts: _Parts, places: Places, past: tuple[Tensor, Tensor] | None) -> None:
-        """`past` is the keys and values (n, shared heads, k - t, d_head) of the k - t tokens before."""
+        """`past`: keys and values (n, shared heads, k - t, d_head) of the k - t earlier tokens."""
         self.parts = parts
         self.places = places
         room = places.mask.new_zeros(places.n, places.shared, places.t, places.d_head)
         self.keys, self.values = (torch.cat([each, room], dim=2) for each in past) if past else (room, room.clone())
 
     def __call__(self, hidden: Tensor, read: Tensor | None = None) -> Tensor:
-        """What leaves the block, from what enters it (tokens, d): of all tokens, or of those at `read` (r,)."""
+        """The block's output for an input (tokens, d): at all tokens, or only at those of `read` (r,)."""
         output: Tensor = _Repeated.apply(hidden, self, read)
         return output
 
@@ -170,7 +170,7 @@ class _Repeated(torch.autograd.Function):
 
 
 class _Parts(ABC):
-    """A block's parts for tokens (tokens, d): what differs between families."""
+    """The parts of a block that differ between families, for tokens (tokens, d)."""
 
     norm_before: _RMSNorm | _LayerNorm
     norm_after: _RMSNorm | _LayerNorm
@@ -179,12 +179,12 @@ class _Parts(ABC):
 
     @abstractmethod
     def __init__(self, block: Any, angles: Angles | None) -> None:
-        """`angles` are None where positions are learned."""
+        """`angles` is None if positions are learned."""
 
     @staticmethod
     @abstractmethod
     def is_written_out(config: Any) -> bool:
-        """Whether a model's blocks of this class do what is written out here."""
+        """Whether a model with this configuration does what this class writes out."""
 
     @abstractmethod
     def heads(self, x: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class _GPT2(_Parts):
         return product_back(self._mlp.c_fc, torch.ops.aten.gelu_backward(through, *kept, approximate="tanh"))
 
 
-_KINDS: dict[str, type[_Parts]] = {  # by the names of classes, whose code then need not be imported
+_KINDS: dict[str, type[_Parts]] = {  # by the blocks' class names, so that their modules need not be imported
     "transformers.models.llama.modeling_llama.LlamaDecoderLayer": _Llama,
     "transformers.models.gpt2.modeling_gpt2.GPT2Block": _GPT2,
 }
@@ -312,9 +312,9 @@ def repeated_blocks(
     index: Tensor | None,
     past: Mapping[int, tuple[Tensor, Tensor]],
 ) -> list[RepeatedBlock]:
-    """These blocks for tokens at these positions (tokens,), which see what the mask (n, 1, t, k) lets them.
+    """These blocks for tokens at these positions (tokens,), under an attention mask (n, 1, t, k).
 
-    `index` (tokens,) tells where they stand in n rows of t places; None: there is one in every place.
+    `index` (tokens,) gives the tokens' places in n rows of t places; None: every place has a token.
     """
     config = model.hf.config
     heads = config.num_attention_heads

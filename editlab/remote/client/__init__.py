@@ -1,4 +1,4 @@
-"""A lab that lives in another process, perhaps on another machine: the same calls over HTTP.
+"""A lab in another process, perhaps on another machine: the same calls over HTTP.
 
 Imports no torch: a page's kernel and an analyst's script stay small.
 """
@@ -36,10 +36,10 @@ def connect(
     progress: Callable[[Progress], None] | None = None,
     timeout: float | None = None,
 ) -> RemoteLab:
-    """The lab of the backend at `url`, as soon as its model is there; `progress` is told how far it is.
+    """The lab of the backend at `url`, once its model is loaded; meanwhile `progress` gets the backend's progress.
 
-    Raises Unreachable when nobody answers there (or, given `timeout`, the model is not loaded after so many seconds),
-    and LabError with the backend's sentence when it could not load one.
+    Raises Unreachable if no backend answers there, or if the model is not loaded within `timeout` seconds, and LabError
+    with the backend's sentence if the model could not be loaded.
     """
     lab = RemoteLab(url, token)
     start = time.monotonic()
@@ -55,17 +55,17 @@ def connect(
 
 
 def backend_of_environment(environment: Mapping[str, str] | None = None) -> tuple[str, str | None] | None:
-    """Address and token of the backend that this process is to use: `backend` and `token` of the settings.
+    """The address and token of this process's backend: `backend` and `token` of the settings; None without a backend.
 
-    Read here, because pydantic takes 8 MB and each page has a kernel. None: no backend is named.
+    Read here and not by `serving.settings`, because pydantic takes 8 MB in every page's kernel.
     """
     given = os.environ if environment is None else environment
     url = given.get("EDITLAB_BACKEND")
     return (url, given.get("EDITLAB_TOKEN") or None) if url else None
 
 
-def asked(method: F) -> F:
-    """The call of the protocol as a method of `RemoteLab`: sent to the backend as the signature says."""
+def as_request(method: F) -> F:
+    """A call of the protocol as a method of `RemoteLab` that sends its arguments, by its signature, to the backend."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -80,9 +80,9 @@ def asked(method: F) -> F:
 
 
 class RemoteLab:
-    """Answers the calls of `editlab.lab.api.LabProtocol` by asking a backend; `timeout` is in seconds, per answer.
+    """Sends the calls of `editlab.lab.api.LabProtocol` to a backend; `timeout` is in seconds, per answer.
 
-    Raises LabError too where an answer is none of a backend's.
+    Also raises LabError for an answer that is not a backend's.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 10.0) -> None:
@@ -95,37 +95,37 @@ class RemoteLab:
         return self._connection.url
 
     def readiness(self) -> Readiness:
-        """How far the backend is; it tells that from its first second on."""
+        """The backend's readiness, which it reports from its first second on."""
         return read_answer(Readiness, self._connection.send("GET", "/loading"))
 
-    info = asked(LabProtocol.info)
-    create = asked(LabProtocol.create)
-    about = asked(LabProtocol.about)
-    list_sessions = asked(LabProtocol.list_sessions)
-    rename = asked(LabProtocol.rename)
-    duplicate = asked(LabProtocol.duplicate)
-    revision = asked(LabProtocol.revision)
+    info = as_request(LabProtocol.info)
+    create = as_request(LabProtocol.create)
+    about = as_request(LabProtocol.about)
+    list_sessions = as_request(LabProtocol.list_sessions)
+    rename = as_request(LabProtocol.rename)
+    duplicate = as_request(LabProtocol.duplicate)
+    revision = as_request(LabProtocol.revision)
 
-    preview = asked(LabProtocol.preview)
-    edit = asked(LabProtocol.edit)
-    risk = asked(LabProtocol.risk)
-    probe = asked(LabProtocol.probe)
-    knows = asked(LabProtocol.knows)
-    culprit = asked(LabProtocol.culprit)
-    measure = asked(LabProtocol.measure)
-    measure_due = asked(LabProtocol.measure_due)
-    replay_file = asked(LabProtocol.replay_file)
+    preview = as_request(LabProtocol.preview)
+    edit = as_request(LabProtocol.edit)
+    risk = as_request(LabProtocol.risk)
+    probe = as_request(LabProtocol.probe)
+    knows = as_request(LabProtocol.knows)
+    culprit = as_request(LabProtocol.culprit)
+    measure = as_request(LabProtocol.measure)
+    measure_due = as_request(LabProtocol.measure_due)
+    replay_file = as_request(LabProtocol.replay_file)
 
-    undo = asked(LabProtocol.undo)
-    redo = asked(LabProtocol.redo)
-    goto = asked(LabProtocol.goto)
-    toggle = asked(LabProtocol.toggle)
-    watch = asked(LabProtocol.watch)
-    plan = asked(LabProtocol.plan)
+    undo = as_request(LabProtocol.undo)
+    redo = as_request(LabProtocol.redo)
+    goto = as_request(LabProtocol.goto)
+    toggle = as_request(LabProtocol.toggle)
+    watch = as_request(LabProtocol.watch)
+    plan = as_request(LabProtocol.plan)
 
-    search = asked(LabProtocol.search)
-    random = asked(LabProtocol.random)
-    scan = asked(LabProtocol.scan)
+    search = as_request(LabProtocol.search)
+    random = as_request(LabProtocol.random)
+    scan = as_request(LabProtocol.scan)
 
     def delete(self, session: str) -> None:
         self._send(call_of("delete"), session)
@@ -133,7 +133,7 @@ class RemoteLab:
             self._states.pop(session, None)
 
     def state(self, session: str) -> SessionState:
-        """All steps, what was measured of them, and which one is in force; the same object until it is another."""
+        """All steps with their measurements, and the step in force; the same object until the state changes."""
         with self._lock:
             tag, known = self._states.get(session, ("", None))
         answer = self._send(call_of("state"), session, headers={"If-None-Match": tag} if tag else {})
@@ -148,11 +148,11 @@ class RemoteLab:
         return state
 
     def close(self) -> None:
-        """Give the connections up; the backend, its sessions and its jobs go on."""
+        """Close the connections; the backend keeps its sessions and jobs."""
         self._connection.close()
 
     def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
-        """What the backend answers to a call, or the job that it began."""
+        """The backend's answer to a call, or the job that it started."""
         answer = self._send(call, session, given)
         if call.is_job:
             return RemoteJob(self._connection, session or "", read_answer(JobReport, answer), call.result)
@@ -165,7 +165,7 @@ class RemoteLab:
         given: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """What is None is not sent: the backend has the same defaults."""
+        """Send a call; arguments that are None are left out, because the backend has the same defaults."""
         method, path, _ = call.address
         sent = {name: plain(value) for name, value in (given or {}).items() if value is not None}
         where: dict[str, Any] = {"query": sent} if method == "GET" else {"body": sent}

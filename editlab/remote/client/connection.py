@@ -1,4 +1,4 @@
-"""One backend's address, and requests to it whose errors are the lab's own. Knows nothing of what is asked."""
+"""The connection to one backend: requests whose errors are raised as the lab's own, whatever the call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STREAM_SECONDS = 40.0  # without a byte; the backend sends one every 15 s at lea
 
 
 class Connection:
-    """Raises ValueError for an address that is none, `Unreachable` when nobody answers there, and the lab's errors."""
+    """Requests to one backend. Raises ValueError for a bad address, Unreachable without an answer, and LabError."""
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         address = httpx.URL(url.strip())
@@ -34,7 +34,7 @@ class Connection:
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
-            # A job's stream holds a connection; idle ones are given up before the backend does.
+            # A job's stream holds a connection; idle connections are closed here before the backend closes them.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=10),
             trust_env=address.host not in ("127.0.0.1", "localhost", "::1"),  # no proxy to this machine
             follow_redirects=False,
@@ -49,11 +49,11 @@ class Connection:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """The answer, if it is none of the errors."""
-        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        """The answer. Raises the exception of an error answer."""
+        params = {name: value for name, value in (query or {}).items() if value is not None}
         sent = {**(headers or {}), **_key(session)}
         try:
-            response = self._client.request(method, path, params=asked, json=body, headers=sent)
+            response = self._client.request(method, path, params=params, json=body, headers=sent)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if response.is_error:
@@ -61,7 +61,7 @@ class Connection:
         return response
 
     def events(self, path: str, session: str) -> Iterator[dict[str, Any]]:
-        """The data of the server-sent events there, as they come."""
+        """The data of the server-sent events at a path, as they come."""
         timeout = httpx.Timeout(STREAM_SECONDS, connect=CONNECT_SECONDS)
         try:
             with self._client.stream("GET", path, headers=_key(session), timeout=timeout) as response:
@@ -93,7 +93,7 @@ class Connection:
 
 
 def _key(session: str | None) -> dict[str, str]:
-    """The header that opens a session. A key that no header can hold opens none."""
+    """The header with a session's key. Raises UnknownSession for a key that no header can hold."""
     if session is None:
         return {}
     if not (session.isascii() and session.isprintable()):
@@ -102,10 +102,10 @@ def _key(session: str | None) -> dict[str, str]:
 
 
 def read_answer(hint: Any, response: httpx.Response, field: str = "") -> Any:
-    """The answer's JSON, or a field of it, in the type that it must be of. Raises LabError where it is not."""
+    """The answer's JSON, or a field of it, converted to the type `hint`. Raises LabError for another type."""
     try:
-        told = response.json()
-        return typed(hint, told[field] if field else told)
+        body = response.json()
+        return typed(hint, body[field] if field else body)
     except (ValueError, TypeError, LookupError) as error:
         raise LabError(f"the answer of {response.url.copy_with(query=None)} cannot be read: {error}") from error
 

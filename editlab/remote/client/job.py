@@ -1,4 +1,4 @@
-"""A job of a backend, followed from here."""
+"""A job of a backend, as its client follows it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ RESTARTED = (
 
 
 class RemoteJob:
-    """See `editlab.lab.api.Job`. A thread reads the job's events, and asks again where a stream breaks."""
+    """See `editlab.lab.api.Job`. A thread reads the job's events, and reconnects if the stream breaks."""
 
     def __init__(self, connection: Connection, session: str, report: JobReport, result: Any) -> None:
-        """`result` is the type of what comes of it."""
+        """`result` is the type of the job's result."""
         self.id = report.id
         self._connection = connection
         self._session = session
@@ -60,7 +60,7 @@ class RemoteJob:
     def cancel(self) -> None:
         try:
             answer = self._connection.send("DELETE", self._path, self._session)
-        except UnknownJob:  # it has ended, and that was long ago
+        except UnknownJob:  # the job ended long ago
             return
         self._take(read_answer(JobReport, answer))
 
@@ -76,7 +76,7 @@ class RemoteJob:
         return f"/jobs/{self.id}"
 
     def _take(self, report: JobReport) -> None:
-        """Believe a report, unless the end is known already. Who sees the end sees what came of it."""
+        """Take over a report, unless the job has ended already. The result is set before the status shows the end."""
         if self._ended.is_set():
             return
         if report.status == "done":
@@ -92,7 +92,7 @@ class RemoteJob:
             self._ended.set()
 
     def _follow(self) -> None:
-        """Until the job has ended, or nobody knows it any more."""
+        """Follow the job until it ends, or until the backend no longer knows it."""
         streams, attempt, answered = True, 0, time.monotonic()
         while not self._ended.is_set():
             try:
@@ -116,17 +116,17 @@ class RemoteJob:
                 pause(attempt)
 
     def _read_stream(self) -> bool:
-        """Take what the job's events tell; whether there was any, before it ended or broke."""
-        told = False
+        """Take over the reports in the job's stream of events; whether any came before the stream ended or broke."""
+        any_event = False
         try:
             for event in self._connection.events(f"{self._path}/events", self._session):
                 self._take(JobReport.from_json(event))
-                told = True
+                any_event = True
         except (UnknownJob, Loading):
             raise
         except Unreachable:
             log.info("the stream of job %s broke", self._report.kind)
-        return told
+        return any_event
 
     def _fail(self, error: Exception) -> None:
         report = self._report

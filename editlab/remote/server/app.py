@@ -1,4 +1,4 @@
-"""The application: routes, the gate before them, what is counted, and the lab that all of it is about."""
+"""The application: the routes, the gate in front of them, the metrics, and the loading of the lab."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ SWEEP_SECONDS = 0.25
 COMPRESSED_FROM = 1_000  # bytes of an answer
 DESCRIPTION = """A laboratory for knowledge editing in language models.
 
-`POST /sessions` gives a key, which goes into the header `Editlab-Session` of all that is asked of that session. What
-takes long answers 202 with a job; `GET /jobs/{job}/events` tells how it goes, `GET /jobs/{job}` what came of it.
+`POST /sessions` gives a key, which goes into the header `Editlab-Session` of every request about that session. A call
+that takes long answers 202 with a job; `GET /jobs/{job}/events` streams its progress, `GET /jobs/{job}` has its result.
 Every error is `{"error": a word, "detail": a sentence}`. A number that is not finite is the string "NaN", "Infinity" or
 "-Infinity". In Python: `lab = editlab.connect(url)`.
 """
 
 
 def create_app(loader: Loader, settings: Settings) -> FastAPI:
-    """The application over what `loader` loads, which begins when the application starts and is closed at its end.
+    """The application over the lab of `loader`, which is loaded when the application starts and closed at its end.
 
-    Raises ValueError with a sentence where the settings would let strangers in.
+    Raises ValueError for settings that would let strangers in.
     """
     check_settings(settings)
     metrics = Metrics()
@@ -64,12 +64,12 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # the stock pages fetch their scripts from elsewhere
         redoc_url=None,
-        strict_content_type=False,  # a body that does not say what it is is JSON; the gate keeps other origins out
+        strict_content_type=False,  # a body without a content type is JSON; the gate keeps other origins out
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
     add_handlers(app)
-    api = APIRouter(dependencies=[Depends(token)])  # for the documentation: the gate asks for it
+    api = APIRouter(dependencies=[Depends(token)])  # only for the documentation: the gate checks the token
     for part in (sessions, jobs, library):
         api.include_router(part.router, dependencies=[Depends(only_known_query)])
     for other in (operation, documentation):
@@ -104,7 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep(backend: Backend) -> None:
-    """Look at the jobs again and again; what goes wrong is logged, and /healthz tells when it goes on going wrong."""
+    """Look at the jobs again and again; errors are logged, and /healthz reports when they persist."""
     while True:
         try:
             backend.registry.sweep()

@@ -1,4 +1,4 @@
-"""Wakes the streams that follow a job when it has something else to tell. Knows nothing of what that is."""
+"""A bell that wakes the streams following a job whenever the job has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Bell:
     """Rung on any thread, heard on the event loop that the streams run on."""
 
     def __init__(self) -> None:
-        self._heard: dict[asyncio.Event, Any] = {}  # -> the job that is followed
+        self._heard: dict[asyncio.Event, Any] = {}  # event of a stream -> the job that the stream follows
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
@@ -27,9 +27,9 @@ class Bell:
             del self._heard[event]
 
     def ring(self, job: Any = None) -> None:
-        """Wake those that follow this job; without one, all."""
+        """Wake the streams that follow this job; without a job, all streams."""
         if self._heard and self._loop is not None:
-            with suppress(RuntimeError):  # the loop has been closed: nobody listens any more
+            with suppress(RuntimeError):  # the loop is closed, and no stream is left
                 self._loop.call_soon_threadsafe(self._wake, job)
 
     def _wake(self, job: Any) -> None:

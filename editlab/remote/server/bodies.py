@@ -1,4 +1,4 @@
-"""What requests hold: types and bounds of what calls take. What it means is checked by the lab, and its limits too."""
+"""The contents of requests: types and bounds of the calls' arguments. The lab checks their meaning and its limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from editlab.core.facts import Fact, case_id_of
 from editlab.remote.wire import Call
 
 CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True)
-MOST = 1_000  # things in a list; the lab's own limits are lower
+MOST = 1_000  # items in a list; the lab's own limits are lower
 
 Index = Annotated[StrictInt, Field(ge=0, le=1_000_000, description="Number of a step; 0 is the unedited model.")]
 Name = Annotated[str, Field(max_length=200, examples=["rome"])]
@@ -47,26 +47,26 @@ FACT: dict[str, Any] = {
 
 
 def _typed(given: Any) -> Any:
-    """A fact as one may type it: the subject itself for {}, one text for a list of one, null or "" for nothing."""
+    """A fact as typed, normalised: the subject may stand for {}, a text for a list of one, null or "" for nothing."""
     if not isinstance(given, Mapping):
         return given
-    told = dict(given)
+    fact = dict(given)
     for name in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
-        if name in told and (told[name] is None or isinstance(told[name], str)):
-            told[name] = [told[name]] if told[name] else []
-    if told.get("target_true") == "":
-        told["target_true"] = None
-    if "case_id" in told:
-        told["case_id"] = case_id_of(told["case_id"])
-    if all(isinstance(told.get(name), str) for name in ("prompt", "subject", "target_new")):
-        told["prompt"] = Fact.typed(told["prompt"], told["subject"], told["target_new"]).prompt
-    return told
+        if name in fact and (fact[name] is None or isinstance(fact[name], str)):
+            fact[name] = [fact[name]] if fact[name] else []
+    if fact.get("target_true") == "":
+        fact["target_true"] = None
+    if "case_id" in fact:
+        fact["case_id"] = case_id_of(fact["case_id"])
+    if all(isinstance(fact.get(name), str) for name in ("prompt", "subject", "target_new")):
+        fact["prompt"] = Fact.typed(fact["prompt"], fact["subject"], fact["target_new"]).prompt
+    return fact
 
 
 OneFact = Annotated[Fact, BeforeValidator(_typed), Field(examples=[FACT])]
 Wide = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
-# What a request may hold, by the name that the protocol gives it.
+# The type of an argument in a request, by the argument's name in the protocol.
 TYPES: Mapping[str, Any] = {
     "name": Annotated[Text, Field(examples=["Capitals"])],
     "keys": Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MOST)],
@@ -90,7 +90,7 @@ TYPES: Mapping[str, Any] = {
     "limit": Annotated[int, Field(ge=1, le=500)],
     "seed": Wide,
 }
-OF_CALLS: Mapping[str, Mapping[str, Any]] = {  # where a name means something else
+OF_CALLS: Mapping[str, Mapping[str, Any]] = {  # calls in which an argument's name means something else
     "risk": {
         "hyperparameters": Annotated[
             dict[Name, Changes], Field(max_length=100, examples=[{"rome": {"layer": 6}}], description="By method.")
@@ -100,9 +100,9 @@ OF_CALLS: Mapping[str, Mapping[str, Any]] = {  # where a name means something el
 
 
 def request_of(call: Call) -> type[BaseModel] | None:
-    """What a request for a call holds, in its body or query, with the call's own defaults; None where that is nothing.
+    """The model of a call's request (body or query), with the call's defaults; None for a call without arguments.
 
-    What may be left out may be null too.
+    Optional arguments may also be null.
     """
     fields: dict[str, Any] = {}
     for name, parameter in call.takes.items():

@@ -1,4 +1,4 @@
-"""The calls of the lab as routes: what each takes and gives is as `LabProtocol` says it."""
+"""The calls of the lab as routes, with the arguments and results of `LabProtocol`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from starlette.responses import Response
 from editlab.lab.api import Job, LabProtocol
 from editlab.remote.server.bodies import request_of
 from editlab.remote.server.errors import LONGEST_NAME
-from editlab.remote.server.parts import Backend, Key, TheBackend, TheLab, answer, told
+from editlab.remote.server.parts import Backend, Key, TheBackend, TheLab, answer, documented
 from editlab.remote.wire import ADDRESSES, Call, JobReport, call_of
 
-ACCEPTED = told(JobReport, 202, "It waits for its turn")
+ACCEPTED = documented(JobReport, 202, "It waits for its turn")
 
 
 Shape = Callable[[LabProtocol, Any], Any]
@@ -24,9 +24,9 @@ Shape = Callable[[LabProtocol, Any], Any]
 def add_call(
     router: APIRouter, name: str, status: int = 200, model: Any = None, shape: Shape = lambda _lab, found: found
 ) -> None:
-    """A route that answers a call with its result, or one that takes long with 202 and its job.
+    """Add the route of a call, which answers with the result, or with 202 and a job if the call takes long.
 
-    `shape` makes the answer of the result; it is of the type `model` then.
+    `shape` turns the result into the answer, whose type is then `model`.
     """
     call = call_of(name)
     method, path, _ = call.address
@@ -38,12 +38,12 @@ def add_call(
 
     route.__name__, route.__doc__ = name, call.about
     route.__signature__ = _signature(call)  # type: ignore[attr-defined]  # FastAPI reads it
-    responses = ACCEPTED if call.is_job else told(model or call.result, status)
+    responses = ACCEPTED if call.is_job else documented(model or call.result, status)
     router.add_api_route(path, route, methods=[method], status_code=202 if call.is_job else status, responses=responses)
 
 
 def _signature(call: Call) -> Signature:
-    """What a route takes: the backend, the lab, the session's key, and the request's query or body."""
+    """A route's parameters: the backend, the lab, the session's key, and the request's query or body."""
     takes = {"backend": TheBackend, "lab": TheLab, **({"key": Key} if call.of_session else {})}
     parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in takes.items()]
     request: Any = request_of(call)
@@ -57,7 +57,7 @@ def _signature(call: Call) -> Signature:
 
 
 def only_known_query(request: Request) -> None:
-    """Refuse a query where the call takes none, as a body's unknown fields are refused."""
+    """Refuse a query if the call takes none, as unknown fields of a body are refused."""
     name = request.scope["route"].name
     if request.method != "GET" or name not in ADDRESSES or not call_of(name).takes:
         for unknown in request.query_params:
@@ -65,6 +65,6 @@ def only_known_query(request: Request) -> None:
 
 
 def accepted(backend: Backend, kind: str, session: str, job: Job[Any]) -> Response:
-    """A job was begun: where to ask for it, and how it is."""
+    """The answer for a job that was started: its address and its first report."""
     entry = backend.registry.add(kind, session, job)
     return answer(entry.report(), 202, {"Location": f"/jobs/{entry.id}"})

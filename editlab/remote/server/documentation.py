@@ -1,4 +1,4 @@
-"""The API as one page for people: what `/openapi.json` says, with nothing fetched from elsewhere."""
+"""The API's documentation as one page, made from `/openapi.json`; the page fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 def root() -> RedirectResponse:
-    """Whoever opens the address in a browser is led to the documentation."""
+    """Redirect a browser to the documentation."""
     return RedirectResponse("docs")
 
 
 @router.get("/docs")
 def docs(request: Request) -> HTMLResponse:
-    """Every path with what it does and what it is sent."""
+    """Every path with its description and its request."""
     return HTMLResponse(_page(request.app.openapi()))
 
 
@@ -39,7 +39,7 @@ def _page(api: Mapping[str, Any]) -> str:
 
 
 def _sent(operation: Mapping[str, Any]) -> str:
-    """What goes into a request: its parameters and its body, by name."""
+    """The names of a request's parameters and body."""
     parts = [f"{where['name']} ({where['in']})" for where in operation.get("parameters", ())]
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]

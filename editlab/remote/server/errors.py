@@ -1,4 +1,4 @@
-"""Every error of the backend as one kind of answer: `{"error": a word, "detail": a sentence}`."""
+"""The backend's errors, all in one form: `{"error": a word, "detail": a sentence}`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LONGEST_NAME = 80  # of a field that a request named
 
 
 class Problem(BaseModel):
-    """What every error looks like."""
+    """The form of every error."""
 
     error: str = Field(examples=["invalid"], description=f"One of {', '.join(STATUS)}.")
     detail: str = Field(examples=["step must be between 0 and 3, got 7"], description="A sentence for the user.")
@@ -53,12 +53,12 @@ def error_answer(kind: str, detail: str, headers: Mapping[str, str] | None = Non
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have the app answer so, whatever is raised in it."""
+    """Make the app answer every exception in this form."""
 
     @app.exception_handler(LabError)
     @app.exception_handler(ValueError)
     @app.exception_handler(FloatingPointError)
-    async def told(_request: Request, error: Exception) -> Response:
+    async def known(_request: Request, error: Exception) -> Response:
         return error_answer(kind_of(error), str(error))
 
     @app.exception_handler(RequestValidationError)
@@ -77,7 +77,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def sentence(errors: Any) -> str:
-    """The first of pydantic's errors: where it is and what is wrong. Quotes nothing that was sent but names."""
+    """A sentence on the first of pydantic's errors: its place and reason. Of the request, it quotes only names."""
     first = errors[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "json_invalid":

@@ -1,4 +1,4 @@
-"""What takes long: asked for with a POST, that answers 202 and a job; followed by server-sent events or asked after."""
+"""Jobs over HTTP: a POST that takes long answers 202 and a job, to be followed by server-sent events or by polling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from editlab.core.record import plain
 from editlab.remote.server.calls import add_call
-from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, told
+from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, documented
 from editlab.remote.server.registry import Entry
 from editlab.remote.wire import JobReport
 
@@ -22,7 +22,7 @@ for name in ("preview", "edit", "risk", "probe", "knows", "culprit", "measure", 
     add_call(router, name)
 
 LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
-WAIT_SECONDS = 2.0  # and at most, where the lab tells when a job has changed
+WAIT_SECONDS = 2.0  # at most, if the lab reports changes of its jobs
 
 
 def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
@@ -32,24 +32,24 @@ def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
 TheEntry = Annotated[Entry, Depends(_entry)]
 
 
-@router.get("/jobs/{job}", responses=told(JobReport))
+@router.get("/jobs/{job}", responses=documented(JobReport))
 def report(entry: TheEntry) -> Response:
-    """How the job is; its result too, once it is done. It is asked for with the key that asked for the job."""
+    """The job's status, and its result once it is done. Takes the session key that the job was started with."""
     return answer(entry.report())
 
 
-@router.delete("/jobs/{job}", responses=told(JobReport))
+@router.delete("/jobs/{job}", responses=documented(JobReport))
 def cancel(entry: TheEntry) -> Response:
-    """Ask the job to stop; one that has not begun never does. Leaves no trace."""
+    """Ask the job to stop; a job that waits never runs. A stopped job leaves no trace."""
     entry.job.cancel()
     return answer(entry.report())
 
 
-@router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=told(None))
+@router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=documented(None))
 async def events(backend: TheBackend, entry: TheEntry) -> AsyncIterator[ServerSentEvent]:
-    """`progress` whenever the job has moved, then `end` with the outcome; the data of both is as of `GET /jobs/{job}`.
+    """An event `progress` for every change of the job, then `end`; their data is the answer of `GET /jobs/{job}`.
 
-    A stream that stops without `end` was cut off: ask again.
+    A stream that stops without `end` was cut off: connect again.
     """
     last: JobReport | None = None
     patience = WAIT_SECONDS if backend.loader.tells else LOOK_SECONDS
@@ -66,4 +66,4 @@ async def events(backend: TheBackend, entry: TheEntry) -> AsyncIterator[ServerSe
                 last = now
             with move_on_after(patience):
                 await rung.wait()
-                await sleep(LOOK_SECONDS)  # what comes within this time is told at once
+                await sleep(LOOK_SECONDS)  # changes within this time are sent as one event

@@ -1,4 +1,4 @@
-"""What the lab has: methods and tasks, facts to search, a scan to show. The same for every caller."""
+"""Routes that are the same for every caller: the lab's methods and tasks, its facts, its scan."""
 
 from fastapi import APIRouter
 

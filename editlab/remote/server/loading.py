@@ -1,4 +1,4 @@
-"""The lab of a backend, from the moment that it begins to load."""
+"""The lab of a backend, from the start of its loading on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Load = Callable[[OnProgress], LabProtocol]
 
 @runtime_checkable
 class Counting(Protocol):
-    """A lab that tells how many of something it has."""
+    """A lab with counts for the metrics."""
 
     def counts(self) -> Mapping[str, int]: ...
 
 
 @runtime_checkable
 class Working(Protocol):
-    """A lab that tells how long its worker has been silent, in seconds."""
+    """A lab that knows how long its worker has been silent, in seconds."""
 
     @property
     def silence(self) -> float: ...
@@ -34,13 +34,13 @@ class Working(Protocol):
 
 @runtime_checkable
 class Telling(Protocol):
-    """A lab that tells, on any thread, which job has something else to tell; None: any may have."""
+    """A lab that calls its listeners, on any thread, with each job that changes; with None if any may have changed."""
 
     def on_change(self, listener: Callable[[Any], None]) -> None: ...
 
 
 class Loader:
-    """Loads a lab in a thread, once `start` is called, and says how far it is."""
+    """Loads a lab in a thread, once `start` is called, and reports the progress."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -51,18 +51,18 @@ class Loader:
         self._thread = threading.Thread(target=self._run, name="editlab-load", daemon=True)
 
     def start(self, on_change: Callable[[Any], None]) -> None:
-        """Begin to load; `on_change` is told of the lab's jobs then, if the lab is one that does."""
+        """Start loading; the lab, if it is `Telling`, will call `on_change` with each job that changes."""
         self._on_change = on_change
         self._thread.start()
 
     @property
     def tells(self) -> bool:
-        """Whether the lab tells when a job has changed."""
+        """Whether the lab reports changes of its jobs."""
         return isinstance(self._lab, Telling)
 
     @property
     def lab(self) -> LabProtocol:
-        """The lab. Raises Loading, with how far it is, or why there will be none."""
+        """The lab. Raises Loading, with the progress or with the reason of a failure."""
         if self._closing.is_set():
             raise Loading("the backend is stopping")
         if self._error is not None:
@@ -76,15 +76,15 @@ class Loader:
         return Readiness(status, self._progress, self._error)
 
     def count(self, name: str) -> int:
-        """One of the lab's counts; 0 until it is there."""
+        """One of the lab's counts; 0 until the lab is loaded."""
         return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
 
     def silence(self) -> float:
-        """Seconds since the lab's worker last told of itself; 0 until there is one."""
+        """Seconds since the last report of the lab's worker; 0 until the lab is loaded."""
         return self._lab.silence if isinstance(self._lab, Working) else 0.0
 
     def close(self, seconds: float = 2.0) -> None:
-        """Close the lab, its running job with it; wait so long for a load to notice that it is not wanted any more."""
+        """Close the lab and its running job; wait at most so long for a load under way to stop."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(seconds)

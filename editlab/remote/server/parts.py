@@ -1,4 +1,4 @@
-"""What a route is given: the backend, its lab, the caller's session key; and how it answers."""
+"""The parameters that routes share (the backend, its lab, the caller's session key), and the form of answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ session = APIKeyHeader(
 
 @dataclass
 class Backend:
-    """What an application holds. `boot` is another text after each start."""
+    """The state of an application. `boot` is a new text at each start."""
 
     loader: Loader
     registry: JobRegistry
@@ -81,8 +81,8 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(text, status, dict(headers or {}), "application/json")
 
 
-def told(model: Any, status: int = 200, description: str = "") -> dict[int | str, dict[str, Any]]:
-    """For the documentation: what a route answers, and how its errors look."""
+def documented(model: Any, status: int = 200, description: str = "") -> dict[int | str, dict[str, Any]]:
+    """A route's answer and errors, for the documentation."""
     ways = {401: "wrong token", 403: "not allowed", 404: "unknown", 409: "not now", 422: "bad input", 429: "too much"}
     errors: dict[int | str, dict[str, Any]] = {
         code: {"model": Problem, "description": words.capitalize()} for code, words in ways.items()

@@ -1,4 +1,4 @@
-"""The application behind a socket, until Ctrl-C or SIGTERM."""
+"""Serving the application on a socket, until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_HEAD = 16_384  # bytes of a request's headers
 
 
 class Server(uvicorn.Server):
-    """Calls back when it answers, and ends the jobs' streams when it has to stop."""
+    """A server that calls `on_ready` once it answers, and ends the jobs' streams when it has to stop."""
 
     def __init__(self, app: FastAPI, on_ready: Callable[[], None] | None = None) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises PortError with a sentence."""
+    """A listening socket; port 0 means any free port. Raises PortError with a sentence."""
     check_port(host, port)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     # Connections inherit this option; without it, a body waits 40 ms for the acknowledgment of its head.
@@ -67,8 +67,8 @@ def address_of(listening: socket.socket) -> str:
 def run(app: FastAPI, host: str, port: int, on_ready: Callable[[str], None] | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM; then running jobs are cancelled, and the sessions are on disk.
 
-    `on_ready` is called with the address once the server answers. Raises PortError with a sentence. Blocks, and belongs
-    in the main thread.
+    `on_ready` is called with the address once the server answers. Raises PortError with a sentence. Blocks; call it
+    from the main thread.
     """
     with listen(host, port) as listening:
         address = address_of(listening)

@@ -57,7 +57,7 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self._token = settings.token.get_secret_value() if settings.token else None
-        # With a token, a page whose name resolves to this machine (DNS rebinding) gains nothing: any name will do.
+        # With a token, a page whose name resolves to this machine (DNS rebinding) gains nothing: any name is allowed.
         names = (*OWN_NAMES, settings.host, *settings.allowed_hosts)
         self._hosts = None if self._token and not settings.allowed_hosts else frozenset(map(str.lower, names))
         self._origins = frozenset(settings.allowed_origins)
@@ -148,7 +148,7 @@ class Gate:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receiver that gives a body that was read already, and then whatever comes next."""
+    """A receiver that gives a body that was read already, and then the connection's next messages."""
     given = False
 
     async def again() -> Message:

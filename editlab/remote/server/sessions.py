@@ -1,4 +1,4 @@
-"""Sessions: made, named, copied, deleted; their state, and what changes their log at once."""
+"""Routes of sessions: creating, naming, copying and deleting them, their state, and the calls answered at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from editlab.core.info import SessionInfo
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
 from editlab.remote.server.calls import add_call
-from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, told
+from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, documented
 
 router = APIRouter(tags=["sessions"])
 
 
 class Opened(BaseModel):
-    """A session of one's own."""
+    """The caller's new session."""
 
     key: str = Field(description="Edits the session. Whoever has it can; keep it.")
     session: SessionInfo
@@ -39,16 +39,18 @@ for name in ("about", "list_sessions", "rename", "undo", "redo", "goto", "toggle
     add_call(router, name)
 
 
-@router.delete("/session", responses=told(None, 204), status_code=204)
+@router.delete("/session", responses=documented(None, 204), status_code=204)
 def delete(lab: TheLab, key: Key) -> Response:
-    """Forget the session for good; its jobs are cancelled."""
+    """Delete the session for good; its jobs are cancelled."""
     lab.delete(key)
     return Response(status_code=204)
 
 
-@router.get("/session/state", responses={**told(SessionState), 304: {"description": "It is as `If-None-Match` has it"}})
+@router.get(
+    "/session/state", responses={**documented(SessionState), 304: {"description": "It is as `If-None-Match` has it"}}
+)
 def state(backend: TheBackend, lab: TheLab, key: Key, request: Request) -> Response:
-    """All steps, what was measured of them, and which one is in force. Has an `ETag`."""
+    """All steps with their measurements, and the step in force. Has an `ETag`."""
     revision = lab.revision(key)  # before the state: a tag may be too old for what it tags, never too new
     headers = {"ETag": f'"{backend.boot}-{revision}"', "Cache-Control": "private, no-cache", "Vary": "Editlab-Session"}
     if request.headers.get("If-None-Match") == headers["ETag"]:
