@@ -25,6 +25,7 @@ def completion(text: str = "so", token: str = " Rome") -> Completion:
 CALLS: dict[str, tuple[Callable[..., Markup], dict[str, Any]]] = {  # a builder, and arguments for it
     "tag": (html.tag, {"content": "word", "css": "kind", "title": "told"}),
     "joined": (html.joined, {"parts": ["one", "two"], "between": ", "}),
+    "show_token": (html.show_token, {"token": " Rome"}),
     "marked_prompt": (html.marked_prompt, {"text": "The Louvre is in", "subject": "Louvre", "where": None}),
     "arrow_to": (html.arrow_to, {"target_new": "Rome"}),
     "fact_line": (html.fact_line, {"fact": FACT}),

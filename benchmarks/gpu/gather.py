@@ -25,9 +25,9 @@ PACKAGES = (  # what editlab's backend and the embedded model's conversion need 
 )
 THERE = frozenset(  # what such a machine has, of what editlab and those packages need
     {
-        *("accelerate", "annotated-doc", "anyio", "click", "filelock", "h11", "httpx", "huggingface-hub", "numpy"),
-        *("packaging", "pandas", "prometheus-client", "psutil", "pyarrow", "pyyaml", "requests", "rich", "safetensors"),
-        *("scipy", "tokenizers", "torch", "tqdm", "transformers", "typer"),
+        *("accelerate", "annotated-doc", "anyio", "click", "filelock", "h11", "httpx", "huggingface-hub", "markupsafe"),
+        *("numpy", "packaging", "pandas", "prometheus-client", "psutil", "pyarrow", "pyyaml", "requests", "rich"),
+        *("safetensors", "scipy", "tokenizers", "torch", "tqdm", "transformers", "typer"),
     }
 )
 NOT_NEEDED = frozenset(  # by the check: the page's, and reading data sets from the hub

@@ -67,12 +67,12 @@ def joined(parts: Iterable[str], between: str = "") -> Markup:
     return escape(between).join(parts)
 
 
-def show_token(token: str) -> str:
+def show_token(token: str) -> Markup:
     """A token made visible: the leading space dropped, line breaks, blanks and letters without a space drawn."""
     text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")
     if token[:1].isalnum():
         text = "·" + text  # joins the word before it: "·Rome" is not " Rome"
-    return text if text.strip() else "␣" * max(1, len(text))
+    return escape(text if text.strip() else "␣" * max(1, len(text)))
 
 
 def marked_prompt(text: str, subject: str | None, where: int | None = None) -> Markup:
