@@ -7,6 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
@@ -20,6 +21,7 @@ from editlab.page.app import App
 from editlab.page.start import new_session
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import make_facts
 from tests.page.seen import alerts, buttons, everything, field, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -370,3 +372,22 @@ def test_follow_raises_what_became_of_the_job() -> None:
             await work.follow(job)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("unedited", "verdict"), [(0.9, "as wanted"), (0.1, "side effect")])
+def test_a_neighbour_is_a_side_effect_only_where_the_unedited_model_answers_otherwise(
+    unedited: float, verdict: str
+) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.form.fill(make_facts()[0])
+        await apply(app)
+        state = lab.state(app.session)
+        measured = state.steps[1].measurement
+        assert measured is not None
+        (now, *_) = (each for each in measured.completions if each.kind == "neighborhood")
+        now, base = replace(now, p_new=0.9, p_true=0.5), replace(now, p_new=unedited, p_true=0.5)
+        measured = replace(measured, completions=(now,), before=(base,), base=(base,))
+        app.after.show(replace(state, steps=(state.steps[0], replace(state.steps[1], measurement=measured))))
+        assert f"1 of 1 neighbours ({int(unedited > 0.5)} unedited) {verdict}" in seen(app.after)
+
+    run(scenario)

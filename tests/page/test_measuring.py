@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from editlab.analysis.health import health_of
 from editlab.page.app import App
 from editlab.page.measuring import PLAN
 from editlab.report.html import SIGNS
@@ -45,6 +47,18 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
         app.timeline.undo.click()
         await app.runner.idle()
         assert "Healthy" in seen(app.health)
+
+    run(scenario)
+
+
+def test_an_edit_of_outstanding_size_is_told_once_while_its_outcome_is_unknown() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, DISABLING)
+        state = lab.state(app.session)
+        steps = [replace(step, measurement=None) for step in state.steps]
+        app.health.show(replace(state, steps=tuple(steps), health=health_of(steps)))
+        assert "what it did was not measured" in seen(app.health)
+        assert seen(app.health).count("outstanding size") == 1
 
     run(scenario)
 

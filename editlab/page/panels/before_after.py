@@ -181,7 +181,7 @@ def _summary(rows: Sequence[Compared], fact: Fact) -> Markup:
         if counted is None:
             continue
         before = " " + tag("small", f"({counted.base} unedited)") if counted.base is not None else ""
-        wanted = counted.now == 0 if kind == "neighborhood" else counted.now == counted.n
+        wanted = counted.now <= (counted.base or 0) if kind == "neighborhood" else counted.now == counted.n
         verdict = (
             "as wanted"
             if wanted

@@ -42,7 +42,12 @@ def culprit(health: Health | None) -> ChangePoint | None:
     """The change that the reason is about, or else the latest; None where nothing changed."""
     if health is None or health.status == "healthy" or not health.changes:
         return None
-    return next((change for change in health.changes if change.sentence == health.reason), health.changes[-1])
+    return next((change for change in health.changes if _is_told(change, health)), health.changes[-1])
+
+
+def _is_told(change: ChangePoint, health: Health) -> bool:
+    """Whether the reason says what the change's sentence says, and perhaps more."""
+    return health.reason.startswith(change.sentence.removesuffix("."))
 
 
 class HealthBand:
@@ -87,7 +92,7 @@ class HealthBand:
         health, change = self._health, culprit(self._health)
         soon = tag("small", "so far; still measuring") if self._measuring else ""
         words = tag("p", health.reason if health else "Not judged yet.", "el-reason")
-        if health is not None and change is not None and change.sentence != health.reason:
+        if health is not None and change is not None and not _is_told(change, health):
             words += tag("p", change.sentence, "el-note")
         self._words.value = tag("h2", Markup("Health: {} {}").format(health_pill(health), soon)) + words
 

@@ -20,8 +20,8 @@ from editlab.report.html import NOTHING, empty, joined, number, percent, table, 
 
 SHOWN_CHANGES = 6
 KEY = (
-    "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the step from which on a "
-    "trend shows; a violet line, the pinned step. Click a point to go to its step."
+    "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the step where a trend "
+    "first shows; a violet line, the pinned step. Click a point to go to its step."
 )
 
 

@@ -142,7 +142,7 @@ def _bars(culprit: Culprit, titles: Mapping[str, str]) -> Markup:
     rows = joined(_bar(name, value, largest, css) for name, value, css in shown)
     more = f"{len(alone) - SHOWN} other edits change less." if len(alone) > SHOWN else ""
     title = tag(
-        "h3", "Short perplexity without one edit " + tag("small", f"of {culprit.tokens} tokens of a fixed text")
+        "h3", "Short perplexity without one edit " + tag("small", f"on {culprit.tokens} tokens of a fixed text")
     )
     return title + tag("ul", rows, "el-bars") + (tag("p", more, "el-note") if more else "")
 
