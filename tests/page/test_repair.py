@@ -50,7 +50,7 @@ def test_the_culprit_is_found_switched_off_and_what_came_back_is_shown() -> None
         repair.toggle.click()
         await app.runner.idle()
         assert not lab.state(app.session).steps[2].enabled
-        with_it, without_it = row(repair, "Perplexity")
+        with_it, without_it = row(repair, "Short perplexity")
         assert with_it.startswith("900 ")
         assert without_it.startswith("20.8 ")
         assert repair.toggle.description == "Switch edit 2 on again"
@@ -74,7 +74,7 @@ def test_a_culprit_switched_off_before_it_was_measured_is_compared_by_the_search
         repair.show(replace(bare, steps=steps))  # the search came first
         repair.toggle.click()
         await app.runner.idle()
-        with_it, without_it = row(repair, "Perplexity")
+        with_it, without_it = row(repair, "Short perplexity")
         assert with_it.startswith("900 ")
         assert without_it.startswith("20.4 ")
         with_it, without_it = row(repair, "Edits recalled")
