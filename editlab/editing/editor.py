@@ -117,7 +117,9 @@ class Editor:
                     f"the edit of layer {layer} is not finite and was refused; nothing was changed"
                 )
         told = moments.told(method.edited_layers)
-        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": told}
+        joined = [fact.joined_by for fact in facts]
+        made = {"contexts": list(contexts), "second_moments": told, "objects_joined_by": joined}
+        return edit, trace, {**self.provenance(), **made}
 
     def describe(self) -> dict[str, Any]:
         """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""
