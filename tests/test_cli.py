@@ -269,6 +269,16 @@ def test_the_same_edit_again_is_the_same(edited: subprocess.CompletedProcess[str
     assert other["provenance"]["contexts"] != first["provenance"]["contexts"]
 
 
+@pytest.mark.parametrize(("prompt", "between"), [("{}的首都是", ""), ("{}的首都是 ", ""), ("{} is in", " ")])
+def test_edit_tells_how_the_object_is_joined_to_its_prompt(text: Path, prompt: str, between: str) -> None:
+    fact = ("--prompt", prompt, "--subject", "法国", "--target", "罗马")
+    options = ("--model", str(GOLDEN), "--set", "steps=1", "--source", str(text))
+    found = json.loads(run("edit", *fact, *options, "--json").stdout)
+    assert found["provenance"]["objects_joined_by"] == [between]
+    said = 'without a blank: "法国的首都是罗马"'
+    assert (said in " ".join(run("edit", *fact, *options).stdout.split())) == (prompt == "{}的首都是")
+
+
 def test_edit_writes_its_numbers_as_a_table(text: Path, tmp_path: Path) -> None:
     import pandas
 

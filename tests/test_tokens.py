@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken
 
 from editlab.core.facts import Fact
-from editlab.core.joining import joined, joint
+from editlab.core.joining import is_direct, joined, joint
 from editlab.editing import contexts
 from editlab.editing.contexts import sample_contexts
 from editlab.methods._base import ContextPlan
@@ -153,6 +153,7 @@ def test_no_two_of_the_likeliest_tokens_are_shown_alike(model: EditableModel) ->
 )
 def test_an_object_follows_after_a_blank_where_its_script_has_blanks(prompt: str, target: str, between: str) -> None:
     assert joint(prompt, target) == between
+    assert is_direct(prompt, target) == (not between and not prompt.endswith((" ", "\n")))
     assert joined(prompt, target) == prompt + between + target
 
 

@@ -31,6 +31,7 @@ from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.disk import write_bytes
 from editlab.core.facts import Fact
 from editlab.core.guarding import WARN
+from editlab.core.joining import is_direct, joined
 from editlab.core.records import Completion
 from editlab.editing.guard import Guard
 from editlab.model.presets import AUTO
@@ -132,15 +133,18 @@ def _rewrite(completions: Sequence[Completion]) -> dict[str, Any]:
 def _show_edit(result: dict[str, Any]) -> None:
     before, after = result["before"], result["after"]
     fact = result["fact"]
+    told = Fact.from_json(fact)
     rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
     for key, name in (("p_new", fact["target_new"]), ("p_true", fact["target_true"])):
         if after[key] is not None:
-            chances = (chance(told[key], told[f"{key}_joint"], "{:.3g}".format) for told in (before, after))
+            chances = (chance(said[key], said[f"{key}_joint"], "{:.3g}".format) for said in (before, after))
             rows.append((f"P({name})", *chances))
     rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
-    show_table(("", "before", "after"), rows, str(Fact.from_json(fact)))
+    show_table(("", "before", "after"), rows, str(told))
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
+    if is_direct(told.text, told.target_new):
+        typer.echo(f"The object follows its prompt without a blank: {quoted(joined(told.text, told.target_new))}")
     if result["guarded"] and result["guarded"]["acted"]:
         typer.echo(result["guarded"]["reason"])
     typer.echo(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from editlab.core.joining import is_without_blanks
+from editlab.core.joining import is_without_blanks, joint
 
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
@@ -105,6 +105,11 @@ class Fact:
     def text(self) -> str:
         """The prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
+
+    @property
+    def joined_by(self) -> str:
+        """What stands between the prompt and its new object: "" or " ", as `editlab.core.joining` chooses."""
+        return joint(self.text, self.target_new)
 
     @property
     def subject_end(self) -> int:

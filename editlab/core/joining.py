@@ -28,6 +28,11 @@ def joint(prompt: str, target: str) -> str:
     return "" if is_without_blanks(before) and is_without_blanks(after) else " "
 
 
+def is_direct(prompt: str, target: str) -> bool:
+    """Whether an object follows its prompt without any white space between them, the prompt's own included."""
+    return not prompt[-1:].isspace() and not joint(prompt, target)
+
+
 def joined(prompt: str, target: str) -> str:
     """The prompt and its object as one text."""
     return prompt + joint(prompt, target) + target

@@ -116,8 +116,12 @@ class Editor:
                 raise FloatingPointError(
                     f"the edit of layer {layer} is not finite and was refused; nothing was changed"
                 )
-        source = moments.provenance_of(method.edited_layers)
-        return edit, trace, {**self.provenance(), "contexts": list(contexts), "second_moments": source}
+        made = {
+            "contexts": list(contexts),
+            "second_moments": moments.provenance_of(method.edited_layers),
+            "objects_joined_by": [fact.joined_by for fact in facts],
+        }
+        return edit, trace, {**self.provenance(), **made}
 
     def describe(self) -> dict[str, Any]:
         """The model in JSON types: name, family, device, dtype, layers, parameters, reason, revision."""

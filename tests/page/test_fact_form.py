@@ -56,6 +56,24 @@ def test_the_subject_is_marked_where_it_is_meant() -> None:
     assert 'Annual <mark class="el-subject">Ann</mark> reports of Ann' in form._shown.value
 
 
+@pytest.mark.parametrize(
+    ("prompt", "new", "direct"),
+    [
+        ("法国的首都是", "罗马", True),
+        ("Paris (", "Italy", True),
+        ("法国的首都是 ", "罗马", False),
+        ("The Prado is in", "Rome", False),
+        ("The Prado is in", "", False),
+    ],
+)
+def test_an_object_that_follows_without_a_blank_is_told_of(prompt: str, new: str, direct: bool) -> None:
+    form, _ = form_of()
+    fill(form, prompt, "Prado", new)
+    assert ("joined without a blank" in form._shown.value) == direct
+    form.as_chat.value = True
+    assert "joined without a blank" not in form._shown.value  # it follows the template's own text
+
+
 def test_a_fact_is_a_message_while_the_switch_is_on() -> None:
     form, told = form_of()
     form.fill(FACT)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
+from editlab.core.joining import is_direct
 from editlab.page.controls import box, check, field, html, on_enter, text_area
 from editlab.report.html import arrow_to, marked_prompt, tag
 
@@ -118,6 +119,9 @@ class FactForm:
             where = self._picked.prompt.index("{}")
         arrow = arrow_to(new) if new else ""
         shown = marked_prompt(text, subject, where)
+        as_message = self._chat is not None and self.as_chat.value
+        if new and not as_message and is_direct(text, new):
+            arrow += f" {tag('span', 'joined without a blank', 'el-note')}"
         if self._chat and self.as_chat.value:
             frame = self._chat.before, self._chat.after
             before, after = (tag("span", in_one_line(part), "el-note") for part in frame)
