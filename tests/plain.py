@@ -19,7 +19,8 @@ from editlab.editing.moments import SecondMoments
 from editlab.methods import Method
 from editlab.methods._value import ValueMethod
 from editlab.model.deltas import LowRank
-from editlab.model.model import Batch, EditableModel
+from editlab.model.model import EditableModel
+from editlab.model.tokens import Batch
 
 
 @contextmanager

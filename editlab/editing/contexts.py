@@ -20,7 +20,8 @@ from editlab.core.disk import write_json
 from editlab.core.paths import cache_dir
 from editlab.methods._base import ContextPlan
 from editlab.model.generation import TopKRace, generate
-from editlab.model.model import EditableModel, TokenIds
+from editlab.model.model import EditableModel
+from editlab.model.tokens import TokenIds
 
 log = logging.getLogger(__name__)
 

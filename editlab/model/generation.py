@@ -15,7 +15,8 @@ from torch import Tensor
 
 from editlab.model.batching import rows_at_once
 from editlab.model.fast.blocks import NEVER, Past, at, embed, logits, mask, row_positions, run
-from editlab.model.model import EditableModel, TokenIds
+from editlab.model.model import EditableModel
+from editlab.model.tokens import TokenIds
 
 # The next tokens (n,) of the rows at these indices, from their logits (n, vocabulary), at a step from 0 on.
 Choose = Callable[[Tensor, Sequence[int], int], Tensor]

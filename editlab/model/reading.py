@@ -13,7 +13,8 @@ from editlab.core.facts import MAX_PROMPT_CHARACTERS, Fact
 from editlab.core.records import Completion, Drift, TokenChance
 from editlab.model.batching import TOKENS_AT_ONCE, batches
 from editlab.model.generation import generate
-from editlab.model.model import EditableModel, TokenIds, shortened
+from editlab.model.model import EditableModel
+from editlab.model.tokens import TokenIds, shortened
 
 COMPLETION_TOKENS = 12
 TOKENS_AFTER_OBJECT = 4  # a continuation is at least this many tokens longer than the longer object

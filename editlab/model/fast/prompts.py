@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model.fast.blocks import Past, embed, log_probs, run
 from editlab.model.generation import go_on, greedy, without_end
-from editlab.model.model import EditableModel, right_padded
+from editlab.model.model import EditableModel
+from editlab.model.tokens import right_padded
 
 BATCH_TOKENS = 1024  # more gains nothing on a CPU
 BATCHES_GOING_ON = 2  # batches that generate together: each batch reads all weights for every token
