@@ -15,8 +15,9 @@ import torch
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress, quiet
 from editlab.experiments.cluster import Cluster, run_on, scan_on
+from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
-from editlab.experiments.run import RunConfig, RunFolder
+from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import Scanner, scan
 from editlab.model.loading import ModelChoice
 from tests.conftest import GOLDEN, TEXT

@@ -26,7 +26,7 @@ from markdown_it.token import Token
 from typer.exceptions import TyperException
 
 from editlab.cli import app
-from editlab.experiments.run import RunConfig
+from editlab.experiments.config import RunConfig
 from editlab.measures import standard
 from editlab.measures.tasks import OURS
 from editlab.methods import methods

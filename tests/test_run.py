@@ -17,8 +17,9 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Step
 from editlab.editing.editor import Editor
+from editlab.experiments.config import RunConfig, measures_at
 from editlab.experiments.experiment import Experiment
-from editlab.experiments.run import RunConfig, RunFolder, Sequenced, measures_at, read_run, run_sequence
+from editlab.experiments.run import RunFolder, Sequenced, read_run, run_sequence
 from editlab.measures import Measures
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.generation import GenerationEntropy

@@ -17,7 +17,7 @@ COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖"
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
-    from editlab.experiments.run import RunConfig
+    from editlab.experiments.config import RunConfig
     from editlab.model.loading import ModelChoice
 
 
@@ -48,7 +48,8 @@ def run(
         editlab run docs/experiments/sequence-100.toml --facts counterfact.json --glue glue --out runs/sequence-100
     """
     with sentences():
-        from editlab.experiments.run import RunConfig, read_runs
+        from editlab.experiments.config import RunConfig
+        from editlab.experiments.run import read_runs
         from editlab.model.loading import ModelChoice
         from editlab.report.report import write_report
 

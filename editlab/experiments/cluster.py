@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 from editlab.analysis.scanned import Scanned
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress
+from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
-from editlab.experiments.run import RunConfig, RunFolder
+from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import ScanFolder, Scanner
 from editlab.model.loading import ModelChoice
 

@@ -12,7 +12,8 @@ from editlab.core.progress import OnProgress, quiet
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.editing.texts import check_source
-from editlab.experiments.run import RunConfig, RunFolder, Sequenced, measures_at, run_sequence
+from editlab.experiments.config import RunConfig, measures_at
+from editlab.experiments.run import RunFolder, Sequenced, run_sequence
 from editlab.measures import standard
 from editlab.measures.tasks import load_tasks
 from editlab.model.loading import ModelChoice
