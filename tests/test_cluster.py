@@ -122,5 +122,5 @@ def test_runs_by_two_workers_are_the_runs_by_one(
 def test_what_is_wrong_is_told_as_without_a_cluster(
     cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="no fact to scan"):
+    with pytest.raises(ValueError, match="no facts match --where"):
         scan_on(cluster, (MODEL, "rome", source, 0, 40), facts, ["position=99"], None, tmp_path, quiet)

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Run:
     def execute(name: str, look: str) -> list[nbformat.NotebookNode]:
         notebook = nbformat.read(FOLDER / name, as_version=4)
         notebook.cells.append(nbformat.v4.new_code_cell(look))
-        nbclient.NotebookClient(notebook, timeout=180, resources={"metadata": {"path": tmp_path}}).execute()
+        nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
         return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     return execute

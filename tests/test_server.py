@@ -328,7 +328,7 @@ def test_health_is_that_of_the_worker_and_of_the_watch_over_jobs(
     monkeypatch.setattr(QueuedLab, "silence", property(lambda _lab: silent), raising=False)
     with serving(lab) as address, httpx.Client(base_url=address) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
-        for silent, words in ((5_000.0, "told nothing for 5000 s"), (float("inf"), "worker has ended")):  # noqa: B007
+        for silent, words in ((5_000.0, "has not reported for 5000 s"), (float("inf"), "worker has ended")):  # noqa: B007
             answer = client.get("/healthz")
             assert (answer.status_code, answer.json()["error"]) == (503, "unhealthy")
             assert words in answer.json()["detail"]
