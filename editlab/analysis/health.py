@@ -30,8 +30,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from scipy.stats import kendalltau, theilslopes
-
 from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
 from editlab.core.records import ChangePoint, Health, Step, TaskScore
@@ -221,6 +219,8 @@ def _is_trend(indicator: Indicator, points: Sequence[Point]) -> bool:
     if len(finite) < TREND_VALUES:
         return False
     x, y = [index for index, _ in finite], [value for _, value in finite]
+    from scipy.stats import kendalltau, theilslopes
+
     if y[-1] <= y[0] or kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
         return False
     return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= indicator.trend - ROUNDING)
