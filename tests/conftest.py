@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+with suppress(ImportError):  # before anything imports the standard library's distutils, which it replaces
+    import setuptools  # noqa: F401
 import torch
 from hypothesis import settings
 from safetensors.torch import load_file

@@ -44,7 +44,8 @@ def page(page_of_two: Any) -> Any:
     """Its charts over the steps, with nothing pointed at."""
     open_tab(page_of_two, "Overview")
     page_of_two.locator(".el-analysis canvas").nth(1).wait_for()
-    page_of_two.locator(".el-analysis .el-chart").scroll_into_view_if_needed()
+    # At once: while more is measured the chart is drawn anew, and playwright would wait for it to stand still.
+    page_of_two.evaluate("() => document.querySelector('.el-analysis .el-chart').scrollIntoView({block: 'center'})")
     page_of_two.mouse.move(5, 5)
     assert wait_until(lambda: set(page_of_two.evaluate(MARKED)) == {None})
     return page_of_two
