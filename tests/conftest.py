@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of processes that tests start: files run side by side
 with suppress(ImportError):  # before anything imports the standard library's distutils, which it replaces
     import setuptools  # noqa: F401
 import torch
