@@ -351,6 +351,7 @@ def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, fa
     assert (probe.step.facts, probe.later) == (tuple(facts[1:2]), (step.id,))
     assert [said.prompt for said in probe.in_the_end][:1] == [facts[1].text]
     assert isinstance(any_lab.replay_file(session).result(60), bytes)
+    assert isinstance(any_lab.adapter_file(session).result(60), bytes)
     assert any_lab.culprit(session).result(60) is not None
     assert any_lab.state(session) == before
 

@@ -14,6 +14,7 @@ from editlab.cli.backend import backend
 from editlab.cli.culprit import culprit
 from editlab.cli.doctor import doctor
 from editlab.cli.edit import edit
+from editlab.cli.export import export
 from editlab.cli.fetch import fetch
 from editlab.cli.moments import moments
 from editlab.cli.page import page
@@ -34,7 +35,22 @@ app = typer.Typer(
     help="A laboratory for knowledge editing in language models.\n\nStart with `editlab serve`, the page in your "
     "browser, or with one edit: `editlab edit --help` has examples. `editlab COMMAND --help` teaches each command.",
 )
-for command in (serve, backend, edit, probe, run, replay, report, culprit, scan, fetch, moments, verify, doctor):
+for command in (
+    serve,
+    backend,
+    edit,
+    probe,
+    run,
+    replay,
+    report,
+    export,
+    culprit,
+    scan,
+    fetch,
+    moments,
+    verify,
+    doctor,
+):
     app.command()(command)
 app.command(hidden=True)(page)
 

@@ -58,9 +58,14 @@ def replay(
         editlab replay runs/sequence-100/rome
     """
     with sentences():
-        file = _file(file)
+        file = file_at(file)
         recorded = Recording.read(file).state.steps[0].provenance  # a bad file is reported before anything is loaded
-        where = (model if model != AS_RECORDED else str(recorded.get("model")), _device(device, recorded), source, yes)
+        where = (
+            model if model != AS_RECORDED else str(recorded.get("model")),
+            device_of(device, recorded),
+            source,
+            yes,
+        )
         with Bars() as bars:
             result = _replay(file, recorded, where, recompute, tolerance, bars)
         if as_json:
@@ -98,7 +103,7 @@ def _replay(
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
 
 
-def _file(path: Path) -> Path:
+def file_at(path: Path) -> Path:
     """The replay file itself, or the one in a run's folder. Raises ValueError for a run without one."""
     if not path.is_dir():
         return path
@@ -107,7 +112,7 @@ def _file(path: Path) -> Path:
     return path / REPLAY
 
 
-def _device(device: str, recorded: Mapping[str, Any]) -> str:
+def device_of(device: str, recorded: Mapping[str, Any]) -> str:
     """The chosen device; by default the CPU for a file made there, else a GPU if there is one."""
     return device if device != AS_RECORDED else "cpu" if recorded.get("device") == "CPU" else "auto"
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,37 @@ def write_bytes(path: Path, data: bytes) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_bytes(data)
     part.replace(path)
+
+
+def check_new_folder(folder: Path, n_bytes: int = 0) -> None:
+    """Raises ValueError unless a folder can be made there, with so many bytes in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already; name a new folder, or an empty one")
+    there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.is_dir())
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"nothing can be written in {there}")
+    free = shutil.disk_usage(there).free
+    if n_bytes > free:
+        raise ValueError(f"{folder} would take {n_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which is `folder` once the block ends well; otherwise nothing is left.
+
+    Raises ValueError where the disk does not take it.
+    """
+    check_new_folder(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made: {error.strerror or error}") from None
+    try:
+        yield part
+        part.chmod(0o755)
+        part.replace(folder)
+    except OSError as error:
+        raise ValueError(f"{folder} could not be written: {error.strerror or error}; nothing is left of it") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -160,6 +160,12 @@ class LabProtocol(Protocol):
     def replay_file(self, session: str) -> Job[bytes]:
         """The session as a file for `editlab replay`; over HTTP the bytes are in base64. A follow key is enough."""
 
+    def adapter_file(self, session: str) -> Job[bytes]:
+        """The edits in force as a zipped LoRA adapter for PEFT; over HTTP the bytes are in base64.
+
+        Raises ValueError without edits. A follow key is enough.
+        """
+
     # answered at once
     def undo(self, session: str) -> SessionState:
         """Go one step back."""

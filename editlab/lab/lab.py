@@ -28,6 +28,7 @@ from editlab.measures.tasks import Task, load_tasks
 from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
 from editlab.session import probes
+from editlab.session.export import ADAPTER, zipped
 from editlab.session.replay import record
 from editlab.session.session import Session
 
@@ -242,6 +243,10 @@ class Lab:
     def replay_file(self, session: str) -> LocalJob:
         chosen = self._session(session)
         return self._put(chosen, lambda report: record(chosen, report))
+
+    def adapter_file(self, session: str) -> LocalJob:
+        chosen = self._session(session)
+        return self._put(chosen, lambda report: zipped(chosen, ADAPTER, report))
 
     def _put(
         self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False

@@ -127,7 +127,10 @@ def _pretrained(
     check_config(config if isinstance(config, dict) else {}, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
     hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
-    return EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
+    loaded = EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
+    stored = config.get("dtype", config.get("torch_dtype"))
+    loaded.stored_dtype = str(stored).removeprefix("torch.") if stored else None
+    return loaded
 
 
 def check_place(device: str, dtype: str) -> torch.device:

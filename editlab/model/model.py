@@ -87,6 +87,7 @@ class EditableModel(TextReader):
         self.tokenizer = tokenizer
         self.name = name
         self.revision = revision
+        self.stored_dtype: str | None = None  # of the checkpoint that the model was loaded from, if it says
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
         self.graphs = False  # searches replay CUDA graphs (no proven gain)
         self.written_out_on_gpu = False  # searches on a GPU use the CPU's written-out gradients (no proven gain)
@@ -163,7 +164,7 @@ class EditableModel(TextReader):
         """
         if self._fingerprint is None:
             with self.unedited():
-                self._fingerprint = fingerprint_of(self.hf.config, self.tokenizer, self._tensors())
+                self._fingerprint = fingerprint_of(self.hf.config, self.tokenizer, self.tensors())
         return self._fingerprint
 
     def is_named(self, fingerprint: str) -> bool:
@@ -174,7 +175,7 @@ class EditableModel(TextReader):
             self._legacy_fingerprint = self._sums_of_projections()
         return fingerprint == self._legacy_fingerprint
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter and saved buffer by name; tied parameters appear once."""
         seen: set[int] = set()
         for name, tensor in self.hf.state_dict(keep_vars=True).items():

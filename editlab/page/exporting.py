@@ -1,12 +1,14 @@
-"""The making of one session's files: in a thread, but the replay file by a job of the lab."""
+"""The making of one session's files: in a thread, but the replay file and the adapter by jobs of the lab."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 from editlab.core.errors import Cancelled, LabError
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.files import REPLAY_ABOUT, File, files_of
+from editlab.page.files import ADAPTER, ADAPTER_ABOUT, REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export
 from editlab.page.work import JobError, Runner, follow
 from editlab.session.recording import REPLAY
@@ -27,26 +29,30 @@ class Exporting:
             title = (await asyncio.to_thread(self._lab.about, self._session)).name
             files = await asyncio.to_thread(files_of, state, title, self._lab.info().methods)
             self.panel.show_files(files, state)
-            self.panel.show_files([*files, await self._replay_file()], state)
+            files.append(await self._by_lab(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
+            self.panel.show_files(files, state)
+            files.append(await self._by_lab(ADAPTER, ADAPTER_ABOUT, self._lab.adapter_file))
+            self.panel.show_files(files, state)
             problem = ""
         except LabError as error:
             problem = str(error)
         finally:
             self.panel.done(problem)
 
-    async def _replay_file(self) -> File:
+    async def _by_lab(self, name: str, about: str, make: Callable[[str], Job[bytes]]) -> File:
+        """A file that a job of the lab makes, or why it could not be made."""
         try:
-            job = await asyncio.to_thread(self._lab.replay_file, self._session)
-            return File(REPLAY, REPLAY_ABOUT, await follow(job, self._draw))
+            job = await asyncio.to_thread(make, self._session)
+            return File(name, about, await follow(job, partial(self._draw, name)))
         except Cancelled:
-            return File(REPLAY, REPLAY_ABOUT, None, "It was cancelled.")
+            return File(name, about, None, "It was cancelled.")
         except (LabError, JobError, ValueError) as error:
-            return File(REPLAY, REPLAY_ABOUT, None, str(error))
+            return File(name, about, None, str(error))
 
-    def _draw(self, job: Job) -> None:
+    def _draw(self, name: str, job: Job) -> None:
         if job.status == "queued":
-            self.panel.preparing("the replay file: waiting for the model")
+            self.panel.preparing(f"{name}: waiting for the model")
         else:
             progress = job.progress
             of = f", {progress.done} of {progress.total}" if progress.total else ""
-            self.panel.preparing(f"the replay file: {progress.stage}{of}")
+            self.panel.preparing(f"{name}: {progress.stage}{of}")

@@ -14,6 +14,7 @@ from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.story import story
 from editlab.report.story.figures import figures_archive
+from editlab.session.notebook import notebook_of
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,15 @@ TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "json": "application/json",
     "zip": "application/zip",
+    "ipynb": "application/x-ipynb+json",
 }
 ABOUT_STORY = "The session's story with its charts: opens from disk, prints, needs no network."
-REPLAY_ABOUT = "The session itself: editlab replay applies its edits again, to the last bit."
+REPLAY_ABOUT = (
+    "The session itself: editlab replay applies its edits again, to the last bit, and editlab export makes a "
+    "checkpoint of it that transformers loads: editlab export editlab-replay.zip --to FOLDER"
+)
+ADAPTER = "editlab-adapter.zip"
+ADAPTER_ABOUT = "The edits in force as a LoRA adapter: unpack it, and PEFT puts it on the unedited model."
 
 
 @dataclass(frozen=True)
@@ -87,4 +94,5 @@ _MAKERS: tuple[tuple[str, str, Callable[[SessionState], bytes]], ...] = (
     ("editlab-table.parquet", "The same table, with its types, for pandas, R or DuckDB.", _parquet),
     ("editlab-table.json", "The same table, as a list of rows.", _json_table),
     ("editlab-session.json", "All steps with their facts, hyperparameters, traces and words; no weights.", _session),
+    ("editlab-session.ipynb", "A notebook that makes every edit again, through the Python API.", notebook_of),
 )

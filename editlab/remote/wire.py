@@ -48,6 +48,7 @@ ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query
     "measure": Address("POST", "/session/measure"),
     "measure_due": Address("POST", "/session/measure-due"),
     "replay_file": Address("POST", "/session/replay"),
+    "adapter_file": Address("POST", "/session/adapter"),
     "undo": Address("POST", "/session/undo"),
     "redo": Address("POST", "/session/redo"),
     "goto": Address("POST", "/session/goto"),

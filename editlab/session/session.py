@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editlab.analysis.health import health_of
@@ -28,8 +29,10 @@ from editlab.measures._measure import questions_of
 from editlab.measures.retention import prefers_new
 from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_facts
+from editlab.model.checkpoint import AS_BASE
 from editlab.model.deltas import Edit
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
+from editlab.session.export import CHECKPOINT, Exported, export
 from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
 from editlab.session.measurements import MeasurementCache
 
@@ -210,6 +213,22 @@ class Session:
             layer: Drift(norm, norm / self.model.base_norm(layer), norm / (d_out * d_in))
             for layer, (norm, (d_out, d_in)) in norms.items()
         }
+
+    def export(
+        self,
+        folder: str | Path,
+        form: str = CHECKPOINT,
+        *,
+        step: int | None = None,
+        dtype: str = AS_BASE,
+        rank: int | None = None,
+        report: OnProgress = quiet,
+    ) -> Exported:
+        """Write the model as it is at a step into a new folder: a checkpoint, a LoRA adapter, deltas or a notebook.
+
+        See `editlab.session.export.export`.
+        """
+        return export(self, Path(folder), form, step=step, dtype=dtype, rank=rank, report=report)
 
     # --- measuring ---
 

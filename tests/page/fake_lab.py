@@ -320,6 +320,17 @@ class FakeLab:
 
         return FakeJob(self._stages("writing"), finish, self.ahead)
 
+    def adapter_file(self, session: str) -> FakeJob:
+        self.calls.append(("adapter_file", session))
+        s = self._session(session, editing=False)
+
+        def finish() -> bytes:
+            if not s.ids(s.position):
+                raise ValueError("there is no edit in force to make an adapter of")
+            return f"adapter of {session}".encode()
+
+        return FakeJob(self._stages("writing"), finish, self.ahead)
+
     def _stages(self, what: str) -> list[Progress]:
         return [Progress(f"measuring {what}", i, self.ticks) for i in range(self.ticks + 1)]
 

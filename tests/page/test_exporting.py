@@ -26,7 +26,9 @@ NAMES = [
     "editlab-table.parquet",
     "editlab-table.json",
     "editlab-session.json",
+    "editlab-session.ipynb",
     "editlab-replay.zip",
+    "editlab-adapter.zip",
 ]
 
 
@@ -64,6 +66,7 @@ def test_every_file_is_a_link_in_the_page() -> None:
     assert SessionState.from_json(json.loads(found["editlab-session.json"])) == lab.state(session)
     assert "<h1>My &lt;b&gt;session&lt;/b&gt;</h1>" in found["editlab-report.html"].decode()
     assert found["editlab-replay.zip"] == f"replay of {session}".encode()
+    assert found["editlab-adapter.zip"] == f"adapter of {session}".encode()
     with zipfile.ZipFile(io.BytesIO(found["editlab-figures.zip"])) as archive:
         assert "drift.svg" in archive.namelist()
     assert exporting.panel.said == ""
@@ -80,7 +83,7 @@ def test_while_files_are_prepared_the_button_waits() -> None:
 
     prepared(FakeLab(ahead=2), lambda exporting: asyncio.get_running_loop().create_task(look(exporting)))
     assert all(disabled for disabled, _ in seen)
-    assert any("replay file: waiting for the model" in said for _, said in seen)
+    assert any("editlab-replay.zip: waiting for the model" in said for _, said in seen)
 
 
 def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +92,8 @@ def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.M
 
     monkeypatch.setattr(files, "table_of", broken)
     exporting, _ = prepared(FakeLab(failing="replay"))
-    assert [*linked(exporting)] == ["editlab-report.html", "editlab-figures.zip", "editlab-session.json"]
+    made = ["editlab-report.html", "editlab-figures.zip", "editlab-session.json", "editlab-session.ipynb"]
+    assert [*linked(exporting)] == [*made, "editlab-adapter.zip"]
     page = exporting.panel.links.value
     assert page.count("It could not be made (OSError: no &lt;i&gt;space&lt;/i&gt; left).") == 3
     assert "The fake lab writes no replay file." in page

@@ -115,6 +115,7 @@ class RemoteLab:
     measure = as_request(LabProtocol.measure)
     measure_due = as_request(LabProtocol.measure_due)
     replay_file = as_request(LabProtocol.replay_file)
+    adapter_file = as_request(LabProtocol.adapter_file)
 
     undo = as_request(LabProtocol.undo)
     redo = as_request(LabProtocol.redo)

@@ -18,7 +18,8 @@ from editlab.remote.server.registry import Entry
 from editlab.remote.wire import JobReport
 
 router = APIRouter(tags=["jobs"])
-for name in ("preview", "edit", "risk", "probe", "knows", "culprit", "measure", "measure_due", "replay_file"):
+FILES = ("replay_file", "adapter_file")
+for name in ("preview", "edit", "risk", "probe", "knows", "culprit", "measure", "measure_due", *FILES):
     add_call(router, name)
 
 LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least

@@ -1,0 +1,145 @@
+"""`editlab export`: an edited model as files for other tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from editlab.cli._options import Json, Yes
+from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.cli.replay import AS_RECORDED, device_of, file_at
+from editlab.core.progress import OnProgress
+from editlab.session.recording import Recording
+
+if TYPE_CHECKING:
+    from editlab.session.export import Exported
+
+AS_BASE, CHECKPOINT = "base", "checkpoint"  # as in editlab.model.checkpoint and editlab.session.export, without torch
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A replay file, a finished run's folder, or a session's key (with --backend or EDITLAB_BACKEND)."
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="The new folder to write.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="checkpoint|adapter|deltas|notebook",
+            help="checkpoint: a folder that transformers loads; adapter: a LoRA adapter for PEFT; deltas: the edits' "
+            "sum as factors; notebook: makes every edit again.",
+        ),
+    ] = CHECKPOINT,
+    step: Annotated[int | None, typer.Option(help="The step to export; default: the step in force.")] = None,
+    dtype: Annotated[
+        str, typer.Option(metavar="base|float32|bfloat16|float16", help="Of a checkpoint; base: as the base is stored.")
+    ] = AS_BASE,
+    rank: Annotated[
+        int | None, typer.Option(help="Of an adapter, whose error is told; default: exact, the edits' own rank.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="The address of the backend that has the session; its token: EDITLAB_TOKEN.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model's name, folder or hub id, if not the one in the file.")
+    ] = AS_RECORDED,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; default: the kind in the file.")] = AS_RECORDED,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Write an edited model for other tools: a checkpoint, a LoRA adapter, the deltas, or a notebook.
+
+    A checkpoint is loaded by transformers' from_pretrained, without editlab; an adapter by PEFT, on the same base. A
+    model card tells the edits, the methods and what was measured. All of it is written, or nothing.
+
+    Examples:
+
+        editlab export editlab-replay.zip --to edited
+
+        editlab export runs/sequence-100/rome --step 20 --as adapter --to adapter
+
+        editlab export KEY --backend http://127.0.0.1:8867 --to edited --dtype bfloat16
+    """
+    with sentences():
+        from editlab.core.disk import check_new_folder
+        from editlab.session.export import check_form
+
+        check_form(form, dtype, rank)
+        check_new_folder(to)
+        with Bars() as bars:
+            file = _file(source, backend, bars)
+            recording = Recording.read(file)
+            if not 0 <= (step or 0) < len(recording.state.steps):
+                raise ValueError(f"step must be between 0 and {len(recording.state.steps) - 1}, got {step}")
+            recorded = recording.state.steps[0].provenance
+            name = model if model != AS_RECORDED else str(recorded.get("model"))
+            result = _export(
+                file, recorded, (name, device_of(device, recorded), yes), (to, form, step, dtype, rank), bars
+            )
+        if as_json:
+            show_json(result.to_json())
+        else:
+            _show(result)
+
+
+def _file(source: str, backend: str | None, report: OnProgress) -> Path | bytes:
+    """The replay file that a path or a session's key stands for. Raises ValueError for neither."""
+    if Path(source).exists():
+        return file_at(Path(source))
+    address = backend or os.environ.get("EDITLAB_BACKEND")
+    if not address:
+        raise ValueError(
+            f"there is no file or folder {source}; a session's key needs its backend's address too, as --backend or "
+            "EDITLAB_BACKEND"
+        )
+    from editlab.core.errors import LabError
+    from editlab.remote.client import connect
+
+    try:
+        return connect(address, os.environ.get("EDITLAB_TOKEN"), progress=report).replay_file(source).result()
+    except LabError as error:
+        raise ValueError(str(error)) from error
+
+
+def _export(
+    file: Path | bytes,
+    recorded: Mapping[str, Any],
+    where: tuple[str, str, bool],
+    what: tuple[Path, str, int | None, str, int | None],
+    report: OnProgress,
+) -> Exported:
+    """Load the model as it was recorded, and write."""
+    from editlab.editing.editor import Editor
+    from editlab.model.loading import load
+    from editlab.session.export import export
+    from editlab.session.replay import read, restored
+
+    name, device, yes = where
+    folder, form, step, dtype, rank = what
+    recording, log = read(file)
+    try:
+        loaded = load(name, device=device, dtype=str(recorded.get("dtype")), allow_download=yes, report=report)
+    except ValueError as error:
+        raise ValueError(f"{error} (the file is of {recorded.get('model')}; --model says where that is)") from error
+    session = restored(Editor(loaded, seed=int(recorded.get("seed", 0))), recording, log)
+    told = recording.state
+    return export(session, folder, form, step=step, dtype=dtype, rank=rank, recorded=told, report=report)
+
+
+def _show(result: Exported) -> None:
+    if result.errors:
+        show_table(("layer", "error of ΔW"), ((str(n), f"{error:.2g}") for n, error in result.errors.items()))
+    detail = result.dtype or (f"rank {result.rank}" if result.rank else "")
+    size = f"{result.n_bytes / 1e6:,.1f} MB"
+    typer.echo(
+        f"{result.folder}: {result.form}{f' ({detail})' if detail else ''}, step {result.step} with {result.edits} "
+        f"edits in force, {size}"
+    )
