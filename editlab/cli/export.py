@@ -13,6 +13,7 @@ from editlab.cli._options import Json, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.cli.replay import AS_RECORDED, device_of, file_at
 from editlab.core.progress import OnProgress
+from editlab.report.html import plural
 from editlab.session.recording import Recording
 
 if TYPE_CHECKING:
@@ -135,11 +136,11 @@ def _export(
 
 
 def _show(result: Exported) -> None:
-    if result.errors:
-        show_table(("layer", "error of ΔW"), ((str(n), f"{error:.2g}") for n, error in result.errors.items()))
+    if any((result.errors or {}).values()):
+        show_table(("layer", "error of ΔW"), ((str(n), f"{error:.2g}") for n, error in (result.errors or {}).items()))
     detail = result.dtype or (f"rank {result.rank}" if result.rank else "")
-    size = f"{result.n_bytes / 1e6:,.1f} MB"
+    size = f"{result.n_bytes / 1e6:,.1f} MB" if result.n_bytes >= 1e5 else f"{result.n_bytes / 1e3:,.1f} kB"
     typer.echo(
-        f"{result.folder}: {result.form}{f' ({detail})' if detail else ''}, step {result.step} with {result.edits} "
-        f"edits in force, {size}"
+        f"{result.folder}: {result.form}{f' ({detail})' if detail else ''}, step {result.step} with "
+        f"{plural(result.edits, 'edit')} in force, {size}"
     )
