@@ -50,6 +50,7 @@ FIELDS = (
         "earlier",
         "later",
         "anew",
+        "temporary",
         "names",
     ),
     *("index", "name", "keys", "prompts", "every", "prompt", "subject", "target_new", "target_true", "case_id"),
@@ -105,7 +106,10 @@ class Target:
 def target() -> Iterator[Target]:
     facts = [Fact("{} plays the", "Toko Yasuda", "piano", "guitar")]
     lab = Lab(tiny_editor("gpt2"), {}, facts, "one fact", limits=Limits(sessions=20, edits=3, queue_per_session=2))
-    with serving(lab, requests_per_minute=1_000_000) as address, httpx.Client(base_url=address) as client:
+    with (
+        serving(lab, requests_per_minute=1_000_000, sessions_per_hour=1_000_000) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         yield Target(client, lab)
     lab.close()
 

@@ -244,3 +244,16 @@ def test_contexts_are_sampled_once(editor: Editor, tmp_path: Path, monkeypatch: 
 def test_contexts_are_checked(contexts: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="context"):
         check_contexts(contexts)
+
+
+def test_factors_of_many_ridges_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor chooses the ridge, and each factor is as large as the second moment itself."""
+    monkeypatch.setattr("editlab.editing.moments.FACTORS_KEPT", 3)
+    moments = SecondMoments({0: torch.eye(4) * 2, 1: torch.eye(4)}, {"name": "two layers"})
+    x = torch.ones(4, 1)
+    for number in range(20):
+        ridge = number / 10
+        assert torch.allclose(moments.solve(0, x, ridge), x.double() / (2 * (1 + ridge)))
+        assert torch.allclose(moments.solve(1, x), x.double())
+    assert len(moments._factors) == 3
+    assert (1, 0.0, "cpu") in moments._factors  # used every time

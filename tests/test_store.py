@@ -403,7 +403,10 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     before, weights = lab.state(key), weights_of(lab, key)
     lab.close()
     with reading(file) as db:
-        db.executescript("DROP TABLE found; DROP TABLE unedited; PRAGMA user_version = 1;")
+        db.executescript(
+            "ALTER TABLE sessions DROP COLUMN temporary; DROP TABLE found; DROP TABLE unedited; "
+            "PRAGMA user_version = 1;"
+        )
         columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
     with reading(":memory:") as db:
         for statement in schema.MIGRATIONS[0].split(";"):

@@ -203,7 +203,7 @@ class SessionInfo(Record):
     id: str  # names the session in tables and files; does not open it
     name: str
     created: str  # ISO 8601, UTC
-    used: str  # when it was last changed
+    used: str  # when it was last changed or read; reading is noted every half hour
     edits: int  # in its log
     model: str  # name of the session's model
     may_edit: bool  # with the key that was used

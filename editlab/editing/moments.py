@@ -29,6 +29,7 @@ from editlab.model.model import EditableModel
 KEYS_PER_DIMENSION = 10
 TOKENS_PER_ROW = 256
 ROWS_PER_BATCH = 8
+FACTORS_KEPT = 16  # of the layers and ridges that were used last
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,9 @@ class SecondMoments:
 
     def _factor(self, layer: int, ridge: float, device: torch.device) -> Tensor:
         key = (layer, ridge, str(device))
-        if key not in self._factors:
+        if key in self._factors:
+            self._factors[key] = self._factors.pop(key)  # the last is the one used last
+        else:
             if layer not in self.matrices:
                 raise ValueError(f"no second moment for layer {layer}; available: {sorted(self.matrices)}")
             c = self.matrices[layer].to(device, torch.float64, copy=True)
@@ -103,6 +106,8 @@ class SecondMoments:
                     f"keys for {len(c)} dimensions): use more keys, or a ridge above 0"
                 )
             self._factors[key] = factor
+            if len(self._factors) > FACTORS_KEPT:
+                del self._factors[next(iter(self._factors))]
         return self._factors[key]
 
 

@@ -70,8 +70,11 @@ class LabProtocol(Protocol):
     def rename(self, session: str, name: str) -> SessionInfo:
         """Give the session another name."""
 
-    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
-        """The key of a copy of the session up to step `index` (default: the step in force). A follow key is enough."""
+    def duplicate(self, session: str, index: int | None = None, name: str = "", temporary: bool = False) -> str:
+        """The key of a copy of the session up to step `index` (default: the step in force). A follow key is enough.
+
+        A temporary copy is deleted once it has not been used for an hour.
+        """
 
     def delete(self, session: str) -> None:
         """Delete the session for good; its jobs are cancelled."""

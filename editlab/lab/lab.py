@@ -133,8 +133,8 @@ class Lab:
     def rename(self, session: str, name: str) -> SessionInfo:
         return self.sessions.rename(session, self._name(name))
 
-    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
-        return self.sessions.duplicate(session, index, self._name(name))
+    def duplicate(self, session: str, index: int | None = None, name: str = "", temporary: bool = False) -> str:
+        return self.sessions.duplicate(session, index, self._name(name), temporary)
 
     def delete(self, session: str) -> None:
         self._queue.cancel_all(self.sessions.delete(session))

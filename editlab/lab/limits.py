@@ -23,6 +23,7 @@ class Limits:
     queue_per_session: int = 8
     job_seconds: float = 900.0  # of work, after which a job is stopped
     days: float = 30.0  # without use, after which a session is deleted
+    days_crowded: float = 7.0  # likewise where the lab has all its sessions and a new one needs room
     days_empty: float = 1.0  # likewise for a session without an edit or a name, of a visitor who only looked
 
     def __post_init__(self) -> None:

@@ -51,7 +51,8 @@ CREATE TABLE unedited (
     PRIMARY KEY (model, name, setting)
 )
 """
-MIGRATIONS = (SESSIONS, MEASURED)
+TEMPORARY = "ALTER TABLE sessions ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0"
+MIGRATIONS = (SESSIONS, MEASURED, TEMPORARY)
 
 
 def migrate(db: sqlite3.Connection) -> None:

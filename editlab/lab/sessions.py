@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import secrets
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -31,10 +32,15 @@ from editlab.session.log import Entry
 from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
+log = logging.getLogger(__name__)
+
 COMPLETIONS_KEPT = 1_000  # groups of prompts whose completions are kept, per state of the weights
 OBJECTS_KEPT = 200_000  # objects whose probabilities in the unedited model are kept
+PIECES_KEPT = 20_000  # intermediate results on the unedited model
 KEY_BYTES = 24  # of randomness
-DAYS_EMPTY = 1 / 24  # without use, after which an untouched session makes room if the lab is full
+DAYS_BARE = 1 / 24  # without use, after which a session without an edit of its own makes room if the lab is full
+DAYS_TEMPORARY = 1 / 24  # without use, after which a temporary session is deleted
+DAYS_RENEWED = 1 / 48  # from one note that a session is being read to the next
 
 
 def follow_key(key: str) -> str:
@@ -62,6 +68,7 @@ class Sessions:
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
         self._states: dict[str, SessionState] = {}  # cached until the next revision
+        self._making = threading.Lock()
         self._most_of_base = COMPLETIONS_KEPT
         self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
         MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
@@ -69,8 +76,9 @@ class Sessions:
     # --- keys ---
 
     def create(self, name: str) -> str:
-        key = self._new_key()
-        self._store.add(self._row(key, name))
+        key = _new_key()
+        with self._room_for_one():
+            self._store.add(self._row(key, name))
         return key
 
     def about(self, key: str) -> SessionInfo:
@@ -84,20 +92,21 @@ class Sessions:
         self._store.change(self._find(key, editing=True).id, name=name)
         return self.about(key)
 
-    def duplicate(self, key: str, index: int | None, name: str) -> str:
+    def duplicate(self, key: str, index: int | None, name: str, temporary: bool = False) -> str:
         """Key of a copy up to step `index`. Raises ValueError if there is no such step."""
         row = self._find(key)
         length = self._store.length(row.id)
         index = row.position if index is None else index
         if not 0 <= index <= length:
             raise ValueError(f"step must be between 0 and {length}, got {index}")
-        copied = self._new_key()
+        copied = _new_key()
         name = name or f"{row.name} (copy of step {index})".strip()
         new = replace(
             self._row(copied, name), position=index, watched=row.watched, plan=row.plan, branch_of=row.id,
-            model=row.model, fingerprint=row.fingerprint,
+            model=row.model, fingerprint=row.fingerprint, temporary=temporary,
         )  # fmt: skip
-        self._store.copy(row.id, new)
+        with self._room_for_one():
+            self._store.copy(row.id, new)
         return copied
 
     def delete(self, key: str) -> str:
@@ -106,9 +115,10 @@ class Sessions:
         self._forget(row.id)
         return row.id
 
-    def expire(self, days_empty: float | None = None) -> None:
+    def expire(self) -> None:
         """Delete the sessions that have not been used for too long."""
-        for id in self._store.unused_since(_ago(self.limits.days), _ago(days_empty or self.limits.days_empty)):
+        limits = self.limits
+        for id in self._store.unused_since(_ago(limits.days), _ago(limits.days_empty), _ago(DAYS_TEMPORARY)):
             self._forget(id)
 
     # --- sessions ---
@@ -140,13 +150,15 @@ class Sessions:
         A session that is not in memory reads the completions of its own steps from the store when it is opened.
         """
         base = self._measures.base
-        session.measurements.keep(session.all_watched(), COMPLETIONS_KEPT)
+        session.measurements.keep((entry.id for entry in session.log), session.all_watched(), COMPLETIONS_KEPT)
         with self._lock:
             if len(base.completions) > self._most_of_base:
                 base.keep(chain.from_iterable(one.all_watched() for one in list(self._alive.values())))
                 self._most_of_base = max(COMPLETIONS_KEPT, 2 * len(base.completions))
         if len(base.objects) > OBJECTS_KEPT:
             base.objects.clear()  # no step shows them
+        if len(base.pieces) > PIECES_KEPT:
+            base.pieces.clear()
 
     def state(self, session: Session) -> SessionState:
         """A session's state, cached until its revision changes."""
@@ -207,18 +219,32 @@ class Sessions:
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
         if editing and row.key != digest(key):
             raise ReadOnly("This link only follows the session; make a copy of it to edit.")
+        if row.used < _ago(DAYS_RENEWED):
+            with suppress(LabError):  # a store that cannot be written can still be read
+                self._store.renew(row.id)
         return row
 
     def _expired(self, row: SessionRecord) -> bool:
-        return row.used < _ago(self.limits.days)
+        return row.used < _ago(DAYS_TEMPORARY if row.temporary else self.limits.days)
 
-    def _new_key(self) -> str:
-        self.expire()
-        if self._store.count() >= self.limits.sessions:
-            self.expire(min(DAYS_EMPTY, self.limits.days_empty))
-        if self._store.count() >= self.limits.sessions:
-            raise LimitReached(f"This lab keeps {self.limits.sessions} sessions and has them all: delete one first.")
-        return secrets.token_urlsafe(KEY_BYTES)
+    @contextmanager
+    def _room_for_one(self) -> Iterator[None]:
+        """Make room for the session that the block stores. Raises LimitReached."""
+        with self._making:
+            self.expire()
+            if self._store.count() >= self.limits.sessions:
+                least = self._store.least_missed(
+                    _ago(min(self.limits.days_crowded, self.limits.days)),
+                    _ago(min(DAYS_BARE, self.limits.days_empty)),
+                )
+                if least is None:
+                    raise LimitReached(
+                        f"This lab keeps {self.limits.sessions} sessions and has them all, each used within the last "
+                        f"{self.limits.days_crowded:g} days: delete one first."
+                    )
+                log.info("a session made room for another")
+                self._forget(least)
+            yield
 
     def _row(self, key: str, name: str) -> SessionRecord:
         id, time = uuid.uuid4().hex, now()
@@ -254,6 +280,10 @@ class Sessions:
         self._states.pop(id, None)
         self._revisions[id] = next(self._next_revision)
         return self._revisions[id]
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(KEY_BYTES)
 
 
 def _ago(days: float) -> str:

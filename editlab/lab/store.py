@@ -41,13 +41,15 @@ class SessionRecord:
     watched: tuple[str, ...] = ()
     plan: Mapping[str, int] | None = None
     branch_of: str | None = None
+    temporary: bool = False
 
     def values(self) -> dict[str, Any]:
         return {**vars(self), "watched": json.dumps(self.watched), "plan": json.dumps(self.plan)}
 
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
-        return cls(**{**dict(row), "watched": tuple(json.loads(row["watched"])), "plan": json.loads(row["plan"])})
+        read = {"watched": tuple(json.loads(row["watched"])), "plan": json.loads(row["plan"])}
+        return cls(**{**dict(row), **read, "temporary": bool(row["temporary"])})
 
 
 class Store:
@@ -99,11 +101,37 @@ class Store:
         """The number of edits in a session's log."""
         return int(self._read("SELECT count(*) AS n FROM log WHERE session = :id", id=id)[0]["n"])
 
-    def unused_since(self, time: str, empty: str) -> list[str]:
-        """Ids of the sessions last changed before `time`, or before `empty` if they have neither an edit nor a name."""
-        query = """SELECT id FROM sessions WHERE used < :time
+    def unused_since(self, time: str, empty: str, temporary: str) -> list[str]:
+        """Ids of the sessions last used before `time`.
+
+        Temporary ones: before `temporary`; those with neither an edit nor a name: before `empty`.
+        """
+        query = """SELECT id FROM sessions WHERE used < :time OR used < :temporary AND temporary
             OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
-        return [row["id"] for row in self._read(query, time=time, empty=empty)]
+        return [row["id"] for row in self._read(query, time=time, empty=empty, temporary=temporary)]
+
+    def least_missed(self, time: str, bare: str) -> str | None:
+        """Id of the session to delete where a new one needs room, the least lately used of its kind; None without any.
+
+        First come sessions that are temporary or have neither an edit nor a name, then others without an edit of their
+        own, such as a copy that nothing was done in; they must have been used last before `bare`. All others come last,
+        if before `time`.
+        """
+        query = """SELECT id, CASE
+                WHEN temporary OR last.edit IS NULL AND name = '' THEN 2
+                WHEN last.edit IS NULL OR branch_of IS NOT NULL
+                    AND EXISTS (SELECT 1 FROM log WHERE edit = last.edit AND session <> sessions.id) THEN 1
+                ELSE 0 END AS bareness
+            FROM sessions LEFT JOIN log AS last ON last.session = id
+                AND last.number = (SELECT max(number) FROM log WHERE session = sessions.id)
+            WHERE used < CASE WHEN bareness THEN :bare ELSE :time END ORDER BY bareness DESC, used LIMIT 1"""
+        found = self._read(query, time=time, bare=bare)
+        return found[0]["id"] if found else None
+
+    def renew(self, id: str) -> None:
+        """Note that a session is used now."""
+        with self._transaction() as db:
+            db.execute("UPDATE sessions SET used = ? WHERE id = ?", [now(), id])
 
     def delete(self, id: str) -> None:
         with self._transaction() as db:

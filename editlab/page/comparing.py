@@ -58,7 +58,7 @@ class Comparing:
         edits = [step for step in self._lab.state(self._session).steps if step.facts and step.in_force]
         if self._made:
             self._lab.delete(self._made)
-        self._made = key = self._lab.duplicate(self._session, 0, f"The same edits with {title}")
+        self._made = key = self._lab.duplicate(self._session, 0, f"The same edits with {title}", temporary=True)
         for number, step in enumerate(edits):
             panel.working(Progress(f"edit {number + 1} with {title}", number, len(edits)), waiting=False)
             await self._follow(self._lab.edit(key, step.facts, method, guard="off"))

@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     allowed_origins: Texts = ()  # web pages that may call the backend from a browser: "https://lab.example.org"
     max_request_bytes: int = Field(1_000_000, ge=1_000)
     requests_per_minute: int = Field(1_200, ge=1)  # per session, and per address for all other requests
+    sessions_per_hour: int = Field(400, ge=1)  # new ones, copies among them, per address
 
     # where the page finds it
     backend: str | None = None  # URL of a backend; None: one of its own

@@ -130,8 +130,15 @@ class MeasurementCache:
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
 
-    def keep(self, watched: Iterable[Watched], most: int) -> None:
-        """In edited states with more than `most` completions, keep only those of these prompts."""
+    def keep(self, ids: Iterable[str], watched: Iterable[Watched], most: int) -> None:
+        """Drop the states with other edits than these, which have left the log.
+
+        In the other edited states with more than `most` completions, keep only those of these prompts.
+        """
+        log = frozenset(ids)
+        for gone in [state for state in list(self._caches) if not log.issuperset(state)]:
+            del self._caches[gone]
+        self._noted = {noted for noted in self._noted if log.issuperset([*noted[0], *filter(None, noted[1:2])])}
         for cache in list(self._caches.values()):
             if cache is not self.measures.base and len(cache.completions) > most:
                 cache.keep(watched)

@@ -138,7 +138,7 @@ class FakeLab:
         self._session(session).name = " ".join(name.split())
         return self.about(session)
 
-    def duplicate(self, session: str, index: int | None = None, name: str = "") -> str:
+    def duplicate(self, session: str, index: int | None = None, name: str = "", temporary: bool = False) -> str:
         self.calls.append(("duplicate", session, index, name))
         s = self._session(session, editing=False)
         position = s.position if index is None else _within(index, 0, len(s.log))

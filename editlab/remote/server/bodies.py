@@ -83,6 +83,7 @@ TYPES: Mapping[str, Any] = {
     "earlier": Names,
     "later": Names,
     "anew": StrictBool,
+    "temporary": StrictBool,
     "names": Annotated[Names, Field(examples=[["perplexity"]])],
     "text": Annotated[str, Field(max_length=500, description="Words that all occur.", examples=["mother tongue"])],
     "relation": Annotated[str, Field(max_length=100, examples=["P103"])],

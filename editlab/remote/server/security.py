@@ -20,7 +20,7 @@ from editlab.remote.server.errors import error_answer
 from editlab.remote.server.metrics import Metrics
 from editlab.remote.server.operation import OPEN
 from editlab.remote.server.rate import Rate
-from editlab.remote.wire import SESSION_HEADER
+from editlab.remote.wire import ADDRESSES, SESSION_HEADER
 from editlab.serving.ports import is_loopback
 from editlab.serving.settings import Settings
 
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 SHORTEST_TOKEN = 16  # characters
 BODY_SECONDS = 20.0  # for a request's body to arrive
+HOUR = 3_600.0  # seconds
+MAKING = {address[:2] for address in ADDRESSES.values() if address.field == "key"}  # calls that make a session
 OWN_NAMES = ("127.0.0.1", "localhost", "::1")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -62,6 +65,8 @@ class Gate:
         self._hosts = None if self._token and not settings.allowed_hosts else frozenset(map(str.lower, names))
         self._origins = frozenset(settings.allowed_origins)
         self._rate = Rate(settings.requests_per_minute)
+        self._most_sessions = settings.sessions_per_hour
+        self._sessions = Rate(settings.sessions_per_hour, HOUR)
         self._most_bytes = settings.max_request_bytes
         self._metrics = metrics
 
@@ -87,8 +92,9 @@ class Gate:
                 self._rate.begin(_session(key))  # the key opens a session: only such keys get a bucket
             seconds = time.perf_counter() - start
             path = _template(scope)
-            self._metrics.request_ended(scope["method"], path, status, seconds)
-            request = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
+            method = scope["method"] if scope["method"] in METHODS else "other"  # a caller can make up more
+            self._metrics.request_ended(method, path, status, seconds)
+            request = {"method": method, "path": path, "status": status, "seconds": round(seconds, 4)}
             log.info("request", extra=request)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,12 +122,21 @@ class Gate:
             wanted = {"WWW-Authenticate": "Bearer"}
             return error_answer("unauthorized", "the backend wants its token: Authorization: Bearer ...", wanted)
         caller = _session(headers.get(SESSION_HEADER, ""))
+        address = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
         if caller not in self._rate:
-            caller = f"address {scope['client'][0] if scope.get('client') else 'unknown'}"
-        seconds = self._rate.take(caller)
-        if seconds > 0:
-            wait = {"Retry-After": str(math.ceil(seconds))}
-            return error_answer("too_many_requests", f"too many requests; wait {math.ceil(seconds)} s", wait)
+            caller = address
+        seconds = math.ceil(self._rate.take(caller))
+        if seconds:
+            wait = {"Retry-After": str(seconds)}
+            return error_answer("too_many_requests", f"too many requests; wait {seconds} s", wait)
+        if (scope["method"], scope["path"]) in MAKING:
+            seconds = math.ceil(self._sessions.take(address))
+        if seconds:
+            sentence = (
+                f"One address may make {self._most_sessions} sessions an hour, and this one has: the next can be made "
+                f"in {seconds} s. Sessions that are there can be used."
+            )
+            return error_answer("limit_reached", sentence, {"Retry-After": str(seconds)})
         return None
 
     async def _whole_body(self, headers: Headers, receive: Receive) -> bytes | Response:
