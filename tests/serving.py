@@ -28,10 +28,18 @@ class Kept:
 
 
 @contextmanager
-def serving(lab: LabProtocol | Callable[[OnProgress], LabProtocol], at: int = 0, **settings: Any) -> Iterator[str]:
-    """Address of a backend over `lab`, or over what it loads, until the block ends. A lab is left open."""
+def serving(
+    lab: LabProtocol | Callable[[OnProgress], LabProtocol],
+    at: int = 0,
+    end: Callable[[], None] | None = None,
+    **settings: Any,
+) -> Iterator[str]:
+    """Address of a backend over `lab`, or over what it loads, until the block ends. A lab is left open.
+
+    `end` is called in place of the end of the process.
+    """
     load = lab if callable(lab) else lambda _report: Kept(lab)
-    app = create_app(Loader(load), Settings(**settings))
+    app = create_app(Loader(load, end), Settings(**settings))
     ready = threading.Event()
     with listen("127.0.0.1", at) as listening:
         server = Server(app, ready.set)

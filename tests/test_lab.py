@@ -19,9 +19,10 @@ from editlab.core.progress import Progress
 from editlab.editing.editor import Editor
 from editlab.lab.api import Job, LabProtocol
 from editlab.lab.catalogue import presets_of
-from editlab.lab.jobs import Queue
+from editlab.lab.jobs import LATER, LocalJob, Queue
 from editlab.lab.lab import Lab
 from editlab.lab.limits import Limits
+from editlab.lab.store import Store
 from editlab.measures import TaskMeasure
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import Example, Task
@@ -603,11 +604,63 @@ def test_the_queue_remembers_those_that_were_served_most_and_not_everybody(monke
     assert "greedy" in queue._served
 
 
+def test_a_change_that_waits_for_the_disk_holds_up_no_other_session() -> None:
+    queue, disk, writing, order = Queue(), threading.Event(), threading.Event(), []
+
+    def change() -> None:
+        writing.set()
+        assert disk.wait(60)
+        order.append("change")
+
+    thread = threading.Thread(target=queue.change, args=("mine", change))
+    thread.start()
+    assert writing.wait(60)
+    edit = queue.put("mine", lambda _report: order.append("edit"), changes_log=True)
+    measuring = queue.put("yours", lambda report: report(Progress("measuring")), LATER)
+    assert queue.put("yours", lambda _report: "edited", changes_log=True).result(60) == "edited"
+    queue.change("yours", lambda: order.append("another's change"))
+    measuring.result(60)  # an edit that cannot begin yet interrupts nobody
+    assert (edit.status, edit.ahead) == ("queued", 0)
+    disk.set()
+    edit.result(60)
+    thread.join(60)
+    queue.close()
+    assert order == ["another's change", "change", "edit"]
+
+
+def test_changes_of_one_session_take_turns() -> None:
+    queue, inside, most = Queue(), [], []
+
+    def change() -> None:
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+
+    threads = [threading.Thread(target=queue.change, args=("mine", change)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    queue.close()
+    assert most == [1] * 20
+
+
+def test_an_edit_is_stored_before_its_job_ends(inner: Lab, fact: Fact, monkeypatch: pytest.MonkeyPatch) -> None:
+    events, append, end = [], Store.append, LocalJob.end
+    monkeypatch.setattr(Store, "append", lambda store, *given: (append(store, *given), events.append("stored"))[0])
+    monkeypatch.setattr(LocalJob, "end", lambda job, outcome: (events.append(job.status), end(job, outcome))[1])
+    job = inner.edit(inner.create(), [fact])
+    assert job.result(60).index == 1
+    assert [*events, job.status] == ["stored", "running", "done"]
+
+
 def test_what_was_asked_in_passing_is_forgotten_and_what_steps_tell_is_not(
     inner: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("editlab.lab.sessions.COMPLETIONS_KEPT", 5)
     monkeypatch.setattr("editlab.lab.sessions.OBJECTS_KEPT", 5)
+    monkeypatch.setattr("editlab.lab.sessions.PIECES_KEPT", 5)
     inner.sessions._most_of_base = 5
     edited, bare = inner.create(), inner.create()
     inner.watch(edited, ["Rome is"])
@@ -618,9 +671,11 @@ def test_what_was_asked_in_passing_is_forgotten_and_what_steps_tell_is_not(
         for session in (edited, bare):
             inner.preview(session, replace(facts[2], target_new=f"lute {number}")).result(60)
         inner.knows(bare, [replace(facts[2], target_new=f"harp {number}")]).result(60)
+        inner.measures.base.pieces["of the text", number] = number
     session = inner.sessions.open(edited)
     assert max(len(known.completions) for known in session.measurements._caches.values()) <= 12
     assert len(inner.measures.base.objects) <= 12
+    assert len(inner.measures.base.pieces) <= 6
     assert session.state() == told  # made anew, of what is kept
     asked: list[object] = []
     monkeypatch.setattr("editlab.measures._measure.complete", lambda *given: asked.append(given))

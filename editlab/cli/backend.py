@@ -11,6 +11,7 @@ import typer
 from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import sentences
 from editlab.serving.settings import Settings
+from editlab.serving.supervisor import DEVICE_FAILED
 
 if TYPE_CHECKING:
     from editlab.core.progress import OnProgress
@@ -79,7 +80,10 @@ def serve_lab(settings: Settings) -> None:
 
         return Lab.load(**settings.of_lab(), progress=report)
 
-    app = create_app(Loader(load), settings)
+    def end() -> None:
+        os._exit(DEVICE_FAILED)  # at once: what a process does at its end could wait for the device for ever
+
+    app = create_app(Loader(load, end), settings)
     log_as_json(settings.log_level.upper())
     os.environ.pop("EDITLAB_TOKEN", None)  # already read; child processes need not have it
     run(app, settings.host, settings.port, lambda address: typer.echo(f"editlab backend is at {address}"))

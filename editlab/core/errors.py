@@ -23,6 +23,10 @@ class Busy(LabError):
     """The session's log cannot be changed while an edit of it is under way."""
 
 
+class DeviceFailed(LabError):
+    """The GPU failed for good: nothing is computed until the lab's process is started anew."""
+
+
 class Unreachable(LabError, ConnectionError):
     """The backend does not answer."""
 

@@ -158,8 +158,9 @@ class Queue:
         self._running: LocalJob | None = None
         self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None once the queue has changed
         self._listeners: list[OnChange] = []
+        self._changing: set[str] = set()  # sessions whose log is being changed at once
         self._changed = threading.Condition()
-        self._closing = False
+        self._closed = ""  # why no job is taken any more, in a sentence; "" while jobs are
         self._worker = threading.Thread(target=self._work, name="editlab-worker", daemon=True)
         self._worker.start()
 
@@ -168,12 +169,12 @@ class Queue:
     ) -> LocalJob:
         """Queue a job of a session.
 
-        Raises LimitReached if too many jobs wait, LabError once the queue is closed.
+        Raises LimitReached if too many jobs wait, LabError once the queue takes no more.
         """
         job = LocalJob(self, session, work, priority, changes_log)
         with self._changed:
-            if self._closing:
-                raise LabError("The lab is closed.")
+            if self._closed:
+                raise LabError(self._closed)
             self._check_limits(session)
             self._join(session)
             self._waiting.append(job)
@@ -214,11 +215,22 @@ class Queue:
                 del self._served[session]
 
     def change(self, session: str, change: Callable[[], None]) -> None:
-        """Change a session's log at once. Raises Busy while a job that changes the log waits or runs."""
+        """Change a session's log at once; no edit of the session begins meanwhile, and changes take turns.
+
+        The lock is not held while `change` waits for the disk. Raises Busy while a job that changes the log waits or
+        runs.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: session not in self._changing)
             if any(job.session == session and job.changes_log for job in self._jobs()):
                 raise Busy("An edit of this session is under way: wait for it, or cancel it.")
+            self._changing.add(session)
+        try:
             change()
+        finally:
+            with self._changed:
+                self._changing.remove(session)
+                self._changed.notify_all()
 
     def jobs_before(self, job: LocalJob) -> int:
         """The number of jobs that run before this one; 0 once this one runs."""
@@ -239,7 +251,7 @@ class Queue:
                     and other.session != job.session
                     and self._standing(other.session) < self._standing(job.session)
                 )
-                for other in self._waiting
+                for other in self._ready()
             )
 
     def cancel_all(self, session: str) -> None:
@@ -271,12 +283,21 @@ class Queue:
     def close(self) -> None:
         """Stop the worker; running jobs are cancelled."""
         with self._changed:
-            self._closing = True
+            self._closed = self._closed or "The lab is closed."
             jobs = self._jobs()
             self._changed.notify_all()
         for job in jobs:
             job.cancel()
         self._worker.join()
+
+    def give_up(self, why: str) -> None:
+        """Take no more jobs, for the reason in this sentence, with which all waiting jobs fail; the worker ends."""
+        with self._changed:
+            self._closed = why
+            jobs, self._waiting, self._places = self._waiting, [], None
+            self._changed.notify_all()
+        for job in jobs:
+            job.end(_Outcome("failed", exception=LabError(why), error=why))
 
     def _order(self, job: LocalJob) -> tuple[int, float]:
         return job.priority, self._standing(job.session)
@@ -286,16 +307,20 @@ class Queue:
         running = self._running
         return self._served[session] + (running.running_for if running and running.session == session else 0.0)
 
+    def _ready(self) -> list[LocalJob]:
+        """The waiting jobs that may begin: all but edits of a session whose log is being changed."""
+        return [job for job in self._waiting if not (job.changes_log and job.session in self._changing)]
+
     def _jobs(self) -> list[LocalJob]:
         return [*self._waiting, *([self._running] if self._running else [])]
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if self._closing:
+                self._changed.wait_for(lambda: self._closed or self._ready())
+                if self._closed:
                     return
-                job = min(self._waiting, key=self._order)
+                job = min(self._ready(), key=self._order)
                 self._waiting.remove(job)
                 self._running, self._places = job, None
                 self._clock = max(self._clock, self._served[job.session])

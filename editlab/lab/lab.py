@@ -5,12 +5,15 @@ Edits and previews take precedence over measurements. Nothing here depends on wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from editlab.analysis.culprit import Culprit
 from editlab.analysis.scanned import ScanTable, read_scan
+from editlab.core.errors import DeviceFailed
 from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
@@ -25,6 +28,7 @@ from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
 from editlab.measures import standard
 from editlab.measures.tasks import Task, load_tasks
+from editlab.model.device import is_final, reason_of
 from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
 from editlab.session import probes
@@ -33,6 +37,10 @@ from editlab.session.replay import record
 from editlab.session.session import Session
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+ANEW = "and the lab has to be started anew; a backend does that by itself"
 
 
 class Lab:
@@ -63,6 +71,7 @@ class Lab:
         self.sessions = Sessions(self._store, editor, self.measures, self.limits)
         self.sessions.expire()
         self._queue = Queue(self.limits)
+        self._on_failure: Callable[[], None] = lambda: None
 
     @classmethod
     def load(
@@ -89,7 +98,7 @@ class Lab:
         `text`: the text for perplexity: "wikitext" from the hub, a .txt file, or None for the project's own. `scan`: a
         scan to show: the folder that `editlab scan` wrote, or its table. `store`: the file with the sessions; without
         one they end with the lab. The other arguments are those of `editlab.load`. Raises ValueError for wrong input,
-        LabError for a store that cannot be used.
+        LabError for a store that cannot be used, DeviceFailed for a GPU that fails.
         """
         report = progress or quiet
         loaded = load_tasks(glue, tasks)  # what is wrong is told before the model is loaded
@@ -97,10 +106,15 @@ class Lab:
         known = facts_of(facts)
         scanned = None if scan is None else read_scan(scan)
         kept = Store() if store is None else Store(store)
-        editor = Editor(
-            load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
-        )
-        editor.prepare(report)
+        try:
+            editor = Editor(
+                load(model, device=device, dtype=dtype, allow_download=allow_download, report=report), seed=seed
+            )
+            editor.prepare(report)
+        except Exception as error:
+            if is_final(error):
+                raise DeviceFailed(f"The GPU failed ({reason_of(error)}).") from error
+            raise
         return cls(editor, loaded, known, known.name, text, scanned, kept, limits, known.skipped)
 
     # --- the catalogue ---
@@ -254,17 +268,38 @@ class Lab:
         """Queue a job that stores its measurements as they come, so that they survive if the job is stopped."""
 
         def keeping(report: OnProgress) -> T:
+            before = session.log
+
             def reporting(progress: Progress) -> None:
                 self.sessions.keep_findings(session)
                 report(progress)
 
             try:
-                return with_room(lambda: work(reporting), self._make_room)
+                with self._ending_with_device(lambda: changes_log and session.log is not before):
+                    return with_room(lambda: work(reporting), self._make_room)
             finally:
                 self.sessions.keep_findings(session)
                 self.sessions.forget_previews(session)
 
         return self._queue.put(session.id, keeping, priority, changes_log)
+
+    @contextmanager
+    def _ending_with_device(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Raise DeviceFailed for an error after which the GPU computes nothing more, and take no more jobs.
+
+        `kept`: whether the edit that was under way is in the log already.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not is_final(error):
+                raise
+            log.critical("the device failed for good", exc_info=error)
+            failed = f"The GPU failed ({reason_of(error)}), {ANEW}."
+            undone = "This was not done; every session is as it was."
+            self._queue.give_up(f"{failed} {undone}")
+            self._on_failure()
+            raise DeviceFailed(f"{failed} {'The edit was made before that.' if kept() else undone}") from error
 
     def _make_room(self) -> None:
         """Free memory: drop everything that can be computed or read again."""
@@ -315,7 +350,8 @@ class Lab:
         return session
 
     def _session(self, key: str, editing: bool = False) -> Session:
-        return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
+        with self._ending_with_device():
+            return with_room(lambda: self.sessions.open(key, editing), self.sessions.forget_unused)
 
     def _name(self, name: str) -> str:
         """A session's name, with whitespace tidied."""
@@ -334,6 +370,10 @@ class Lab:
     def on_change(self, listener: OnChange) -> None:
         """Call `listener`, on any thread, with each job that changes; with None if any waiting job may have changed."""
         self._queue.listen(listener)
+
+    def on_failure(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, on any thread, once the GPU has failed for good: the lab does no more jobs."""
+        self._on_failure = listener
 
     @property
     def silence(self) -> float:

@@ -15,7 +15,7 @@ from editlab.core.errors import LabError
 
 SPARE_SHARE = 0.25  # of a GPU's free memory that one spare copy may take
 
-NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # in the words of allocators
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # allocators say
 
 T = TypeVar("T")
 

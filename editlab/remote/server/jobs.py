@@ -12,8 +12,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from editlab.core.record import plain
+from editlab.lab.api import LabProtocol
 from editlab.remote.server.calls import add_call
-from editlab.remote.server.parts import Key, TheBackend, TheLab, answer, documented
+from editlab.remote.server.parts import Key, TheBackend, answer, documented
 from editlab.remote.server.registry import Entry
 from editlab.remote.wire import JobReport
 
@@ -26,7 +27,11 @@ LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
 WAIT_SECONDS = 2.0  # at most, if the lab reports changes of its jobs
 
 
-def _entry(backend: TheBackend, _lab: TheLab, job: str, key: Key) -> Entry:
+def _loaded(backend: TheBackend) -> LabProtocol:
+    return backend.loader.loaded
+
+
+def _entry(backend: TheBackend, _lab: Annotated[LabProtocol, Depends(_loaded)], job: str, key: Key) -> Entry:
     return backend.registry.find(job, key)
 
 

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from editlab.core.errors import Cancelled, LabError
+from editlab.core.errors import Cancelled, DeviceFailed, LabError
 from editlab.core.progress import OnProgress, Progress
 from editlab.lab.api import LabProtocol
 from editlab.remote.wire import Loading, Readiness
 
 log = logging.getLogger(__name__)
+
+TOLD_SECONDS = 0.5  # for the streams of jobs to tell that their device failed, before the process ends
 
 Load = Callable[[OnProgress], LabProtocol]
 
@@ -39,11 +41,24 @@ class Telling(Protocol):
     def on_change(self, listener: Callable[[Any], None]) -> None: ...
 
 
-class Loader:
-    """Loads a lab in a thread, once `start` is called, and reports the progress."""
+@runtime_checkable
+class Failing(Protocol):
+    """A lab that calls a listener, on any thread, once its device has failed for good."""
 
-    def __init__(self, load: Load) -> None:
+    def on_failure(self, listener: Callable[[], None]) -> None: ...
+
+
+class Loader:
+    """Loads a lab in a thread, once `start` is called, and reports the progress.
+
+    `end` ends the process. It is called when the lab's device has failed for good, after the moment that it takes to
+    tell those who follow a job; the lab answers no more.
+    """
+
+    def __init__(self, load: Load, end: Callable[[], None] | None = None) -> None:
         self._load = load
+        self._end = end
+        self._failed = False
         self._lab: LabProtocol | None = None
         self._progress = Progress("loading the libraries")
         self._error: str | None = None
@@ -63,6 +78,13 @@ class Loader:
     @property
     def lab(self) -> LabProtocol:
         """The lab. Raises Loading, with the progress or with the reason of a failure."""
+        if self._failed:
+            raise Loading("the GPU failed, and the backend starts anew")
+        return self.loaded
+
+    @property
+    def loaded(self) -> LabProtocol:
+        """The lab, even where its device has failed since: to tell of its jobs, not to ask it. Raises Loading."""
         if self._closing.is_set():
             raise Loading("the backend is stopping")
         if self._error is not None:
@@ -72,6 +94,8 @@ class Loader:
         return self._lab
 
     def readiness(self) -> Readiness:
+        if self._failed:
+            return Readiness("loading", Progress("starting anew, since the GPU failed"))
         status = "failed" if self._error is not None else "loading" if self._lab is None else "ready"
         return Readiness(status, self._progress, self._error)
 
@@ -96,14 +120,26 @@ class Loader:
             lab = self._load(self._report)
         except Cancelled:
             log.info("loading was given up")
+        except DeviceFailed as error:
+            log.critical("the lab could not be loaded: %s", error, exc_info=error)
+            if self._end is None:
+                self._error = str(error)
+            self._device_failed()
         except Exception as error:
             self._error = f"{error}" or type(error).__name__
             log.error("the lab could not be loaded: %s", self._error, exc_info=not isinstance(error, LabError))
         else:
             if isinstance(lab, Telling):
                 lab.on_change(self._on_change)
+            if isinstance(lab, Failing):
+                lab.on_failure(self._device_failed)
             self._lab = lab
             log.info("the lab is ready")
+
+    def _device_failed(self) -> None:
+        if not self._failed and self._end is not None:
+            self._failed = True
+            threading.Timer(TOLD_SECONDS, self._end).start()
 
     def _report(self, progress: Progress) -> None:
         if self._closing.is_set():
