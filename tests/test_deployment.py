@@ -79,6 +79,7 @@ def test_a_service_asks_for_what_there_is(name: str) -> None:
     assert set(service["profiles"]) <= PROFILES
     assert service["build"] == "."
     assert set(service["secrets"]) <= set(COMPOSE["secrets"])
+    assert service["restart"] == "unless-stopped"  # also after the exit code that tells of a failed GPU
     volumes = [volume.split(":") for volume in service.get("volumes", ())]
     assert {source for source, _ in volumes} <= set(COMPOSE["volumes"])
     assert {target for _, target in volumes} <= {"/sessions", "/cache"}

@@ -18,11 +18,14 @@ import torch
 from benchmarks.serving import digests, recorded
 from editlab.core.errors import DeviceFailed, LabError, Unreachable
 from editlab.core.facts import Fact
-from editlab.core.progress import OnProgress
+from editlab.core.plugins import called
+from editlab.core.progress import OnProgress, quiet
 from editlab.editing.editor import Editor
 from editlab.lab.api import LabProtocol
 from editlab.lab.lab import Lab
 from editlab.lab.sessions import Sessions
+from editlab.measures._contributed import ContributedMeasure
+from editlab.methods._stranger import _passes as passes
 from editlab.model.device import is_final
 from editlab.remote.client import RemoteLab, connect
 from editlab.remote.wire import SESSION_HEADER
@@ -65,6 +68,20 @@ def wrapped(error: Exception) -> Exception:
 )
 def test_errors_after_which_a_device_computes_nothing_are_told_from_others(error: Exception, final: bool) -> None:
     assert is_final(error) is final
+
+
+@pytest.mark.parametrize("error", [torch.AcceleratorError(ASSERT), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_they_are_no_failures_of_another_package_s_code(error: Exception, session: Session) -> None:
+    """A run of many edits or measurements would go on with a device that computes nothing."""
+
+    def broken(*_: object) -> None:
+        raise error
+
+    measure = ContributedMeasure(broken, "broken", "Broken", "Fails with its device.", 0, False)
+    with pytest.raises(type(error)):
+        measure(session.measurements.inputs(()), quiet)
+    with pytest.raises(type(error)):
+        called("the method broken", broken, quiet, ValueError, passes)
 
 
 @pytest.fixture

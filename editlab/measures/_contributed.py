@@ -12,7 +12,7 @@ from editlab.core.plugins import called, check_texts, plugins
 from editlab.core.progress import OnProgress
 from editlab.core.records import Number
 from editlab.measures._measure import MeasureInput
-from editlab.model.memory import ran_out
+from editlab.model.device import is_of_device
 
 GROUP = "editlab.measures"
 
@@ -59,7 +59,11 @@ class ContributedMeasure:
     def __call__(self, subject: MeasureInput, report: OnProgress) -> Number | None:
         """The measure's result. Raises MeasureFailed, and what `report` raises."""
         found = called(
-            f"the measure {self.name}", lambda report: self.measure(subject, report), report, MeasureFailed, ran_out
+            f"the measure {self.name}",
+            lambda report: self.measure(subject, report),
+            report,
+            MeasureFailed,
+            is_of_device,
         )
         if found is None:
             return None

@@ -12,7 +12,7 @@ from editlab.core.records import Trace
 from editlab.methods._base import Method, Moments
 from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.model.deltas import Edit, LowRank
-from editlab.model.memory import ran_out
+from editlab.model.device import is_of_device
 from editlab.model.model import EditableModel
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class MethodFailed(ValueError):
 def asked(method: Method, work: Callable[[OnProgress], T], report: OnProgress = quiet) -> T:
     """What a piece of work with a method gives. Raises MethodFailed for one of another package, and as `report`.
 
-    FloatingPointError, and what says that memory ran out, are raised as they are.
+    FloatingPointError, and what says that memory ran out or the device failed, are raised as they are.
     """
     if type(method).__module__.partition(".")[0] == "editlab":
         return work(report)
@@ -82,4 +82,4 @@ def _wrong(found: Any, method: Method, model: EditableModel) -> str:
 
 
 def _passes(error: Exception) -> bool:
-    return isinstance(error, FloatingPointError) or ran_out(error)
+    return isinstance(error, FloatingPointError) or is_of_device(error)

@@ -24,6 +24,11 @@ def is_final(error: BaseException) -> bool:
     return False
 
 
+def is_of_device(error: BaseException) -> bool:
+    """Whether memory ran out or the device failed for good, whatever code was being run."""
+    return ran_out(error) or is_final(error)
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of an error, or the name of its class; torch's further lines are advice for developers."""
     return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
