@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.soak import growth
 from editlab.core.facts import Fact
 from editlab.lab.lab import Lab
 from editlab.remote.server import create_app
@@ -80,12 +81,18 @@ def test_what_is_kept_does_not_grow_with_what_was_asked(monkeypatch: pytest.Monk
             assert client.delete("/session", headers=headers).status_code == 204
 
         lasting = lab.create()
-        for _ in range(8):
+        for _ in range(6):
             visit(lasting)
         before = kept(lab, apps[0].state.backend)
-        for _ in range(16):
+        for _ in range(12):
             visit(lasting)
         grown = kept(lab, apps[0].state.backend) - before
         client.close()
     lab.close()
-    assert grown < 16, f"{grown} items more after 16 visits"
+    assert grown < 12, f"{grown} items more after 12 visits"
+
+
+def test_the_long_form_sees_what_grows_and_not_what_fills_at_first() -> None:
+    filling = [min(n, 40) + n % 3 for n in range(200)]
+    assert growth(filling) == 0
+    assert growth([each + n / 10 for n, each in enumerate(filling)]) == pytest.approx(10, abs=1.5)
