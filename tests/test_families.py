@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from editlab.core.facts import Fact
 from editlab.editing.editor import Editor
 from editlab.editing.moments import SecondMoments, compute, rows_of_texts
-from editlab.model.fast.blocks import embed, logits, run
 from editlab.model.families import FAMILIES
+from editlab.model.fast.blocks import embed, logits, run
 from editlab.model.model import EditableModel
 from editlab.session.session import Session
 from tests.conftest import CONTEXTS, GOLDEN, TEXT
@@ -33,7 +33,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llama": SHARED,
     "mistral": {**SHARED, "sliding_window": 128},
     "olmo2": SHARED,
-    "opt": {**SIZES, "pad_token_id": 1,  "ffn_dim": 96, "word_embed_proj_dim": 48},
+    "opt": {**SIZES, "pad_token_id": 1, "ffn_dim": 96, "word_embed_proj_dim": 48},
     "phi3": {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0},
     "qwen2": SHARED,
     "qwen3": SHARED,
@@ -73,7 +73,9 @@ def test_keys_are_what_the_projection_reads_and_values_what_it_writes(editor: Ed
     model = editor.model
     batch = model.batch([[5, 6, 7, 8]])
     seen: list[torch.Tensor] = []
-    handle = model.projection(2).register_forward_hook(lambda _m, inputs, output: seen.extend((inputs[0], output.clone())))
+    handle = model.projection(2).register_forward_hook(
+        lambda _m, inputs, output: seen.extend((inputs[0], output.clone()))
+    )
     model.hidden(batch)
     handle.remove()
     keys = model.keys_of(batch, [2])[2]

@@ -68,5 +68,7 @@ def family_of(config: Mapping[str, Any], name: str) -> Family:
         raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(FAMILIES)}")
     for setting, value, meaning in family.excludes:
         if config.get(setting) == value:
-            raise ValueError(f"{name} is of the family {kind!r} with {meaning} ({setting} = {value}), which is not read")
+            raise ValueError(
+                f"{name} is of the family {kind!r} with {meaning} ({setting} = {value}), which is not read"
+            )
     return family
