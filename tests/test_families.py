@@ -51,8 +51,7 @@ def editor(request: pytest.FixtureRequest) -> Editor:
     torch.manual_seed(0)
     model = EditableModel(AutoModelForCausalLM.from_config(config).float(), tokenizer, f"tiny-{request.param}")
     matrices, keys = compute(model, range(4), rows_of_texts(model, TEXT.split("\n\n")), 2_000)
-    editor = Editor(model, moments=SecondMoments(matrices, {"name": "some text", "keys": keys}), contexts=CONTEXTS)
-    return editor
+    return Editor(model, moments=SecondMoments(matrices, {"name": "some text", "keys": keys}), contexts=CONTEXTS)
 
 
 @torch.no_grad()
@@ -118,7 +117,7 @@ def test_every_offered_method_edits_it_and_the_others_are_not_offered(editor: Ed
     assert "rome" in editor.methods
     if not FAMILIES[editor.model.kind].adds_mlp:
         assert "memit" not in editor.methods
-        with pytest.raises(ValueError, match="MEMIT aims at a block's output, and in tiny-.* a norm stands"):
+        with pytest.raises(ValueError, match="MEMIT aims at a block's output, and in tiny"):
             editor.method("memit")
     session.put_in_force()
 
