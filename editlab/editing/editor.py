@@ -19,7 +19,7 @@ from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.contexts import check_contexts, contexts_of
 from editlab.editing.moments import SecondMoments, moments_of
-from editlab.methods import Method, adjusted, methods_for, named
+from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
 from editlab.methods._base import ContextPlan, check_facts, check_layers
 from editlab.methods._stranger import computed
 from editlab.model.deltas import Edit
@@ -55,6 +55,11 @@ class Editor:
 
     def method(self, name: str, changes: Mapping[str, Any] | None = None) -> Method:
         """The method of that name for this model, with some hyperparameters changed. Raises ValueError."""
+        if name not in self.methods and not reaches(method_class(name), self.model):
+            raise ValueError(
+                f"{method_class(name).title} aims at a block's output, and in {self.model.name} a norm stands between "
+                f"an MLP and it; for this model: {', '.join(self.methods)}"
+            )
         method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)
         check_layers(method.edited_layers, self.model)
         return method

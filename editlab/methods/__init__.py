@@ -58,6 +58,7 @@ __all__ = [
     "methods_for",
     "named",
     "offered",
+    "reaches",
 ]
 
 GROUP = "editlab.methods"
@@ -81,6 +82,8 @@ def methods_for(model: EditableModel) -> dict[str, Method]:
     found: dict[str, Method] = {}
     for name, kind in methods().items():
         try:
+            if not reaches(kind, model):
+                continue
             method = kind.for_shape(model.shape)
             check_layers(method.edited_layers, model)
         except Exception as error:  # another package's code may raise anything
@@ -88,6 +91,14 @@ def methods_for(model: EditableModel) -> dict[str, Method]:
         else:
             found[name] = method
     return found
+
+
+def reaches(kind: type[Method], model: EditableModel) -> bool:
+    """Whether the method's value can be reached through the model's MLP output projections.
+
+    A block's output cannot where a norm stands between the MLP and the residual stream (Gemma 2 and 3, OLMo 2).
+    """
+    return model.family.adds_mlp or getattr(kind, "part", "mlp") == "mlp"
 
 
 def method_class(name: str) -> type[Method]:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from editlab.core.facts import Fact
 from editlab.methods._rows import ContextRow, row_of, rows_of
@@ -59,14 +60,15 @@ class Scene:
 
     @torch.no_grad()
     def __init__(self, model: EditableModel, facts: Sequence[FactRows], layer: int, part: str, enter: int) -> None:
-        self._model = model
+        self._model, self._layer = model, layer
         self._all = self._active = list(facts)
         device = model.device
         starts = torch.tensor([lookup for each in facts for lookup in each.lookups], device=device)
         ids = model.batch([row for each in facts for row in each.rows]).input_ids
         entering = run(model, range(enter), embed(model, ids))
+        below = run(model, range(enter, layer), entering)
         with model.keys([layer]) as seen:
-            hidden = run(model, range(enter, layer + 1), entering)
+            hidden = run(model, [layer], below)
         self._starts, self._entering = starts, entering
         self._keys = at(starts, seen[layer])
         if part == "mlp":
@@ -77,7 +79,12 @@ class Scene:
             raise ValueError(f'part must be "mlp" or "block", got {part!r}')
         self._places = list(self._places_of(self._all))
         lengths = torch.tensor([length for each in facts for length in each.suffixes], device=device)
-        self._suffixes = Suffixes(model, layer + 1, hidden, starts, lengths)
+        if model.family.adds_mlp:
+            self._suffixes = Suffixes(model, layer + 1, hidden, starts, lengths)
+        elif part == "mlp":
+            self._suffixes = Suffixes(model, layer, below, starts, lengths)
+        else:
+            raise ValueError(f"{model.name} has a norm after its MLPs: a block's output cannot be edited through them")
         self._aim()
 
     @staticmethod
@@ -134,14 +141,31 @@ class Scene:
         """For each fact the mean NLL per target token in every context (n,), and log-probabilities of the KL row's
         next token (vocabulary,).
 
-        A block adds its MLP's output to its input, so adding δ to the block's output serves both parts.
+        A block that adds its MLP's output to its input as it is lets δ be added to the block's output, for both parts.
         """
         hidden = self._suffixes.hidden
         entering = torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
-        hidden = hidden.index_add(0, self._suffixes.first, entering)
-        said = log_probs(self._model, self._suffixes.run(hidden, self._read))
+        if self._model.family.adds_mlp:
+            last = self._suffixes.run(hidden.index_add(0, self._suffixes.first, entering), self._read)
+        else:
+            with self._written_by_mlp(entering):
+                last = self._suffixes.run(hidden, self._read)
+        said = log_probs(self._model, last)
         parts = said.split([len(target) + 1 for target in self._targets])
         return [
             (-part[:-1].gather(1, target[:, None]).view(len(each.contexts), -1).mean(1), part[-1])
             for part, target, each in zip(parts, self._targets, self._active, strict=True)
         ]
+
+    @contextmanager
+    def _written_by_mlp(self, deltas: Tensor) -> Iterator[None]:
+        """Within the block the layer's projection also writes each row's δ (n, d_out) at the row's first token."""
+
+        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+            return output + torch.nn.functional.pad(deltas[:, None], (0, 0, 0, output.shape[1] - 1))
+
+        handle = self._model.projection(self._layer).register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,25 +1,74 @@
-"""The architectures that can be edited, and the paths of their parts."""
+"""The architectures that can be edited, a row each: where in a model their parts are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Family:
-    """The parts of one architecture; paths are relative to the causal LM."""
+    """The parts of one architecture; paths are relative to the causal LM.
+
+    A block has one MLP with one output projection. `adds_mlp`: whether the MLP's output is added to the residual stream
+    as it is; where a norm stands between, a change of a block's output is no change of the projection's.
+    """
 
     blocks: str
     projection: str  # the MLP's output projection, inside a block
-    transposed: bool  # a Conv1D keeps (d_in, d_out)
     norm: str  # between the last block and the head
+    transposed: bool = False  # a Conv1D keeps (d_in, d_out)
     past: str = "past_key_values"  # a block's argument for the attention cache
     learned_positions: str | None = None  # added to the token embeddings
     rotary: str | None = None  # angles that all blocks get
+    adds_mlp: bool = True
+    needs: tuple[str, ...] = ()  # further arguments of a block, which are None here
+    excludes: tuple[tuple[str, Any, str], ...] = ()  # a setting, its value, and what it stands for
 
+
+_LLAMA: dict[str, Any] = {
+    "blocks": "model.layers", "projection": "mlp.down_proj", "norm": "model.norm", "rotary": "model.rotary_emb",
+}  # fmt: skip
 
 FAMILIES = {
-    "gpt2": Family("transformer.h", "mlp.c_proj", True, norm="transformer.ln_f", learned_positions="transformer.wpe"),
-    "gptj": Family("transformer.h", "mlp.fc_out", False, norm="transformer.ln_f", past="layer_past"),
-    "llama": Family("model.layers", "mlp.down_proj", False, norm="model.norm", rotary="model.rotary_emb"),
-}
+    "falcon": Family(
+        "transformer.h", "mlp.dense_4h_to_h", "transformer.ln_f", past="layer_past", rotary="transformer.rotary_emb",
+        needs=("alibi",), excludes=(("alibi", True, "positions by ALiBi"),),
+    ),
+    "gemma": Family(**_LLAMA),
+    "gemma2": Family(**_LLAMA, adds_mlp=False),
+    "gemma3_text": Family(**_LLAMA, adds_mlp=False),
+    "gpt2": Family("transformer.h", "mlp.c_proj", "transformer.ln_f", True, learned_positions="transformer.wpe"),
+    "gpt_neox": Family(
+        "gpt_neox.layers", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm", past="layer_past",
+        rotary="gpt_neox.rotary_emb",
+    ),
+    "gptj": Family("transformer.h", "mlp.fc_out", "transformer.ln_f", past="layer_past"),
+    "llama": Family(**_LLAMA),
+    "mistral": Family(**_LLAMA),
+    "olmo2": Family(**_LLAMA, adds_mlp=False),
+    "opt": Family(
+        "model.decoder.layers", "fc2", "model.decoder.final_layer_norm",
+        learned_positions="model.decoder.embed_positions",
+        excludes=(("do_layer_norm_before", False, "norms after each block"),),
+    ),
+    "phi3": Family(**_LLAMA),
+    "qwen2": Family(**_LLAMA),
+    "qwen3": Family(**_LLAMA),
+    "smollm3": Family(**_LLAMA),
+}  # fmt: skip
+
+
+def family_of(config: Mapping[str, Any], name: str) -> Family:
+    """The row of a model's configuration. Raises ValueError, with what was found, for one that cannot be edited."""
+    kind = config.get("model_type")
+    family = FAMILIES.get(str(kind))
+    if family is None:
+        raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(FAMILIES)}")
+    for setting, value, meaning in family.excludes:
+        if config.get(setting) == value:
+            raise ValueError(
+                f"{name} is of the family {kind!r} with {meaning} ({setting} = {value}), which is not read"
+            )
+    return family

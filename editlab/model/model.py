@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from editlab.model.deltas import Edit, LowRank
-from editlab.model.families import FAMILIES
+from editlab.model.families import FAMILIES, family_of
 from editlab.model.fast.attention import use_grouped_heads
 from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
@@ -34,10 +34,7 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
             f"{name} is quantised ({method}), and an edit needs weights that it can be added to: load the model that "
             "it was made from, in float32, bfloat16 or float16"
         )
-    if config.get("model_type") not in list(FAMILIES):
-        raise ValueError(
-            f"{name} is of the family {config.get('model_type')!r}; editable are {', '.join(sorted(FAMILIES))}"
-        )
+    family_of(config, name)
 
 
 class _Enough(Exception):
@@ -291,14 +288,23 @@ class EditableModel(TextReader):
         """Within the block, collects each layer's projection input (n, t, d_in) of the last forward pass."""
         seen: dict[int, Tensor] = {}
 
+        rows: dict[int, torch.Size] = {}  # (n, t) of the block's input, which some MLPs read as n * t rows
+
+        def counting(layer: int) -> Callable:
+            def hook(_module: nn.Module, inputs: tuple) -> None:
+                rows[layer] = inputs[0].shape[:2]
+
+            return hook
+
         def keeping(layer: int) -> Callable:
             def hook(_module: nn.Module, inputs: tuple) -> None:
-                seen[layer] = inputs[0].detach()
+                seen[layer] = inputs[0].detach().view(*rows[layer], -1)
 
             return hook
 
         with ExitStack() as hooks:
             for layer in layers:
+                hooks.callback(self.blocks[layer].register_forward_pre_hook(counting(layer)).remove)
                 hooks.callback(self.projection(layer).register_forward_pre_hook(keeping(layer)).remove)
             yield seen
 
@@ -329,7 +335,9 @@ class EditableModel(TextReader):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of the next token, float32, from the result of `hidden`."""
-        return self.hf.get_output_embeddings()(hidden).float()
+        logits = self.hf.get_output_embeddings()(hidden).float()
+        cap = getattr(self.hf.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @property
     def lowest_edited(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -73,7 +74,9 @@ class TextReader:
 
     @property
     def max_tokens(self) -> int:
-        return int(self.hf.config.max_position_embeddings)
+        """The longest row: of all positions, or of the window in which layers with sliding attention see all of it."""
+        config = self.hf.config
+        return min(int(config.max_position_embeddings), getattr(config, "sliding_window", None) or sys.maxsize)
 
     @property
     def n_vocabulary(self) -> int:

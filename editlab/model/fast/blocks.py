@@ -6,12 +6,14 @@ Masks and positions are explicit, so that every attention implementation that ta
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from editlab.model.fast.repeated import RepeatedBlock, can_repeat, repeated_blocks
 from editlab.model.model import EditableModel
@@ -32,9 +34,11 @@ def row_positions(ids: Tensor) -> Tensor:
 def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
     """The first block's input (n, t, d) for token ids (n, t) at these positions (default: from 0 on)."""
     hidden = model.hf.get_input_embeddings()(ids)
-    learned = model.family.learned_positions
+    if model.family.learned_positions is None:
+        return hidden
+    learned: Any = model.hf.get_submodule(model.family.learned_positions)
     positions = row_positions(ids) if positions is None else positions
-    return hidden + model.hf.get_submodule(learned)(positions) if learned else hidden
+    return hidden + functional.embedding(positions + getattr(learned, "offset", 0), learned.weight)
 
 
 def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
@@ -57,14 +61,27 @@ def run(
     if attention_mask is None:
         attention_mask = mask(positions, positions, hidden.dtype)
     arguments: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": positions}
+    arguments.update(dict.fromkeys(model.family.needs))
     if past is not None:
         arguments[model.family.past] = past
-    if model.family.rotary is not None:
-        arguments["position_embeddings"] = model.hf.get_submodule(model.family.rotary)(hidden, positions)
+    angles = _angles(model, hidden, positions)
     for layer in layers:
-        output = model.blocks[layer](hidden, **arguments)
+        output = model.blocks[layer](hidden, **arguments, **angles(layer))
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden
+
+
+def _angles(model: EditableModel, hidden: Tensor, positions: Tensor) -> Callable[[int], dict[str, Any]]:
+    """The argument with which a block gets its rotary angles, if it gets any; layers may be of several types."""
+    if model.family.rotary is None:
+        return lambda _layer: {}
+    rotary = model.hf.get_submodule(model.family.rotary)
+    types = getattr(model.hf.config, "layer_types", None)
+    if types is None or "layer_type" not in inspect.signature(rotary.forward).parameters:
+        same = {"position_embeddings": rotary(hidden, positions)}
+        return lambda _layer: same
+    by_type = {kind: {"position_embeddings": rotary(hidden, positions, kind)} for kind in set(types)}
+    return lambda layer: by_type[types[layer]]
 
 
 def log_probs(model: EditableModel, hidden: Tensor) -> Tensor:
