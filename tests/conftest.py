@@ -83,11 +83,10 @@ def tiny_moments(model: EditableModel) -> SecondMoments:
 def tiny_editor(family: str, device: str = "cpu") -> Editor:
     model = tiny_model(family, device)
     editor = Editor(model, moments=tiny_moments(model), contexts=CONTEXTS)
-    layers = {"layer": 2, "layers": (1, 2, 3)}
+    settings = {"steps": 8, "ridge": 1e-3, "layer": 2, "layers": (1, 2, 3)}
     for name, method in methods_for(model).items():
         known = method.__dataclass_fields__
-        changes = {key: value for key, value in layers.items() if key in known}
-        editor.methods[name] = type(method)(steps=8, ridge=1e-3, **changes)
+        editor.methods[name] = type(method)(**{key: value for key, value in settings.items() if key in known})
     return editor
 
 

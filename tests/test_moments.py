@@ -255,5 +255,6 @@ def test_factors_of_many_ridges_are_not_all_kept(monkeypatch: pytest.MonkeyPatch
         ridge = number / 10
         assert torch.allclose(moments.solve(0, x, ridge), x.double() / (2 * (1 + ridge)))
         assert torch.allclose(moments.solve(1, x), x.double())
-    assert len(moments._factors) == 3
-    assert (1, 0.0, "cpu") in moments._factors  # used every time
+        assert torch.equal(moments.remembered(number, x, lambda k: 2 * k), 2 * x.double())
+    assert len(moments._factors) == len(moments._remembered) == 3
+    assert (1, 0.0, 0.0, "cpu") in moments._factors  # used every time

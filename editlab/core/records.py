@@ -52,6 +52,17 @@ class Guarded(Record):
 
 
 @dataclass(frozen=True)
+class Anchored(Record):
+    """What norm anchoring made of one fact's value: the MLP's output v* at the subject's last token."""
+
+    anchor: float  # the norm to which v* is scaled: the mean of the unedited model's own
+    norm: float  # ‖v*‖ as the search left it
+    skipped: bool  # it was too long, so that the fact was not edited
+    p_new: float  # of the new object, asked again with the anchored value; as the trace's `p_new`
+    hits: int  # the same of the trace's `hits`
+
+
+@dataclass(frozen=True)
 class ValueTrace(Record):
     """The search for one fact's value: one entry per optimisation step (the first is before any update)."""
 
@@ -61,8 +72,11 @@ class ValueTrace(Record):
     decay: tuple[float, ...]
     p_new: tuple[float, ...]  # mean over the contexts of exp(-nll per token)
     init_norm: float  # ‖init‖, the vector that δ is added to
-    delta_norm: float  # ‖δ‖
-    value_norm: float  # ‖v*‖ or ‖z‖
+    delta_norm: float  # ‖δ‖, before any anchoring
+    value_norm: float  # ‖v*‖ or ‖z‖, after it
+    hits: tuple[int, ...] = ()  # tokens of the new object that were the argmax, summed over the counted contexts
+    hits_of: int = 0  # tokens counted; 0: what was made before hits were counted
+    anchored: Anchored | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,11 @@ class LayerTrace(Record):
     key_cosine: float | None = None  # cos of the angle between k̄ and k_bare
     divisor: float | None = None  # k_bare·u with ‖u‖ = 1
     divisor_ratio: float | None = None  # (k_bare·u) / (k̄·u); 1 where the two keys agree
+    history: int | None = None  # earlier keys that the solve kept; None: no history
+    free: float | None = None  # kᵀ(C′ + C_h)⁻¹k ÷ kᵀC′⁻¹k: near 0, an earlier edit has the same key; least of the facts
+    null_dimensions: int | None = None  # of the null space that the edit is projected on; AlphaEdit only
+    projected: float | None = None  # ‖Pk‖² ÷ ‖k‖²: the part of the key in it; least of the facts
+    keys_per_dimension: float | None = None  # of the second moment that the null space is of
 
     @property
     def relative_size(self) -> float:

@@ -21,6 +21,7 @@ from editlab.editing.contexts import check_contexts, contexts_of
 from editlab.editing.moments import SecondMoments, moments_of
 from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
 from editlab.methods._base import ContextPlan, check_facts, check_layers
+from editlab.methods._history import Earlier
 from editlab.methods._stranger import computed
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
@@ -104,17 +105,20 @@ class Editor:
         method: Method,
         report: OnProgress = quiet,
         contexts: Sequence[str] | None = None,
+        earlier: Sequence[Earlier] = (),
     ) -> tuple[Edit, Trace, dict[str, Any]]:
         """A method's edit on the weights in force, its anatomy, and its provenance.
 
-        `contexts` replaces the method's own. Raises ValueError for facts that this model or method cannot take or a
-        method that fails, FloatingPointError for a delta that is not finite.
+        `contexts` replaces the method's own; `earlier` are the edits in force, in order. Raises ValueError for facts
+        that this model or method cannot take or a method that fails, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():
-            edit, trace = computed(method, self.model, facts, moments=moments, contexts=contexts, report=report)
+            edit, trace = computed(
+                method, self.model, facts, moments=moments, contexts=contexts, report=report, earlier=earlier
+            )
         edit = {layer: delta.contiguous() for layer, delta in edit.items()}
         for layer, delta in edit.items():
             if not delta.is_finite():

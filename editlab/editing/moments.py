@@ -10,9 +10,9 @@ import hashlib
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy
@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from editlab.core.paths import cache_dir
 from editlab.core.progress import OnProgress, Progress, quiet
@@ -33,6 +34,8 @@ FACTORS_KEPT = 16  # of the layers and ridges that were used last
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class SecondMoments:
     """C of some layers, with cached Cholesky factors, (d_in, d_in) each.
@@ -43,7 +46,9 @@ class SecondMoments:
     def __init__(self, matrices: Mapping[int, Tensor], provenance: Mapping[str, Any]) -> None:
         self.matrices = dict(matrices)
         self.sources: dict[int, dict[str, Any]] = {layer: dict(provenance) for layer in matrices}
-        self._factors: dict[tuple[int, float, str], Tensor] = {}
+        self._factors: dict[Hashable, Tensor] = {}
+        self._spectra: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self._remembered: dict[Hashable, WeakTensorKeyDictionary] = {}
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -72,14 +77,34 @@ class SecondMoments:
         self.matrices.update(other.matrices)
         self.sources.update(other.sources)
 
-    def solve(self, layer: int, x: Tensor, ridge: float = 0.0) -> Tensor:
-        """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device.
+    def solve(self, layer: int, x: Tensor, ridge: float = 0.0, plus: float = 0.0) -> Tensor:
+        """(C + (ridge · mean(diag C) + plus) · I)⁻¹ x for x (d_in, n), in float64 on x's device.
 
         Raises ValueError, with a remedy, if C is singular.
         """
-        factor = self._factor(layer, ridge, x.device)
+        factor = self._factor(layer, ridge, x.device, plus)
         half = torch.linalg.solve_triangular(factor, x.double(), upper=False)
         return torch.linalg.solve_triangular(factor.mT, half, upper=True)  # cholesky_solve would copy the factor
+
+    def spectrum(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """C's eigenvalues (d_in,), ascending, and its eigenvectors (d_in, d_in) by column, float64."""
+
+        def made() -> tuple[Tensor, Tensor]:
+            values, vectors = torch.linalg.eigh(self._matrix(layer).to(device, torch.float64))
+            return values, vectors
+
+        return _recent(self._spectra, (layer, str(device)), made)
+
+    def n_keys(self, layer: int) -> int | None:
+        """The number of keys that C is the mean of; None where it is not known."""
+        return self.sources[layer].get("keys") if layer in self.sources else None
+
+    def remembered(self, name: Hashable, block: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
+        """`through` of a tensor in float64, computed once under this name for as long as that tensor is held."""
+        known = _recent(self._remembered, name, WeakTensorKeyDictionary)
+        if block not in known:
+            known[block] = through(block.double())
+        return known[block]
 
     def warm(self, layers: Sequence[int], ridge: float, device: torch.device) -> None:
         """Compute in advance the factors that `solve` will need."""
@@ -87,28 +112,38 @@ class SecondMoments:
             self._factor(layer, ridge, device)
 
     def forget(self) -> None:
-        """Drop the factors; `solve` computes them again when it needs them."""
+        """Drop the factors and what is remembered; all is computed again when it is needed."""
         self._factors.clear()
+        self._spectra.clear()
+        self._remembered.clear()
 
-    def _factor(self, layer: int, ridge: float, device: torch.device) -> Tensor:
-        key = (layer, ridge, str(device))
-        if key in self._factors:
-            self._factors[key] = self._factors.pop(key)  # the last is the one used last
-        else:
-            if layer not in self.matrices:
-                raise ValueError(f"no second moment for layer {layer}; available: {sorted(self.matrices)}")
-            c = self.matrices[layer].to(device, torch.float64, copy=True)
-            c.diagonal().add_(ridge * c.diagonal().mean())
+    def _matrix(self, layer: int) -> Tensor:
+        if layer not in self.matrices:
+            raise ValueError(f"no second moment for layer {layer}; available: {sorted(self.matrices)}")
+        return self.matrices[layer]
+
+    def _factor(self, layer: int, ridge: float, device: torch.device, plus: float = 0.0) -> Tensor:
+        def made() -> Tensor:
+            c = self._matrix(layer).to(device, torch.float64, copy=True)
+            c.diagonal().add_(ridge * c.diagonal().mean() + plus)
             factor, failed = torch.linalg.cholesky_ex(c)
             if failed:
                 raise ValueError(
                     f"the second moment of layer {layer} is singular ({self.sources[layer].get('keys', 'unknown')} "
                     f"keys for {len(c)} dimensions): use more keys, or a ridge above 0"
                 )
-            self._factors[key] = factor
-            if len(self._factors) > FACTORS_KEPT:
-                del self._factors[next(iter(self._factors))]
-        return self._factors[key]
+            return factor
+
+        return _recent(self._factors, (layer, ridge, plus, str(device)), made)
+
+
+def _recent(kept: dict[Any, T], key: Hashable, make: Callable[[], T]) -> T:
+    """What is kept under a key, made if it is missing; only the FACTORS_KEPT used last stay."""
+    found = kept.pop(key) if key in kept else make()
+    kept[key] = found
+    if len(kept) > FACTORS_KEPT:
+        del kept[next(iter(kept))]
+    return found
 
 
 @torch.no_grad()

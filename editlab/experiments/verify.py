@@ -2,6 +2,7 @@
 
 A folder holds a small model, `second_moment.safetensors` (layer -> C), and per method `{name}.json` (contexts,
 hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's order).
+Its `sequential/` holds edits of one after another: see `editlab.experiments.sequential`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from editlab.core.progress import OnProgress as ProgressReport
 from editlab.core.progress import Progress, quiet
 from editlab.core.records import Trace
 from editlab.editing.moments import SecondMoments
+from editlab.experiments.sequential import MOMENTS, SEQUENTIAL, SequenceRow, compare, disagreements, method_of
 from editlab.methods import Method, method_class, offered
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import load
@@ -54,10 +56,11 @@ class Verification:
     """All rows, and the verdict: per method the median error, the worst, and the losses."""
 
     rows: tuple[Comparison, ...]
+    sequences: tuple[SequenceRow, ...] = ()
 
     def failures(self) -> list[str]:
         """The disagreements, one sentence each; empty if all agree."""
-        found = []
+        found = disagreements(self.sequences)
         for name in dict.fromkeys(row.method for row in self.rows):
             rows = [row for row in self.rows if row.method == name]
             errors = [row.relative_error for row in rows]
@@ -73,7 +76,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        return bool(self.rows) and not self.failures()
+        return bool(self.rows or self.sequences) and not self.failures()
 
 
 def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "auto") -> Verification:
@@ -84,13 +87,14 @@ def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "au
     folder = Path(folder).expanduser()
     checkable = offered(VERIFY)
     names = [name for name in checkable if (folder / f"{name}.json").is_file()]
-    if not names or not (folder / "second_moment.safetensors").is_file():
+    sequences = sorted((folder / SEQUENTIAL).glob("*.json"))
+    if not (names or sequences) or not (folder / MOMENTS).is_file():
         raise ValueError(
-            f"{folder} is not a reference folder: it needs second_moment.safetensors and one of "
-            + ", ".join(f"{name}.json" for name in checkable)
+            f"{folder} is not a reference folder: it needs {MOMENTS} and one of "
+            + ", ".join([*(f"{name}.json" for name in checkable), f"{SEQUENTIAL}/*.json"])
         )
     model = load(str(folder.resolve()), device=device)
-    matrices = {int(layer): c for layer, c in load_file(folder / "second_moment.safetensors").items()}
+    matrices = {int(layer): c for layer, c in load_file(folder / MOMENTS).items()}
     moments = SecondMoments(matrices, {"name": folder.name})
     rows: list[Comparison] = []
     for name in names:
@@ -101,25 +105,17 @@ def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "au
             report(Progress(f"verifying {method.title}", number + 1, len(reference["records"])))
             with in_full_float32():
                 rows += _rows(model, moments, method, number, record, reference["contexts"], deltas)
-    return Verification(tuple(rows))
+    compared: list[SequenceRow] = []
+    for number, file in enumerate(sequences, 1):
+        report(Progress(f"verifying the sequence {file.stem}", number, len(sequences)))
+        with in_full_float32():
+            compared += compare(model, moments, file)
+    return Verification(tuple(rows), tuple(compared))
 
 
 def _method(name: str, hparams: Mapping[str, Any]) -> Method:
     """A method from the reference code's own names of its hyperparameters."""
-    names = {
-        "v_num_grad_steps": "steps",
-        "v_lr": "learning_rate",
-        "v_weight_decay": "weight_decay",
-        "clamp_norm_factor": "clamp",
-        "kl_factor": "kl_weight",
-        "mom2_update_weight": "moment_weight",
-        "emmet_lambda": "batch_ridge",
-    }
-    values = {ours: hparams[theirs] for theirs, ours in names.items() if theirs in hparams}
-    kind = method_class(name)
-    if "layers" in kind.__dataclass_fields__:  # type: ignore[attr-defined]
-        return kind(layers=tuple(hparams["layers"]), **values)  # type: ignore[call-arg]
-    return kind(layer=hparams["layers"][0], **values)  # type: ignore[call-arg]
+    return method_of(method_class(name), hparams)
 
 
 def _rows(

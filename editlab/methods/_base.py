@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact, check_batch
@@ -42,8 +43,17 @@ class ContextPlan:
 class Moments(Protocol):
     """The second moments C = E[k kᵀ] of the unedited model, as a method uses them."""
 
-    def solve(self, layer: int, x: Tensor, ridge: float = 0.0) -> Tensor:
-        """(C + ridge · mean(diag C) · I)⁻¹ x for x (d_in, n), in float64 on x's device."""
+    def solve(self, layer: int, x: Tensor, ridge: float = 0.0, plus: float = 0.0) -> Tensor:
+        """(C + (ridge · mean(diag C) + plus) · I)⁻¹ x for x (d_in, n), in float64 on x's device."""
+
+    def spectrum(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """C's eigenvalues (d_in,), ascending, and its eigenvectors (d_in, d_in) by column, float64."""
+
+    def n_keys(self, layer: int) -> int | None:
+        """The number of keys that C is the mean of; None where it is not known."""
+
+    def remembered(self, name: Hashable, block: Tensor, through: Callable[[Tensor], Tensor]) -> Tensor:
+        """`through` of a tensor in float64, computed once under this name for as long as that tensor is held."""
 
 
 def hyperparameter(
@@ -73,7 +83,10 @@ class Method:
     fallback: ClassVar[str | None] = None  # the method that makes the same edit where this one's risk is too high
     presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {}  # differences from the defaults, by model
     offered_in: ClassVar[tuple[str, ...]] = (PROBE, SCAN, VERIFY)  # a probe compares these methods by default
-    needs_earlier_edits: ClassVar[bool] = False  # whether the method needs the edits in force, not only the weights
+    needs_earlier_edits: ClassVar[bool] = (
+        False  # whether it is called with `earlier`, the edits in force and their keys
+    )
+    untried: ClassVar[tuple[Shape, ...]] = ()  # models whose preset is scaled from another method's, without a trial
 
     def __post_init__(self) -> None:
         for info in describe(self):
@@ -117,6 +130,8 @@ class Method:
     @classmethod
     def preset_of(cls, shape: Shape) -> str:
         """A sentence that says where the hyperparameters for a model of this shape come from."""
+        if shape in cls.untried:
+            return f"A guess for {shape.name or 'this model'}, scaled from another method's preset and not tried yet."
         if shape in cls.presets:
             return f"Set for {shape.name or 'this model'}."
         return "A guess, since this model has no preset: layers at the depth that the papers use."

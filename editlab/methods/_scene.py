@@ -105,6 +105,12 @@ class Scene:
         """The part's output in every context (n, d_out), float32; δ is added to the first."""
         return self._outputs[self._of_contexts(number)]
 
+    @torch.no_grad()
+    def mlp_output(self, number: int) -> Tensor:
+        """The MLP's output at the bare prompt (d_out,), float32, without δ."""
+        bare = self._keys[self._of_contexts(number)][:1]
+        return self._model.projection(self._layer)(bare)[0].float()
+
     def entering(self, number: int) -> Tensor:
         """The hidden states that enter layer `enter`, in every context up to the subject (n, t, d)."""
         rows = self._of_contexts(number)
@@ -137,9 +143,9 @@ class Scene:
         self._active = [self._active[i] for i in numbers]
         self._aim()
 
-    def read(self, deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """For each fact the mean NLL per target token in every context (n,), and log-probabilities of the KL row's
-        next token (vocabulary,).
+    def read(self, deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """For each fact the mean NLL per target token in every context (n,), log-probabilities of the KL row's
+        next token (vocabulary,), and the number of target tokens that are the argmax in every context (n,).
 
         A block that adds its MLP's output to its input as it is lets δ be added to the block's output, for both parts.
         """
@@ -153,7 +159,7 @@ class Scene:
         said = log_probs(self._model, last)
         parts = said.split([len(target) + 1 for target in self._targets])
         return [
-            (-part[:-1].gather(1, target[:, None]).view(len(each.contexts), -1).mean(1), part[-1])
+            self._said(part, target, len(each.contexts))
             for part, target, each in zip(parts, self._targets, self._active, strict=True)
         ]
 
@@ -169,3 +175,8 @@ class Scene:
             yield
         finally:
             handle.remove()
+
+    @staticmethod
+    def _said(part: Tensor, target: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        nll = -part[:-1].gather(1, target[:, None]).view(n, -1).mean(1)
+        return nll, part[-1], (part[:-1].detach().argmax(1) == target).view(n, -1).sum(1)

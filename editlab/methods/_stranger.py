@@ -10,6 +10,7 @@ from editlab.core.plugins import called
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.methods._base import Method, Moments
+from editlab.methods._history import Earlier
 from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.device import is_of_device
@@ -41,11 +42,13 @@ def computed(
     contexts: Sequence[str],
     report: OnProgress = quiet,
     values: Iterable[Any] | None = None,
+    earlier: Sequence[Earlier] = (),
 ) -> tuple[Edit, Trace]:
     """The edit that a method makes, and its anatomy. Raises as the method or, for one of another package, `asked`."""
+    wanted = {"earlier": earlier} if method.needs_earlier_edits else {}
 
     def work(report: OnProgress) -> tuple[Edit, Trace]:
-        return method(model, facts, moments=moments, contexts=contexts, report=report, values=values)
+        return method(model, facts, moments=moments, contexts=contexts, report=report, values=values, **wanted)
 
     found = asked(method, work, report)
     if wrong := _wrong(found, method, model):

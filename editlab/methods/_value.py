@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.core.records import ValueTrace
+from editlab.core.records import Anchored, ValueTrace
 from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
 from editlab.model.fast.graph import Replayed, can_replay
@@ -31,8 +32,13 @@ PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueMethod(Method):
-    """A method that searches for a value first; the defaults are the papers' for GPT-2 XL."""
+class SearchMethod(Method):
+    """A method that searches for a value first; the defaults are the papers' for GPT-2 XL.
+
+    `stop_after` is most-probable early stopping (MPES, arXiv 2502.01636). The reference code never counts the bare
+    prompt, and some of it takes five tokens for all of them; here all tokens of the new object count, in every context.
+    Hits need not follow each other. `anchored` is norm-anchor scaling (NAS, arXiv 2602.02543).
+    """
 
     part: ClassVar[str] = "block"  # the value is this output of the last layer: the "mlp"'s, or the whole "block"'s
 
@@ -43,7 +49,17 @@ class ValueMethod(Method):
     kl_weight: float = hyperparameter(
         0.0625, "weight of the change of what the model says of the subject itself", 0.0, 1e3
     )
-    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+    stop_after: int = hyperparameter(
+        0, "stop at this many steps in which the new object is the likeliest in every context; 0: never", 0, 500
+    )
+    stop_counts_bare: bool = hyperparameter(True, "the bare prompt is one of these contexts")
+    anchored: bool = hyperparameter(
+        False, "scale the MLP's value to the norm that the unedited model's own values have (NAS)"
+    )
+    anchor_norm: float = hyperparameter(0.0, "that norm; 0: measured on pilot facts, once for a model", 0.0, 1e9)
+    anchor_skip: float = hyperparameter(
+        2.0, "a fact whose value is longer than this many times it is skipped", 0.0, 1e9
+    )
 
     @classmethod
     def guess(cls, shape: Shape) -> dict[str, Any]:
@@ -58,10 +74,26 @@ class ValueMethod(Method):
         check_layers(self.edited_layers, model)
         return optimise_values(model, facts, self.edited_layers[-1], self.part, contexts, self, report)
 
+    def longest(self, init_norm: float, mlp_norm: float) -> float | None:
+        """A bound on ‖δ‖ before the search; None where the anchor is not known yet."""
+        if not self.anchored:
+            return self.clamp * init_norm
+        return self.anchor_norm + mlp_norm if self.anchor_norm else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueMethod(SearchMethod):
+    """A method that searches for a value, and inserts it by a solve with the second moment."""
+
+    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+
 
 @dataclass(frozen=True)
 class Value:
-    """δ (d_out,), the trace of its search, and the layer's activations at the subject's last token before the edit."""
+    """δ (d_out,), the trace of its search, and the layer's activations at the subject's last token before the edit.
+
+    With norm anchoring, δ is what is left of it.
+    """
 
     delta: Tensor
     trace: ValueTrace
@@ -87,7 +119,7 @@ def optimise_values(
     layer: int,
     part: str,
     contexts: Sequence[str],
-    settings: ValueMethod,
+    settings: SearchMethod,
     report: OnProgress,
     enter: int | None = None,
 ) -> Iterator[Value]:
@@ -96,6 +128,8 @@ def optimise_values(
     `part` is the output to which δ is added, "mlp" or "block". With `enter` <= `layer`, the hidden states that enter
     that layer are returned too. As many facts as memory allows, and speed gains from, share one pass.
     """
+    if settings.anchored and not settings.anchor_norm:
+        raise ValueError("norm anchoring needs anchor_norm, the norm of the unedited model's own values")
     fact_rows = [FactRows.of(model, fact, contexts) for fact in facts]
     done = 0
     while done < len(fact_rows):
@@ -140,17 +174,18 @@ def _search_sparing(model: EditableModel, fact_rows: Sequence[FactRows], *rest: 
 class _Search:
     """The optimisation of one fact's δ."""
 
-    def __init__(self, init: Tensor, settings: ValueMethod) -> None:
+    def __init__(self, init: Tensor, settings: SearchMethod) -> None:
         self.delta = torch.zeros_like(init, requires_grad=True)
-        self.history: list[list[float]] = []  # loss, NLL, KL, decay and P(new) of every step
+        self.history: list[list[float]] = []  # loss, NLL, KL, decay, P(new) and hits of every step
+        self.hits_of = 0
         self._settings = settings
         self._init = init
         self._init_norm = init.norm()
         self._adam = torch.optim.Adam([self.delta], lr=settings.learning_rate)
         self._first_kl: Tensor | None = None
 
-    def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor) -> Tensor:
-        """Loss, NLL, KL, decay and P(new), (5,).
+    def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor, hits: Tensor) -> Tensor:
+        """Loss, NLL, KL, decay, P(new) and hits, (6,).
 
         As in the reference code, the KL term is KL(now ‖ at first) of the next token at the *subject's last token* of
         "{subject} is a", and the decay is in ‖δ‖, not squared.
@@ -160,7 +195,23 @@ class _Search:
         nll = nll_of_row.mean()
         kl = self._settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - self._first_kl)).sum()
         decay = self._settings.weight_decay * self.delta.norm() / self._init_norm**2
-        return torch.stack([nll + kl + decay, nll, kl, decay, (-nll_of_row.detach()).exp().mean()])
+        return torch.stack([nll + kl + decay, nll, kl, decay, *self.said(nll_of_row, hits)])
+
+    def said(self, nll_of_row: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
+        """P(new), and the number of hits in the contexts that count."""
+        counted = hits if self._settings.stop_counts_bare or len(hits) == 1 else hits[1:]
+        return (-nll_of_row.detach()).exp().mean(), counted.sum().to(nll_of_row.dtype)
+
+    def count(self, n_contexts: int, n_tokens: int) -> None:
+        """Tell the number of tokens that can be hit."""
+        self.hits_of = n_tokens * (n_contexts - (not self._settings.stop_counts_bare and n_contexts > 1))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step makes no update: the object was said often enough, or the loss is small."""
+        most = self._settings.stop_after
+        enough = most > 0 and sum(step[5] == self.hits_of for step in self.history) >= most
+        return enough or self.history[-1][0] < STOP_BELOW
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
@@ -168,11 +219,20 @@ class _Search:
         self._adam.step()
         self.delta *= torch.clamp(self._settings.clamp * self._init_norm / self.delta.norm(), max=1.0)
 
-    def trace(self) -> ValueTrace:
-        loss, nll, kl, decay, p_new = (tuple(column) for column in zip(*self.history, strict=True))
-        delta = self.delta.detach()
-        norms = float(self._init_norm), float(delta.norm()), float((self._init + delta).norm())
-        return ValueTrace(loss, nll, kl, decay, p_new, *norms)
+    def anchored(self, mlp: Tensor) -> tuple[Tensor, bool]:
+        """δ such that the MLP's output `mlp` + δ has the anchor's norm, and whether it is zero, as ‖mlp + δ‖ is too
+        large (NAS, arXiv 2602.02543). In its reference code too, a shorter value is scaled up.
+        """
+        anchor, value = self._settings.anchor_norm, mlp + self.delta.detach()
+        norm = value.norm()
+        if norm > self._settings.anchor_skip * anchor:
+            return torch.zeros_like(mlp), True
+        return value * anchor / (norm + 1e-10) - mlp, False
+
+    def trace(self, delta: Tensor, anchored: Anchored | None) -> ValueTrace:
+        loss, nll, kl, decay, p_new, hits = (tuple(column) for column in zip(*self.history, strict=True))
+        norms = float(self._init_norm), float(self.delta.detach().norm()), float((self._init + delta).norm())
+        return ValueTrace(loss, nll, kl, decay, p_new, *norms, tuple(map(int, hits)), self.hits_of, anchored)
 
 
 def _search(
@@ -180,14 +240,16 @@ def _search(
     fact_rows: Sequence[FactRows],
     layer: int,
     part: str,
-    settings: ValueMethod,
+    settings: SearchMethod,
     report: OnProgress,
     enter: int | None,
 ) -> list[Value]:
     """The values of all these facts in one pass; as in the reference code, the last step makes no update."""
     scene = Scene(model, fact_rows, layer, part, layer if enter is None else enter)
     searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(fact_rows))]
-    under_way = searches
+    for search, each in zip(searches, fact_rows, strict=True):
+        search.count(len(each.contexts), len(each.target))
+    whole, under_way = copy(scene) if settings.anchored else None, searches
 
     def read() -> list[Tensor]:
         with torch.enable_grad():
@@ -213,7 +275,7 @@ def _search(
             for search, numbers in zip(under_way, torch.stack(terms).tolist(), strict=True):
                 search.history.append(numbers)
             report(Progress("finding the value", step + 1, settings.steps, p_new=under_way[0].history[-1][4]))
-            going = [i for i, search in enumerate(under_way) if not search.history[-1][0] < STOP_BELOW]
+            going = [i for i, search in enumerate(under_way) if not search.is_over]
             if not going or step == settings.steps - 1:
                 break
             kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
@@ -223,14 +285,33 @@ def _search(
                 under_way = [under_way[i] for i in going]
                 scene.keep(going)
                 replayed = None  # the rows have changed: from here on, kernel by kernel
+        found: list[tuple[Tensor, Anchored | None]] = [(search.delta.detach(), None) for search in searches]
+        if whole is not None:
+            found = _anchored(whole, searches, settings)
     return [
         Value(
-            search.delta.detach(),
-            search.trace(),
+            delta,
+            search.trace(delta, anchored),
             scene.keys(number),
             scene.outputs(number),
             each.contexts[0].lookup,
             None if enter is None else scene.entering(number),
         )
-        for number, (search, each) in enumerate(zip(searches, fact_rows, strict=True))
+        for number, (search, each, (delta, anchored)) in enumerate(zip(searches, fact_rows, found, strict=True))
     ]
+
+
+@torch.no_grad()
+def _anchored(
+    scene: Scene, searches: Sequence[_Search], settings: SearchMethod
+) -> list[tuple[Tensor, Anchored | None]]:
+    """Every δ anchored, and what the model says of its fact then."""
+    outputs = [scene.mlp_output(number) for number in range(len(searches))]
+    scaled = [search.anchored(mlp) for search, mlp in zip(searches, outputs, strict=True)]
+    found: list[tuple[Tensor, Anchored | None]] = []
+    said = scene.read([delta for delta, _ in scaled])
+    for search, mlp, (delta, skipped), (nll, _, hits) in zip(searches, outputs, scaled, said, strict=True):
+        p_new, hit = search.said(nll, hits)
+        norm = float((mlp + search.delta).norm())
+        found.append((delta, Anchored(settings.anchor_norm, norm, skipped, float(p_new), int(hit))))
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from editlab.core.facts import Fact
 from editlab.core.info import SCAN, VERIFY, Paper
@@ -14,6 +15,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Trace
 from editlab.core.timing import Stopwatch
 from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
+from editlab.methods._history import Earlier, HistoryMethod, Kept, solved_beside
 from editlab.methods._keys import layer_trace, typed_mean
 from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, unit
 from editlab.methods._value import Value, ValueMethod
@@ -23,7 +25,7 @@ from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMO
 
 
 @dataclass(frozen=True, kw_only=True)
-class EMMET(ValueMethod):
+class EMMET(HistoryMethod, ValueMethod):
     """Equality-constrained mass model editing: every averaged key of the batch is mapped to its value."""
 
     name: ClassVar[str] = "emmet"
@@ -52,14 +54,28 @@ class EMMET(ValueMethod):
     moment_weight: float = hyperparameter(
         1000.0, "λ, the weight of the second moment; cancels for one fact", 1e-6, 1e12
     )
+    norm_ridge: float = hyperparameter(0.0, "λₙ, the weight of ‖ΔW‖² itself", 0.0, 1e12)
     batch_ridge: float = hyperparameter(0.1, "added to the diagonal of KᵀC′⁻¹K in a batch", 0.0, 1e6)
 
     def foresee(self, read: Read, solve: Solve) -> Foreseen:
         """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
         mean = typed_mean(read.keys)
         divisor = float(mean @ unit(solve(mean)))
-        norm = self.clamp * float(read.block.norm()) / divisor
+        most = self.longest(float(read.block.norm()), float(read.outputs[0].norm()))
+        norm = None if most is None else most / divisor
         return Foreseen(mean, averaged_key(self.title, divisor), divisor, 1.0, norm)
+
+    def right(self, moments: Moments, layer: int, keys: Tensor, kept: Kept) -> tuple[Tensor, dict[str, Any]]:
+        """C″⁻¹K D⁻¹ (d_in, n) with C″ = λC + λₙI + C_h and D = KᵀC″⁻¹K, from K (d_in, n), float64; and what to trace.
+
+        Unlike MEMIT's, C″ lacks the batch's own KKᵀ. A batch adds `batch_ridge` to D's diagonal.
+        """
+        solved, told = solved_beside(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
+        small = keys.T @ solved  # D (n, n)
+        n = keys.shape[1]
+        if n > 1:
+            small += self.batch_ridge * torch.eye(n, dtype=small.dtype, device=small.device)
+        return torch.linalg.solve(small, solved, left=False), told
 
     def __call__(
         self,
@@ -70,29 +86,27 @@ class EMMET(ValueMethod):
         contexts: Sequence[str],
         report: OnProgress = quiet,
         values: Iterable[Value] | None = None,
+        earlier: Sequence[Earlier] = (),
     ) -> tuple[Edit, Trace]:
         """The edit of all facts together, and its anatomy. The present weights are read and not written.
 
-        `values`: results that the method `values` returned earlier, so that nothing is searched again.
+        `values`: results that the method `values` returned earlier, so that nothing is searched again. `earlier`: the
+        edits in force, in order.
         """
         check_layers(self.edited_layers, model)
         check_facts(self, model, facts)
         watch = Stopwatch()
         with watch.stage("value"):
             results = self.values(model, facts, contexts, report) if values is None else values
-            kept = [(value.delta, typed_mean(value.keys), value.trace, value.position) for value in results]
+            found = [(value.delta, typed_mean(value.keys), value.trace, value.position) for value in results]
         with watch.stage("insertion"):
             report(Progress("inserting"))
-            deltas, mean_keys, traces, positions = zip(*kept, strict=True)
+            deltas, mean_keys, traces, positions = zip(*found, strict=True)
             residual = torch.stack(deltas, dim=1).double()  # z - cur = δ (d_out, n)
             keys = torch.stack(mean_keys, dim=1).double()  # (d_in, n)
-            solved = moments.solve(self.layer, keys, self.ridge) / self.moment_weight
-            small = keys.T @ solved  # D (n, n)
-            if len(facts) > 1:
-                small += self.batch_ridge * torch.eye(len(facts), dtype=small.dtype, device=small.device)
-            right = torch.linalg.solve(small, solved, left=False)
-            delta = LowRank(residual.float(), right.float())
-        layer = layer_trace(model, self.layer, delta, keys, residual)
+            right, told = self.right(moments, self.layer, keys, self.kept(self.layer, facts, earlier))
+            delta = LowRank(residual.float(), right.float(), keys.float())
+        layer = layer_trace(model, self.layer, delta, keys, residual, **told)
         return {self.layer: delta}, Trace(traces, {self.layer: layer}, positions[0], watch.seconds)
 
 

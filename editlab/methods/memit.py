@@ -1,30 +1,27 @@
-"""MEMIT: one or many facts, the edit spread over layers (Meng et al. 2023, arXiv 2210.07229, eq. 14, algorithm 1)."""
+"""MEMIT: one or many facts, the edit spread over layers (Meng et al. 2023, arXiv 2210.07229, eq. 14, algorithm 1).
+
+With `history`, the edits in force are kept too; the reference is then the `memit_seq` of arXiv 2605.26670.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from editlab.core.facts import Fact
 from editlab.core.info import Paper
-from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.core.records import LayerTrace, Trace
-from editlab.core.timing import Stopwatch
-from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
-from editlab.methods._keys import layer_trace, subject_passes, typed_mean
-from editlab.methods._risk import Foreseen, Read, Solve
-from editlab.methods._value import Value, ValueMethod, optimise_values
-from editlab.model.deltas import Edit, LowRank
-from editlab.model.model import EditableModel
+from editlab.methods._base import Moments, hyperparameter
+from editlab.methods._history import Kept, solved_beside
+from editlab.methods._spread import SpreadMethod
+from editlab.methods._value import ValueMethod
 from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMOLLM2_135M, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
-class MEMIT(ValueMethod):
+class MEMIT(SpreadMethod, ValueMethod):
     """Mass-editing memory: each layer takes an equal part of the remaining residual."""
 
     name: ClassVar[str] = "memit"
@@ -37,8 +34,6 @@ class MEMIT(ValueMethod):
         "MEMIT: many facts, several layers.",
         "2210.07229",
     )
-    max_facts: ClassVar[int | None] = None
-    context_plan: ClassVar[ContextPlan] = ContextPlan(starters=MEMIT_STARTERS)
     presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {
         GPT2_XL: {"layers": (13, 14, 15, 16, 17)},
         GPT2_LARGE: {"layers": (8, 9, 10, 11, 12)},
@@ -49,92 +44,22 @@ class MEMIT(ValueMethod):
         },
     }  # fmt: skip
 
-    layers: tuple[int, ...] = hyperparameter((13, 14, 15, 16, 17), "the layers that share the edit, in ascending order")
-    clamp: float = hyperparameter(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
     moment_weight: float = hyperparameter(20_000.0, "λ, the weight of what the layers already hold", 1e-6, 1e12)
+    norm_ridge: float = hyperparameter(0.0, "λₙ, the weight of ‖ΔW‖² itself", 0.0, 1e12)
 
     @classmethod
     def guess(cls, shape: Shape) -> dict[str, Any]:
         return super().guess(shape) | ({"moment_weight": 15_000.0} if shape.kind == "llama" else {})
 
-    def foresee(self, read: Read, solve: Solve) -> Foreseen:
-        sentence = (
-            f"{self.title} solves with a regularised matrix and shares the change among {len(self.layers)} layers, so "
-            "there is no divisor that could vanish"
-        )
-        return Foreseen(typed_mean(read.keys), sentence)
+    def right(self, moments: Moments, layer: int, keys: Tensor, kept: Kept) -> tuple[Tensor, dict[str, Any]]:
+        """(λC + λₙI + C_h + KKᵀ)⁻¹K from C″ = λC + λₙI + C_h, as C″⁻¹K (I + KᵀC″⁻¹K)⁻¹ (Woodbury).
 
-    def values(
-        self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet
-    ) -> Iterator[Value]:
-        """Every fact's z at the last layer's block output, on the present weights, each as if edited alone."""
-        check_layers(self.layers, model)
-        first, last = self.layers[0], self.layers[-1]
-        return optimise_values(model, facts, last, "block", contexts, self, report, enter=first)
-
-    def __call__(
-        self,
-        model: EditableModel,
-        facts: Sequence[Fact],
-        *,
-        moments: Moments,
-        contexts: Sequence[str],
-        report: OnProgress = quiet,
-        values: Iterable[Value] | None = None,
-    ) -> tuple[Edit, Trace]:
-        """The edit of all facts together, and its anatomy. The present weights are read and not written.
-
-        `values`: results that the method `values` returned earlier, so that nothing is searched again.
+        So one factorisation of C serves every edit; the reference code solves the full system for each. C_h and KKᵀ are
+        not weighted by λ, whatever a comment in that code says.
         """
-        check_layers(self.layers, model)
-        check_facts(self, model, facts)
-        watch = Stopwatch()
-        with watch.stage("value"):
-            results = self.values(model, facts, contexts, report) if values is None else values
-            kept = [(v.target, v.trace, v.position, v.entering if len(facts) == 1 else None) for v in results]
-        targets, traces, positions, entering = zip(*kept, strict=True)
-        with watch.stage("insertion"):
-            z = torch.stack(targets, dim=1).double()
-            reached = None if entering[0] is None else (self.layers[0], entering[0])
-            edit, layers = self.insertion(model, facts, z, reached, moments=moments, contexts=contexts, report=report)
-        return edit, Trace(traces, layers, positions[0], watch.seconds)
-
-    def insertion(
-        self,
-        model: EditableModel,
-        facts: Sequence[Fact],
-        z: Tensor,
-        reached: tuple[int, Tensor] | None = None,
-        *,
-        moments: Moments,
-        contexts: Sequence[str],
-        report: OnProgress = quiet,
-    ) -> tuple[dict[int, LowRank], dict[int, LayerTrace]]:
-        """The deltas that bring the facts' block outputs to z (d_out, n), float64, layer by layer.
-
-        `reached`: a layer, not above the first edited one, and the hidden states that enter it (from the search).
-
-        The right factor (λC + KKᵀ)⁻¹K is computed as C′⁻¹K (I + KᵀC′⁻¹K)⁻¹ with C′ = λC (Woodbury), so that one
-        factorisation of C serves every edit; the reference code solves the full system for each.
-        """
-        edit: dict[int, LowRank] = {}
-        traces: dict[int, LayerTrace] = {}
-        passes = subject_passes(model, facts, contexts, reached)
-        for done, layer in enumerate(self.layers):
-            report(Progress("spreading over the layers", done, len(self.layers)))
-            with model.overlaid(edit):
-                read = [each.read(layer, self.layers[-1]) for each in passes]
-            keys = torch.cat([typed_mean(keys) for keys, _ in read]).double().T  # K (d_in, n)
-            current = torch.cat([outputs for _, outputs in read]).double().T  # cur (d_out, n)
-            residual = (z - current) / (len(self.layers) - done)  # (d_out, n)
-            solved = moments.solve(layer, keys, self.ridge) / self.moment_weight  # C′⁻¹K (d_in, n)
-            small = torch.eye(len(facts), dtype=keys.dtype, device=keys.device) + keys.T @ solved
-            right = torch.linalg.solve(small, solved, left=False)
-            edit[layer] = LowRank(residual.float(), right.float())
-            for each in passes:
-                each.add(edit[layer])
-            traces[layer] = layer_trace(model, layer, edit[layer], keys, residual)
-        return edit, traces
+        solved, told = solved_beside(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
+        small = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device) + keys.T @ solved
+        return torch.linalg.solve(small, solved, left=False), told
 
 
 METHOD = MEMIT

@@ -73,7 +73,9 @@ class ROME(OneLayerMethod):
         key = self.solving_key(read.keys)
         divisor, usual = float(key @ u), float(mean @ u)
         init = read.outputs[0]
-        residual = float((init - self.replaced_output(read.outputs)).norm() + self.clamp * init.norm())
+        most = self.longest(float(init.norm()), float(init.norm()))
+        offset = float((init - self.replaced_output(read.outputs)).norm())
+        residual = None if most is None else offset + most
         agreement = cosine(read.keys[0], mean)
         if torch.equal(key, mean):
             sentence = averaged_key(self.title, divisor, ".3g")
@@ -83,7 +85,8 @@ class ROME(OneLayerMethod):
                 f"its key there {close} with the average over contexts (cosine {agreement:.2f}), so {self.title} "
                 f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"
             )
-        return Foreseen(mean, sentence, divisor, divisor / usual, residual / abs(divisor) if divisor else float("inf"))
+        norm = None if residual is None else residual / abs(divisor) if divisor else float("inf")
+        return Foreseen(mean, sentence, divisor, divisor / usual, norm)
 
     def insert(self, model: EditableModel, value: Value, moments: Moments) -> tuple[LowRank, LayerTrace]:
         mean, bare = value.keys.mean(0), value.keys[0]
@@ -91,7 +94,7 @@ class ROME(OneLayerMethod):
         u = (u / u.norm()).float()
         divisor = self.solving_key(value.keys) @ u
         residual = value.target - self.replaced_output(value.outputs)
-        delta = LowRank((residual / divisor)[:, None], u[:, None])
+        delta = LowRank((residual / divisor)[:, None], u[:, None], self.solving_key(value.keys)[:, None].clone())
         return delta, layer_trace(
             model,
             self.layer,

@@ -12,13 +12,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
+PARTS = ("left", "right", "keys")
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """ΔW = left @ right.T, kept as its factors. `left` (d_out, r) and `right` (d_in, r) are float32 or better."""
+    """ΔW = left @ right.T, kept as its factors. `left` (d_out, r) and `right` (d_in, r) are float32 or better.
+
+    `keys` (d_in, n), float32, are the keys of the edit's n facts at this layer, by which later edits can keep what this
+    one wrote; None where a method gives none, and in what was written before 0.3.
+    """
 
     left: Tensor
     right: Tensor
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.left.ndim != 2 or self.right.ndim != 2 or self.left.shape[1] != self.right.shape[1]:
@@ -26,6 +33,8 @@ class LowRank:
                 "left (d_out, r) and right (d_in, r) must share r, "
                 f"got {tuple(self.left.shape)} and {tuple(self.right.shape)}"
             )
+        if self.keys is not None and (self.keys.ndim != 2 or len(self.keys) != len(self.right)):
+            raise ValueError(f"keys must be ({len(self.right)}, n) for this layer, got {tuple(self.keys.shape)}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,7 +47,25 @@ class LowRank:
 
     def contiguous(self) -> LowRank:
         """The same delta with contiguous factors, as they are when read back from a file."""
-        return LowRank(self.left.contiguous(), self.right.contiguous())
+        return LowRank(*(None if part is None else part.contiguous() for part in self._parts))  # type: ignore[arg-type]
+
+    def to(self, device: str | torch.device) -> LowRank:
+        """The same delta on a device."""
+        return LowRank(*(None if part is None else part.to(device) for part in self._parts))  # type: ignore[arg-type]
+
+    def tensors(self, name: object) -> dict[str, Tensor]:
+        """The parts for a file, as "{name}.left", "{name}.right" and "{name}.keys"."""
+        found = zip(PARTS, self._parts, strict=True)
+        return {f"{name}.{side}": part.contiguous().cpu() for side, part in found if part is not None}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], name: object) -> LowRank:
+        """The delta that `tensors` named so. Raises KeyError, or ValueError for shapes that do not fit."""
+        return cls(tensors[f"{name}.left"], tensors[f"{name}.right"], tensors.get(f"{name}.keys"))
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.left, self.right, self.keys
 
     def norm(self) -> float:
         """‖ΔW‖_F without the dense product: ‖LRᵀ‖² = ⟨LᵀL, RᵀR⟩, in float64."""
@@ -46,14 +73,17 @@ class LowRank:
         return math.sqrt(max(0.0, float(((left.T @ left) * (right.T @ right)).sum())))
 
     def is_finite(self) -> bool:
-        return bool(torch.isfinite(self.left).all() and torch.isfinite(self.right).all() and math.isfinite(self.norm()))
+        """Whether all parts and the norm are."""
+        return all(bool(torch.isfinite(part).all()) for part in self._parts if part is not None) and math.isfinite(
+            self.norm()
+        )
 
 
 Edit = Mapping[int, LowRank]  # layer -> delta of its MLP output projection
 
 
 def save_edit(edit: Edit, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an edit as safetensors with the keys ``{layer}.left`` and ``{layer}.right``."""
+    """Write an edit as safetensors: ``{layer}.left``, ``{layer}.right`` and, where known, ``{layer}.keys``."""
     Path(path).write_bytes(save(_tensors(edit), dict(metadata or {})))  # safetensors' own writer makes files 0600
 
 
@@ -82,16 +112,12 @@ def edit_from_bytes(data: bytes, device: str | torch.device = "cpu") -> dict[int
 
 
 def _tensors(edit: Edit) -> dict[str, Tensor]:
-    return {
-        f"{layer}.{side}": factor.contiguous().cpu()
-        for layer, delta in edit.items()
-        for side, factor in (("left", delta.left), ("right", delta.right))
-    }
+    return {name: tensor for layer, delta in edit.items() for name, tensor in delta.tensors(layer).items()}
 
 
 def _edit(tensors: Mapping[str, Tensor], where: str) -> dict[int, LowRank]:
     try:
         layers = sorted({int(key.split(".")[0]) for key in tensors})
-        return {layer: LowRank(tensors[f"{layer}.left"], tensors[f"{layer}.right"]) for layer in layers}
+        return {layer: LowRank.of(tensors, layer) for layer in layers}
     except Exception as error:
         raise ValueError(f"{where} is not an edit: {error}") from None

@@ -26,6 +26,8 @@ GPT2_MEDIUM = Shape("gpt2", 24, 1024, 4096)
 GPT2_LARGE = Shape("gpt2", 36, 1280, 5120)
 GPT2_XL = Shape("gpt2", 48, 1600, 6400)
 GPT_J_6B = Shape("gptj", 28, 4096, 16384)
+LLAMA2_7B = Shape("llama", 32, 4096, 11008)
+LLAMA3_8B = Shape("llama", 32, 4096, 14336)
 SHAPES = {
     "smollm2-135m": SMOLLM2_135M,
     "gpt2": GPT2,

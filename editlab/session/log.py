@@ -17,6 +17,7 @@ from safetensors import safe_open
 from editlab.core.facts import Fact
 from editlab.core.record import Record
 from editlab.core.records import Drift, Guarded, Risk, Trace
+from editlab.methods._history import Earlier
 from editlab.model.deltas import Edit, load_edit, save_edit
 
 Ids = tuple[str, ...]  # of the edits in force; they name a state of the weights
@@ -80,6 +81,11 @@ def ids_of(entries: Iterable[Entry]) -> Ids:
 def edits_of(entries: Iterable[Entry]) -> tuple[Edit, ...]:
     """The deltas in force, in order."""
     return tuple(entry.edit for entry in entries if entry.enabled)
+
+
+def earlier_of(entries: Iterable[Entry]) -> tuple[Earlier, ...]:
+    """The edits in force, in order, as a method that keeps what they wrote gets them."""
+    return tuple(Earlier(entry.facts, entry.edit) for entry in entries if entry.enabled)
 
 
 def layers_of(edits: Sequence[Edit]) -> list[int]:

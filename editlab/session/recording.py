@@ -18,7 +18,8 @@ from typing import Self
 from editlab.core.record import Record
 from editlab.core.records import SessionState
 
-FORMAT = 1
+FORMAT = 2  # 1, from before 0.3: deltas without keys
+READABLE = (1, FORMAT)
 TOLERANCE = 1e-3  # relative for norms and ΔW, absolute for losses; what `editlab verify` allows a single edit
 REPLAY = "editlab-replay.zip"  # the file's default name
 SESSION, DELTAS = "session.json", "deltas.safetensors"
@@ -52,12 +53,14 @@ class Recording(Record):
         try:
             found = cls.from_json(json.loads(text))
             edits = len(found.state.steps) - 1
-            whole = found.format == FORMAT and edits >= 0 and 0 <= found.state.position <= edits
+            whole = found.format in READABLE and edits >= 0 and 0 <= found.state.position <= edits
             whole = whole and {len(found.said_new), len(found.preferred_new), len(found.weights) - 1} == {edits}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{_name(source)} is not a replay file: its {SESSION} holds something else") from error
         if not whole:
-            raise ValueError(f"{_name(source)} is not a replay file of format {FORMAT}, or its parts do not agree")
+            raise ValueError(
+                f"{_name(source)} is not a replay file of format {READABLE[0]} or {FORMAT}, or its parts do not agree"
+            )
         return found
 
     def pack(self, deltas: bytes) -> bytes:

@@ -25,7 +25,7 @@ from editlab.editing.editor import Editor
 from editlab.measures import Measures
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.model import EditableModel
-from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
+from editlab.session.log import Entry, Made, earlier_of, edits_of, ids_of, layers_of
 from editlab.session.recording import FORMAT, TOLERANCE, LayerWeights, Recording, packed_deltas
 from editlab.session.session import Session
 
@@ -80,10 +80,10 @@ def record(session: Session, report: OnProgress = quiet) -> bytes:
         weights=weights,
     )
     tensors = {
-        f"{number}.{layer}.{side}": getattr(delta, side).contiguous().cpu()
+        name: tensor
         for number, entry in enumerate(log, 1)
         for layer, delta in entry.edit.items()
-        for side in ("left", "right")
+        for name, tensor in delta.tensors(f"{number}.{layer}").items()
     }
     return recording.pack(save(tensors))
 
@@ -121,16 +121,20 @@ def read(source: Path | bytes) -> tuple[Recording, tuple[Entry, ...]]:
         log = tuple(Entry(edit, _made(step, said, before), step.enabled) for step, said, before, edit in made)
     except (SafetensorError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the deltas in the file are not those of its edits: {error}") from error
-    if sum(2 * len(edit) for edit in edits) != len(tensors):
+    if {name for step, edit in enumerate(edits, 1) for name in _names(step, edit)} != set(tensors):
         raise ValueError("the deltas in the file are not those of its edits: there are more of them")
     return recording, log
 
 
 def _edit(tensors: Mapping[str, torch.Tensor], step: Step) -> Edit:
-    edit = {n: LowRank(tensors[f"{step.index}.{n}.left"], tensors[f"{step.index}.{n}.right"]) for n in step.size}
+    edit = {layer: LowRank.of(tensors, f"{step.index}.{layer}") for layer in step.size}
     if not all(delta.is_finite() for delta in edit.values()):
         raise ValueError(f"the delta of edit {step.index} in the file is not finite")
     return edit
+
+
+def _names(step: int, edit: Edit) -> list[str]:
+    return [name for layer, delta in edit.items() for name in delta.tensors(f"{step}.{layer}")]
 
 
 def _made(step: Step, said_new: tuple[bool, ...], preferred_new: tuple[bool | None, ...]) -> Made:
@@ -159,8 +163,7 @@ def restored(editor: Editor, recording: Recording, log: Sequence[Entry], measure
 
 
 def _on(device: torch.device, entry: Entry) -> Entry:
-    edit = {n: LowRank(delta.left.to(device), delta.right.to(device)) for n, delta in entry.edit.items()}
-    return replace(entry, edit=edit)
+    return replace(entry, edit={layer: delta.to(device) for layer, delta in entry.edit.items()})
 
 
 def check_model(editor: Editor, recording: Recording, log: Sequence[Entry]) -> None:
@@ -223,17 +226,20 @@ def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress)
     """The errors of ΔW and of the losses when an edit is made again on top of the edits that were then in force."""
     entry, provenance = log[number], log[number].made.provenance
     upon = provenance.get("upon", ids_of(log[:number]))
-    editor.model.write([earlier.edit for earlier in log[:number] if earlier.id in upon])
-    method = editor.method(entry.made.method, entry.made.hyperparameters)
+    in_force = [each for each in log[:number] if each.id in upon]
+    editor.model.write([each.edit for each in in_force])
+    method = editor.method(entry.made.method, dict(entry.made.hyperparameters) | provenance.get("anchored", {}))
     report(Progress("making the edits again", number + 1, len(log)))
-    edit, trace, _ = editor.compute(entry.facts, method, contexts=provenance.get("contexts"))
+    edit, trace, _ = editor.compute(
+        entry.facts, method, contexts=provenance.get("contexts"), earlier=earlier_of(in_force)
+    )
     return max(_delta_error(edit[n], delta) for n, delta in entry.edit.items()), _loss_error(trace, entry.made.trace)
 
 
 def _delta_error(again: LowRank, delta: LowRank) -> float:
     """‖again - ΔW‖ ÷ ‖ΔW‖, from the factors."""
     apart = LowRank(torch.cat([again.left, -delta.left], 1), torch.cat([again.right, delta.right], 1))
-    return apart.norm() / delta.norm()
+    return apart.norm() / (delta.norm() or 1.0)
 
 
 def _loss_error(again: Trace, trace: Trace) -> float:

@@ -33,7 +33,7 @@ from editlab.model.checkpoint import AS_BASE
 from editlab.model.deltas import Edit
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.session.export import CHECKPOINT, Exported, export
-from editlab.session.log import Entry, Made, edits_of, ids_of, layers_of
+from editlab.session.log import Entry, Made, earlier_of, edits_of, ids_of, layers_of
 from editlab.session.measurements import MeasurementCache
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Session:
                 chosen = self.editor.method(guarded.made, changes)
             watched = self._watched(facts)
             self.measurements.complete(kept, watched, report)
-            edit, trace, provenance = self.editor.compute(facts, chosen, report)
+            edit, trace, provenance = self.editor.compute(facts, chosen, report, earlier=earlier_of(kept))
             new, base = State(self.model, (*edits_of(kept), edit), StateCache()), self.measurements.state(())
             new.put_in_force()
             new.cache.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
