@@ -16,14 +16,15 @@ from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.progress import quiet
 from editlab.editing.editor import Editor
-from editlab.experiments.verify import verify
+from editlab.experiments.verify import Verification, verify
 from editlab.methods import adjusted, describe, hyperparameters, method_class, methods
 from editlab.methods._value import Value, optimise_values
 from editlab.model.model import EditableModel
 from tests.conftest import CONTEXTS
 from tests.plain import bare_outputs, stacked_keys, subject_keys
 
-NAMES = ("rome", "r-rome", "memit", "emmet")
+RECORDED = ("rome", "r-rome", "memit", "emmet")  # of which single edits by the reference code are kept
+NAMES = (*RECORDED, "alphaedit", "encore")
 EVERY_METHOD = pytest.mark.parametrize("name", NAMES)
 
 
@@ -192,21 +193,33 @@ def test_hyperparameters_survive_a_round_trip(gpt2_editor: Editor, name: str) ->
     assert {field.name for field in describe(method)} == set(hyperparameters(method))
 
 
-def test_golden_records_are_reproduced(golden: Path) -> None:
-    report = verify(golden)
-    assert {row.method for row in report.rows} == set(NAMES)
-    assert report.failures() == []
-    assert report.ok
+@pytest.fixture(scope="module")
+def verified(golden: Path) -> Verification:
+    return verify(golden)
 
 
-def test_the_bounds_in_the_claims_hold(golden: Path) -> None:
+def test_golden_records_and_sequences_are_reproduced(verified: Verification, golden: Path) -> None:
+    assert {row.method for row in verified.rows} == set(RECORDED)
+    sequences = {file.stem for file in (golden / "sequential").glob("*.json")}
+    assert {row.sequence for row in verified.sequences} == sequences
+    assert len(sequences) == 7
+    assert verified.failures() == []
+    assert verified.ok
+
+
+def test_the_bounds_in_the_claims_hold(verified: Verification) -> None:
     claim = (Path(__file__).parent.parent / "docs" / "claims.md").read_text(encoding="utf-8")
     number = r"(\d+e-\d)"
     found = re.search(rf"ROME and r-ROME below {number}, MEMIT and EMMET below {number}; .* within {number},", claim)
     assert found is not None
     rome, memit, loss = map(float, found.groups())
-    rows = verify(golden).rows
+    rows, steps = verified.rows, verified.sequences
     assert f"{len(rows)} of {len(rows)} agree" in claim
+    assert f"{len(steps)} of {len(steps)} agree" in claim
+    worst = re.search(rf"ΔW within {number}, losses within {number}, passes and hits equal", claim)
+    assert worst is not None
+    assert max(max(row.solve_error, row.delta_error, row.weight_error) for row in steps) < float(worst[1])
+    assert max(row.loss_error for row in steps) < float(worst[2])
     assert max(row.relative_error for row in rows if row.method in ("rome", "r-rome")) < rome
     assert max(row.relative_error for row in rows if row.method in ("memit", "emmet")) < memit
     assert max(row.loss_error for row in rows) < loss
@@ -215,6 +228,7 @@ def test_the_bounds_in_the_claims_hold(golden: Path) -> None:
 def test_verify_sees_a_wrong_delta_and_a_wrong_loss(golden: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     shutil.copytree(golden, wrong)
+    shutil.rmtree(wrong / "sequential")
     for name in ("rome", "memit", "emmet"):
         (wrong / f"{name}.json").unlink()
     deltas = load_file(wrong / "r-rome.safetensors")
@@ -230,10 +244,11 @@ def test_verify_sees_a_wrong_delta_and_a_wrong_loss(golden: Path, tmp_path: Path
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["rome", "r-rome", "memit", "emmet"])
-def test_an_edit_keeps_its_factors_and_nothing_else(editor: Editor, fact: Fact, name: str) -> None:
-    """d_out + d_in numbers for each layer and fact: 32 kB in one layer of GPT-2 XL, whose weight is 41 MB."""
+@EVERY_METHOD
+def test_an_edit_keeps_its_factors_its_keys_and_nothing_else(editor: Editor, fact: Fact, name: str) -> None:
+    """d_out + 2 d_in numbers for each layer and fact: 58 kB in one layer of GPT-2 XL, whose weight is 41 MB."""
     edit, _, _ = editor.compute([fact], editor.method(name))
     for layer, delta in edit.items():
-        kept = sum(factor.untyped_storage().nbytes() for factor in (delta.left, delta.right))
-        assert kept == 4 * sum(editor.model.weight(layer).shape)
+        kept = [part.untyped_storage().nbytes() for part in (delta.left, delta.right, delta.keys)]
+        d_out, d_in = editor.model.weight(layer).shape
+        assert kept == [4 * d_out, 4 * d_in, 4 * d_in]

@@ -371,9 +371,10 @@ def test_a_measure_that_fails_takes_no_other_with_it(install: Install, fact: Fac
 def test_a_broken_method_is_named_and_left_out(
     install: Install, caplog: pytest.LogCaptureFixture, text: str, value: str, sentence: str
 ) -> None:
+    ours = set(methods())
     install("broken_method", text, methods=f"broken_method:{value}")
     with caplog.at_level(logging.ERROR):
-        assert set(methods()) == {"rome", "r-rome", "memit", "emmet"}
+        assert set(methods()) == ours
     (record,) = caplog.records
     assert record.getMessage().startswith("the plug-in broken_method of broken_method (editlab.methods) was left out: ")
     assert sentence in record.getMessage()

@@ -114,6 +114,8 @@ def test_a_preset_goes_by_architecture_and_size_not_by_name(name: str) -> None:
         "r-rome": (17,),
         "memit": (13, 14, 15, 16, 17),
         "emmet": (17,),
+        "encore": (13, 14, 15, 16, 17),
+        "alphaedit": (13, 14, 15, 16, 17),
     }
     embedded_model = methods_for(sized(SMOLLM2_135M, name))
     assert (embedded_model["rome"].edited_layers, embedded_model["memit"].moment_weight) == ((6,), 2000.0)

@@ -16,6 +16,7 @@ from editlab.model.presets import Preset, choose
 
 if TYPE_CHECKING:
     from editlab.experiments.published import FigureCheck as PublishedRow
+    from editlab.experiments.sequential import SequenceRow
     from editlab.experiments.verify import Comparison
 
 
@@ -54,7 +55,8 @@ def verify(
     checked and agrees, 1 if one differs, 2 if none differs but one could not be checked (the reason is shown).
 
     A folder: exits with 0 only if, for each method, the median relative error of ΔW is below 1e-4, none is above 1e-3,
-    and every printed loss agrees within 0.001.
+    and every printed loss agrees within 0.001; and if every step of the sequences in its folder sequential/ agrees
+    within 1e-4, the solve alone and made again from the first step on, with as many forward passes and hits.
 
     Examples (the last in a checkout of the project):
 
@@ -137,16 +139,28 @@ def _folder(folder: Path, device: str, as_json: bool) -> int:
     with Bars() as bars:
         report = recompute(folder, bars, device)
     if as_json:
-        show_json({"ok": report.ok, "failures": report.failures(), "rows": [asdict(row) for row in report.rows]})
+        tables = {"rows": report.rows, "sequences": report.sequences}
+        rows = {name: [asdict(row) for row in found] for name, found in tables.items()}
+        show_json({"ok": report.ok, "failures": report.failures(), **rows})
     else:
         columns = ("method", "record", "layer", "‖ΔW‖", "reference", "relative error", "loss error")
         show_table(columns, map(_cells, report.rows))
+        if report.sequences:
+            columns = ("sequence", "step", "layer", "‖ΔW‖", "reference", "solve", "ΔW", "W - W₀", "losses", "searches")
+            show_table(columns, map(_sequence_cells, report.sequences))
         for sentence in report.failures():
             typer.echo(sentence, err=True)
-        typer.echo(f"{'all match' if report.ok else 'not all match'}: {len(report.rows)} rows")
+        n = len(report.rows) + len(report.sequences)
+        typer.echo(f"{'all match' if report.ok else 'not all match'}: {n} rows")
     return 0 if report.ok else FAILED
 
 
 def _cells(row: Comparison) -> list[str]:
     norms = (f"{row.norm:.5g}", f"{row.reference_norm:.5g}")
     return [row.method, str(row.record), str(row.layer), *norms, f"{row.relative_error:.1e}", f"{row.loss_error:.1e}"]
+
+
+def _sequence_cells(row: SequenceRow) -> list[str]:
+    norms = (f"{row.norm:.5g}", f"{row.reference_norm:.5g}")
+    errors = (f"{e:.1e}" for e in (row.solve_error, row.delta_error, row.weight_error, row.loss_error))
+    return [row.sequence, str(row.step), str(row.layer), *norms, *errors, "agree" if row.searches_agree else "differ"]

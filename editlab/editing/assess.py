@@ -15,7 +15,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LEVELS, Risk
 from editlab.editing.editor import Editor
-from editlab.methods import Method, hyperparameters
+from editlab.methods import Method, completed, hyperparameters
 from editlab.methods._base import check_layers
 from editlab.methods._keys import subject_passes
 from editlab.methods._risk import Foreseen, Read, Solve, cosine
@@ -93,7 +93,9 @@ def calibrate(
 def reference_for(model: EditableModel, method: Method) -> Reference | None:
     """The reference that comes with editlab for this model, method and hyperparameters; None if there is none."""
     wanted = (model.fingerprint(), method.name, hyperparameters(method))
-    return next((r for r in references() if (r.model, r.method, dict(r.hyperparameters)) == wanted), None)
+    return next(
+        (r for r in references() if (r.model, r.method, completed(r.method, r.hyperparameters)) == wanted), None
+    )
 
 
 def subject_place(model: EditableModel, fact: Fact) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,12 +18,14 @@ from editlab import __version__
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
+from editlab.editing.anchor import anchor_of
 from editlab.editing.contexts import check_contexts, contexts_of
 from editlab.editing.moments import SecondMoments, moments_of
 from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
 from editlab.methods._base import ContextPlan, check_facts, check_layers
 from editlab.methods._history import Earlier
 from editlab.methods._stranger import computed
+from editlab.methods._value import SearchMethod
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.model import EditableModel
@@ -87,6 +90,12 @@ class Editor:
         assert have is not None
         return have
 
+    def anchored(self, method: Method, report: OnProgress = quiet) -> Method:
+        """The method, with the norm anchor measured where it wants one and has none."""
+        if not isinstance(method, SearchMethod) or not method.anchored or method.anchor_norm:
+            return method
+        return replace(method, anchor_norm=anchor_of(self.model, method, report))
+
     def prepare(self, report: OnProgress = quiet) -> None:
         """Compute in advance what the first edit by the first method needs."""
         method = next(iter(self.methods.values()))
@@ -113,6 +122,7 @@ class Editor:
         that this model or method cannot take or a method that fails, FloatingPointError for a delta that is not finite.
         """
         check_facts(method, self.model, facts)
+        method = self.anchored(method, report)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
         moments = self.moments(method.edited_layers, report)
         with in_full_float32():

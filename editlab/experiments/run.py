@@ -23,7 +23,7 @@ from editlab.core.records import Measurement, Step
 from editlab.editing.guard import UNGUARDED, Guard
 from editlab.experiments.config import Schedule, measures_at
 from editlab.measures import StateCache
-from editlab.methods import hyperparameters
+from editlab.methods import completed, hyperparameters
 from editlab.model.model import EditableModel
 from editlab.session.log import Entry
 from editlab.session.recording import REPLAY
@@ -160,9 +160,10 @@ class RunFolder:
             return None
         values = read_json(self._definition)
         try:
-            return Sequenced.from_json(values)
+            run = Sequenced.from_json(values)
         except ValueError as error:
             raise ValueError(f"{self._definition} is damaged: {error}") from None
+        return replace(run, hyperparameters=completed(run.method, run.hyperparameters))
 
     def edits_made(self) -> int:
         return len(list(self._edits.glob("*.safetensors")))

@@ -30,7 +30,7 @@ from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
 from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
-from editlab.methods import Method, hyperparameters, offered
+from editlab.methods import Method, completed, hyperparameters, offered
 from editlab.methods._stranger import computed
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
@@ -115,7 +115,8 @@ class Scanner:
 
         Raises whatever an edit or `report` raises.
         """
-        editor, method, model = self.editor, self.method, self.editor.model
+        editor, model = self.editor, self.editor.model
+        method = editor.anchored(self.method, report)
         moments, contexts = editor.moments(method.edited_layers, report), editor.contexts(method)
         moments.warm(method.edited_layers, method.ridge, model.device)
         with model.unedited(), in_full_float32():
@@ -173,6 +174,8 @@ class ScanFolder:
                 )
             write_json(file, settings)
         held = read_json(file)
+        if isinstance(known := held.get("hyperparameters"), dict):  # those that came later change nothing
+            held["hyperparameters"] = completed(str(held.get("method")), known)
         if other := [name for name in settings if held.get(name) != settings[name]]:
             raise ValueError(
                 f"{self.folder} holds a scan with other settings ({', '.join(other)}); choose an empty folder"

@@ -47,6 +47,7 @@ __all__ = [
     "about",
     "adjusted",
     "check_changes",
+    "completed",
     "describe",
     "hyperparameter",
     "hyperparameters",
@@ -109,6 +110,15 @@ def method_class(name: str) -> type[Method]:
 def check_changes(name: str, changes: Mapping[str, Any]) -> None:
     """Raises ValueError for what is wrong with a method's name or its changed hyperparameters, whatever the model."""
     checked(method_class(name)(), changes)
+
+
+def completed(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's hyperparameters as an earlier version stored them, with those that came later at their defaults.
+
+    By its default a later hyperparameter changes nothing, so that the result may be compared with today's.
+    """
+    kind = methods().get(name)
+    return dict(stored) if kind is None else {**hyperparameters(kind()), **stored}
 
 
 def offered(where: str) -> list[str]:

@@ -70,34 +70,39 @@ class HistoryMethod(SearchMethod):
 
     def kept(self, layer: int, facts: Sequence[Fact], earlier: Sequence[Earlier]) -> Kept:
         """The earlier keys to keep in an edit of these facts. Raises ValueError for an edit that has no keys."""
-        edits = [each for each in earlier if layer in each.edit] if self.history else []
-        blocks, columns, again = [], [], {_asked(fact) for fact in facts} if self.supersede else set()
-        for each in reversed(edits):
-            keys = each.edit[layer].keys
-            if keys is None or keys.shape[1] != len(each.facts):
-                told = "; ".join(f"{fact.subject} → {fact.target_new}" for fact in each.facts)
-                raise ValueError(
-                    f"{self.title} with history needs the keys of the edits in force, and the edit {told} has none: an "
-                    "earlier version, or another package's method, made it. Make it again, undo it, or set history to "
-                    "false"
-                )
-            blocks.append(keys)
-            columns.append([i for i, fact in enumerate(each.facts) if _asked(fact) not in again])
-            again |= {_asked(fact) for fact in each.facts} if self.supersede else set()
+        blocks: list[Tensor] = []
+        columns: list[list[int]] = []
+        later = set(_asked(facts))
+        for each in reversed(earlier) if self.history else ():
+            asked = _asked(each.facts)
+            if layer in each.edit:
+                blocks.append(self._keys(each, layer))
+                columns.append([i for i, one in enumerate(asked) if not (self.supersede and one in later)])
+            later |= set(asked)
         return Kept(tuple(reversed(blocks)), tuple(reversed(columns)))
 
+    def _keys(self, each: Earlier, layer: int) -> Tensor:
+        keys = each.edit[layer].keys
+        if keys is None or keys.shape[1] != len(each.facts):
+            told = "; ".join(f"{fact.subject} → {fact.target_new}" for fact in each.facts)
+            raise ValueError(
+                f"{self.title} with history needs the keys of the edits in force, and the edit {told} has none: an "
+                "earlier version, or another package's method, made it. Make it again, undo it, or set history to false"
+            )
+        return keys
 
-def _asked(fact: Fact) -> tuple[str, str]:
-    return fact.prompt, fact.subject
+
+def _asked(facts: Sequence[Fact]) -> list[tuple[str, str]]:
+    return [(fact.prompt, fact.subject) for fact in facts]
 
 
-def beside_history(solved: Tensor, keys: Tensor, history: Tensor, solved_history: Tensor) -> Tensor:
+def with_history(solved: Tensor, keys: Tensor, history: Tensor, solved_history: Tensor) -> Tensor:
     """(C′ + H Hᵀ)⁻¹K (d_in, n) from C′⁻¹K, K, H and C′⁻¹H, in float64."""
     small = torch.eye(history.shape[1], dtype=solved.dtype, device=solved.device) + history.T @ solved_history
     return solved - solved_history @ torch.linalg.solve(small, history.T @ solved)
 
 
-def solved_beside(
+def solved_with_history(
     moments: Moments, layer: int, keys: Tensor, kept: Kept, ridge: float, weight: float, norm_ridge: float
 ) -> tuple[Tensor, dict[str, Any]]:
     """(λC + λₙI + C_h)⁻¹K (d_in, n), and what to trace of the history; λ is `weight`, λₙ `norm_ridge`."""
@@ -110,14 +115,14 @@ def solved_beside(
     if not len(kept):
         return solved, {}
     past = kept.mapped(moments, ("solved", layer, ridge, plus), inverse) / weight
-    beside = beside_history(solved, keys, kept.plain(), past)
-    return beside, traced(kept, keys, solved, beside)
+    after = with_history(solved, keys, kept.plain(), past)
+    return after, traced(kept, keys, solved, after)
 
 
-def traced(kept: Kept, keys: Tensor, solved: Tensor, beside: Tensor) -> dict[str, Any]:
+def traced(kept: Kept, keys: Tensor, before: Tensor, after: Tensor) -> dict[str, Any]:
     """Trace fields: the number of keys kept, and the part of the new keys that they leave free.
 
-    That is kᵀ(C′ + C_h)⁻¹k ÷ kᵀC′⁻¹k, the smallest over the facts.
+    That is kᵀ(C′ + C_h)⁻¹k ÷ kᵀC′⁻¹k, the smallest over the facts; `after` and `before` are K through these inverses.
     """
-    free = (keys * beside).sum(0) / (keys * solved).sum(0)
+    free = (keys * after).sum(0) / (keys * before).sum(0)
     return {"history": len(kept), "free": float(free.min())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LayerTrace, Trace
 from editlab.core.timing import Stopwatch
 from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
-from editlab.methods._history import Earlier, HistoryMethod, Kept
+from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._keys import layer_trace, subject_passes, typed_mean
 from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.methods._value import Value, optimise_values

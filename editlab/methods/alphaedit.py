@@ -16,7 +16,7 @@ from torch import Tensor
 
 from editlab.core.info import SCAN, VERIFY, Paper
 from editlab.methods._base import Moments, hyperparameter
-from editlab.methods._history import Kept, beside_history, traced
+from editlab.methods._history import Kept, traced, with_history
 from editlab.methods._spread import SpreadMethod
 from editlab.model.shapes import GPT2_XL, GPT_J_6B, LLAMA3_8B, SMOLLM2_135M, Shape
 
@@ -65,9 +65,8 @@ class AlphaEdit(SpreadMethod):
         solved = within / self.null_ridge
         if len(kept):
             past = kept.mapped(moments, ("projected", layer, n), projected)
-            beside = beside_history(solved, within, past, past / self.null_ridge)
-            told |= traced(kept, within, solved, beside)
-            solved = beside
+            before, solved = solved, with_history(solved, within, past, past / self.null_ridge)
+            told |= traced(kept, within, before, solved)
         small = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device) + within.T @ solved
         return torch.linalg.solve(small, solved, left=False), told
 

@@ -15,7 +15,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Trace
 from editlab.core.timing import Stopwatch
 from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
-from editlab.methods._history import Earlier, HistoryMethod, Kept, solved_beside
+from editlab.methods._history import Earlier, HistoryMethod, Kept, solved_with_history
 from editlab.methods._keys import layer_trace, typed_mean
 from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, unit
 from editlab.methods._value import Value, ValueMethod
@@ -70,7 +70,7 @@ class EMMET(HistoryMethod, ValueMethod):
 
         Unlike MEMIT's, C″ lacks the batch's own KKᵀ. A batch adds `batch_ridge` to D's diagonal.
         """
-        solved, told = solved_beside(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
+        solved, told = solved_with_history(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
         small = keys.T @ solved  # D (n, n)
         n = keys.shape[1]
         if n > 1:

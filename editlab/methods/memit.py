@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editlab.core.info import Paper
 from editlab.methods._base import Moments, hyperparameter
-from editlab.methods._history import Kept, solved_beside
+from editlab.methods._history import Kept, solved_with_history
 from editlab.methods._spread import SpreadMethod
 from editlab.methods._value import ValueMethod
 from editlab.model.shapes import GPT2_LARGE, GPT2_MEDIUM, GPT2_XL, GPT_J_6B, SMOLLM2_135M, Shape
@@ -57,7 +57,7 @@ class MEMIT(SpreadMethod, ValueMethod):
         So one factorisation of C serves every edit; the reference code solves the full system for each. C_h and KKᵀ are
         not weighted by λ, whatever a comment in that code says.
         """
-        solved, told = solved_beside(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
+        solved, told = solved_with_history(moments, layer, keys, kept, self.ridge, self.moment_weight, self.norm_ridge)
         small = torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device) + keys.T @ solved
         return torch.linalg.solve(small, solved, left=False), told
 

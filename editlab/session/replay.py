@@ -228,7 +228,7 @@ def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress)
     upon = provenance.get("upon", ids_of(log[:number]))
     in_force = [each for each in log[:number] if each.id in upon]
     editor.model.write([each.edit for each in in_force])
-    method = editor.method(entry.made.method, dict(entry.made.hyperparameters) | provenance.get("anchored", {}))
+    method = editor.method(entry.made.method, entry.made.hyperparameters)
     report(Progress("making the edits again", number + 1, len(log)))
     edit, trace, _ = editor.compute(
         entry.facts, method, contexts=provenance.get("contexts"), earlier=earlier_of(in_force)

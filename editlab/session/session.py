@@ -89,11 +89,13 @@ class Session:
         kept = self.log[: self.position]
         with self.ending_in_force():
             self.put_in_force()
+            check_facts(chosen, self.model, facts)
+            chosen = self.editor.anchored(chosen, report)
             risk, guarded = self._guarded(facts, chosen, guard, report)
             if guarded is not None and guarded.made != chosen.name:
                 known = hyperparameters(self.editor.method(guarded.made))
                 changes = {name: value for name, value in (hyperparameters_ or {}).items() if name in known}
-                chosen = self.editor.method(guarded.made, changes)
+                chosen = self.editor.anchored(self.editor.method(guarded.made, changes), report)
             watched = self._watched(facts)
             self.measurements.complete(kept, watched, report)
             edit, trace, provenance = self.editor.compute(facts, chosen, report, earlier=earlier_of(kept))
@@ -133,7 +135,6 @@ class Session:
         self, facts: Sequence[Fact], method: Method, guard: Guard, report: OnProgress
     ) -> tuple[Risk | None, Guarded | None]:
         """The risk on the weights in force, and the guard's decision; both None where the guard is off."""
-        check_facts(method, self.model, facts)
         if guard.choice == OFF:
             return None, None
         risk = riskiest(assess(self.editor, facts, method, report))
