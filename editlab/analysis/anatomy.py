@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from editlab.analysis.holding import held_back
 from editlab.analysis.risk import RATIO_RAISED
 from editlab.core.record import Record
 from editlab.core.records import LayerTrace, Step
@@ -56,6 +57,7 @@ class Anatomy(Record):
     layers: tuple[LayerAnatomy, ...]  # ascending
     cause: str  # "ordinary", "divisor", "residual"; "unknown" where there are too few other edits
     sentence: str
+    notes: tuple[str, ...] = ()  # what held the edit back, and why a fact did not take
 
     @property
     def largest_layer(self) -> LayerAnatomy:
@@ -82,7 +84,7 @@ def anatomy(step: Step, steps: Sequence[Step]) -> Anatomy:
     sentence = _SENTENCES[cause](step, largest)
     if len(layers) > 1:
         sentence = f"{_spread(layers)}; {sentence}"
-    return Anatomy(step.id, len(others), layers, cause, f"{sentence[:1].upper()}{sentence[1:]}")
+    return Anatomy(step.id, len(others), layers, cause, f"{sentence[:1].upper()}{sentence[1:]}", held_back(step))
 
 
 # --- the numbers ---
@@ -105,6 +107,8 @@ def _factors(step: Step, layer: int) -> dict[str, float]:
         "key_cosine": trace.key_cosine,
         "key_norm": trace.key_norm,
         "bare_key_norm": trace.bare_key_norm,
+        "free": trace.free,
+        "projected": trace.projected,
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -233,9 +237,10 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
 def _spread(layers: Sequence[LayerAnatomy]) -> str:
     """How the layers share the residual, and why no layer's change explodes."""
     shares = ", ".join(f"{layer.share:.0%}" for layer in layers)
+    floor = "the second moment" if layers[0].get("projected") is None else "the weight of ‖ΔW‖²"
     return (
         f"layers {', '.join(str(layer.layer) for layer in layers)} share the residual ({shares}), each taking an equal "
-        "part of what those before it have left, and the second moment sets a floor to what each divides by, so that "
+        f"part of what those before it have left, and {floor} sets a floor to what each divides by, so that "
         "none can explode"
     )
 

@@ -157,4 +157,5 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
     title = f"{fact}{before}"
     show_table(("", *(str(step.method) for step in steps)), [(name, *values) for name, values in rows.items()], title)
     for step in steps:
-        typer.echo(f"{step.method}: {anatomy(step, steps).sentence}")
+        found = anatomy(step, steps)
+        typer.echo(f"{step.method}: {' '.join([found.sentence, *found.notes])}")

@@ -139,15 +139,14 @@ def _folder(folder: Path, device: str, as_json: bool) -> int:
     with Bars() as bars:
         report = recompute(folder, bars, device)
     if as_json:
-        tables = {"rows": report.rows, "sequences": report.sequences}
-        rows = {name: [asdict(row) for row in found] for name, found in tables.items()}
-        show_json({"ok": report.ok, "failures": report.failures(), **rows})
+        rows, sequences = [asdict(row) for row in report.rows], [asdict(row) for row in report.sequences]
+        show_json({"ok": report.ok, "failures": report.failures(), "rows": rows, "sequences": sequences})
     else:
         columns = ("method", "record", "layer", "‖ΔW‖", "reference", "relative error", "loss error")
         show_table(columns, map(_cells, report.rows))
         if report.sequences:
-            columns = ("sequence", "step", "layer", "‖ΔW‖", "reference", "solve", "ΔW", "W - W₀", "losses", "searches")
-            show_table(columns, map(_sequence_cells, report.sequences))
+            named = ("sequence", "step", "layer", "‖ΔW‖", "reference", "solve", "ΔW", "W - W₀", "losses", "searches")
+            show_table(named, map(_sequence_cells, report.sequences))
         for sentence in report.failures():
             typer.echo(sentence, err=True)
         n = len(report.rows) + len(report.sequences)

@@ -21,6 +21,8 @@ FACTORS = {  # name -> its words on the page; in the order in which one leads to
     "key_cosine": "cosine of the keys k̄ and k_bare",
     "key_norm": "‖k̄‖ " + tag("small", "the key averaged over contexts"),
     "bare_key_norm": "‖k_bare‖ " + tag("small", "the bare prompt’s key"),
+    "free": "part of the key that history leaves",
+    "projected": "part of the key in the null space",
     "predicted_norm": "‖ΔW‖ at most, foretold",
 }
 DECADES = 2.0  # the range of a bar to either side
@@ -48,7 +50,8 @@ class AnatomyView:
         self._step_id = step.id
         found = anatomy(step, state.steps)
         title = f"Why edit {step.index} has its size " + tag("small", fact_line(step.facts[0]))
-        self._words.value = tag("h3", title) + tag("p", found.sentence, f"el-because el-cause-{found.cause}")
+        sentence = tag("p", found.sentence, f"el-because el-cause-{found.cause}")
+        self._words.value = tag("h3", title) + sentence + joined(tag("p", note, "el-why") for note in found.notes)
         largest = found.largest_layer
         self._factors.value = _factors_table(found, largest)
         others = [layer for layer in found.layers if layer is not largest]

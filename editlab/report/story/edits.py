@@ -101,6 +101,7 @@ def _notes(step: Step, state: SessionState) -> list[str]:
         found = anatomy(step, state.steps)
         if found.cause in ("divisor", "residual"):
             notes.append(found.sentence)
+        notes += found.notes
     return notes
 
 
