@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from editlab.core.facts import Fact
-from editlab.core.records import ValueTrace
+from editlab.core.records import Trace, ValueTrace
 from editlab.editing.anchor import norms_of, trimmed_mean
 from editlab.editing.editor import Editor
 from editlab.experiments.sequential import METHODS
@@ -20,7 +21,8 @@ from editlab.experiments.verify import verify
 from editlab.methods import completed, hyperparameters, method_class
 from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._value import STOP_BELOW, SearchMethod
-from editlab.model.deltas import LowRank, load_edit, save_edit
+from editlab.methods.rome import ROME
+from editlab.model.deltas import Edit, LowRank, load_edit, save_edit
 from editlab.session.log import earlier_of
 from editlab.session.replay import read, record
 from editlab.session.session import Session
@@ -258,6 +260,33 @@ def test_an_edit_without_keys_is_told_to_methods_that_want_them(session: Session
     session.edit(facts[2], "encore", {"history": False})
     session.goto(0)
     session.edit(facts[2], "encore")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(ROME):
+    """Another package's method that wants the edits in force."""
+
+    name: ClassVar[str] = "counting"
+    needs_earlier_edits: ClassVar[bool] = True
+    seen: ClassVar[list[tuple[Earlier, ...]]] = []
+
+    def __call__(self, *arguments: Any, earlier: tuple[Earlier, ...] = (), **named: Any) -> tuple[Edit, Trace]:
+        self.seen.append(earlier)
+        return super().__call__(*arguments, **named)
+
+
+def test_another_packages_method_is_given_the_edits_in_force(session: Session, facts: list[Fact]) -> None:
+    session.editor.methods["counting"] = Counting(layer=2, steps=3)
+    try:
+        session.edit(facts[0], "rome")
+        session.edit(facts[1:], "memit")
+        session.toggle(1)
+        session.edit(facts[0], "counting")
+    finally:
+        del session.editor.methods["counting"]
+    ((earlier,),) = Counting.seen
+    assert earlier.facts == tuple(facts[1:])
+    assert earlier.edit is session.log[1].edit
 
 
 def test_keys_are_mapped_once_for_as_long_as_they_are_held(session: Session, facts: list[Fact]) -> None:

@@ -28,6 +28,7 @@ from editlab.methods._base import (
     kinds_of,
     known_as,
 )
+from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
 from editlab.methods._risk import Foreseen, Read, Solve
@@ -36,7 +37,9 @@ from editlab.model.model import EditableModel
 
 __all__ = [
     "ContextPlan",
+    "Earlier",
     "Foreseen",
+    "HistoryMethod",
     "Method",
     "Moments",
     "OneLayerMethod",
