@@ -22,7 +22,7 @@ from editlab.methods import completed, hyperparameters, method_class
 from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._value import STOP_BELOW, SearchMethod
 from editlab.methods.rome import ROME
-from editlab.model.deltas import Edit, LowRank, load_edit, save_edit
+from editlab.model.deltas import Edit, LowRank, edit_from_bytes, edit_to_bytes, load_edit, save_edit
 from editlab.session.log import earlier_of
 from editlab.session.replay import read, record
 from editlab.session.session import Session
@@ -191,13 +191,13 @@ def test_every_edit_keeps_its_keys(editor: Editor, facts: list[Fact]) -> None:
         assert relative(edit[layer].keys.double(), stacked_keys(editor.model, facts, CONTEXTS, layer)) < 1e-5
 
 
-def test_keys_survive_a_file_and_a_replay_file(session: Session, facts: list[Fact], tmp_path: Path) -> None:
+def test_keys_survive_a_file_the_store_and_a_replay_file(session: Session, facts: list[Fact], tmp_path: Path) -> None:
     session.edit(facts, "memit")
     session.edit(facts[:1], "rome")
     (entry, _) = session.log
     save_edit(entry.edit, tmp_path / "edit")
     _, log = read(record(session))
-    for found in (load_edit(tmp_path / "edit"), log[0].edit):
+    for found in (load_edit(tmp_path / "edit"), edit_from_bytes(edit_to_bytes(entry.edit)), log[0].edit):
         assert all(torch.equal(found[layer].keys, delta.keys) for layer, delta in entry.edit.items())
 
 
