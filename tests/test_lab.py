@@ -784,11 +784,11 @@ def test_without_memory_a_job_is_tried_again(
     lab.edit(session, facts[:1]).result(60)
     before, real, calls = lab.state(session), Editor.compute, []
 
-    def compute(editor, *arguments):
+    def compute(editor, *arguments, **named):
         calls.append(arguments)
         if len(calls) in (1, 3, 4):
             torch.empty(1 << 60)  # more than there is
-        return real(editor, *arguments)
+        return real(editor, *arguments, **named)
 
     monkeypatch.setattr(Editor, "compute", compute)
     second = lab.edit(session, facts[1:2]).result(60)

@@ -20,7 +20,7 @@ class LowRank:
     """ΔW = left @ right.T, kept as its factors. `left` (d_out, r) and `right` (d_in, r) are float32 or better.
 
     `keys` (d_in, n), float32, are the keys of the edit's n facts at this layer, by which later edits can keep what this
-    one wrote; None where a method gives none, and in what was written before 0.3.
+    one wrote; None where a method gives none, and in what was written before 0.2.
     """
 
     left: Tensor

@@ -18,7 +18,7 @@ from typing import Self
 from editlab.core.record import Record
 from editlab.core.records import SessionState
 
-FORMAT = 2  # 1, from before 0.3: deltas without keys
+FORMAT = 2  # 1, from before 0.2: deltas without keys
 READABLE = (1, FORMAT)
 TOLERANCE = 1e-3  # relative for norms and ΔW, absolute for losses; what `editlab verify` allows a single edit
 REPLAY = "editlab-replay.zip"  # the file's default name
