@@ -75,6 +75,9 @@ def test_verify_sees_a_wrong_solve_a_wrong_delta_and_a_wrong_search(tmp_path: Pa
     told.write_text(json.dumps(reference | {"model_sha256": "0" * 64}))
     with pytest.raises(ValueError, match="made with another model"):
         verify(wrong)
+    told.write_text(json.dumps({name: value for name, value in reference.items() if name != "contexts"}))
+    with pytest.raises(ValueError, match=r"emmet-mpes.json, or its tensors, lack 'contexts'"):
+        verify(wrong)
     told.write_text(json.dumps(reference | {"method": "mend"}))
     with pytest.raises(ValueError, match=f"'mend'; a sequence may be of {', '.join(METHODS)}"):
         verify(wrong)

@@ -9,7 +9,6 @@ order. A step edits the weights that the steps before it left, and keeps their k
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from editlab.core.disk import read_json
 from editlab.core.facts import Fact
 from editlab.core.records import Trace, ValueTrace
 from editlab.editing.moments import SecondMoments
@@ -94,12 +94,24 @@ def method_of(kind: type[Method], hparams: Mapping[str, Any], **more: Any) -> Me
 def compare(model: EditableModel, moments: SecondMoments, file: Path) -> list[SequenceRow]:
     """Every step and layer of a sequence, made again. The model is unedited before and afterwards.
 
-    Raises ValueError for a sequence of a method that is not known, or of another model or second moment.
+    Raises ValueError for a sequence of a method that is not known, of another model or second moment, or incomplete.
     """
-    reference = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return _compared(model, moments, file, read_json(file))
+    except KeyError as missing:
+        raise ValueError(f"{file}, or its tensors, lack {missing}") from None
+
+
+def _compared(
+    model: EditableModel, moments: SecondMoments, file: Path, reference: Mapping[str, Any]
+) -> list[SequenceRow]:
     for name, digest in (("model.safetensors", "model_sha256"), (MOMENTS, "second_moment_sha256")):
         path = file.parent.parent / name
-        if digest in reference and hashlib.sha256(path.read_bytes()).hexdigest() != reference[digest]:
+        if (
+            digest in reference
+            and path.is_file()
+            and hashlib.sha256(path.read_bytes()).hexdigest() != reference[digest]
+        ):
             raise ValueError(f"{file.name} was made with another {name} than the one in {path.parent}")
     tensors = {
         name: tensor.T if model.family.transposed and name.endswith((".delta", ".cumulative")) else tensor
@@ -174,7 +186,8 @@ def _sequential_method(file: Path, reference: Mapping[str, Any]) -> HistoryMetho
 
 
 def _fact(request: Mapping[str, Any]) -> Fact:
-    return Fact(request["prompt"], request["subject"], request["target_new"]["str"], request["target_true"]["str"])
+    true = request.get("target_true", {}).get("str")
+    return Fact(request["prompt"], request["subject"], request["target_new"]["str"], true)
 
 
 def _named(tensors: Mapping[str, Tensor], step: Mapping[str, Any], layer: int, *what: str) -> tuple[Tensor, ...]:
