@@ -96,12 +96,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The third edit fails with its device, once this is set."""
     ready, real, calls = threading.Event(), Editor.compute, []
 
-    def compute(editor: Editor, *given: object) -> object:
+    def compute(editor: Editor, *given: object, **named: object) -> object:
         calls.append(given)
         if len(calls) == 3:
             assert ready.wait(60)
             raise torch.AcceleratorError(ASSERT)
-        return real(editor, *given)
+        return real(editor, *given, **named)
 
     monkeypatch.setattr(Editor, "compute", compute)
     return ready
@@ -212,8 +212,8 @@ from tests.conftest import tiny_editor
 
 real = Editor.compute
 
-def compute(editor, facts, *rest):
-    found = real(editor, facts, *rest)
+def compute(editor, facts, *rest, **named):
+    found = real(editor, facts, *rest, **named)
     if facts[0].subject == "Assert":
         raise torch.AcceleratorError({ASSERT!r})
     return found
