@@ -103,7 +103,9 @@ def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str) -> Non
 
 def sized(shape: Shape, name: str) -> EditableModel:
     """A model of a shape that costs nothing, under a folder's name."""
-    return cast(EditableModel, SimpleNamespace(name=name, shape=shape, projection=range(shape.n_layers).__getitem__))
+    family = SimpleNamespace(adds_mlp=True)
+    layers = range(shape.n_layers).__getitem__
+    return cast(EditableModel, SimpleNamespace(name=name, shape=shape, family=family, projection=layers))
 
 
 @pytest.mark.parametrize("name", ["gpt2-xl", "GPT2-XL", "my-own", "smollm2-135m"])
