@@ -222,12 +222,20 @@ def replay(
 def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress) -> tuple[float, float]:
     """The errors of ΔW and of the losses when an edit is made again on top of the edits that were then in force."""
     entry, provenance = log[number], log[number].made.provenance
-    upon = provenance.get("upon", ids_of(log[:number]))
-    editor.model.write([earlier.edit for earlier in log[:number] if earlier.id in upon])
+    in_force = _upon(log[:number], provenance)
+    editor.model.write([each.edit for each in in_force])
     method = editor.method(entry.made.method, entry.made.hyperparameters)
     report(Progress("making the edits again", number + 1, len(log)))
     edit, trace, _ = editor.compute(entry.facts, method, contexts=provenance.get("contexts"))
     return max(_delta_error(edit[n], delta) for n, delta in entry.edit.items()), _loss_error(trace, entry.made.trace)
+
+
+def _upon(earlier: Sequence[Entry], provenance: Mapping[str, Any]) -> list[Entry]:
+    """Of the earlier edits, those that were in force when an edit was made."""
+    if "without" in provenance:
+        return [entry for entry in earlier if entry.id not in provenance["without"]]
+    upon = provenance.get("upon", ids_of(earlier))  # files of earlier versions name all of them
+    return [entry for entry in earlier if entry.id in upon]
 
 
 def _delta_error(again: LowRank, delta: LowRank) -> float:
