@@ -25,10 +25,11 @@ outstanding size whose outcome was not measured.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from statistics import median
 
 from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
@@ -121,28 +122,56 @@ def health_of(steps: Sequence[Step]) -> Health:
 
     Health is judged from the first edit on, by whatever was measured.
     """
-    standing = [step for step in steps if step.index == 0 or step.enabled]
-    if len(standing) < 2:
-        return Health("healthy", "The model is unedited.")
-    large = outstanding(standing)
-    series = series_of(standing)  # INDICATORS first, then tasks
-    verdicts = [_judge(name, points, standing, large) for name, points in series.items() if points[-1].step.index]
-    changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
-    changes += [change for verdict in verdicts for change in verdict.changes]
-    changes.sort(key=lambda change: change.step)
-    unseen = [step for step in large if not any(points[-1].step.index >= step.index for points in series.values())]
-    if unseen:
-        verdicts.append(Verdict("degrading", f"{_size(unseen[-1])}; what it did was not measured."))
-    for status in ("collapsed", "degrading"):
-        reasons = [verdict.reason for verdict in verdicts if verdict.status == status]
-        if reasons:
-            return Health(status, reasons[0], tuple(changes))
-    levels = [verdict.reason for verdict in verdicts[:LEVELS_TOLD]]
-    if more := len(verdicts) - len(levels):
-        levels.append(f"{more} more as little changed")
-    return Health(
-        "healthy", f"No sign of harm: {'; '.join(levels) or 'nothing but drift was measured'}.", tuple(changes)
-    )
+    return Judge().health_of(steps)
+
+
+class Judge:
+    """Judges one session again and again, as its steps change; the same verdicts as `health_of`, without repetition."""
+
+    def __init__(self) -> None:
+        self._judged: tuple[tuple[Step, ...], Health] | None = None
+        self._trends: dict[tuple[str, int], _Trends] = {}  # by measure and first step of a stretch
+
+    def health_of(self, steps: Sequence[Step]) -> Health:
+        """The health of the model after the last of these steps, as the function of this name judges it."""
+        if self._judged is None or self._judged[0] != tuple(steps):  # quick: unchanged steps are the same objects
+            self._judged = tuple(steps), self._health(steps)
+        return self._judged[1]
+
+    def _health(self, steps: Sequence[Step]) -> Health:
+        standing = [step for step in steps if step.index == 0 or step.enabled]
+        if len(standing) < 2:
+            return Health("healthy", "The model is unedited.")
+        large = outstanding(standing)
+        series = series_of(standing)  # INDICATORS first, then tasks
+        known, self._trends = self._trends, {}
+
+        def trend_shows(name: str, indicator: Indicator, points: Sequence[Point]) -> Point | None:
+            key = name, points[0].step.index
+            self._trends[key] = known.get(key) or _Trends()
+            return self._trends[key].first(indicator, points)
+
+        verdicts = [
+            _judge(name, points, standing, large, partial(trend_shows, name))
+            for name, points in series.items()
+            if points[-1].step.index
+        ]
+        changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
+        changes += [change for verdict in verdicts for change in verdict.changes]
+        changes.sort(key=lambda change: change.step)
+        unseen = [step for step in large if not any(points[-1].step.index >= step.index for points in series.values())]
+        if unseen:
+            verdicts.append(Verdict("degrading", f"{_size(unseen[-1])}; what it did was not measured."))
+        for status in ("collapsed", "degrading"):
+            reasons = [verdict.reason for verdict in verdicts if verdict.status == status]
+            if reasons:
+                return Health(status, reasons[0], tuple(changes))
+        levels = [verdict.reason for verdict in verdicts[:LEVELS_TOLD]]
+        if more := len(verdicts) - len(levels):
+            levels.append(f"{more} more as little changed")
+        return Health(
+            "healthy", f"No sign of harm: {'; '.join(levels) or 'nothing but drift was measured'}.", tuple(changes)
+        )
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
@@ -166,40 +195,72 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
 def outstanding(steps: Sequence[Step]) -> list[Step]:
     """The edits whose size is far above that of the other edits by the same method."""
     sizes = [(step, size) for step in steps if (size := step.relative_size)]
+    by_method: dict[str | None, list[float]] = {}
+    for step, size in sizes:
+        by_method.setdefault(step.method, []).append(math.log(size))
+    compared = {method: _Others(logarithms) for method, logarithms in by_method.items()}
     found = []
     for step, size in sizes:
-        others = [math.log(other) for s, other in sizes if s is not step and s.method == step.method]
-        far = _is_outlier(math.log(size), others, SIZE_LEAST) if len(others) >= HISTORY else size >= AS_LARGE
+        others = compared[step.method]
+        far = others.are_far_below(math.log(size), SIZE_LEAST) if others.count >= HISTORY else size >= AS_LARGE
         if far:
             found.append(step)
     return found
 
 
-def _is_outlier(value: float, others: Sequence[float], least: float) -> bool:
-    """Hampel's identifier, upwards: far above the others' median in units of their spread, and by `least`."""
-    centre = median(others)
-    spread = 1.4826 * median(abs(other - centre) for other in others)
-    return value - centre > max(SPREADS * spread, least)
+class _Others:
+    """Finite values, each of which is compared with all the others."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._sorted = sorted(values)
+        self._distances: dict[float, list[float]] = {}  # sorted, by the centre from which they are taken
+
+    @property
+    def count(self) -> int:
+        """The number of others of one of the values."""
+        return len(self._sorted) - 1
+
+    def are_far_below(self, value: float, least: float) -> bool:
+        """Hampel's identifier: whether one of the values is far above the median of the others, and by `least`.
+
+        Far is in units of their spread. An infinite value, which is none of them, is compared with all.
+        """
+        centre = _median_without(self._sorted, value)
+        if not value - centre > least:
+            return False
+        if centre not in self._distances:  # at most three centres, whichever value is left out
+            self._distances[centre] = sorted(abs(other - centre) for other in self._sorted)
+        spread = 1.4826 * _median_without(self._distances[centre], abs(value - centre))
+        return value - centre > SPREADS * spread
+
+
+def _median_without(ordered: Sequence[float], value: float) -> float:
+    """The median of sorted values without one of them; of all if it is none of them."""
+    place = bisect_left(ordered, value)
+    there = place < len(ordered) and ordered[place] == value
+    n = len(ordered) - there
+
+    def at(index: int) -> float:
+        return ordered[index + (there and index >= place)]
+
+    return at(n // 2) if n % 2 else (at(n // 2 - 1) + at(n // 2)) / 2
 
 
 def jumps(indicator: Indicator, points: Sequence[Point], large: Sequence[Step]) -> list[int]:
     """Indices of the points that follow a jump."""
-    increments = [_step_up(indicator, before, after) for before, after in pairwise(points)]
+    worse = [indicator.worse(point.value) for point in points]
+    increments = [0.0 if a == b else b - a for a, b in pairwise(worse)]  # 0 from one infinite value to another
+    others = _Others([d for d in increments if math.isfinite(d)])
     found = []
-    for i, (before, after) in enumerate(pairwise(points)):
-        others = [d for j, d in enumerate(increments) if j != i and math.isfinite(d)]
-        one_edit = after.step.index - before.step.index == 1 or bool(_between(large, before, after))
-        sure = one_edit and increments[i] >= indicator.sure - ROUNDING
-        far = len(others) >= HISTORY and _is_outlier(increments[i], others, indicator.least)
+    for i, ((before, after), d) in enumerate(zip(pairwise(points), increments, strict=True), 1):
+        count = others.count + (not math.isfinite(d))
+        sure = d >= indicator.sure - ROUNDING and (
+            after.step.index - before.step.index == 1 or bool(_between(large, before, after))
+        )
+        far = count >= HISTORY and others.are_far_below(d, indicator.least)
         if (sure or far) and _significant(before, after, P_JUMP):
-            found.append(i + 1)
+            found.append(i)
     return found
-
-
-def _step_up(indicator: Indicator, before: Point, after: Point) -> float:
-    """How much worse the value got; 0 from one infinite value to another."""
-    a, b = indicator.worse(before.value), indicator.worse(after.value)
-    return 0.0 if a == b else b - a
 
 
 def _between(steps: Sequence[Step], before: Point, after: Point) -> list[Step]:
@@ -219,21 +280,47 @@ def _is_trend(indicator: Indicator, points: Sequence[Point]) -> bool:
     if len(finite) < TREND_VALUES:
         return False
     x, y = [index for index, _ in finite], [value for _, value in finite]
+    if y[-1] <= y[0]:
+        return False
     from scipy.stats import kendalltau, theilslopes
 
-    if y[-1] <= y[0] or kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
+    if kendalltau(x, y, alternative="greater").pvalue >= P_TREND:
         return False
     return bool(theilslopes(y, x).slope * (x[-1] - x[0]) >= indicator.trend - ROUNDING)
 
 
-def trend_shows(indicator: Indicator, points: Sequence[Point]) -> Point | None:
-    """The first point at which the trend of a stretch shows; None where there is no trend."""
-    if not _is_trend(indicator, points):
-        return None
-    return next(points[i - 1] for i in range(TREND_VALUES, len(points) + 1) if _is_trend(indicator, points[:i]))
+class _Trends:
+    """The trends of a stretch that begins with one point, by the point that it ends with."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[int, float]] = []
+        self._found: list[bool | None] = []  # None: not looked at
+
+    def first(self, indicator: Indicator, points: Sequence[Point]) -> Point | None:
+        """The first point at which the trend of these shows; None where there is no trend."""
+        now = [(point.step.index, point.value) for point in points]
+        both = zip(now, self._points, strict=False)
+        same = next((i for i, (a, b) in enumerate(both) if a != b), min(len(now), len(self._points)))
+        if same < len(now):
+            self._points, self._found = now, self._found[:same] + [None] * (len(now) - same)
+        if not self._is_trend(indicator, points, len(now)):
+            return None
+        return next(points[n - 1] for n in range(TREND_VALUES, len(now) + 1) if self._is_trend(indicator, points, n))
+
+    def _is_trend(self, indicator: Indicator, points: Sequence[Point], n: int) -> bool:
+        found = self._found[n - 1]
+        if found is None:
+            found = self._found[n - 1] = _is_trend(indicator, points[:n])
+        return found
 
 
-def _judge(name: str, points: Sequence[Point], steps: Sequence[Step], large: Sequence[Step]) -> Verdict:
+def _judge(
+    name: str,
+    points: Sequence[Point],
+    steps: Sequence[Step],
+    large: Sequence[Step],
+    trend_shows: Callable[[Indicator, Sequence[Point]], Point | None],
+) -> Verdict:
     """The verdict of one measure's history."""
     indicator = INDICATORS.get(name) or replace(TASK, title=_title(points[0].score, name))
     base = indicator.base if points[0].step.index else points[0].value

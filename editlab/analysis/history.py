@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from editlab.core.records import Broken, Step
 
@@ -22,33 +23,47 @@ class Between:
         return f"edit {self.last}" if self.first == self.last else f"between edits {self.first} and {self.last}"
 
 
-def recall_map(steps: Sequence[Step]) -> dict[EditedFact, dict[int, bool]]:
+@dataclass(frozen=True)
+class Recalled:
+    """Which edited facts were recalled, at every step that measured their retention."""
+
+    by_step: Mapping[EditedFact, Mapping[int, bool]]
+    took: Mapping[EditedFact, bool]  # whether the fact was recalled right after its edit
+    made: Mapping[str, int]  # id of a step -> its number
+
+    @classmethod
+    def at(cls, steps: Sequence[Step]) -> Self:
+        by_step: dict[EditedFact, dict[int, bool]] = {}
+        took: dict[EditedFact, bool] = {}
+        for step in steps:
+            if step.measurement is not None and step.measurement.retention is not None:
+                for recall in step.measurement.retention.recalls:
+                    fact = recall.edit, recall.number
+                    row = by_step.get(fact)
+                    if row is None:
+                        row, took[fact] = by_step.setdefault(fact, {}), recall.said_new
+                    row[step.index] = recall.says_new
+        return cls(by_step, took, {step.id: step.index for step in steps})
+
+    def lost(self) -> dict[EditedFact, Between]:
+        """For every fact that was recalled right after its edit and later was not: the edits with which it was lost."""
+        found: dict[EditedFact, Between] = {}
+        for fact, row in self.by_step.items():
+            lost = next((index for index, recalled in row.items() if not recalled), None)
+            if self.took[fact] and lost is not None:
+                before = max([self.made.get(fact[0], 0), *(index for index in row if index < lost)])
+                found[fact] = Between(min(before + 1, lost), lost)
+        return found
+
+
+def recall_map(steps: Sequence[Step]) -> Mapping[EditedFact, Mapping[int, bool]]:
     """Edits × steps: whether an edited fact was recalled, at every step that measured its retention."""
-    found: dict[EditedFact, dict[int, bool]] = {}
-    for step in steps:
-        if step.measurement is not None and step.measurement.retention is not None:
-            for recall in step.measurement.retention.recalls:
-                found.setdefault((recall.edit, recall.number), {})[step.index] = recall.says_new
-    return found
+    return Recalled.at(steps).by_step
 
 
 def forgotten_between(steps: Sequence[Step]) -> dict[EditedFact, Between]:
-    """For every fact that was recalled right after its edit and later was not: the edits with which it was lost."""
-    made = {step.id: step.index for step in steps}
-    succeeded = {
-        (recall.edit, recall.number)
-        for step in steps
-        if step.measurement is not None and step.measurement.retention is not None
-        for recall in step.measurement.retention.recalls
-        if recall.said_new
-    }
-    found: dict[EditedFact, Between] = {}
-    for fact, row in recall_map(steps).items():
-        lost = next((index for index, recalled in row.items() if not recalled), None)
-        if fact in succeeded and lost is not None:
-            before = max([made.get(fact[0], 0), *(index for index in row if index < lost)])
-            found[fact] = Between(min(before + 1, lost), lost)
-    return found
+    """See `Recalled.lost`."""
+    return Recalled.at(steps).lost()
 
 
 def broken_between(steps: Sequence[Step]) -> dict[Broken, Between]:

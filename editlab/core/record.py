@@ -26,6 +26,8 @@ Reader = Callable[[Any], Any]
 class Record:
     """A dataclass that turns into JSON types and back, nested records and tuples included."""
 
+    __slots__ = ()
+
     def to_json(self) -> dict[str, Any]:
         return plain(self)
 

@@ -6,9 +6,10 @@ the same thing.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from editlab.core.facts import CaseId, Fact
@@ -118,7 +119,7 @@ class Trace(Record):
         return max(self.layers.values(), key=lambda layer: layer.relative_size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are thousands of them in a long session
 class TokenChance(Record):
     """A next token and its probability."""
 
@@ -126,7 +127,7 @@ class TokenChance(Record):
     p: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Completion(Record):
     """The model's completion of one watched prompt."""
 
@@ -142,7 +143,7 @@ class Completion(Record):
     p_true_joint: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Drift(Record):
     """The distance of an edited layer from its unedited weights; for a single edit (`Step.size`), of its own ΔW."""
 
@@ -218,7 +219,7 @@ class CounterFact(Record):
     before: CounterFact | None = None  # the same prompts without the step's own edit; None for means over all edits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recall(Record):
     """Whether one edited fact is still recalled."""
 
@@ -228,6 +229,12 @@ class Recall(Record):
     said_new: bool  # the same, when the edit was made
     prefers_new: bool | None  # P(new) > P(true) now; None without a true object
     preferred_new: bool | None  # the same, in the unedited model
+
+
+@functools.lru_cache(maxsize=20_000)
+def _shared(recall: Recall) -> Recall:
+    """The same object for equal ones: most facts are recalled at a step as they were at the step before."""
+    return recall
 
 
 @dataclass(frozen=True)
@@ -240,6 +247,9 @@ class Retention(Record):
     kept: float | None  # the headline: share of those that still do; None if none succeeded
     prefers_new: float | None  # share with P(new) > P(true) now
     preferred_new: float | None  # the same share before any edit
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recalls", tuple(map(_shared, self.recalls)))
 
 
 @dataclass(frozen=True)
@@ -445,3 +455,35 @@ class SessionState(Record):
     plan: Mapping[str, int] = field(default_factory=dict)  # measure -> at every so many steps; absent: on demand
     costs: Mapping[str, Cost] = field(default_factory=dict)  # measure -> its cost at the step in force
     health: Health | None = None  # of the step in force
+
+
+@dataclass(frozen=True)
+class StateChanges(Record):
+    """A session's state for a reader who knows an earlier version of it."""
+
+    version: str  # of this state: what the reader names the next time
+    length: int  # number of steps, step 0 included
+    state: SessionState  # of its steps those alone that differ from the reader's; others may be in force or no longer
+    complete: bool = True  # else more have changed: they are asked for by this version
+
+    def after(self, earlier: StateChanges) -> StateChanges:
+        """Both as one, where these changes were asked for by the version of the earlier ones."""
+        steps = {step.index: step for step in (*earlier.state.steps, *self.state.steps)}
+        return replace(self, state=replace(self.state, steps=tuple(steps.values())))
+
+    def applied_to(self, known: Sequence[Step]) -> SessionState:
+        """The whole state, from the steps that the reader knows. Raises ValueError where a step is missing."""
+        steps: list[Step | None] = [*known[: self.length], *[None] * (self.length - len(known))]
+        for step in self.state.steps:
+            if step.index < self.length:
+                steps[step.index] = step
+        position = self.state.position
+        return replace(self.state, steps=tuple(_in_force(step, position) for step in steps))
+
+
+def _in_force(step: Step | None, position: int) -> Step:
+    """The step as it is with the step at `position` in force."""
+    if step is None:
+        raise ValueError("a step is missing that the reader does not know")
+    in_force = step.enabled and step.index <= position
+    return step if step.in_force == in_force else replace(step, in_force=in_force)

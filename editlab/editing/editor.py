@@ -105,6 +105,7 @@ class Editor:
 
     def forget(self) -> None:
         """Drop everything that is kept only for speed."""
+        self.model.sums.forget()
         if self._moments is not None:
             self._moments.forget()
 

@@ -18,7 +18,7 @@ from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Completion, Probe, Risk, SessionState, Step
+from editlab.core.records import Completion, Probe, Risk, SessionState, StateChanges, Step
 
 if TYPE_CHECKING:
     from editlab.analysis.scanned import ScanTable
@@ -81,6 +81,13 @@ class LabProtocol(Protocol):
 
     def state(self, session: str) -> SessionState:
         """All steps with their measurements, and the step in force."""
+
+    def changes(self, session: str, since: str = "") -> StateChanges:
+        """The state, of whose steps only those are told that have changed since the version `since`.
+
+        All steps are told if the lab does not know that version, as after a restart. Where many have changed, not all
+        are told at once: the answer is not `complete`, and its version is what to ask with for more.
+        """
 
     def revision(self, session: str) -> int:
         """A number that changes whenever the result of `state` changes; cheap to ask for."""

@@ -18,7 +18,7 @@ from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.core.records import Risk, SessionState, Step
+from editlab.core.records import Risk, SessionState, StateChanges, Step
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.lab.catalogue import info_of
@@ -155,6 +155,9 @@ class Lab:
 
     def state(self, session: str) -> SessionState:
         return self.sessions.state(self._session(session))
+
+    def changes(self, session: str, since: str = "") -> StateChanges:
+        return self._session(session).changes(since)
 
     def revision(self, session: str) -> int:
         return self.sessions.revision(session)

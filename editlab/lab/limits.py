@@ -15,7 +15,7 @@ class Limits:
 
     sessions: int = 1_000  # stored in total
     sessions_in_memory: int = 64  # the others are read from the store on use
-    edits: int = 500  # in the log of one session
+    edits: int = 1_000  # in the log of one session
     facts: int = 100  # in one edit
     characters: int = 2_000  # in any text from a visitor: a prompt, a subject, an object, a name
     watched: int = 20  # of a session's own prompts

@@ -41,6 +41,7 @@ KEY_BYTES = 24  # of randomness
 DAYS_BARE = 1 / 24  # without use, after which a session without an edit of its own makes room if the lab is full
 DAYS_TEMPORARY = 1 / 24  # without use, after which a temporary session is deleted
 DAYS_RENEWED = 1 / 48  # from one note that a session is being read to the next
+READERS = 64  # sessions that can be read from the store at once
 
 
 def follow_key(key: str) -> str:
@@ -63,7 +64,8 @@ class Sessions:
     def __init__(self, store: Store, editor: Editor, measures: Measures, limits: Limits) -> None:
         self.limits = limits
         self._store, self._editor, self._measures = store, editor, measures
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of what is kept here, never while a session or the store is read or written
+        self._reading = [threading.Lock() for _ in range(READERS)]
         self._recent: OrderedDict[str, Session] = OrderedDict()
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
@@ -125,17 +127,18 @@ class Sessions:
 
     def open(self, key: str, editing: bool = False) -> Session:
         """The session of a key; every caller gets the same object."""
-        with self._lock:
-            row = self._find(key, editing)
-            if not self._editor.model.is_named(row.fingerprint):
-                raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
-            if row.fingerprint != self._fingerprint:
-                self._store.rename_model(row.id, self._fingerprint)
+        row = self._find(key, editing)
+        if not self._editor.model.is_named(row.fingerprint):
+            raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
+        if row.fingerprint != self._fingerprint:
+            self._store.rename_model(row.id, self._fingerprint)
+        with self._reading[hash(row.id) % len(self._reading)]:  # a long session takes a second: others do not wait
             session = self._alive.get(row.id) or self._read(row)
-            self._alive[row.id] = self._recent[row.id] = session
-            self._recent.move_to_end(row.id)
-            while len(self._recent) > self.limits.sessions_in_memory:
-                self._states.pop(self._recent.popitem(last=False)[0], None)
+            with self._lock:
+                self._alive[row.id] = self._recent[row.id] = session
+                self._recent.move_to_end(row.id)
+                while len(self._recent) > self.limits.sessions_in_memory:
+                    self._states.pop(self._recent.popitem(last=False)[0], None)
         return session
 
     def forget_unused(self) -> None:
@@ -150,7 +153,7 @@ class Sessions:
         A session that is not in memory reads the completions of its own steps from the store when it is opened.
         """
         base = self._measures.base
-        session.measurements.keep((entry.id for entry in session.log), session.all_watched(), COMPLETIONS_KEPT)
+        session.measurements.keep((entry.id for entry in session.log), session.all_watched, COMPLETIONS_KEPT)
         with self._lock:
             if len(base.completions) > self._most_of_base:
                 base.keep(chain.from_iterable(one.all_watched() for one in list(self._alive.values())))
@@ -161,11 +164,16 @@ class Sessions:
             base.pieces.clear()
 
     def state(self, session: Session) -> SessionState:
-        """A session's state, cached until its revision changes."""
+        """A session's state, cached until its revision changes. Only callers of this session wait for each other."""
         with self._lock:
-            if session.id not in self._states:
-                self._states[session.id] = session.state()
-            return self._states[session.id]
+            cached, revision = self._states.get(session.id), self._revisions.get(session.id)
+        if cached is not None:
+            return cached
+        state = session.state()
+        with self._lock:
+            if self._alive.get(session.id) is session and self._revisions.get(session.id) == revision:
+                self._states[session.id] = state
+        return state
 
     def revision(self, key: str) -> int:
         row = self._find(key)
@@ -175,7 +183,7 @@ class Sessions:
     @contextmanager
     def changing(self, session: Session, field: str) -> Iterator[None]:
         """Store the block's change of a session's `field`, or undo the change if it cannot be stored."""
-        with self._lock:
+        with session.lock:
             before = getattr(session, field)
             try:
                 yield
@@ -183,7 +191,7 @@ class Sessions:
             except BaseException:
                 setattr(session, field, before)
                 raise
-            self._revise(session.id)
+        self.changed(session)
 
     def append(self, session: Session, log: Sequence[Entry]) -> None:
         """Store a log that is one edit longer, with its measurements."""

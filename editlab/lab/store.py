@@ -6,6 +6,7 @@ the file opens no session. The store itself controls no access.
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import threading
@@ -203,12 +204,13 @@ class Store:
         places = {edit: place for place, edit in enumerate(log, 1)}
         rows = self._read("SELECT * FROM found WHERE session = :id", id=id)
 
-        def ids(row: sqlite3.Row) -> tuple[str, ...]:
-            off = json.loads(row["without"])
-            return tuple(edit for edit in log[: places.get(row["edit"], 0)] if edit not in off)
+        @functools.cache  # a state has many findings
+        def ids(last: str, without: str) -> tuple[str, ...]:
+            off = set(json.loads(without))
+            return tuple(edit for edit in log[: places.get(last, 0)] if edit not in off)
 
         columns = ("step", "name", "setting", "about", "found")
-        return [Finding(ids(row), *(row[name] for name in columns)) for row in rows]
+        return [Finding(ids(row["edit"], row["without"]), *(row[name] for name in columns)) for row in rows]
 
     def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
         """Store findings on states of a session's log."""
@@ -292,8 +294,8 @@ def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iter
         if any(edit not in places for edit in (*finding.ids, *filter(None, [finding.step]))):
             continue
         last = finding.ids[-1] if finding.ids else ""
-        before = log[: places[last]] if last else ()
-        off = json.dumps([entry.id for entry in before if entry.id not in finding.ids])
+        on, before = set(finding.ids), log[: places[last]] if last else ()
+        off = json.dumps([entry.id for entry in before if entry.id not in on])
         measure = (finding.name, finding.setting)
         if last or finding.about != "[]":
             row = [id, last, off, finding.step, *measure, finding.about, finding.found]

@@ -99,16 +99,15 @@ class Measures:
         if tokens is not None:
             taken.seconds, taken.tokens, taken.pending = taken.pending, tokens, 0.0
 
-    def cost(self, name: str, inputs: MeasureInput) -> Cost:
-        """The time that a measure takes on a state without cached results."""
-        tokens = self.by_name[name].tokens(inputs)
+    def cost(self, name: str, tokens: int, n_parameters: int) -> Cost:
+        """The time that a measure of so many tokens takes on a model of this size."""
         taken = self._taken.get(name)
         if taken is not None and taken.tokens:
             return Cost(tokens * taken.seconds / taken.tokens, True)
         others = [taken for taken in self._taken.copy().values() if taken.tokens]  # the worker may be adding to it
         if others:
             return Cost(tokens * sum(t.seconds for t in others) / sum(t.tokens for t in others), False)
-        return Cost(tokens * 2 * inputs.now.model.n_parameters() / FLOP_PER_SECOND, False)
+        return Cost(tokens * 2 * n_parameters / FLOP_PER_SECOND, False)
 
 
 def _short(text: str) -> str:

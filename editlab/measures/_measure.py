@@ -6,6 +6,7 @@ from its cache. Nothing here depends on logs or queues.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -170,9 +171,14 @@ def fixed_sample(items: Sequence[T], n: int, key: Callable[[T], str], seed: int 
     """At most `n` items in their order, chosen by a hash of their key: the choice hardly changes as items are added."""
     if len(items) <= n:
         return tuple(items)
-    hashed = [hashlib.sha256(f"{seed} {key(item)}".encode()).digest() for item in items]
+    hashed = [_hashed(f"{seed} {key(item)}") for item in items]
     chosen = set(sorted(range(len(items)), key=lambda i: hashed[i])[:n])
     return tuple(item for i, item in enumerate(items) if i in chosen)
+
+
+@functools.lru_cache(maxsize=10_000)  # the same facts come again at every step
+def _hashed(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def questions_of(prompts: Iterable[str], fact: Fact) -> list[Question]:

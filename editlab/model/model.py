@@ -22,8 +22,11 @@ from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
 from editlab.model.fingerprint import fingerprint_of
 from editlab.model.memory import spare_copy
+from editlab.model.partial_sums import WORTH, PartialSums
 from editlab.model.shapes import Shape
 from editlab.model.tokens import Batch, TextReader
+
+SUM_EVERY = 32  # additions, after which a partial sum may be kept
 
 
 def check_config(config: Mapping[str, Any], name: str) -> None:
@@ -97,6 +100,7 @@ class EditableModel(TextReader):
         self._raised: dict[int, _Raised] = {}  # edited layers of a half-precision model, which run in float32
         self._written: list[Edit] | None = []  # the edits in the weights; None after an interrupted write
         self._overlaid: list[Edit] = []
+        self.sums = PartialSums()
         self._norms: dict[int, float] = {}
         self._fingerprint: str | None = None
         self._legacy_fingerprint: str | None = None
@@ -194,29 +198,54 @@ class EditableModel(TextReader):
     def write(self, edits: Sequence[Edit]) -> None:
         """Set the weights to base + Σ deltas, added in order. No other code assigns a weight.
 
-        If the edits in force are the first of `edits`, only the rest is added, which is bit-equal to starting over.
+        If the edits in force are the first of `edits`, only the rest is added, and likewise to a partial sum that was
+        kept: that is bit-equal to starting over.
         """
-        done = self._written
+        done, edits = self._written, list(edits)
         extends = (
             done is not None and len(done) <= len(edits) and all(a is b for a, b in zip(done, edits, strict=False))
         )
-        rest = list(edits[len(done) :]) if done is not None and extends else list(edits)
-        touched = {layer for edit in rest for layer in edit}
-        for layer in touched:
+        if extends and done is not None and len(done) == len(edits):
+            return
+        if done and not extends:
+            self._keep_sum(done)
+        begun, weights = self.sums.begin(edits)
+        if extends and done is not None and begun <= len(done) + WORTH:
+            begun = len(done)
+        else:
+            self._written = None  # until every layer is written
+            self._start_from(weights)
+        rest = edits[begun:]
+        for layer in {layer for edit in rest for layer in edit}:
             self._keep_base(layer)
-        self._written = None  # until every layer is written
-        if not extends:
-            for layer, base in self._base.items():
-                if layer in self._raised:
-                    self._raised.pop(layer).lower()
-                elif not self._is_half(layer):
-                    self.weight(layer).copy_(base)
-        for edit in rest:
+        self._written = None
+        for n, edit in enumerate(rest, begun + 1):
             for layer, delta in edit.items():
-                if self._is_half(layer):
-                    self._raised[layer] = _Raised(self.projection(layer))
+                self._raise(layer)
                 self.weight(layer).add_((delta.left @ delta.right.T).to(self.weight(layer).device))
-        self._written = list(edits)
+            if n % SUM_EVERY == 0 and n < len(edits):
+                self._keep_sum(edits[:n])
+        self._written = edits
+
+    def _start_from(self, weights: Mapping[int, Tensor]) -> None:
+        """Set the weights to a partial sum; layers that it does not touch to their base."""
+        for layer, base in self._base.items():
+            if layer in weights:
+                self._raise(layer)
+                self.weight(layer).copy_(weights[layer])
+            elif layer in self._raised:
+                self._raised.pop(layer).lower()
+            elif not self._is_half(layer):
+                self.weight(layer).copy_(base)
+
+    def _raise(self, layer: int) -> None:
+        """Let an edited layer of a half-precision model run in float32."""
+        if self._is_half(layer):
+            self._raised[layer] = _Raised(self.projection(layer))
+
+    def _keep_sum(self, edits: Sequence[Edit]) -> None:
+        """Keep the present weights, which are the base and these edits, as a partial sum."""
+        self.sums.keep(edits, {layer: self.weight(layer) for layer in {layer for edit in edits for layer in edit}})
 
     def hold(self, layers: Iterable[int]) -> None:
         """Prepare layers for editing, and keep their base weights."""

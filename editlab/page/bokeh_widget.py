@@ -32,6 +32,11 @@ class FigureWidget(BokehModel):
             state["render_bundle"] = serialize_json(self._model_to_traits(self._model))
         return state
 
+    def _sync_model(self, model: BokehModel, content: dict[str, Any], buffers: list[Any]) -> None:
+        """Take over a change that the browser made. Rows that it reports are those that it was sent: see Chart.draw."""
+        if content.get("kind") not in ("ColumnsStreamed", "ColumnsPatched"):
+            super()._sync_model(model, content, buffers)
+
     def close(self) -> None:
         """Close once: ipywidgets closes a widget again when deleting it, and the original fails the second time."""
         if not self._closed:

@@ -128,3 +128,20 @@ class Fold:
         self.button.description = self.button.tooltip = self._names[opened]
         if self._on_switch is not None:
             self._on_switch(opened)
+
+
+class TableFold(Fold):
+    """A fold around a table, which is made only while the fold is open: a long run's tables are long."""
+
+    def __init__(self, closed: str, opened: str) -> None:
+        self._table = html()
+        self._make: Callable[[], Markup] = Markup
+        super().__init__(closed, opened, self._table, on_switch=self._switched)
+
+    def show(self, make: Callable[[], Markup]) -> None:
+        """Show the table that `make` makes."""
+        self._make = make
+        self._switched(self.is_open)
+
+    def _switched(self, opened: bool) -> None:
+        self._table.value = self._make() if opened else ""

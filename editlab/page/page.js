@@ -110,9 +110,10 @@
     event.preventDefault();
   });
   /* A row that is pointed at, or has the focus, is marked in the charts; the charts themselves mark theirs (plots/chart.py). */
+  const stepOf = (row) => Number(row?.querySelector(".el-index")?.textContent ?? -1);
   let marked = -1;
   const mark = (row) => {
-    const step = row ? row.parentElement.children.length - 1 - [...row.parentElement.children].indexOf(row) : -1;
+    const step = stepOf(row);
     if (step === marked) return;
     marked = step;
     for (const line of (window.Bokeh?.documents ?? []).flatMap((one) => [...one.all_models]))
@@ -121,14 +122,14 @@
   for (const kind of ["pointerover", "focusin"])
     document.addEventListener(kind, (event) => mark(event.target.closest?.(".el-step")));
   /* A new edit has all rows drawn anew: what had the focus in one has it again. */
-  let focused = null; // in the timeline: the element, its row counted from the oldest, and which of the row's it is
+  let focused = null; // in the timeline: the element, its row's step, and which of the row's it is
   document.addEventListener("focusin", ({ target }) => {
-    const row = target.closest?.(".el-step"), rows = row && [...row.parentElement.children];
-    focused = row && { target, row: rows.length - rows.indexOf(row), part: [...row.querySelectorAll("button")].indexOf(target) };
+    const row = target.closest?.(".el-step");
+    focused = row && { target, step: stepOf(row), part: [...row.querySelectorAll("button")].indexOf(target) };
   });
   const refocus = () => {
     if (!focused || focused.target.isConnected || document.activeElement !== document.body) return;
-    const rows = document.querySelectorAll(".el-steps .el-step"), row = rows[rows.length - focused.row];
+    const row = [...document.querySelectorAll(".el-steps .el-step")].find((one) => stepOf(one) === focused.step);
     if (row) (row.querySelectorAll("button")[focused.part] || row).focus({ preventScroll: true });
   };
   /* A chart in its shadow tree shows the focus as this says (plots/chart.py): to those who go by keys. */

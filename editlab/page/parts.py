@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import ipywidgets as widgets
@@ -25,7 +26,7 @@ from editlab.page.live import Live, LiveCallbacks
 from editlab.page.panels import before_after
 from editlab.page.plots.chart import stacked, stacked_columns
 from editlab.page.plots.overview import Part, overview_parts
-from editlab.page.plots.recall import recall_chart, recall_columns, recall_rows
+from editlab.page.plots.recall import mapped, recall_chart, recall_columns, recall_rows
 from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, size_chart, size_columns
 from editlab.page.start import style_sheets
 from editlab.page.visit import is_served
@@ -196,9 +197,11 @@ class RecallMap(SessionChart):
     name = "forgetting"
 
     def _parts(self, state: SessionState) -> Sequence[Part]:
-        rows = recall_rows(state.steps)
-        kind = tuple((row.edit, row.fact) for row in rows)
-        return [Part("recall", kind, lambda: recall_chart(rows), recall_columns(state))] if rows else []
+        shown = mapped(state)
+        rows = recall_rows(state.steps, shown)
+        kind = shown.start, *((row.edit, row.fact) for row in rows)
+        chart = partial(recall_chart, rows, shown.start)
+        return [Part("recall", kind, chart, recall_columns(state, rows))] if rows else []
 
 
 class BeforeAfter(SessionWidget):

@@ -38,6 +38,7 @@ ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query
     "duplicate": Address("POST", "/session/duplicate", "key"),
     "delete": Address("DELETE", "/session"),
     "state": Address("GET", "/session/state"),
+    "changes": Address("GET", "/session/changes"),
     "revision": Address("GET", "/session/revision", "revision"),
     "preview": Address("POST", "/session/preview"),
     "edit": Address("POST", "/session/edit"),

@@ -6,9 +6,11 @@ as `Finding`s and loaded elsewhere. Nothing here depends on positions in the log
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from editlab.model.model import EditableModel
 from editlab.model.reading import Watched, drift_of
 from editlab.session.log import Entry, Ids, edits_of, ids_of, layers_of
 
+StateName = bytes  # a digest of the edits in force, in order: as short for a thousand edits as for one
+UNEDITED: StateName = b""
 DRIFT, COMPLETIONS = "drift", "completions"  # measured on every state, besides the measures
 
 
@@ -43,17 +47,49 @@ class MeasurementCache:
         self.model = model
         self.measures = measures
         self.unsaved: list[Finding] = []  # the code that saves findings clears this list
-        self._caches: dict[Ids, StateCache] = {(): measures.base}
-        self._noted: set[tuple[Ids, str, str, str]] = set()
+        self._caches: dict[StateName, StateCache] = {UNEDITED: measures.base}
+        self._edits: dict[StateName, Ids] = {UNEDITED: ()}  # that make each of these states
+        self._noted: set[tuple[StateName, str, str, str]] = set()
+        self._log: frozenset[str] = frozenset()  # the edits of the log, when `keep` was called last
+        self._named: tuple[list[Entry], list[StateName]] = ([], [UNEDITED])  # entries, and the states on their way
+        self._tokens: tuple[Any, dict[str, int]] = (None, {})  # by measure, of the state that was asked for last
         measures.base.drift = {}
+
+    def names(self, entries: Sequence[Entry]) -> list[StateName]:
+        """The names of the states on the way: after none of the entries, after the first, and so on.
+
+        The names last given are reused as far as the entries are the same.
+        """
+        line, names = self._named
+        same, n = 0, len(entries)
+        if line[:n] == list(entries):
+            return names[: n + 1]
+        while same < min(n, len(line)) and entries[same] is line[same]:
+            same += 1
+        names = names[: same + 1]
+        for entry in entries[same:]:
+            names.append(name_after(names[-1], entry.id) if entry.enabled else names[-1])
+        self._named = list(entries), names
+        return list(names)
+
+    def cache(self, name: StateName) -> StateCache | None:
+        """The results on the state of that name; None if nothing was ever asked about it."""
+        return self._caches.get(name)
 
     def state(self, entries: Sequence[Entry]) -> State:
         """The state that these entries make."""
-        return State(self.model, edits_of(entries), self._caches.setdefault(ids_of(entries), StateCache()))
+        name = self.names(entries)[-1]
+        if name not in self._caches:
+            self._enter(name, ids_of(entries), StateCache() if name else self.measures.base)
+        return State(self.model, edits_of(entries), self._caches[name])
 
     def enter(self, entries: Sequence[Entry], cache: StateCache) -> None:
         """Take over the results measured while a state was made."""
-        self._caches[ids_of(entries)] = cache
+        self._enter(self.names(entries)[-1], ids_of(entries), cache)
+
+    def _enter(self, name: StateName, edits: Ids, cache: StateCache) -> None:
+        self._edits[name] = edits
+        self._caches[name] = cache
 
     def inputs(self, entries: Sequence[Entry]) -> MeasureInput:
         """The input of a measure of the step that ends these entries."""
@@ -105,17 +141,24 @@ class MeasurementCache:
     def _note(self, entries: Sequence[Entry], step: str, name: str, about: Sequence[Any], found: Any) -> None:
         """Add a result to the unsaved findings, unless it was added before."""
         topic = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
-        ids = ids_of(entries)
-        if (ids, step, name, topic) not in self._noted:
-            self._noted.add((ids, step, name, topic))
-            self.unsaved.append(Finding(ids, step, name, self.measures.setting(name), topic, json.dumps(plain(found))))
+        noted = self.names(entries)[-1], step, name, topic
+        if noted not in self._noted:
+            self._noted.add(noted)
+            setting, text = self.measures.setting(name), json.dumps(plain(found))
+            self.unsaved.append(Finding(ids_of(entries), step, name, setting, topic, text))
 
     def load(self, findings: Iterable[Finding]) -> None:
         """Take over saved findings, except those of a measure whose setting has changed since."""
+        named: dict[Ids, StateName] = {}
         for finding in findings:
             if not self.measures.is_setting_of(finding.setting, finding.name):
                 continue
-            cache = self._caches.setdefault(finding.ids, StateCache())
+            if finding.ids not in named:
+                named[finding.ids] = functools.reduce(name_after, finding.ids, UNEDITED)
+                if named[finding.ids] not in self._caches:
+                    self._enter(named[finding.ids], finding.ids, StateCache())
+            state = named[finding.ids]
+            cache = self._caches[state]
             about, found = json.loads(finding.about), json.loads(finding.found)
             if finding.name == DRIFT:
                 cache.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)
@@ -125,28 +168,37 @@ class MeasurementCache:
             else:
                 facts = tuple(Fact.from_json(fact) for fact in about)
                 cache.records[finding.name, facts] = Measurement.read(finding.name, found)
-            self._noted.add((finding.ids, finding.step, finding.name, finding.about))
+            self._noted.add((state, finding.step, finding.name, finding.about))
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
 
-    def keep(self, ids: Iterable[str], watched: Iterable[Watched], most: int) -> None:
+    def keep(self, ids: Iterable[str], watched: Callable[[], Iterable[Watched]], most: int) -> None:
         """Drop the states with other edits than these, which have left the log.
 
         In the other edited states with more than `most` completions, keep only those of these prompts.
         """
         log = frozenset(ids)
-        for gone in [state for state in list(self._caches) if not log.issuperset(state)]:
-            del self._caches[gone]
-        self._noted = {noted for noted in self._noted if log.issuperset([*noted[0], *filter(None, noted[1:2])])}
+        if not log.issuperset(self._log):
+            gone = {name for name, edits in list(self._edits.items()) if not log.issuperset(edits)}
+            self._noted = {each for each in self._noted if each[0] not in gone and (not each[1] or each[1] in log)}
+            for name in gone:
+                self._caches.pop(name, None)
+                del self._edits[name]
+        self._log = log
         for cache in list(self._caches.values()):
             if cache is not self.measures.base and len(cache.completions) > most:
-                cache.keep(watched)
+                cache.keep(watched())
 
     def costs(self, entries: Sequence[Entry]) -> dict[str, Cost]:
         """The cost of each measure on the state of these entries."""
-        inputs = self.inputs(entries)
-        return {name: self.measures.cost(name, inputs) for name in self.measures.by_name}
+        of, tokens = self._tokens
+        asked = self.names(entries)[-1], self._facts(entries)
+        if of != asked:
+            inputs = self.inputs(entries)
+            tokens = {name: measure.tokens(inputs) for name, measure in self.measures.by_name.items()}
+            self._tokens = asked, tokens
+        return {name: self.measures.cost(name, n, self.model.n_parameters()) for name, n in tokens.items()}
 
     def has_observed(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> bool:
         """Whether `observe` has nothing left to measure."""
@@ -159,24 +211,27 @@ class MeasurementCache:
 
         Of the user's own prompts, which may have changed since, only those with cached completions are included.
         """
-        cache = self.state(entries).cache
-        answers = [self._answers(which, watched) for which in _compared(entries)]
+        names = self.names(entries)
+        now, before = (self.cache(name) or StateCache() for name in (names[-1], names[-2:][0]))
+        return self.found_on(now, before, self._facts(entries), watched)
+
+    def found_on(
+        self, cache: StateCache, cache_before: StateCache, facts: tuple[Fact, ...], watched: tuple[Watched, ...]
+    ) -> Measurement | None:
+        """See `measurement`: of a step with these facts, by the results on the states after and before it."""
+        if cache.drift is None:
+            return None
+        answers = [_answers(each, watched) for each in (cache, cache_before, self.measures.base)]
         answered = [w for w in watched if all(w in each for each in answers)]
-        if cache.drift is None or any(w.kind != "own" for w in watched if w not in answered):
+        if any(w.kind != "own" for w in watched if w not in answered):
             return None
         now, before, base = (tuple(each[w] for w in answered) for each in answers)
         found = {
             name: value
             for name, measure in self.measures.by_name.items()
-            if (value := cache.records.get((name, self._facts_of(measure, entries)))) is not None
+            if (value := cache.records.get((name, facts if measure.of_step else ()))) is not None
         }
         return Measurement.of(cache.drift, now, before, base, found)
-
-    def _answers(self, entries: Sequence[Entry], watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
-        """The cached completions of the state that these entries make: of these prompts, or else of all cached ones."""
-        cached = self.state(entries).cache.completions.copy()  # at once: the worker may be adding to it
-        chosen = {watched: cached[watched]} if watched in cached else cached
-        return {w: answer for some, found in chosen.items() for w, answer in zip(some, found, strict=True)}
 
     @staticmethod
     def _facts(entries: Sequence[Entry]) -> tuple[Fact, ...]:
@@ -184,6 +239,19 @@ class MeasurementCache:
 
     def _facts_of(self, measure: Measure, entries: Sequence[Entry]) -> tuple[Fact, ...]:
         return self._facts(entries) if measure.of_step else ()
+
+
+def name_after(name: StateName, edit: str) -> StateName:
+    """The name of a state with one more edit in force."""
+    return hashlib.blake2b(name + edit.encode(), digest_size=16).digest()
+
+
+def _answers(cache: StateCache, watched: tuple[Watched, ...]) -> dict[Watched, Completion]:
+    """The cached completions of a state: of these prompts together, or else of all cached ones."""
+    if (together := cache.completions.get(watched)) is not None:
+        return dict(zip(watched, together, strict=True))
+    cached = cache.completions.copy()  # at once: the worker may be adding to it
+    return {w: answer for some, found in cached.items() for w, answer in zip(some, found, strict=True)}
 
 
 def _compared(entries: Sequence[Entry]) -> tuple[Sequence[Entry], ...]:

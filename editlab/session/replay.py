@@ -225,8 +225,7 @@ def replay(
 def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress) -> tuple[float, float]:
     """The errors of ΔW and of the losses when an edit is made again on top of the edits that were then in force."""
     entry, provenance = log[number], log[number].made.provenance
-    upon = provenance.get("upon", ids_of(log[:number]))
-    in_force = [each for each in log[:number] if each.id in upon]
+    in_force = _upon(log[:number], provenance)
     editor.model.write([each.edit for each in in_force])
     method = editor.method(entry.made.method, entry.made.hyperparameters)
     report(Progress("making the edits again", number + 1, len(log)))
@@ -234,6 +233,14 @@ def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress)
         entry.facts, method, contexts=provenance.get("contexts"), earlier=earlier_of(in_force)
     )
     return max(_delta_error(edit[n], delta) for n, delta in entry.edit.items()), _loss_error(trace, entry.made.trace)
+
+
+def _upon(earlier: Sequence[Entry], provenance: Mapping[str, Any]) -> list[Entry]:
+    """Of the earlier edits, those that were in force when an edit was made."""
+    if "without" in provenance:
+        return [entry for entry in earlier if entry.id not in provenance["without"]]
+    upon = provenance.get("upon", ids_of(earlier))  # files of earlier versions name all of them
+    return [entry for entry in earlier if entry.id in upon]
 
 
 def _delta_error(again: LowRank, delta: LowRank) -> float:

@@ -6,6 +6,8 @@ cached by state. Nothing here depends on queues or on other sessions.
 
 from __future__ import annotations
 
+import secrets
+import threading
 import time
 import uuid
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -14,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editlab.analysis.health import health_of
+from editlab.analysis.health import Judge
 from editlab.analysis.table import table_of
 from editlab.core.facts import Fact
 from editlab.core.guarding import OFF
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
-from editlab.core.records import Completion, Drift, Guarded, Risk, SessionState, Step
+from editlab.core.records import Completion, Drift, Guarded, Measurement, Risk, SessionState, StateChanges, Step
 from editlab.editing.assess import assess, assess_methods, riskiest
 from editlab.editing.editor import Editor
 from editlab.editing.guard import WARNING, Guard
@@ -33,8 +35,11 @@ from editlab.model.checkpoint import AS_BASE
 from editlab.model.deltas import Edit
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.session.export import CHECKPOINT, Exported, export
-from editlab.session.log import Entry, Made, earlier_of, edits_of, ids_of, layers_of
-from editlab.session.measurements import MeasurementCache
+from editlab.session.log import Entry, Made, earlier_of, edits_of, layers_of
+from editlab.session.measurements import MeasurementCache, StateName
+from editlab.session.timeline import Place, Timeline
+
+STEPS_AT_ONCE = 100  # that `changes` tells
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -65,6 +70,12 @@ class Session:
         self.watched: tuple[str, ...] = ()
         self.watches_facts = watches_facts
         self.measurements = MeasurementCache(self.model, self.measures)
+        self._timeline = Timeline(self.measurements, self._step, self._watched)
+        self._judge = Judge()
+        self._planned: set[tuple[StateName, int]] = set()  # steps of which nothing is missing by `_planned_by`
+        self._planned_by: Mapping[str, int] = {}
+        self._version = secrets.token_hex(4)  # of this object: its changes are counted by its timeline
+        self.lock = threading.RLock()  # while the log is changed, or the state is made
 
     # --- the log ---
 
@@ -118,7 +129,7 @@ class Session:
                 size=self._size(edit),
                 said_new=tuple(said[fact.text, fact.target_new].said for fact in facts),
                 preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
-                provenance={**provenance, "upon": list(ids_of(kept))},
+                provenance={**provenance, "without": [entry.id for entry in kept if not entry.enabled]},
                 seconds=time.perf_counter() - start,
                 risk=risk,
                 guarded=guarded,
@@ -263,7 +274,7 @@ class Session:
             self.measurements.observe(entries, self._watched_after(entries), report)
         for name in names:
             self.find(name, report, entries)
-        return self._step(entries, entries)
+        return self._measured(entries)
 
     def find(self, name: str, report: OnProgress = quiet, entries: tuple[Entry, ...] | None = None) -> Record | None:
         """One measure's result on the step that ends these entries (default: in force); None if not defined."""
@@ -296,16 +307,24 @@ class Session:
 
     def _next_due(self, without: Container[str] = ()) -> tuple[tuple[Entry, ...], list[str]] | None:
         """The entries of a step with a missing measurement, and the missing measure; no name: its standard results."""
-        others = [index for index in range(len(self.log), -1, -1) if index != self.position]
-        for index in [self.position, *others]:
-            entries = self.entries(index)
-            if index == self.position and not self.measurements.has_observed(entries, self._watched_after(entries)):
+        log, position, plan = self.log, self.position, self.plan
+        names = self.measurements.names(log)
+        complete = self._planned if plan == self._planned_by else set()
+        for index in [position, *(index for index in range(len(log), -1, -1) if index != position)]:
+            if (names[index], index) in complete and index != position:
+                continue
+            entries = log[:index]
+            if index == position and not self.measurements.has_observed(entries, self._watched_after(entries)):
                 return entries, []
             if entries and not entries[-1].enabled:
                 continue  # the state is that of the step before
-            for name, every in self.plan.items():
-                if index % every == 0 and name not in without and not self.measurements.has(name, entries):
+            missing = [n for n, every in plan.items() if index % every == 0 and not self.measurements.has(n, entries)]
+            for name in missing:
+                if name not in without:
                     return entries, [name]
+            if not missing:
+                complete.add((names[index], index))
+        self._planned, self._planned_by = complete & {(name, index) for index, name in enumerate(names)}, dict(plan)
         return None
 
     def all_watched(self) -> set[Watched]:
@@ -326,22 +345,28 @@ class Session:
 
     def step(self, index: int) -> Step:
         """Row `index` of the timeline; 0 is the unedited model."""
-        return self._step(self.log[:index], self.log[: self.position])
+        step = self._measured(self.log[:index])
+        return replace(step, in_force=step.enabled and index <= self.position)
 
-    def _step(self, entries: Sequence[Entry], in_force: Sequence[Entry]) -> Step:
+    def _measured(self, entries: Sequence[Entry]) -> Step:
+        """The step that ends these entries, in force unless it is switched off."""
         measurement = self.measurements.measurement(entries, self._watched_after(entries))
-        if not entries:
+        return self._step(len(entries), entries[-1] if entries else None, measurement)
+
+    def _step(self, index: int, entry: Entry | None, measurement: Measurement | None) -> Step:
+        """A step with its measurement, in force unless it is switched off; step 0 has no entry."""
+        if entry is None:
             return Step(0, "", (), None, {}, None, True, True, measurement, self.editor.provenance(), 0.0)
-        entry, made = entries[-1], entries[-1].made
+        made = entry.made
         return Step(
-            index=len(entries),
+            index=index,
             id=made.id,
             facts=made.facts,
             method=made.method,
             hyperparameters=made.hyperparameters,
             trace=made.trace,
             enabled=entry.enabled,
-            in_force=entry.enabled and len(entries) <= len(in_force),
+            in_force=entry.enabled,
             measurement=measurement,
             provenance=made.provenance,
             seconds=made.seconds,
@@ -352,20 +377,46 @@ class Session:
 
     def steps(self) -> tuple[Step, ...]:
         """The timeline, step 0 first."""
-        return tuple(self.step(index) for index in range(len(self.log) + 1))
+        return self.state().steps
 
     def state(self) -> SessionState:
-        """Everything that a page needs to draw the session."""
-        steps, position = self.steps(), self.position
+        """Everything that a page needs to draw the session. Any thread may ask."""
+        with self.lock:
+            return self._state()
+
+    def changes(self, since: str = "") -> StateChanges:
+        """The state, with the steps alone that have changed since a version; all of them if it is not known here.
+
+        At most `STEPS_AT_ONCE` of them, in the order in which they have changed.
+        """
+        with self.lock:
+            state = self._state()
+            changed = self._timeline.since(self._place_of(since))
+            some, complete = changed[:STEPS_AT_ONCE], len(changed) <= STEPS_AT_ONCE
+            time, index = (self._timeline.time, len(state.steps)) if complete else some[-1][0]
+            told = replace(state, steps=tuple(step for _, step in some))
+            return StateChanges(f"{self._version}-{time}-{index}", len(state.steps), told, complete)
+
+    def _place_of(self, version: str) -> Place:
+        """The place of a version in the timeline's changes; before all of them if it is not this object's."""
+        made_by, *numbers = version.split("-")
+        if made_by != self._version or len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
+            return (-1, -1)
+        return int(numbers[0]), int(numbers[1])
+
+    def _state(self) -> SessionState:
+        log, watched = self.log, self.watched
+        position = min(self.position, len(log))  # the worker may be shortening the log
+        steps = self._timeline.steps(log, position, watched)
         return SessionState(
             id=self.id,
             steps=steps,
             position=position,
-            watched=self.watched,
+            watched=watched,
             model=self.editor.describe(),
             plan=self.plan,
-            costs=self.measurements.costs(self.entries()),
-            health=health_of(steps[: position + 1]),
+            costs=self.measurements.costs(log[:position]),
+            health=self._judge.health_of(steps[: position + 1]),
         )
 
     def table(self) -> DataFrame:

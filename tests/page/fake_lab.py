@@ -16,7 +16,7 @@ from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, Step
+from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
 from editlab.editing.guard import Guard
 from tests.page.fake_job import FakeJob
 from tests.page.fake_model import (
@@ -164,6 +164,10 @@ class FakeLab:
         return SessionState(
             self.about(session).id, steps, s.position, s.watched, self.info().model, s.plan, costs, health
         )
+
+    def changes(self, session: str, since: str = "") -> StateChanges:
+        state = self.state(session)
+        return StateChanges("unknown", len(state.steps), state)
 
     # jobs
 

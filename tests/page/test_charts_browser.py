@@ -27,6 +27,10 @@ DRIFT_AT = """(step) => Bokeh.documents.flatMap((doc) => [...doc.all_models])
   .filter((model) => model.type === "ColumnDataSource" && model.data.drift && model.data.layer)
   .map((model) => model.data.drift[Array.from(model.data.step).indexOf(step)])[0]"""
 
+STEPS_DRAWN = """() => Bokeh.documents.flatMap((doc) => [...doc.all_models])
+  .filter((model) => model.type === "ColumnDataSource" && model.data.drift && model.data.layer)
+  .map((model) => Array.from(model.data.step)).at(-1)"""  # of the chart that was drawn last
+
 
 @pytest.fixture(scope="module")
 def page_of_two(browser: Any, served_fake: Served) -> Iterator[Any]:
@@ -77,6 +81,21 @@ def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(page:
     page.locator(".el-step", has_text="Prado").focus()
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {1})
     page.get_by_label("Subject", exact=True).focus()
+
+
+def test_new_rows_are_sent_once(page: Any) -> None:
+    """The rows of each source in the browser, edit after edit: none is missing, none is there twice."""
+
+    def drawn(steps: list[int]) -> bool:
+        return wait_until(lambda: page.evaluate(STEPS_DRAWN) == steps, 20)
+
+    assert drawn([0, 1, 2])
+    for step, subject in ((3, "Atomium"), (4, "Louvre")):
+        type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
+        apply(page, f"{step} edits")
+        assert drawn(list(range(step + 1)))
+    page.get_by_role("button", name="Undo", exact=True).click()
+    assert drawn([0, 1, 2, 3, 4])
 
 
 def test_a_click_on_a_point_goes_to_its_step(page: Any) -> None:

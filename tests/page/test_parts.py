@@ -170,7 +170,7 @@ def test_the_forgetting_map_tells_four_states_and_the_first_loss() -> None:
     assert rows[0].states == dict.fromkeys(range(1, 6), NEVER)
     assert rows[1].states == {2: RECALLED, 3: RECALLED, 4: RECALLED, 5: FORGOTTEN}
     assert [row.forgotten for row in rows] == [None, Between(5, 5), None, None, None]
-    columns = recall_columns(state)
+    columns = recall_columns(state, rows)
     assert (columns["crosses"]["step"], columns["crosses"]["row"]) == ([5], [1])
     assert len(columns["cells"]["step"]) == 5 + 4 + 3 + 2 + 1
     unmeasured_state = replace(state, steps=tuple(replace(step, measurement=None) for step in state.steps))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from markupsafe import Markup
 
 from editlab.core.records import CounterFact, Quality, SessionState, Step
-from editlab.page.controls import Fold, box, html, show_if
+from editlab.page.controls import TableFold, box, html, show_if
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
@@ -45,8 +45,7 @@ class FactsTab(Pane):
                 ("Generation entropy", self.generation),
             )
         ]
-        self._rows = html()
-        self._fold = Fold("Show every edit’s own numbers", "Hide every edit’s own numbers", self._rows)
+        self._fold = TableFold("Show every edit’s own numbers", "Hide every edit’s own numbers")
         note = html(tag("p", EXPLAINED, "el-note"))
         self._filled = box([self._title, self._table, *self._asked, note, self._fold.widget])
         self._empty = html()
@@ -66,7 +65,7 @@ class FactsTab(Pane):
         for ask, row in zip((self.this, self.all, self.generation), self._asked, strict=True):
             ask.show(state)
             show_if(row, not ask.measured)
-        self._rows.value = _edits_table(state)
+        self._fold.show(lambda: _edits_table(state))
 
     def show_activity(self, activity: Activity) -> None:
         for ask in (self.this, self.all, self.generation):

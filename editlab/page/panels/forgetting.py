@@ -9,13 +9,22 @@ from markupsafe import Markup
 from editlab.analysis.history import broken_between
 from editlab.core.records import Bleeding, Retention, SessionState
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import Fold, box, html, show_if
+from editlab.page.controls import TableFold, box, html, show_if
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart
-from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, RecallRow, recall_chart, recall_columns
+from editlab.page.plots.recall import (
+    FORGOTTEN,
+    NEVER,
+    RECALLED,
+    UNKNOWN,
+    RecallRow,
+    mapped,
+    recall_chart,
+    recall_columns,
+)
 from editlab.page.plots.recall import recall_rows as rows_of
 from editlab.page.words import retention_words, sample_words
 from editlab.report.html import empty, joined, percent, plural, table, tag
@@ -33,8 +42,7 @@ class Forgetting(Pane):
         self._headline = html(css="el-headline")
         self.map = ChartView(on_goto, "forgetting")
         self._legend = html(tag("ul", LEGEND, "el-legend"))
-        self._table = html()
-        self._fold = Fold("Show the map as a table", "Hide the table", self._table)
+        self._fold = TableFold("Show the map as a table", "Hide the table")
         self._mapped = box([self.map.widget, self._legend, self._fold.widget])
         self._unrelated = html(css="el-headline")
         self.share = ChartView(on_goto, "unrelated-facts")
@@ -57,18 +65,19 @@ class Forgetting(Pane):
         measured = state.steps[state.position].measurement
         for ask in (self.retention, self.bleeding):
             ask.show(state)
-        rows = rows_of(state.steps)
+        shown = mapped(state)
+        rows = rows_of(state.steps, shown)
         self._headline.value = _retention_words(measured.retention if measured else None, bool(rows))
         show_if(self.retention.widget, bool(rows))
         show_if(self._mapped, bool(rows))
         if rows:
             self.map.show(
-                tuple((row.edit, row.fact) for row in rows),
-                lambda: recall_chart(rows),
-                recall_columns(state),
-                len(state.steps) - 1,
+                (shown.start, *((row.edit, row.fact) for row in rows)),
+                lambda: recall_chart(rows, shown.start),
+                recall_columns(state, rows),
+                shown.stop - 1,
             )
-            self._table.value = _map_table(rows, len(state.steps))
+            self._fold.show(lambda: _map_table(rows, shown))
         else:
             self.map.clear()
         self._unrelated.value = _bleeding_words(measured.bleeding if measured else None)
@@ -105,14 +114,15 @@ def _retention_words(found: Retention | None, edited: bool) -> Markup:
     return title + words + (tag("p", softer, "el-note") if softer else "")
 
 
-def _map_table(rows: list[RecallRow], n_steps: int) -> Markup:
-    header = ["edit", "fact", "forgotten with", *(f"step {step}" for step in range(1, n_steps))]
+def _map_table(rows: list[RecallRow], shown: range) -> Markup:
+    steps = [step for step in shown if step]
+    header = ["edit", "fact", "forgotten with", *(f"step {step}" for step in steps)]
     cells = [
         [
             str(row.edit),
             f"{row.fact.subject} → {row.fact.target_new}",
             str(row.forgotten or ""),
-            *(row.states.get(step, "") for step in range(1, n_steps)),
+            *(row.states.get(step, "") for step in steps),
         ]
         for row in rows
     ]

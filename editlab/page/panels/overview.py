@@ -11,7 +11,7 @@ from markupsafe import Markup
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, SessionState, Step
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import Fold, box, button, html, segments, show_if
+from editlab.page.controls import TableFold, box, button, html, segments, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
@@ -38,8 +38,7 @@ class Overview(Pane):
         self.scale.observe(lambda _: self._draw(), "value")
         self._state: SessionState | None = None
         self._changes = box([], "el-changes")
-        self._table = html()
-        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._fold = TableFold("Show as table", "Hide table")
         key = html(tag("p", KEY, "el-note"))
         self._filled = box([self._changes, self.scale, self.view.widget, key, self._fold.widget])
         self.widget = box([self._empty, self._filled])
@@ -56,7 +55,7 @@ class Overview(Pane):
         changes = state.health.changes if state.health else ()
         by_step = itertools.groupby(changes, key=lambda change: change.step)
         self._changes.children = [self._change(step, list(found)) for step, found in by_step][-SHOWN_CHANGES:]
-        self._table.value = self._as_table(state)
+        self._fold.show(lambda: self._as_table(state))
 
     def _draw(self) -> None:
         state = self._state

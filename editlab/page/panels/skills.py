@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from editlab.analysis.scores import compare
 from editlab.core.info import LabInfo, TaskInfo
-from editlab.core.records import SessionState, TaskScore
+from editlab.core.records import Perplexity, SessionState, Step, TaskScore
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import Fold, box, html, segments, show_if
+from editlab.page.controls import TableFold, box, html, segments, show_if
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
@@ -41,8 +42,7 @@ class TaskView:
         self._words = html(css="el-task-words")
         self.ask = MeasureNow(name, task.title, on)
         self.view = ChartView(on_goto, name.replace(":", "-"))
-        self._table = html()
-        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._fold = TableFold("Show as table", "Hide table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
     def show(self, state: SessionState) -> None:
@@ -58,7 +58,7 @@ class TaskView:
         self.view.show(
             level, lambda: share_chart("", level, task.chance, 170), outcome_columns(state, read), len(state.steps) - 1
         )
-        self._table.value = _task_table(state, self._name, task.title)
+        self._fold.show(lambda: _task_table(state, self._name, task.title))
 
 
 class PerplexityView:
@@ -66,8 +66,7 @@ class PerplexityView:
         self._words = html(css="el-task-words")
         self.ask = MeasureNow("perplexity", "Perplexity", on)
         self.view = ChartView(on_goto, "perplexity")
-        self._table = html()
-        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._fold = TableFold("Show as table", "Hide table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
     def show(self, state: SessionState) -> None:
@@ -85,8 +84,7 @@ class PerplexityView:
             outcome_columns(state, perplexity_outcome),
             len(state.steps) - 1,
         )
-        rows = [[str(s.index), step_title(s), number(p.value), p.text, str(p.n)] for s, p in found]
-        self._table.value = table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
+        self._fold.show(lambda: _perplexity_table(found))
 
 
 class Skills(Pane):
@@ -187,6 +185,11 @@ def _task_table(state: SessionState, name: str, title: str) -> Markup:
     ]
     header = ["step", "edit", "accuracy", "95 % (Wilson)", "correct", "weighted F1", "no label", "against unedited"]
     return table(f"{title}: by step", header, rows)
+
+
+def _perplexity_table(found: Sequence[tuple[Step, Perplexity]]) -> Markup:
+    rows = [[str(s.index), step_title(s), number(p.value), p.text, str(p.n)] for s, p in found]
+    return table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
 
 
 def _perplexity_words(state: SessionState) -> Markup:

@@ -1,5 +1,6 @@
 """One row per edit, the newest on top: go to it, switch it off and on, compare with it, or branch from it.
 
+Of a long log the rows around the step in force are drawn, and others on demand.
 The page's script (page.js) handles the keys: it finds rows and buttons by their classes.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from markupsafe import Markup
 
@@ -17,6 +19,8 @@ from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.pill import risk_pill, status_pill
 from editlab.report.html import empty, fact_line, joined, number, tag
+
+ROWS = 50  # drawn at once, at most
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,17 @@ class Frame:
 
 
 class TimelineRow:
-    """The widgets of one step; they are kept and redrawn while the log changes around them."""
+    """The widgets of one step; they are kept and redrawn, perhaps for another step."""
 
-    def __init__(self, index: int, on: TimelineCallbacks) -> None:
+    def __init__(self, on: TimelineCallbacks) -> None:
+        self.index = -1  # of no step yet
         self._text = html(css="el-step-text")
-        self.goto = button("Go to", lambda _: on.goto(index), "el-small el-row-goto", f"Put step {index} in force")
-        self.toggle = button("Off", lambda _: on.toggle(index), "el-small el-row-toggle")
-        self.pin = button("Pin", lambda _: on.pin(None if self._pinned else index), "el-small el-row-pin")
-        self.branch = button(
-            "Branch", lambda _: on.branch(index), "el-small el-row-branch", f"A copy of the session as of step {index}"
-        )
+        self.goto = button("Go to", lambda _: on.goto(self.index), "el-small el-row-goto")
+        self.toggle = button("Off", lambda _: on.toggle(self.index), "el-small el-row-toggle")
+        self.pin = button("Pin", lambda _: on.pin(None if self._pinned else self.index), "el-small el-row-pin")
+        self.branch = button("Branch", lambda _: on.branch(self.index), "el-small el-row-branch")
         self._pinned = False
-        show_if(self.toggle, index > 0)
+        self._drawn: tuple[Any, ...] = ()
         log = box([self.goto, self.toggle], "el-row el-acts")
         self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
@@ -79,6 +82,15 @@ class TimelineRow:
         state, info, locked = frame.state, frame.info, frame.locked
         current, undone = step.index == state.position, step.index > state.position
         self._pinned = step.index == frame.pinned
+        changes = frame.changes(step.index)
+        drawn = (step, current, undone, self._pinned, locked, frame.largest, changes)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
+        self.index = step.index
+        show_if(self.toggle, step.index > 0)
+        self.goto.tooltip = f"Put step {step.index} in force"
+        self.branch.tooltip = f"A copy of the session as of step {step.index}"
         states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
         words = [word for word, applies in states if applies]
         badges = joined(tag("span", word, f"el-badge el-badge-{word}") for word in words)
@@ -92,7 +104,7 @@ class TimelineRow:
         )
         if step.risk is not None:
             about.append("risk " + risk_pill(step.risk.level) if step.risk.level != "low" else "risk low")
-        if changes := frame.changes(step.index):
+        if changes:
             about.append(_harm(changes))
         if step.guarded is not None and step.guarded.acted:
             about.append(tag("span", _guard_words(step.guarded, info), title=step.guarded.reason))
@@ -117,7 +129,8 @@ class Timeline:
     def __init__(self, info: LabInfo, on: TimelineCallbacks) -> None:
         self._on = on
         self._info = info
-        self._rows: list[TimelineRow] = []
+        self._rows: list[TimelineRow] = []  # in any order
+        self._last: int | None = None  # the newest step that is drawn, if the visitor chose it
         self._locked = False
         self._pinned: str | None = None  # id of the step
         self._state: SessionState | None = None
@@ -131,19 +144,29 @@ class Timeline:
             )
         )
         self._list = box([], "el-steps")
+        self.newer = button("Newer", lambda _: self._scroll(ROWS), "el-small", "Newer steps")
+        self.older = button("Older", lambda _: self._scroll(-ROWS), "el-small", "Older steps")
+        self._shown = html(css="el-note")
+        self._pages = box([self.newer, self.older, self._shown], "el-row")
         self._keys = html(tag("p", KEYS, "el-keys"), "el-acts")
         self.widget = panel(
             "Timeline",
-            [box([self.undo, self.redo, self.find], "el-row el-acts"), self._empty, self._list, self._keys],
+            [
+                box([self.undo, self.redo, self.find], "el-row el-acts"),
+                self._empty,
+                self._list,
+                self._pages,
+                self._keys,
+            ],
             "el-timeline",
         )
 
     def show(self, state: SessionState) -> None:
-        self._state = state
-        while len(self._rows) < len(state.steps):
-            self._rows.append(TimelineRow(len(self._rows), replace(self._on, pin=self._pin)))
-        del self._rows[len(state.steps) :]
-        self._list.children = [row.widget for row in reversed(self._rows)]
+        before, self._state = self._state, state
+        if before is None or (before.position, len(before.steps)) != (state.position, len(state.steps)):
+            self._last = None
+        while len(self._rows) < min(len(state.steps), ROWS):
+            self._rows.append(TimelineRow(replace(self._on, pin=self._pin)))
         show_if(self._empty, len(state.steps) == 1)
         show_if(self._list, len(state.steps) > 1)
         show_if(self._keys, len(state.steps) > 1)
@@ -179,8 +202,31 @@ class Timeline:
         )
         sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
         frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
-        for row, step in zip(self._rows, state.steps, strict=True):
+        shown = self._range(state)
+        steps = state.steps[shown.start : shown.stop][::-1]
+        known = {row.index: row for row in self._rows if row.index in shown}  # a row stays with its step
+        spare = [row for row in self._rows if row.index not in known]
+        rows = [known.get(step.index) or spare.pop() for step in steps]
+        for row, step in zip(rows, steps, strict=True):
             row.show(step, frame)
+        self._list.children = [row.widget for row in rows]
+        show_if(self._pages, len(state.steps) > ROWS)
+        self.newer.disabled, self.older.disabled = shown.stop == len(state.steps), shown.start == 0
+        self._shown.value = tag("p", f"Steps {shown.start} to {shown.stop - 1} of {len(state.steps) - 1}")
+
+    def _range(self, state: SessionState) -> range:
+        """The steps that are drawn: the newest ones, or those around the step in force, or those chosen."""
+        last = len(state.steps) - 1
+        if self._last is not None:
+            last = min(last, max(self._last, ROWS - 1))
+        elif state.position <= last - ROWS:
+            last = max(state.position + ROWS // 2, ROWS - 1)
+        return range(max(0, last + 1 - ROWS), last + 1)
+
+    def _scroll(self, by: int) -> None:
+        if self._state is not None:
+            self._last = self._range(self._state).stop - 1 + by
+            self._draw(self._state)
 
 
 def _size(step: Step, largest: float) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from editlab.core.records import SessionState
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import Fold, box, html, segments, show_if
+from editlab.page.controls import TableFold, box, html, segments, show_if
 from editlab.page.panels.anatomy import AnatomyView
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
@@ -27,8 +27,7 @@ class Weights(Pane):
         self._empty = html(
             empty("No drift yet", "How far each edited layer is from where it began, and the size of every edit.")
         )
-        self._table = html()
-        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._fold = TableFold("Show as table", "Hide table")
         choices = box([self.unit, self.scale], "el-row el-choices")
         self._filled = box([self.anatomy.widget, choices, self.view.widget, self._fold.widget])
         self.widget = box([self._empty, self._filled])
@@ -54,7 +53,7 @@ class Weights(Pane):
             stacked_columns({"drift": drift_columns(state, unit, log), "size": size_columns(state, unit, log)}),
             len(state.steps) - 1,
         )
-        self._table.value = _as_table(state, unit)
+        self._fold.show(lambda: _as_table(state, unit))
 
 
 def _as_table(state: SessionState, unit: Unit) -> Markup:

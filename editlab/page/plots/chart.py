@@ -1,7 +1,7 @@
 """Everything that charts share: the axis of steps, the look, the marks where a run changed, and stacking.
 
-A chart is one or more figures and their named sources. Columns are always assigned whole (`Chart.draw`); streaming rows
-through jupyter_bokeh doubles them. Colours suit a light page; style.css inverts whole figures for a dark
+A chart is one or more figures and their named sources. Of columns that have grown only the new rows are sent
+(`Chart.draw`). Colours suit a light page; style.css inverts whole figures for a dark
 one. The browser saves a chart as a picture when its root is tagged with a kind of picture (`Chart.save`).
 """
 
@@ -46,10 +46,10 @@ const step = cb_obj.event_name === "mousemove" ? Math.round(cb_obj.x) : -1
 const documents = globalThis.Bokeh?.documents ?? [cb_obj.origin.document]
 for (const line of documents.flatMap((one) => [...one.all_models]).filter((model) => model.name === "pointed"))
   line.setv({location: step, visible: step >= 0}, {sync: false})
-document.querySelectorAll(".el-steps .el-step").forEach((row, place, rows) => {
-  row.classList.toggle("el-step-pointed", rows.length - 1 - place === step)
+document.querySelectorAll(".el-steps .el-step").forEach((row) => {
+  row.classList.toggle("el-step-pointed", Number(row.querySelector(".el-index")?.textContent) === step)
 })
-"""  # the timeline's rows stand with the newest first; page.js does the same for a row that is pointed at
+"""  # page.js does the same for a row of the timeline that is pointed at
 
 FOCUS = f":host(:focus-within) {{ outline: var(--chart-focus, none) {NOW}; outline-offset: -2px }}"
 
@@ -79,7 +79,15 @@ class Chart:
     def draw(self, columns: Columns, last_step: int, pinned: int | None = None) -> None:
         """Show `columns` on an axis that ends with `last_step`, so that all charts of a session share theirs."""
         for name, data in columns.items():
-            self.sources[name].data = {key: list(values) for key, values in data.items()}
+            drawn = {key: list(values) for key, values in data.items()}
+            before = {key: list(values) for key, values in self.sources[name].data.items()}
+            n = min(map(len, before.values()), default=0)
+            if drawn == before:
+                continue
+            if n and all(values[:n] == before.get(key) for key, values in drawn.items()):
+                self.sources[name].stream({key: values[n:] for key, values in drawn.items()})
+            else:
+                self.sources[name].data = drawn
         for plot in self.figures if self.key == "step" else ():
             plot.x_range.update(end=max(last_step, FEWEST_STEPS) + 0.6)
             for line in plot.select({"name": "pinned"}):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d, TapTool
 
-from editlab.analysis.history import Between, forgotten_between, recall_map
+from editlab.analysis.history import Between, Recalled
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
@@ -19,6 +19,7 @@ FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "
 HATCHES = {RECALLED: "blank", FORGOTTEN: "blank", NEVER: "right_diagonal_line", UNKNOWN: "blank"}
 NAMED_ROWS = 24  # with more rows, they are numbered instead
 NAME_LETTERS = 14
+CELLS, FEWEST_MAPPED, SHIFT = 8_000, 20, 10  # of a map: cells at most, unless its steps are few; steps it moves by
 MAP_HEIGHT, TALLEST_ROW, LOWEST_ROW = 620, 22, 4
 
 
@@ -32,20 +33,37 @@ class RecallRow:
     forgotten: Between | None  # the edits with one of which a fact that had been recalled was lost
 
 
-def recall_rows(steps: Sequence[Step]) -> list[RecallRow]:
-    """A row for every edited fact, in the order of the edits; where retention is of a sample, only its facts."""
-    known, forgotten = recall_map(steps), forgotten_between(steps)
+def mapped(state: SessionState) -> range:
+    """The steps of the map: all of them while its cells are few, else the last, or those around the step in force."""
+    n = len(state.steps)
+    found = [s.measurement.retention for s in state.steps if s.measurement and s.measurement.retention]
+    rows = max((len(retention.recalls) for retention in found), default=0)
+    shown = max(FEWEST_MAPPED, CELLS // max(1, rows))
+    if n <= shown:
+        return range(n)
+    first = n - shown if state.position >= n - shown else max(0, state.position - shown // 2)
+    first -= first % SHIFT  # a map that begins elsewhere is a new chart
+    return range(first, min(n, first + shown + SHIFT))
+
+
+def recall_rows(steps: Sequence[Step], shown: range | None = None) -> list[RecallRow]:
+    """A row for every edited fact, in the order of the edits; where retention is of a sample, only its facts.
+
+    `shown` are the steps whose states the rows hold: all by default.
+    """
+    shown = range(len(steps)) if shown is None else shown
+    recalled = Recalled.at(steps)
+    known, took, forgotten = recalled.by_step, recalled.took, recalled.lost()
     found = [s.measurement.retention for s in steps if s.measurement and s.measurement.retention]
-    took = {(recall.edit, recall.number): recall.said_new for retention in found for recall in retention.recalls}
     sampled = any(retention.of > len(retention.recalls) for retention in found)
     rows = []
-    for step in steps:
+    for step in steps[: shown.stop]:
         for number, fact in enumerate(step.facts):
             key = step.id, number
-            if key not in known and sampled:
-                continue
             seen = known.get(key, {})
-            states = {s.index: _word(seen.get(s.index), took.get(key, True)) for s in steps[step.index :]}
+            if sampled and not any(index in shown for index in seen):
+                continue
+            states = {i: _word(seen.get(i), took.get(key, True)) for i in shown if i >= step.index}
             rows.append(RecallRow(step.index, fact, states, forgotten.get(key)))
     return rows
 
@@ -56,11 +74,11 @@ def _word(says_new: bool | None, took: bool) -> str:
     return RECALLED if says_new else FORGOTTEN if took else NEVER
 
 
-def recall_columns(state: SessionState) -> Columns:
+def recall_columns(state: SessionState, rows: Sequence[RecallRow]) -> Columns:
     """One cell per fact and step, and a cross where a fact was first forgotten; rows from the top."""
     names = ("step", "row", "state", "fill", "hatch", "fact", "edit", "forgotten")
     cells: dict[str, list[Any]] = {name: [] for name in names}
-    rows = recall_rows(state.steps)
+    shown = mapped(state)
     for place, row in enumerate(rows):
         first = str(row.forgotten or "never so far")
         name = f"{row.fact.subject} → {row.fact.target_new}"
@@ -68,20 +86,24 @@ def recall_columns(state: SessionState) -> Columns:
             cell = (step, place, word, FILLS[word], HATCHES[word], name, row.edit, first)
             for column, value in zip(names, cell, strict=True):
                 cells[column].append(value)
-    crosses = [(row.forgotten.last, place) for place, row in enumerate(rows) if row.forgotten is not None]
+    lost = [(row.forgotten.last, place) for place, row in enumerate(rows) if row.forgotten is not None]
+    crosses = [(step, place) for step, place in lost if step in shown]
     return {
         "cells": cells,
         "crosses": {"step": [step for step, _ in crosses], "row": [place for _, place in crosses]},
         "now": {"step": [state.position], "middle": [(len(rows) - 1) / 2], "height": [len(rows) + 0.1]},
-        "changes": changes(state),
+        "changes": changes(state),  # those outside the map are outside its axis
     }
 
 
-def recall_chart(rows: Sequence[RecallRow]) -> Chart:
-    """The map of these rows. Their number and names belong to the chart; their cells are drawn later."""
-    sources = blank(recall_columns(NO_STEPS))
+def recall_chart(rows: Sequence[RecallRow], first: int = 0) -> Chart:
+    """The map of these rows from step `first` on. Rows and names belong to the chart; cells are drawn later."""
+    sources = blank(recall_columns(NO_STEPS, ()))
     tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
-    plot = new_figure("Edits (rows) by steps: recalled or forgotten", height=tall * (len(rows) + 1) + 84)
+    since = f" from {first} on" if first else ""
+    title = f"Edits (rows) by steps{since}: recalled or forgotten"
+    plot = new_figure(title, height=tall * (len(rows) + 1) + 84)
+    plot.x_range.update(start=first - 0.6)
     plot.y_range = Range1d(start=len(rows) - 0.4, end=-1.2)
     plot.ygrid.visible = False
     named = rows if len(rows) <= NAMED_ROWS else ()

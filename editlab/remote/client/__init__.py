@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from editlab.core.errors import LabError, Unreachable
@@ -87,7 +88,7 @@ class RemoteLab:
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 10.0) -> None:
         self._connection = Connection(url, token, timeout)
-        self._states: dict[str, tuple[str, SessionState]] = {}  # key of a session -> its ETag and state, oldest first
+        self._states: dict[str, tuple[str, SessionState]] = {}  # key of a session -> version and state, oldest first
         self._lock = threading.Lock()
 
     @property
@@ -104,6 +105,7 @@ class RemoteLab:
     list_sessions = as_request(LabProtocol.list_sessions)
     rename = as_request(LabProtocol.rename)
     duplicate = as_request(LabProtocol.duplicate)
+    changes = as_request(LabProtocol.changes)
     revision = as_request(LabProtocol.revision)
 
     preview = as_request(LabProtocol.preview)
@@ -134,16 +136,21 @@ class RemoteLab:
             self._states.pop(session, None)
 
     def state(self, session: str) -> SessionState:
-        """All steps with their measurements, and the step in force; the same object until the state changes."""
+        """All steps with their measurements, and the step in force; the same object until the state changes.
+
+        Only what has changed since the last call is sent; steps that are as they were stay the same objects.
+        """
         with self._lock:
-            tag, known = self._states.get(session, ("", None))
-        answer = self._send(call_of("state"), session, headers={"If-None-Match": tag} if tag else {})
-        if answer.status_code == 304 and known is not None:
+            version, known = self._states.get(session, ("", None))
+        changes = self.changes(session, version)
+        while not changes.complete:
+            changes = self.changes(session, changes.version).after(changes)
+        state = changes.applied_to(known.steps if known else ())
+        if state == known:
             return known
-        state = read_answer(SessionState, answer)
         with self._lock:
             self._states.pop(session, None)
-            self._states[session] = answer.headers["ETag"], state
+            self._states[session] = changes.version, state
             if len(self._states) > STATES_KEPT:
                 del self._states[next(iter(self._states))]
         return state
@@ -153,10 +160,14 @@ class RemoteLab:
         self._connection.close()
 
     def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
-        """The backend's answer to a call, or the job that it started."""
-        answer = self._send(call, session, given)
+        """The backend's answer to a call, or the job that it started. A state is asked for by its changes."""
+        of = session if call.result is SessionState else None
+        answer = self._send(call, session, given, {"Prefer": "return=minimal"} if of is not None else {})
         if call.is_job:
-            return RemoteJob(self._connection, session or "", read_answer(JobReport, answer), call.result)
+            fetch = None if of is None else partial(self.state, of)
+            return RemoteJob(self._connection, session or "", read_answer(JobReport, answer), call.result, fetch)
+        if of is not None:
+            return self.state(of)
         return read_answer(call.result, answer, call.address.field)
 
     def _send(

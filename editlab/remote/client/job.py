@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from editlab.core.errors import LabError, Unreachable
@@ -26,13 +27,21 @@ RESTARTED = (
 class RemoteJob:
     """See `editlab.lab.api.Job`. A thread reads the job's events, and reconnects if the stream breaks."""
 
-    def __init__(self, connection: Connection, session: str, report: JobReport, result: Any) -> None:
-        """`result` is the type of the job's result."""
+    def __init__(
+        self,
+        connection: Connection,
+        session: str,
+        report: JobReport,
+        result: Any,
+        fetch: Callable[[], Any] | None = None,
+    ) -> None:
+        """`result` is the type of the job's result; with `fetch`, the result is fetched once the job is done."""
         self.id = report.id
         self._connection = connection
         self._session = session
         self._report = report
         self._type = result
+        self._fetch = fetch
         self._result: Any = None
         self._exception: Exception | None = None
         self._ended = threading.Event()
@@ -81,7 +90,7 @@ class RemoteJob:
             return
         if report.status == "done":
             try:
-                self._result = typed(self._type, report.result)
+                self._result = self._fetch() if self._fetch else typed(self._type, report.result)
             except ValueError as error:
                 self._fail(LabError(f"the backend's answer is wrong: {error}"))
                 return

@@ -82,7 +82,7 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type", "If-None-Match", SESSION_HEADER],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Prefer", SESSION_HEADER],
             expose_headers=["ETag", "Location", "Retry-After"],
         )
     return app

@@ -86,6 +86,7 @@ TYPES: Mapping[str, Any] = {
     "temporary": StrictBool,
     "names": Annotated[Names, Field(examples=[["perplexity"]])],
     "text": Annotated[str, Field(max_length=500, description="Words that all occur.", examples=["mother tongue"])],
+    "since": Annotated[str, Field(max_length=100, description="A `version` from an earlier answer.")],
     "relation": Annotated[str, Field(max_length=100, examples=["P103"])],
     "case_id": Annotated[str, Field(max_length=100, description="A number or a name.", examples=["7"])],
     "limit": Annotated[int, Field(ge=1, le=500)],

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
 from editlab.remote.server.bodies import request_of
 from editlab.remote.server.errors import LONGEST_NAME
-from editlab.remote.server.parts import Backend, Key, TheBackend, TheLab, answer, documented
+from editlab.remote.server.parts import Backend, Key, Minimal, TheBackend, TheLab, answer, documented
 from editlab.remote.wire import ADDRESSES, Call, JobReport, call_of
 
 ACCEPTED = documented(JobReport, 202, "It waits for its turn")
@@ -31,10 +32,16 @@ def add_call(
     call = call_of(name)
     method, path, _ = call.address
 
-    def route(backend: Backend, lab: LabProtocol, key: str = "", request: Any = None) -> Response:
+    def route(
+        backend: Backend, lab: LabProtocol, key: str = "", minimal: bool = False, request: Any = None
+    ) -> Response:
         given = {} if request is None else {field: getattr(request, field) for field in type(request).model_fields}
         found = getattr(lab, name)(*((key,) if call.of_session else ()), **given)
-        return accepted(backend, call.kind, key, found) if call.is_job else answer(shape(lab, found), status)
+        if call.is_job:
+            return accepted(backend, call.kind, key, found, minimal)
+        if minimal:
+            return Response(status_code=204, headers={"Preference-Applied": "return=minimal"})
+        return answer(shape(lab, found), status)
 
     route.__name__, route.__doc__ = name, call.about
     route.__signature__ = _signature(call)  # type: ignore[attr-defined]  # FastAPI reads it
@@ -44,7 +51,9 @@ def add_call(
 
 def _signature(call: Call) -> Signature:
     """A route's parameters: the backend, the lab, the session's key, and the request's query or body."""
-    takes = {"backend": TheBackend, "lab": TheLab, **({"key": Key} if call.of_session else {})}
+    takes: dict[str, Any] = {"backend": TheBackend, "lab": TheLab, **({"key": Key} if call.of_session else {})}
+    if call.result is SessionState:
+        takes["minimal"] = Minimal
     parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in takes.items()]
     request: Any = request_of(call)
     if request is not None and call.address.method == "GET":
@@ -64,7 +73,7 @@ def only_known_query(request: Request) -> None:
             raise ValueError(f"{unknown[:LONGEST_NAME]}: Extra inputs are not permitted")
 
 
-def accepted(backend: Backend, kind: str, session: str, job: Job[Any]) -> Response:
-    """The answer for a job that was started: its address and its first report."""
-    entry = backend.registry.add(kind, session, job)
+def accepted(backend: Backend, kind: str, session: str, job: Job[Any], minimal: bool = False) -> Response:
+    """The answer for a job that was started: its address and its first report; `minimal`: none tells the result."""
+    entry = backend.registry.add(kind, session, job, minimal)
     return answer(entry.report(), 202, {"Location": f"/jobs/{entry.id}"})

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.responses import Response
 
@@ -73,6 +73,18 @@ def _key(request: Request, given: Annotated[str | None, Security(session)]) -> s
 
 
 Key = Annotated[str, Depends(_key)]
+
+
+def _minimal(
+    prefer: Annotated[
+        str,
+        Header(max_length=200, description="`return=minimal`: no state in the answer.", examples=["return=minimal"]),
+    ] = "",
+) -> bool:
+    return "return=minimal" in prefer.replace(" ", "").lower()
+
+
+Minimal = Annotated[bool, Depends(_minimal)]  # the caller asks for the state's changes afterwards (RFC 7240)
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

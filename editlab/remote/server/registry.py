@@ -25,7 +25,8 @@ KEPT = 1_000  # ended jobs, at most
 class Entry:
     """A job, and the times of its start and end by `time.monotonic`."""
 
-    def __init__(self, kind: str, session: str, job: Job, metrics: Metrics) -> None:
+    def __init__(self, kind: str, session: str, job: Job, metrics: Metrics, minimal: bool = False) -> None:
+        """`minimal`: the job's reports leave its result out."""
         self.id = secrets.token_urlsafe(16)
         self.kind = kind
         self.session = session
@@ -34,6 +35,7 @@ class Entry:
         self.started: float | None = None
         self.ended: float | None = None
         self._metrics = metrics
+        self._minimal = minimal
         self._lock = threading.Lock()
 
     def look(self) -> str:
@@ -57,7 +59,8 @@ class Entry:
         if not now.ended:
             return now
         try:
-            return replace(now, result=plain(self.job.result(0)))
+            result = self.job.result(0)
+            return now if self._minimal else replace(now, result=plain(result))
         except (Exception, Cancelled) as error:
             return replace(now, error=self.job.error or str(error), failure=kind_of(error))
 
@@ -79,8 +82,8 @@ class JobRegistry:
         self._entries: dict[str, Entry] = {}  # oldest first
         self._lock = threading.Lock()
 
-    def add(self, kind: str, session: str, job: Job) -> Entry:
-        entry = Entry(kind, session, job, self._metrics)
+    def add(self, kind: str, session: str, job: Job, minimal: bool = False) -> Entry:
+        entry = Entry(kind, session, job, self._metrics, minimal)
         with self._lock:
             self._entries[entry.id] = entry
         return entry
