@@ -11,6 +11,7 @@ import typer
 
 from editlab import __version__
 from editlab.cli.backend import backend
+from editlab.cli.cite import cite
 from editlab.cli.culprit import culprit
 from editlab.cli.doctor import doctor
 from editlab.cli.edit import edit
@@ -44,6 +45,7 @@ for command in (
     replay,
     report,
     export,
+    cite,
     culprit,
     scan,
     fetch,

@@ -47,7 +47,7 @@ def report(
         file = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
         known = [about(kind) for kind in methods().values()]
         if not source.is_dir():
-            file.write_text(story(_session(source), methods=known), encoding="utf-8")
+            file.write_text(story(session_in(source), methods=known), encoding="utf-8")
         elif (source / "run.json").is_file():
             told = story(state_of(read_run(source), source.name), source.name, known)
             file.write_text(told, encoding="utf-8")
@@ -56,7 +56,7 @@ def report(
         typer.echo(file)
 
 
-def _session(file: Path) -> SessionState:
+def session_in(file: Path) -> SessionState:
     """The session in a replay file, or in the JSON file that the page exports. Raises ValueError for neither."""
     from editlab.core.records import SessionState
     from editlab.session.recording import Recording

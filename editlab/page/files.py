@@ -14,6 +14,7 @@ from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.story import story
 from editlab.report.story.figures import figures_archive
+from editlab.report.story.papers import bibtex, papers_of
 from editlab.session.notebook import notebook_of
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,11 @@ TYPES = {
     "parquet": "application/vnd.apache.parquet",
     "json": "application/json",
     "zip": "application/zip",
+    "bib": "text/x-bibtex",
     "ipynb": "application/x-ipynb+json",
 }
 ABOUT_STORY = "The session's story with its charts: opens from disk, prints, needs no network."
+ABOUT_REFERENCES = "BibTeX of what the session rests on: its methods, its measures, and editlab."
 REPLAY_ABOUT = (
     "The session itself: editlab replay applies its edits again, to the last bit, and editlab export makes a "
     "checkpoint of it that transformers loads: editlab export editlab-replay.zip --to FOLDER"
@@ -54,8 +57,11 @@ def files_of(state: SessionState, title: str = "", methods: Sequence[MethodInfo]
 
     `methods` are the lab's, for their titles and papers.
     """
+    known = {method.name: method for method in methods}
+    papers = papers_of((step.method for step in state.steps[1:]), known)
     page = _made("editlab-report.html", ABOUT_STORY, lambda: story(state, title, methods).encode())
-    return [page, *(_made(name, about, partial(make, state)) for name, about, make in _MAKERS)]
+    references = _made("editlab-references.bib", ABOUT_REFERENCES, lambda: bibtex(papers).encode())
+    return [page, references, *(_made(name, about, partial(make, state)) for name, about, make in _MAKERS)]
 
 
 def _made(name: str, about: str, make: Callable[[], bytes]) -> File:

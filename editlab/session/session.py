@@ -33,6 +33,7 @@ from editlab.methods import Method, hyperparameters
 from editlab.methods._base import check_facts
 from editlab.model.checkpoint import AS_BASE
 from editlab.model.deltas import Edit
+from editlab.model.generation import generate
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.session.export import CHECKPOINT, Exported, export
 from editlab.session.log import Entry, Made, earlier_of, edits_of, layers_of
@@ -225,6 +226,27 @@ class Session:
             layer: Drift(norm, norm / self.model.base_norm(layer), norm / (d_out * d_in))
             for layer, (norm, (d_out, d_in)) in norms.items()
         }
+
+    def generate(self, prompt: str, n_tokens: int = 50) -> str:
+        """The text that follows a prompt: at most `n_tokens` tokens, the likeliest each time, by the model in force.
+
+        Raises ValueError for a prompt that the model cannot take.
+        """
+        with self.ending_in_force():
+            self.put_in_force()
+            row = self.model.tokens(prompt).ids
+            (made,) = generate(self.model, [row], n_tokens, to_the_end=True)
+        return self.model.continuation(row, made)
+
+    @contextmanager
+    def hf(self) -> Iterator[Any]:
+        """Within the block, the live model of transformers with this session's weights, for other tools to read.
+
+        They must leave its weights alone; a layer's hooks are theirs to remove.
+        """
+        with self.ending_in_force():
+            self.put_in_force()
+            yield self.model.hf
 
     def export(
         self,

@@ -21,6 +21,7 @@ from tests.page.fake_lab import FakeLab
 
 NAMES = [
     "editlab-report.html",
+    "editlab-references.bib",
     "editlab-figures.zip",
     "editlab-table.csv",
     "editlab-table.parquet",
@@ -92,7 +93,13 @@ def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.M
 
     monkeypatch.setattr(files, "table_of", broken)
     exporting, _ = prepared(FakeLab(failing="replay"))
-    made = ["editlab-report.html", "editlab-figures.zip", "editlab-session.json", "editlab-session.ipynb"]
+    made = [
+        "editlab-report.html",
+        "editlab-references.bib",
+        "editlab-figures.zip",
+        "editlab-session.json",
+        "editlab-session.ipynb",
+    ]
     assert [*linked(exporting)] == [*made, "editlab-adapter.zip"]
     page = exporting.panel.links.value
     assert page.count("It could not be made (OSError: no &lt;i&gt;space&lt;/i&gt; left).") == 3

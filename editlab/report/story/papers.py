@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from markupsafe import Markup
 
+from editlab import __version__
 from editlab.core.info import MethodInfo, Paper
 from editlab.report.html import joined, tag
 
@@ -41,6 +43,47 @@ def cited(paper: Paper) -> Markup:
     link = tag("a", name, href=paper.link) if web else name
     told = Markup("{} ({}). {}.").format(paper.authors, paper.year, tag("cite", paper.title))
     return joined((part for part in (told, link + "." if name else "", paper.why) if part), " ")
+
+
+def bibtex(papers: Iterable[Paper]) -> str:
+    """The papers, and editlab itself, as BibTeX; authors are told by their last names."""
+    found: dict[str, str] = {}
+    for paper in papers:
+        first = re.sub(r"\W", "", paper.authors.split(",")[0]).lower() or "unknown"
+        key = _free(f"{first}{paper.year}", found)
+        where = [f"eprint = {{{_escaped(paper.arxiv)}}}", "archiveprefix = {arXiv}"] if paper.arxiv else []
+        address = [f"url = {{{_escaped(paper.link)}}}"] if paper.link else []
+        found[key] = _entry(
+            "misc",
+            key,
+            f"author = {{{' and '.join(_escaped(name.strip()) for name in paper.authors.split(','))}}}",
+            f"title = {{{{{_escaped(paper.title)}}}}}",
+            f"year = {{{paper.year}}}",
+            *where,
+            *address,
+        )
+    itself = (
+        "title = {{editlab: a laboratory for knowledge editing in language models}}",
+        f"version = {{{__version__}}}",
+    )
+    return "\n".join([*found.values(), _entry("software", "editlab", *itself)])
+
+
+def _free(key: str, taken: Iterable[str]) -> str:
+    """The key, with a letter after it where it is taken: meng2022, meng2022b."""
+    taken = set(taken)
+    return next(
+        each for each in (key, *(f"{key}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")) if each not in taken
+    )
+
+
+def _entry(kind: str, key: str, *fields: str) -> str:
+    return f"@{kind}{{{key},\n" + "".join(f"  {each},\n" for each in fields) + "}\n"
+
+
+def _escaped(text: str) -> str:
+    """A text in BibTeX; a brace or a backslash in it could end the field."""
+    return re.sub(r"([&%#_$])", r"\\\1", re.sub(r"[{}\\\n]", " ", text))
 
 
 def title_of(name: str | None, methods: Methods) -> str:
