@@ -15,6 +15,7 @@ from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
 from editlab.page.guide import Guide, PageActions
 from editlab.page.measuring import Measuring
+from editlab.page.opening import Opened
 from editlab.page.panels.fact_finder import FinderCallbacks
 from editlab.page.panels.make_edit import Draft, MakeEdit, MakeEditCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
@@ -38,11 +39,11 @@ class App(View):
     """`root` is the widget to display. Needs a running event loop, as a kernel has."""
 
     def __init__(
-        self, lab: LabProtocol, session: str, open_session: OpenSession = nowhere, settle: float = SETTLE_SECONDS
+        self, lab: LabProtocol, opened: Opened, open_session: OpenSession = nowhere, settle: float = SETTLE_SECONDS
     ) -> None:  # fmt: skip
-        runner = Runner(self._report)
-        self.measuring = Measuring(lab, session, runner, self.show_activity, self._found)
-        super().__init__(lab, session, runner, self._session_actions(runner))
+        runner, session = Runner(self._report, self._wait), opened.session
+        self.measuring = Measuring(lab, session, runner, self.show_activity, self._latest)
+        super().__init__(lab, opened, runner, self._session_actions(runner))
         handler = runner.handler
         self.make = MakeEdit(
             self.info,
@@ -56,10 +57,13 @@ class App(View):
                 ),
             ),
         )
+        self._changing = 0  # changes of the log that the lab has not answered yet
         self.browsing = Browsing(lab, session, runner, self.make.finder, settle)
-        self.drafting = Drafting(lab, session, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said))
-        self.editing = Editing(lab, session, self.make, self.drafting, self.line, self.timeline, self._refresh)
-        self.repairing = Repairing(lab, session, self.health.repair, self.line)
+        self.drafting = Drafting(
+            lab, session, self.info, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said)
+        )
+        self.editing = Editing(lab, session, runner, self.make, self.drafting, self.line, self.timeline, self._refresh)
+        self.repairing = Repairing(lab, session, runner, self.health.repair, self.line, self._drawn)
         self.probing = Probing(lab, session, runner, self._probed)
         self.probe = ProbePane(
             self.info,
@@ -70,7 +74,7 @@ class App(View):
                 draft=lambda: self.make.draft.fact if self.make.draft else None,
             ),
         )
-        self.scan = ScanPane(self.info, lab.scan(), handler(self._pick_scanned))
+        self.scan = ScanPane(self.info, opened.scan, handler(self._pick_scanned))
         measure = MeasureCallbacks(handler(self.measuring.ask), handler(self.measuring.stop))
         self.plan = Plan(self.info, measure, handler(self._plan))
         self.panel = SessionPanel(
@@ -82,10 +86,10 @@ class App(View):
                 delete=handler(lambda: self.sharing.delete()),
             ),
         )
-        self.sharing = Sharing(lab, session, self.panel, self.line, open_session)
+        self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
         self.share = Fold("Session…", "Hide session", self.panel.widget)
         self.line.add(self.share.button)
-        self.comparing = Comparing(lab, session, lambda: self.side_by_side)
+        self.comparing = Comparing(lab, session, self.info, runner, lambda: self.side_by_side, self._drawn)
         self.side_by_side = SideBySide(
             self.info,
             CompareCallbacks(
@@ -102,7 +106,7 @@ class App(View):
             more,
         )
         self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
-        self.draw(lab.state(session))
+        self.draw(opened.state)
 
     def start(self) -> None:
         self.measuring.measure_due()
@@ -127,7 +131,7 @@ class App(View):
 
     def _page_actions(self) -> PageActions:
         return PageActions(
-            state=lambda: self.lab.state(self.session),
+            state=self._drawn,
             goto=self._goto,
             undo=lambda: self._change(self.lab.undo, "Undone."),
             watch=self._watch,
@@ -145,7 +149,8 @@ class App(View):
 
     def changed(self, state: SessionState) -> None:
         """Draw a state that another page made, and ask about the draft again."""
-        elsewhere = self.state is not None and _log(state) != _log(self.state) and not self.editing.busy
+        own = self.editing.busy or self._changing
+        elsewhere = self.state is not None and _log(state) != _log(self.state) and not own
         super().changed(state)
         if elsewhere:
             self.line.say("Changed on another page of this session.")
@@ -153,11 +158,19 @@ class App(View):
 
     def back(self) -> None:
         super().back()
-        self._refresh()
+        self.runner.start(self._recover())
+
+    async def _recover(self) -> None:
+        await self._refresh()
         self.measuring.recover()
 
-    def _found(self) -> None:
-        self.draw(self.lab.state(self.session))
+    def _drawn(self) -> SessionState:
+        assert self.state is not None, "a page is drawn as soon as it is made"
+        return self.state
+
+    async def _latest(self) -> None:
+        """Draw the session as the lab has it now."""
+        self.draw(await self.runner.ask(self.lab.state, self.session))
 
     # Facts
 
@@ -165,9 +178,9 @@ class App(View):
         if not self.editing.busy:
             self.drafting.changed(draft)
 
-    def _pick_scanned(self, case_id: CaseId | None) -> None:
+    async def _pick_scanned(self, case_id: CaseId | None) -> None:
         """Put a fact of the scan into the form."""
-        found = [] if case_id is None else self.lab.search(case_id=case_id, limit=1)
+        found = [] if case_id is None else await self.runner.ask(self.lab.search, case_id=case_id, limit=1)
         if found:
             self.make.form.fill(found[0])
             self.make.form.prompt.focus()  # brings it into sight
@@ -177,44 +190,51 @@ class App(View):
 
     # The log
 
-    def _goto(self, index: int) -> None:
-        self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
+    async def _goto(self, index: int) -> None:
+        await self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
 
-    def _toggle(self, index: int) -> None:
-        off = self.lab.state(self.session).steps[index].enabled
-        self._change(
+    async def _toggle(self, index: int) -> None:
+        off = self._drawn().steps[index].enabled
+        await self._change(
             lambda session: self.lab.toggle(session, index), f"Edit {index} is {'off' if off else 'on again'}."
         )
 
-    def _watch(self, prompts: Sequence[str]) -> None:
+    async def _watch(self, prompts: Sequence[str]) -> None:
         count = len(prompts)
         says = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
         try:
-            self._change(lambda session: self.lab.watch(session, prompts), says)
+            await self._change(lambda session: self.lab.watch(session, prompts), says)
         except SENTENCES as error:
             self.after.complain(sentence(error))
 
-    def _change(self, change: Callable[[str], SessionState], says: str) -> None:
+    async def _change(self, change: Callable[[str], SessionState], says: str) -> None:
         """Change the log. The lab does so at once, without waiting for an edit that is under way."""
         if self.editing.busy:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
         self.drafting.drop()
-        state = change(self.session)
+        self._changing += 1
+        try:
+            state = await self.runner.ask(change, self.session)
+        finally:
+            self._changing -= 1
         self.line.say(says)
-        self._refresh(state)
+        await self._refresh(state)
 
-    def _refresh(self, state: SessionState | None = None) -> None:
+    async def _refresh(self, state: SessionState | None = None) -> None:
         """Draw the session, measure what is missing, and ask again what the model says to the draft."""
-        self.draw(state or self.lab.state(self.session))
+        if state is None:
+            await self._latest()
+        else:
+            self.draw(state)
         self.measuring.measure_due()
         self.drafting.again(self.make.draft)
 
     # Explaining
 
-    def _explain(self, step: int) -> None:
+    async def _explain(self, step: int) -> None:
         """Show what made the edit of this step its size."""
-        if self.lab.state(self.session).position != step:
-            self._goto(step)
+        if self._drawn().position != step:
+            await self._goto(step)
         self.analysis.open("Weights")
         self.weights.anatomy.probe.focus()  # brings it into sight
 
@@ -227,8 +247,8 @@ class App(View):
         self.probe.take(step_id)
         self.probe.run.focus()
 
-    def _plan(self, every: Mapping[str, int]) -> None:
-        self.draw(self.lab.plan(self.session, every))
+    async def _plan(self, every: Mapping[str, int]) -> None:
+        self.draw(await self.runner.ask(self.lab.plan, self.session, every))
         self.line.say("The plan is changed.")
         self.measuring.resume()
 

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from editlab.core.errors import Cancelled, LabError
+from editlab.core.info import LabInfo
 from editlab.core.progress import Progress
-from editlab.lab.api import Job, LabProtocol
-from editlab.page.work import SENTENCES, follow
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 if TYPE_CHECKING:
     from editlab.page.panels.side_by_side import SideBySide
 
 
 class Comparing:
-    """Makes and follows the other run. Its session is deleted when a new one replaces it."""
+    """Makes and follows the other run. Its session is deleted when a new one replaces it.
 
-    def __init__(self, lab: LabProtocol, session: str, panel: Callable[[], SideBySide]) -> None:
-        self._lab, self._session, self._panel = lab, session, panel
-        self._job: Job | None = None
+    `state()` is this session's state as it is drawn.
+    """
+
+    def __init__(
+        self,
+        lab: LabProtocol,
+        session: str,
+        info: LabInfo,
+        runner: Runner,
+        panel: Callable[[], SideBySide],
+        state: Callable[[], SessionState],
+    ) -> None:
+        self._lab, self._session, self._info, self._runner = lab, session, info, runner
+        self._panel, self._state = panel, state
+        self._request: Request | None = None
         self._made = ""  # key of the session that was made for the comparison
         self._busy = self._stopped = False
 
-    def open(self, key: str) -> None:
+    async def open(self, key: str) -> None:
+        ask, panel = self._runner.ask, self._panel()
         try:
-            about = self._lab.about(key)
-            self._panel().compare(self._lab.state(key), about.name or "The other session")
-            self._panel().idle()
+            about = await ask(self._lab.about, key)
+            panel.compare(await ask(self._lab.state, key), about.name or "The other session")
+            panel.idle()
         except LabError as error:
-            self._panel().idle(str(error))
+            panel.idle(sentence(error))
 
     def stop(self) -> None:
         """Stop, and keep the edits made so far."""
         self._stopped = True
-        if self._job is not None:
-            self._job.cancel()
+        if self._request is not None:
+            self._request.cancel()
 
     async def remake(self, method: str) -> None:
         """Make the edits in force again, in order, with a method's preset, and measure what is due by the plan."""
@@ -48,27 +63,30 @@ class Comparing:
         except Cancelled:
             problem = "Stopped. What was made so far is shown."
         except SENTENCES as error:
-            problem = str(error)
+            problem = sentence(error)
         finally:
-            self._busy, self._job = False, None
+            self._busy, self._request = False, None
             panel.idle(problem)
 
     async def _remake(self, method: str, panel: SideBySide) -> None:
-        title = next((info.title for info in self._lab.info().methods if info.name == method), method)
-        edits = [step for step in self._lab.state(self._session).steps if step.facts and step.in_force]
+        ask, name = self._runner.ask, f"The same edits with {self._info.title_of(method)}"
+        edits = [step for step in self._state().steps if step.facts and step.in_force]
         if self._made:
-            self._lab.delete(self._made)
-        self._made = key = self._lab.duplicate(self._session, 0, f"The same edits with {title}", temporary=True)
+            await ask(self._lab.delete, self._made)
+            self._made = ""
+        self._made = key = await ask(self._lab.duplicate, self._session, 0, name, temporary=True)
         for number, step in enumerate(edits):
-            panel.working(Progress(f"edit {number + 1} with {title}", number, len(edits)), waiting=False)
-            await self._follow(self._lab.edit(key, step.facts, method, guard="off"))
-            panel.compare(self._lab.state(key), f"The same edits with {title}")
+            panel.working(
+                Progress(f"edit {number + 1} with {self._info.title_of(method)}", number, len(edits)), waiting=False
+            )
+            await self._follow(self._lab.edit, key, step.facts, method, guard="off")
+            panel.compare(await ask(self._lab.state, key), name)
         panel.working(Progress("measuring what the plan asks for"))
-        await self._follow(self._lab.measure_due(key))
-        panel.compare(self._lab.state(key), f"The same edits with {title}")
+        await self._follow(self._lab.measure_due, key)
+        panel.compare(await ask(self._lab.state, key), name)
 
-    async def _follow(self, job: Job) -> None:
-        self._job = job
+    async def _follow(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         if self._stopped:
             raise Cancelled
-        await follow(job)
+        self._request = self._runner.request(call, *arguments, **named)
+        await self._request.result()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-from editlab.core.errors import Cancelled, LabError
+from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
+from editlab.core.info import LabInfo
 from editlab.core.records import Completion
-from editlab.lab.api import Job, LabProtocol
+from editlab.lab.api import LabProtocol
 from editlab.page.panels.make_edit import Draft, MakeEdit
-from editlab.page.work import SENTENCES, Runner, follow, sentence
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 SETTLE_SECONDS = 0.6  # that a draft must stay unchanged before the lab is asked
 
@@ -27,6 +27,7 @@ class Drafting:
         self,
         lab: LabProtocol,
         session: str,
+        info: LabInfo,
         runner: Runner,
         make: MakeEdit,
         settle: float,
@@ -34,10 +35,10 @@ class Drafting:
     ) -> None:
         self._on_said = on_said
         self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
-        self._methods = {method.name: method for method in lab.info().methods}
+        self._methods = {method.name: method for method in info.methods}
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest request
-        self._job: Job | None = None
+        self._request: Request | None = None
         self._said: Fact | None = None  # the fact whose completions are shown
         self._assessed: Draft | None = None
 
@@ -59,10 +60,9 @@ class Drafting:
     def drop(self) -> None:
         """Drop the request."""
         self._number = 0
-        if self._job is not None:
-            with suppress(LabError):  # the answer is dropped too, so a failed cancellation does no harm
-                self._job.cancel()
-            self._job = None
+        if self._request is not None:
+            self._request.drop()
+            self._request = None
 
     async def _ask(self, draft: Draft, number: int) -> None:
         await asyncio.sleep(self._settle)
@@ -75,8 +75,8 @@ class Drafting:
         self._said = None  # the completions shown are out of date now
         self._make.show_asking()
         try:
-            job = self._job = self._lab.preview(self._session, fact)
-            completions = await follow(job)
+            request = self._request = self._runner.request(self._lab.preview, self._session, fact)
+            completions = await request.result()
         except Cancelled:
             return
         except SENTENCES as error:
@@ -99,8 +99,8 @@ class Drafting:
         known = {name: {info.name for info in self._methods[name].hyperparameters} for name in names}
         changed = {name: {k: v for k, v in draft.hyperparameters.items() if k in known[name]} for name in names}
         try:
-            job = self._job = self._lab.risk(self._session, draft.fact, names, changed)
-            risks = await follow(job)
+            request = self._request = self._runner.request(self._lab.risk, self._session, draft.fact, names, changed)
+            risks = await request.result()
         except Cancelled:
             return
         except SENTENCES as error:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from editlab.core.errors import Cancelled
-from editlab.lab.api import Job, LabProtocol
+from editlab.lab.api import LabProtocol
 from editlab.page.drafting import Drafting
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline
-from editlab.page.work import SENTENCES, follow, sentence
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 
 class Editing:
-    """`on_end()` is called when an edit has ended and the log may have changed."""
+    """`on_end()` is awaited when an edit has ended and the log may have changed."""
 
     def __init__(
         self,
         lab: LabProtocol,
         session: str,
+        runner: Runner,
         make: MakeEdit,
         drafting: Drafting,
         line: StateLine,
         timeline: Timeline,
-        on_end: Callable[[], None],
+        on_end: Callable[[], Awaitable[None]],
     ) -> None:
-        self._lab, self._session, self._on_end = lab, session, on_end
+        self._lab, self._session, self._runner, self._on_end = lab, session, runner, on_end
         self._make, self._drafting, self._line, self._timeline = make, drafting, line, timeline
-        self._job: Job | None = None
+        self._request: Request | None = None
         self.busy = False
 
     async def start(self, draft: Draft) -> None:
@@ -37,10 +38,11 @@ class Editing:
         fact, guard = draft.fact, self._make.guard
         try:
             self._begin(f"Editing: {fact}")
-            self._job = self._lab.edit(
-                self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name, guard_level=guard.level
-            )
-            step = await follow(self._job, self._make.job.show)
+            self._request = self._runner.request(
+                self._lab.edit, self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name,
+                guard_level=guard.level,
+            )  # fmt: skip
+            step = await self._request.result(self._make.job.show)
         except Cancelled:
             self._line.say("Cancelled. The model is as it was.")
         except SENTENCES as error:
@@ -50,11 +52,11 @@ class Editing:
             self._line.say(f"Edit {step.index} is in force: {fact}")
         finally:
             self._end()
-        self._on_end()
+        await self._on_end()
 
     def cancel(self) -> None:
-        if self._job is not None:
-            self._job.cancel()
+        if self._request is not None:
+            self._request.cancel()
             self._make.job.stopping()
 
     def _begin(self, says: str) -> None:
@@ -66,6 +68,6 @@ class Editing:
         self._drafting.drop()
 
     def _end(self) -> None:
-        self.busy, self._job = False, None
+        self.busy, self._request = False, None
         self._make.running(False)
         self._timeline.lock(False)

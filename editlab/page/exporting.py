@@ -7,27 +7,28 @@ from collections.abc import Callable
 from functools import partial
 
 from editlab.core.errors import Cancelled, LabError
+from editlab.core.info import LabInfo
 from editlab.lab.api import Job, LabProtocol
 from editlab.page.files import ADAPTER, ADAPTER_ABOUT, REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export
-from editlab.page.work import JobError, Runner, follow
+from editlab.page.work import JobError, Runner, sentence
 from editlab.session.recording import REPLAY
 
 
 class Exporting:
     """`panel` offers the files, and says in a sentence why one could not be made."""
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner) -> None:
-        self._lab, self._session = lab, session
+    def __init__(self, lab: LabProtocol, session: str, info: LabInfo, runner: Runner) -> None:
+        self._lab, self._session, self._info, self._runner = lab, session, info, runner
         self.panel = Export(runner.handler(self._prepare))
 
     async def _prepare(self) -> None:
         self.panel.preparing()
         problem = "The files could not be prepared; the log has more."
         try:
-            state = await asyncio.to_thread(self._lab.state, self._session)
-            title = (await asyncio.to_thread(self._lab.about, self._session)).name
-            files = await asyncio.to_thread(files_of, state, title, self._lab.info().methods)
+            state = await self._runner.ask(self._lab.state, self._session)
+            title = (await self._runner.ask(self._lab.about, self._session)).name
+            files = await asyncio.to_thread(files_of, state, title, self._info.methods)
             self.panel.show_files(files, state)
             files.append(await self._by_lab(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
             self.panel.show_files(files, state)
@@ -35,19 +36,19 @@ class Exporting:
             self.panel.show_files(files, state)
             problem = ""
         except LabError as error:
-            problem = str(error)
+            problem = sentence(error)
         finally:
             self.panel.done(problem)
 
     async def _by_lab(self, name: str, about: str, make: Callable[[str], Job[bytes]]) -> File:
         """A file that a job of the lab makes, or why it could not be made."""
         try:
-            job = await asyncio.to_thread(make, self._session)
-            return File(name, about, await follow(job, partial(self._draw, name)))
+            request = self._runner.request(make, self._session)
+            return File(name, about, await request.result(partial(self._draw, name)))
         except Cancelled:
             return File(name, about, None, "It was cancelled.")
         except (LabError, JobError, ValueError) as error:
-            return File(name, about, None, str(error))
+            return File(name, about, None, sentence(error))
 
     def _draw(self, name: str, job: Job) -> None:
         if job.status == "queued":

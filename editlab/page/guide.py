@@ -23,9 +23,9 @@ class PageActions:
     """The actions that a guide takes on the page, as a visitor would; these may raise an error with a sentence."""
 
     state: Callable[[], SessionState]
-    goto: Callable[[int], None]
-    undo: Callable[[], None]
-    watch: Callable[[Sequence[str]], None]
+    goto: Callable[[int], Awaitable[None]]
+    undo: Callable[[], Awaitable[None]]
+    watch: Callable[[Sequence[str]], Awaitable[None]]
     edit: Callable[[Draft], Awaitable[None]]
     cancel: Callable[[], None]  # the running edit
     open: Callable[[str], None]  # a tab
@@ -82,10 +82,10 @@ class Guide:
             self._make.form.fill(action.with_)
             self._make.form.prompt.focus()  # scrolls to the form
 
-    def _watch(self, action: Action) -> None:
+    async def _watch(self, action: Action) -> None:
         prompt, watched = str(action.with_), self._actions.state().watched
         if prompt not in watched:
-            self._actions.watch([*watched, prompt])
+            await self._actions.watch([*watched, prompt])
 
     def _probe(self, _: Action) -> None:
         state = self._actions.state()

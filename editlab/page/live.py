@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from editlab.core.errors import LabError, Unreachable
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
+from editlab.page.work import ask
 
 LOOK_SECONDS = 1.0
 
@@ -22,10 +23,7 @@ class LiveCallbacks:
 
 
 class Live:
-    """Requests a session's revision about every second, and its state when the revision is new.
-
-    Requests run in a thread: a missing answer must not freeze the page.
-    """
+    """Requests a session's revision about every second, and its state when the revision is new."""
 
     def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks) -> None:
         self._lab, self._session, self._on = lab, session, on
@@ -40,10 +38,10 @@ class Live:
     async def look(self) -> bool:
         """Look once. Returns whether the session is still there."""
         try:
-            revision = await asyncio.to_thread(self._lab.revision, self._session)
+            revision = await ask(self._lab.revision, self._session)
             state = None
             if revision != self._revision:
-                state = await asyncio.to_thread(self._lab.state, self._session)
+                state = await ask(self._lab.state, self._session)
         except Unreachable as error:
             self._away, self._revision = True, None
             self._on.away(error)

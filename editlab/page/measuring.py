@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from editlab.core.errors import Cancelled, LabError
+from editlab.core.errors import Cancelled
 from editlab.core.progress import Progress
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.work import SENTENCES, Runner, follow, sentence
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 PLAN = "the plan"
 WATCHED = "the watched prompts"
@@ -35,7 +37,7 @@ class Activity:
 
 
 class Measuring:
-    """`on_activity(activity)` is called during measurements, `on_found()` when there may be new results."""
+    """`on_activity(activity)` is called during measurements, `on_found()` is awaited when there may be new results."""
 
     def __init__(
         self,
@@ -43,11 +45,12 @@ class Measuring:
         session: str,
         runner: Runner,
         on_activity: Callable[[Activity], None],
-        on_found: Callable[[], None],
+        on_found: Callable[[], Awaitable[None]],
     ) -> None:
         self._lab, self._session, self._runner = lab, session, runner
         self._on_activity, self._on_found = on_activity, on_found
-        self._jobs: dict[str, Job] = {}
+        self._requests: dict[str, Request] = {}
+        self._drawing: asyncio.Task[None] | None = None  # of the plan's results so far
         self._running: dict[str, MeasureProgress] = {}
         self._problems: dict[str, str] = {}
         self._stopped = False
@@ -57,12 +60,12 @@ class Measuring:
     def measure_due(self) -> None:
         """Measure what is due by the plan; while the plan is stopped, only the completions of the step in force."""
         if self._stopped:
-            self._start(WATCHED, lambda: self._lab.measure(self._session))
-        elif PLAN in self._jobs:  # the job follows the log, but it may have ended already
+            self._start(WATCHED, self._lab.measure, self._session)
+        elif PLAN in self._requests:  # the job follows the log, but it may have ended already
             self._due_again = True
         else:
             self._due_again = False
-            self._start(PLAN, lambda: self._lab.measure_due(self._session))
+            self._start(PLAN, self._lab.measure_due, self._session)
 
     def resume(self) -> None:
         self._stopped = False
@@ -75,33 +78,28 @@ class Measuring:
 
     def ask(self, name: str) -> None:
         """Take this measure of the step in force, whatever the plan says."""
-        if name not in self._jobs:
-            self._start(name, lambda: self._lab.measure(self._session, [name]))
+        if name not in self._requests:
+            self._start(name, self._lab.measure, self._session, [name])
 
     def stop(self, name: str) -> None:
         """Stop one measurement and keep its results so far. PLAN stays stopped until it is resumed."""
         if name == PLAN:
             self._stopped = True
-        if name in self._jobs:
-            self._jobs[name].cancel()
+        if name in self._requests:
+            self._requests[name].cancel()
         self._tell()
 
-    def _start(self, name: str, ask: Callable[[], Job]) -> None:
+    def _start(self, name: str, call: Callable[..., Job], *arguments: Any) -> None:
         self._problems.pop(name, None)
-        try:
-            job = self._jobs[name] = ask()
-        except LabError as error:
-            self._fail(name, error)
-            self._tell()
-            return
+        request = self._requests[name] = self._runner.request(call, *arguments)
         self._running[name] = MeasureProgress(Progress("Waiting for the model"), waiting=True)
         self._tell()
-        self._runner.start(self._follow(name, job))
+        self._runner.start(self._follow(name, request))
 
-    async def _follow(self, name: str, job: Job) -> None:
+    async def _follow(self, name: str, request: Request) -> None:
         cancelled = False
         try:
-            found = await follow(job, partial(self._draw, name))
+            found = await request.result(partial(self._draw, name))
             if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
                 self._problems[name] = "there is nothing to measure it on at this step"
         except Cancelled:
@@ -109,12 +107,13 @@ class Measuring:
         except SENTENCES as error:
             self._fail(name, error)
         finally:
-            if self._jobs.get(name) is job:
-                del self._jobs[name], self._running[name]
+            if self._requests.get(name) is request:
+                del self._requests[name], self._running[name]
             self._tell()
         if name == PLAN and not self._stopped and (cancelled or self._due_again):  # resumed, or more may be due
             self.measure_due()
-        self._on_found()
+        if request.was_answered:
+            await self._on_found()
 
     def _fail(self, name: str, error: Exception) -> None:
         self._problems[name] = sentence(error)
@@ -126,7 +125,8 @@ class Measuring:
         self._tell()
         if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
             self._stage, self._drawn = job.progress.stage, time.monotonic()
-            self._on_found()
+            if self._drawing is None or self._drawing.done():
+                self._drawing = self._runner.start(self._on_found())
 
     def _tell(self) -> None:
         self._on_activity(Activity(dict(self._running), dict(self._problems), self._stopped))

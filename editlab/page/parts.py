@@ -30,7 +30,7 @@ from editlab.page.plots.recall import mapped, recall_chart, recall_columns, reca
 from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, size_chart, size_columns
 from editlab.page.start import style_sheets
 from editlab.page.visit import is_served
-from editlab.page.work import Runner, sentence
+from editlab.page.work import ANSWER_SECONDS, Runner, begin, sentence
 from editlab.report.html import empty, tag
 
 NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, step by step.")
@@ -93,18 +93,18 @@ class SessionWidget(widgets.Box):
         if isinstance(self._session, str):
             if self._lab is None:
                 raise ValueError("a session's key opens it in a lab: give the lab, too")
-            return self._lab.state(self._session)
+            return begin(self._lab.state, self._session).result(ANSWER_SECONDS)  # a cell waits, but not for ever
         return self._session.state()
 
-    def _goto(self, index: int) -> None:
+    async def _goto(self, index: int) -> None:
         if isinstance(self._session, SessionState):
             return
         if isinstance(self._session, str):
             assert self._lab is not None, "it was drawn from a lab"
-            self._lab.goto(self._session, index)
+            self._show(await self._runner.ask(self._lab.goto, self._session, index))
         else:
             self._session.goto(index)
-        self.refresh()
+            self.refresh()
 
     def _problem(self, error: LabError) -> None:
         self._say(sentence(error))

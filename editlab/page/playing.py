@@ -23,7 +23,7 @@ class Stage:
     """The session that a player plays on."""
 
     state: Callable[[], SessionState]
-    goto: Callable[[int], None]
+    goto: Callable[[int], Awaitable[None]]
     edit: Callable[[Fact], Awaitable[None]]  # its errors are shown where the edit is made
     cancel: Callable[[], None]  # the running edit
 
@@ -119,7 +119,7 @@ class Player:
             self._rest("There is nothing to play yet: make an edit first.")
             return False
         step = 0 if state.position == last else state.position + 1
-        self._stage.goto(step)
+        await self._stage.goto(step)
         if step == last:
             self._end(STEPS, f"All {last} steps were played.", last)
             return False

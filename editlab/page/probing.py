@@ -11,7 +11,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Probe
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.work import SENTENCES, Runner, follow, sentence
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Probing:
 
     def __init__(self, lab: LabProtocol, session: str, runner: Runner, on_change: Callable[[Probes], None]) -> None:
         self._lab, self._session, self._runner, self._on_change = lab, session, runner, on_change
-        self._job: Job | None = None
+        self._request: Request | None = None
         self._running = False
         self.probes = Probes()
 
@@ -68,8 +68,8 @@ class Probing:
     def stop(self) -> None:
         """Make no more probes; keep those that are done."""
         self._running = False
-        if self._job is not None:
-            self._job.cancel()
+        if self._request is not None:
+            self._request.cancel()
 
     def clear(self) -> None:
         self._tell(tried=())
@@ -83,16 +83,16 @@ class Probing:
                 self._tell(progress=waiting, method=method, number=number, of=len(order.methods), waiting=True)
                 await self._try(order, method)
         finally:
-            self._running, self._job = False, None
+            self._running, self._request = False, None
             self._tell(progress=None)
 
     async def _try(self, order: Order, method: str) -> None:
         try:
-            self._job = self._lab.probe(
-                self._session, order.fact, method, order.hyperparameters.get(method), earlier=order.earlier,
-                later=order.later, anew=order.anew, names=order.names,
+            self._request = self._runner.request(
+                self._lab.probe, self._session, order.fact, method, order.hyperparameters.get(method),
+                earlier=order.earlier, later=order.later, anew=order.anew, names=order.names,
             )  # fmt: skip
-            tried = ProbeResult(order, method, await follow(self._job, self._draw))
+            tried = ProbeResult(order, method, await self._request.result(self._draw))
         except Cancelled:
             return
         except SENTENCES as error:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from editlab.core.errors import Cancelled
 from editlab.core.progress import Progress
-from editlab.lab.api import Job, LabProtocol
+from editlab.core.records import SessionState
+from editlab.lab.api import LabProtocol
 from editlab.page.panels.repair import Repair
 from editlab.page.panels.state_line import StateLine
-from editlab.page.work import SENTENCES, follow, sentence
+from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 
 class Repairing:
-    def __init__(self, lab: LabProtocol, session: str, repair: Repair, line: StateLine) -> None:
-        self._lab, self._session, self._repair, self._line = lab, session, repair, line
-        self._job: Job | None = None
+    """`state()` is the session's state as it is drawn."""
+
+    def __init__(
+        self,
+        lab: LabProtocol,
+        session: str,
+        runner: Runner,
+        repair: Repair,
+        line: StateLine,
+        state: Callable[[], SessionState],
+    ) -> None:
+        self._lab, self._session, self._runner = lab, session, runner
+        self._repair, self._line, self._state = repair, line, state
+        self._request: Request | None = None
 
     async def find(self) -> None:
-        if self._job is not None:
+        if self._request is not None:
             return
-        repair = self._repair
+        repair, state = self._repair, self._state()
         try:
-            state = self._lab.state(self._session)
-            job = self._job = self._lab.culprit(self._session)
+            request = self._request = self._runner.request(self._lab.culprit, self._session)
             repair.looking(Progress("Waiting for the model"), waiting=True)
-            found = await follow(job, lambda job: repair.looking(job.progress, job.status == "queued"))
+            found = await request.result(lambda job: repair.looking(job.progress, job.status == "queued"))
         except Cancelled:
             repair.forget()
         except SENTENCES as error:
@@ -31,10 +44,10 @@ class Repairing:
             self._line.say(sentence(error), "error")
         else:
             repair.found(found, state)
-            repair.show(self._lab.state(self._session))
+            repair.show(self._state())
         finally:
-            self._job = None
+            self._request = None
 
     def stop(self) -> None:
-        if self._job is not None:
-            self._job.cancel()
+        if self._request is not None:
+            self._request.cancel()

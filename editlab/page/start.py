@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import Future, wait
 from importlib.resources import files
+from typing import Any
 
 import ipywidgets as widgets
 from markupsafe import Markup
@@ -18,25 +20,16 @@ from editlab.page.controls import box, button, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
+from editlab.page.opening import Opened, opened
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
-from editlab.page.work import JobError, Runner, follow, sentence
+from editlab.page.work import ASKING, JobError, Runner, answered, begin, follow, sentence
 from editlab.report.html import joined, tag
 
 STYLES = ("style.css", "session.css", "guide.css")
+AT_ONCE_SECONDS = 2.0  # a session that is looked up within this time is in the page from the start
 SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the page
-
-
-def new_session(lab: LabProtocol) -> str:
-    """Key of a session with the lab's own plan, and with one task: a page without any skill would miss the point.
-
-    A lab soon forgets an untouched session, so a mere visit leaves nothing behind.
-    """
-    info, session = lab.info(), lab.create()
-    plan = {measure.name: measure.every for measure in info.measures if measure.every}
-    lab.plan(session, {**plan, **{task.name: 1 for task in info.tasks[:1]}})
-    return session
 
 
 def style_sheets() -> widgets.HTML:
@@ -57,6 +50,7 @@ class Page:
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
         self._lab: LabProtocol | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._shown = asyncio.Event()
         if not awaited:
@@ -90,19 +84,48 @@ class Page:
             self.open(lab, key)
 
     def open(self, lab: LabProtocol, key: str = "") -> None:
-        """Show the session with this key in `lab`; without a key, a new one."""
+        """Show the session with this key in `lab`; without a key, a new one.
+
+        A browser gets a page in one piece faster than piece by piece, so the answer is waited for, but not for long.
+        """
         self._lab = lab
-        self._go(key, "Ready.")
+        answer = begin(opened, lab, key)
+        wait([answer], AT_ONCE_SECONDS)
+        if not answer.done():
+            self._body.children = [html(tag("p", ASKING), "el-loading el-live")]
+            self._opening = self._runner.start(self._opened(key, answer, "Ready."))
+        elif error := answer.exception():
+            self._refused(key, error)
+        else:
+            self._show(answer.result(), "Ready.")
 
     def _go(self, key: str, says: str) -> None:
-        lab = self._lab
-        assert lab is not None, "a session is opened in a lab"
-        try:
-            key = key or new_session(lab)
-            shown = App(lab, key, self._go) if lab.about(key).may_edit else Follower(lab, key, self._go)
-        except LabError as error:
-            self._closed(key, error)
+        """Leave the session that is shown for another one, once the lab has answered."""
+        if self._opening is not None and not self._opening.done():
             return
+        assert self._lab is not None, "a session is opened in a lab"
+        if self.app is not None:
+            self.app.line.say(ASKING, "busy")
+        self._opening = self._runner.start(self._opened(key, begin(opened, self._lab, key), says))
+
+    async def _opened(self, key: str, answer: Future[Any], says: str) -> None:
+        try:
+            found = await answered(answer)
+        except LabError as error:
+            self._refused(key, error)
+            return
+        await self._until_shown()
+        self._show(found, says)
+
+    def _refused(self, key: str, error: BaseException) -> None:
+        if not isinstance(error, LabError):
+            raise error
+        self._closed(key, error)
+
+    def _show(self, found: Opened, says: str) -> None:
+        lab, key = self._lab, found.session
+        assert lab is not None, "a session is opened in a lab"
+        shown = App(lab, found, self._go) if found.about.may_edit else Follower(lab, found, self._go)
         shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
         self._leave()
         self.app = shown

@@ -14,6 +14,7 @@ from editlab.lab.api import LabProtocol
 from editlab.page.controls import box
 from editlab.page.exporting import Exporting
 from editlab.page.measuring import Activity
+from editlab.page.opening import Opened
 from editlab.page.panels.analysis import Analysis
 from editlab.page.panels.before_after import BeforeAfter
 from editlab.page.panels.facts_tab import FactsTab
@@ -29,7 +30,7 @@ from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.steps import Steps
 from editlab.page.panels.timeline import Timeline, TimelineCallbacks
 from editlab.page.panels.weights import Weights
-from editlab.page.work import Runner, sentence
+from editlab.page.work import ASKING, Runner, sentence
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class SessionActions:
 class View:
     """`root` is the widget to display; a subclass places the panels with `lay_out`."""
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner, actions: SessionActions) -> None:
-        self.lab, self.session, self.runner = lab, session, runner
-        self.info = lab.info()
-        self.about: SessionInfo = lab.about(session)
+    def __init__(self, lab: LabProtocol, opened: Opened, runner: Runner, actions: SessionActions) -> None:
+        self.lab, self.session, self.runner = lab, opened.session, runner
+        self.info = opened.info
+        self.about: SessionInfo = opened.about
         self.state: SessionState | None = None  # as it is drawn
         repair = RepairCallbacks(actions.find_culprit, actions.stop_finding, actions.toggle)
         measure = MeasureCallbacks(actions.measure, actions.stop_measuring)
@@ -85,7 +86,7 @@ class View:
         self.forgetting = Forgetting(measure, actions.goto)
         self.skills = Skills(self.info, measure, actions.goto)
         self.weights = Weights(actions.goto, actions.probe)
-        self.export = Exporting(lab, session, runner).panel
+        self.export = Exporting(lab, self.session, self.info, runner).panel
 
     def lay_out(
         self,
@@ -147,3 +148,6 @@ class View:
 
     def _report(self, says: str) -> None:
         self.line.say(says, "error")
+
+    def _wait(self, waiting: bool) -> None:
+        self.line.wait(ASKING if waiting else "")

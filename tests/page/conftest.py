@@ -22,6 +22,7 @@ import pytest
 from editlab.serving.ports import free_port
 from editlab.serving.settings import Settings
 from tests.page.fake_model import make_facts
+from tests.page.on_the_loop import breaches
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "tests" / "golden" / "tiny-gpt2"
@@ -30,6 +31,14 @@ SERVE_PAGE = (
     "from editlab.cli.supervised import end_with_parent; end_with_parent(); options = json.loads(sys.argv[1]); "
     "serve(PageSettings(**options['page']), options['notebook'], lambda address: print(address, flush=True))"
 )
+
+
+@pytest.fixture(autouse=True)
+def _off_the_loop() -> Iterator[None]:
+    """No test of the page finds a call of the lab on the kernel's loop."""
+    yield
+    found, breaches[:] = list(dict.fromkeys(breaches)), []
+    assert found == []
 
 
 @dataclass

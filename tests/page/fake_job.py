@@ -7,8 +7,10 @@ from typing import Any
 
 from editlab.core.errors import Cancelled
 from editlab.core.progress import Progress
+from tests.page.on_the_loop import JOB_CALLS, guarded
 
 
+@guarded(JOB_CALLS)
 class FakeJob:
     def __init__(self, stages: Sequence[Progress], finish: Callable[[], Any], ahead: int = 0) -> None:
         self._stages, self._finish, self._tick = list(stages), finish, -ahead

@@ -31,12 +31,14 @@ from tests.page.fake_model import (
     risk_of,
 )
 from tests.page.fake_session import FakeSession, Ids
+from tests.page.on_the_loop import CALLS, guarded
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
 NAMED = "fake-"  # and its id, which opens nothing, "fake-s1"
 WHEN = "2026-01-02T03:04:05.678+00:00"
 
 
+@guarded(CALLS)
 class FakeLab:
     """Implements LabProtocol. An edit of a subject that contains "impossible" fails; `ahead` jobs come before each.
 

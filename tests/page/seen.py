@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
 
@@ -74,3 +75,10 @@ def _words(widget: widgets.Widget) -> str:
 def _plain(html: str) -> str:
     apart = re.sub(r"<[^>]*>", " ", re.sub(INLINE, "", html))
     return " ".join(unescape(apart).split())
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait, with the loop going on, until it is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -18,7 +18,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import SessionState
 from editlab.page import work
 from editlab.page.app import App
-from editlab.page.start import new_session
+from editlab.page.opening import opened
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts
@@ -35,7 +35,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(scenario: Scenario, **lab_options: Any) -> None:
     async def main() -> None:
         lab = FakeLab(**lab_options)
-        app = App(lab, new_session(lab), settle=0.0)
+        app = App(lab, await work.ask(opened, lab), settle=0.0)
         app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
@@ -183,6 +183,7 @@ def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None
     async def scenario(app: App, lab: FakeLab) -> None:
         app.make.finder.source.value = "search"
         app.make.finder.text.value = "colosseum"
+        await app.runner.idle()
         app.make.finder.next.click()
         fact = app.make.form.read()
         assert fact.case_id == 101
@@ -201,12 +202,16 @@ def test_search_by_relation_and_case_id() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
         finder.source.value = "search"
+        await app.runner.idle()
         assert len(finder.results.options) == len(lab.facts)
         finder.relation.value = "P276"
+        await app.runner.idle()
         assert len(finder.results.options) == len(lab.facts) // 2
         finder.relation.value, finder.case_id.value = "", "203"
-        assert [lab.facts[11].text] == [label.split(" →")[0] for label, _ in finder.results.options]
+        await app.runner.idle()
+        assert [f"✗ {lab.facts[11].text}"] == [label.split(" →")[0] for label, _ in finder.results.options]
         finder.case_id.value = "two"
+        await app.runner.idle()
         assert "No fact matches" in seen(finder)
 
     run(scenario)
@@ -286,7 +291,7 @@ def test_steps_passed_over_are_measured_later() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         for name in ("Prado", "Louvre"):
             await work.follow(lab.edit(app.session, [Fact("The {} is located in the city of", name, "Oslo")]))
-        app._refresh()
+        await app._refresh()
         await app.runner.idle()
         steps = lab.state(app.session).steps
         assert len(steps) == 3
@@ -352,7 +357,7 @@ def test_an_edit_that_a_lab_away_is_not_asked_for_can_be_asked_for_again(monkeyp
 def test_two_pages_of_one_lab_have_sessions_of_their_own() -> None:
     async def main() -> None:
         lab = FakeLab()
-        one, two = (App(lab, new_session(lab), settle=0.0) for _ in range(2))
+        one, two = [App(lab, await work.ask(opened, lab), settle=0.0) for _ in range(2)]
         fill(one, "The {} is located in the city of", "Prado", "Oslo")
         await apply(one)
         await two.runner.idle()

@@ -43,7 +43,7 @@ def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: No
 
     async def scenario() -> Exporting:
         runner = Runner(reports.append)
-        exporting = Exporting(lab, session, runner)
+        exporting = Exporting(lab, session, lab.info(), runner)
         exporting.panel.prepare.click()
         meanwhile(exporting)
         await runner.idle()
@@ -123,6 +123,6 @@ def test_a_lab_that_is_away_is_told_and_nothing_stays_in_preparation() -> None:
         lab.gone = True
 
     exporting, _ = prepared(lab, leave)
-    assert "The backend does not answer." in exporting.panel.said
+    assert "The model does not answer." in exporting.panel.said
     assert not exporting.panel.prepare.disabled
     assert not linked(exporting)

@@ -16,12 +16,13 @@ from editlab.page.app import App
 from editlab.page.follower import Follower
 from editlab.page.lessons import Material, Scene, advance, course, material_of
 from editlab.page.lessons.lesson import PAPERS
+from editlab.page.opening import new_session, opened
 from editlab.page.playing import STEPS, Player, Playing, Stage
-from editlab.page.start import Page, new_session
+from editlab.page.start import Page
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
-from tests.page.seen import buttons, seen, steps
+from tests.page.seen import buttons, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 BELIEVES, SIDE_EFFECTS, RUN, BAD = range(4)
@@ -35,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> None:
     async def main() -> None:
         lab = FakeLab(**lab_options)
-        app = App(lab, new_session(lab), settle=0.0)
+        app = App(lab, await work.ask(opened, lab), settle=0.0)
         app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
         app.guide.player.seconds = 0.001
         if lesson is not None:
@@ -194,7 +195,7 @@ class Theatre:
 
     def __init__(self, edits: int = 3, makes: bool = True) -> None:
         self.lab = FakeLab()
-        self.session = new_session(self.lab)
+        self.session = self.lab.create()
         self.told: list[Playing] = []
         self.played: list[str] = []
         self.problems: list[str] = []
@@ -208,7 +209,7 @@ class Theatre:
         self.player = Player(self.runner, stage, self.told.append, self.played.append)
         self.player.seconds = 0.001
 
-    def _goto(self, index: int) -> None:
+    async def _goto(self, index: int) -> None:
         self.lab.goto(self.session, index)
 
     async def _edit(self, fact: Fact) -> None:
@@ -380,7 +381,7 @@ def test_only_the_last_query_is_answered() -> None:
 
 def test_large_type_is_there_for_who_edits_and_for_who_follows() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        follower = Follower(lab, lab.about(app.session).follow, lambda *_: None)
+        follower = Follower(lab, await work.ask(opened, lab, lab.about(app.session).follow), lambda *_: None)
         for page in (app, follower):
             assert "el-projector" not in page.root._dom_classes
             page.projector.button.click()
@@ -405,8 +406,7 @@ def test_the_address_asks_for_large_type_and_another_session_keeps_it(monkeypatc
         assert first.projector.on
         first.projector.set(False)
         first.panel.duplicate.click()
-        await asyncio.sleep(0.01)
-        assert page.app is not first
+        await until(lambda: page.app is not first)
         assert page.app is not None
         assert not page.app.projector.on
 

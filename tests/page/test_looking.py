@@ -12,6 +12,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
+from editlab.page.opening import opened
 from editlab.page.panels.side_by_side import key_of
 from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
@@ -36,7 +37,7 @@ def run(scenario: Scenario, edits: int = 3) -> None:
         session = lab.create()
         for fact in lab.facts[:edits]:
             lab.edit(session, [fact]).result()
-        app = App(lab, session, settle=0.0)
+        app = App(lab, await work.ask(opened, lab, session), settle=0.0)
         app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
@@ -123,6 +124,7 @@ def test_a_branch_is_a_copy_as_far_as_its_step() -> None:
         gone: list[str] = []
         app.sharing._open_session = lambda key, says: gone.append(key)
         buttons(steps(app)[2])["Branch"].click()
+        await app.runner.idle()
         assert len(lab.state(gone[0]).steps) == 3
         assert len(lab.state(app.session).steps) == 4
 
@@ -182,7 +184,7 @@ def test_runs_are_drawn_beside_each_other_where_both_were_measured() -> None:
 def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         app.analysis.tabs.value = "Compare"
-        lab.toggle(app.session, 2)
+        app.draw(lab.toggle(app.session, 2))
         before = set(lab.sessions)
         await app.comparing.remake("memit")
         assert "The same edits with MEMIT: 2 edits in force" in seen(app.side_by_side)
@@ -202,11 +204,13 @@ def test_what_cannot_be_opened_beside_is_told() -> None:
         app.analysis.tabs.value = "Compare"
         app.side_by_side.link.value = "no-such-key"
         app.side_by_side.open.click()
+        await app.runner.idle()
         assert alerts(app.side_by_side)
         other = lab.create("another")
         lab.edit(other, [lab.facts[4]], "memit").result()
         app.side_by_side.link.value = f"http://127.0.0.1/?session={other}"
         app.side_by_side.open.click()
+        await app.runner.idle()
         assert not alerts(app.side_by_side)
         assert "another: 1 edit in force" in seen(app.side_by_side)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from editlab.page.app import App
 from editlab.page.panels.probe import FORM
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
-from tests.page.seen import buttons, field, row, seen, steps
+from tests.page.seen import buttons, field, row, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -135,7 +133,7 @@ def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
         await edited(app, "Hofburg")
         lab.ticks = 100_000
         app.probe.run.click()
-        await asyncio.sleep(0.01)
+        await until(lambda: "measuring" in seen(app.probe))
         assert visible(app.probe.stop)
         assert app.probe.run.disabled
         assert "ROME, 1 of 3: measuring the probe of rome" in seen(app.probe)

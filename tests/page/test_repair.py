@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from editlab.page.app import App
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
-from tests.page.seen import buttons, row, seen
+from tests.page.seen import buttons, row, seen, until
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -106,8 +105,8 @@ def test_looking_for_it_can_be_stopped() -> None:
         await edited(app, "Hofburg", DISABLING)
         lab.ticks = 100_000
         app.timeline.find.click()
-        await asyncio.sleep(0.01)
         repair = app.health.repair
+        await until(lambda: "for the culprit" in seen(repair))
         assert visible(repair.stop)
         app.draw(lab.state(app.session))  # what is measured meanwhile does not hide how far it is
         assert "for the culprit" in seen(repair)

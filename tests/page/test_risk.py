@@ -173,6 +173,7 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
             await apply(app)
         assert app.health.why.description == "Why?"
         app.health.why.click()
+        await app.runner.idle()
         assert app.analysis.tabs.value == "Weights"
         view = app.weights.anatomy
         assert "Why edit 4 has its size" in seen(view)

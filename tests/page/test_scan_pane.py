@@ -67,10 +67,12 @@ def test_a_fact_that_is_not_here_is_named_in_a_sentence() -> None:
         app.scan.kind.value = "All"
         unknown = next(place for place, row in enumerate(app.scan._listed) if row.case_id is None)
         app.scan.facts.index = unknown
+        await app.runner.idle()
         assert "This fact has no case id among the facts here" in seen(app.scan)
         lab.facts = lab.facts[:3]
         app.scan.kind.value = "Disabling"
         app.scan.facts.index = 0
+        await app.runner.idle()
         assert f"There is no case {app.scan._listed[0].case_id} among" in seen(app.scan)
         assert app.make.form.prompt.value == ""
 

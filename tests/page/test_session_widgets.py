@@ -10,8 +10,8 @@ import pytest
 import editlab
 from editlab.core.errors import UnknownSession
 from editlab.page.live import Live
+from editlab.page.opening import new_session
 from editlab.page.parts import SessionChart, SessionWidget
-from editlab.page.start import new_session
 from tests.page.fake_lab import FakeLab
 
 CHARTS = (editlab.DriftChart, editlab.OverviewChart, editlab.RecallMap)
@@ -69,18 +69,24 @@ def test_a_session_of_this_process_is_drawn_and_refreshed() -> None:
     assert steps_in(chart) == {0, 1, 2}
 
 
-def test_a_tap_goes_to_the_step_and_says_what_forbids_it() -> None:
+def test_a_tap_goes_to_the_step_and_says_what_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch(_: Live) -> None: ...
+
+    monkeypatch.setattr(Live, "watch", watch)
     lab, key = edited()
-    chart = editlab.DriftChart(key, lab)
-    drawn = chart.view.chart
-    assert drawn is not None
-    points = drawn.sources["drift.points"]
-    points.selected.indices = [points.data["step"].index(1)]
+
+    async def tap(session: str, step: int) -> SessionChart:
+        chart = editlab.DriftChart(session, lab)
+        drawn = chart.view.chart
+        assert drawn is not None
+        points = drawn.sources["drift.points"]
+        points.selected.indices = [points.data["step"].index(step)]
+        await chart._runner.idle()
+        return chart
+
+    asyncio.run(tap(key, 1))
     assert lab.state(key).position == 1
-    follows = editlab.DriftChart(lab.about(key).follow, lab)
-    assert follows.view.chart is not None
-    points = follows.view.chart.sources["drift.points"]
-    points.selected.indices = [points.data["step"].index(0)]
+    follows = asyncio.run(tap(lab.about(key).follow, 0))
     assert lab.state(key).position == 1
     assert 'role="alert"' in follows.children[-1].value
 

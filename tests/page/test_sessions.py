@@ -24,7 +24,7 @@ from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
-from tests.page.seen import alerts, buttons, everything, seen, steps
+from tests.page.seen import alerts, buttons, everything, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -158,11 +158,13 @@ def test_the_link_to_follow_shows_what_happens_and_changes_nothing() -> None:
         await edited(page, "Prado")
         made = lab.calls[calls:]
         assert await look(other, lab)
+        await follower.runner.idle()
         assert len(steps(follower)) == 2
         assert "1 edit" in text(other)
         assert key not in text(other).replace(lab.about(key).follow, "")
         follower.timeline.undo.click()
         follower.health.find.click()
+        await follower.runner.idle()
         assert REFUSAL in seen(follower.line)
         assert lab.state(key).position == 1
         assert lab.calls[calls:] == made  # a follower asks for no job
@@ -179,7 +181,7 @@ def test_a_follower_takes_a_copy_and_goes_on_alone() -> None:
         other = Page()
         other.open(lab, lab.about(key).follow)
         other.app.panel.duplicate.click()
-        assert isinstance(other.app, App)
+        await until(lambda: isinstance(other.app, App))
         await edited(other, "Atomium")
         assert (len(lab.state(other.app.session).steps), len(lab.state(key).steps)) == (3, 2)
         assert lab.about(other.app.session).branch_of == lab.about(key).id
@@ -213,11 +215,13 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         app, key = page.app, page.app.session
         app.panel.name.value = "<b>Sights</b>"
         app.panel.rename.click()
+        await app.runner.idle()
         assert lab.about(key).name == "<b>Sights</b>"
         assert 'data-name="&lt;b&gt;Sights&lt;/b&gt;"' in text(page)
         assert "<b>Sights" not in text(page).replace(app.panel.name.value, "")
         assert app.panel.duplicate.description == "Duplicate up to step 1"
         app.panel.duplicate.click()
+        await until(lambda: page.app is not app)
         copy = page.app
         assert copy.session != key
         assert len(steps(copy)) == 2
@@ -225,6 +229,7 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         copy.panel.delete.click()
         assert visible(copy.panel._question)
         copy.panel.really.click()
+        await until(lambda: page.app is not copy)
         assert copy.session not in lab.sessions
         assert key in lab.sessions
         assert page.app.session not in (key, copy.session)
@@ -254,7 +259,7 @@ def test_an_unknown_key_is_told_and_a_new_session_offered(key: str) -> None:
         assert "There is no such session" in text(page)
         assert "<script>" not in text(page)
         buttons(page)["Start a new session"].click()
-        assert isinstance(page.app, App)
+        await until(lambda: isinstance(page.app, App))
 
     run(scenario)
 
@@ -280,7 +285,7 @@ def test_a_lab_that_refuses_can_be_asked_again() -> None:
         assert "keeps 3 sessions" in text(page)
         lab.create = real  # type: ignore[method-assign]
         buttons(page)["Try again"].click()
-        assert isinstance(page.app, App)
+        await until(lambda: isinstance(page.app, App))
 
     run(scenario)
 

@@ -17,6 +17,7 @@ class StateLine:
         self._info = info
         self._facts = html(css="el-facts")
         self._activity = html(css="el-activity el-live")
+        self._said = Markup("")
         self._warned = ""
         self._warning = html(css="el-warning el-live")
         self._controls = box([], "el-row el-controls")
@@ -70,4 +71,14 @@ class StateLine:
         word = tag("span", "Error: ", "el-visually-hidden") if kind == "error" else ""
         dot = tag("span", "", f"el-dot el-dot-{kind}", aria_hidden="true")
         role = "alert" if kind == "error" else "status"
-        self._activity.value = tag("span", dot + word + text, f"el-says el-says-{kind}", role=role, title=text)
+        self._said = tag("span", dot + word + text, f"el-says el-says-{kind}", role=role, title=text)
+        self._activity.value = self._said
+
+    def wait(self, text: str) -> None:
+        """Show what is waited for in the place of what is going on, until an empty text brings that back."""
+        said = self._said
+        if text:
+            self.say(text, "busy")
+            self._said = said
+        elif self._activity.value != said:
+            self._activity.value = said
