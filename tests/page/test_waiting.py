@@ -14,7 +14,7 @@ from editlab.core.errors import Unreachable
 from editlab.page import start, work
 from editlab.page.app import App
 from editlab.page.follower import Follower
-from editlab.page.live import Live
+from editlab.page.live import Live, LiveCallbacks
 from editlab.page.opening import opened
 from editlab.page.start import Page
 from editlab.page.work import ASKING, NoAnswer, Runner, sentence
@@ -64,61 +64,41 @@ def run(scenario: Callable[[App, Late], Awaitable[None]], **options: Any) -> Non
     asyncio.run(main())
 
 
-def test_no_call_is_made_on_the_loop_whatever_a_visitor_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
     """Every call of the protocol is made here, and none by the page on its own loop."""
-    monkeypatch.setattr("editlab.page.app.SETTLE_SECONDS", 0.0)
 
-    async def main() -> None:
-        lab = Late()
+    async def scenario(app: App, lab: Late) -> None:
         page = Page()
-        page.open(lab)
-        app = page.app
-        assert isinstance(app, App)
-        app.analysis.tabs.value = "Export"
+        app.sharing._open_session = lambda key, says: page.open(lab, key)
         for subject in ("Prado", "Hofburg"):
             fill(app, PROMPT, subject, "Oslo", "Paris")
-            await until(lambda: "preview" in lab.asked and "risk" in lab.asked)
-            await apply_here(app)
+            await app.runner.idle()
+            await apply(app)
         for press in (
-            app.timeline.undo.click, app.timeline.redo.click, buttons(steps(app)[1])["Off"].click,
-            buttons(steps(app)[1])["Go to"].click, app.timeline.find.click, app.export.prepare.click,
-            app.panel.rename.click, app.probe.run.click,
+            app.timeline.undo.click, app.timeline.redo.click, lambda: buttons(steps(app)[1])["Off"].click(),
+            lambda: buttons(steps(app)[2])["Go to"].click(), app.timeline.find.click, app.export.prepare.click,
+            app.panel.rename.click, app.probe.run.click, app.make.finder.random.click,
+            lambda: app.make.finder.source.set_trait("value", "search"),
+            lambda: app.plan.rows["bleeding"].every.set_trait("value", 1), lambda: app.measuring.ask("bleeding"),
+            lambda: app.side_by_side.remake.click(), lambda: app.side_by_side.remake.click(),
+            app.make.apply.click, lambda: buttons(steps(app)[1])["Branch"].click(),
         ):  # fmt: skip
             press()
-            await rest(app)
+            await app.runner.idle()
         app.after.own.value = "The Louvre is in the city of"
         press_enter(app.after.own)
-        app.plan.rows["bleeding"].every.value = 1
-        app.measuring.ask("bleeding")
-        app.make.finder.source.value = "search"
-        app.make.finder.random.click()
-        await rest(app)
-        await app.comparing.remake("memit")
-        await app.comparing.remake("r-rome")  # which deletes the run before
         await app.comparing.open(app.session)
+        await Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, lambda _: None)).look()
         app.make.apply.click()
         app.make.job.cancel.click()
-        await rest(app)
-        buttons(steps(app)[1])["Branch"].click()
-        await until(lambda: page.app is not app)
-        followed = Page()
-        followed.open(lab, lab.about(app.session).follow)
-        assert isinstance(followed.app, Follower)
-        followed.app.changed(lab.state(app.session))
-        await followed.app.runner.idle()
-        lab.list_sessions([])
-        assert lab.asked == {*CALLS} - {"close"}
+        await app.runner.idle()
+        follower = Follower(lab, await work.ask(opened, lab, lab.about(app.session).follow), lambda *_: None)
+        follower.changed(await work.ask(lab.state, app.session))
+        await follower.runner.idle()
+        assert lab.asked - {"list_sessions"} == {*CALLS} - {"list_sessions", "close"}  # these two no page needs
         assert on_the_loop.breaches == []
 
-    async def rest(app: App) -> None:
-        """Until nothing runs but the look for changes, which never ends."""
-        await until(lambda: len(app.runner._tasks) <= 1)
-
-    async def apply_here(app: App) -> None:
-        app.make.apply.click()
-        await rest(app)
-
-    asyncio.run(main())
+    run(scenario)
 
 
 @pytest.mark.parametrize(
