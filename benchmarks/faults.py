@@ -1,86 +1,39 @@
-"""What breaks, on purpose: the backend killed in the middle of an edit, a full disk, clients gone in mid-stream.
+"""What breaks, on purpose: processes killed at random moments, a full disk, a store that is read-only or in use, a
+clock set back, the cache deleted underneath, clients gone in mid-stream.
 
-Of each run it is told how often, and what of the sessions was lost or changed: that must be nothing but the edit in
-flight.
+Of each fault it is told what the user reads, and what of the sessions was lost or changed: that must be nothing but the
+edit in flight.
 """
 
 from __future__ import annotations
 
-import random
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-from benchmarks import setting
-from benchmarks.serving import PATIENCE_SECONDS, Running, backend, digests, facts_from, recorded
+from benchmarks import earlier, setting
+from benchmarks.kills import OF_BACKEND, OF_PAGE, Before, killed
+from benchmarks.serving import PATIENCE_SECONDS, Running, backend, facts_from, recorded
 from editlab.core.errors import LabError
-from editlab.lab.api import Job
 from editlab.remote.client import RemoteLab
-from editlab.remote.wire import ENDED, SESSION_HEADER
-from editlab.serving.ports import free_port
-from editlab.session.recording import Recording
+from editlab.remote.wire import SESSION_HEADER
 
 SMALL_DISK = "768k"
 LARGER_DISK = "32m"
 MOST_EDITS = 200
 SETTLE_SECONDS = 20.0
-
-
-def edits_of(recording: Recording) -> list[str]:
-    return [step.id for step in recording.state.steps[1:]]
-
-
-def killed(model: str, times: int, threads: int, seed: int) -> dict[str, Any]:
-    """SIGKILL at a random moment of an edit, again and again on the same session.
-
-    Each backend has the address of the one before, so that a job of that one meets it, and tells what became of it.
-    """
-    chance, port = random.Random(seed), free_port()
-    count = dict.fromkeys(("in_flight", "kept", "lost", "changed", "told"), 0)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "sessions.sqlite"
-        with backend(model, store, threads, port) as running:
-            key = running.lab.create("killed")
-            seconds = running.lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS).seconds
-        for number in range(1, times + 1):
-            with backend(model, store, threads, port) as running:
-                _, before = recorded(running.lab, key)
-                job = running.lab.edit(key, facts_from(number, 1))
-                while job.status == "queued":
-                    time.sleep(0.005)
-                time.sleep(chance.uniform(0, seconds))
-                count["in_flight"] += job.status == "running"
-                running.kill()
-            with backend(model, store, threads, port) as running:
-                _, after = recorded(running.lab, key)
-                count["told"] += _raises_a_sentence(job)
-            kept, had = edits_of(after), edits_of(before)
-            count["lost"] += kept[: len(had)] != had or len(kept) > len(had) + 1
-            count["kept"] += len(kept) == len(had) + 1
-            count["changed"] += digests(after)[: len(had) + 1] != digests(before)
-    return {
-        "kills": times,
-        "kills_while_running": count["in_flight"],
-        "edits_in_flight_kept": count["kept"],
-        "sessions_that_lost_an_edit": count["lost"],
-        "sessions_with_other_weights": count["changed"],
-        "told_by_the_job": count["told"],
-    }
-
-
-def _raises_a_sentence(job: Job) -> bool:
-    try:
-        job.result(PATIENCE_SECONDS)
-    except LabError as error:
-        return bool(str(error))
-    return job.status in ENDED  # it was done just before the kill
+YEAR_SECONDS = 365 * 86_400
 
 
 @contextmanager
@@ -101,24 +54,136 @@ def disk_full(model: str, threads: int) -> dict[str, Any]:
     with small_disk(SMALL_DISK) as disk, backend(model, disk / "sessions.sqlite", threads) as running:
         lab, sentence, made = running.lab, "", 0
         key = lab.create("full")
-        _, before = recorded(lab, key)
+        before = Before(recorded(lab, key)[1])
         while not sentence and made < MOST_EDITS:
-            _, before = recorded(lab, key)
+            before = Before(recorded(lab, key)[1])
             try:
                 lab.edit(key, facts_from(made, 1)).result(PATIENCE_SECONDS)
                 made += 1
             except LabError as error:
                 sentence = str(error)
-        _, after = recorded(lab, key)
+        as_before = before.same(lab, key)
         subprocess.run(["mount", "-o", f"remount,size={LARGER_DISK}", str(disk)], check=True)
         step = lab.edit(key, facts_from(made, 1)).result(PATIENCE_SECONDS)
         return {
             "disk": SMALL_DISK,
             "edits_until_full": made,
             "sentence": sentence,
-            "session_as_before": edits_of(after) == edits_of(before) and digests(after) == digests(before),
-            "goes_on_with_room": step.index == made + 1,
+            "as_before": as_before,
+            "goes_on": step.index == made + 1,
         }
+
+
+def read_only(model: str, threads: int) -> dict[str, Any]:
+    """A disk that is read-only when the backend starts, and can be written again for the next one."""
+    with small_disk(LARGER_DISK) as disk:
+        store = disk / "sessions.sqlite"
+        with backend(model, store, threads) as running:
+            lab = running.lab
+            key = lab.create("read-only")
+            lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
+            before = Before(recorded(lab, key)[1])
+        _remount(disk, "ro")
+        sentence = refused(model, store, threads)
+        _remount(disk, "rw,size=" + LARGER_DISK)
+        with backend(model, store, threads) as running:
+            as_before = before.same(running.lab, key)
+            goes_on = running.lab.edit(key, facts_from(1, 1)).result(PATIENCE_SECONDS).index == 2
+    return {"sentence": sentence, "as_before": as_before, "goes_on": goes_on}
+
+
+def _remount(disk: Path, how: str) -> bool:
+    """Mount a disk otherwise; whether that failed."""
+    command = ["mount", "-o", f"remount,{how}", str(disk)]
+    return bool(subprocess.run(command, capture_output=True, check=False).returncode)
+
+
+def refused(model: str, store: Path, threads: int) -> str:
+    """What a backend that does not start says last; "" if it starts."""
+    command = [sys.executable, "-m", "editlab", "backend", "--port", "0", "--model", model, "--store", str(store)]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS / 5,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return ""
+    return ended.stderr.strip().splitlines()[-1] if ended.returncode and ended.stderr.strip() else ""
+
+
+def in_use(model: str, threads: int) -> dict[str, Any]:
+    """A second backend on the store of one that runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "sessions.sqlite"
+        with backend(model, store, threads) as running:
+            lab = running.lab
+            key = lab.create("in use")
+            lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
+            before = Before(recorded(lab, key)[1])
+            sentence = refused(model, store, threads)
+            as_before = before.same(lab, key)
+            goes_on = lab.edit(key, facts_from(1, 1)).result(PATIENCE_SECONDS).index == 2
+    return {"sentence": sentence, "as_before": as_before, "goes_on": goes_on}
+
+
+def clock_back(model: str, threads: int) -> dict[str, Any]:
+    """A backend whose clock is a year late, between two whose clock is right: it edits an old session and makes one."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "sessions.sqlite"
+        with backend(model, store, threads) as running:
+            key = running.lab.create("before")
+            running.lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
+            revision = running.lab.revision(key)
+        with _environment({earlier.MOVED_SECONDS: str(-YEAR_SECONDS)}):
+            late = backend(model, store, threads, module="benchmarks.earlier")
+            with late as running:
+                lab = running.lab
+                another = lab.create("meanwhile")
+                for each in (key, another):
+                    lab.edit(each, facts_from(1, 1)).result(PATIENCE_SECONDS)
+                was_late = lab.about(another).created < lab.about(key).created
+                seen_anew = lab.revision(key) != revision
+                before = {each: Before(recorded(lab, each)[1]) for each in (key, another)}
+        with backend(model, store, threads) as running:
+            as_before = all(before[each].same(running.lab, each) for each in (key, another))
+            goes_on = running.lab.edit(key, facts_from(2, 1)).result(PATIENCE_SECONDS).index == 3
+    return {"clock_was_late": was_late, "seen_anew": seen_anew, "as_before": as_before, "goes_on": goes_on}
+
+
+def cache_deleted(model: str, threads: int) -> dict[str, Any]:
+    """The cache directory deleted while the backend runs; it edits on, and so does the next backend."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, cache = Path(folder) / "sessions.sqlite", Path(folder) / "cache"
+        with _environment({"EDITLAB_CACHE": str(cache)}):
+            with backend(model, store, threads) as running:
+                lab = running.lab
+                key = lab.create("without a cache")
+                lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
+                had = sum(1 for each in cache.rglob("*") if each.is_file())
+                shutil.rmtree(cache, ignore_errors=True)
+                lab.edit(key, facts_from(1, 1)).result(PATIENCE_SECONDS)
+                lab.measure(key, ("perplexity",)).result(PATIENCE_SECONDS)
+                before = Before(recorded(lab, key)[1])
+            shutil.rmtree(cache, ignore_errors=True)
+            with backend(model, store, threads) as running:
+                as_before = before.same(running.lab, key)
+                goes_on = running.lab.edit(key, facts_from(2, 1)).result(PATIENCE_SECONDS).index == 3
+    return {"files_in_cache": had, "as_before": as_before, "goes_on": goes_on}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def clients_gone(model: str, times: int, threads: int) -> dict[str, Any]:
@@ -162,24 +227,39 @@ def _settled(running: Running, wanted: int = 0) -> int:
     return running.open_files
 
 
+SINGLE = {"in use": in_use, "clock back": clock_back, "cache deleted": cache_deleted}
+OF_ROOT = {"disk full": disk_full, "read-only": read_only}  # they mount a disk
+
+
 def main(
     model: Annotated[str, typer.Option(help="a model's name or folder")] = "smollm2-135m",
-    times: Annotated[int, typer.Option(min=0, max=100, help="kills, and clients gone; 0: neither")] = 10,
-    disk: Annotated[bool, typer.Option(help="fill a disk too, which only root can mount")] = True,
+    kills: Annotated[int, typer.Option(min=0, max=1000, help="how often something is killed; 0: never")] = 10,
+    clients: Annotated[int, typer.Option(min=0, max=100, help="clients gone in mid-stream; 0: none")] = 10,
+    page: Annotated[bool, typer.Option(help="kill the page's server and kernels too")] = True,
+    disk: Annotated[bool, typer.Option(help="fill a disk and make one read-only, which only root can")] = True,
     threads: Annotated[int, typer.Option(help="torch's threads of the backend")] = 1,
-    seed: Annotated[int, typer.Option(help="of the moments of the kills")] = 0,
+    seed: Annotated[int, typer.Option(help="of what is killed, and when")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Kill, fill and leave. Exits with 1 where more than an edit in flight was lost."""
-    results: dict[str, Any] = {"model": model}
+    """Kill, fill, forbid and leave. Exits with 1 where more than an edit in flight was lost, or nothing was said."""
+    results: dict[str, Any] = {"model": model, "seed": seed}
     well = True
-    if times:
-        results |= killed(model, times, threads, seed) | clients_gone(model, times, threads)
-        well = not (results["sessions_that_lost_an_edit"] or results["sessions_with_other_weights"])
-        well = well and results["edits_done_nevertheless"] == times and results["told_by_the_job"] == times
-    if disk:
-        results |= disk_full(model, threads)
-        well = well and results["session_as_before"] and results["goes_on_with_room"] and bool(results["sentence"])
+    if kills:
+        kinds = (*OF_BACKEND, *OF_PAGE) if page else OF_BACKEND
+        tallies, differs = killed(model, kills, threads, seed, kinds, lambda says: typer.echo(says, err=True))
+        results |= {
+            f"{kind}: {name}": value for kind, tally in tallies.items() for name, value in asdict(tally).items()
+        }
+        results["other_than_never_killed"] = differs or "nothing"
+        well = not differs and all(tally.well for tally in tallies.values())
+    if clients:
+        results |= (gone := clients_gone(model, clients, threads))
+        well = well and gone["edits_done_nevertheless"] == clients
+    for name, fault in {**SINGLE, **(OF_ROOT if disk else {})}.items():
+        typer.echo(name, err=True)
+        told = fault(model, threads)
+        results |= {f"{name}: {what}": value for what, value in told.items()}
+        well = well and all(value not in ("", False) for value in told.values())
     setting.tell(results, as_json)
     if not well:
         raise typer.Exit(1)
