@@ -273,15 +273,21 @@ def time_text(time: datetime) -> str:
 
 
 def _insert(db: sqlite3.Connection, row: SessionRecord) -> None:
-    values = row.values()
+    values = {**row.values(), "used": _not_before_any(db, row.used)}
     db.execute(
         f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})", values
     )
 
 
+def _not_before_any(db: sqlite3.Connection, time: str) -> str:
+    """`time`, or the latest use of any session: a clock set back must not let what is in use look long unused."""
+    (latest,) = db.execute("SELECT max(used) FROM sessions").fetchone()
+    return max(time, latest or "")
+
+
 def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None:
     values = {name: json.dumps(value) if name in ("watched", "plan") else value for name, value in columns.items()}
-    values["used"] = now()
+    values["used"] = _not_before_any(db, now())
     setting = ", ".join(f"{name} = :{name}" for name in values)
     if not db.execute(f"UPDATE sessions SET {setting} WHERE id = :id", {**values, "id": id}).rowcount:
         raise UnknownSession("This session was deleted.")
