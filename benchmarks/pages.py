@@ -29,6 +29,8 @@ CITIES = ("Rome", "Oslo", "Paris", "Tokyo", "Berlin", "Madrid")
 OPENING_AT_ONCE = 4  # pages that are being opened at the same time
 READING_SECONDS = 15.0  # from the end of an edit to the next one, as a student reads what it did
 IDLE_SECONDS = 20.0  # over which pages that nobody uses are watched
+STILL_SECONDS = 60.0  # from the last page's opening, until pages have nothing left to do
+DRAWN_SECONDS = 10.0  # from an edit's end to its drawing, at most
 
 
 @dataclass
@@ -96,7 +98,7 @@ async def lesson(
     pupils, opening = await opened(served, pages)
     kernels = {each.visitor.kernel: _kernel(served, each.visitor) for each in pupils}
     server, model = psutil.Process(served.process.pid), psutil.Process(running.process.pid)
-    await asyncio.sleep(5)  # what the pages still measure
+    await asyncio.sleep(STILL_SECONDS)
     parts = {"kernels": list(kernels.values()), "server": [server], "backend": [model]}
     used = {name: seconds_used(part) for name, part in parts.items()}
     await asyncio.sleep(IDLE_SECONDS)
@@ -110,7 +112,7 @@ async def lesson(
     beside = (seconds_used(watched) - before) / seconds / max(len(watched), 1)
     memory = [kernel.memory_full_info() for kernel in kernels.values()]
     mixed = [pupil.number for pupil in pupils if _subjects(running, pupil) != pupil.applied]
-    shown = [pupil.number for pupil in pupils if not pupil.errors and not pupil.visitor.shows(len(pupil.applied))]
+    behind = [pupil.number for pupil in pupils if not pupil.errors and not await _shows_all(pupil)]
     back = [await come_back(served, pupil) for pupil in pupils[: min(3, pages)]]
     waits = [wait for pupil in active for wait in pupil.waits] or [float("nan")]
     errors = [error for pupil in pupils for error in pupil.errors]
@@ -130,7 +132,7 @@ async def lesson(
         "p95_over_mean": float(numpy.percentile(waits, 95) / numpy.mean(waits)),
         "errors": len(errors),
         "mix_ups": len(mixed),
-        "pages_behind": len(shown),
+        "pages_behind": len(behind),
         "came_back": sum(back),
         "kernel_rss_mb": float(numpy.mean([each.rss for each in memory])) / 1e6,
         "kernel_own_mb": float(numpy.mean([each.uss for each in memory])) / 1e6,
@@ -142,6 +144,15 @@ async def lesson(
         "backend_cpu_percent_all_idle": 100 * idle["backend"],
         "kernels_left": len([kernel for kernel in kernels.values() if _lives(kernel)]),
     }
+
+
+async def _shows_all(pupil: Pupil) -> bool:
+    """Whether the page shows all its edits, at the latest a moment after the last one."""
+    try:
+        await pupil.visitor.until(lambda: pupil.visitor.shows(len(pupil.applied)), DRAWN_SECONDS)
+    except (TimeoutError, ConnectionError):
+        return False
+    return True
 
 
 def _kernel(served: Served, visitor: Visitor) -> psutil.Process:

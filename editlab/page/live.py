@@ -12,6 +12,8 @@ from editlab.lab.api import LabProtocol
 from editlab.page.work import ask
 
 LOOK_SECONDS = 1.0
+LONGEST_SECONDS = 5.0  # between two looks at a session in which nothing happens
+SLOWER = 1.1  # each look without news makes the next one later by this factor
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,28 @@ class LiveCallbacks:
 
 
 class Live:
-    """Requests a session's revision about every second, and its state when the revision is new."""
+    """Requests a session's revision, and its state when the revision is new.
+
+    It looks every second while there is news, and every five seconds where nothing has happened for about a minute.
+    """
 
     def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks) -> None:
         self._lab, self._session, self._on = lab, session, on
         self._revision: int | None = None
         self._away = False
+        self._news = False  # at the latest look
 
     async def watch(self, seconds: float = LOOK_SECONDS) -> None:
         """Look until the session is gone."""
+        pause = seconds
         while await self.look():
-            await asyncio.sleep(seconds)
+            pause = seconds if self._news else min(SLOWER * pause, max(seconds, LONGEST_SECONDS))
+            await asyncio.sleep(pause)
 
     async def look(self) -> bool:
         """Look once. Returns whether the session is still there."""
         try:
+            self._news = True
             revision = await ask(self._lab.revision, self._session)
             state = None
             if revision != self._revision:
@@ -52,6 +61,7 @@ class Live:
         if self._away:
             self._away = False
             self._on.back()
+        self._news = state is not None
         if state is not None:
             self._revision = revision
             self._on.changed(state)
