@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -99,16 +98,12 @@ def _remount(disk: Path, how: str) -> bool:
 
 
 def refused(model: str, store: Path, threads: int) -> str:
-    """What a backend that does not start says last; "" if it starts."""
-    command = [sys.executable, "-m", "editlab", "backend", "--port", "0", "--model", model, "--store", str(store)]
+    """The sentence that a backend without its sessions tells those who connect; "" if it has them."""
     try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS / 5,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return ""
-    return ended.stderr.strip().splitlines()[-1] if ended.returncode and ended.stderr.strip() else ""
+        with backend(model, store, threads):
+            return ""
+    except LabError as error:
+        return str(error)
 
 
 def in_use(model: str, threads: int) -> dict[str, Any]:
