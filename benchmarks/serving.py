@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import psutil
 
+from editlab.core.errors import LabError
 from editlab.core.fact_files import read_facts
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
-from editlab.remote.client import RemoteLab, connect
+from editlab.remote.client import RemoteLab
 from editlab.session.recording import Recording
 
 PATIENCE_SECONDS = 600.0  # for one job
+LOOK_SECONDS = 0.1
 ANSWER_SECONDS = 120.0  # for one answer of a backend whose machine is busy with the benchmark
 
 
@@ -54,7 +57,10 @@ def backend(
     limits: Mapping[str, int] | None = None,
     module: str = "editlab.cli.supervised",
 ) -> Iterator[Running]:
-    """`editlab backend` on a loopback address, ready, until the block ends; `module` is what runs it."""
+    """`editlab backend` on a loopback address, ready, until the block ends; `module` is what runs it.
+
+    Raises LabError with the backend's sentence where it has no lab to offer.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment |= {f"EDITLAB_LIMITS_{name}".upper(): str(value) for name, value in (limits or {}).items()}
     command = ["backend", "--host", "127.0.0.1", "--port", str(port), "--store", str(store), "--model", model]
@@ -67,8 +73,12 @@ def backend(
         address = process.stdout.readline().strip().rpartition(" ")[2]
         if not address.startswith("http://127.0.0.1:"):
             raise RuntimeError(f"the backend did not start: exit code {process.wait()}")
-        connect(address, timeout=PATIENCE_SECONDS).close()  # raises LabError where it has no lab
-        yield Running(process, RemoteLab(address, timeout=ANSWER_SECONDS))
+        lab = RemoteLab(address, timeout=ANSWER_SECONDS)
+        while (readiness := lab.readiness()).status == "loading":
+            time.sleep(LOOK_SECONDS)
+        if readiness.error is not None:
+            raise LabError(readiness.error)
+        yield Running(process, lab)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()

@@ -35,7 +35,8 @@ def test_a_clock_set_back_lets_no_session_look_long_unused(monkeypatch: pytest.M
         monkeypatch.setattr(stores, "now", lambda: late)
         store.change("old", position=0)
         store.add(row("new", late))
-        assert store.unused_since(month_ago, month_ago) == []
+        store.renew("old")
+        assert store.unused_since(month_ago, month_ago, month_ago) == []
 
 
 def test_the_clock_of_the_benchmark_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ class Store:
     def renew(self, id: str) -> None:
         """Note that a session is used now."""
         with self._transaction() as db:
-            db.execute("UPDATE sessions SET used = ? WHERE id = ?", [now(), id])
+            db.execute("UPDATE sessions SET used = ? WHERE id = ?", [_not_before_any(db, now()), id])
 
     def delete(self, id: str) -> None:
         with self._transaction() as db:
