@@ -74,6 +74,22 @@ def test_an_object_that_follows_without_a_blank_is_told_of(prompt: str, new: str
     assert "joined without a blank" not in form._shown.value  # it follows the template's own text
 
 
+def test_what_joins_the_object_is_chosen_in_the_form() -> None:
+    form, told = form_of(None)
+    fill(form, "The Prado is in")
+    for chosen, direct in (("nothing", True), ("blank", False), ("auto", False)):
+        form.joined.value = chosen
+        assert told[-1] == form.read() == Fact("The {} is in", "Prado", "Rome", joined_by=chosen)
+        assert ("joined without a blank" in form._shown.value) == direct
+    form.fill(replace(FACT, joined_by="nothing"))
+    assert form.joined.value == "nothing"
+    assert form.read() == replace(FACT, joined_by="nothing")
+    form.joined.value = "blank"
+    assert form.read() == replace(FACT, joined_by="blank")
+    form.fill(FACT)
+    assert form.read() == FACT
+
+
 def test_a_fact_is_a_message_while_the_switch_is_on() -> None:
     form, told = form_of()
     form.fill(FACT)
