@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -354,6 +355,45 @@ def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> No
     ):
         refused = run(*arguments, "--model", "no/", "--source", str(text))
         assert (refused.exit_code, sentence in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "scan"])
+def test_what_is_resumed_takes_the_second_moments_that_it_began_with(text: Path, tmp_path: Path, command: str) -> None:
+    def keep(keys: int) -> None:
+        where = ("--model", str(GOLDEN), "--source", str(text), "--layers", "2", "--keys", str(keys))
+        assert run("moments", *where).exit_code == 0
+
+    def begin(n: int, *more: str) -> Result:
+        if command == "scan":
+            where = ("--model", str(GOLDEN), "--source", str(text), "--limit", "2")
+            return run("scan", "--out", str(out), *where, "--set", "layer=2", "--set", "steps=1", *more)
+        config = tmp_path / "run.toml"
+        config.write_text(
+            f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["rome"]\nn = {n}\nknown = false\n'
+            "[hyperparameters.rome]\nsteps = 1\nlayer = 2\n[schedule]\nretention = 1\n"
+        )
+        return run("run", str(config), "--out", str(out), *more)
+
+    def told() -> dict[str, Any]:
+        file = out / "scan.json" if command == "scan" else out / "rome" / "run.json"
+        return json.loads(file.read_text())["second moments" if command == "scan" else "moments"]
+
+    out = tmp_path / "out"
+    keep(300)
+    assert begin(1).exit_code == 0
+    first = told()
+    keep(600)
+    again = begin(2)
+    assert again.exit_code == 0, again.stderr
+    assert told() == first
+    assert begin(2, "--keys", "300").exit_code == 0
+    refused = begin(2, "--keys", "600")
+    assert refused.exit_code == 2
+    assert ("second moments" if command == "scan" else f"moments: keys ({first['keys']} there, ") in refused.stderr
+    shutil.rmtree(next((tmp_path / "cache" / "moments").glob("*/*-300")))
+    gone = begin(2)
+    assert gone.exit_code == 2
+    assert ("second moments" if command == "scan" else f"moments: keys ({first['keys']} there, ") in gone.stderr
 
 
 # --- where nothing can be written ---
