@@ -73,6 +73,8 @@ def computed(
         raise _failed(method, wrong)
     edit, trace = found
     own = {layer: LowRank(delta.left.detach().clone(), delta.right.detach().clone()) for layer, delta in edit.items()}
+    if broken := [layer for layer, delta in own.items() if not delta.is_finite()]:
+        raise _failed(method, f"its change of layer {broken[0]} is not finite")
     try:
         return own, Trace.from_json(json.loads(json.dumps(trace.to_json())))
     except (ValueError, TypeError) as error:
@@ -133,8 +135,6 @@ def _wrong(found: Any, method: Method, model: EditableModel) -> str:
         if delta.left.dtype != delta.right.dtype or delta.left.dtype not in (torch.float32, torch.float64):
             types = f"{delta.left.dtype} and {delta.right.dtype}"
             return f"the factors of layer {layer} must be of one floating-point type, float32 or float64, got {types}"
-        if not delta.is_finite():
-            return f"its change of layer {layer} is not finite"
     return ""
 
 
