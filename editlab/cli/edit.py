@@ -91,8 +91,11 @@ def edit(
         watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
-        for file in filter(None, (table, replay)):
+        outputs = [file for file in (table, replay) if file is not None]
+        for file in outputs:
             check_file(file)
+        if len({file.absolute() for file in outputs}) < len(outputs):
+            raise ValueError(f"--table and --replay must be two files, both are {table}")
         check_number(method, meant)
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
         result = _edit_once(setup, meant, (method, settings or (), watching), table, replay)

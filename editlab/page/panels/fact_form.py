@@ -14,7 +14,7 @@ from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
 from editlab.page.controls import box, check, choice, field, html, on_enter, text_area
 from editlab.report.html import arrow_to, marked_prompt, tag
 
-JOINED = (("by its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
+JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
 
 
 class FactForm:
