@@ -41,7 +41,8 @@ CALLS = tuple(name for name in ADDRESSES if name not in ("create", "delete"))
 JOBS = tuple(name for name in CALLS if call_of(name).is_job)
 SECONDS = 600  # for a job to end, on a machine that is busy with much else
 JOB_SECONDS = 30  # after which the lab stops a job
-SHARE = 8  # of a profile's examples, each of four calls, that each of the four ways takes: half as many more calls
+SHARE = 16  # four ways, and four calls an example: a profile's examples are the calls of all
+FEWEST = 25  # examples of each way
 
 # --- facts of a grammar ---
 
@@ -316,7 +317,7 @@ def way(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Way]:
 def test_no_call_and_no_job_ends_by_accident(lab: Lab, way: Way) -> None:
     outcomes: dict[str, set[str]] = {}
 
-    @settings(max_examples=settings.default.max_examples // SHARE, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=max(FEWEST, settings.default.max_examples // SHARE), suppress_health_check=list(HealthCheck))
     @given(st.tuples(st.just(PLAIN) | asked(("edit",)), asked(CALLS), asked(CALLS), asked(JOBS)))
     def fuzz(calls: tuple[tuple[str, dict[str, Any]], ...]) -> None:
         key = lab.create()
