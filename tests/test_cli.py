@@ -146,6 +146,11 @@ def test_version_is_the_installed_one() -> None:
             for command, more in SOURCES
             for blank in ("", " ")
         ),
+        (("verify", "gpt2-xl", "--source", ""), "text must be 'auto', 'sample',"),
+        (
+            ("edit", *FACT, "--table", "x.csv", "--replay", "x.csv"),
+            "--table and --replay must be two files, both are x",
+        ),
         (("edit", *FACT, "--joined-by", "glue"), "joined_by must be one of auto, blank, nothing, got 'glue'"),
         (("verify", "."), "is not a reference folder"),
     ],

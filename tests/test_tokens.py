@@ -216,8 +216,12 @@ def test_a_choice_that_the_script_would_make_is_no_choice() -> None:
         ("The capital of Italy is ", "Rome", "auto", "ends in a blank"),
         ("The capital of Italy is  ", "Rome", "auto", "ends in 2 blanks"),
         ("The capital of Italy is ", "Rome", "blank", "ends in a blank"),
+        ("The capital of Italy is\u00a0", "Rome", "auto", "ends in a blank"),
         ("法国的首都是 ", "罗马", "auto", "ends in a blank"),
+        ("法国的首都是\u3000", "罗马", "auto", "ends in a blank"),
+        ("Rome\tis in\t", "Italy", "auto", None),
         ("Where is it?\n", "Rome", "auto", None),
+        ("Where is it? \n", "Rome", "auto", None),
     ],
 )
 def test_blanks_at_a_prompts_end_are_told_where_they_change_tokens(
@@ -225,7 +229,7 @@ def test_blanks_at_a_prompts_end_are_told_where_they_change_tokens(
 ) -> None:
     said = model.blanks_told(prompt, target, chosen)
     as_typed = (*model.tokens(prompt).ids, *model.target_ids(target, prompt, chosen))
-    bare = prompt.rstrip(" ")
+    bare = prompt.rstrip(" \u00a0\u3000")
     usual = (*model.tokens(bare).ids, *model.target_ids(target, bare))
     assert bool(said) == (told is not None) == (prompt != bare and as_typed != usual)
     assert told is None or told in said

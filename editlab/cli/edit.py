@@ -31,7 +31,7 @@ from editlab.cli._options import (
 from editlab.cli._setup import FactOptions, Setup, check_number
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.disk import check_file, write_bytes
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, check_batch
 from editlab.core.guarding import WARN
 from editlab.core.joining import is_direct, joined
 from editlab.core.records import Completion
@@ -97,6 +97,7 @@ def edit(
         if len({file.absolute() for file in outputs}) < len(outputs):
             raise ValueError(f"--table and --replay must be two files, both are {table}")
         check_number(method, meant)
+        check_batch(meant)
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
         result = _edit_once(setup, meant, (method, settings or (), watching), table, replay)
         if as_json:

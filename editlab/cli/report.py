@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.cli._terminal import sentences
-from editlab.core.disk import check_file
+from editlab.core.disk import check_file, check_folder
 
 if TYPE_CHECKING:
     from editlab.core.records import SessionState
@@ -55,6 +55,7 @@ def report(
             told = story(state_of(read_run(source), source.name), source.name, known)
             file.write_text(told, encoding="utf-8")
         else:
+            check_folder(file.parent / "figures")
             write_report(read_runs(source), file, source.name)
         typer.echo(file)
 

@@ -18,6 +18,7 @@ from editlab.core.joining import AUTO, NOTHING, joint
 TokenIds = tuple[int, ...]
 
 SHOWN_CHARACTERS = 60  # of a prompt that an error quotes
+_TRAILING_BLANKS = re.compile(r"[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+\Z")  # of any width, but no tabs
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's token of one byte
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that form no whole character
 
@@ -126,7 +127,7 @@ class TextReader:
 
     def blanks_told(self, prompt: str, target: str, joined_by: str = AUTO) -> str:
         """A sentence where the blanks at a prompt's end change the tokens of what follows; else ""."""
-        bare = prompt.rstrip(" ")
+        bare = _TRAILING_BLANKS.sub("", prompt)
         if bare in (prompt, ""):
             return ""
         as_typed = (*self.tokens(prompt).ids, *self.target_ids(target, prompt, joined_by))
