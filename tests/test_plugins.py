@@ -421,6 +421,8 @@ def test_a_broken_method_is_named_and_left_out(
             "return given[0], replace(given[1], layers={1: replace(given[1].layers[1], delta_norm=given[0][1].left)})",
             "its trace must hold plain numbers: Object of type Tensor",
         ),
+        ("return given[0], replace(given[1], layers=None)", "the method outer failed"),
+        ("return given[0], replace(given[1], values=3)", "its trace must hold plain numbers: values must be a list"),
         ("raise SystemExit(3)", r"the method outer failed \(SystemExit: 3\)"),
         ("import sys; sys.exit()", r"the method outer failed \(SystemExit"),
     ],

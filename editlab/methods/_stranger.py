@@ -68,17 +68,7 @@ def computed(
 
     if _is_ours(method):
         return work(report)
-    found: Any = _reading(method, model, work, report)
-    if wrong := _wrong(found, method, model):
-        raise _failed(method, wrong)
-    edit, trace = found
-    own = {layer: LowRank(delta.left.detach().clone(), delta.right.detach().clone()) for layer, delta in edit.items()}
-    if broken := [layer for layer, delta in own.items() if not delta.is_finite()]:
-        raise _failed(method, f"its change of layer {broken[0]} is not finite")
-    try:
-        return own, Trace.from_json(json.loads(json.dumps(trace.to_json())))
-    except (ValueError, TypeError) as error:
-        raise _failed(method, f"its trace must hold plain numbers: {error}") from None
+    return _reading(method, model, lambda report: _checked(work(report), method, model), report)
 
 
 def values_of(
@@ -118,6 +108,20 @@ def foreseen(method: Method, read: Read, solve: Callable[[OnProgress], Solve], r
     return found
 
 
+def _checked(found: Any, method: Method, model: EditableModel) -> tuple[Edit, Trace]:
+    """A copy of what a method gave, in plain numbers. Raises MethodFailed with what is wrong."""
+    if wrong := _wrong(found, method, model):
+        raise _failed(method, wrong)
+    edit, trace = found
+    own = {layer: LowRank(delta.left.detach().clone(), delta.right.detach().clone()) for layer, delta in edit.items()}
+    if broken := [layer for layer, delta in own.items() if not delta.is_finite()]:
+        raise _failed(method, f"its change of layer {broken[0]} is not finite")
+    try:
+        return own, Trace.from_json(json.loads(json.dumps(trace.to_json())))
+    except (ValueError, TypeError) as error:
+        raise _failed(method, f"its trace must hold plain numbers: {error}") from None
+
+
 def _wrong(found: Any, method: Method, model: EditableModel) -> str:
     """What is wrong with what a method gave, in words; "" for nothing."""
     if not (isinstance(found, tuple) and len(found) == 2):
@@ -139,4 +143,4 @@ def _wrong(found: Any, method: Method, model: EditableModel) -> str:
 
 
 def _passes(error: BaseException) -> bool:
-    return isinstance(error, FloatingPointError) or is_of_device(error)
+    return isinstance(error, FloatingPointError | MethodFailed) or is_of_device(error)
