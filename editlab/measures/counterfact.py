@@ -88,7 +88,7 @@ class OfStep:
     of_step: bool = True
 
     def tokens(self, inputs: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(inputs.facts))
+        return tokens_of(prompt for prompt, *_ in _questions(inputs.facts))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
         found = _measured(inputs, inputs.facts, len(inputs.facts), report)
@@ -113,7 +113,7 @@ class OfAll:
         return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
 
     def tokens(self, inputs: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(self._facts(inputs)))
+        return tokens_of(prompt for prompt, *_ in _questions(self._facts(inputs)))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
         return _measured(inputs, self._facts(inputs), len(inputs.edited), report)
