@@ -464,6 +464,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_computed(
 ) -> None:
     monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "in-the-way"))
     monkeypatch.setattr("editlab.editing.moments.compute", lambda *_: pytest.fail("keys are computed"))
+    monkeypatch.setattr("editlab.editing.contexts.sample_contexts", lambda *_: pytest.fail("contexts are sampled"))
     (tmp_path / "in-the-way").write_text("no folder")
     config = tmp_path / "run.toml"
     config.write_text(
