@@ -350,7 +350,7 @@ def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> No
     alone = json.loads(run("edit", "--facts", str(file), "--case-id", "4", *options, *steps, "--json").stdout)
     assert alone["fact"]["case_id"] == 4
     for arguments, sentence in (
-        (("edit", *named), "ROME edits 1 fact at a time, got 2; for several: emmet, memit"),
+        (("edit", *named), "ROME edits 1 fact at a time, got 2; for several: "),
         (("probe", *named), "a probe is of one fact, and this row holds 2: Rome is in → Spain"),
         (("edit", "--facts", str(file), "--case-id", "5"), "2 rows of rows.json have the case id 5: Rome is → old"),
         (("edit", "--facts", str(file), "--case-id", "6"), "no fact with the case id 6 in rows.json"),

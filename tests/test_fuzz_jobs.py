@@ -283,13 +283,14 @@ def editor_of(family: str) -> Editor:
         return tiny_editor("gpt2")
     model = model_of("metaspace with EOS", n_positions=128)
     editor = Editor(model, moments=tiny_moments(model), contexts=CONTEXTS)
-    editor.methods = {name: type(method)(ridge=1e-2, **_layers(method)) for name, method in editor.methods.items()}
+    editor.methods = {name: type(method)(**_for_tiny(method)) for name, method in editor.methods.items()}
     return editor
 
 
-def _layers(method: Any) -> dict[str, Any]:
-    wanted = {"layer": 1, "layers": (0, 1)}
-    return {name: at for name, at in wanted.items() if name in method.__dataclass_fields__}
+def _for_tiny(method: Any) -> dict[str, Any]:
+    """Hyperparameters for a model of three layers, as far as the method has them."""
+    wanted = {"layer": 1, "layers": (0, 1), "ridge": 1e-2}
+    return {name: value for name, value in wanted.items() if name in method.__dataclass_fields__}
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
