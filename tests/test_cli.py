@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,16 +18,19 @@ from typer.testing import CliRunner, Result
 from editlab.cli import _terminal, app
 from editlab.cli._terminal import Bars, quoted
 from editlab.cli.run import _summary
+from editlab.core.fact_files import read_facts
 from editlab.core.progress import Progress
-from editlab.core.records import Measurement, Perplexity, Step
+from editlab.core.records import Measurement, Perplexity, SessionState, Step
 from editlab.model import embedded
 from editlab.model.deltas import LowRank, save_edit
 from editlab.report.html import number, percent
 from editlab.serving.ports import free_port
 from editlab.serving.supervisor import Service
+from editlab.session.recording import Recording
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
+SOURCES = (("edit", FACT), ("probe", FACT), ("scan", ("--out", "x")), ("moments", ()))
 
 
 def run(*arguments: str) -> Result:
@@ -137,6 +141,17 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
         (("probe", *FACT, "--model", str(GOLDEN), "--chat"), "tiny-gpt2 has no chat template"),
         (("edit", *FACT, "--model", str(GOLDEN), "--source", __file__ + ".npz"), "no such file of second moments"),
+        *(
+            ((command, *more, "--source", blank), "text must be 'auto', 'sample',")
+            for command, more in SOURCES
+            for blank in ("", " ")
+        ),
+        (("verify", "gpt2-xl", "--source", ""), "text must be 'auto', 'sample',"),
+        (
+            ("edit", *FACT, "--table", "x.csv", "--replay", "x.csv"),
+            "--table and --replay must be two files, both are x",
+        ),
+        (("edit", *FACT, "--joined-by", "glue"), "joined_by must be one of auto, blank, nothing, got 'glue'"),
         (("verify", "."), "is not a reference folder"),
     ],
 )
@@ -277,6 +292,194 @@ def test_edit_tells_how_the_object_is_joined_to_its_prompt(text: Path, prompt: s
     assert found["provenance"]["objects_joined_by"] == [between]
     said = 'without a blank: "法国的首都是罗马"'
     assert (said in " ".join(run("edit", *fact, *options).stdout.split())) == (prompt == "{}的首都是")
+
+
+def test_what_joins_the_object_is_an_option(text: Path) -> None:
+    options = ("--model", str(GOLDEN), "--set", "steps=1", "--source", str(text), "--joined-by", "nothing")
+    found = json.loads(run("edit", *FACT, *options, "--json").stdout)
+    assert found["provenance"]["objects_joined_by"] == [""]
+    assert found["fact"]["joined_by"] == "nothing"
+    assert '"The Eiffel Tower is inRome"' in " ".join(run("edit", *FACT, *options).stdout.split())
+    options = options[:2] + options[4:]
+    probed = json.loads(run("probe", *FACT, *options, "--method", "rome", "--json").stdout)
+    assert probed["rome"]["facts"][0]["joined_by"] == "nothing"
+
+
+def test_a_blank_at_the_prompts_end_is_kept_and_told(text: Path) -> None:
+    typed = ("--prompt", "The {} is in ", *FACT[2:])
+    options = ("--model", str(GOLDEN), "--set", "steps=1", "--source", str(text))
+    found = json.loads(run("edit", *typed, *options, "--json").stdout)
+    assert found["fact"]["prompt"] == "The {} is in "
+    for moment in ("before", "after"):
+        assert found[moment]["notice"].startswith("The prompt ends in a blank, so the model reads on with ")
+    plain = " ".join(run("edit", *typed, *options).stdout.split())
+    assert found["after"]["notice"] in plain
+    assert "ends in a blank" not in run("edit", *FACT, *options).stdout
+
+
+MQUAKE = {
+    "case_id": 3,
+    "requested_rewrite": [
+        {"prompt": "{} is in", "subject": "Rome", "target_new": {"str": "Spain"}, "target_true": {"str": "Italy"}},
+        {"prompt": "{} speaks", "subject": "Ann", "target_new": {"str": "Dutch"}, "target_true": {"str": "Thai"}},
+    ],
+}
+
+
+def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> None:
+    file, printed = tmp_path / "rows.json", tmp_path / "printed.json"
+    single = {"case_id": 4, "prompt": "{} is", "subject": "Rome", "target_new": "old"}
+    file.write_text(json.dumps([MQUAKE, single, {**single, "case_id": 5}, {**single, "subject": "Ann", "case_id": 5}]))
+    named = ("--facts", str(file), "--case-id", "3")
+    options = ("--model", str(GOLDEN), "--source", str(text))
+    steps = ("--set", "steps=1")
+    result = run("edit", *named, *options, *steps, "--method", "memit", "--json", "--replay", str(tmp_path / "r.zip"))
+    found = json.loads(result.stdout)
+    assert [fact["subject"] for fact in found["fact"]] == ["Rome", "Ann"]
+    assert (
+        [said["prompt"] for said in found["after"]]
+        == ["Rome is in", "Ann speaks"]
+        == [said["prompt"] for said in found["before"]]
+    )
+    printed.write_text(result.stdout)
+    assert read_facts(printed).batches == read_facts(file).batches[:1]
+    assert len(Recording.read(tmp_path / "r.zip").state.steps[1].facts) == 2
+    shown = run("edit", *named, *options, *steps, "--method", "emmet").stdout
+    assert "Rome is in → Spain" in shown
+    assert "Ann speaks → Dutch" in shown
+    alone = json.loads(run("edit", "--facts", str(file), "--case-id", "4", *options, *steps, "--json").stdout)
+    assert alone["fact"]["case_id"] == 4
+    for arguments, sentence in (
+        (("edit", *named), "ROME edits 1 fact at a time, got 2; for several: "),
+        (("probe", *named), "a probe is of one fact, and this row holds 2: Rome is in → Spain"),
+        (("edit", "--facts", str(file), "--case-id", "5"), "2 rows of rows.json have the case id 5: Rome is → old"),
+        (("edit", "--facts", str(file), "--case-id", "6"), "no fact with the case id 6 in rows.json"),
+        (("edit", "--facts", str(file), "--case-id", " "), "no fact with the case id"),
+        (("edit", *named, "--subject", "Rome"), "got both"),
+        (("edit", "--facts", str(file)), "a fact needs --prompt, --subject and --target, or a --case-id"),
+    ):
+        refused = run(*arguments, "--model", "no/", "--source", str(text))
+        assert (refused.exit_code, sentence in refused.stderr) == (2, True), refused.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "scan"])
+def test_what_is_resumed_takes_the_second_moments_that_it_began_with(text: Path, tmp_path: Path, command: str) -> None:
+    def keep(keys: int) -> None:
+        where = ("--model", str(GOLDEN), "--source", str(text), "--layers", "2", "--keys", str(keys))
+        assert run("moments", *where).exit_code == 0
+
+    def begin(n: int, *more: str) -> Result:
+        if command == "scan":
+            where = ("--model", str(GOLDEN), "--source", str(text), "--limit", "2")
+            return run("scan", "--out", str(out), *where, "--set", "layer=2", "--set", "steps=1", *more)
+        config = tmp_path / "run.toml"
+        config.write_text(
+            f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["rome"]\nn = {n}\nknown = false\n'
+            "[hyperparameters.rome]\nsteps = 1\nlayer = 2\n[schedule]\nretention = 1\n"
+        )
+        return run("run", str(config), "--out", str(out), *more)
+
+    def told() -> dict[str, Any]:
+        file = out / "scan.json" if command == "scan" else out / "rome" / "run.json"
+        return json.loads(file.read_text())["second moments" if command == "scan" else "moments"]
+
+    out = tmp_path / "out"
+    keep(300)
+    assert begin(1).exit_code == 0
+    first = told()
+    keep(600)
+    again = begin(2)
+    assert again.exit_code == 0, again.stderr
+    assert told() == first
+    assert begin(2, "--keys", "300").exit_code == 0
+    refused = begin(2, "--keys", "600")
+    assert refused.exit_code == 2
+    assert ("second moments" if command == "scan" else f"moments: keys ({first['keys']} there, ") in refused.stderr
+    shutil.rmtree(next((tmp_path / "cache" / "moments").glob("*/*-300")))
+    gone = begin(2)
+    assert gone.exit_code == 2
+    assert ("second moments" if command == "scan" else f"moments: keys ({first['keys']} there, ") in gone.stderr
+
+
+# --- where nothing can be written ---
+
+
+@pytest.fixture
+def loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is loaded fails the test."""
+
+    def load(*_arguments: object, **_named: object) -> None:
+        pytest.fail("a model is loaded")
+
+    monkeypatch.setattr("editlab.model.loading.load", load)
+    monkeypatch.setattr("editlab.model.loading.ModelChoice.load", load)
+
+
+@pytest.mark.parametrize("where", ["missing", "a file", "unwritable", "a folder", "a name too long"])
+@pytest.mark.parametrize("command", ["edit --table", "edit --replay", "probe --table", "run", "scan", "report"])
+def test_what_cannot_be_written_is_told_before_anything_is_computed(
+    loads_nothing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, where: str
+) -> None:
+    place = tmp_path / "place"
+    if where == "a file":
+        place.write_text("in the way")
+    elif where != "missing":
+        place.mkdir()
+    if where == "unwritable":
+
+        def refused(*_arguments: object, **_named: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", refused)
+        monkeypatch.setattr("pathlib.Path.touch", refused)
+    name, _, option = command.partition(" ")
+    file = place / {"a name too long": "n" * 300 + ".csv"}.get(where, "numbers.csv")
+    if where == "a folder":
+        file.mkdir()
+    config = tmp_path / "run.toml"
+    config.write_text(f'model = "{GOLDEN}"\nmethods = ["rome"]\nn = 1\nknown = false\n[schedule]\nretention = 1\n')
+    session = tmp_path / "session.json"
+    session.write_text(json.dumps(SessionState("s", (), 0, (), {}).to_json()))
+    made = {
+        "edit": ("edit", *FACT, option, str(file)),
+        "probe": ("probe", *FACT, option, str(file)),
+        "run": ("run", str(config), "--out", str(file)),
+        "scan": ("scan", "--out", str(file)),
+        "report": ("report", str(session), "--out", str(file)),
+    }[name]
+    if name in ("run", "scan") and where in ("missing", "a folder"):
+        return  # such a folder is made, or filled
+    result = run(*made, *(() if name == "report" else ("--model", str(GOLDEN)) if name != "run" else ()))
+    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith("editlab: ")
+    assert "written" in said
+    assert str(place) in said
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("command", ["edit", "probe", "run", "scan", "moments"])
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: Path, command: str
+) -> None:
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path / "in-the-way"))
+    monkeypatch.setattr("editlab.editing.moments.compute", lambda *_: pytest.fail("keys are computed"))
+    monkeypatch.setattr("editlab.editing.contexts.sample_contexts", lambda *_: pytest.fail("contexts are sampled"))
+    (tmp_path / "in-the-way").write_text("no folder")
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'model = "{GOLDEN}"\nmoments = "{text}"\nmethods = ["rome"]\nn = 1\nknown = false\n[schedule]\nretention = 1\n'
+    )
+    made = {
+        "edit": ("edit", *FACT),
+        "probe": ("probe", *FACT),
+        "run": ("run", str(config), "--out", str(tmp_path / "out")),
+        "scan": ("scan", "--out", str(tmp_path / "out")),
+        "moments": ("moments",),
+    }[command]
+    result = run(*made, *(() if command == "run" else ("--model", str(GOLDEN), "--source", str(text))))
+    assert result.exit_code == 2, result.output
+    assert "set EDITLAB_CACHE to a folder that can be written" in result.stderr.splitlines()[-1]
 
 
 def test_edit_writes_its_numbers_as_a_table(text: Path, tmp_path: Path) -> None:

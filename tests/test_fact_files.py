@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from editlab.core.fact_files import COLUMNS, FactFile, SkippedRow, facts_in, facts_of, facts_of_row, read_facts
 from editlab.core.facts import Fact
+from editlab.core.record import plain, typed
 from tests.conftest import attempt
 
 FACT = Fact(
@@ -127,6 +129,27 @@ def test_counterfact_in_both_schemas_is_the_same_fact() -> None:
     assert original == Fact(**{**FACT.to_json(), "relation": "P103", "generation_prompts": ("Ada Example's home is",)})
     assert unused(FLAT) == []
     assert unused(COUNTERFACT) == ["pararel_idx", "attribute_prompts"]
+
+
+@pytest.mark.parametrize("chosen", ["auto", "blank", "nothing"])
+def test_what_joins_an_object_to_its_prompt_is_kept_in_every_form(tmp_path: Path, chosen: str) -> None:
+    fact = replace(FACT, joined_by=chosen)
+    assert Fact.from_json(json.loads(json.dumps(fact.to_json()))) == fact
+    assert typed(Fact, plain(fact)) == fact
+    (tmp_path / "facts.json").write_text(json.dumps([fact.to_json()]))
+    (tmp_path / "facts.csv").write_text(f"prompt,subject,target_new,joined_by\n{{}} is in,Rome,Italy,{chosen}\n")
+    assert read_facts(tmp_path / "facts.json")[0] == fact
+    assert read_facts(tmp_path / "facts.csv")[0].joined_by == chosen
+    older = {name: value for name, value in fact.to_json().items() if name != "joined_by"}
+    assert one(older) == typed(Fact, older) == FACT
+
+
+@pytest.mark.parametrize("wrong", ["none", 3, ["blank"], {"str": "blank"}])
+def test_a_row_with_an_unknown_joint_is_left_out(tmp_path: Path, wrong: object) -> None:
+    (tmp_path / "facts.json").write_text(json.dumps([{**FACT.to_json(), "joined_by": wrong}, FACT.to_json()]))
+    found = read_facts(tmp_path / "facts.json")
+    assert list(found) == [FACT]
+    assert "joined_by must be one of auto, blank, nothing" in found.skipped[0].reason
 
 
 def test_zsre() -> None:

@@ -287,6 +287,10 @@ def asked_for(jobs: list[Job]) -> Job:
 
 def test_bad_input_is_refused_before_it_is_queued(any_lab: LabProtocol, fact: Fact) -> None:
     session = any_lab.create()
+    with pytest.raises(ValueError, match="facts 1 and 2 of the batch write different objects"):
+        any_lab.edit(session, [fact, replace(fact, target_new="Lagos")], "memit")
+    with pytest.raises(ValueError, match="facts 1 and 2 of the batch are the same"):
+        any_lab.edit(session, [fact, fact], "memit")
     with pytest.raises(ValueError, match="no method 'rom'"):
         any_lab.edit(session, [fact], "rom")
     with pytest.raises(ValueError, match="no method 'rom'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,28 @@ def test_overlaid_is_as_written(editor: Editor, fact: Fact, name: str) -> None:
 def value_of(editor: Editor, fact: Fact, layer: int, part: str, method: Any) -> Value:
     (value,) = optimise_values(editor.model, [fact], layer, part, CONTEXTS, method, quiet)
     return value
+
+
+@EVERY_METHOD
+def test_the_object_that_a_method_writes_follows_its_prompt_as_the_fact_chooses(
+    gpt2_editor: Editor, fact: Fact, name: str
+) -> None:
+    """The first loss, before any update, is the likelihood of the whole text in each context."""
+    model, method = gpt2_editor.model, adjusted(gpt2_editor.method(name), {"steps": 1})
+    first = {}
+    for chosen in ("auto", "blank", "nothing"):
+        trace = gpt2_editor.compute([fact_ := replace(fact, joined_by=chosen)], method)[1]
+        first[chosen] = trace.values[0].nll[0]
+        expected = []
+        for context in CONTEXTS:
+            prompt = context.format(fact.text)
+            ids = torch.tensor([model.tokens(prompt + fact_.joint + fact.target_new).ids])
+            before = len(model.tokens(prompt).ids)
+            with torch.no_grad():
+                logs = model.hf(input_ids=ids).logits.log_softmax(-1)[0, before - 1 : -1]
+            expected.append(float(-logs.gather(1, ids[0, before:, None]).mean()))
+        assert first[chosen] == pytest.approx(sum(expected) / len(expected), rel=1e-3)
+    assert first["auto"] == first["blank"] != first["nothing"]
 
 
 @pytest.mark.parametrize(("name", "which"), [("rome", "bare"), ("r-rome", "mean")])

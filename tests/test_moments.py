@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.editing.contexts import check_contexts, contexts_of, sample_contexts
 from editlab.editing.editor import Editor
-from editlab.editing.moments import SecondMoments, compute, moments_of, rows_of_texts
+from editlab.editing.moments import SecondMoments, compute, moments_as_recorded, moments_of, rows_of_texts
 from editlab.methods._base import ContextPlan
 from tests.conftest import TEXT, tiny_model
 
@@ -134,9 +135,56 @@ def test_a_damaged_one_is_computed_anew(tmp_path: Path) -> None:
         assert torch.equal(moments_of(model, [1], "sample", 300, cache=tmp_path).matrices[1], first.matrices[1])
 
 
-def test_a_cache_that_cannot_be_written_is_only_slower(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("editlab.editing.moments.compute", lambda *_: pytest.fail("computed"))
     (tmp_path / "moments").write_text("a file in the way")
-    assert moments_of(tiny_model("gpt2"), [1], "sample", 300, cache=tmp_path).provenance["keys"] >= 300
+    with pytest.raises(ValueError, match=r"nothing can be kept in .*; set EDITLAB_CACHE to a folder"):
+        moments_of(tiny_model("gpt2"), [1], "sample", 300, cache=tmp_path)
+
+
+def test_a_cache_that_holds_what_is_asked_for_need_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gpt2")
+    first = moments_of(model, [1], "sample", 300, cache=tmp_path)
+    monkeypatch.setattr("editlab.editing.moments.make_folder", lambda _folder: pytest.fail("it is written to"))
+    assert torch.equal(moments_of(model, [1], "sample", 300, cache=tmp_path).matrices[1], first.matrices[1])
+
+
+@pytest.mark.parametrize("source", ["", " ", "\t"])
+def test_a_blank_source_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="text must be 'auto', 'sample',"):
+        moments_of(tiny_model("gpt2"), [1], source)
+
+
+def test_what_a_record_names_is_found_beside_what_is_better(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    first = moments_of(model, [1, 2], "sample", 300, cache=tmp_path)
+    better = moments_of(model, [2], "sample", 2000, cache=tmp_path)
+    assert moments_of(model, [2], "sample", cache=tmp_path).provenance == better.provenance
+    recorded = json.loads(json.dumps(first.provenance_of([1, 2])))
+    again = moments_as_recorded(model, [1, 2], "sample", 0, recorded, tmp_path)
+    assert again is not None
+    assert again.provenance == first.provenance
+    assert all(torch.equal(again.matrices[n], first.matrices[n]) for n in (1, 2))
+    mixed = moments_of(model, [1, 2], "sample", cache=tmp_path)  # layer 2 has the better one
+    found = moments_as_recorded(model, [1, 2], "sample", 0, mixed.provenance, tmp_path)
+    assert found is not None
+    assert found.provenance == mixed.provenance
+    assert moments_as_recorded(model, [1, 2], "sample", 7, recorded, tmp_path) is None  # of another seed
+    assert moments_as_recorded(model, [1, 2], "sample", 0, {**recorded, "keys": 9}, tmp_path) is None
+    folder = tmp_path / "published"
+    folder.mkdir()
+    published(folder / "h.1.npz", 1000, 1)
+    of_file = moments_of(model, [1], str(folder))
+    published(folder / "h.1.more.npz", 5000, 1)
+    assert moments_of(model, [1], str(folder)).provenance["keys"] == 5000
+    kept = moments_as_recorded(model, [1], str(folder), 0, of_file.provenance)
+    assert kept is not None
+    assert kept.provenance == of_file.provenance
 
 
 def test_a_thin_one_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -202,3 +203,44 @@ def test_the_lab_measures_what_is_due_and_edits_go_first(facts: list[Fact], monk
         assert lab.state(session).health.status == "healthy"
     finally:
         lab.close()
+
+
+@pytest.mark.parametrize("chosen", ["auto", "nothing"])
+def test_what_joins_an_object_holds_in_every_measure_and_is_kept(facts: list[Fact], chosen: str) -> None:
+    fact = replace(
+        facts[0],
+        joined_by=chosen,
+        paraphrase_prompts=("The tower stands in",),
+        neighborhood_prompts=("The Louvre is in",),
+        generation_prompts=("The tower",),
+    )
+    session = Session(tiny_editor("gpt2"), standard())
+    names = ("counterfact", "counterfact_all", "retention", "generation")
+    session.set_plan(dict.fromkeys(names, 1))
+    session.edit(fact)
+    session.measure_due()
+    state = session.state()
+    measured = state.steps[1].measurement
+    assert measured is not None
+    assert set(measured.found) == set(names)
+    assert type(state).from_json(json.loads(json.dumps(state.to_json()))) == state
+    questions = session.measures.base.objects
+    assert {question[2:] for question in questions} == ({()} if chosen == "auto" else {("nothing",)})
+
+    def older(about: str) -> str:
+        """As it was written before a fact had the choice."""
+        rows = json.loads(about)
+        return json.dumps(
+            [{k: v for k, v in row.items() if k != "joined_by"} if isinstance(row, dict) else row[:4] for row in rows]
+        )
+
+    findings = session.measurements.unsaved
+    if chosen == "auto":
+        findings = [replace(finding, about=older(finding.about)) for finding in findings]
+    again = Session(session.editor, standard())
+    again.restore(session.log)
+    again.set_plan(dict.fromkeys(names, 1))
+    again.measurements.load(findings)
+    assert again.state().steps == state.steps
+    again.measure_due()
+    assert again.measurements.unsaved == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from editlab.cli import app
+from editlab.core.errors import LabError
 from editlab.core.facts import Fact
 from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo
 from editlab.core.paths import resource
@@ -354,6 +356,10 @@ def test_a_measure_that_fails_takes_no_other_with_it(install: Install, fact: Fac
     [
         ("import no_such_module", "Outer", "No module named 'no_such_module'"),
         ("1 +", "Outer", "SyntaxError"),
+        ("import sys; sys.exit()", "Outer", "SystemExit"),
+        ("raise SystemExit('no licence')", "Outer", "SystemExit: no licence"),
+        ("raise GeneratorExit", "Outer", "GeneratorExit"),
+        ("class Own(BaseException): pass\nraise Own('own')", "Outer", "Own: own"),
         (METHOD, "Nothing", "has no attribute 'Nothing'"),
         ("Outer = 3", "Outer", "must be a subclass of editlab.methods.Method, got 3"),
         (METHOD.replace('"outer"', '"rome"'), "Outer", "its name 'rome' is taken by another"),
@@ -396,8 +402,29 @@ def test_a_broken_method_is_named_and_left_out(
         ),
         (
             "return {1: LowRank(given[0][1].left.half(), given[0][1].right)}, given[1]",
-            "the factors of layer 1 must be of one floating-point type",
+            "the factors of layer 1 must be of one floating-point type, float32 or float64, got torch.float16 and",
         ),
+        *(
+            (f"return {{1: LowRank(given[0][1].left.{kind}(), given[0][1].right.{kind}())}}, given[1]", f"torch.{name}")
+            for kind, name in (("half", "float16"), ("bfloat16", "bfloat16"), ("int", "int32"))
+        ),
+        ("return {1: LowRank(given[0][1].left * float('nan'), given[0][1].right)}, given[1]", "layer 1 is not finite"),
+        ("return {1: LowRank(given[0][1].left / 0, given[0][1].right)}, given[1]", "layer 1 is not finite"),
+        ("return {1: LowRank(given[0][1].left[:, 0], given[0][1].right)}, given[1]", "must share r, got"),
+        ("return {1: LowRank(given[0][1].left.tolist(), given[0][1].right)}, given[1]", "failed"),
+        ("return {True: given[0][1]}, replace(given[1], layers={True: given[1].layers[1]})", "it changes layer True"),
+        (
+            "return given[0], replace(given[1], layers={1: replace(given[1].layers[1], delta_norm='large')})",
+            r"its trace must hold plain numbers: layers\.1\.delta_norm must be a number",
+        ),
+        (
+            "return given[0], replace(given[1], layers={1: replace(given[1].layers[1], delta_norm=given[0][1].left)})",
+            "its trace must hold plain numbers: Object of type Tensor",
+        ),
+        ("return given[0], replace(given[1], layers=None)", "the method outer failed"),
+        ("return given[0], replace(given[1], values=3)", "its trace must hold plain numbers: values must be a list"),
+        ("raise SystemExit(3)", r"the method outer failed \(SystemExit: 3\)"),
+        ("import sys; sys.exit()", r"the method outer failed \(SystemExit"),
     ],
 )
 def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
@@ -406,7 +433,8 @@ def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
     call = (
         f"    def __call__(self, *args, **named):\n        given = super().__call__(*args, **named)\n        {line}\n"
     )
-    install("failing_method", METHOD + call, methods="failing_method:Outer")
+    start = METHOD.replace("import dataclass", "import dataclass, replace")
+    install("failing_method", start + call, methods="failing_method:Outer")
     editor = tiny_editor("gpt2")
     before = [editor.model.weight(layer).clone() for layer in range(5)]
     session = Session(editor)
@@ -414,6 +442,132 @@ def test_a_method_that_fails_or_gives_no_edit_is_a_sentence(
         session.edit(fact, "outer", {"layer": 1})
     assert len(session.log) == 0
     assert all(torch.equal(editor.model.weight(layer), kept) for layer, kept in enumerate(before))
+
+
+WRITES = {
+    "model.weight(1).add_(1.0)": "transformer.h.1.mlp.c_proj.weight",
+    "model.projection(1).weight.data.mul_(2)": "transformer.h.1.mlp.c_proj.weight",
+    "model.projection(1).weight.data = model.projection(2).weight.data.clone()": "transformer.h.1.mlp.c_proj.weight",
+    "model.weight(1).zero_(); raise ValueError('too late')": "transformer.h.1.mlp.c_proj.weight",
+}
+WRITES_ELSEWHERE = {
+    "model.hf.transformer.wte.weight.data[3] += 1": "transformer.wte.weight",
+    "[p.data.mul_(1.01) for p in model.hf.parameters()]": "and ",
+}
+
+
+def writing(line: str) -> str:
+    """A method that writes a weight with this line before it gives its edit."""
+    return (
+        f"import torch\n{METHOD}    def __call__(self, model, *args, **named):\n"
+        f"        with torch.no_grad():\n            {line}\n"
+        "        return super().__call__(model, *args, **named)\n"
+    )
+
+
+@pytest.mark.parametrize(("line", "named"), WRITES.items(), ids=range(len(WRITES)))
+def test_a_method_that_writes_its_layer_itself_is_told_and_undone(
+    install: Install, fact: Fact, line: str, named: str
+) -> None:
+    install("writing_method", writing(line), methods="writing_method:Outer")
+    session = Session(tiny_editor("gpt2"))
+    session.edit(fact, "rome", {"layer": 1})
+    model = session.model
+    before = [p.clone() for p in model.hf.parameters()]
+    with pytest.raises(ValueError, match=f"the method outer failed: it changed weights itself .*{named}") as raised:
+        session.edit(Fact("{} is in", "Rome", "Spain"), "outer", {"layer": 1})
+    assert kind_of(raised.value) == "invalid"
+    assert all(torch.equal(p, kept) for p, kept in zip(model.hf.parameters(), before, strict=True))
+    session.goto(0)
+    session.put_in_force()
+    assert torch.equal(model.weight(1), tiny_editor("gpt2").model.weight(1))
+
+
+@pytest.mark.parametrize(("line", "named"), WRITES_ELSEWHERE.items(), ids=range(len(WRITES_ELSEWHERE)))
+def test_a_model_whose_other_weights_a_method_wrote_is_not_used_again(
+    install: Install, fact: Fact, line: str, named: str
+) -> None:
+    install("writing_method", writing(line), methods="writing_method:Outer")
+    with closing(Lab(tiny_editor("gpt2"), {}, [], "nothing")) as lab:
+        key = lab.create()
+        for job in (lab.edit(key, [fact], "outer"), lab.edit(key, [fact], "rome"), lab.preview(key, fact)):
+            with pytest.raises(LabError, match=r"the unedited weights of tiny-gpt2 are lost .*: load the model again"):
+                job.result(60)
+            assert named in str(job.error)
+
+
+def test_a_method_may_unedit_the_model_while_it_reads(install: Install, fact: Fact) -> None:
+    line = "with model.unedited(): model.hidden(model.batch([(1, 2)]))"
+    install("reading_method", writing(line), methods="reading_method:Outer")
+    session = Session(tiny_editor("gpt2"))
+    session.edit(fact, "rome", {"layer": 1})
+    session.edit(Fact("{} is in", "Rome", "Spain"), "outer", {"layer": 1})
+    assert len(session.log) == 2
+
+
+def test_an_edit_is_no_view_of_what_its_method_keeps(install: Install, fact: Fact) -> None:
+    call = (
+        "    def __call__(self, *args, **named):\n        edit, trace = super().__call__(*args, **named)\n"
+        "        edit[self.layer].left.requires_grad_()\n        Outer.kept = edit\n        return edit, trace\n"
+    )
+    install("keeping_method", METHOD + call, methods="keeping_method:Outer")
+    session = Session(tiny_editor("gpt2"))
+    session.edit(fact, "outer", {"layer": 1})
+    (delta,) = session.log[0].edit.values()
+    assert not delta.left.requires_grad
+    methods()["outer"].kept[1].right.zero_()  # type: ignore[attr-defined]
+    assert delta.norm() > 0
+
+
+@pytest.mark.parametrize(
+    ("gives", "sentence"),
+    [
+        ("1 / 0", r"the method outer failed \(ZeroDivisionError"),
+        ("iter([])", "its values must be one for each fact, 1 in all, got 0"),
+        ("iter([None] * 9)", "its values must be one for each fact, 1 in all, got 9"),
+        ("3", r"failed \(TypeError"),
+        ("[model.weight(2).zero_()]", r"it changed weights itself \(transformer.h.2.mlp.c_proj.weight\)"),
+    ],
+)
+def test_a_search_for_a_scan_that_fails_is_a_sentence(
+    install: Install, fact: Fact, tmp_path: Path, gives: str, sentence: str
+) -> None:
+    text = METHOD + f"    def values(self, model, facts, contexts, report=None):\n        return {gives}\n"
+    install("searching_method", text, methods="searching_method:Outer")
+    editor = tiny_editor("gpt2")
+    before = [p.clone() for p in editor.model.hf.parameters()]
+    with pytest.raises(ValueError, match=sentence):
+        scan(Scanner(editor, editor.method("outer", {"layer": 2})), [fact], tmp_path)
+    assert all(torch.equal(p, kept) for p, kept in zip(editor.model.hf.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("member", "sentence"),
+    [
+        ("@property\n    def edited_layers(self): return 3", "its edited_layers must be layer numbers, got 3"),
+        ("@property\n    def edited_layers(self): return ()", r"its edited_layers must be layer numbers, got \(\)"),
+        ("@property\n    def edited_layers(self): return (2.0,)", "its edited_layers must be layer numbers"),
+        ("@property\n    def edited_layers(self): return 1 / 0", "the method outer failed .ZeroDivisionError"),
+        ("@property\n    def context_plan(self): return None", "its context_plan must be a ContextPlan, got None"),
+        ("ridge: str = hyperparameter('some', '')", "its ridge must be a number, 0 or above, got 'some'"),
+        ("ridge: float = hyperparameter(-1.0, '')", "its ridge must be a number, 0 or above, got -1.0"),
+        ("@classmethod\n    def preset_of(cls, shape): return None", "its preset_of must give a sentence, got None"),
+        ("@classmethod\n    def preset_of(cls, shape): return ' '", "its preset_of must give a sentence, got ' '"),
+        ("@classmethod\n    def preset_of(cls, shape): raise SystemExit", "it cannot be set for tiny-gpt2"),
+        ("@classmethod\n    def guess(cls, shape): return 3", "it cannot be set for tiny-gpt2"),
+        ("@classmethod\n    def for_shape(cls, shape): return None", "it cannot be set for tiny-gpt2"),
+    ],
+)
+def test_a_method_that_tells_nonsense_is_left_out_with_a_sentence(
+    install: Install, caplog: pytest.LogCaptureFixture, member: str, sentence: str
+) -> None:
+    install("odd_method", f"{METHOD}\n    {member}\n", methods="odd_method:Outer")
+    model = tiny_editor("gpt2").model
+    caplog.clear()
+    assert "outer" not in methods_for(model)
+    record = caplog.records[-1]
+    assert record.getMessage().startswith("the method outer was left out: it cannot be set for tiny-gpt2 (")
+    assert re.search(sentence, record.getMessage())
 
 
 @pytest.mark.parametrize(
@@ -437,6 +591,23 @@ def test_a_method_that_cannot_be_set_for_a_model_is_left_out_of_it(
     assert "outer" in methods()
     assert "outer" not in methods_for(tiny_editor("gpt2").model)
     assert "the method outer was left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "gives",
+    ["3", "Number('many')", "Number(float('nan'))", "Number(1.0, n='all')", "Number(1.0, base=[1])", "sys.exit(1)"],
+)
+def test_a_measure_that_gives_no_plain_number_is_a_sentence(install: Install, gives: str) -> None:
+    text = "import sys\n" + MEASURE.split("        return")[0] + f"        return {gives}\n"
+    install("odd_measure", text, measures="odd_measure:Parity")
+    with pytest.raises(MeasureFailed, match=r"the measure in-force (must give a Number|failed)"):
+        Session(tiny_editor("gpt2")).find("in-force")
+
+
+def test_a_key_press_while_a_plug_in_is_imported_still_ends_the_program(install: Install) -> None:
+    install("slow_method", "raise KeyboardInterrupt", methods="slow_method:Outer")
+    with pytest.raises(KeyboardInterrupt):
+        methods()
 
 
 @pytest.mark.parametrize("name", ["perplexity", "drift", "others", "Big"])

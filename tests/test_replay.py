@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.editing.editor import Editor
+from editlab.editing.moments import moments_of
 from editlab.model.loading import load_folder
 from editlab.session.recording import DELTAS, SESSION, Recording
 from editlab.session.replay import read, record, replay, restored
 from editlab.session.session import Session
-from tests.conftest import CONTEXTS, GOLDEN, tiny_editor
+from tests.conftest import CONTEXTS, GOLDEN, TEXT, tiny_editor
 
 METHODS = ("rome", "memit", "r-rome", "emmet", "rome")
 
@@ -58,6 +59,23 @@ def repacked(file: bytes, name: str, content: bytes) -> bytes:
 def member(file: bytes, name: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         return archive.read(name)
+
+
+def test_edits_are_recomputed_with_the_second_moments_that_they_were_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fact: Fact
+) -> None:
+    monkeypatch.setenv("EDITLAB_CACHE", str(tmp_path))
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    model = load_folder(GOLDEN)
+    moments_of(model, [1], str(text), 2000)
+    session = Session(Editor(model, moments=str(text), contexts=CONTEXTS))
+    session.edit(fact, "rome", {"steps": 2, "layer": 1})
+    file = record(session)
+    better = moments_of(model, [1], str(text), 4000).provenance
+    editor = Editor(model, moments=str(text), contexts=CONTEXTS)
+    assert editor.moments([1]).provenance == better
+    assert replay(editor, *read(file), recompute=True).ok
 
 
 def test_every_step_is_replayed_to_the_last_bit_and_recomputed_within_tolerance(editor: Editor) -> None:

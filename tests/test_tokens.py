@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from editlab.core.facts import Fact
 from editlab.core.joining import is_direct, joined, joint
 from editlab.editing import contexts
 from editlab.editing.contexts import sample_contexts
+from editlab.measures import State, StateCache
+from editlab.measures._measure import questions_of
 from editlab.methods._base import ContextPlan
 from editlab.model.model import EditableModel
-from editlab.model.reading import COMPLETION_TOKENS, Watched, complete, own_prompts
+from editlab.model.reading import COMPLETION_TOKENS, Watched, complete, object_scores, own_prompts, watched_of
 from editlab.report.html import role_of
 from tests.conftest import tiny_model
 from tests.tokenizing import MAKES, model_of
@@ -155,6 +159,82 @@ def test_an_object_follows_after_a_blank_where_its_script_has_blanks(prompt: str
     assert joint(prompt, target) == between
     assert is_direct(prompt, target) == (not between and not prompt.endswith((" ", "\n")))
     assert joined(prompt, target) == prompt + between + target
+
+
+# --- a fact's own choice ---
+
+CHOICES = (("The capital of {} is", "Italy", "Rome", "nothing"), ("{}的首都是", "法国", "罗马", "blank"))
+
+
+def likelihood(model: EditableModel, prompt: str, joint: str, target: str) -> float:
+    """exp of the mean log-likelihood of an object's tokens in the whole text, from the model itself."""
+    before = len(model.tokens(prompt).ids)
+    ids = torch.tensor([model.tokens(prompt + joint + target).ids])
+    with torch.no_grad():
+        logs = model.hf(input_ids=ids).logits.log_softmax(-1)[0, before - 1 : -1]
+    return float(logs.gather(1, ids[0, before:, None]).mean().exp())
+
+
+@pytest.mark.parametrize(("prompt", "subject", "target", "chosen"), CHOICES)
+def test_a_fact_chooses_what_joins_its_objects_to_its_prompts(
+    model: EditableModel, prompt: str, subject: str, target: str, chosen: str
+) -> None:
+    fact = Fact(prompt, subject, target, "Paris", (f"{subject}: it is",), (f"{subject} und",), joined_by=chosen)
+    between = {"nothing": "", "blank": " "}[chosen]
+    assert fact.joint == between != replace(fact, joined_by="auto").joint
+    assert is_direct(fact.text, target, chosen) == (chosen == "nothing")
+    ids = model.target_ids(target, fact.text, chosen)
+    assert model.tokens(fact.text).ids + ids == model.tokens(fact.text + between + target).ids
+    state = State(model, (), StateCache())
+    for said in state.complete(watched_of(fact), lambda _: None):
+        assert said.p_new == pytest.approx(likelihood(model, said.prompt, between, target), rel=1e-3)
+        assert said.p_true == pytest.approx(likelihood(model, said.prompt, between, "Paris"), rel=1e-3)
+    questions = questions_of((fact.text, *fact.paraphrase_prompts), fact)
+    cached = dict(state.cache.objects)
+    assert set(questions) <= set(cached)
+    assert {q: s.nll for q, s in cached.items()} == pytest.approx(
+        {q: s.nll for scores in object_scores(model, cached) for q, s in scores.items()}, rel=1e-3
+    )
+    again = StateCache()
+    again.load(json.loads(json.dumps(state.cache.to_json())))
+    assert again.objects.keys() == cached.keys()
+
+
+def test_a_choice_that_the_script_would_make_is_no_choice() -> None:
+    assert Fact("{} is in", "Rome", "Italy", joined_by="blank").asks_new == ("Rome is in", "Italy")
+    assert Fact("{}的首都是", "法国", "罗马", joined_by="nothing").asks_new == ("法国的首都是", "罗马")
+    for wrong in ("", " ", "none", None, 1, ["blank"]):
+        with pytest.raises(ValueError, match="joined_by must be one of auto, blank, nothing, got"):
+            Fact("{} is in", "Rome", "Italy", joined_by=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "target", "chosen", "told"),
+    [
+        ("The capital of Italy is", "Rome", "auto", None),
+        ("The capital of Italy is", "Rome", "nothing", None),
+        ("The capital of Italy is ", "Rome", "auto", "ends in a blank"),
+        ("The capital of Italy is  ", "Rome", "auto", "ends in 2 blanks"),
+        ("The capital of Italy is ", "Rome", "blank", "ends in a blank"),
+        ("The capital of Italy is\u00a0", "Rome", "auto", "ends in a blank"),
+        ("法国的首都是 ", "罗马", "auto", "ends in a blank"),
+        ("法国的首都是\u3000", "罗马", "auto", "ends in a blank"),
+        ("Rome\tis in\t", "Italy", "auto", None),
+        ("Where is it?\n", "Rome", "auto", None),
+        ("Where is it? \n", "Rome", "auto", None),
+    ],
+)
+def test_blanks_at_a_prompts_end_are_told_where_they_change_tokens(
+    model: EditableModel, prompt: str, target: str, chosen: str, told: str | None
+) -> None:
+    said = model.blanks_told(prompt, target, chosen)
+    as_typed = (*model.tokens(prompt).ids, *model.target_ids(target, prompt, chosen))
+    bare = prompt.rstrip(" \u00a0\u3000")
+    usual = (*model.tokens(bare).ids, *model.target_ids(target, bare))
+    assert bool(said) == (told is not None) == (prompt != bare and as_typed != usual)
+    assert told is None or told in said
+    (found,) = complete(model, [Watched(prompt, "rewrite", target, None, chosen)])
+    assert found.notice == said
 
 
 # --- lengths ---

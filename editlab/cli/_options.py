@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.core.guarding import CHOICES
+from editlab.core.joining import JOINTS
 from editlab.model.presets import DEFAULT, PRESETS
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ Chat = Annotated[
     bool,
     typer.Option(
         "--chat", help="Give the prompts as messages in the model's own chat template, up to where its answer begins."
+    ),
+]
+JoinedBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(JOINTS),
+        help="What stands between a prompt and its object: a blank, nothing, or what the script asks for. [default: as "
+        "the fact says, else auto]",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Allow downloads from the Hugging Face hub.")]

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from editlab.cli._terminal import facts_told
+from editlab.core.facts import Fact, case_id_of
+from editlab.core.joining import AUTO
 from editlab.core.progress import OnProgress
 
 if TYPE_CHECKING:
-    from editlab.core.facts import Fact
     from editlab.editing.editor import Editor
+
+
+@dataclass(frozen=True)
+class FactOptions:
+    """The options that say which fact is meant: typed texts, or a case id in a file of facts."""
+
+    prompt: str | None
+    subject: str | None
+    target: str | None
+    target_true: str | None
+    case_id: str | None
+    facts: str | None  # the file
+    joined_by: str | None  # None: as the fact says
+
+    def read(self) -> tuple[Fact, ...]:
+        """The typed fact, or the facts of the file's row with this case id. Raises ValueError."""
+        found = self._typed() if self.case_id is None else self._of_row(self.case_id)
+        return tuple(fact if self.joined_by is None else replace(fact, joined_by=self.joined_by) for fact in found)
+
+    def _typed(self) -> tuple[Fact, ...]:
+        if self.prompt is None or self.subject is None or self.target is None:
+            raise ValueError("a fact needs --prompt, --subject and --target, or a --case-id")
+        return (Fact.typed(self.prompt, self.subject, self.target, self.target_true, self.joined_by or AUTO),)
+
+    def _of_row(self, case_id: str) -> tuple[Fact, ...]:
+        if any(text is not None for text in (self.prompt, self.subject, self.target, self.target_true)):
+            raise ValueError("either a --case-id, or --prompt, --subject and --target; got both")
+        known, wanted = facts_told(self.facts), case_id_of(case_id)
+        rows = [row for row in known.batches if wanted is not None and any(fact.case_id == wanted for fact in row)]
+        if not rows:
+            raise ValueError(f"no fact with the case id {case_id} in {known.name}")
+        if len(rows) > 1:
+            raise ValueError(f"{len(rows)} rows of {known.name} have the case id {case_id}: {rows[0][0]}, and others")
+        return rows[0]
+
+
+def check_number(name: str, facts: Sequence[Fact]) -> None:
+    """Raises ValueError for more facts than the method of that name edits at a time."""
+    from editlab.methods import method_class, methods
+
+    kind, n = method_class(name), len(facts)
+    if kind.max_facts is not None and n > kind.max_facts:
+        several = ", ".join(other.name for other in methods().values() if (other.max_facts or n) >= n)
+        raise ValueError(f"{kind.title} edits {kind.max_facts} fact at a time, got {n}; for several: {several}")
 
 
 @dataclass(frozen=True)
@@ -37,8 +84,8 @@ class Setup:
         )
         return Editor(loaded, moments=self.source, n_keys=self.keys, seed=self.seed)
 
-    def given(self, fact: Fact, editor: Editor) -> Fact:
-        """The fact as the model is given it. Raises ValueError for a chat with a model that has no template."""
+    def given(self, facts: Sequence[Fact], editor: Editor) -> tuple[Fact, ...]:
+        """The facts as the model is given them. Raises ValueError for a chat with a model that has no template."""
         from editlab.model.chat import chat_of
 
-        return chat_of(editor.model).around(fact) if self.chat else fact
+        return tuple(map(chat_of(editor.model).around, facts)) if self.chat else tuple(facts)

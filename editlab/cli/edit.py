@@ -16,8 +16,10 @@ from editlab.cli._options import (
     Chat,
     Device,
     Dtype,
+    Facts,
     GuardChoice,
     GuardLevel,
+    JoinedBy,
     Json,
     Keys,
     Method,
@@ -26,10 +28,10 @@ from editlab.cli._options import (
     Yes,
     settings_of,
 )
-from editlab.cli._setup import Setup
+from editlab.cli._setup import FactOptions, Setup, check_number
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
-from editlab.core.disk import write_bytes
-from editlab.core.facts import Fact
+from editlab.core.disk import check_file, write_bytes
+from editlab.core.facts import Fact, check_batch
 from editlab.core.guarding import WARN
 from editlab.core.joining import is_direct, joined
 from editlab.core.records import Completion
@@ -38,10 +40,18 @@ from editlab.model.presets import AUTO
 
 
 def edit(
-    prompt: Annotated[str, typer.Option(help="The prompt, with {} (or the subject itself) where the subject goes.")],
-    subject: Annotated[str, typer.Option(help="What the fact is about.")],
-    target: Annotated[str, typer.Option(help="The new object: what the model is to say from now on.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="The prompt, with {} (or the subject itself) where the subject goes.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new object: what the model is to say from now on.")] = None,
     target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    case_id: Annotated[
+        str | None,
+        typer.Option(help="Instead, the row of --facts with this case id; its rewrites, if several, are one edit."),
+    ] = None,
+    facts: Facts = None,
+    joined_by: JoinedBy = None,
     chat: Chat = False,
     model: Model = AUTO,
     method: Method = "rome",
@@ -73,14 +83,23 @@ def edit(
 
         editlab edit --prompt "The mother tongue of {} is" --subject "Danielle Darrieux" --target English
         --target-true French --method memit --set clamp=1.5 --json
+
+        editlab edit --facts mquake.json --case-id 1 --method memit
     """
     with sentences():
-        fact = Fact.typed(prompt, subject, target, target_true)
+        meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read()
         watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
+        outputs = [file for file in (table, replay) if file is not None]
+        for file in outputs:
+            check_file(file)
+        if len({file.absolute() for file in outputs}) < len(outputs):
+            raise ValueError(f"--table and --replay must be two files, both are {table}")
+        check_number(method, meant)
+        check_batch(meant)
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
-        result = _edit_once(setup, fact, (method, settings or (), watching), table, replay)
+        result = _edit_once(setup, meant, (method, settings or (), watching), table, replay)
         if as_json:
             show_json(result)
         else:
@@ -88,7 +107,11 @@ def edit(
 
 
 def _edit_once(
-    setup: Setup, fact: Fact, asked: tuple[str, Sequence[str], Guard], table: Path | None, replay: Path | None
+    setup: Setup,
+    facts: Sequence[Fact],
+    asked: tuple[str, Sequence[str], Guard],
+    table: Path | None,
+    replay: Path | None,
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.methods import method_class
@@ -99,9 +122,9 @@ def _edit_once(
     changes = settings_of(method_class(method), texts)  # what is wrong is told before anything is loaded
     with Bars() as bars:
         editor = setup.editor(bars)
-        fact = setup.given(fact, editor)
+        facts = setup.given(facts, editor)
         session = Session(editor)
-        step = session.edit(fact, method, changes, bars, guard)
+        step = session.edit(facts, method, changes, bars, guard)
         if table is not None:
             session.measure_due(bars)
             write_table(session.table(), table)
@@ -110,11 +133,11 @@ def _edit_once(
     assert step.trace is not None
     assert step.measurement is not None
     return {
-        "before": _rewrite(step.measurement.before),
-        "after": _rewrite(step.measurement.completions),
+        "before": _one_or_all(_rewrites(step.measurement.before)),
+        "after": _one_or_all(_rewrites(step.measurement.completions)),
         "delta_norm": math.hypot(*(layer.delta_norm for layer in step.trace.layers.values())),
         "drift": {str(layer): drift.to_json() for layer, drift in step.measurement.drift.items()},
-        "fact": fact.to_json(),
+        "fact": _one_or_all([fact.to_json() for fact in facts]),
         "method": step.method,
         "hyperparameters": dict(step.hyperparameters),
         "risk": step.risk and step.risk.to_json(),
@@ -125,31 +148,47 @@ def _edit_once(
     }
 
 
-def _rewrite(completions: Sequence[Completion]) -> dict[str, Any]:
-    """The completion of the fact's own prompt."""
-    return next(completion for completion in completions if completion.kind == "rewrite").to_json()
+def _one_or_all(values: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """The value itself if there is only one."""
+    return values[0] if len(values) == 1 else values
+
+
+def _all(values: dict[str, Any] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The values that `_one_or_all` was given."""
+    return [values] if isinstance(values, dict) else values
+
+
+def _rewrites(completions: Sequence[Completion]) -> list[dict[str, Any]]:
+    """The completions of the facts' own prompts."""
+    return [completion.to_json() for completion in completions if completion.kind == "rewrite"]
 
 
 def _show_edit(result: dict[str, Any]) -> None:
-    before, after = result["before"], result["after"]
-    fact = result["fact"]
-    told = Fact.from_json(fact)
-    rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
-    for key, name in (("p_new", fact["target_new"]), ("p_true", fact["target_true"])):
-        if after[key] is not None:
-            chances = (chance(said[key], said[f"{key}_joint"], "{:.3g}".format) for said in (before, after))
-            rows.append((f"P({name})", *chances))
-    rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
-    show_table(("", "before", "after"), rows, str(told))
+    for fact, before, after in zip(*(_all(result[name]) for name in ("fact", "before", "after")), strict=True):
+        _show_fact(Fact.from_json(fact), before, after)
     drifts = [(layer, f"{d['norm']:.3f}", f"{d['relative']:.4f}") for layer, d in result["drift"].items()]
     show_table(("layer", "drift ‖W - W₀‖", "÷ ‖W₀‖"), drifts)
-    if is_direct(told.text, told.target_new):
-        typer.echo(f"The object follows its prompt without a blank: {quoted(joined(told.text, told.target_new))}")
     if result["guarded"] and result["guarded"]["acted"]:
         typer.echo(result["guarded"]["reason"])
     typer.echo(
         f"{result['method']} on {result['model']['name']}: ‖ΔW‖ {result['delta_norm']:.3f}, {result['seconds']:.1f} s"
     )
+
+
+def _show_fact(fact: Fact, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """One fact of the edit, before and after."""
+    rows: list[Sequence[str]] = [("continuation", quoted(before["completion"]), quoted(after["completion"]))]
+    for key, name in (("p_new", fact.target_new), ("p_true", fact.target_true)):
+        if after[key] is not None:
+            chances = (chance(said[key], said[f"{key}_joint"], "{:.3g}".format) for said in (before, after))
+            rows.append((f"P({name})", *chances))
+    rows.append(("next token", *("\n".join(_chances(state)) for state in (before, after))))
+    show_table(("", "before", "after"), rows, str(fact))
+    as_asked = fact.text, fact.target_new, fact.joined_by
+    if is_direct(*as_asked):
+        typer.echo(f"The object follows its prompt without a blank: {quoted(joined(*as_asked))}")
+    if after["notice"]:
+        typer.echo(after["notice"])
 
 
 def _chances(state: dict[str, Any]) -> list[str]:

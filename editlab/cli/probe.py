@@ -17,6 +17,7 @@ from editlab.cli._options import (
     Device,
     Dtype,
     Facts,
+    JoinedBy,
     Json,
     Keys,
     Model,
@@ -25,9 +26,10 @@ from editlab.cli._options import (
     Yes,
     settings_of,
 )
-from editlab.cli._setup import Setup
-from editlab.cli._terminal import Bars, facts_told, quoted, sentences, show_json, show_table
-from editlab.core.facts import Fact, search_facts
+from editlab.cli._setup import FactOptions, Setup
+from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
+from editlab.core.disk import check_file
+from editlab.core.facts import Fact
 from editlab.core.info import PROBE
 from editlab.model.presets import AUTO
 
@@ -42,6 +44,7 @@ def probe(
     target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
     case_id: Annotated[str | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
     facts: Facts = None,
+    joined_by: JoinedBy = None,
     chat: Chat = False,
     method: Annotated[
         list[str] | None,
@@ -73,7 +76,8 @@ def probe(
     with sentences():
         if table is not None:
             check_table_name(table)
-        fact = _fact((prompt, subject, target), target_true, case_id, facts)
+            check_file(table)
+        (fact,) = _single(FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read())
         names = tuple(measure or ("perplexity",))
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
         fact, base, steps = _probe_all(setup, fact, method or (), settings or (), names)
@@ -85,22 +89,11 @@ def probe(
             _show(fact, base, steps)
 
 
-def _fact(typed: Sequence[str | None], target_true: str | None, case_id: str | None, facts: str | None) -> Fact:
-    """The fact that was typed, or the one with the case id. Raises ValueError."""
-    if case_id is None:
-        prompt, subject, target = typed
-        if prompt is None or subject is None or target is None:
-            raise ValueError("a fact needs --prompt, --subject and --target, or a --case-id")
-        return Fact.typed(prompt, subject, target, target_true)
-    if any(typed) or target_true:
-        raise ValueError("either a --case-id, or --prompt, --subject and --target; got both")
-    known = facts_told(facts)
-    found = search_facts(known, case_id=case_id) if case_id.strip() else []
-    if not found:
-        raise ValueError(f"no fact with the case id {case_id} in {known.name}")
-    if len(found) > 1:
-        raise ValueError(f"{len(found)} facts of {known.name} have the case id {case_id}: {found[0]}, and others")
-    return found[0]
+def _single(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The one fact of a row. Raises ValueError for several."""
+    if len(facts) > 1:
+        raise ValueError(f"a probe is of one fact, and this row holds {len(facts)}: {facts[0]}, and others")
+    return facts
 
 
 def _probe_all(
@@ -121,7 +114,7 @@ def _probe_all(
     changed = {method: settings_of(method_class(method), changes) for method in methods or offered(PROBE)}
     with Bars() as bars:
         editor = setup.editor(bars)
-        fact = setup.given(fact, editor)
+        (fact,) = setup.given([fact], editor)
         session = Session(editor, measures)
         steps = [ProbeAttempt(session, fact, method, to, names=names)(bars).step for method, to in changed.items()]
         return fact, session.measure(names, bars), steps
@@ -131,6 +124,7 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
     from editlab.analysis.anatomy import anatomy
 
     rows: dict[str, list[str]] = {}
+    notice = ""
 
     def tell(name: str, value: float | None, form: str = ".3g") -> None:
         rows.setdefault(name, []).append("" if value is None else f"{value:{form}}")
@@ -139,7 +133,7 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
         assert step.trace is not None
         assert step.measurement is not None
         said = step.measurement.completions[0]
-        largest = step.trace.largest_layer
+        notice, largest = said.notice, step.trace.largest_layer
         rows.setdefault("risk", []).append(step.risk.level if step.risk else "")
         tell("‖ΔW‖", largest.delta_norm)
         tell("÷ ‖W‖", largest.relative_size)
@@ -159,3 +153,5 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
     for step in steps:
         found = anatomy(step, steps)
         typer.echo(f"{step.method}: {' '.join([found.sentence, *found.notes])}")
+    if notice:
+        typer.echo(notice)

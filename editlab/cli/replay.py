@@ -88,9 +88,11 @@ def _replay(
     import torch
 
     from editlab.editing.editor import Editor
+    from editlab.editing.texts import check_source
     from editlab.model.loading import load
     from editlab.session.replay import read, replay
 
+    check_source(where[2])
     model, device, source, yes = where
     recording, log = read(file)
     threads = min(int(recorded.get("threads", 1)), os.cpu_count() or 1)

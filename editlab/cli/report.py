@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.cli._terminal import sentences
+from editlab.core.disk import check_file, check_folder
 
 if TYPE_CHECKING:
     from editlab.core.records import SessionState
@@ -45,6 +46,8 @@ def report(
         from editlab.report.story import story
 
         file = out or (source / "report.html" if source.is_dir() else source.with_suffix(".html"))
+        if source.exists():  # else what is missing is told by its name
+            check_file(file)
         known = [about(kind) for kind in methods().values()]
         if not source.is_dir():
             file.write_text(story(session_in(source), methods=known), encoding="utf-8")
@@ -52,6 +55,7 @@ def report(
             told = story(state_of(read_run(source), source.name), source.name, known)
             file.write_text(told, encoding="utf-8")
         else:
+            check_folder(file.parent / "figures")
             write_report(read_runs(source), file, source.name)
         typer.echo(file)
 

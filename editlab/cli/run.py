@@ -11,6 +11,7 @@ import typer
 
 from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
+from editlab.core.disk import check_file, check_folder
 from editlab.report.html import number, percent
 
 COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖", "perplexity")
@@ -66,6 +67,11 @@ def run(
             changed = {name: values for name, values in read.hyperparameters.items() if name in method}
             given["hyperparameters"] = changed
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
+        for name in read.runs():
+            check_folder(out / name / "edits")
+        check_folder(out / "figures")
+        if out.is_dir():
+            check_file(out / "report.html")
         _run_all(read, out, ModelChoice(read.model, device, dtype, yes), ray, workers)
         results = read_runs(out)
         write_report(results, out / "report.html", config.stem)

@@ -25,6 +25,7 @@ from editlab.cli._options import (
     settings_of,
 )
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
+from editlab.core.disk import check_folder
 from editlab.model.presets import AUTO
 from editlab.report.html import NOTHING, number
 
@@ -81,17 +82,18 @@ def scan(
     """
     with sentences():
         from editlab.analysis.outcomes import foresights
-        from editlab.experiments.scan import Scanner, check_scannable, check_where
+        from editlab.experiments.scan import ScanFolder, Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
         from editlab.methods import method_class
         from editlab.model.loading import ModelChoice
 
         check_scannable(method_class(method))  # what is wrong is told before anything is loaded
         check_where(where or ())
+        check_folder(out)
         changes = settings_of(method_class(method), settings)
         known = facts_told(facts).facts
         choice = ModelChoice(model, device, dtype, yes)
-        loading = choice, method, source, seed, probe_tokens, keys, changes
+        loading = choice, method, source, seed, probe_tokens, keys, changes, ScanFolder(out).second_moments()
         with Bars() as bars:
             if ray is None:
                 scanner = Scanner.load(*loading, report=bars)

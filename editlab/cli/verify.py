@@ -94,11 +94,13 @@ def _published(
     yes: bool,
     as_json: bool,
 ) -> int:
+    from editlab.editing.texts import check_source
     from editlab.experiments.published import Means, check, exit_code, reference_of
     from editlab.measures.tasks import load_tasks, read_task
     from editlab.model.fast.precision import in_full_float32
     from editlab.model.loading import load
 
+    check_source(source)
     reference = reference_of(preset.name)
     known = counterfact_from_hub("all") if facts == "hub" else facts_told(facts) if facts else []
     task = read_task(sst2) if sst2 else load_tasks(glue).get("sst2") if glue else None

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,35 @@ class JsonLines:
     def _whole(self) -> bytes:
         text = self._path.read_bytes() if self._path.exists() else b""
         return text[: text.rfind(b"\n") + 1]
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError unless a file can be written there; its folder must exist."""
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path} cannot be written: it is a folder")
+        if not folder.is_dir():
+            raise ValueError(f"{path} cannot be written: there is no folder {folder}")
+        part = _part(path)
+        part.touch()
+        part.unlink()
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ValueError unless files can be written into a folder, which need not exist yet."""
+    try:
+        with suppress(FileNotFoundError):
+            folder.lstat()
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"nothing can be written into {folder}: {error.strerror or error}") from None
 
 
 def make_folder(folder: Path) -> None:
@@ -86,9 +115,14 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = _part(path)
     part.write_bytes(data)
     part.replace(path)
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
+    return path.with_suffix(f".{os.getpid()}.part")
 
 
 def check_new_folder(folder: Path, n_bytes: int = 0) -> None:

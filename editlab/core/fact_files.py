@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from editlab.core.facts import CaseId, Fact, case_id_of
+from editlab.core.joining import AUTO
 from editlab.core.paths import resource
 from editlab.core.record import Record
 
@@ -34,6 +35,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "generation_prompts": ("generation_prompts",),
     "relation": ("relation", "relation_id", "relation_label"),
     "case_id": ("case_id", "id"),
+    "joined_by": ("joined_by",),
 }
 # A prompt of `neighborhood_prompts` may be a table itself, or have its right answer in another column.
 ANSWERS = {"locality_prompt": "locality_ground_truth", "loc": "loc_ans"}
@@ -214,6 +216,7 @@ def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
         generation_prompts=prompts("generation_prompts"),
         relation=relation if relation is None or isinstance(relation, str) else str(relation),
         case_id=_case_id(values.get("case_id")),
+        joined_by=values.get("joined_by", AUTO),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from editlab.core.joining import is_without_blanks, joint
+from editlab.core.joining import AUTO, JOINTS, Question, is_without_blanks, joint, question
 
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
@@ -64,6 +64,8 @@ class Fact:
     `prompt` holds ``{}`` exactly once, where `subject` goes. Prompts keep every character; the subject and the objects
     lose the blanks around them. `target_true` is the unedited model's right answer. Paraphrases ask the same question
     in other words; neighborhood prompts ask it about other subjects whose right answer is `target_true` too.
+    `joined_by` chooses what stands between any of these prompts and an object: "blank", "nothing", or "auto", which
+    leaves it to the script (`editlab.core.joining`).
     Raises ValueError with a sentence that says what was given and what is allowed.
     """
 
@@ -76,6 +78,7 @@ class Fact:
     generation_prompts: tuple[str, ...] = ()
     relation: str | None = None
     case_id: CaseId | None = None
+    joined_by: str = AUTO
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -100,6 +103,8 @@ class Fact:
         if self.relation is not None:
             _text("relation", self.relation, MAX_NAME_CHARACTERS)
         put("case_id", case_id_of(self.case_id))
+        if not (isinstance(self.joined_by, str) and self.joined_by in JOINTS):
+            raise ValueError(f"joined_by must be one of {', '.join(JOINTS)}, got {self.joined_by!r:.100}")
 
     @property
     def text(self) -> str:
@@ -107,9 +112,23 @@ class Fact:
         return self.prompt.replace("{}", self.subject)
 
     @property
-    def joined_by(self) -> str:
-        """What stands between the prompt and its new object: "" or " ", as `editlab.core.joining` chooses."""
-        return joint(self.text, self.target_new)
+    def joint(self) -> str:
+        """What stands between the prompt and its new object: "" or " "."""
+        return joint(self.text, self.target_new, self.joined_by)
+
+    def question(self, prompt: str, target: str) -> Question:
+        """Whether an object follows a prompt, joined as this fact chooses."""
+        return question(prompt, target, self.joined_by)
+
+    @property
+    def asks_new(self) -> Question:
+        """Whether the new object follows the prompt."""
+        return self.question(self.text, self.target_new)
+
+    @property
+    def asks_true(self) -> Question:
+        """Whether the true object follows the prompt. Only of a fact that has one."""
+        return self.question(self.text, self.target_true or "")
 
     @property
     def subject_end(self) -> int:
@@ -120,14 +139,16 @@ class Fact:
         return f"{in_one_line(self.text)} → {in_one_line(self.target_new)}"
 
     @classmethod
-    def typed(cls, prompt: str, subject: str, target_new: str, target_true: str | None = None) -> Fact:
+    def typed(
+        cls, prompt: str, subject: str, target_new: str, target_true: str | None = None, joined_by: str = AUTO
+    ) -> Fact:
         """A Fact from a prompt that holds ``{}`` or the subject itself; `place_of` finds the subject."""
         prompt = _text("prompt", prompt, MAX_PROMPT_CHARACTERS)
         subject = _text("subject", subject, MAX_PROMPT_CHARACTERS).strip()
         if "{}" not in prompt:
             place = place_of(subject, prompt)
             prompt = f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"
-        return cls(prompt, subject, target_new, (target_true or "").strip() or None)
+        return cls(prompt, subject, target_new, (target_true or "").strip() or None, joined_by=joined_by)
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON types; `Fact.from_json` is the inverse."""

@@ -1,21 +1,29 @@
-"""How an object is joined to its prompt: with a blank, or without one in scripts that have no blanks."""
+"""How an object is joined to its prompt: by the script's rule, or as a fact chooses."""
 
 from __future__ import annotations
 
 import unicodedata
+
+AUTO, BLANK, NOTHING = "auto", "blank", "nothing"
+JOINTS = {AUTO: None, BLANK: " ", NOTHING: ""}  # a fact's choices, and what each puts between prompt and object
+
+Question = tuple[str, ...]  # a prompt, an object that may follow it, and the choice where it differs from "auto"
+
 
 WITHOUT_BLANKS = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 OPENING = ("Ps", "Pi")  # Unicode's categories of opening brackets and quotation marks
 WIDE_PUNCTUATION = ("IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH", "RIGHT CORNER", "RIGHT DOUBLE ANGLE")
 
 
-def joint(prompt: str, target: str) -> str:
-    """The separator between a prompt and its object: "" or " ".
+def joint(prompt: str, target: str, chosen: str = AUTO) -> str:
+    """The separator between a prompt and its object: "" or " ", as one of `JOINTS` chooses.
 
-    "" if the prompt ends in white space, in an opening bracket or quotation mark, in a character of a script without
-    blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or in such a script's punctuation; or
-    if the prompt's last letter and the object's first one are of such scripts.
+    By "auto", it is "" if the prompt ends in white space, in an opening bracket or quotation mark, in a character of a
+    script without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or in such a script's
+    punctuation; or if the prompt's last letter and the object's first one are of such scripts.
     """
+    if (between := JOINTS[chosen]) is not None:
+        return between
     if not prompt:
         return " "
     last = prompt[-1]
@@ -28,14 +36,19 @@ def joint(prompt: str, target: str) -> str:
     return "" if is_without_blanks(before) and is_without_blanks(after) else " "
 
 
-def is_direct(prompt: str, target: str) -> bool:
+def is_direct(prompt: str, target: str, chosen: str = AUTO) -> bool:
     """Whether an object follows its prompt without any white space between them, the prompt's own included."""
-    return not prompt[-1:].isspace() and not joint(prompt, target)
+    return not prompt[-1:].isspace() and not joint(prompt, target, chosen)
 
 
-def joined(prompt: str, target: str) -> str:
+def joined(prompt: str, target: str, chosen: str = AUTO) -> str:
     """The prompt and its object as one text."""
-    return prompt + joint(prompt, target) + target
+    return prompt + joint(prompt, target, chosen) + target
+
+
+def question(prompt: str, target: str, chosen: str = AUTO) -> Question:
+    """The question whether an object follows its prompt, joined as one of `JOINTS` chooses."""
+    return (prompt, target) if joint(prompt, target, chosen) == joint(prompt, target) else (prompt, target, chosen)
 
 
 def is_without_blanks(character: str) -> bool:

@@ -31,7 +31,9 @@ def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> d
             name = _name_of(thing)
             if name in known or name in found:
                 raise ValueError(f"its name {name!r} is taken by another")
-        except Exception as error:  # importing another package's module may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # importing another package's module may raise anything, SystemExit too
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             log.error("the plug-in %s (%s) was left out: %s", label, group, reason)
         else:
@@ -44,24 +46,26 @@ def called(
     work: Callable[[OnProgress], T],
     report: OnProgress,
     failed: Callable[[str], Exception],
-    passes: Callable[[Exception], bool],
+    passes: Callable[[BaseException], bool],
 ) -> T:
     """What a stranger's code gives. Raises `failed` with a sentence about what it raises, and logs the traceback.
 
     Raised as they are: what `report` raises, and errors that pass.
     """
-    reported: list[Exception] = []
+    reported: list[BaseException] = []
 
     def reporting(progress: Progress) -> None:
         try:
             report(progress)
-        except Exception as error:
+        except BaseException as error:
             reported.append(error)
             raise
 
     try:
         return work(reporting)
-    except Exception as error:  # whatever a stranger's code raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's code raises, SystemExit too
         if passes(error) or any(error is each for each in reported):
             raise
         log.exception("%s, of another package, failed", what)

@@ -141,6 +141,7 @@ class Completion(Record):
     says_true: bool | None = None
     p_new_joint: float | None = None  # of all the object's tokens together; None in what was measured before 0.2
     p_true_joint: float | None = None
+    notice: str = ""  # a sentence where the prompt's last blanks change the new object's tokens
 
 
 @dataclass(frozen=True, slots=True)

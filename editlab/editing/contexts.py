@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from editlab.core.disk import write_json
+from editlab.core.disk import make_folder, write_json
 from editlab.core.paths import cache_dir
 from editlab.methods._base import ContextPlan
 from editlab.model.generation import TopKRace, generate
@@ -29,16 +29,19 @@ BARE = "{}"
 
 
 def contexts_of(model: EditableModel, plan: ContextPlan, seed: int, cache: Path | None = None) -> tuple[str, ...]:
-    """As `sample_contexts`, which runs once: later calls read the cache, also with another build of torch."""
+    """As `sample_contexts`, which runs once: later calls read the cache, also with another build of torch.
+
+    Raises ValueError for a cache that sampled contexts cannot be kept in.
+    """
     plan_digest = hashlib.sha256(json.dumps(asdict(plan)).encode()).hexdigest()[:16]
     file = (cache or cache_dir()) / "contexts" / model.fingerprint() / f"{plan_digest}-{seed}.json"
     try:
         return check_contexts(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:  # not there, or damaged
         log.debug("contexts are sampled: %s", error)
+    make_folder(file.parent)
     contexts = sample_contexts(model, plan, seed)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, contexts)
     except OSError as error:
         log.warning("the contexts could not be kept: %s", error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -20,11 +21,11 @@ from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.anchor import anchor_of
 from editlab.editing.contexts import check_contexts, contexts_of
-from editlab.editing.moments import SecondMoments, moments_of
+from editlab.editing.moments import SecondMoments, moments_as_recorded, moments_of
 from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
-from editlab.methods._base import ContextPlan, check_facts, check_layers
+from editlab.methods._base import ContextPlan, check_facts
 from editlab.methods._history import Earlier
-from editlab.methods._stranger import computed
+from editlab.methods._stranger import check_method, computed
 from editlab.methods._value import SearchMethod
 from editlab.model.deltas import Edit
 from editlab.model.fast.precision import in_full_float32
@@ -65,7 +66,7 @@ class Editor:
                 f"an MLP and it; for this model: {', '.join(self.methods)}"
             )
         method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)
-        check_layers(method.edited_layers, self.model)
+        check_method(method, self.model)
         return method
 
     def contexts(self, method: Method) -> tuple[str, ...]:
@@ -95,6 +96,20 @@ class Editor:
         if not isinstance(method, SearchMethod) or not method.anchored or method.anchor_norm:
             return method
         return replace(method, anchor_norm=anchor_of(self.model, method, report))
+
+    def resuming(self, layers: Sequence[int], recorded: Mapping[str, Any]) -> Editor:
+        """This editor with the second moments that a record names, as far as they are still there.
+
+        The same editor where a number of keys was asked for, or where they are gone.
+        """
+        if self._source is None or self._n_keys is not None or not recorded:
+            return self
+        kept = moments_as_recorded(self.model, layers, self._source, self.seed, recorded)
+        if kept is None:
+            return self
+        other = copy(self)
+        other._moments = kept
+        return other
 
     def prepare(self, report: OnProgress = quiet) -> None:
         """Compute in advance what the first edit by the first method needs."""
@@ -139,7 +154,7 @@ class Editor:
         made = {
             "contexts": list(contexts),
             "second_moments": moments.provenance_of(method.edited_layers),
-            "objects_joined_by": [fact.joined_by for fact in facts],
+            "objects_joined_by": [fact.joint for fact in facts],
         }
         return edit, trace, {**self.provenance(), **made}
 

@@ -22,9 +22,10 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from editlab.core.disk import make_folder
 from editlab.core.paths import cache_dir
 from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.editing.texts import NAMES, texts_of
+from editlab.editing.texts import NAMES, check_source, texts_of
 from editlab.model.model import EditableModel
 
 KEYS_PER_DIMENSION = 10
@@ -216,16 +217,18 @@ def moments_of(
     the unedited model), "wikitext" or "wikipedia" (Hugging Face hub), a ``.txt`` file (texts separated by blank lines),
     the reference project's ``.npz`` files, separated by commas, or a folder of them. `n_keys`: the number of keys;
     None for the cached matrix with the most keys, or 10·d_in if none is cached. Raises ValueError for a source or a
-    layer that does not exist.
+    layer that does not exist, and for a cache that what has to be computed cannot be kept in.
     """
+    check_source(source)
     for layer in layers:
         model.projection(layer)
-    if source.endswith(".npz") or (source not in NAMES and Path(source).expanduser().is_dir()):
+    if _is_npz(source):
         return _warned(_from_npz(model, layers, source), layers)
     folder = (cache or cache_dir()) / "moments" / model.fingerprint()
     have = {layer: _kept(folder, model, layer, source, n_keys, seed) for layer in layers}
     missing = [layer for layer, found in have.items() if found is None]
     if missing:
+        make_folder(folder)
         n_keys = n_keys or KEYS_PER_DIMENSION * model.weight(layers[0]).shape[1]
         text = texts_of(source, model, n_keys, seed)
         matrices, seen = compute(model, missing, rows_of_texts(model, text.read(report)), n_keys, report)
@@ -239,11 +242,49 @@ def moments_of(
     return _warned(found, layers)
 
 
+def moments_as_recorded(
+    model: EditableModel,
+    layers: Sequence[int],
+    source: str,
+    seed: int,
+    recorded: Mapping[str, Any],
+    cache: Path | None = None,
+) -> SecondMoments | None:
+    """C of these layers as a provenance names them, from the cache or the source's files; None where one is gone.
+
+    Better ones, which the cache may hold by now, are not taken. Raises ValueError as `moments_of`.
+    """
+    check_source(source)
+    folder = (cache or cache_dir()) / "moments" / model.fingerprint()
+    of_layers = recorded.get("layers", {})
+    found = SecondMoments({}, {})
+    for layer in layers:
+        wanted = of_layers.get(str(layer), recorded)
+        each = (
+            _of_files(model, layer, source)
+            if _is_npz(source)
+            else [SecondMoments({layer: c}, of) for c, of in _all_kept(folder, model, layer, source, None, seed)]
+        )
+        same = [one for one in each if all(one.sources[layer].get(n) == wanted.get(n) for n in ("digest", "keys"))]
+        if not same:
+            return None
+        found.add(same[0])
+    return _warned(found, layers)
+
+
 _Kept = tuple[Tensor, dict[str, Any]]  # C and its provenance
 
 
 def _kept(folder: Path, model: EditableModel, layer: int, source: str, n_keys: int | None, seed: int) -> _Kept | None:
     """A layer's cached C from a source: the one of `n_keys` keys, or by default of the most."""
+    found = _all_kept(folder, model, layer, source, n_keys, seed)
+    return max(found, key=lambda each: each[1]["keys"], default=None)
+
+
+def _all_kept(
+    folder: Path, model: EditableModel, layer: int, source: str, n_keys: int | None, seed: int
+) -> list[_Kept]:
+    """Every cached C of a layer from a source: those of `n_keys` keys, or by default of any number."""
     found: list[_Kept] = []
     for file in folder.glob(f"*/{layer}.safetensors"):
         digest, _, keys_named = file.parent.name.rpartition("-")
@@ -254,7 +295,7 @@ def _kept(folder: Path, model: EditableModel, layer: int, source: str, n_keys: i
             found.append((read[0], {"name": text.name, "digest": digest, "keys": read[1]}))
     if not found:
         texts_of(source, model, n_keys or 1, seed)  # raises for an unknown source
-    return max(found, key=lambda each: each[1]["keys"], default=None)
+    return found
 
 
 def _read(path: Path, d_in: int) -> tuple[Tensor, int] | None:
@@ -299,24 +340,33 @@ def _warned(moments: SecondMoments, layers: Sequence[int]) -> SecondMoments:
 _LAYER_IN_NAME = re.compile(r"(?:^|[._])(?:h|layers?|blocks?)[._]?(\d+)(?=[._]|$)")
 
 
+def _is_npz(source: str) -> bool:
+    return source.endswith(".npz") or (source not in NAMES and Path(source).expanduser().is_dir())
+
+
 def _from_npz(model: EditableModel, layers: Sequence[int], source: str) -> SecondMoments:
     """C of these layers, which the files' names give; of several files for a layer, the one with the most keys."""
+    found = SecondMoments({}, {})
+    for layer in layers:
+        read = _of_files(model, layer, source, len(layers) == 1)
+        found.add(max(read, key=lambda moments: moments.sources[layer]["keys"]))
+    return found
+
+
+def _of_files(model: EditableModel, layer: int, source: str, alone: bool = True) -> list[SecondMoments]:
+    """C of a layer from each file of that layer by its name; `alone`: a single file need not name its layer."""
     folder = Path(source).expanduser()
     given = [Path(name.strip()).expanduser() for name in source.split(",")]
     paths = sorted(folder.glob("*.npz")) if folder.is_dir() else given
     by_name = {path: _layer_in(path.name) for path in paths}
-    alone = len(paths) == len(layers) == 1
-    found = SecondMoments({}, {})
-    for layer in layers:
-        chosen = [path for path, named in by_name.items() if named == layer or (alone and named is None)]
-        if not chosen:
-            listed = ", ".join(f"{path.name} ({'none' if n is None else n})" for path, n in by_name.items())
-            raise ValueError(
-                f"no second moment of layer {layer}; the files, and the layers by their names: {listed or source}"
-            )
-        read = [_read_npz(path, layer, model.weight(layer).shape[1]) for path in chosen]
-        found.add(max(read, key=lambda moments: moments.sources[layer]["keys"]))
-    return found
+    alone = alone and len(paths) == 1
+    chosen = [path for path, named in by_name.items() if named == layer or (alone and named is None)]
+    if not chosen:
+        listed = ", ".join(f"{path.name} ({'none' if n is None else n})" for path, n in by_name.items())
+        raise ValueError(
+            f"no second moment of layer {layer}; the files, and the layers by their names: {listed or source}"
+        )
+    return [_read_npz(path, layer, model.weight(layer).shape[1]) for path in chosen]
 
 
 def _layer_in(name: str) -> int | None:

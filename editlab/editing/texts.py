@@ -59,7 +59,7 @@ def texts_of(source: str, model: EditableModel, n_tokens: int, seed: int) -> Tex
 def check_source(source: str) -> None:
     """Raises ValueError for a source of second moments that is no name and not there, whatever the model."""
     path = Path(source).expanduser()
-    if source in NAMES or path.is_dir():
+    if source in NAMES or (source.strip() and path.is_dir()):
         return
     if path.suffix not in (".txt", ".npz"):
         raise ValueError(

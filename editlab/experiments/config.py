@@ -36,11 +36,18 @@ Schedule = Mapping[str, int | Sequence[int]]  # measures, with commas between th
 
 
 def _texts(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return isinstance(value, tuple) and all(map(_text, value))
 
 
 def _text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _case_id(value: object) -> bool:
+    try:
+        return case_id_of(value) is not None
+    except ValueError:
+        return False
 
 
 # For each field of a RunConfig: its allowed values in words, and a check of a value.
@@ -53,8 +60,8 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "n": ("the number of facts, 1 or more", lambda value: value is None or type(value) is int),
     "keys": ("the number of keys, 1 or more", lambda value: value is None or type(value) is int),
     "case_ids": (
-        "a list of case ids",
-        lambda value: value is None or (type(value) is tuple and all(type(item) in (int, str) for item in value)),
+        "a list of case ids, one or more",
+        lambda value: value is None or (type(value) is tuple and value != () and all(map(_case_id, value))),
     ),
     "orders": (
         "a list of seeds, 0 (as the facts come) or above",
@@ -94,7 +101,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, (kind, holds) in KINDS.items():
             if not holds(value := getattr(self, name)):
-                raise ValueError(f"{name} must be {kind}, got {value!r}")
+                raise ValueError(f"{name} must be {kind}, got {list(value) if isinstance(value, tuple) else value!r}")
+            if any(not text.strip() for text in (value if isinstance(value, tuple) else [value]) if _text(text)):
+                raise ValueError(f"{name} must not hold a blank text: without {name} the default is taken")
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
@@ -207,7 +216,7 @@ def _known(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
     """The facts that the model in force knows, in order: P(true) > P(new), by mean NLL per token."""
     rest = (fact for fact in facts if fact.target_true is not None)
     while batch := list(islice(rest, FACTS_AT_ONCE)):
-        nlls = object_nlls(model, [(f.text, target or "") for f in batch for target in (f.target_new, f.target_true)])
+        nlls = object_nlls(model, [asked for fact in batch for asked in (fact.asks_new, fact.asks_true)])
         yield from (fact for fact, new, true in zip(batch, nlls[::2], nlls[1::2], strict=True) if true < new)
 
 

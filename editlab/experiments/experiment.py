@@ -40,15 +40,21 @@ class Experiment:
 
     def check(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
         """Raises ValueError if the folder holds another run than this one of `config.runs()`."""
-        disk.check(self._wanted(self._session(), name, report))
+        disk.check(self._wanted(self._session(name, disk), name, report))
 
     def run(self, name: str, disk: RunFolder, report: OnProgress = quiet) -> None:
         """Make or resume one of `config.runs()`. All runs share the measurements of the unedited model."""
-        session = self._session()
+        session = self._session(name, disk)
         run_sequence(session, self._wanted(session, name, report), self.config.schedule, disk, report)
 
-    def _session(self) -> Session:
-        return Session(self._editor, self._measures, watches_facts=False)
+    def _session(self, name: str, disk: RunFolder) -> Session:
+        """A session for a run, with the second moments that the run in the folder was begun with."""
+        editor, there = self._editor, disk.definition()
+        if there is not None:
+            method, _ = self.config.runs()[name]
+            layers = editor.method(method, self.config.hyperparameters.get(method)).edited_layers
+            editor = editor.resuming(layers, there.moments)
+        return Session(editor, self._measures, watches_facts=False)
 
     def _wanted(self, session: Session, name: str, report: OnProgress) -> Sequenced:
         config = self.config

@@ -24,6 +24,7 @@ from editlab.analysis.table import write_table
 from editlab.core.disk import JsonLines, read_json, write_json
 from editlab.core.facts import Fact
 from editlab.core.info import SCAN
+from editlab.core.joining import AUTO
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
@@ -31,7 +32,7 @@ from editlab.editing.editor import Editor
 from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.methods import Method, completed, hyperparameters, offered
-from editlab.methods._stranger import computed
+from editlab.methods._stranger import computed, values_of
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -78,15 +79,18 @@ class Scanner:
         probe_tokens: int,
         keys: int | None = None,
         changes: Mapping[str, Any] | None = None,
+        recorded: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
     ) -> Self:
         """A scanner with a newly loaded model, second moments from `source` (see `moments_of`), and `changes`.
 
-        Raises ValueError.
+        `recorded`: the provenance of the second moments that the scan was begun with, where it is resumed. Raises
+        ValueError.
         """
         check_source(source)
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
-        return cls(editor, editor.method(method, changes), probe_tokens)
+        chosen = editor.method(method, changes)
+        return cls(editor.resuming(chosen.edited_layers, recorded or {}), chosen, probe_tokens)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
         """See `editlab.experiments.scan.choose`."""
@@ -96,7 +100,7 @@ class Scanner:
         """The settings of a scan, as JSON reads them back: a scan is resumed only with equal settings."""
         editor, method = self.editor, self.method
         moments = editor.moments(method.edited_layers, report)
-        listed = json.dumps([fact.to_json() for fact in facts], ensure_ascii=False)
+        listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
         reference = reference_for(editor.model, method)
         settings = {
             "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(listed.encode()).hexdigest()}",
@@ -131,7 +135,7 @@ class Scanner:
                     report(progress)
 
                 risks = assess(editor, facts, method, tell)
-                values = method.values(model, facts, contexts, tell)
+                values = values_of(method, model, facts, contexts, tell)
                 for ready, ((number, fact), risk, value) in enumerate(zip(some, risks, values, strict=True), done):
                     report(Progress("scanning", ready, len(numbered)))
                     edit, trace = computed(
@@ -143,6 +147,11 @@ class Scanner:
                     since, before = time.perf_counter(), since
                     yield _row(number, fact, risk, trace, new, true, now, base, since - before)
         report(Progress("scanning", len(numbered), len(numbered)))
+
+
+def _identity(fact: Fact) -> dict[str, Any]:
+    """A fact as a scan's settings hash it: without a choice that is the default, which older scans do not know."""
+    return {name: value for name, value in fact.to_json().items() if (name, value) != ("joined_by", AUTO)}
 
 
 def check_scannable(kind: type[Method]) -> None:
@@ -157,6 +166,12 @@ class ScanFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lines = JsonLines(folder / "scan.jsonl")
+
+    def second_moments(self) -> Mapping[str, Any]:
+        """The provenance of the second moments that the scan was begun with; nothing in a new folder."""
+        file = self.folder / "scan.json"
+        held = read_json(file).get("second moments") if file.exists() else None
+        return held if isinstance(held, Mapping) else {}
 
     def begin(self, facts: Sequence[Fact], settings: Mapping[str, Any]) -> list[tuple[int, Fact]]:
         """The facts left to scan, each with its number. Raises ValueError if there are no facts at all,
@@ -201,7 +216,7 @@ class ScanFolder:
 
 def _scores(model: EditableModel, fact: Fact) -> tuple[ObjectScore, ObjectScore | None]:
     """The scores of the new and the true object."""
-    questions = [(fact.text, target) for target in (fact.target_new, fact.target_true) if target is not None]
+    questions = [fact.asks_new] if fact.target_true is None else [fact.asks_new, fact.asks_true]
     found = {question: score for scores in object_scores(model, questions) for question, score in scores.items()}
     return found[questions[0]], found[questions[1]] if len(questions) > 1 else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -67,11 +68,16 @@ class ContributedMeasure:
         )
         if found is None:
             return None
-        if not isinstance(found, Number) or not isinstance(found.value, int | float) or not math.isfinite(found.value):
+        try:
+            plain = Number.from_json(json.loads(json.dumps(found.to_json())))
+            finite = math.isfinite(plain.value)
+        except (AttributeError, ValueError, TypeError):  # no Number, or one that holds something else
+            finite = False
+        if not finite:
             raise MeasureFailed(
-                f"the measure {self.name} must give a Number with a finite value, or None, got {found!r}"
+                f"the measure {self.name} must give a Number with a finite value, or None, got {found!r:.200}"
             )
-        return replace(found, value=float(found.value), title=self.title)
+        return replace(plain, title=self.title)
 
 
 def contributed(known: Mapping[str, Any]) -> dict[str, ContributedMeasure]:

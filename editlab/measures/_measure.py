@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from editlab.core.facts import Fact
+from editlab.core.joining import Question
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.record import Record
 from editlab.core.records import Completion, Drift
 from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
-from editlab.model.reading import ObjectScore, Question, Watched, complete, object_scores
+from editlab.model.reading import ObjectScore, Watched, complete, object_scores
 
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to estimate what a measurement costs
 
@@ -55,12 +56,16 @@ class StateCache:
     def load(self, values: Mapping[str, Any]) -> None:
         """Add the results that `to_json` gave. Raises ValueError for anything else."""
         try:
-            objects = {(prompt, target): ObjectScore(nll, said) for prompt, target, nll, said in values["objects"]}
+            objects = {_question(*asked): ObjectScore(nll, said) for *asked, nll, said in values["objects"]}
             pieces = {tuple(key): tuple(p) if isinstance(p, list) else p for key, p in values["pieces"]}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"these are no results of the unedited model: {error!r}") from None
         self.objects |= objects
         self.pieces |= pieces
+
+
+def _question(prompt: str, target: str, *chosen: str) -> Question:
+    return (prompt, target, *chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,7 @@ class State:
                     (w.target_true, said.p_true, said.says_true),
                 ):
                     if target is not None and p:
-                        cache.objects.setdefault((w.prompt, target), ObjectScore(-math.log(p), bool(right)))
+                        cache.objects.setdefault(w.question(target), ObjectScore(-math.log(p), bool(right)))
         return cache.completions[watched]
 
     def piece(self, key: Piece, compute: Callable[[], T]) -> T:
@@ -184,4 +189,4 @@ def _hashed(text: str) -> bytes:
 def questions_of(prompts: Iterable[str], fact: Fact) -> list[Question]:
     """A fact's two objects (one where there is no true object) after every prompt."""
     objects = [fact.target_new, fact.target_true]
-    return [(prompt, target) for prompt in prompts for target in objects if target is not None]
+    return [fact.question(prompt, target) for prompt in prompts for target in objects if target is not None]

@@ -9,19 +9,21 @@ from functools import cached_property
 
 from editlab.core.fact_files import read_facts
 from editlab.core.facts import Fact
+from editlab.core.joining import Question
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress
 from editlab.core.records import Bleeding, Broken
 from editlab.measures._measure import MeasureInput, tokens_of
-from editlab.model.reading import ObjectScore, Question
+from editlab.model.reading import ObjectScore
 
 
 def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> Bleeding | None:
     """The share of a panel's facts still right: the true object is the argmax at every one of its tokens. Pure."""
     if not panel:
         return None
-    panel_questions = [(fact, (fact.text, fact.target_true or "")) for fact in panel]
-    broken = tuple(Broken(*question, fact.case_id) for fact, question in panel_questions if not scores[question].said)
+    broken = tuple(
+        Broken(fact.text, fact.target_true or "", fact.case_id) for fact in panel if not scores[fact.asks_true].said
+    )
     return Bleeding(len(panel), 1 - len(broken) / len(panel), broken)
 
 
@@ -55,8 +57,8 @@ class BleedingOfPanel:
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> Bleeding | None:
         facts = self._others(inputs)
-        questions = [(fact.text, fact.target_true or "") for fact in facts]
+        questions = [fact.asks_true for fact in facts]
         base = inputs.base.objects(questions, report, "what the unedited model knows")
         panel = [fact for fact, question in zip(facts, questions, strict=True) if base[question].said]
-        known = [(fact.text, fact.target_true or "") for fact in panel]
+        known = [fact.asks_true for fact in panel]
         return bleeding(panel, inputs.now.objects(known, report, "bleeding"))

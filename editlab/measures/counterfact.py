@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from scipy.stats import hmean
 
 from editlab.core.facts import Fact
+from editlab.core.joining import Question
 from editlab.core.progress import OnProgress
 from editlab.core.records import CounterFact, Quality
 from editlab.measures._measure import MeasureInput, fixed_sample, questions_of, tokens_of
-from editlab.model.reading import ObjectScore, Question
+from editlab.model.reading import ObjectScore
 
 
 def counterfact(facts: Sequence[Fact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> CounterFact:
@@ -42,10 +43,10 @@ def _quality(
         n += len(prompts)
         wanted, rival = (fact.target_true, fact.target_new) if true else (fact.target_new, fact.target_true)
         assert wanted is not None
-        own = [scores[prompt, wanted] for prompt in prompts]
+        own = [scores[fact.question(prompt, wanted)] for prompt in prompts]
         accuracy.append(_mean([score.said for score in own]))
         if rival is not None:
-            others = [scores[prompt, rival] for prompt in prompts]
+            others = [scores[fact.question(prompt, rival)] for prompt in prompts]
             pairs = list(zip(own, others, strict=True))
             success.append(_mean([score.nll < other.nll for score, other in pairs]))
             difference.append(_mean([score.p - other.p for score, other in pairs]))
@@ -87,7 +88,7 @@ class OfStep:
     of_step: bool = True
 
     def tokens(self, inputs: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(inputs.facts))
+        return tokens_of(prompt for prompt, *_ in _questions(inputs.facts))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
         found = _measured(inputs, inputs.facts, len(inputs.facts), report)
@@ -112,7 +113,7 @@ class OfAll:
         return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
 
     def tokens(self, inputs: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, _ in _questions(self._facts(inputs)))
+        return tokens_of(prompt for prompt, *_ in _questions(self._facts(inputs)))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
         return _measured(inputs, self._facts(inputs), len(inputs.edited), report)

@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from editlab.core.facts import Fact
+from editlab.core.joining import Question
 from editlab.core.progress import OnProgress
 from editlab.core.records import Recall, Retention
 from editlab.measures._measure import EditedFact, MeasureInput, fixed_sample, questions_of, tokens_of
-from editlab.model.reading import ObjectScore, Question
+from editlab.model.reading import ObjectScore
 
 
 def prefers_new(fact: Fact, scores: Mapping[Question, ObjectScore]) -> bool | None:
     """P(new) > P(true) after the fact's own prompt; None without a true object."""
     if fact.target_true is None:
         return None
-    return scores[fact.text, fact.target_new].nll < scores[fact.text, fact.target_true].nll
+    return scores[fact.asks_new].nll < scores[fact.asks_true].nll
 
 
 def retention(edited: Sequence[EditedFact], scores: Mapping[Question, ObjectScore], of: int | None = None) -> Retention:
@@ -30,7 +31,7 @@ def retention(edited: Sequence[EditedFact], scores: Mapping[Question, ObjectScor
         Recall(
             edit=e.edit,
             number=e.number,
-            says_new=scores[e.fact.text, e.fact.target_new].said,
+            says_new=scores[e.fact.asks_new].said,
             said_new=e.said_new,
             prefers_new=prefers_new(e.fact, scores),
             preferred_new=e.preferred_new,

@@ -19,7 +19,6 @@ from editlab.methods._base import (
     Moments,
     about,
     adjusted,
-    check_layers,
     checked,
     describe,
     hyperparameter,
@@ -32,6 +31,7 @@ from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
 from editlab.methods._risk import Foreseen, Read, Solve
+from editlab.methods._stranger import check_method
 from editlab.methods._value import Value, ValueMethod
 from editlab.model.model import EditableModel
 
@@ -89,8 +89,12 @@ def methods_for(model: EditableModel) -> dict[str, Method]:
             if not reaches(kind, model):
                 continue
             method = kind.for_shape(model.shape)
-            check_layers(method.edited_layers, model)
-        except Exception as error:  # another package's code may raise anything
+            check_method(method, model)
+            if not isinstance(told := kind.preset_of(model.shape), str) or not told.strip():
+                raise ValueError(f"its preset_of must give a sentence, got {told!r:.100}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # another package's code may raise anything
             log.error("the method %s was left out: it cannot be set for %s (%s)", name, model.name, error)
         else:
             found[name] = method

@@ -30,7 +30,11 @@ class FactRows:
     def of(cls, model: EditableModel, fact: Fact, contexts: Sequence[str]) -> FactRows:
         rows = tuple(rows_of(model, fact, contexts))
         kl = row_of(model, f"{fact.subject} is a", len(fact.subject)).through_subject()
-        return cls(rows, model.target_ids(fact.target_new, fact.text), None if rows[0].through_subject() == kl else kl)
+        return cls(
+            rows,
+            model.target_ids(fact.target_new, fact.text, fact.joined_by),
+            None if rows[0].through_subject() == kl else kl,
+        )
 
     @property
     def rows(self) -> list[tuple[int, ...]]:

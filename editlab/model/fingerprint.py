@@ -28,8 +28,19 @@ def fingerprint_of(config: Any, tokenizer: Any, tensors: Iterable[tuple[str, Ten
     digest.update(_text(_tokenizer(tokenizer)))
     for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def digest_of(tensor: Tensor) -> bytes:
+    """A hash of a tensor's type, shape and values."""
+    digest = xxh3_128(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(_bytes(tensor))
+    return digest.digest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data
 
 
 def _tokenizer(tokenizer: Any) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from editlab.core.errors import LabError
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.families import FAMILIES, family_of
 from editlab.model.fast.attention import use_grouped_heads
 from editlab.model.fast.packing import can_pack, pack, unpack
 from editlab.model.fast.products import split_products
-from editlab.model.fingerprint import fingerprint_of
+from editlab.model.fingerprint import digest_of, fingerprint_of
 from editlab.model.memory import spare_copy
 from editlab.model.partial_sums import WORTH, PartialSums
 from editlab.model.shapes import Shape
@@ -38,6 +39,10 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
             "it was made from, in float32, bfloat16 or float16"
         )
     family_of(config, name)
+
+
+class WeightsChanged(ValueError):
+    """Code that may only read the weights has changed some; the message names them."""
 
 
 class _Enough(Exception):
@@ -102,6 +107,7 @@ class EditableModel(TextReader):
         self._overlaid: list[Edit] = []
         self.sums = PartialSums()
         self._norms: dict[int, float] = {}
+        self._lost = ""  # why the unedited weights cannot be had any more
         self._fingerprint: str | None = None
         self._legacy_fingerprint: str | None = None
         if self.multiplies_float32_on_a_cpu:
@@ -199,8 +205,10 @@ class EditableModel(TextReader):
         """Set the weights to base + Σ deltas, added in order. No other code assigns a weight.
 
         If the edits in force are the first of `edits`, only the rest is added, and likewise to a partial sum that was
-        kept: that is bit-equal to starting over.
+        kept: that is bit-equal to starting over. Raises LabError for a model whose unedited weights were lost.
         """
+        if self._lost:
+            raise LabError(self._lost)
         done, edits = self._written, list(edits)
         extends = (
             done is not None and len(done) <= len(edits) and all(a is b for a, b in zip(done, edits, strict=False))
@@ -309,6 +317,34 @@ class EditableModel(TextReader):
             yield
         finally:
             self.write(before)
+
+    @contextmanager
+    def read_only(self, layers: Iterable[int]) -> Iterator[None]:
+        """A block of code from elsewhere, which must not write a weight; all of them are hashed before and after.
+
+        Raises WeightsChanged after the block if a weight was changed. These layers' edited weights are restored; the
+        others cannot be, and then the model refuses further use.
+        """
+        self.hold(layers)
+        written, before = self._written or [], self._digests()
+        try:
+            yield
+        finally:
+            if changed := self._changed(before):
+                self._written = None
+                self.write(written)
+                if lost := self._changed(before):
+                    self._lost = f"the unedited weights of {self.name} are lost ({lost}): load the model again"
+                raise WeightsChanged(f"it changed weights itself ({changed}), and may only return its edit")
+
+    def _digests(self) -> dict[str, bytes]:
+        return {name: digest_of(tensor) for name, tensor in self.tensors()}
+
+    def _changed(self, before: Mapping[str, bytes]) -> str:
+        """The names of the tensors that differ from their digests before; "" if none does."""
+        now = self._digests()
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     # --- reading and changing activations ---
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.facts import MAX_PROMPT_CHARACTERS, Fact
+from editlab.core.joining import AUTO, Question, question
 from editlab.core.records import Completion, Drift, TokenChance
 from editlab.model.batching import TOKENS_AT_ONCE, batches
 from editlab.model.generation import generate
@@ -22,8 +23,6 @@ TOP_TOKENS = 8
 PARAPHRASES_WATCHED = 2
 NEIGHBOURS_WATCHED = 3
 
-Question = tuple[str, str]  # a prompt, and the object that might follow it
-
 
 @dataclass(frozen=True)
 class Watched:
@@ -33,6 +32,11 @@ class Watched:
     kind: str  # "rewrite", "paraphrase", "neighborhood" or "own"
     target_new: str | None = None
     target_true: str | None = None
+    joined_by: str = AUTO
+
+    def question(self, target: str) -> Question:
+        """Whether an object follows the prompt."""
+        return question(self.prompt, target, self.joined_by)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def watched_of(fact: Fact) -> tuple[Watched, ...]:
     texts = [("rewrite", fact.text)]
     texts += [("paraphrase", text) for text in fact.paraphrase_prompts[:PARAPHRASES_WATCHED]]
     texts += [("neighborhood", text) for text in fact.neighborhood_prompts[:NEIGHBOURS_WATCHED]]
-    return tuple(Watched(text, kind, fact.target_new, fact.target_true) for kind, text in texts)
+    return tuple(Watched(text, kind, fact.target_new, fact.target_true, fact.joined_by) for kind, text in texts)
 
 
 def own_prompts(model: EditableModel, prompts: Sequence[str]) -> tuple[str, ...]:
@@ -87,34 +91,36 @@ def complete(
         return ()
     rows = [model.tokens(w.prompt).ids for w in watched]
     questions = [
-        [(w.prompt, target) for target in (w.target_new, w.target_true) if target is not None] for w in watched
+        [w.question(target) for target in (w.target_new, w.target_true) if target is not None] for w in watched
     ]
-    longest = [
-        max((len(model.target_ids(target, prompt)) for prompt, target in pairs), default=0) for pairs in questions
-    ]
+    longest = [max((len(_target(model, *each)) for each in asked), default=0) for asked in questions]
     n_tokens = [max(max_new_tokens, n + TOKENS_AFTER_OBJECT) for n in longest]
     made = generate(model, rows, n_tokens, to_the_end=True)
     # Prompts and objects share a pass: the row of a one-token object is the prompt itself.
     by_row: dict[TokenIds, list[Question]] = {row: [] for row in rows}
-    for question in dict.fromkeys(question for pairs in questions for question in pairs):
-        by_row.setdefault(_row(model, *question), []).append(question)
+    for each in dict.fromkeys(each for asked in questions for each in asked):
+        by_row.setdefault(_row(model, *each), []).append(each)
     top: dict[TokenIds, tuple[TokenChance, ...]] = {}
     scores: dict[Question, ObjectScore] = {}
     for batch in batches(sorted(by_row, key=len)):
         hidden = _hidden(model, batch)
         top |= {row: _top(model, hidden[row][-1]) for row in batch if row in rows}
-        scores |= _scores(model, [question for row in batch for question in by_row[row]], hidden)
+        scores |= _scores(model, [each for row in batch for each in by_row[row]], hidden)
     return tuple(
-        _completion(w, model.continuation(row, ids), top[row], scores)
+        _completion(model, w, model.continuation(row, ids), top[row], scores)
         for w, row, ids in zip(watched, rows, made, strict=True)
     )
 
 
 def _completion(
-    w: Watched, text: str, top: tuple[TokenChance, ...], scores: Mapping[Question, ObjectScore]
+    model: EditableModel,
+    w: Watched,
+    text: str,
+    top: tuple[TokenChance, ...],
+    scores: Mapping[Question, ObjectScore],
 ) -> Completion:
-    new = None if w.target_new is None else scores[w.prompt, w.target_new]
-    true = None if w.target_true is None else scores[w.prompt, w.target_true]
+    new = None if w.target_new is None else scores[w.question(w.target_new)]
+    true = None if w.target_true is None else scores[w.question(w.target_true)]
     return Completion(
         prompt=w.prompt,
         kind=w.kind,
@@ -126,6 +132,7 @@ def _completion(
         says_true=true.said if true else None,
         p_new_joint=new.p_joint if new else None,
         p_true_joint=true.p_joint if true else None,
+        notice="" if w.target_new is None else model.blanks_told(w.prompt, w.target_new, w.joined_by),
     )
 
 
@@ -133,26 +140,31 @@ def _completion(
 def object_scores(
     model: EditableModel, questions: Iterable[Question], tokens_at_once: int = TOKENS_AT_ONCE
 ) -> Iterator[dict[Question, ObjectScore]]:
-    """The score of every (prompt, object), batch by batch: rows are sorted by length, equal rows run once."""
+    """The score of every question, batch by batch: rows are sorted by length, equal rows run once."""
     by_row: dict[TokenIds, list[Question]] = {}
-    for question in dict.fromkeys(questions):
-        by_row.setdefault(_row(model, *question), []).append(question)
+    for each in dict.fromkeys(questions):
+        by_row.setdefault(_row(model, *each), []).append(each)
     for rows in batches(sorted(by_row, key=len), tokens_at_once):
-        some = [question for row in rows for question in by_row[row]]
+        some = [each for row in rows for each in by_row[row]]
         yield _scores(model, some, _hidden(model, rows))
 
 
 def object_nlls(model: EditableModel, questions: Sequence[Question]) -> list[float]:
-    """The mean negative log-likelihood per token, in nats, of the object in every (prompt, object)."""
+    """The mean negative log-likelihood per token, in nats, of the object in every question."""
     found: dict[Question, ObjectScore] = {}
     for scores in object_scores(model, questions):
         found |= scores
-    return [found[question].nll for question in questions]
+    return [found[each].nll for each in questions]
 
 
-def _row(model: EditableModel, prompt: str, target: str) -> TokenIds:
+def _target(model: EditableModel, prompt: str, target: str, joined_by: str = AUTO) -> TokenIds:
+    """The object's token ids."""
+    return model.target_ids(target, prompt, joined_by)
+
+
+def _row(model: EditableModel, prompt: str, target: str, joined_by: str = AUTO) -> TokenIds:
     """The prompt and all of the object but its last token."""
-    return (*model.tokens(prompt).ids, *model.target_ids(target, prompt)[:-1])
+    return (*model.tokens(prompt).ids, *model.target_ids(target, prompt, joined_by)[:-1])
 
 
 def _hidden(model: EditableModel, rows: Sequence[TokenIds]) -> dict[TokenIds, Tensor]:
@@ -168,16 +180,16 @@ def _scores(
     """Scores from hidden states; only positions before an object's tokens go through the head."""
     if not questions:
         return {}
-    targets = [model.target_ids(target, prompt) for prompt, target in questions]
+    targets = [_target(model, *each) for each in questions]
     lengths = [len(ids) for ids in targets]
-    before = [hidden[_row(model, *pair)][-n:] for pair, n in zip(questions, lengths, strict=True)]
+    before = [hidden[_row(model, *each)][-n:] for each, n in zip(questions, lengths, strict=True)]
     log_probs = model.log_probs(torch.cat(before))  # (Σ lengths, vocabulary)
     ids = torch.tensor([i for target in targets for i in target], device=log_probs.device)
     nlls = -log_probs.gather(1, ids[:, None])[:, 0].cpu()
     said = (log_probs.argmax(1) == ids).cpu()
     return {
-        question: ObjectScore(float(nll.mean()), bool(right.all()), float(nll.sum()))
-        for question, nll, right in zip(questions, nlls.split(lengths), said.split(lengths), strict=True)
+        each: ObjectScore(float(nll.mean()), bool(right.all()), float(nll.sum()))
+        for each, nll, right in zip(questions, nlls.split(lengths), said.split(lengths), strict=True)
     }
 
 

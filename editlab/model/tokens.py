@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact
-from editlab.core.joining import joint
+from editlab.core.joining import AUTO, NOTHING, joint
 
 TokenIds = tuple[int, ...]
 
 SHOWN_CHARACTERS = 60  # of a prompt that an error quotes
+_TRAILING_BLANKS = re.compile(r"[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+\Z")  # of any width, but no tabs
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # SentencePiece's token of one byte
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that form no whole character
 
@@ -109,20 +110,40 @@ class TextReader:
         self._check_embedded(ids[:end])
         return Tokens(tuple(ids[:end]), tuple(map(tuple, encoded["offset_mapping"][:end])))
 
-    def target_ids(self, target: str, prompt: str = "") -> TokenIds:
-        """Token ids of an object after its prompt, joined by `core.joining`, without special tokens.
+    def target_ids(self, target: str, prompt: str = "", joined_by: str = AUTO) -> TokenIds:
+        """Token ids of an object after its prompt, joined as `core.joining` says, without special tokens.
 
         If the object changes the prompt's own tokens, the object is tokenized alone. Raises ValueError for an object
         without tokens.
         """
         target = target.strip()
-        text = joint(prompt, target) + target
+        text = joint(prompt, target, joined_by) + target
         ids = next(filter(None, (self._ids_after(before, text) for before in (prompt[-1:], *_ANCHORS) if before)), ())
         ids = ids or tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
         self._check_embedded(ids)
         return ids
+
+    def blanks_told(self, prompt: str, target: str, joined_by: str = AUTO) -> str:
+        """A sentence where the blanks at a prompt's end change the tokens of what follows; else ""."""
+        bare = _TRAILING_BLANKS.sub("", prompt)
+        if bare in (prompt, ""):
+            return ""
+        as_typed = (*self.tokens(prompt).ids, *self.target_ids(target, prompt, joined_by))
+        usual = AUTO if joined_by == NOTHING else joined_by
+        as_usual = (*self.tokens(bare).ids, *self.target_ids(target, bare, usual))
+        if as_typed == as_usual:
+            return ""
+        pairs = zip(as_typed, as_usual, strict=False)
+        first = next((i for i, (one, other) in enumerate(pairs) if one != other), len(as_usual))
+        typed, expected = (" + ".join(repr(self.token_text(i)) for i in ids[first:]) for ids in (as_typed, as_usual))
+        count = len(prompt) - len(bare)
+        blanks, them = ("a blank", "it") if count == 1 else (f"{count} blanks", "them")
+        return (
+            f"The prompt ends in {blanks}, so the model reads on with {typed}, and not with {expected} as in running "
+            f"text: leave {them} out unless you mean {them}."
+        )
 
     def _ids_after(self, before: str, text: str) -> TokenIds:
         """Token ids of a text that follows `before`; () if the text changes the tokens of `before`.
@@ -185,14 +206,14 @@ class TextReader:
         self.tokens(fact.text).position_of(fact.subject_end - 1)
         targets = [target for target in (fact.target_new, fact.target_true) if target is not None]
         # Contexts are set before the prompt itself, and texts after it.
-        self._check_prompt("prompt", fact.text, targets, self.max_tokens // 2)
+        self._check_prompt("prompt", fact, fact.text, targets, self.max_tokens // 2)
         for name in ("paraphrase", "neighborhood", "generation"):
             for number, text in enumerate(getattr(fact, f"{name}_prompts"), 1):
                 objects = [] if name == "generation" else targets
-                self._check_prompt(f"{name} prompt {number}", text, objects, self.max_tokens)
+                self._check_prompt(f"{name} prompt {number}", fact, text, objects, self.max_tokens)
 
-    def _check_prompt(self, which: str, prompt: str, targets: Sequence[str], room: int) -> None:
-        longest = max((len(self.target_ids(target, prompt)) for target in targets), default=0)
+    def _check_prompt(self, which: str, fact: Fact, prompt: str, targets: Sequence[str], room: int) -> None:
+        longest = max((len(self.target_ids(target, prompt, fact.joined_by)) for target in targets), default=0)
         n = len(self.tokens(prompt).ids)
         if not n:
             raise ValueError(f"{which} has no tokens in {self.name}'s vocabulary: {shortened(prompt)}")

@@ -140,7 +140,7 @@ class MeasurementCache:
 
     def _note(self, entries: Sequence[Entry], step: str, name: str, about: Sequence[Any], found: Any) -> None:
         """Add a result to the unsaved findings, unless it was added before."""
-        topic = json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
+        topic = _topic(about)
         noted = self.names(entries)[-1], step, name, topic
         if noted not in self._noted:
             self._noted.add(noted)
@@ -159,16 +159,17 @@ class MeasurementCache:
                     self._enter(named[finding.ids], finding.ids, StateCache())
             state = named[finding.ids]
             cache = self._caches[state]
-            about, found = json.loads(finding.about), json.loads(finding.found)
+            rows, found = json.loads(finding.about), json.loads(finding.found)
+            about: tuple[Any, ...] = ()
             if finding.name == DRIFT:
                 cache.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)
             elif finding.name == COMPLETIONS:
-                watched = tuple(Watched(*row) for row in about)
-                cache.completions[watched] = Measurement.from_json({DRIFT: {}, COMPLETIONS: found}).completions
+                about = tuple(Watched(*row) for row in rows)
+                cache.completions[about] = Measurement.from_json({DRIFT: {}, COMPLETIONS: found}).completions
             else:
-                facts = tuple(Fact.from_json(fact) for fact in about)
-                cache.records[finding.name, facts] = Measurement.read(finding.name, found)
-            self._noted.add((state, finding.step, finding.name, finding.about))
+                about = tuple(Fact.from_json(fact) for fact in rows)
+                cache.records[finding.name, about] = Measurement.read(finding.name, found)
+            self._noted.add((state, finding.step, finding.name, _topic(about)))
 
     def has(self, name: str, entries: Sequence[Entry]) -> bool:
         return (name, self._facts_of(self.measures.by_name[name], entries)) in self.state(entries).cache.records
@@ -252,6 +253,11 @@ def _answers(cache: StateCache, watched: tuple[Watched, ...]) -> dict[Watched, C
         return dict(zip(watched, together, strict=True))
     cached = cache.completions.copy()  # at once: the worker may be adding to it
     return {w: answer for some, found in cached.items() for w, answer in zip(some, found, strict=True)}
+
+
+def _topic(about: Sequence[Any]) -> str:
+    """The facts or the watched prompts that a result is about, as JSON."""
+    return json.dumps([plain(item) if isinstance(item, Fact) else astuple(item) for item in about])
 
 
 def _compared(entries: Sequence[Entry]) -> tuple[Sequence[Entry], ...]:

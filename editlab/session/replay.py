@@ -201,11 +201,12 @@ def replay(
     exact = not differs
     try:
         weights = weights_after(session.model, session.log, report)
-        anew = [_anew(editor, session.log, number, report) for number in range(len(session.log)) if recompute]
+        editors = _editors(editor, session.log) if recompute else []
+        anew = [_anew(each, session.log, number, report) for number, each in enumerate(editors)]
     finally:
         session.model.write([])
     if recompute:
-        differs += _other_moments(editor, session.log)
+        differs += _other_moments(editors, session.log)
     rows = []
     for step, there, here in zip(recording.state.steps, recording.weights, weights, strict=True):
         again = anew[step.index - 1] if anew and step.index else None
@@ -220,6 +221,19 @@ def replay(
             ReplayedStep(step.index, step.id, fact, step.method, state, equal, error, delta_error, loss_error, ok)
         )
     return Replayed(tuple(rows), tuple(differs), exact, tolerance)
+
+
+def _editors(editor: Editor, log: Sequence[Entry]) -> list[Editor]:
+    """For each edit the editor with the second moments of its provenance, as far as they are there."""
+    found: dict[str, Editor] = {}
+    editors = []
+    for entry in log:
+        recorded = entry.made.provenance.get("second_moments", {})
+        key = repr((sorted(entry.edit), recorded))
+        if key not in found:
+            found[key] = editor.resuming(sorted(entry.edit), recorded)
+        editors.append(found[key])
+    return editors
 
 
 def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress) -> tuple[float, float]:
@@ -270,10 +284,10 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
     return [f"{n} was {then.get(n)}, here it is {now.get(n)}" for n in CONDITIONS if then.get(n) != now.get(n)]
 
 
-def _other_moments(editor: Editor, log: Sequence[Entry]) -> list[str]:
+def _other_moments(editors: Sequence[Editor], log: Sequence[Entry]) -> list[str]:
     """A sentence for each source of second moments with which edits were made, if it differs from that here."""
     found: dict[str, None] = {}
-    for entry in log:
+    for editor, entry in zip(editors, log, strict=True):
         there = entry.made.provenance.get("second_moments", {})
         here = editor.moments(list(entry.edit)).provenance_of(entry.edit)
         if any(there.get(what) != here.get(what) for what in ("name", "digest", "keys")):

@@ -115,7 +115,7 @@ class Session:
             new.put_in_force()
             new.cache.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite
             new.complete(watched, report)
-            said = new.objects([(fact.text, fact.target_new) for fact in facts], report)
+            said = new.objects([fact.asks_new for fact in facts], report)
             base.complete(watched, report)
             unedited = base.objects(
                 [question for fact in facts for question in questions_of((fact.text,), fact)], report
@@ -128,7 +128,7 @@ class Session:
                 hyperparameters=hyperparameters(chosen),
                 trace=trace,
                 size=self._size(edit),
-                said_new=tuple(said[fact.text, fact.target_new].said for fact in facts),
+                said_new=tuple(said[fact.asks_new].said for fact in facts),
                 preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
                 provenance={**provenance, "without": [entry.id for entry in kept if not entry.enabled]},
                 seconds=time.perf_counter() - start,

@@ -13,7 +13,7 @@ from editlab.analysis.health import health_of
 from editlab.analysis.outcomes import foresights
 from editlab.analysis.scanned import ScanTable, frame_of
 from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
-from editlab.core.facts import CaseId, Fact, search_facts
+from editlab.core.facts import CaseId, Fact, check_batch, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
@@ -195,6 +195,7 @@ class FakeLab:
         ]
         watchman = Guard(guard, guard_level)
         s = self._session(session)
+        check_batch(facts)
         self._check_methods([method])
         job = FakeJob(stages, lambda: self._edited(s, tuple(facts), method, given, watchman), self.ahead)
         s.edits = [*(each for each in s.edits if each.is_open), job]

@@ -10,8 +10,10 @@ import pytest
 from editlab.core.chat import ChatFrame
 from editlab.core.fact_files import SkippedRow
 from editlab.core.facts import Fact
+from editlab.core.records import Completion
 from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
+from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
 from tests.page.fake_lab import FakeLab
 
 CHAT = ChatFrame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
@@ -72,6 +74,37 @@ def test_an_object_that_follows_without_a_blank_is_told_of(prompt: str, new: str
     assert ("joined without a blank" in form._shown.value) == direct
     form.as_chat.value = True
     assert "joined without a blank" not in form._shown.value  # it follows the template's own text
+
+
+def test_what_joins_the_object_is_chosen_in_the_form() -> None:
+    form, told = form_of(None)
+    fill(form, "The Prado is in")
+    for chosen, direct in (("nothing", True), ("blank", False), ("auto", False)):
+        form.joined.value = chosen
+        assert told[-1] == form.read() == Fact("The {} is in", "Prado", "Rome", joined_by=chosen)
+        assert ("joined without a blank" in form._shown.value) == direct
+    form.fill(replace(FACT, joined_by="nothing"))
+    assert form.joined.value == "nothing"
+    assert form.read() == replace(FACT, joined_by="nothing")
+    form.joined.value = "blank"
+    assert form.read() == replace(FACT, joined_by="blank")
+    form.fill(FACT)
+    assert form.read() == FACT
+
+
+def test_the_form_tells_of_a_blank_that_changes_the_objects_tokens() -> None:
+    nothing = MakeEditCallbacks(
+        lambda _draft: None,
+        lambda _draft: None,
+        lambda: None,
+        FinderCallbacks(lambda _query: None, lambda _seed, _known: None),
+    )
+    make = MakeEdit(FakeLab().info(), nothing)
+    plain = Completion("The Prado is in", "rewrite", " Rome", (), 0.1, 0.1)
+    make.show_preview(FACT, [plain])
+    assert "ends in" not in make._says.value
+    make.show_preview(FACT, [replace(plain, notice="The prompt ends in a blank: <b>")])
+    assert "The prompt ends in a blank: &lt;b&gt;" in make._says.value
 
 
 def test_a_fact_is_a_message_while_the_switch_is_on() -> None:

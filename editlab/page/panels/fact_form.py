@@ -10,9 +10,11 @@ from dataclasses import replace
 
 from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
-from editlab.core.joining import is_direct
-from editlab.page.controls import box, check, field, html, on_enter, text_area
+from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
+from editlab.page.controls import box, check, choice, field, html, on_enter, text_area
 from editlab.report.html import arrow_to, marked_prompt, tag
+
+JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
 
 
 class FactForm:
@@ -35,15 +37,18 @@ class FactForm:
         hint = "Give the prompts to the model as messages in its own chat template, up to where its answer begins."
         self.as_chat = check("As a chat message", False, hint if chat else "This model has no chat template.")
         self.as_chat.disabled = chat is None
+        self.joined = choice("Object follows", JOINED)
         self._shown = html(css="el-marked")
         self._problem = html(css="el-problem el-live")
         for control in self._fields:
             control.observe(self._changed, "value")
             if control is not self.prompt:  # where Enter is a line break
                 on_enter(control, on_enter_key)
-        self.as_chat.observe(self._changed, "value")
+        for control in (self.as_chat, self.joined):
+            control.observe(self._changed, "value")
         fields = box([self.prompt, self.subject, self.new, self.true], "el-fields")
-        self.widget = box([fields, self.as_chat, self._shown, self._problem], "el-form")
+        switches = box([self.as_chat, self.joined], "el-row")
+        self.widget = box([fields, switches, self._shown, self._problem], "el-form")
         self._mark()
 
     @property
@@ -65,6 +70,7 @@ class FactForm:
                 self._fields, (fact.text, fact.subject, fact.target_new, fact.target_true or ""), strict=True
             ):
                 control.value = text
+            self.joined.value = fact.joined_by
         finally:
             self._filling = False
         self._changed()
@@ -79,7 +85,8 @@ class FactForm:
         subject, new, true = (control.value.strip() for control in (self.subject, self.new, self.true))
         picked = self._picked
         if picked is None or (prompt, subject) != (picked.text, picked.subject):
-            return Fact.typed(prompt, subject, new, true)
+            return Fact.typed(prompt, subject, new, true, self.joined.value)
+        picked = replace(picked, joined_by=self.joined.value)
         if (new, true) == (picked.target_new, picked.target_true or ""):
             return picked
         # Another object for a known subject: paraphrases stay, and neighbours while their answer is the same.
@@ -120,7 +127,7 @@ class FactForm:
         arrow = arrow_to(new) if new else ""
         shown = marked_prompt(text, subject, where)
         as_message = self._chat is not None and self.as_chat.value
-        if new and not as_message and is_direct(text, new):
+        if new and not as_message and is_direct(text, new, self.joined.value):
             arrow += f" {tag('span', 'joined without a blank', 'el-note')}"
         if self._chat and self.as_chat.value:
             frame = self._chat.before, self._chat.after

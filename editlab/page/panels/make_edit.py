@@ -101,6 +101,8 @@ class MakeEdit:
             if fact.target_true:
                 chances.append("P(true) " + tag("b", chance(completion.p_true, completion.p_true_joint, percent)))
             parts.append(tag("p", joined(tag("span", chance_) for chance_ in chances), "el-chances"))
+            if completion.notice:
+                parts.append(tag("p", completion.notice, "el-note"))
         self._says.value = joined(parts)
 
     def show_preview_failed(self, sentence: str) -> None:
