@@ -173,6 +173,9 @@ def _measured(m: Measurement) -> Iterator[_Number]:
         yield _Number("bleeding", m.bleeding.share, n=m.bleeding.n, base=1.0)
     if m.generation is not None:
         yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
+    for name, result in m.results.items():
+        for told in result.readings():
+            yield _Number(f"{name}.{told.name}", told.value, told.unit, told.n, base=told.base)
     for name, score in m.tasks.items():
         yield from _task(name, score)
     for name, other in m.others.items():

@@ -309,6 +309,143 @@ class Number(Record):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One number of a measure, with everything that has to stand beside it."""
+
+    name: str  # within the measure: "rewrite.said"
+    title: str
+    value: float | None
+    n: int | None  # what the value is over
+    base: float | None  # the same on the unedited model
+    rule: str  # how it is computed, in a sentence without its full stop
+    unit: str = "share"
+    forced: bool = False  # the object is forced on the model token by token; the model did not say it
+
+
+class Result(Record):
+    """A measure's result that gives its own numbers, so that tables, panels and reports need not know the measure."""
+
+    def readings(self) -> tuple[Reading, ...]:
+        """The numbers, the headline first."""
+        raise NotImplementedError
+
+
+def _read(record: Any, name: str) -> Any:
+    """A field of a record that may be missing."""
+    return None if record is None else getattr(record, name)
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """A model's free greedy answer to a prompt, judged against the object that is asked for there."""
+
+    kind: str  # "rewrite", "paraphrase" or "neighborhood"
+    prompt: str
+    target: str
+    answer: str
+    exact: bool
+    begins: bool
+    contains: bool
+    said: bool  # the verdict that counts: `contains` for a question, `begins` for a cloze
+    forced: bool  # the object is the argmax at every one of its tokens when it is forced on the model
+    unchanged: bool  # the generated tokens are the unedited model's
+    unedited: str  # the unedited model's answer
+
+
+@dataclass(frozen=True)
+class Answers(Record):
+    """Shares of free answers to one kind of prompt: means over a fact's prompts, then over facts."""
+
+    n: int  # prompts
+    said: float  # the object is said: contained in the answer to a question, at the beginning of that to a cloze
+    exact: float
+    begins: float
+    contains: float
+    forced: float  # teacher-forced: the object is the argmax at every one of its tokens
+    unchanged: float  # the generated tokens are the unedited model's
+
+
+ANSWERS = {
+    "rewrite": ("Says it", "the new object"),
+    "paraphrase": ("Says it elsewhere", "the new object, after paraphrases"),
+    "neighborhood": ("Neighbours say the true object", "the true object, after neighbours"),
+}
+FREELY = "free greedy answer of one sentence, at most 50 tokens"
+
+
+@dataclass(frozen=True)
+class SaysIt(Result):
+    """Free answers of one edit's facts, or means over all edits so far. None: no such prompts."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where a fixed sample was taken
+    rewrite: Answers | None
+    paraphrase: Answers | None
+    neighborhood: Answers | None  # the true object is the wanted one
+    base: SaysIt | None = None  # the same prompts, unedited model
+    answers: tuple[Answer, ...] = ()  # of one edit
+
+    def readings(self) -> tuple[Reading, ...]:
+        found = []
+        for kind, (title, wanted) in ANSWERS.items():
+            now: Answers | None = getattr(self, kind)
+            base: Answers | None = _read(self.base, kind)
+            if now is None:
+                continue
+
+            def reading(
+                name: str, title: str, rule: str, kind: str = kind, now: Answers = now, base: Answers | None = base
+            ) -> Reading:
+                value = getattr(now, name)
+                return Reading(f"{kind}.{name}", title, value, now.n, _read(base, name), rule, forced=name == "forced")
+
+            found += [
+                reading("said", title, f"{FREELY}; it begins with {wanted}, or to a question contains it"),
+                reading("exact", "exactly", f"{FREELY}; it is {wanted}"),
+                reading("begins", "begins with it", f"{FREELY}; it begins with {wanted}"),
+                reading("contains", "contains it", f"{FREELY}; it contains {wanted}"),
+                reading("forced", "teacher-forced", f"teacher-forced: argmax at every token of {wanted}"),
+            ]
+            if kind == "neighborhood":
+                found.append(reading("unchanged", "unchanged", f"{FREELY}; every token is the unedited model's"))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Neighborhood(Record):
+    """What became of neighborhood prompts, means over prompts."""
+
+    n: int  # prompts
+    success: float  # share where the true object is likelier than the new one
+    divergence: float  # KL(unedited ‖ edited) of the next-token distribution, in nats
+
+
+@dataclass(frozen=True)
+class CounterFactPlus(Result):
+    """CounterFact+ over the facts edited so far: neighborhood prompts, plain and after the edited statement."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where some have no neighbours, or a fixed sample was taken
+    plain: Neighborhood  # NS and NKL
+    prefixed: Neighborhood  # NS+ and NKL+
+    base_plain: Neighborhood  # the same prompts, unedited model
+    base_prefixed: Neighborhood
+
+    def readings(self) -> tuple[Reading, ...]:
+        likelier = "teacher-forced: share of {} prompts where the true object is likelier than the new one"
+        nats = "KL(unedited ‖ edited) of the next-token distribution after {} prompts, in nats"
+        plain, prefixed = "neighborhood", "prefixed neighborhood"
+        return (
+            Reading("ns_plus", "NS+", self.prefixed.success, self.prefixed.n, self.base_prefixed.success,
+                    likelier.format(prefixed), forced=True),
+            Reading("ns", "NS", self.plain.success, self.plain.n, self.base_plain.success,
+                    likelier.format(plain), forced=True),
+            Reading("nkl_plus", "NKL+", self.prefixed.divergence, self.prefixed.n, 0.0, nats.format(prefixed), "nats"),
+            Reading("nkl", "NKL", self.plain.divergence, self.plain.n, 0.0, nats.format(plain), "nats"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Cost(Record):
     """The time that a measurement of the step in force would take."""
 
@@ -355,6 +492,9 @@ class Measurement(Record):
     perplexity: Perplexity | None = None
     bleeding: Bleeding | None = None
     generation: Generation | None = None
+    says_it: SaysIt | None = None  # of the step's own facts
+    says_it_all: SaysIt | None = None  # of all facts edited so far
+    counterfact_plus: CounterFactPlus | None = None
     others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 
     @classmethod
@@ -380,6 +520,11 @@ class Measurement(Record):
             **self.tasks,
             **self.others,
         }
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """The results that give their own numbers, by their measures' names."""
+        return {name: found for name, found in self.found.items() if isinstance(found, Result)}
 
     @classmethod
     def read(cls, name: str, values: Any) -> Record | None:
