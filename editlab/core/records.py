@@ -37,6 +37,7 @@ class Risk(Record):
     divisor_ratio: float | None = None  # (k·u) / (k̄·u); 1 where the keys agree
     predicted_norm: float | None = None  # ‖ΔW‖ at most: δ at its clamp
     relative_size: float | None = None  # the same ÷ ‖W‖
+    predicted_error: float | None = None  # preservation error at most; None: no prediction, or no second moment
     times_median: float | None = None  # relative size ÷ the reference facts' median; None: not calibrated
 
 
@@ -446,6 +447,49 @@ class CounterFactPlus(Result):
 
 
 @dataclass(frozen=True)
+class LayerPreservation(Record):
+    """The preservation error of one edited layer: squared changes of its output on ordinary text ÷ that output²."""
+
+    error: float  # D of all edits in force
+    alone: float  # D of the last edit in force by itself
+    share: float  # D minus D without the last edit; negative where that edit undoes part of the others' change
+
+
+@dataclass(frozen=True)
+class Preservation(Result):
+    """The preservation error D = tr(ΔW C ΔWᵀ) / tr(W₀ C W₀ᵀ) of each edited layer."""
+
+    layers: Mapping[int, LayerPreservation]
+    without: tuple[int, ...] = ()  # edited layers whose second moment is not at hand, so that D is not known
+
+    @property
+    def largest(self) -> tuple[int, LayerPreservation] | None:
+        """The layer with the largest error; None where no layer's is known."""
+        return max(self.layers.items(), key=lambda item: item[1].error, default=None)
+
+    @property
+    def why_not(self) -> str:
+        """A sentence on the layers whose error is not known; "" where it is known of all."""
+        if not self.without:
+            return ""
+        named = f"layer{'s' * (len(self.without) > 1)} {', '.join(map(str, self.without))}"
+        return f"The preservation error of {named} is not known: no second moment is in memory or in the cache."
+
+    def readings(self) -> tuple[Reading, ...]:
+        rule = "tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ), exact, from weights and second moments"
+        found = []
+        for layer, told in sorted(self.layers.items(), key=lambda item: -item[1].error):
+            where, unit = f", layer {layer}", "of the output²"
+            found += [
+                Reading(f"error.{layer}", f"Preservation error D{where}", told.error, None, 0.0, rule, unit),
+                Reading(f"share.{layer}", f"this edit's share{where}", told.share, None, 0.0,
+                        "D minus D without this edit", unit),
+                Reading(f"alone.{layer}", f"this edit alone{where}", told.alone, None, 0.0, rule, unit),
+            ]  # fmt: skip
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class Cost(Record):
     """The time that a measurement of the step in force would take."""
 
@@ -495,6 +539,7 @@ class Measurement(Record):
     says_it: SaysIt | None = None  # of the step's own facts
     says_it_all: SaysIt | None = None  # of all facts edited so far
     counterfact_plus: CounterFactPlus | None = None
+    preservation: Preservation | None = None
     others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 
     @classmethod

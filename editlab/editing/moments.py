@@ -220,7 +220,7 @@ def moments_of(
     """
     for layer in layers:
         model.projection(layer)
-    if source.endswith(".npz") or (source not in NAMES and Path(source).expanduser().is_dir()):
+    if _is_files(source):
         return _warned(_from_npz(model, layers, source), layers)
     folder = (cache or cache_dir()) / "moments" / model.fingerprint()
     have = {layer: _kept(folder, model, layer, source, n_keys, seed) for layer in layers}
@@ -237,6 +237,29 @@ def moments_of(
         assert pair is not None
         found.add(SecondMoments({layer: pair[0]}, pair[1]))
     return _warned(found, layers)
+
+
+def cached_moments(
+    model: EditableModel,
+    layer: int,
+    source: str = "auto",
+    n_keys: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> SecondMoments | None:
+    """C of one layer as `moments_of` would read it, from the cache or the user's files; None if it is not there."""
+    try:
+        if _is_files(source):
+            return _from_npz(model, [layer], source)
+        found = _kept((cache or cache_dir()) / "moments" / model.fingerprint(), model, layer, source, n_keys, seed)
+    except ValueError:
+        return None
+    return found and SecondMoments({layer: found[0]}, found[1])
+
+
+def _is_files(source: str) -> bool:
+    """Whether a source is the reference project's files, or a folder of them."""
+    return source.endswith(".npz") or (source not in NAMES and Path(source).expanduser().is_dir())
 
 
 _Kept = tuple[Tensor, dict[str, Any]]  # C and its provenance

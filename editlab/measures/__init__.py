@@ -17,6 +17,7 @@ from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.measures.generation import GenerationEntropy
 from editlab.measures.perplexity import PerplexityOfText
+from editlab.measures.preservation import PreservationOfEdits
 from editlab.measures.retention import RetentionOfEdits
 from editlab.measures.says_it import SaysItOfAll, SaysItOfStep
 from editlab.measures.tasks import Task
@@ -121,7 +122,7 @@ def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -
 
     `text` is the text for perplexity: see PerplexityOfText.
     """
-    found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), SaysItOfStep()]
+    found: list[Measure] = [PreservationOfEdits(), OfStep(), RetentionOfEdits(), PerplexityOfText(text), SaysItOfStep()]
     found += [OfAll(), CounterFactPlusOfAll(), BleedingOfPanel(), SaysItOfAll()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())

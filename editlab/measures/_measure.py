@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from torch import Tensor
+
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.record import Record
@@ -136,6 +138,7 @@ class MeasureInput:
     facts: tuple[Fact, ...]  # of the step that made the state; () for the unedited model
     edited: tuple[EditedFact, ...]  # by all edits in force, in order
     before: State | None = None  # without the step's own edit
+    moments: Callable[[int], Tensor | None] | None = None  # layer -> its second moment C (d_in, d_in), if at hand
 
 
 class Measure(Protocol):
