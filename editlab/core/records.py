@@ -37,8 +37,8 @@ class Risk(Record):
     divisor_ratio: float | None = None  # (k·u) / (k̄·u); 1 where the keys agree
     predicted_norm: float | None = None  # ‖ΔW‖ at most: δ at its clamp
     relative_size: float | None = None  # the same ÷ ‖W‖
-    predicted_error: float | None = None  # preservation error at most; None: no prediction, or no second moment
     times_median: float | None = None  # relative size ÷ the reference facts' median; None: not calibrated
+    predicted_error: float | None = None  # preservation error at most; None: no prediction, or no second moment
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,7 @@ class Reading:
     base: float | None  # the same on the unedited model
     rule: str  # how it is computed, in a sentence without its full stop
     unit: str = "share"
+    layer: int | None = None
     forced: bool = False  # the object is forced on the model token by token; the model did not say it
 
 
@@ -479,13 +480,13 @@ class Preservation(Result):
         rule = "tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ), exact, from weights and second moments"
         found = []
         for layer, told in sorted(self.layers.items(), key=lambda item: -item[1].error):
-            where, unit = f", layer {layer}", "of the output²"
-            found += [
-                Reading(f"error.{layer}", f"Preservation error D{where}", told.error, None, 0.0, rule, unit),
-                Reading(f"share.{layer}", f"this edit's share{where}", told.share, None, 0.0,
-                        "D minus D without this edit", unit),
-                Reading(f"alone.{layer}", f"this edit alone{where}", told.alone, None, 0.0, rule, unit),
-            ]  # fmt: skip
+            for name, title, how in (
+                ("error", "Preservation error D", rule),
+                ("share", "the last edit's share", "D minus D without that edit"),
+                ("alone", "the last edit alone", rule),
+            ):
+                value, unit = getattr(told, name), "of the output²"
+                found.append(Reading(name, f"{title}, layer {layer}", value, None, 0.0, how, unit, layer))
         return tuple(found)
 
 

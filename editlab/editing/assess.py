@@ -142,7 +142,7 @@ def _error(editor: Editor, layer: int, bound: Foreseen) -> float | None:
     """The preservation error of ΔW = left uᵀ at most: ‖left‖² uᵀCu ÷ tr(W₀ C W₀ᵀ); None where it is not foreseen."""
     if bound.norm is None or bound.direction is None or (c := editor.moment_at_hand(layer)) is None:
         return None
-    u = bound.direction.to(c.device, c.dtype)
+    u = bound.direction.to(c)
     return bound.norm**2 * float(u @ c @ u) / output_power(editor.model, layer, c)
 
 

@@ -35,7 +35,7 @@ def output_power(model: EditableModel, layer: int, c: Tensor) -> float:
     if layer not in known:
         with in_full_float32():
             weight = model.base_weight(layer).float()
-            known[layer] = float(((weight @ c.to(weight.device)) * weight).sum(dtype=torch.float64))
+            known[layer] = float(((weight @ c.to(weight.device, torch.float32)) * weight).sum(dtype=torch.float64))
     return known[layer]
 
 
