@@ -447,6 +447,91 @@ class CounterFactPlus(Result):
         )  # fmt: skip
 
 
+FOLLOW_UP_KINDS = {
+    "prefix": "neighbours after the edited statement",
+    "relation": "other relations of the subject",
+    "alias": "other names of the subject",
+    "reverse": "the way back",
+    "two_hops": "questions two hops away",
+}
+
+
+@dataclass(frozen=True)
+class Overfitting(Record):
+    """How prompts of one kind are answered whose right answer is not the new object."""
+
+    n: int  # prompts
+    correct: float  # mean P of the right answer
+    eos: float  # share with P(right answer) > P(new object)
+    n_original: int  # prompts that had another right answer before the edit
+    ams: float | None  # of these, the share with P(right answer) > P(answer before); None: there are none
+
+
+@dataclass(frozen=True)
+class Overfit(Result):
+    """Overfitting to the edit, by kind of prompt: one of `FOLLOW_UP_KINDS`."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where a fixed sample was taken
+    kinds: Mapping[str, Overfitting]
+    base: Mapping[str, Overfitting]  # the same prompts, unedited model
+
+    def readings(self) -> tuple[Reading, ...]:
+        share, p = "teacher-forced: share with P(right answer) > P({}), P by mean NLL per token", "probability"
+        return tuple(
+            Reading(f"{kind}.{name}", f"{title}, {FOLLOW_UP_KINDS[kind]}", value, n, level, rule, unit, forced=True)
+            for kind, now in self.kinds.items()
+            for name, title, n, rule, unit in (
+                ("eos", "EOS", now.n, share.format("new object"), "share"),
+                ("ams", "AMS", now.n_original, share.format("answer before the edit"), "share"),
+                ("correct", "P(right answer)", now.n, "teacher-forced: mean over prompts, by mean NLL per token", p),
+            )
+            for value, level in [(getattr(now, name), _read(self.base.get(kind), name))]
+            if value is not None
+        )
+
+
+@dataclass(frozen=True)
+class Ripple(Record):
+    """Follow-up prompts of one kind. Shares are over those that the unedited model passes."""
+
+    asked: int
+    n: int  # of these, how many the unedited model answers rightly in their unedited version
+    said: float | None  # share whose right answer is said freely; None: n is 0
+    exact: float | None
+    forced: float | None  # teacher-forced: argmax at every token of the right answer
+    preferred: float | None  # share with P(right answer) > P(answer before), where these differ
+    said_of_all: float  # share said freely of all that were asked
+
+
+@dataclass(frozen=True)
+class Portability(Result):
+    """What follows from the edits, by kind of follow-up."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where some have no follow-ups
+    kinds: Mapping[str, Ripple]
+    base: Mapping[str, Ripple]  # the same prompts and answers, unedited model
+
+    def readings(self) -> tuple[Reading, ...]:
+        found = []
+        for kind, now in self.kinds.items():
+            named = FOLLOW_UP_KINDS[kind]
+            passed = f"of {now.n} of {now.asked} whose unedited version the unedited model answers rightly"
+            for name, title, n, rule in (
+                ("said", f"Right answer said, {named}", now.n, f"{FREELY}; {passed}"),
+                ("exact", "exactly", now.n, f"{FREELY}; {passed}"),
+                ("forced", "teacher-forced", now.n, f"teacher-forced: argmax at every token; {passed}"),
+                ("preferred", "likelier than before", now.n,
+                 f"teacher-forced: P(right answer) > P(answer before the edit); {passed}"),
+                ("said_of_all", "said, of all that were asked", now.asked, FREELY),
+            ):  # fmt: skip
+                value, level = getattr(now, name), _read(self.base.get(kind), name)
+                forced = name in ("forced", "preferred")
+                found.append(Reading(f"{kind}.{name}", title, value, n, level, rule, forced=forced))
+        return tuple(found)
+
+
 @dataclass(frozen=True)
 class LayerPreservation(Record):
     """The preservation error of one edited layer: squared changes of its output on ordinary text ÷ that output²."""
@@ -540,6 +625,8 @@ class Measurement(Record):
     says_it: SaysIt | None = None  # of the step's own facts
     says_it_all: SaysIt | None = None  # of all facts edited so far
     counterfact_plus: CounterFactPlus | None = None
+    overfit: Overfit | None = None
+    portability: Portability | None = None
     preservation: Preservation | None = None
     others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 

@@ -16,7 +16,9 @@ from editlab.measures.bleeding import BleedingOfPanel
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.measures.generation import GenerationEntropy
+from editlab.measures.overfit import OverfitOfAll
 from editlab.measures.perplexity import PerplexityOfText
+from editlab.measures.portability import PortabilityOfAll
 from editlab.measures.preservation import PreservationOfEdits
 from editlab.measures.retention import RetentionOfEdits
 from editlab.measures.says_it import SaysItOfAll, SaysItOfStep
@@ -123,7 +125,7 @@ def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -
     `text` is the text for perplexity: see PerplexityOfText.
     """
     found: list[Measure] = [PreservationOfEdits(), OfStep(), RetentionOfEdits(), PerplexityOfText(text), SaysItOfStep()]
-    found += [OfAll(), CounterFactPlusOfAll(), BleedingOfPanel(), SaysItOfAll()]
+    found += [OfAll(), BleedingOfPanel(), CounterFactPlusOfAll(), OverfitOfAll(), SaysItOfAll(), PortabilityOfAll()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
     by_name = {measure.name: measure for measure in found}

@@ -21,7 +21,7 @@ from editlab.core.record import Record
 from editlab.core.records import Completion, Drift
 from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
-from editlab.model.reading import ObjectScore, Question, Watched, complete, object_scores
+from editlab.model.reading import ObjectScore, Question, Watched, complete, object_scores, read
 
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to estimate what a measurement costs
 
@@ -91,6 +91,20 @@ class State:
                 done += len(scores)
                 report(Progress(f"measuring {what}", done, len(missing)))
         return cached
+
+    def objects_together(
+        self, questions: Iterable[Question], report: OnProgress, what: str = "objects"
+    ) -> Mapping[Question, ObjectScore]:
+        """As `objects`; what many prompts begin with in common is read once."""
+        missing = [question for question in dict.fromkeys(questions) if question not in self.cache.objects]
+        if missing:
+            self.put_in_force()
+            done = 0
+            for _, scores in read(self.model, (), missing):
+                report(Progress(f"measuring {what}", done, len(missing)))
+                self.cache.objects |= scores
+                done += len(scores)
+        return self.cache.objects
 
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
         """This state's completions of the watched prompts, from the cache or else from the model."""

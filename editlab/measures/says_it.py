@@ -75,7 +75,7 @@ def _judged_answers(state: State, base: State, facts: Sequence[Fact], report: On
     questions: list[Question] = [(each.prompt, each.target) for each in asked]
     unedited = answers(base, prompts, report, " the unedited model")
     said = answers(state, prompts, report)
-    forced = state.objects(questions, report)
+    forced = state.objects_together(questions, report)
 
     def judge(each: _Asked) -> Answer:
         answer, before = said[each.prompt], unedited[each.prompt]

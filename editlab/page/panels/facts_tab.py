@@ -35,6 +35,8 @@ ASKED = {
     "says_it": "Says it, this edit",
     "says_it_all": "Says it, all edits so far",
     "counterfact_plus": "CounterFact+",
+    "overfit": "Overfitting to the edit",
+    "portability": "Portability",
     "counterfact": "CounterFact, this edit",
     "counterfact_all": "CounterFact, all edits so far",
     "generation": "Generation entropy",

@@ -21,6 +21,8 @@ TITLES = {
     "says_it": "Free answers, last edit",
     "says_it_all": "Free answers, all edits so far",
     "counterfact_plus": "CounterFact+, all edits so far",
+    "overfit": "Overfitting, all edits so far",
+    "portability": "Portability, all edits so far",
     "preservation": "Preservation error",
 }
 FEW = 9  # steps that need no table of contents
