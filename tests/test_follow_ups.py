@@ -66,8 +66,8 @@ def test_the_unedited_version_of_each_kind() -> None:
             [FollowUp("two_hops", "What food?", "Rice", "Pasta")],
         ),
         (
-            {"relation_specificity": {"prompt": "Its mother is", "answer": {"value": "Eve", "aliases": ["E"]}}},
-            [FollowUp("relation", "Its mother is", "Eve")],
+            {"relation_specificity": {"prompt": "The mother of Rome is", "answer": {"value": "Eve", "aliases": ["E"]}}},
+            [FollowUp("relation", "The mother of Rome is", "Eve")],
         ),
         (
             {
@@ -75,12 +75,12 @@ def test_the_unedited_version_of_each_kind() -> None:
                     "Subject_Aliasing": [{"prompt": "The city is in", "ground_truth": [["Peru"]]}],
                     "Reasoning": [{"prompt": "It speaks", "ground_truth": ["Spanish"]}],
                 },
-                "locality": {"Relation_Specificity": [{"prompt": "It began in", "ground_truth": "753 BC"}]},
+                "locality": {"Relation_Specificity": [{"prompt": "Rome began in", "ground_truth": "753 BC"}]},
             },
             [
                 FollowUp("alias", "The city is in", "Peru"),
                 FollowUp("two_hops", "It speaks", "Spanish"),
-                FollowUp("relation", "It began in", "753 BC"),
+                FollowUp("relation", "Rome began in", "753 BC"),
             ],
         ),
         (
@@ -115,11 +115,11 @@ def test_a_row_of_ripple_edits() -> None:
         "relation": "COUNTRY_OF_CITIZENSHIP",
         "original_fact": {"prompt": f"{begin} Sweden."},
     }
-    asked = [{"test_queries": [{"prompt": "Her mother is", "answers": [{"value": "Eve", "aliases": []}]}]}]
+    asked = [{"test_queries": [{"prompt": "The mother of Ann Is is", "answers": [{"value": "Eve", "aliases": []}]}]}]
     (fact,), unused = facts_of_row({"edit": edit, "Relation_Specificity": asked})
     assert (fact.text, fact.subject) == (begin, "Ann Is")
     assert (fact.target_new, fact.target_true) == ("Syria", "Sweden")
-    assert fact.follow_ups == (FollowUp("relation", "Her mother is", "Eve"),)
+    assert fact.follow_ups == (FollowUp("relation", "The mother of Ann Is is", "Eve"),)
     assert unused == []
     with pytest.raises(ValueError, match="cannot be told"):
         facts_of_row({"edit": {**edit, "relation": "MOTHER"}})

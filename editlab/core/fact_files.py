@@ -217,7 +217,7 @@ def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
         generation_prompts=prompts("generation_prompts"),
         relation=relation if relation is None or isinstance(relation, str) else str(relation),
         case_id=_case_id(values.get("case_id")),
-        follow_ups=follow_ups_in(row, used),
+        follow_ups=follow_ups_in(row, used, subject),
     )
 
 

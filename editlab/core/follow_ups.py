@@ -84,9 +84,10 @@ class FollowUp:
         return f"{self.kind}: {self.prompt} -> {self.answer}" + (f" (was: {self.before})" if self.before else "")
 
 
-def follow_ups_in(row: Mapping[str, Any], used: set[str]) -> tuple[FollowUp, ...]:
+def follow_ups_in(row: Mapping[str, Any], used: set[str], subject: str = "") -> tuple[FollowUp, ...]:
     """The follow-ups of a row, in this project's form or that of a published file; adds their columns to `used`.
 
+    Another relation of the subject names the subject; a prompt in the same column that does not is a neighbour.
     Raises ValueError for a wrong one in this project's own column `follow_ups`.
     """
     found: list[FollowUp] = []
@@ -105,6 +106,7 @@ def follow_ups_in(row: Mapping[str, Any], used: set[str]) -> tuple[FollowUp, ...
             used.update(name for name in ("new_answer", "answer") if some and name in row)
         else:
             continue
+        some = [each for each in some if each.kind != RELATION or subject in each.prompt]
         found += some
         if some:
             used.add(column)
