@@ -57,7 +57,7 @@ def _is_complete(text: str) -> bool:
     return end_of_answer(text) is not None
 
 
-def _asked(fact: Fact) -> list[_Asked]:
+def asked_of(fact: Fact) -> list[_Asked]:
     """What a fact's prompts ask for."""
     asked = [_Asked("rewrite", fact.text, fact.target_new)]
     asked += [_Asked("paraphrase", prompt, fact.target_new) for prompt in fact.paraphrase_prompts]
@@ -69,7 +69,7 @@ def _asked(fact: Fact) -> list[_Asked]:
 
 def _judged_answers(state: State, base: State, facts: Sequence[Fact], report: OnProgress) -> list[list[Answer]]:
     """Every fact's answers in this state, judged, with the unedited model's."""
-    of_facts = [_asked(fact) for fact in facts]
+    of_facts = [asked_of(fact) for fact in facts]
     asked = [each for some in of_facts for each in some]
     prompts = dict.fromkeys(each.prompt for each in asked)
     questions: list[Question] = [(each.prompt, each.target) for each in asked]
@@ -133,7 +133,7 @@ def _measured(inputs: MeasureInput, facts: Sequence[Fact], of: int, report: OnPr
 
 
 def _tokens(facts: Iterable[Fact]) -> int:
-    prompts = [each.prompt for fact in facts for each in _asked(fact)]
+    prompts = [each.prompt for fact in facts for each in asked_of(fact)]
     return tokens_of(prompts) + TYPICAL_TOKENS * len(prompts)
 
 
