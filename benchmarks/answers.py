@@ -1,4 +1,4 @@
-"""`says_it` and `counterfact_plus` of many edits: one prompt at a time, whole, against batches that share beginnings."""
+"""`says_it` and `counterfact_plus` of many edits: one whole prompt at a time, against batches that share beginnings."""
 
 from __future__ import annotations
 
