@@ -19,7 +19,7 @@ from editlab.core.facts import Fact
 from editlab.core.joining import joined
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import CounterFactPlus, Neighborhood
-from editlab.measures._measure import MeasureInput, State, fixed_sample, questions_of, tokens_of
+from editlab.measures._measure import MeasureInput, State, fixed_sample, tokens_of
 from editlab.model.model import EditableModel
 from editlab.model.reading import ObjectScore, Question, read
 
@@ -95,7 +95,7 @@ class CounterFactPlusOfAll:
         asked: dict[str, list[Question]] = {prompt: [] for prompt in prompts}
         for pair in pairs:
             for prompt in (pair.plain, pair.prefixed):
-                asked[prompt] += questions_of((prompt,), pair.fact)
+                asked[prompt] += [(prompt, pair.fact.target_new), (prompt, pair.fact.target_true or "")]
         missing = [prompt for prompt in prompts if ("divergence", prompt) not in inputs.now.cache.pieces]
         for start in range(0, len(missing), PROMPTS_AT_ONCE):
             some = missing[start : start + PROMPTS_AT_ONCE]
