@@ -13,10 +13,11 @@ from torch import Tensor
 from editlab.core.facts import Fact
 from editlab.core.progress import quiet
 from editlab.editing.editor import Editor
+from editlab.measures import State, StateCache, counterfact_plus
 from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.model.fast import trees
 from editlab.model.model import EditableModel
-from tests.test_says_it import inputs_of
+from tests.test_says_it import an_edit, inputs_of
 
 FACTS = (
     Fact("{} originated in", "OK Go", "Manila", "Chicago", (), ("Wilco is from", "The band Rush, of")),
@@ -64,6 +65,26 @@ def test_it_is_what_whole_prompts_give(editor: Editor) -> None:
         assert getattr(found, name).divergence == pytest.approx(sum(nats) / 3, rel=1e-3, abs=TOLERANCE)
         assert sum(nats) > 0.01
     assert [reading.n for reading in found.readings()] == 4 * [3]
+
+
+def test_the_unedited_model_is_read_once_for_all_states(gpt2_editor: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gpt2_editor.model
+    inputs = inputs_of(model, FACTS)
+    later = type(inputs)(State(model, (an_edit(model, 1),), StateCache()), inputs.base, (), inputs.edited)
+    fresh = type(inputs)(later.now, State(model, (), StateCache()), (), inputs.edited)
+    CounterFactPlusOfAll()(inputs, quiet)
+    states: list[bool] = []
+    real = counterfact_plus.read
+    monkeypatch.setattr(
+        counterfact_plus, "read", lambda *rest: (states.append(model.lowest_edited < model.n_layers), real(*rest))[1]
+    )
+    found = CounterFactPlusOfAll()(later, quiet)
+    assert states == [True]
+    later.now.cache.pieces.clear()
+    monkeypatch.setattr(counterfact_plus, "MOST_KEPT", 0)
+    assert CounterFactPlusOfAll()(fresh, quiet) == found
+    assert CounterFactPlusOfAll()(fresh, quiet) == found
+    model.write([])
 
 
 def test_the_unedited_model_has_not_moved(gpt2_editor: Editor) -> None:

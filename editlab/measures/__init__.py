@@ -93,6 +93,7 @@ class Measures:
 
     def forget(self) -> None:
         """Drop everything that is kept only for speed."""
+        self.base.hidden.clear()
         for measure in self.by_name.values():
             if isinstance(measure, TaskMeasure):
                 measure.forget()

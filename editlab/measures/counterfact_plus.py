@@ -24,6 +24,7 @@ from editlab.model.model import EditableModel
 from editlab.model.reading import ObjectScore, Question, read
 
 PROMPTS_AT_ONCE = 400  # read between two states; the unedited model's hidden states of so many are held
+MOST_KEPT = 4_000  # hidden states of the unedited model
 ROWS_AT_ONCE = 64  # next-token distributions at a time
 
 
@@ -101,7 +102,7 @@ class CounterFactPlusOfAll:
             some = missing[start : start + PROMPTS_AT_ONCE]
             report(Progress("measuring CounterFact+", start, len(missing)))
             questions = [question for prompt in some for question in asked[prompt]]
-            unedited = _after(inputs.base, some, questions)
+            unedited = _unedited(inputs.base, some, questions)
             now = unedited if inputs.now.cache is inputs.base.cache else _after(inputs.now, some, questions)
             found = divergence(inputs.now.model, *(torch.stack([h[p] for p in some]) for h in (unedited, now)))
             inputs.now.cache.pieces |= {("divergence", p): nats for p, nats in zip(some, found, strict=True)}
@@ -118,6 +119,18 @@ class CounterFactPlusOfAll:
             base_plain=neighborhood(plain, base, unmoved),
             base_prefixed=neighborhood(prefixed, base, unmoved),
         )
+
+
+def _unedited(base: State, prompts: Sequence[str], questions: Sequence[Question]) -> dict[str, Tensor]:
+    """As `_after`, for the unedited model, whose hidden states are kept for the states to come."""
+    kept = base.cache.hidden
+    missing = {prompt for prompt in prompts if prompt not in kept}
+    if len(kept) + len(missing) > MOST_KEPT:
+        kept.clear()
+        missing = set(prompts)
+    if missing:
+        kept |= _after(base, sorted(missing), [question for question in questions if question[0] in missing])
+    return {prompt: kept[prompt] for prompt in prompts}
 
 
 def _after(state: State, prompts: Sequence[str], questions: Sequence[Question]) -> dict[str, Tensor]:
