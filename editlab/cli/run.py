@@ -13,7 +13,7 @@ from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers,
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.report.html import number, percent
 
-COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖", "perplexity")
+COLUMNS = ("run", "edits", "health", "says it", "took (forced)", "remembered", "drift ÷ ‖W₀‖", "perplexity")
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -106,6 +106,7 @@ def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
     health = health_of(steps)
     retention, perplexity = _last(steps, "retention"), _last(steps[1:], "perplexity")  # step 0 is the unedited model
     base = steps[0].measurement and steps[0].measurement.perplexity
+    said = _last(steps, "says_it_all")
     recalls = len(retention.recalls) if retention else 0
     drift = steps[-1].measurement.drift if steps[-1].measurement else {}
     return {
@@ -113,6 +114,7 @@ def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
         "health": health.status,
         "reason": health.reason,
         "changes": [change.sentence for change in health.changes],
+        "says_it": said.rewrite.said if said and said.rewrite else None,
         "efficacy": retention.succeeded / recalls if retention and recalls else None,
         "retention": retention and retention.kept,
         "drift": max((each.relative for each in drift.values()), default=0.0),
@@ -128,6 +130,6 @@ def _last(steps: Sequence[Step], name: str) -> Any:
 
 def _cells(summary: Mapping[str, Any]) -> list[str]:
     """A row under `COLUMNS`."""
-    shares = [percent(summary[name]) for name in ("efficacy", "retention")]
+    shares = [percent(summary[name]) for name in ("says_it", "efficacy", "retention")]
     perplexity = f"{number(summary['perplexity_unedited'])} → {number(summary['perplexity'])}"
     return [str(summary["steps"]), summary["health"], *shares, number(summary["drift"]), perplexity]
