@@ -49,8 +49,7 @@ class FactsTab(Pane):
         self._title = html()
         self._headline = html(css="el-headline")
         self._readings = html()
-        self._answers = html()
-        self._answers_fold = Fold("Show every free answer", "Hide the free answers", self._answers)
+        self._answers_fold = TableFold("Show every free answer", "Hide the free answers")
         self._table = html(css="el-counterfact")
         self.ask = {name: MeasureNow(name, title, on) for name, title in ASKED.items()}
         self._asked = [
@@ -87,7 +86,7 @@ class FactsTab(Pane):
         free = step.measurement.says_it if step.measurement else None
         self._headline.value = tag("p", says_it_words(free)) if free else ""
         self._readings.value = readings_table("Free answers and side effects, unedited and now", told, ASKED)
-        self._answers.value = answers_table(free) if free else ""
+        self._answers_fold.show(lambda: answers_table(free) if free else Markup())
         show_if(self._answers_fold.widget, free is not None)
 
     def show_activity(self, activity: Activity) -> None:
