@@ -15,7 +15,7 @@ from editlab.core.progress import Progress
 from editlab.editing.editor import Editor
 from editlab.measures import standard
 from editlab.measures._task import task_measures
-from editlab.measures.downstream import GENERATED_TOKENS, ByGeneration, ByScores
+from editlab.measures.downstream import GENERATED_TOKENS, ByGeneration, ByOptions, ByScores
 from editlab.measures.tasks import Example, Task
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.fast.prompts import Budget, Prompts
@@ -227,3 +227,33 @@ class TestMeasure:
                 assert measure.score(model).correct == fresh.score(model).correct
         finally:
             model.write([])
+
+
+def test_options_are_scored_by_their_mean_log_likelihood_as_one_by_one(editor: Editor) -> None:
+    """Whole texts, one option at a time."""
+    options = (("even", "odd"), ("it is even", "odd", "neither of these"), ("yes", "no"), ("a", "b b b"), ("c", "d"))
+    examples = tuple(
+        Example({"text": text}, i % 2, chosen) for i, (text, chosen) in enumerate(zip(WORDS, options, strict=True))
+    )
+    task = Task("parity", "Parity", "{text} is", (), examples[:1], examples, rules=("scores",))
+    (measure,) = task_measures([task])
+    for edits in ([], [{2: LowRank(torch.ones(48, 1), torch.ones(editor.model.weight(2).shape[1], 1) / 9)}]):
+        editor.model.write(edits)
+        expected = []
+        for example in task.examples:
+            prompt = task.prompt(example)
+            ids = list(editor.model.tokens(prompt).ids)
+            scores = []
+            for option in example.options:
+                target = editor.model.target_ids(option, prompt)
+                with torch.no_grad():
+                    said = editor.model.hf(torch.tensor([[*ids, *target]])).logits[0].log_softmax(-1)
+                scores.append(sum(float(said[len(ids) - 1 + i, t]) for i, t in enumerate(target)) / len(target))
+            expected.append(scores)
+        found = ByOptions(editor.model, task, Budget(10**6)).log_likelihoods()
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-4)
+        score = measure.score(editor.model)
+        assert score.correct == tuple(row.index(max(row)) == e.label for row, e in zip(expected, examples, strict=True))
+        assert score.chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 + 1 / 2 + 1 / 2) / 5)
+    editor.model.write([])

@@ -161,11 +161,14 @@ def test_zsre() -> None:
 
 
 def test_knowedit() -> None:
-    assert one(KNOWEDIT) == Fact(**{**FACT.to_json(), "case_id": None})
-    assert unused(KNOWEDIT) == ["portability"]
+    fact = one(KNOWEDIT)
+    assert replace(fact, follow_ups=()) == Fact(**{**FACT.to_json(), "case_id": None})
+    assert [each.kind for each in fact.follow_ups] == ["relation", "two_hops"]
+    assert unused(KNOWEDIT) == []
     recent = without(KNOWEDIT, "ground_truth", "rephrase_prompt")
     assert one(recent).target_true is None
-    assert "locality" in unused(recent)
+    neighbour = {"Relation_Specificity": KNOWEDIT["locality"]["Relation_Specificity"][:1]}
+    assert unused({**recent, "locality": neighbour}) == ["locality"]
 
 
 def test_qaedit() -> None:
@@ -180,8 +183,10 @@ def test_qaedit() -> None:
 
 
 def test_evoke() -> None:
-    assert one(EVOKE) == one(COUNTERFACT)
-    assert {"portability", "prefix_distraction"} < set(unused(EVOKE))
+    fact = one(EVOKE)
+    assert replace(fact, follow_ups=()) == one(COUNTERFACT)
+    assert [(each.kind, each.prompt, each.answer) for each in fact.follow_ups] == [("two_hops", "?", "!")]
+    assert "prefix_distraction" in unused(EVOKE)
     label = {**without(REWRITE, "relation_id"), "relation_label": "MOTHER TONGUE"}
     assert one({"case_id": 0, "requested_rewrite": label, "relation_specificity": {}}).relation == "MOTHER TONGUE"
 

@@ -89,10 +89,10 @@ def test_a_row_stops_at_the_end_of_the_text_and_the_others_go_on(
     assert generate(model, rows, 8) == whole
 
 
-def test_a_row_ends_with_the_token_that_completes_a_stop(model: EditableModel, rows: list[tuple[int, ...]]) -> None:
+def test_a_row_ends_with_the_token_that_completes_its_text(model: EditableModel, rows: list[tuple[int, ...]]) -> None:
     whole = generate(model, rows, 8)
     stop = model.token_text(whole[0][3])
-    for made, row in zip(generate(model, rows, 8, stops=("never said", stop)), whole, strict=True):
+    for made, row in zip(generate(model, rows, 8, until=lambda text: stop in text), whole, strict=True):
         said = [stop in model.continuation((), row[: n + 1]) for n in range(len(row))]
         assert made == (row[: said.index(True) + 1] if any(said) else row)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,22 @@ from editlab.analysis.anatomy import anatomy
 from editlab.core.fact_files import read_facts
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
+from editlab.core.progress import quiet
 from editlab.editing.assess import assess, reference_for
 from editlab.editing.contexts import sample_contexts
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.measures import standard
 from editlab.measures._task import task_measures
+from editlab.measures.counterfact_plus import CounterFactPlusOfAll
+from editlab.measures.says_it import SaysItOfStep
 from editlab.measures.tasks import OURS, load_tasks
 from editlab.model.loading import load
 from editlab.model.reading import complete, object_nlls, watched_of
 from editlab.session.probes import culprit
 from editlab.session.session import Session
+from tests.test_counterfact_plus import distribution
+from tests.test_says_it import inputs_of, plain_answer
 
 pytestmark = pytest.mark.model
 
@@ -163,3 +169,21 @@ def test_a_disabling_edit_is_explained_found_and_avoided(session: Session) -> No
     instead = session.edit(facts[900223], "rome", few, guard=Guard("r-rome"))
     assert (instead.method, instead.guarded.acted) == ("r-rome", True)
     assert instead.size[6].relative < disabling.size[6].relative / 5
+
+
+def test_free_answers_and_side_effects_are_those_of_whole_prompts(embedded: Editor) -> None:
+    """As on the tiny models: one prompt at a time, from the logits."""
+    fact = read_facts(resource("facts.json"))[0]
+    inputs = inputs_of(embedded.model, (replace(fact, neighborhood_prompts=fact.neighborhood_prompts[:1]),))
+    said, plus = SaysItOfStep()(inputs, quiet), CounterFactPlusOfAll()(inputs, quiet)
+    assert said is not None
+    assert plus is not None
+    inputs.now.put_in_force()
+    assert said.answers[0].answer == plain_answer(embedded.model, fact.text)[1]
+    prompt = fact.neighborhood_prompts[0]
+    after = distribution(embedded.model, prompt)
+    with embedded.model.unedited():
+        before = distribution(embedded.model, prompt)
+    nats = float((before.exp() * (before - after)).sum())
+    assert plus.plain.divergence == pytest.approx(nats, rel=1e-2, abs=1e-4)
+    embedded.model.write([])

@@ -23,6 +23,15 @@ from editlab.report.story.figures import figures_archive, figures_of, recall_row
 from editlab.report.story.svg import Line, Point, cell_map, line_chart
 from tests.page.fake_lab import FakeLab
 
+ON_DEMAND = (
+    "sentiment",
+    "sentiment:generation",
+    "bleeding",
+    "says_it",
+    "says_it_all",
+    "counterfact_plus",
+    "preservation",
+)
 EVIL = "<script>alert(1)</script>\"' onload=x"
 
 
@@ -39,7 +48,7 @@ def told(edits: int = 6, fact: Fact | None = None) -> SessionState:
         lab.undo(session)
     lab.measure_due(session).result()
     for index in range(len(facts) + 1):
-        lab.measure(session, ["sentiment", "sentiment:generation", "bleeding"], index).result()
+        lab.measure(session, [*ON_DEMAND[: 3 if index == 0 else None]], index).result()
     return lab.state(session)
 
 
@@ -86,6 +95,16 @@ def test_every_edit_is_told_with_its_fact_size_risk_and_words(state: SessionStat
     assert page.text.count("switched off") == 2  # in short, and at the edit
     assert state.health.reason in page.text
     assert "6 edits by ROME and MEMIT, 1 switched off and 1 undone." in page.text
+
+
+def test_every_measure_is_told_with_the_unedited_level_n_and_its_rule(state: SessionState) -> None:
+    page = Tags(story(state)).text
+    assert "Says it: asked freely, “Rome <b>now</b>”; says it elsewhere 0 of 2" in page
+    end = page[page.index("Measured at the end") :]
+    for words in ("Free answers, last edit", "CounterFact+, all edits so far", "Preservation error D, layer 6"):
+        assert words in end
+    assert "0 %100 %1free greedy answer of one sentence" in end
+    assert "NS+ teacher-forced50 %50 %6teacher-forced: share of prefixed neighborhood prompts" in end
 
 
 def test_what_was_forgotten_is_told_at_both_edits_and_in_the_table() -> None:
@@ -143,6 +162,7 @@ def test_a_session_without_edits_and_one_without_measurements_have_a_story() -> 
 def test_every_figure_has_its_numbers_in_a_table_and_is_whole_as_a_file(state: SessionState) -> None:
     figures = {figure.name: figure for figure in figures_of(state)}
     names = ["drift", "size", "recalled", "perplexity", "sentiment", "sentiment-generation", "unrelated", "forgetting"]
+    names += ["says-it", "counterfact-plus", "preservation"]
     assert sorted(figures) == sorted(names)
     perplexity = [(step.index, step.measurement.perplexity) for step in state.steps if step.measurement]
     shown = {int(step): float(value) for step, value in figures["perplexity"].rows}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from editlab.measures.tasks import GLUE_EXAMPLES, OURS, load_tasks, read_task
+from editlab.measures.tasks import BY_NAME, GLUE_EXAMPLES, OURS, load_tasks, read_task
 
 ANIMALS: dict[str, Any] = {
     "name": "animals",
@@ -21,6 +21,7 @@ ANIMALS: dict[str, Any] = {
     "shots": [{"word": "stone", "label": 0}, {"word": "horse", "label": 1}],
     "examples": [{"word": "otter", "label": 1}, {"word": "chair", "label": 0}, {"word": "eel", "label": 1}],
 }
+SOURCE = {"file": "words", "split": "test"}
 SHOTS = {"sst2": 4, "mrpc": 6, "cola": 6, "rte": 3}  # as many as the paper's
 
 
@@ -65,6 +66,15 @@ def test_labels_are_read_from_the_last_to_the_first(tmp_path: Path) -> None:
         ({"shots": [{"word": "eel", "label": True}]}, "shot 1 needs word"),
         ({"note": 3}, "note must be text"),
         ({"glue": "qnli"}, "say where GLUE is"),
+        ({"examples": [{"word": "eel", "label": 0, "options": ["No", "Yes"]}]}, "not both"),
+        ({"labels": [], "examples": [{"word": "e", "label": 0, "options": ["No"]}], "shots": []}, "1 needs options"),
+        ({"labels": [], "examples": [{"word": "e", "label": 2, "options": ["a", "b"]}], "shots": []}, "from 0 to 1"),
+        ({"rules": ["guessing"]}, "rules must be among scores, generation"),
+        ({"source": {"file": "x"}}, "source needs the texts file and split"),
+        ({"source": SOURCE}, "fields must say"),
+        ({"source": SOURCE, "fields": {"word": "w"}}, "label must say"),
+        ({"source": SOURCE, "fields": {"word": "w"}, "label": "y", "sample": 0}, "above 0"),
+        ({"source": SOURCE, "fields": {"word": "w"}, "label": "y"}, "say where they are, 'hub' or a folder"),
         ({"name": "sentiment"}, "two tasks are called 'sentiment'"),
     ],
 )
@@ -81,7 +91,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_without_glue_there_are_the_projects_own() -> None:
-    assert list(load_tasks()) == ["sentiment", "paraphrase"]
+    assert list(load_tasks()) == ["sentiment", "paraphrase", "questions"]
 
 
 def rows(name: str, n: int) -> list[dict[str, Any]]:
@@ -156,3 +166,68 @@ def test_a_users_task_may_take_its_examples_from_glue(tmp_path: Path) -> None:
 def test_a_folder_of_glue_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="GLUE must be 'hub' or a folder that exists"):
         load_tasks(str(tmp_path / "nowhere"))
+
+
+# --- examples with options of their own, and published data sets ---
+
+PUBLISHED = {  # rows as the data sets have them
+    "mmlu": lambda i: {"question": f"Q{i}?", "subject": "s", "choices": [f"{c}{i}" for c in "wxyz"], "answer": i % 4},
+    "hellaswag": lambda i: {"ctx": f"He {i}", "endings": [f"goes {c} {i}." for c in "wxyz"], "label": str(i % 4)},
+    "boolq": lambda i: {"passage": f"P{i}." * (300 if i % 10 == 0 else 1), "question": f"is {i}", "answer": i % 2 == 0},
+    "arc_easy": lambda i: {
+        "question": f"Q{i}?",
+        "choices": {"text": ["a", "b", "c", "d"], "label": ["1", "2", "3", "4"] if i % 2 else ["A", "B", "C", "D"]},
+        "answerKey": "3" if i % 2 else "B",
+    },
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_published_data_sets_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+    made = [PUBLISHED[name](i) for i in range(300)]
+    (tmp_path / f"{name}.json").write_text(json.dumps(made), encoding="utf-8")
+    task, again = (load_tasks(str(tmp_path), [name])[name] for _ in range(2))
+    assert task == again
+    assert len(task.examples) == 200
+    assert len(task.shots) == (4 if name == "boolq" else 5)
+    assert not set(map(str, task.shots)) & set(map(str, task.examples))
+    assert task.rules == ("scores",)
+    words = task.words(task.examples[0])
+    assert len(words) == (2 if name == "boolq" else 4)
+    example, prompt = task.examples[0], task.prompt(task.examples[0])
+    text = prompt.split("\n\n")[-1]
+    if name == "boolq":
+        assert int(example.fields["question"].split()[1]) % 2 == (0 if words[example.label] == "yes" else 1)
+        assert len(text) < 1000  # the long passages are left out
+    elif name == "mmlu":
+        n = int(example.fields["question"][1:-1])
+        assert text == f"Question: Q{n}?\nA. w{n}\nB. x{n}\nC. y{n}\nD. z{n}\nAnswer:"
+        assert example.label == n % 4
+    elif name == "arc_easy":
+        assert example.label == (2 if int(example.fields["question"][1:-1]) % 2 else 1)
+        assert task.chance[0] == 0.25
+    else:
+        assert words[example.label] == f"goes {'wxyz'[example.label]} {example.fields['context'].split()[1]}."
+    (tmp_path / f"{name}-{'dev' if name == 'mmlu' else 'train'}.jsonl").write_text(
+        "\n".join(json.dumps(PUBLISHED[name](i)) for i in range(1001, 1009)), encoding="utf-8"
+    )
+    shots = load_tasks(str(tmp_path), [name])[name].shots
+    assert all("100" in next(iter(shot.fields.values())) for shot in shots)
+
+
+def test_a_published_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"task file mmlu.json: needs a file mmlu\{"):
+        load_tasks(str(tmp_path), ["mmlu"])
+    (tmp_path / "mmlu.json").write_text(json.dumps([{"question": "?", "choices": ["a"], "answer": 0}]))
+    with pytest.raises(ValueError, match=r"a row has nothing at 'choices\.1'"):
+        load_tasks(str(tmp_path), ["mmlu"])
+
+
+def test_the_projects_own_questions_are_forty_in_balance() -> None:
+    task = load_tasks()["questions"]
+    assert (len(task.examples), len(task.shots), task.chance[0], task.rules) == (40, 4, 0.25, ("scores",))
+    assert Counter(example.label for example in task.examples) == dict.fromkeys(range(4), 10)
+    asked = [example.fields["question"] for example in (*task.shots, *task.examples)]
+    assert len(set(asked)) == 44
+    assert all(len(set(example.options)) == 4 for example in task.examples)
+    assert task.prompt(task.examples[0]).startswith("Question: Which of these can fly?\nAnswer: a sparrow\n\n")

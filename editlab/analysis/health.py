@@ -2,7 +2,7 @@
 
 Both kinds of forgetting are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, without torch. What is
 judged is perplexity, retention, bleeding, every task's accuracy (`INDICATORS`: each is turned so that more is worse),
-and the size of every edit.
+the level of the preservation error, and the size of every edit.
 
 **Jump** (Hampel identifier: Hampel 1974; Davies and Gather 1993): an increment more than `SPREADS` robust standard
 deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above that median, once
@@ -93,6 +93,17 @@ INDICATORS: Mapping[str, Indicator] = {
         form=".0%",
         base=1.0,
     ),
+    "preservation": Indicator(
+        "the squared change of an edited layer's output",
+        lambda error: error,
+        sure=math.inf,  # only its level is judged: what it does to the model is measured by the others
+        least=math.inf,
+        trend=math.inf,
+        degraded=1.0,  # as large as the output itself
+        collapsed=math.inf,
+        form=".2g",
+        base=0.0,
+    ),
 }
 TASK = Indicator(
     "", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=".2f"
@@ -175,7 +186,7 @@ class Judge:
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
-    """The measured values of perplexity, retention, bleeding and tasks, by name, in order."""
+    """The measured values of perplexity, retention, bleeding, preservation and tasks, by name, in order."""
     found: dict[str, list[Point]] = {name: [] for name in INDICATORS}
     for step in steps:
         m = step.measurement
@@ -187,6 +198,8 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
             found["retention"].append(Point(step, m.retention.kept))
         if m.bleeding is not None and m.bleeding.n >= FACTS:
             found["bleeding"].append(Point(step, m.bleeding.share))
+        if m.preservation is not None and m.preservation.largest is not None:
+            found["preservation"].append(Point(step, m.preservation.largest[1].error))
         for name, score in m.tasks.items():
             found.setdefault(name, []).append(Point(step, score.accuracy, score))
     return {name: points for name, points in found.items() if points}

@@ -125,6 +125,9 @@ def _numbers(step: Step) -> Iterator[_Number]:
             yield _Number(f"size.{name}", getattr(size, name), unit, layer=layer)
     if step.risk is not None:
         yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W‖ at most", layer=step.risk.layer)
+        yield _Number(
+            "risk.predicted_error", step.risk.predicted_error, "of the output² at most", layer=step.risk.layer
+        )
     if step.trace is not None:
         yield from _trace(step.trace)
     if step.measurement is not None:
@@ -173,6 +176,9 @@ def _measured(m: Measurement) -> Iterator[_Number]:
         yield _Number("bleeding", m.bleeding.share, n=m.bleeding.n, base=1.0)
     if m.generation is not None:
         yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
+    for name, result in m.results.items():
+        for told in result.readings():
+            yield _Number(f"{name}.{told.name}", told.value, told.unit, told.n, told.layer, told.base)
     for name, score in m.tasks.items():
         yield from _task(name, score)
     for name, other in m.others.items():

@@ -14,7 +14,7 @@ from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_t
 from editlab.core.disk import check_file, check_folder
 from editlab.report.html import number, percent
 
-COLUMNS = ("run", "edits", "health", "took", "remembered", "drift ÷ ‖W₀‖", "perplexity")
+COLUMNS = ("run", "edits", "health", "says it", "took (forced)", "remembered", "drift ÷ ‖W₀‖", "perplexity")
 
 if TYPE_CHECKING:
     from editlab.core.records import Step
@@ -112,6 +112,7 @@ def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
     health = health_of(steps)
     retention, perplexity = _last(steps, "retention"), _last(steps[1:], "perplexity")  # step 0 is the unedited model
     base = steps[0].measurement and steps[0].measurement.perplexity
+    said = _last(steps, "says_it_all")
     recalls = len(retention.recalls) if retention else 0
     drift = steps[-1].measurement.drift if steps[-1].measurement else {}
     return {
@@ -119,6 +120,7 @@ def _summary(steps: tuple[Step, ...]) -> dict[str, Any]:
         "health": health.status,
         "reason": health.reason,
         "changes": [change.sentence for change in health.changes],
+        "says_it": said.rewrite.said if said and said.rewrite else None,
         "efficacy": retention.succeeded / recalls if retention and recalls else None,
         "retention": retention and retention.kept,
         "drift": max((each.relative for each in drift.values()), default=0.0),
@@ -134,6 +136,6 @@ def _last(steps: Sequence[Step], name: str) -> Any:
 
 def _cells(summary: Mapping[str, Any]) -> list[str]:
     """A row under `COLUMNS`."""
-    shares = [percent(summary[name]) for name in ("efficacy", "retention")]
+    shares = [percent(summary[name]) for name in ("says_it", "efficacy", "retention")]
     perplexity = f"{number(summary['perplexity_unedited'])} → {number(summary['perplexity'])}"
     return [str(summary["steps"]), summary["health"], *shares, number(summary["drift"]), perplexity]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from editlab.core.facts import CaseId, Fact, case_id_of
+from editlab.core.follow_ups import follow_ups_in
 from editlab.core.joining import AUTO
 from editlab.core.paths import resource
 from editlab.core.record import Record
@@ -174,7 +175,7 @@ def facts_of_row(row: object) -> tuple[list[Fact], list[str]]:
         raise row
     if not isinstance(row, Mapping):
         raise ValueError(f"a row must be an object with named columns, got {_kind(row)}")
-    row = {_printable(name): value for name, value in row.items() if not _empty(value)}
+    row = {_printable(name): value for name, value in _ripple(row).items() if not _empty(value)}
     wrapper = next((name for name in WRAPPERS if isinstance(row.get(name), Mapping | list | tuple)), None)
     if wrapper is None:
         rewrites: Sequence[Any] = [{}]
@@ -187,6 +188,8 @@ def facts_of_row(row: object) -> tuple[list[Fact], list[str]]:
         if not isinstance(rewrite, Mapping):
             raise ValueError(f"{wrapper} must hold objects, got {_kind(rewrite)}")
         facts.append(_fact({**row, **{name: value for name, value in rewrite.items() if not _empty(value)}}, used))
+    # what follows from several rewrites follows from the last one, once the others are made
+    facts[:-1] = [replace(fact, follow_ups=()) for fact in facts[:-1]]
     return facts, [name for name in row if name not in used]
 
 
@@ -217,7 +220,31 @@ def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
         relation=relation if relation is None or isinstance(relation, str) else str(relation),
         case_id=_case_id(values.get("case_id")),
         joined_by=values.get("joined_by", AUTO),
+        follow_ups=follow_ups_in(row, used, subject),
     )
+
+
+def _ripple(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A row of RippleEdits in named columns; any other row as it is.
+
+    Its edit is two whole sentences, "The name of the mother of Ann is Eve." and what was true: the prompt is what they
+    begin with, up to " is ", and the subject follows the relation's words. Raises ValueError where that cannot be told.
+    """
+    edit = row.get("edit")
+    if not isinstance(edit, Mapping) or not isinstance(original := edit.get("original_fact"), Mapping):
+        return row
+    new, true, relation = (str(x or "") for x in (edit.get("prompt"), original.get("prompt"), edit.get("relation")))
+    differ = next((i for i, pair in enumerate(zip(new, true, strict=False)) if pair[0] != pair[1]), 0)
+    end = new.rfind(" is ", 0, differ) + 3
+    words = relation.replace("_", " ").casefold() + " of "
+    at = new.casefold().find(words) + len(words)
+    if end < 3 or at < len(words) or not new[at : end - 3].strip():
+        raise ValueError(f"the subject of RippleEdits' edit cannot be told from its sentence {new!r:.100}")
+    rest = {name: value for name, value in row.items() if name != "edit"}
+    prompt, subject = f"{new[:at]}{{}}{new[end - 3 : end]}", new[at : end - 3]
+    target_new, target_true = (text[end:].strip().rstrip(".") for text in (new, true))
+    named = {"prompt": prompt, "subject": subject, "target_new": target_new, "target_true": target_true}
+    return {**rest, **named, "relation": relation}
 
 
 def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, used: set[str]) -> tuple[list[str], int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from editlab.core.follow_ups import FollowUp, follow_ups_in
 from editlab.core.joining import AUTO, JOINTS, Question, is_without_blanks, joint, question
 
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
@@ -63,9 +64,9 @@ class Fact:
 
     `prompt` holds ``{}`` exactly once, where `subject` goes. Prompts keep every character; the subject and the objects
     lose the blanks around them. `target_true` is the unedited model's right answer. Paraphrases ask the same question
-    in other words; neighborhood prompts ask it about other subjects whose right answer is `target_true` too.
-    `joined_by` chooses what stands between any of these prompts and an object: "blank", "nothing", or "auto", which
-    leaves it to the script (`editlab.core.joining`).
+    in other words; neighborhood prompts ask it about other subjects whose right answer is `target_true` too. Follow-ups
+    ask what else should be so after the edit. `joined_by` chooses what stands between any of these prompts and an
+    object: "blank", "nothing", or "auto", which leaves it to the script (`editlab.core.joining`).
     Raises ValueError with a sentence that says what was given and what is allowed.
     """
 
@@ -79,6 +80,7 @@ class Fact:
     relation: str | None = None
     case_id: CaseId | None = None
     joined_by: str = AUTO
+    follow_ups: tuple[FollowUp, ...] = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -105,6 +107,9 @@ class Fact:
         put("case_id", case_id_of(self.case_id))
         if not (isinstance(self.joined_by, str) and self.joined_by in JOINTS):
             raise ValueError(f"joined_by must be one of {', '.join(JOINTS)}, got {self.joined_by!r:.100}")
+        if not isinstance(self.follow_ups, list | tuple) or not all(isinstance(f, FollowUp) for f in self.follow_ups):
+            raise ValueError("follow_ups must be a list of prompts with their kinds and answers")
+        put("follow_ups", tuple(self.follow_ups))
 
     @property
     def text(self) -> str:
@@ -158,6 +163,8 @@ class Fact:
     def from_json(cls, values: Mapping[str, Any]) -> Fact:
         """The Fact that `to_json` wrote."""
         plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        if "follow_ups" in plain:
+            plain["follow_ups"] = follow_ups_in({"follow_ups": plain["follow_ups"]}, set())
         return cls(**plain)
 
 

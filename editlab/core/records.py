@@ -38,6 +38,7 @@ class Risk(Record):
     predicted_norm: float | None = None  # ‖ΔW‖ at most: δ at its clamp
     relative_size: float | None = None  # the same ÷ ‖W‖
     times_median: float | None = None  # relative size ÷ the reference facts' median; None: not calibrated
+    predicted_error: float | None = None  # preservation error at most; None: no prediction, or no second moment
 
 
 @dataclass(frozen=True)
@@ -310,6 +311,272 @@ class Number(Record):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One number of a measure, with everything that has to stand beside it."""
+
+    name: str  # within the measure: "rewrite.said"
+    title: str
+    value: float | None
+    n: int | None  # what the value is over
+    base: float | None  # the same on the unedited model
+    rule: str  # how it is computed, in a sentence without its full stop
+    unit: str = "share"
+    layer: int | None = None
+    forced: bool = False  # the object is forced on the model token by token; the model did not say it
+
+
+class Result(Record):
+    """A measure's result that gives its own numbers, so that tables, panels and reports need not know the measure."""
+
+    def readings(self) -> tuple[Reading, ...]:
+        """The numbers, the headline first."""
+        raise NotImplementedError
+
+
+def _read(record: Any, name: str) -> Any:
+    """A field of a record that may be missing."""
+    return None if record is None else getattr(record, name)
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """A model's free greedy answer to a prompt, judged against the object that is asked for there."""
+
+    kind: str  # "rewrite", "paraphrase" or "neighborhood"
+    prompt: str
+    target: str
+    answer: str
+    exact: bool
+    begins: bool
+    contains: bool
+    said: bool  # the verdict that counts: `contains` for a question, `begins` for a cloze
+    forced: bool  # the object is the argmax at every one of its tokens when it is forced on the model
+    unchanged: bool  # the generated tokens are the unedited model's
+    unedited: str  # the unedited model's answer
+
+
+@dataclass(frozen=True)
+class Answers(Record):
+    """Shares of free answers to one kind of prompt: means over a fact's prompts, then over facts."""
+
+    n: int  # prompts
+    said: float  # the object is said: contained in the answer to a question, at the beginning of that to a cloze
+    exact: float
+    begins: float
+    contains: float
+    forced: float  # teacher-forced: the object is the argmax at every one of its tokens
+    unchanged: float  # the generated tokens are the unedited model's
+
+
+ANSWERS = {
+    "rewrite": ("Says it", "the new object"),
+    "paraphrase": ("Says it elsewhere", "the new object, after paraphrases"),
+    "neighborhood": ("Neighbours say the true object", "the true object, after neighbours"),
+}
+FREELY = "free greedy answer of one sentence, at most 50 tokens"
+
+
+@dataclass(frozen=True)
+class SaysIt(Result):
+    """Free answers of one edit's facts, or means over all edits so far. None: no such prompts."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where a fixed sample was taken
+    rewrite: Answers | None
+    paraphrase: Answers | None
+    neighborhood: Answers | None  # the true object is the wanted one
+    base: SaysIt | None = None  # the same prompts, unedited model
+    answers: tuple[Answer, ...] = ()  # of one edit
+
+    def readings(self) -> tuple[Reading, ...]:
+        found = []
+        for kind, (title, wanted) in ANSWERS.items():
+            now: Answers | None = getattr(self, kind)
+            base: Answers | None = _read(self.base, kind)
+            if now is None:
+                continue
+
+            def reading(
+                name: str, title: str, rule: str, kind: str = kind, now: Answers = now, base: Answers | None = base
+            ) -> Reading:
+                value = getattr(now, name)
+                return Reading(f"{kind}.{name}", title, value, now.n, _read(base, name), rule, forced=name == "forced")
+
+            found += [
+                reading("said", title, f"{FREELY}; it begins with {wanted}, or to a question contains it"),
+                reading("exact", "exactly", f"{FREELY}; it is {wanted}"),
+                reading("begins", "begins with it", f"{FREELY}; it begins with {wanted}"),
+                reading("contains", "contains it", f"{FREELY}; it contains {wanted}"),
+                reading("forced", "teacher-forced", f"teacher-forced: argmax at every token of {wanted}"),
+            ]
+            if kind == "neighborhood":
+                found.append(reading("unchanged", "unchanged", f"{FREELY}; every token is the unedited model's"))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Neighborhood(Record):
+    """What became of neighborhood prompts, means over prompts."""
+
+    n: int  # prompts
+    success: float  # share where the true object is likelier than the new one
+    divergence: float  # KL(unedited ‖ edited) of the next-token distribution, in nats
+
+
+@dataclass(frozen=True)
+class CounterFactPlus(Result):
+    """CounterFact+ over the facts edited so far: neighborhood prompts, plain and after the edited statement."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where some have no neighbours, or a fixed sample was taken
+    plain: Neighborhood  # NS and NKL
+    prefixed: Neighborhood  # NS+ and NKL+
+    base_plain: Neighborhood  # the same prompts, unedited model
+    base_prefixed: Neighborhood
+
+    def readings(self) -> tuple[Reading, ...]:
+        likelier = "teacher-forced: share of {} prompts where the true object is likelier than the new one"
+        nats = "KL(unedited ‖ edited) of the next-token distribution after {} prompts, in nats"
+        plain, prefixed = "neighborhood", "prefixed neighborhood"
+        return (
+            Reading("ns_plus", "NS+", self.prefixed.success, self.prefixed.n, self.base_prefixed.success,
+                    likelier.format(prefixed), forced=True),
+            Reading("ns", "NS", self.plain.success, self.plain.n, self.base_plain.success,
+                    likelier.format(plain), forced=True),
+            Reading("nkl_plus", "NKL+", self.prefixed.divergence, self.prefixed.n, 0.0, nats.format(prefixed), "nats"),
+            Reading("nkl", "NKL", self.plain.divergence, self.plain.n, 0.0, nats.format(plain), "nats"),
+        )  # fmt: skip
+
+
+FOLLOW_UP_KINDS = {
+    "prefix": "neighbours after the edited statement",
+    "relation": "other relations of the subject",
+    "alias": "other names of the subject",
+    "reverse": "the way back",
+    "two_hops": "questions two hops away",
+}
+
+
+@dataclass(frozen=True)
+class Overfitting(Record):
+    """How prompts of one kind are answered whose right answer is not the new object."""
+
+    n: int  # prompts
+    correct: float  # mean P of the right answer
+    eos: float  # share with P(right answer) > P(new object)
+    n_original: int  # prompts that had another right answer before the edit
+    ams: float | None  # of these, the share with P(right answer) > P(answer before); None: there are none
+
+
+@dataclass(frozen=True)
+class Overfit(Result):
+    """Overfitting to the edit, by kind of prompt: one of `FOLLOW_UP_KINDS`."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where a fixed sample was taken
+    kinds: Mapping[str, Overfitting]
+    base: Mapping[str, Overfitting]  # the same prompts, unedited model
+
+    def readings(self) -> tuple[Reading, ...]:
+        share, p = "teacher-forced: share with P(right answer) > P({}), P by mean NLL per token", "probability"
+        return tuple(
+            Reading(f"{kind}.{name}", f"{title}, {FOLLOW_UP_KINDS[kind]}", value, n, level, rule, unit, forced=True)
+            for kind, now in self.kinds.items()
+            for name, title, n, rule, unit in (
+                ("eos", "EOS", now.n, share.format("new object"), "share"),
+                ("ams", "AMS", now.n_original, share.format("answer before the edit"), "share"),
+                ("correct", "P(right answer)", now.n, "teacher-forced: mean over prompts, by mean NLL per token", p),
+            )
+            for value, level in [(getattr(now, name), _read(self.base.get(kind), name))]
+            if value is not None
+        )
+
+
+@dataclass(frozen=True)
+class Ripple(Record):
+    """Follow-up prompts of one kind. Shares are over those that the unedited model passes."""
+
+    asked: int
+    n: int  # of these, how many the unedited model answers rightly in their unedited version
+    said: float | None  # share whose right answer is said freely; None: n is 0
+    exact: float | None
+    forced: float | None  # teacher-forced: argmax at every token of the right answer
+    preferred: float | None  # share with P(right answer) > P(answer before), where these differ
+    said_of_all: float  # share said freely of all that were asked
+
+
+@dataclass(frozen=True)
+class Portability(Result):
+    """What follows from the edits, by kind of follow-up."""
+
+    n_facts: int
+    of: int  # all facts; more than `n_facts` where some have no follow-ups
+    kinds: Mapping[str, Ripple]
+    base: Mapping[str, Ripple]  # the same prompts and answers, unedited model
+
+    def readings(self) -> tuple[Reading, ...]:
+        found = []
+        for kind, now in self.kinds.items():
+            named = FOLLOW_UP_KINDS[kind]
+            passed = f"of {now.n} of {now.asked} whose unedited version the unedited model answers rightly"
+            for name, title, n, rule in (
+                ("said", f"Right answer said, {named}", now.n, f"{FREELY}; {passed}"),
+                ("exact", "exactly", now.n, f"{FREELY}; {passed}"),
+                ("forced", "teacher-forced", now.n, f"teacher-forced: argmax at every token; {passed}"),
+                ("preferred", "likelier than before", now.n,
+                 f"teacher-forced: P(right answer) > P(answer before the edit); {passed}"),
+                ("said_of_all", "said, of all that were asked", now.asked, FREELY),
+            ):  # fmt: skip
+                value, level = getattr(now, name), _read(self.base.get(kind), name)
+                forced = name in ("forced", "preferred")
+                found.append(Reading(f"{kind}.{name}", title, value, n, level, rule, forced=forced))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class LayerPreservation(Record):
+    """The preservation error of one edited layer: squared changes of its output on ordinary text ÷ that output²."""
+
+    error: float  # D of all edits in force
+    alone: float  # D of the last edit in force by itself
+    share: float  # D minus D without the last edit; negative where that edit undoes part of the others' change
+
+
+@dataclass(frozen=True)
+class Preservation(Result):
+    """The preservation error D = tr(ΔW C ΔWᵀ) / tr(W₀ C W₀ᵀ) of each edited layer."""
+
+    layers: Mapping[int, LayerPreservation]
+    without: tuple[int, ...] = ()  # edited layers whose second moment is not at hand, so that D is not known
+
+    @property
+    def largest(self) -> tuple[int, LayerPreservation] | None:
+        """The layer with the largest error; None where no layer's is known."""
+        return max(self.layers.items(), key=lambda item: item[1].error, default=None)
+
+    @property
+    def why_not(self) -> str:
+        """A sentence on the layers whose error is not known; "" where it is known of all."""
+        if not self.without:
+            return ""
+        named = f"layer{'s' * (len(self.without) > 1)} {', '.join(map(str, self.without))}"
+        return f"The preservation error of {named} is not known: no second moment is in memory or in the cache."
+
+    def readings(self) -> tuple[Reading, ...]:
+        rule = "tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ), exact, from weights and second moments"
+        found = []
+        for layer, told in sorted(self.layers.items(), key=lambda item: -item[1].error):
+            for name, title, how in (
+                ("error", "Preservation error D", rule),
+                ("share", "the last edit's share", "D minus D without that edit"),
+                ("alone", "the last edit alone", rule),
+            ):
+                value, unit = getattr(told, name), "of the output²"
+                found.append(Reading(name, f"{title}, layer {layer}", value, None, 0.0, how, unit, layer))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class Cost(Record):
     """The time that a measurement of the step in force would take."""
 
@@ -356,6 +623,12 @@ class Measurement(Record):
     perplexity: Perplexity | None = None
     bleeding: Bleeding | None = None
     generation: Generation | None = None
+    says_it: SaysIt | None = None  # of the step's own facts
+    says_it_all: SaysIt | None = None  # of all facts edited so far
+    counterfact_plus: CounterFactPlus | None = None
+    overfit: Overfit | None = None
+    portability: Portability | None = None
+    preservation: Preservation | None = None
     others: Mapping[str, Number] = field(default_factory=dict)  # of other packages' measures, by name
 
     @classmethod
@@ -381,6 +654,11 @@ class Measurement(Record):
             **self.tasks,
             **self.others,
         }
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """The results that give their own numbers, by their measures' names."""
+        return {name: found for name, found in self.found.items() if isinstance(found, Result)}
 
     @classmethod
     def read(cls, name: str, values: Any) -> Record | None:

@@ -15,6 +15,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LEVELS, Risk
 from editlab.editing.editor import Editor
+from editlab.measures.preservation import output_power
 from editlab.methods import Method, completed, hyperparameters
 from editlab.methods._base import check_layers
 from editlab.methods._keys import subject_passes
@@ -132,15 +133,23 @@ def _judged(
 
     with in_full_float32():
         return [
-            _risk(editor.model, method, fact, read, foreseen(method, read, solving, report), reference)
+            _risk(editor, method, fact, read, foreseen(method, read, solving, report), reference)
             for fact, read in zip(facts, reads, strict=True)
         ]
 
 
+def _error(editor: Editor, layer: int, bound: Foreseen) -> float | None:
+    """The preservation error of ΔW = left uᵀ at most: ‖left‖² uᵀCu ÷ tr(W₀ C W₀ᵀ); None where it is not foreseen."""
+    if bound.norm is None or bound.direction is None or (c := editor.moment_at_hand(layer)) is None:
+        return None
+    u = bound.direction.to(c)
+    return bound.norm**2 * float(u @ c @ u) / output_power(editor.model, layer, c)
+
+
 def _risk(
-    model: EditableModel, method: Method, fact: Fact, read: Read, foreseen: Foreseen | None, reference: Reference | None
+    editor: Editor, method: Method, fact: Fact, read: Read, foreseen: Foreseen | None, reference: Reference | None
 ) -> Risk:
-    layer = method.edited_layers[0]
+    model, layer = editor.model, method.edited_layers[0]
     weight_norm = model.norm(layer)
     tokens, position = subject_place(model, fact)
     token_level = level_by_tokens(tokens, position)
@@ -166,5 +175,6 @@ def _risk(
         divisor_ratio=bound.ratio,
         predicted_norm=bound.norm,
         relative_size=relative,
+        predicted_error=_error(editor, layer, bound),
         times_median=times,
     )

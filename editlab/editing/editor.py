@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from editlab import __version__
 from editlab.core.facts import Fact
@@ -21,7 +22,7 @@ from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.anchor import anchor_of
 from editlab.editing.contexts import check_contexts, contexts_of
-from editlab.editing.moments import SecondMoments, moments_as_recorded, moments_of
+from editlab.editing.moments import SecondMoments, cached_moments, moments_as_recorded, moments_of
 from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
 from editlab.methods._base import ContextPlan, check_facts
 from editlab.methods._history import Earlier
@@ -110,6 +111,18 @@ class Editor:
         other = copy(self)
         other._moments = kept
         return other
+
+    def moment_at_hand(self, layer: int) -> Tensor | None:
+        """A layer's second moment (d_in, d_in) if it is in memory or in the cache; nothing is computed."""
+        if self._moments is None or layer not in self._moments.matrices:
+            found = cached_moments(self.model, layer, self._source, self._n_keys, self.seed) if self._source else None
+            if found is None:
+                return None
+            if self._moments is None:
+                self._moments = found
+            else:
+                self._moments.add(found)
+        return self._moments.matrices[layer]
 
     def prepare(self, report: OnProgress = quiet) -> None:
         """Compute in advance what the first edit by the first method needs."""

@@ -272,6 +272,24 @@ def moments_as_recorded(
     return _warned(found, layers)
 
 
+def cached_moments(
+    model: EditableModel,
+    layer: int,
+    source: str = "auto",
+    n_keys: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> SecondMoments | None:
+    """C of one layer as `moments_of` would read it, from the cache or the user's files; None if it is not there."""
+    try:
+        if _is_npz(source):
+            return _from_npz(model, [layer], source)
+        found = _kept((cache or cache_dir()) / "moments" / model.fingerprint(), model, layer, source, n_keys, seed)
+    except ValueError:
+        return None
+    return found and SecondMoments({layer: found[0]}, found[1])
+
+
 _Kept = tuple[Tensor, dict[str, Any]]  # C and its provenance
 
 

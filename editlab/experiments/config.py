@@ -18,6 +18,7 @@ from editlab.core.records import LEVELS
 from editlab.editing.guard import Guard
 from editlab.editing.texts import NAMES
 from editlab.measures import Measures
+from editlab.measures.tasks import BY_NAME
 from editlab.methods import check_changes
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
@@ -168,7 +169,7 @@ class RunConfig:
             return ",".join(placed(part) if part.endswith((".npz", ".txt")) else part for part in parts)
 
         changed: dict[str, Any] = {
-            "tasks": tuple(map(placed, self.tasks)),
+            "tasks": tuple(name if name in BY_NAME else placed(name) for name in self.tasks),
             "model": resolved(self.model, (AUTO, *PRESETS)),
             "moments": resolved(self.moments, NAMES),
         }

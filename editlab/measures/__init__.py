@@ -14,9 +14,14 @@ from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, 
 from editlab.measures._task import TaskMeasure, task_measures
 from editlab.measures.bleeding import BleedingOfPanel
 from editlab.measures.counterfact import OfAll, OfStep
+from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.measures.generation import GenerationEntropy
+from editlab.measures.overfit import OverfitOfAll
 from editlab.measures.perplexity import PerplexityOfText
+from editlab.measures.portability import PortabilityOfAll
+from editlab.measures.preservation import PreservationOfEdits
 from editlab.measures.retention import RetentionOfEdits
+from editlab.measures.says_it import SaysItOfAll, SaysItOfStep
 from editlab.measures.tasks import Task
 
 __all__ = [
@@ -88,6 +93,7 @@ class Measures:
 
     def forget(self) -> None:
         """Drop everything that is kept only for speed."""
+        self.base.hidden.clear()
         for measure in self.by_name.values():
             if isinstance(measure, TaskMeasure):
                 measure.forget()
@@ -119,7 +125,8 @@ def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -
 
     `text` is the text for perplexity: see PerplexityOfText.
     """
-    found: list[Measure] = [OfStep(), RetentionOfEdits(), PerplexityOfText(text), OfAll(), BleedingOfPanel()]
+    found: list[Measure] = [PreservationOfEdits(), OfStep(), RetentionOfEdits(), PerplexityOfText(text), SaysItOfStep()]
+    found += [OfAll(), BleedingOfPanel(), CounterFactPlusOfAll(), OverfitOfAll(), SaysItOfAll(), PortabilityOfAll()]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
     by_name = {measure.name: measure for measure in found}

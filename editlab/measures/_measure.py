@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from torch import Tensor
+
 from editlab.core.facts import Fact
 from editlab.core.joining import Question
 from editlab.core.progress import OnProgress, Progress
@@ -20,7 +22,7 @@ from editlab.core.record import Record
 from editlab.core.records import Completion, Drift
 from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
-from editlab.model.reading import ObjectScore, Watched, complete, object_scores
+from editlab.model.reading import ObjectScore, Watched, complete, object_scores, read
 
 CHARACTERS_PER_TOKEN = 4  # roughly, of English: good enough to estimate what a measurement costs
 
@@ -37,6 +39,7 @@ class StateCache:
     drift: dict[int, Drift] | None = None
     pieces: dict[Piece, Any] = field(default_factory=dict)  # intermediate results that are worth keeping
     unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows done so far
+    hidden: dict[str, Tensor] = field(default_factory=dict)  # the head's input after prompts; kept only for speed
     records: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and facts
 
     def keep(self, watched: Iterable[Watched]) -> None:
@@ -95,6 +98,20 @@ class State:
                 report(Progress(f"measuring {what}", done, len(missing)))
         return cached
 
+    def objects_together(
+        self, questions: Iterable[Question], report: OnProgress, what: str = "objects"
+    ) -> Mapping[Question, ObjectScore]:
+        """As `objects`; what many prompts begin with in common is read once."""
+        missing = [question for question in dict.fromkeys(questions) if question not in self.cache.objects]
+        if missing:
+            self.put_in_force()
+            done = 0
+            for _, scores in read(self.model, (), missing):
+                report(Progress(f"measuring {what}", done, len(missing)))
+                self.cache.objects |= scores
+                done += len(scores)
+        return self.cache.objects
+
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
         """This state's completions of the watched prompts, from the cache or else from the model."""
         cache = self.cache
@@ -141,6 +158,7 @@ class MeasureInput:
     facts: tuple[Fact, ...]  # of the step that made the state; () for the unedited model
     edited: tuple[EditedFact, ...]  # by all edits in force, in order
     before: State | None = None  # without the step's own edit
+    moments: Callable[[int], Tensor | None] | None = None  # layer -> its second moment C (d_in, d_in), if at hand
 
 
 class Measure(Protocol):

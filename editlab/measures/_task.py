@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from editlab.analysis.scores import chance, weighted_f1, wilson
+from editlab.analysis.scores import weighted_f1, wilson
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import TaskScore
 from editlab.measures._measure import MeasureInput, tokens_of
-from editlab.measures.downstream import RULES, ByGeneration, ByScores
+from editlab.measures.downstream import Ready, rule_of
 from editlab.measures.tasks import Task
 from editlab.model.fast.prompts import Budget
 from editlab.model.model import EditableModel
@@ -29,7 +30,7 @@ class TaskMeasure:
     budget: Budget = field(repr=False)
     every: int = 0
     of_step: bool = False
-    _ready: dict[EditableModel, ByScores | ByGeneration] = field(default_factory=dict, repr=False, compare=False)
+    _ready: dict[EditableModel, Ready] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -44,8 +45,18 @@ class TaskMeasure:
         return self.task.note
 
     @cached_property
+    def content(self) -> str:
+        """The digest of the examples' own options, a part of the measure's identity; "" where there are none."""
+        options = [example.options for example in (*self.task.shots, *self.task.examples)]
+        return hashlib.sha256(repr(options).encode()).hexdigest() if any(options) else ""
+
+    @cached_property
     def _tokens(self) -> int:
-        return tokens_of(self.task.template.format(**example.fields) for example in self.task.examples)
+        texts = [self.task.template.format(**example.fields) for example in self.task.examples]
+        if self.task.labels:
+            return tokens_of(texts)
+        pairs = zip(texts, self.task.examples, strict=True)
+        return tokens_of(text + option for text, example in pairs for option in example.options)
 
     def tokens(self, inputs: MeasureInput) -> int:
         return self._tokens
@@ -69,7 +80,7 @@ class TaskMeasure:
         """
         start = time.perf_counter()
         if model not in self._ready:
-            self._ready[model] = RULES[self.rule](model, self.task, self.budget)
+            self._ready[model] = rule_of(self.task, self.rule)(model, self.task, self.budget)
         answers = self._ready[model].answers(report, found)
         return score_of(self.task, self.rule, answers, time.perf_counter() - start)
 
@@ -77,14 +88,14 @@ class TaskMeasure:
 def task_measures(tasks: Iterable[Task], keep_bytes: int = KEPT_BYTES) -> list[TaskMeasure]:
     """Every task by every rule; `keep_bytes` bounds the activations that all of them keep together."""
     budget = Budget(keep_bytes)
-    return [TaskMeasure(task, rule, budget) for task in tasks for rule in RULES]
+    return [TaskMeasure(task, rule, budget) for task in tasks for rule in task.rules]
 
 
 def score_of(task: Task, rule: str, answers: Sequence[int | None], seconds: float = 0.0) -> TaskScore:
     """The score of these answers to the task's examples; None is an answer without a label."""
     right = [example.label for example in task.examples]
     correct = tuple(answer == label for answer, label in zip(answers, right, strict=True))
-    by_chance, f1_by_chance = chance(right)
+    by_chance, f1_by_chance = task.chance
     return TaskScore(
         task=task.name,
         title=task.title,

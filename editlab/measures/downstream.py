@@ -66,7 +66,47 @@ class ByGeneration:
         return [self._task.label_in(self._model.continuation(row, ids)) for row, ids in made]
 
 
+class ByOptions:
+    """The option with the largest mean log-likelihood per token, of an example's own options."""
+
+    def __init__(self, model: EditableModel, task: Task, budget: Budget) -> None:
+        self._stage = f"measuring {task.title}"
+        prompts = [task.prompt(example) for example in task.examples]
+        self._options = [
+            [model.target_ids(option, prompt) for option in task.words(example)]
+            for prompt, example in zip(prompts, task.examples, strict=True)
+        ]
+        longest = max(len(option) for options in self._options for option in options)
+        rows = _prompts(model, task, longest - 1)
+        self._targets = [option for options in self._options for option in options]
+        self._prompts = Prompts(
+            model,
+            [(*row, *option[:-1]) for row, options in zip(rows, self._options, strict=True) for option in options],
+            budget,
+            n_read=longest,
+        )
+
+    def log_likelihoods(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[list[float]]:
+        """The mean log-likelihood per token of each option of each example; `found` as in `ByScores.log_probs`."""
+        found = {} if found is None else found
+        for chosen, after in self._prompts.read(self._stage, report, found):
+            for i, ends in zip(chosen, after, strict=True):
+                ids = torch.tensor(self._targets[i], device=ends.device)
+                found[i] = float(ends[-len(ids) :].gather(1, ids[:, None]).mean())
+        scores = iter(range(len(found)))
+        return [[found[next(scores)] for _ in options] for options in self._options]
+
+    def answers(self, report: OnProgress = quiet, found: dict[int, Any] | None = None) -> list[int | None]:
+        return [max(range(len(row)), key=row.__getitem__) for row in self.log_likelihoods(report, found)]
+
+
+Ready = ByScores | ByGeneration | ByOptions
 RULES: dict[str, type[ByScores] | type[ByGeneration]] = {"scores": ByScores, "generation": ByGeneration}
+
+
+def rule_of(task: Task, rule: str) -> type[Ready]:
+    """What answers a task by this rule."""
+    return RULES[rule] if task.labels else ByOptions
 
 
 def _prompts(model: EditableModel, task: Task, room: int) -> list[tuple[int, ...]]:

@@ -29,6 +29,7 @@ class Foreseen:
     divisor: float | None = None
     ratio: float | None = None  # divisor ÷ the divisor of equal keys; sets the level of risk without a reference
     norm: float | None = None  # upper bound of ‖ΔW‖
+    direction: Tensor | None = None  # u (d_in,) with ‖u‖ = 1, if ΔW = left uᵀ
 
 
 def averaged_key(title: str, divisor: float, form: str = ".2g") -> str:

@@ -60,10 +60,11 @@ class EMMET(HistoryMethod, ValueMethod):
     def foresee(self, read: Read, solve: Solve) -> Foreseen:
         """One fact: right = C⁻¹k̄ / (k̄ᵀC⁻¹k̄), whose norm is 1 / (k̄·u)."""
         mean = typed_mean(read.keys)
-        divisor = float(mean @ unit(solve(mean)))
+        u = unit(solve(mean))
+        divisor = float(mean @ u)
         most = self.longest(float(read.block.norm()), float(read.outputs[0].norm()))
         norm = None if most is None else most / divisor
-        return Foreseen(mean, averaged_key(self.title, divisor), divisor, 1.0, norm)
+        return Foreseen(mean, averaged_key(self.title, divisor), divisor, 1.0, norm, u)
 
     def right(self, moments: Moments, layer: int, keys: Tensor, kept: Kept) -> tuple[Tensor, dict[str, Any]]:
         """C″⁻¹K D⁻¹ (d_in, n) with C″ = λC + λₙI + C_h and D = KᵀC″⁻¹K, from K (d_in, n), float64; and what to trace.

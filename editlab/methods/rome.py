@@ -86,7 +86,7 @@ class ROME(OneLayerMethod):
                 f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"
             )
         norm = None if residual is None else residual / abs(divisor) if divisor else float("inf")
-        return Foreseen(mean, sentence, divisor, divisor / usual, norm)
+        return Foreseen(mean, sentence, divisor, divisor / usual, norm, u)
 
     def insert(self, model: EditableModel, value: Value, moments: Moments) -> tuple[LowRank, LayerTrace]:
         mean, bare = value.keys.mean(0), value.keys[0]

@@ -159,14 +159,14 @@ def generate(
     choose: Choose = greedy,
     *,
     to_the_end: bool = False,
-    stops: Sequence[str] = (),
+    until: Callable[[str], bool] | None = None,
     banned: Collection[int] = (),
 ) -> list[TokenIds]:
     """The continuation of each row by the model in force: at most `n_tokens` tokens, within the model's length.
 
-    With `to_the_end`, a continuation ends before an end-of-text token. It also ends with the token that completes one
-    of the strings `stops` (a line break, a full stop). The tokens `banned` are never chosen. As many rows run together
-    as memory allows. Raises ValueError for a row that is longer than the model allows.
+    With `to_the_end`, a continuation ends before an end-of-text token. It also ends with the first token that makes
+    `until` true of its text, while the other rows go on. The tokens `banned` are never chosen. As many rows run
+    together as memory allows. Raises ValueError for a row that is longer than the model allows.
     """
     wanted = [n_tokens] * len(rows) if isinstance(n_tokens, int) else n_tokens
     for row in rows:
@@ -176,7 +176,7 @@ def generate(
     some_banned = [token for token in banned if 0 <= token < model.n_vocabulary]
 
     def ended(made: Sequence[int]) -> bool:
-        return made[-1] in ends or (bool(stops) and any(stop in model.continuation((), made) for stop in stops))
+        return made[-1] in ends or (until is not None and until(model.continuation((), made)))
 
     found: dict[int, TokenIds] = {i: () for i, limit in enumerate(limits) if limit <= 0}
     left = sorted((i for i in range(len(rows)) if i not in found), key=lambda i: (-len(rows[i]) - limits[i], i))

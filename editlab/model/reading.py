@@ -13,6 +13,7 @@ from editlab.core.facts import MAX_PROMPT_CHARACTERS, Fact
 from editlab.core.joining import AUTO, Question, question
 from editlab.core.records import Completion, Drift, TokenChance
 from editlab.model.batching import TOKENS_AT_ONCE, batches
+from editlab.model.fast.trees import read_rows
 from editlab.model.generation import generate
 from editlab.model.model import EditableModel
 from editlab.model.tokens import TokenIds, shortened
@@ -147,6 +148,28 @@ def object_scores(
     for rows in batches(sorted(by_row, key=len), tokens_at_once):
         some = [each for row in rows for each in by_row[row]]
         yield _scores(model, some, _hidden(model, rows))
+
+
+@torch.no_grad()
+def read(
+    model: EditableModel, prompts: Iterable[str], questions: Iterable[Question]
+) -> Iterator[tuple[dict[str, Tensor], dict[Question, ObjectScore]]]:
+    """Batch by batch, the head's input (d,) after prompts, and the scores of (prompt, object); no token is read twice.
+
+    What the texts begin with in common is read once: see `editlab.model.fast.trees`.
+    """
+    texts: dict[TokenIds, list[str]] = {}
+    for prompt in dict.fromkeys(prompts):
+        texts.setdefault(model.tokens(prompt).ids, []).append(prompt)
+    by_row: dict[TokenIds, list[Question]] = {}
+    n_read = dict.fromkeys(texts, 1)
+    for each in dict.fromkeys(questions):
+        row = _row(model, *each)
+        by_row.setdefault(row, []).append(each)
+        n_read[row] = max(n_read.get(row, 1), len(_target(model, *each)))
+    for hidden in read_rows(model, n_read):
+        after = {prompt: ends[-1] for row, ends in hidden.items() for prompt in texts.get(row, ())}
+        yield after, _scores(model, [each for row in hidden for each in by_row.get(row, ())], hidden)
 
 
 def object_nlls(model: EditableModel, questions: Sequence[Question]) -> list[float]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress
 from editlab.core.record import Record, plain
@@ -43,9 +45,13 @@ class Finding:
 class MeasurementCache:
     """Measures states of one model and caches the results. Any of these states may be in force afterwards."""
 
-    def __init__(self, model: EditableModel, measures: Measures) -> None:
+    def __init__(
+        self, model: EditableModel, measures: Measures, moments: Callable[[int], Tensor | None] | None = None
+    ) -> None:
+        """`moments`: a layer's second moment, where it is at hand."""
         self.model = model
         self.measures = measures
+        self._moments = moments
         self.unsaved: list[Finding] = []  # the code that saves findings clears this list
         self._caches: dict[StateName, StateCache] = {UNEDITED: measures.base}
         self._edits: dict[StateName, Ids] = {UNEDITED: ()}  # that make each of these states
@@ -102,7 +108,8 @@ class MeasurementCache:
             )
         ]
         before = self.state(entries[:-1])
-        return MeasureInput(self.state(entries), self.state(()), self._facts(entries), tuple(edited), before)
+        now, base = self.state(entries), self.state(())
+        return MeasureInput(now, base, self._facts(entries), tuple(edited), before, self._moments)
 
     def complete(
         self, entries: Sequence[Entry], watched: tuple[Watched, ...], report: OnProgress

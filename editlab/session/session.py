@@ -70,7 +70,7 @@ class Session:
         self.position = 0  # number of entries that are not undone
         self.watched: tuple[str, ...] = ()
         self.watches_facts = watches_facts
-        self.measurements = MeasurementCache(self.model, self.measures)
+        self.measurements = MeasurementCache(self.model, self.measures, editor.moment_at_hand)
         self._timeline = Timeline(self.measurements, self._step, self._watched)
         self._judge = Judge()
         self._planned: set[tuple[StateName, int]] = set()  # steps of which nothing is missing by `_planned_by`

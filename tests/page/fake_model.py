@@ -13,20 +13,27 @@ from editlab.analysis.scores import wilson
 from editlab.core.facts import Fact
 from editlab.core.info import MeasureInfo, PresetFact, TaskInfo
 from editlab.core.records import (
+    Answer,
+    Answers,
     Bleeding,
     Broken,
     Completion,
     CounterFact,
+    CounterFactPlus,
     Drift,
     Generation,
     Guarded,
+    LayerPreservation,
     LayerTrace,
+    Neighborhood,
     Perplexity,
+    Preservation,
     Quality,
     Recall,
     Record,
     Retention,
     Risk,
+    SaysIt,
     TaskScore,
     TokenChance,
     Trace,
@@ -62,6 +69,10 @@ MEASURES = (
         for name, title in (("", ""), (":generation", ", by generation"))
     ),
     MeasureInfo("generation", "Generation entropy", "How varied its texts are.", 0),
+    MeasureInfo("says_it", "Says it, this edit", "Free answers.", 0),
+    MeasureInfo("says_it_all", "Says it, all edits so far", "Free answers.", 0),
+    MeasureInfo("counterfact_plus", "CounterFact+", "Neighbours after the statement.", 0),
+    MeasureInfo("preservation", "Preservation error", "From second moments.", 0),
 )
 
 
@@ -216,6 +227,13 @@ def measured(name: str, log: Log, mine: FakeEdit | None) -> Record | None:
         return replace(_counterfact(len(log), 1), base=_counterfact(0, 1), before=_counterfact(len(others) // 9, 1))
     if name == "counterfact_all":
         return replace(_counterfact(len(log), len(log)), base=_counterfact(0, len(log)))
+    if name == "preservation":
+        return Preservation({6: LayerPreservation(0.01 * len(log), 0.01, 0.01)}, (7,))
+    if name == "counterfact_plus":
+        plain, prefixed = Neighborhood(6, 0.9, 0.1), Neighborhood(6, 0.5, 0.7)
+        return CounterFactPlus(1, 1, plain, prefixed, replace(plain, divergence=0.0), replace(prefixed, divergence=0.0))
+    if name.startswith("says_it"):
+        return _says_it(mine, name == "says_it")
     return Generation(6.2 - 0.05 * len(log), 6.2, 12, len(log), len(log), 100)
 
 
@@ -239,6 +257,22 @@ def _retention(log: Log, wrecked: bool) -> Retention:
     succeeded = [recall for recall in recalls if recall.said_new]
     kept_share = sum(recall.says_new for recall in succeeded) / len(succeeded) if succeeded else None
     return Retention(tuple(recalls), len(recalls), len(succeeded), kept_share, 0.5, 0.0)
+
+
+def _says_it(mine: FakeEdit, told: bool) -> SaysIt:
+    """The new object is said to the prompt itself only, and one neighbour is answered otherwise than before."""
+    (fact, *_), answers = mine.facts, []
+    prompts = [("rewrite", fact.text), *(("paraphrase", prompt) for prompt in fact.paraphrase_prompts)]
+    for kind, prompt in [*prompts, *(("neighborhood", prompt) for prompt in fact.neighborhood_prompts)]:
+        said, target = kind == "rewrite", (fact.target_true or "" if kind == "neighborhood" else fact.target_new)
+        answers.append(
+            Answer(kind, prompt, target, f"{target} <b>now</b>" if said else "somewhere.", False, said, said, said,
+                   True, prompt != fact.neighborhood_prompts[0], "somewhere.")
+        )  # fmt: skip
+    one = Answers(1, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0)
+    none = replace(one, said=0.0, begins=0.0, contains=0.0)
+    return SaysIt(1, 1, one, none, replace(none, n=6, unchanged=5 / 6), SaysIt(1, 1, none, none, none),
+                  tuple(answers) if told else ())  # fmt: skip
 
 
 def _counterfact(edits: int, n: int) -> CounterFact:

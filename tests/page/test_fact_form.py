@@ -10,6 +10,7 @@ import pytest
 from editlab.core.chat import ChatFrame
 from editlab.core.fact_files import SkippedRow
 from editlab.core.facts import Fact
+from editlab.core.follow_ups import FollowUp
 from editlab.core.records import Completion
 from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
@@ -143,3 +144,23 @@ def test_rows_that_were_left_out_are_listed_with_the_reason() -> None:
     assert "row 9: not JSON" in shown
     assert "and 1 more" in shown
     assert "left out" not in finder_of(0)
+
+
+def test_follow_ups_are_typed_one_a_line_and_kept() -> None:
+    form, told = form_of()
+    fill(form, "The Prado is in")
+    assert form.read().follow_ups == ()
+    form.follow_ups.value = "alias: The museum is in -> Rome\n\ntwo hops: It lies in the land of -> Italy (was: Spain)"
+    assert form.read().follow_ups == (
+        FollowUp("alias", "The museum is in", "Rome"),
+        FollowUp("two_hops", "It lies in the land of", "Italy", "Spain"),
+    )
+    again, _ = form_of()
+    again.fill(form.read())
+    assert again.read() == form.read()
+    form.follow_ups.value = "cousin: It is -> Rome"
+    assert told[-1] is None
+    with pytest.raises(ValueError, match="kind must be one of relation, alias, reverse, two_hops"):
+        form.read()
+    again.fill(FACT)
+    assert again.read() == FACT

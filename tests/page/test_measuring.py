@@ -92,10 +92,10 @@ def test_facts_show_this_edit_unedited_before_and_now() -> None:
         cells = row(pane, "Efficacy")
         assert cells.index("0 %") < next(place for place, cell in enumerate(cells) if cell.startswith("100 %"))
         assert "+0.85" in seen(pane)  # the difference of probabilities
-        pane.all.start.click()
+        pane.ask["counterfact_all"].start.click()
         await app.runner.idle()
         assert lab.calls[-1] == ("measure", app.session, ("counterfact_all",))
-        assert not visible(pane.all.start)
+        assert not visible(pane.ask["counterfact_all"].start)
         assert "1 fact" in seen(pane)
 
     run(scenario)
@@ -115,6 +115,46 @@ def test_forgetting_has_a_headline_a_map_and_its_table() -> None:
         assert "Fact <i>0</i> is" in seen(pane)
         app.analysis.tabs.value = "Overview"
         assert pane.map.chart is None  # out of sight a chart would miss what is drawn
+
+    run(scenario)
+
+
+def test_what_it_says_freely_is_the_headline_and_every_number_has_its_rule() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.form.fill(lab.facts[0])
+        await apply(app)
+        assert "Says it:" not in seen(app.after)
+        pane = opened(app, "Facts")
+        for name in ("says_it", "counterfact_plus"):
+            pane.ask[name].start.click()
+            await app.runner.idle()
+            assert not visible(pane.ask[name].start)
+        headline = (
+            "Says it: asked freely, “Rome <b>now</b>”; says it elsewhere 0 of 2; neighbours’ answers unchanged 5 of 6."
+        )
+        assert headline in seen(app.after)
+        assert headline in seen(pane)
+        assert row(pane, "exactly")[:3] == ["0 %", "0 %", "1"]
+        assert row(pane, "begins with it")[:3] == ["0 %", "100 %", "1"]
+        assert "free greedy answer" in row(pane, "begins with it")[3]
+        assert row(pane, "teacher-forced")[3].startswith("teacher-forced: argmax")
+        assert row(pane, "NS+ teacher-forced")[1:3] == ["50 %", "6"]
+        assert row(pane, "NKL+")[:3] == ["0", "0.7", "6"]
+        pane._answers_fold.button.click()
+        assert "begins" in row(pane, "the fact")
+
+    run(scenario)
+
+
+def test_the_preservation_error_is_drawn_beside_drift_and_says_where_it_is_not_known() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, "Hofburg", "Big Ben")
+        app.analysis.tabs.value = "Weights"
+        assert app.weights.preservation.chart is None
+        app.plan.rows["preservation"].ask.start.click()
+        await app.runner.idle()
+        assert app.weights.preservation.chart.sources["points"].data["value"] == [0.02]
+        assert "The preservation error of layer 7 is not known" in seen(app.weights)
 
     run(scenario)
 

@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
-from editlab.core.records import Completion, SessionState
+from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
 from editlab.report.compare import Compared, compared, wins
 from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, next_tokens, percent, tag
+from editlab.report.readings import says_it_words
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}
@@ -102,7 +103,7 @@ class BeforeAfter:
         show_if(self.against, any(row.base or row.before or row.pinned for row in rows))
         main = [row for row in rows if row.now.kind in ("rewrite", "own")]
         others = [row for row in rows if row not in main]
-        self._summary.value = _summary(rows, fact) if fact else ""
+        self._summary.value = _headline(step) + _summary(rows, fact) if fact else ""
         if rows:
             shown = main + others[:SHOWN_OTHERS]
             self._cards.value = joined(self._card(row, fact) for row in shown)
@@ -173,6 +174,12 @@ def _chance_line(now: Completion, past: Completion | None) -> Markup:
     return tag("p", joined(parts), "el-chances")
 
 
+def _headline(step: Step) -> Markup:
+    """What the model says when asked freely: the headline of the edit, once it is measured."""
+    found = step.measurement.says_it if step.measurement else None
+    return tag("p", says_it_words(found), "el-headline") if found else Markup()
+
+
 def _summary(rows: Sequence[Compared], fact: Fact) -> Markup:
     """One sentence per kind: for how many prompts the new object is now likelier than the true one."""
     sentences = []
@@ -197,7 +204,7 @@ def _summary(rows: Sequence[Compared], fact: Fact) -> Markup:
     if not sentences:
         return Markup()
     new, true = tag("b", fact.target_new, "el-new"), tag("b", fact.target_true or "", "el-true")
-    return tag("p", Markup("{} likelier than {}:").format(new, true)) + tag("ul", joined(sentences))
+    return tag("p", Markup("{} likelier than {}, teacher-forced:").format(new, true)) + tag("ul", joined(sentences))
 
 
 def _nothing_yet(state: SessionState) -> Markup:

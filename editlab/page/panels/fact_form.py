@@ -10,11 +10,19 @@ from dataclasses import replace
 
 from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
+from editlab.core.follow_ups import KINDS, FollowUp
 from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
-from editlab.page.controls import box, check, choice, field, html, on_enter, text_area
+from editlab.page.controls import Fold, box, check, choice, field, html, on_enter, text_area
 from editlab.report.html import arrow_to, marked_prompt, tag
 
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
+HELP = tag(
+    "p",
+    "One a line, with the answer that is right after the edit: "
+    + "; ".join(f"{kind} ({words})" for kind, words in KINDS.items())
+    + ". For two_hops add (was: …), the answer before. Portability and overfitting are measured on them.",
+    "el-note",
+)
 
 
 class FactForm:
@@ -38,17 +46,20 @@ class FactForm:
         self.as_chat = check("As a chat message", False, hint if chat else "This model has no chat template.")
         self.as_chat.disabled = chat is None
         self.joined = choice("Object follows", JOINED)
+        self.follow_ups = text_area("Follow-ups", "alias: The Iron Lady is in the city of -> Rome", "el-wide")
+        self._asks_on = Fold("Add follow-up prompts", "Hide the follow-up prompts", box([self.follow_ups, html(HELP)]))
         self._shown = html(css="el-marked")
         self._problem = html(css="el-problem el-live")
         for control in self._fields:
             control.observe(self._changed, "value")
             if control is not self.prompt:  # where Enter is a line break
                 on_enter(control, on_enter_key)
-        for control in (self.as_chat, self.joined):
+        for control in (self.as_chat, self.joined, self.follow_ups):
             control.observe(self._changed, "value")
         fields = box([self.prompt, self.subject, self.new, self.true], "el-fields")
         switches = box([self.as_chat, self.joined], "el-row")
-        self.widget = box([fields, switches, self._shown, self._problem], "el-form")
+        below = [switches, self._asks_on.widget, self._shown, self._problem]
+        self.widget = box([fields, *below], "el-form")
         self._mark()
 
     @property
@@ -71,13 +82,15 @@ class FactForm:
             ):
                 control.value = text
             self.joined.value = fact.joined_by
+            self.follow_ups.value = "\n".join(each.line for each in fact.follow_ups)
         finally:
             self._filling = False
         self._changed()
 
     def read(self) -> Fact:
         """The fact in the fields; ValueError with a sentence if they hold none."""
-        fact = self._read()
+        lines = [line for line in self.follow_ups.value.splitlines() if line.strip()]
+        fact = replace(self._read(), follow_ups=tuple(map(FollowUp.typed, lines)))
         return self._chat.around(fact) if self._chat and self.as_chat.value else fact
 
     def _read(self) -> Fact:

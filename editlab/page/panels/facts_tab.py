@@ -1,4 +1,4 @@
-"""CounterFact's measures of the step's edit, and their means over all edits so far, each before and now."""
+"""What an edit did by every measure of facts: free answers, neighbours, CounterFact's measures; before and now."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.report.html import NOTHING, empty, fact_line, percent, plural, table, tag
+from editlab.report.readings import answers_table, readings_table, says_it_words
 
 NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "success": ("success", percent),
@@ -22,32 +23,43 @@ NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
 KINDS = {"efficacy": "Efficacy", "paraphrase": "Paraphrase", "neighborhood": "Neighborhood"}
 HEADER = ["", "unedited", "step before", "now", "n", "unedited", "now", "n"]
 EXPLAINED = (
-    "Wanted is the new object, on neighbours the true one. Success: share of prompts where the wanted object is "
-    "likelier than the other one. Two magnitudes. Difference of P: mean of P(wanted) − P(other), with P = exp(−mean "
-    "NLL per token). Argmax: share of prompts where the wanted object is the likeliest at every token (“accuracy” in "
-    "the paper’s tables). Score S: harmonic mean of the three successes. n counts prompts; means are over a fact’s "
-    "prompts, then over facts."
+    "CounterFact’s measures are teacher-forced: the object is forced on the model token by token. Wanted is the new "
+    "object, on neighbours the true one. Success: share of prompts where the wanted object is likelier than the other "
+    "one. Two magnitudes. Difference of P: mean of P(wanted) − P(other), with P = exp(−mean NLL per token). Argmax: "
+    "share of prompts where the wanted object is the likeliest at every token (“accuracy” in the paper’s tables). "
+    "Score S: harmonic mean of the three successes. n counts prompts; means are over a fact’s prompts, then over facts."
 )
+
+
+ASKED = {
+    "says_it": "Says it, this edit",
+    "says_it_all": "Says it, all edits so far",
+    "counterfact_plus": "CounterFact+",
+    "overfit": "Overfitting to the edit",
+    "portability": "Portability",
+    "counterfact": "CounterFact, this edit",
+    "counterfact_all": "CounterFact, all edits so far",
+    "generation": "Generation entropy",
+}
+TOLD_BY_THEMSELVES = ("preservation",)  # elsewhere
 
 
 class FactsTab(Pane):
     def __init__(self, on: MeasureCallbacks) -> None:
         self._title = html()
+        self._headline = html(css="el-headline")
+        self._readings = html()
+        self._answers_fold = TableFold("Show every free answer", "Hide the free answers")
         self._table = html(css="el-counterfact")
-        self.this = MeasureNow("counterfact", "CounterFact, this edit", on)
-        self.all = MeasureNow("counterfact_all", "CounterFact, all edits so far", on)
-        self.generation = MeasureNow("generation", "Generation entropy", on)
+        self.ask = {name: MeasureNow(name, title, on) for name, title in ASKED.items()}
         self._asked = [
-            box([html(tag("span", name, "el-asked")), ask.widget], "el-row el-ask")
-            for name, ask in (
-                ("This edit", self.this),
-                ("All edits so far", self.all),
-                ("Generation entropy", self.generation),
-            )
+            box([html(tag("span", title, "el-asked")), self.ask[name].widget], "el-row el-ask")
+            for name, title in ASKED.items()
         ]
         self._fold = TableFold("Show every edit’s own numbers", "Hide every edit’s own numbers")
         note = html(tag("p", EXPLAINED, "el-note"))
-        self._filled = box([self._title, self._table, *self._asked, note, self._fold.widget])
+        free = [self._headline, self._readings, self._answers_fold.widget]
+        self._filled = box([self._title, *free, self._table, *self._asked, note, self._fold.widget])
         self._empty = html()
         self.widget = box([self._empty, self._filled])
 
@@ -62,13 +74,23 @@ class FactsTab(Pane):
             more = " " + tag("small", f"and {len(step.facts) - 1} more") if len(step.facts) > 1 else ""
             self._title.value = tag("h3", f"Edit {step.index}: " + fact_line(step.facts[0]) + more)
             self._table.value = _measures_table(step)
-        for ask, row in zip((self.this, self.all, self.generation), self._asked, strict=True):
+        self._show_readings(step)
+        for ask, row in zip(self.ask.values(), self._asked, strict=True):
             ask.show(state)
             show_if(row, not ask.measured)
         self._fold.show(lambda: _edits_table(state))
 
+    def _show_readings(self, step: Step) -> None:
+        results = step.measurement.results if step.measurement else {}
+        told = {name: found for name, found in results.items() if name not in TOLD_BY_THEMSELVES}
+        free = step.measurement.says_it if step.measurement else None
+        self._headline.value = tag("p", says_it_words(free)) if free else ""
+        self._readings.value = readings_table("Free answers and side effects, unedited and now", told, ASKED)
+        self._answers_fold.show(lambda: answers_table(free) if free else Markup())
+        show_if(self._answers_fold.widget, free is not None)
+
     def show_activity(self, activity: Activity) -> None:
-        for ask in (self.this, self.all, self.generation):
+        for ask in self.ask.values():
             ask.show_activity(activity)
 
 

@@ -21,6 +21,7 @@ from editlab.page.plots.outcomes import (
     outcomes,
     perplexity_outcome,
     retention_outcome,
+    says_it_outcome,
     task_outcome,
     unedited,
 )
@@ -99,6 +100,7 @@ class HealthBand:
     def _tile_list(self, state: SessionState) -> list[str]:
         tiles = [
             _drift_tile(state),
+            _outcome_tile("Says it", state, says_it_outcome, percent),
             _outcome_tile("Edits recalled", state, retention_outcome, percent),
             _outcome_tile("Perplexity", state, perplexity_outcome, number),
         ]

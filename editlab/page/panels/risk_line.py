@@ -16,6 +16,7 @@ NUMBERS: dict[str, Callable[[Risk], str]] = {
     "divisor ÷ that of keys that agree": lambda risk: number(risk.divisor_ratio),
     "‖ΔW‖ at most": lambda risk: number(risk.predicted_norm),
     "‖ΔW‖ at most ÷ ‖W‖": lambda risk: number(risk.relative_size),
+    "preservation error D at most": lambda risk: number(risk.predicted_error),
     "times the usual": lambda risk: number(risk.times_median),
 }
 

@@ -11,7 +11,13 @@ from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, check, html, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
-from editlab.page.plots.outcomes import bleeding_outcome, perplexity_outcome, retention_outcome, task_outcome
+from editlab.page.plots.outcomes import (
+    bleeding_outcome,
+    perplexity_outcome,
+    preservation_outcome,
+    retention_outcome,
+    task_outcome,
+)
 from editlab.report.compare import compared, wins
 from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
 
@@ -44,11 +50,14 @@ def columns_of(info: LabInfo) -> list[Column]:
         Column("drift ÷ ‖W₀‖", _drift, share=True),
         Column("P(new) per token", lambda step: _rewrite(step, "p_new"), share=True),
         Column("P(true) per token", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
+        Column("says it", lambda step: _said(step, "rewrite"), share=True),
+        Column("says it elsewhere", lambda step: _said(step, "paraphrase"), share=True, chosen=False),
         Column("paraphrases that say new", lambda step: _won(step, "paraphrase"), share=True),
         Column("neighbours that say new", lambda step: _won(step, "neighborhood"), share=True),
         Column("score S", _score, share=True, chosen=False),
         Column("edits recalled", _value(retention_outcome), share=True),
         Column("unrelated facts right", _value(bleeding_outcome), share=True, chosen=False),
+        Column("preservation error D", _value(preservation_outcome), chosen=False),
         Column("perplexity", _value(perplexity_outcome)),
         *tasks,
         Column("seconds", lambda step: step.seconds if step.facts else None, chosen=False),
@@ -120,6 +129,11 @@ def _drift(step: Step) -> float | None:
 def _rewrite(step: Step, name: str) -> float | None:
     said: Sequence[Completion] = step.measurement.completions if step.measurement else ()
     return next((getattr(c, name) for c in said if c.kind == "rewrite"), None)
+
+
+def _said(step: Step, kind: str) -> float | None:
+    found = getattr(step.measurement.says_it, kind, None) if step.measurement else None
+    return found.said if found else None
 
 
 def _won(step: Step, kind: str) -> float | None:

@@ -12,6 +12,13 @@ from editlab.page.controls import TableFold, box, html, segments, show_if
 from editlab.page.panels.anatomy import AnatomyView
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
+from editlab.page.plots.outcomes import (
+    outcome_columns,
+    outcomes,
+    preservation_chart,
+    preservation_outcome,
+    spans_decades,
+)
 from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
 from editlab.report.html import empty, number, percent, table
 
@@ -22,14 +29,16 @@ class Weights(Pane):
         self._state: SessionState | None = None
         self.unit = segments([(unit.label, unit) for unit in UNITS], "Unit")
         self.scale = segments([("Linear", False), ("Log", True)], "Scale")
-        self.view = ChartView(on_goto, "weights")
-        self.charts = (self.view,)
+        self.view, self.preservation = ChartView(on_goto, "weights"), ChartView(on_goto, "preservation")
+        self.charts = (self.view, self.preservation)
+        self._why_not = html(css="el-note")
         self._empty = html(
             empty("No drift yet", "How far each edited layer is from where it began, and the size of every edit.")
         )
         self._fold = TableFold("Show as table", "Hide table")
+        preserved = [self.preservation.widget, self._why_not]
         choices = box([self.unit, self.scale], "el-row el-choices")
-        self._filled = box([self.anatomy.widget, choices, self.view.widget, self._fold.widget])
+        self._filled = box([self.anatomy.widget, choices, self.view.widget, self._fold.widget, *preserved])
         self.widget = box([self._empty, self._filled])
         for control in (self.unit, self.scale):
             control.observe(lambda _: self._draw(), "value")
@@ -41,6 +50,23 @@ class Weights(Pane):
         show_if(self._filled, edited)
         self.anatomy.show(state)
         self._draw()
+        self._show_preservation(state)
+
+    def _show_preservation(self, state: SessionState) -> None:
+        """Draw the preservation error beside drift, or say why it is not known."""
+        measured = state.steps[state.position].measurement
+        found = measured.preservation if measured else None
+        self._why_not.value = found.why_not if found else ""
+        if not outcomes(state.steps, preservation_outcome):
+            self.preservation.clear()
+            return
+        log = spans_decades(state, preservation_outcome)
+        self.preservation.show(
+            (log,),
+            lambda: preservation_chart(log),
+            outcome_columns(state, preservation_outcome),
+            len(state.steps) - 1,
+        )
 
     def _draw(self) -> None:
         state, unit, log = self._state, self.unit.value, self.scale.value

@@ -39,7 +39,7 @@ from editlab.page.plots.chart import (
     steady,
     step_title,
 )
-from editlab.report.html import percent, plural
+from editlab.report.html import number, percent, plural
 
 LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
 
@@ -84,6 +84,21 @@ def retention_outcome(step: Step) -> Outcome | None:
 def bleeding_outcome(step: Step) -> Outcome | None:
     found = step.measurement.bleeding if step.measurement else None
     return Outcome(found.share, f"of {found.n}") if found else None
+
+
+def preservation_outcome(step: Step) -> Outcome | None:
+    """Reads the preservation error of the layer where it is largest, with the edit's own share."""
+    found = step.measurement.preservation if step.measurement else None
+    if found is None or found.largest is None:
+        return None
+    layer, told = found.largest
+    return Outcome(told.error, f"of the output², layer {layer}; this edit’s share {number(told.share)}")
+
+
+def says_it_outcome(step: Step) -> Outcome | None:
+    """Reads the share of the step's edited prompts to which the new object is said freely."""
+    found = step.measurement.says_it.rewrite if step.measurement and step.measurement.says_it else None
+    return Outcome(found.said, f"of {plural(found.n, 'edited prompt')}, free answers") if found else None
 
 
 def number_outcome(name: str) -> Read:
@@ -164,6 +179,15 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
     else:
         plot.y_range.update(min_interval=1.0)
         plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
+    return chart
+
+
+def preservation_chart(log: bool = False, height: int = 170) -> Chart:
+    """The largest preservation error of an edited layer against the step."""
+    title = "Preservation error D, layer where it is largest: tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ)"
+    chart = _line_chart(f"{title}, log axis" if log else title, None, height, log, form="@value{0.[0000]}")
+    (plot,) = chart.figures
+    plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)
     return chart
 
 

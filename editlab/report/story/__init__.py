@@ -34,6 +34,7 @@ def story(state: SessionState, title: str = "", methods: Iterable[MethodInfo] = 
         chapters.in_short(state, known),
         tag("h2", "The run at a glance"),
         chapters.charts(figures_of(state)),
+        chapters.measured(state),
         *(
             [
                 tag("h2", "Edit by edit"),

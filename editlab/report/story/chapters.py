@@ -11,11 +11,20 @@ from markupsafe import Markup
 from editlab.analysis.history import Between, broken_between, first_forgotten, forgotten_between
 from editlab.core.records import Measurement, SessionState, Step, largest
 from editlab.report.html import SIGNS, joined, number, percent, plural, table, tag
+from editlab.report.readings import readings_table
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
 from editlab.report.story.papers import Methods, cited, papers_of, title_of
 
 BROKEN_SHOWN = 12
+TITLES = {
+    "says_it": "Free answers, last edit",
+    "says_it_all": "Free answers, all edits so far",
+    "counterfact_plus": "CounterFact+, all edits so far",
+    "overfit": "Overfitting, all edits so far",
+    "portability": "Portability, all edits so far",
+    "preservation": "Preservation error",
+}
 FEW = 9  # steps that need no table of contents
 REPLAY = (
     "With the session's replay file (Export, on its page) the same weights are made again: to the last bit on the same "
@@ -65,6 +74,12 @@ def tiles(state: SessionState) -> Markup:
     if now is None:
         return Markup()
     found = [("Drift, largest layer", *_drift(now))]
+    said = now.says_it_all or now.says_it
+    if said is not None and said.rewrite is not None:
+        words = f"of {plural(said.rewrite.n, 'edited prompt')}, free answers"
+        found.insert(0, ("Says it", percent(said.rewrite.said), words))
+        forced = f"of {plural(said.rewrite.n, 'edited prompt')}, argmax at every token"
+        found.insert(1, ("Teacher-forced", percent(said.rewrite.forced), forced))
     if now.retention is not None and now.retention.kept is not None:
         found.append(
             ("Edits still recalled", percent(now.retention.kept), f"of {now.retention.succeeded} that succeeded")
@@ -93,6 +108,12 @@ def _drift(now: Measurement) -> tuple[str, str]:
         return "0", "no layer is edited"
     layer, drift = found
     return percent(drift.relative), f"of ‖W₀‖, layer {layer}"
+
+
+def measured(state: SessionState) -> Markup:
+    """Every number of the step in force that comes with its rule."""
+    now = state.steps[state.position].measurement
+    return readings_table("Measured at the end: unedited, now, n and rule", now.results, TITLES) if now else Markup()
 
 
 def index(state: SessionState, known: Methods) -> Markup:

@@ -13,6 +13,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step, largest
 from editlab.report.compare import Compared, compared, wins
 from editlab.report.html import changed_words, fact_line, joined, marked_prompt, number, percent, plural, table, tag
+from editlab.report.readings import says_it_words
 from editlab.report.story.papers import Methods, title_of
 
 KINDS = {"rewrite": "the fact", "own": "own prompt", "paraphrase": "paraphrase", "neighborhood": "neighbour"}
@@ -33,6 +34,7 @@ def edit_card(
         _heading(step),
         tag("p", joined(_about(step, state, known, *took.get(step.id, (0, 0))), " · "), "about"),
         *(tag("p", text, "note") for text in _notes(step, state)),
+        _says_it(step),
         _before_and_after(step),
         *(tag("p", text, "note") for text in _consequences(step, state, forgotten)),
     ]
@@ -105,6 +107,11 @@ def _notes(step: Step, state: SessionState) -> list[str]:
     return notes
 
 
+def _says_it(step: Step) -> Markup:
+    found = step.measurement.says_it if step.measurement else None
+    return tag("p", says_it_words(found), "note") if found else Markup()
+
+
 def _before_and_after(step: Step) -> Markup:
     rows = compared(step.measurement)
     if not rows:
@@ -160,7 +167,7 @@ def _tally(rows: Sequence[Compared], fact: Fact | None) -> Markup:
             found.append(f"on {counted.now} of {counted.n} {noun}{before}")
     if not found:
         return Markup()
-    words = f"{fact.target_new} is likelier than {fact.target_true} {' and '.join(found)}."
+    words = f"Teacher-forced, {fact.target_new} is likelier than {fact.target_true} {' and '.join(found)}."
     return tag("p", words, "note")
 
 

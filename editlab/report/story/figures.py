@@ -60,6 +60,8 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
     drawer = _Drawer(state)
     drift = [Curve("drift.relative", f"layer {layer}", layer) for layer in layers]
     yield drawer.lines("drift", "Drift of each edited layer, ‖W − W₀‖ ÷ ‖W₀‖", drift, PLAIN)
+    preserved = [Curve("preservation.error", f"layer {layer}", layer) for layer in layers]
+    yield drawer.lines("preservation", "Preservation error D, tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ)", preserved, Axis())
     yield drawer.bars("size", "Size of each edit, ‖ΔW‖ ÷ ‖W₀‖", layers)
     yield drawer.lines(
         "recalled", "Edits that succeeded and are still recalled", [Curve("retention", "recalled")], SHARE
@@ -70,9 +72,18 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
         curve = [Curve(f"{name}.accuracy", "accuracy")]
         yield drawer.lines(_file_name(name), title, curve, SHARE, True, score.chance)
     yield drawer.lines("unrelated", "Unrelated facts still right", [Curve("bleeding", "right")], SHARE)
+    said = [
+        Curve("says_it_all.rewrite.said", "says it"),
+        Curve("says_it_all.rewrite.forced", "teacher-forced"),
+        Curve("says_it_all.paraphrase.said", "says it elsewhere"),
+        Curve("says_it_all.neighborhood.unchanged", "neighbours unchanged"),
+    ]
+    yield drawer.lines("says-it", "Free answers over all edits so far", said, SHARE)
+    plus = [Curve("counterfact_plus.nkl", "NKL"), Curve("counterfact_plus.nkl_plus", "NKL+")]
+    yield drawer.lines("counterfact-plus", "How far neighbours’ next tokens moved, KL in nats", plus, PLAIN)
     kinds = ("efficacy", "paraphrase", "neighborhood")
     scores = [Curve(f"counterfact_all.{kind}.success", kind) for kind in kinds]
-    yield drawer.lines("counterfact", "Success over all edits so far, by kind of prompt", scores, SHARE)
+    yield drawer.lines("counterfact", "Success over all edits so far, by kind of prompt, teacher-forced", scores, SHARE)
     yield drawer.lines("generation", "Generation entropy in bits", [Curve("generation", "entropy")], Axis(), True)
     for name, title in _others(state.steps).items():
         yield drawer.lines(_file_name(name), title, [Curve(name, name)], Axis(), True)

@@ -46,6 +46,13 @@ class PanelGroup:
     panels: tuple[Panel, ...]
 
 
+SAID = (
+    Panel("Says it: free answers, all edits so far", "says_it_all.rewrite.said", SHARE),
+    Panel("Says it elsewhere: after paraphrases", "says_it_all.paraphrase.said", SHARE),
+    Panel("Neighbours’ free answers unchanged", "says_it_all.neighborhood.unchanged", SHARE),
+    Panel("NS+, neighbours after the edited statement", "counterfact_plus.ns_plus", SHARE),
+    Panel("NKL+, how far their next tokens moved, in nats", "counterfact_plus.nkl_plus", FROM_ZERO),
+)
 EDITING = tuple(
     Panel(f"{kind.title()}, all edits so far", f"counterfact_all.{kind}.success", SHARE, "counterfact_all.score")
     for kind in ("efficacy", "paraphrase", "neighborhood")
@@ -69,7 +76,7 @@ WEIGHTS = (
 
 
 def figures_of(runs: Runs) -> tuple[PanelGroup, ...]:
-    """The four figures, with a panel for each task that some run was scored on, and one for tasks by generation."""
+    """The four figures, with a panel for each task that some run was scored on; tasks by generation; free answers."""
     tasks: dict[str, TaskScore] = {}
     others: dict[str, str] = {}
     for steps in runs.values():
@@ -85,6 +92,7 @@ def figures_of(runs: Runs) -> tuple[PanelGroup, ...]:
         PanelGroup("downstream", "What else the model can do", (*by_scores, *BEYOND_TASKS, *own)),
         PanelGroup("drift", "Drift of the weights", WEIGHTS),
         PanelGroup("downstream-generation", "Tasks answered by generation", by_generation),
+        PanelGroup("free-answers", "Free answers and neighbours", SAID),
     )
 
 
