@@ -47,7 +47,8 @@ class FactForm:
         self.as_chat.disabled = chat is None
         self.joined = choice("Object follows", JOINED)
         self.follow_ups = text_area("Follow-ups", "alias: The Iron Lady is in the city of -> Rome", "el-wide")
-        self._asks_on = Fold("Add follow-up prompts", "Hide the follow-up prompts", box([self.follow_ups, html(HELP)]))
+        more = box([self.joined, self.follow_ups, html(HELP)])
+        self._more = Fold("Follow-up prompts, joining…", "Less about the fact", more)
         self._shown = html(css="el-marked")
         self._problem = html(css="el-problem el-live")
         for control in self._fields:
@@ -57,9 +58,7 @@ class FactForm:
         for control in (self.as_chat, self.joined, self.follow_ups):
             control.observe(self._changed, "value")
         fields = box([self.prompt, self.subject, self.new, self.true], "el-fields")
-        switches = box([self.as_chat, self.joined], "el-row")
-        below = [switches, self._asks_on.widget, self._shown, self._problem]
-        self.widget = box([fields, *below], "el-form")
+        self.widget = box([fields, self.as_chat, self._more.widget, self._shown, self._problem], "el-form")
         self._mark()
 
     @property
