@@ -432,6 +432,7 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(any_lab: LabPro
         lambda: any_lab.preview(follow, facts[1]),
         lambda: any_lab.risk(follow, facts[1]),
         lambda: any_lab.probe(follow, facts[1]),
+        lambda: any_lab.anew(follow, 0),
         lambda: any_lab.culprit(follow),
         lambda: any_lab.knows(follow, facts),
         lambda: any_lab.measure(follow),
@@ -497,6 +498,118 @@ def test_a_session_is_named_copied_and_deleted(any_lab: LabProtocol, facts: list
     assert [info.name for info in any_lab.list_sessions([session, branch])] == ["a branch"]
     assert any_lab.state(branch).steps == after.steps
     assert any_lab.edit(branch, facts[2:]).result(60).index == 3
+
+
+def test_the_later_edits_are_made_again_in_a_branch(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create("mine")
+    for fact in facts:
+        any_lab.edit(session, [fact]).result(60)
+    any_lab.watch(session, ["OK Go is"])
+    any_lab.toggle(session, 2)
+    before = any_lab.measure_due(session).result(60)
+    key = any_lab.anew(session, 1).result(60)
+    about, state = any_lab.about(key), any_lab.state(key)
+    assert (about.name, about.edits, about.may_edit) == ("mine (edits after 1 made again)", 3, True)
+    assert about.branch_of == any_lab.about(session).id
+    assert (state.position, state.watched, state.plan) == (3, before.watched, before.plan)
+    assert [step.enabled for step in state.steps] == [True, True, False, True]
+    assert [step.facts for step in state.steps] == [step.facts for step in before.steps]
+    same = [new.id == old.id for new, old in zip(state.steps, before.steps, strict=True)]
+    assert same == [True, True, True, False]
+    assert any_lab.state(session) == before
+    assert any_lab.about(any_lab.anew(session, 0, "again").result(60)).name == "again"
+    with pytest.raises(ValueError, match="no edit after step 3 is in force"):
+        any_lab.anew(session, 3)
+    with pytest.raises(ValueError, match="between 0 and 3"):
+        any_lab.anew(session, 4)
+    any_lab.delete(session)  # the branch has its own edits, and those it shares
+    assert [step.id for step in any_lab.state(key).steps] == [step.id for step in state.steps]
+
+
+def test_a_branch_is_read_from_the_store_as_it_was_made(inner: Lab, facts: list[Fact]) -> None:
+    session = inner.create()
+    for fact in facts:
+        inner.edit(session, [fact], "memit").result(60)
+    for index in (1, 2):
+        inner.measure(session, ["perplexity"], index).result(60)
+    inner.toggle(session, 2)
+    key = inner.anew(session, 1).result(60)
+    first = inner.state(key).steps[1].measurement
+    assert first == inner.state(session).steps[1].measurement
+    assert first.perplexity is not None
+    branch, alone = inner.sessions.open(key), Session(tiny_editor("gpt2"))
+    alone.edit(facts[0], "memit")
+    alone.edit(facts[2], "memit")
+    for here, there in zip(branch.edits(), alone.edits(), strict=True):
+        assert all(torch.equal(here[n].left, there[n].left) for n in there)
+        assert all(torch.equal(here[n].right, there[n].right) for n in there)
+    key = inner.anew(session, 0).result(60)
+    second = inner.toggle(key, 2).steps[2].measurement  # the edit that was off, upon a log that it was never upon
+    assert second is None or second.perplexity is None
+
+
+def test_a_branch_that_is_cancelled_leaves_no_session(
+    lab: LabProtocol, inner: Lab, facts: list[Fact], gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = lab.create()
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    before, n = lab.state(session), inner.counts()["sessions_stored"]
+    hold_the_worker(lab, session)
+    waiting = lab.anew(session, 0)
+    waiting.cancel()
+    gate.set()
+    with pytest.raises(Cancelled):
+        waiting.result(60)
+    real, made = Session.edit, []
+
+    def edit_and_cancel(self: Session, *given, **named):
+        made.append(real(self, *given, **named))
+        running.cancel()
+        return made[-1]
+
+    monkeypatch.setattr(Session, "edit", edit_and_cancel)
+    opened = threading.Event()
+    monkeypatch.setattr(Session, "preview", lambda *_: opened.wait(60) and ())
+    lab.preview(session, facts[0])
+    running = lab.anew(session, 0)
+    opened.set()
+    with pytest.raises(Cancelled):
+        running.result(60)
+    assert len(made) == 1
+    assert (lab.state(session), inner.counts()["sessions_stored"]) == (before, n)
+
+
+def test_a_branch_gives_way_to_an_edit_and_goes_on(
+    lab: LabProtocol, inner: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = lab.create(), lab.create()
+    for fact in facts:
+        lab.edit(mine, [fact]).result(60)
+    real, made, edits = Session.edit, [], []
+
+    def edit(self: Session, *given, **named):
+        if not edits:
+            edits.append(lab.edit(other, facts[:1]))
+        step = real(self, *given, **named)
+        made.append(self.id)
+        return step
+
+    monkeypatch.setattr(Session, "edit", edit)
+    key = lab.anew(mine, 0).result(60)
+    assert edits[0].result(60).index == 1
+    assert (len(made), made[1]) == (4, lab.about(other).id)
+    assert len(lab.state(key).steps) == 4
+
+
+@pytest.mark.parametrize("limits", [Limits(sessions=1)], ids=[""])
+def test_a_branch_without_room_is_refused_before_it_is_made(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    lab.edit(session, facts[:1]).result(60)
+    with pytest.raises(LimitReached, match="keeps 1 sessions"):
+        lab.anew(session, 0)
+    with pytest.raises(LimitReached, match="a name is"):
+        lab.anew(session, 0, "x" * 2001)
 
 
 def test_deleting_a_session_cancels_its_jobs(lab: LabProtocol, facts: list[Fact], gate: threading.Event) -> None:

@@ -143,6 +143,14 @@ class LabProtocol(Protocol):
         `anew`. The measures `names` are taken at the fact's step and at the last step.
         """
 
+    def anew(self, session: str, index: int, name: str = "") -> Job[str]:
+        """The key of a new session in which the edits after step `index` are computed again upon the log before them.
+
+        The log is this session's up to the step in force, and this session stays as it is. Each edit made again keeps
+        its facts, method and hyperparameters; one that is off stays off, as it was made. A job that is cancelled or
+        fails leaves no session. Raises ValueError if no edit after that step is in force.
+        """
+
     def knows(self, session: str, facts: Sequence[Fact]) -> Job[tuple[bool | None, ...]]:
         """Whether the unedited model knows each fact: P(true) > P(new); null (None) for one without a true object.
 

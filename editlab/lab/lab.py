@@ -32,6 +32,7 @@ from editlab.model.device import is_final, reason_of
 from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
 from editlab.session import probes
+from editlab.session.anew import Anew
 from editlab.session.export import ADAPTER, zipped
 from editlab.session.replay import record
 from editlab.session.session import Session
@@ -227,6 +228,18 @@ class Lab:
             chosen, fact, method, hyperparameters, earlier=earlier, later=later, anew=anew, names=names
         )
         return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
+
+    def anew(self, session: str, index: int, name: str = "") -> LocalJob:
+        chosen, name = self._open(session), self._name(name)
+        attempt = Anew(chosen, index)
+        self.limits.check_length(attempt.n_edits - 1)
+        self.sessions.check_room()
+
+        def work(report: OnProgress) -> str:
+            made = attempt(report, steady(report))
+            return self.sessions.branch(session, made, index, name)
+
+        return self._put(chosen, work, LATER)
 
     def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
         chosen = self._open(session, facts)

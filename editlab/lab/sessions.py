@@ -102,14 +102,23 @@ class Sessions:
         if not 0 <= index <= length:
             raise ValueError(f"step must be between 0 and {length}, got {index}")
         copied = _new_key()
-        name = name or f"{row.name} (copy of step {index})".strip()
-        new = replace(
-            self._row(copied, name), position=index, watched=row.watched, plan=row.plan, branch_of=row.id,
-            model=row.model, fingerprint=row.fingerprint, temporary=temporary,
-        )  # fmt: skip
+        new = self._copy(row, copied, name or f"{row.name} (copy of step {index})", index)
         with self._room_for_one():
-            self._store.copy(row.id, new)
+            self._store.copy(row.id, replace(new, temporary=temporary))
         return copied
+
+    def branch(self, key: str, made: Session, index: int, name: str) -> str:
+        """Key of a new session with the log of `made`, which up to step `index` is that of the session of `key`."""
+        row, branched = self._find(key, editing=True), _new_key()
+        new = self._copy(row, branched, name or f"{row.name} (edits after {index} made again)", len(made.log))
+        with self._room_for_one():
+            self._store.branch(row.id, new, made.log, index, made.measurements.unsaved)
+        return branched
+
+    def check_room(self) -> None:
+        """Raises LimitReached if no further session can be stored."""
+        with self._making:
+            self._least_missed()
 
     def delete(self, key: str) -> str:
         """Delete the session of a key. Returns its id."""
@@ -239,20 +248,34 @@ class Sessions:
     def _room_for_one(self) -> Iterator[None]:
         """Make room for the session that the block stores. Raises LimitReached."""
         with self._making:
-            self.expire()
-            if self._store.count() >= self.limits.sessions:
-                least = self._store.least_missed(
-                    _ago(min(self.limits.days_crowded, self.limits.days)),
-                    _ago(min(DAYS_BARE, self.limits.days_empty)),
-                )
-                if least is None:
-                    raise LimitReached(
-                        f"This lab keeps {self.limits.sessions} sessions and has them all, each used within the last "
-                        f"{self.limits.days_crowded:g} days: delete one first."
-                    )
+            least = self._least_missed()
+            if least is not None:
                 log.info("a session made room for another")
                 self._forget(least)
             yield
+
+    def _least_missed(self) -> str | None:
+        """Id of the session to delete for a new one; None while there is room. Raises LimitReached."""
+        self.expire()
+        if self._store.count() < self.limits.sessions:
+            return None
+        least = self._store.least_missed(
+            _ago(min(self.limits.days_crowded, self.limits.days)),
+            _ago(min(DAYS_BARE, self.limits.days_empty)),
+        )
+        if least is None:
+            raise LimitReached(
+                f"This lab keeps {self.limits.sessions} sessions and has them all, each used within the last "
+                f"{self.limits.days_crowded:g} days: delete one first."
+            )
+        return least
+
+    def _copy(self, row: SessionRecord, key: str, name: str, position: int) -> SessionRecord:
+        """A new session's row, with the settings of another session."""
+        return replace(
+            self._row(key, name.strip()), position=position, watched=row.watched, plan=row.plan, branch_of=row.id,
+            model=row.model, fingerprint=row.fingerprint,
+        )  # fmt: skip
 
     def _row(self, key: str, name: str) -> SessionRecord:
         id, time = uuid.uuid4().hex, now()

@@ -149,12 +149,21 @@ class Store:
                 "WHERE session = :old AND number <= :position",
                 names,
             )
-            db.execute(
-                "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
-                "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
-                "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
-                names,
-            )
+            _copy_found(db, id, row.id)
+
+    def branch(
+        self, id: str, row: SessionRecord, log: Sequence[Entry], kept: int, findings: Iterable[Finding] = ()
+    ) -> None:
+        """Add a session with this log, whose first `kept` edits are another session's, their measurements included."""
+        with self._transaction() as db:
+            _insert(db, row)
+            for number, entry in enumerate(log, 1):
+                if number == kept + 1:
+                    _copy_found(db, id, row.id)
+                if not db.execute("SELECT 1 FROM edits WHERE id = ?", [entry.id]).fetchone():
+                    _insert_edit(db, entry)
+                db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [row.id, number, entry.id, entry.enabled])
+            _learn(db, row.id, log, findings)
 
     # --- a session's log ---
 
@@ -179,8 +188,7 @@ class Store:
         with self._transaction() as db:
             _change(db, id, {"position": len(log)})
             _shorten(db, id, len(kept))
-            made = json.dumps(new.made.to_json(), allow_nan=False)
-            db.execute("INSERT INTO edits VALUES (?, ?, ?)", [new.id, made, edit_to_bytes(new.edit)])
+            _insert_edit(db, new)
             db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [id, len(log), new.id, new.enabled])
             _learn(db, id, log, findings)
 
@@ -283,6 +291,21 @@ def _not_before_any(db: sqlite3.Connection, time: str) -> str:
     """`time`, or the latest use of any session: a clock set back must not let what is in use look long unused."""
     (latest,) = db.execute("SELECT max(used) FROM sessions").fetchone()
     return max(time, latest or "")
+
+
+def _insert_edit(db: sqlite3.Connection, entry: Entry) -> None:
+    made = json.dumps(entry.made.to_json(), allow_nan=False)
+    db.execute("INSERT INTO edits VALUES (?, ?, ?)", [entry.id, made, edit_to_bytes(entry.edit)])
+
+
+def _copy_found(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Copy the measurements of a session's states to another one, which has these edits and no others."""
+    db.execute(
+        "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
+        "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
+        "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
+        {"old": old, "new": new},
+    )
 
 
 def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None:

@@ -44,6 +44,7 @@ ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query
     "edit": Address("POST", "/session/edit"),
     "risk": Address("POST", "/session/risk"),
     "probe": Address("POST", "/session/probe"),
+    "anew": Address("POST", "/session/anew"),
     "knows": Address("POST", "/session/knows"),
     "culprit": Address("POST", "/session/culprit"),
     "measure": Address("POST", "/session/measure"),

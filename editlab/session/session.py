@@ -88,12 +88,14 @@ class Session:
         report: OnProgress = quiet,
         guard: Guard = WARNING,
         keep: Callable[[Sequence[Entry]], None] | None = None,
+        contexts: Sequence[str] | None = None,
     ) -> Step:
         """Make an edit on top of the edits in force, and complete the watched prompts. Undone steps leave the log.
 
-        `keep` gets the longer log before the session takes it over; if `keep` raises, the edit was never made. Raises
-        ValueError for facts or hyperparameters that are not allowed and for an edit that the guard refuses,
-        FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
+        `keep` gets the longer log before the session takes it over; if `keep` raises, the edit was never made.
+        `contexts` replaces the editor's own. Raises ValueError for facts or hyperparameters that are not allowed and
+        for an edit that the guard refuses, FloatingPointError for a delta or weights that are not finite, and whatever
+        `report` raises.
         """
         start = time.perf_counter()
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
@@ -110,7 +112,7 @@ class Session:
                 chosen = self.editor.anchored(self.editor.method(guarded.made, changes), report)
             watched = self._watched(facts)
             self.measurements.complete(kept, watched, report)
-            edit, trace, provenance = self.editor.compute(facts, chosen, report, earlier=earlier_of(kept))
+            edit, trace, provenance = self.editor.compute(facts, chosen, report, contexts, earlier_of(kept))
             new, base = State(self.model, (*edits_of(kept), edit), StateCache()), self.measurements.state(())
             new.put_in_force()
             new.cache.drift = drift_of(self.model, layers_of(new.edits))  # refuses weights that are not finite

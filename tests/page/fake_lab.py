@@ -272,6 +272,24 @@ class FakeLab:
 
         return FakeJob(self._stages(f"the probe of {method}"), finish)
 
+    def anew(self, session: str, index: int, name: str = "") -> FakeJob:
+        self.calls.append(("anew", session, index, name))
+        s = self._session(session)
+        log = s.log[: s.position]
+        again = [edit for edit in log[_within(index, 0, len(log)) :] if edit.enabled]
+        if not again:
+            raise ValueError(f"no edit after step {index} is in force, so there is none to make again")
+        about = self.about(session)
+
+        def finish() -> str:
+            made = [replace(edit, id=f"{edit.id}-again") if edit in again else edit for edit in log]
+            branch = replace(s, log=made, position=len(made), said=set(s.said), found=set(s.found), edits=[])
+            called = name or f"{about.name} (edits after {index} made again)".strip()
+            return self._enter(replace(branch, name=called, branch_of=about.id))
+
+        stages = [Progress(f"making edit {i} again, {i} of {len(again)}", i, len(again)) for i in range(len(again) + 1)]
+        return FakeJob(stages, finish, self.ahead)
+
     def knows(self, session: str, facts: Sequence[Fact]) -> FakeJob:
         """Every fact whose case id is even."""
         self.calls.append(("knows", session, len(facts)))

@@ -112,6 +112,7 @@ class RemoteLab:
     edit = as_request(LabProtocol.edit)
     risk = as_request(LabProtocol.risk)
     probe = as_request(LabProtocol.probe)
+    anew = as_request(LabProtocol.anew)
     knows = as_request(LabProtocol.knows)
     culprit = as_request(LabProtocol.culprit)
     measure = as_request(LabProtocol.measure)
