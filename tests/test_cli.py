@@ -19,14 +19,21 @@ from editlab.cli import _terminal, app
 from editlab.cli._terminal import Bars, quoted
 from editlab.cli.run import _summary
 from editlab.core.fact_files import read_facts
+from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Measurement, Perplexity, SessionState, Step
+from editlab.editing.editor import Editor
 from editlab.model import embedded
 from editlab.model.deltas import LowRank, save_edit
+from editlab.model.loading import load_folder
 from editlab.report.html import number, percent
 from editlab.serving.ports import free_port
 from editlab.serving.supervisor import Service
+from editlab.session.anew import Anew
+from editlab.session.log import Entry
 from editlab.session.recording import Recording
+from editlab.session.replay import read, record
+from editlab.session.session import Session
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 FACT = ("--prompt", "The {} is in", "--subject", "Eiffel Tower", "--target", "Rome")
@@ -75,7 +82,7 @@ def test_perplexity_of_the_unedited_model_alone_is_no_perplexity_after_edits() -
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "edit", "probe", "run", "culprit", "scan", "fetch", "moments", "verify", "doctor"]
+    "command", ["serve", "edit", "probe", "run", "anew", "culprit", "scan", "fetch", "moments", "verify", "doctor"]
 )
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
@@ -759,6 +766,34 @@ def test_one_edit_is_kept_and_replayed(text: Path, tmp_path: Path) -> None:
     replayed = json.loads(run("replay", str(file), *where, "--json").stdout)
     assert replayed["ok"]
     assert [row["method"] for row in replayed["rows"]] == [None, "rome"]
+
+
+def test_the_later_edits_of_a_file_are_made_again(text: Path, facts: list[Fact], tmp_path: Path) -> None:
+    session = Session(Editor(load_folder(GOLDEN), moments=str(text)))
+    for fact in facts:
+        session.edit(fact, "rome", {"layer": 2, "steps": 2})
+    (tmp_path / "three.zip").write_bytes(record(session))
+
+    def anew(*options: str) -> tuple[dict[str, Any], tuple[Entry, ...]]:
+        where, out = ("--model", str(GOLDEN), "--source", str(text)), tmp_path / "again.zip"
+        made = run("anew", str(tmp_path / "three.zip"), *where, *options, "--out", str(out), "--json")
+        assert made.exit_code == 0, made.output
+        return json.loads(made.stdout), read(out)[1]
+
+    told, same = anew("--after", "0")
+    assert (told["after"], told["again"], told["differs"]) == (0, [1, 2, 3], [])
+    told, log = anew("--without", "1")
+    assert (told["after"], told["again"]) == (1, [2, 3])
+    assert [edit["state"] for edit in told["edits"]] == ["off", "made again", "made again"]
+    assert [entry.enabled for entry in log] == [False, True, True]
+    for entry, again in zip(session.log, same, strict=True):
+        assert torch.equal(entry.edit[2].left, again.edit[2].left)
+    session.toggle(1)
+    for entry, again in zip(Anew(session, 1)().log, log, strict=True):
+        assert torch.equal(entry.edit[2].left, again.edit[2].left)
+    refused = run("anew", str(tmp_path / "three.zip"), "--model", str(GOLDEN), "--out", str(tmp_path / "none.zip"))
+    assert (refused.exit_code, (tmp_path / "none.zip").exists()) == (2, False)
+    assert "no edit of the file is off" in refused.stderr
 
 
 def test_a_probe_takes_changed_hyperparameters(text: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from editlab import __version__
+from editlab.cli.anew import anew
 from editlab.cli.backend import backend
 from editlab.cli.cite import cite
 from editlab.cli.culprit import culprit
@@ -43,6 +44,7 @@ for command in (
     probe,
     run,
     replay,
+    anew,
     report,
     export,
     cite,

@@ -16,6 +16,7 @@ from editlab.report.html import plural
 from editlab.session.recording import REPLAY, TOLERANCE, Recording
 
 if TYPE_CHECKING:
+    from editlab.editing.editor import Editor
     from editlab.session.replay import Replayed, ReplayedStep
 
 AS_RECORDED = "as recorded"
@@ -85,24 +86,34 @@ def _replay(
     report: OnProgress,
 ) -> Replayed:
     """Load the model as it was recorded, and compare."""
+    from editlab.session.replay import read, replay
+
+    recording, log = read(file)
+    editor = editor_of(recorded, where, report)
+    return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
+
+
+def editor_of(recorded: Mapping[str, Any], where: tuple[str, str, str, bool], report: OnProgress) -> Editor:
+    """The model of a file, loaded as it was recorded, with the file's number of threads.
+
+    `where`: the model, the device, the corpus for the second moments, and whether downloads are allowed. Raises
+    ValueError.
+    """
     import torch
 
     from editlab.editing.editor import Editor
     from editlab.editing.texts import check_source
     from editlab.model.loading import load
-    from editlab.session.replay import read, replay
 
     check_source(where[2])
     model, device, source, yes = where
-    recording, log = read(file)
     threads = min(int(recorded.get("threads", 1)), os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
     try:
         loaded = load(model, device=device, dtype=str(recorded.get("dtype")), allow_download=yes, report=report)
     except ValueError as error:
         raise ValueError(f"{error} (the file is of {recorded.get('model')}; --model says where that is)") from error
-    editor = Editor(loaded, moments=source, seed=int(recorded.get("seed", 0)))
-    return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
+    return Editor(loaded, moments=source, seed=int(recorded.get("seed", 0)))
 
 
 def file_at(path: Path) -> Path:

@@ -197,7 +197,7 @@ def replay(
     Raises ValueError if the file is of another model. The model is unedited afterwards.
     """
     session = restored(editor, recording, log)
-    differs = _differences(recording.state.steps[0].provenance, editor.provenance())
+    differs = _conditions(recording.state.steps[0].provenance, editor.provenance())
     exact = not differs
     try:
         weights = weights_after(session.model, session.log, report)
@@ -278,7 +278,13 @@ def _norm_error(there: Mapping[int, LayerWeights], here: Mapping[int, LayerWeigh
     return max((abs(a - b) / (a or 1.0) for a, b in pairs), default=0.0)
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def differences(editor: Editor, recording: Recording, log: Sequence[Entry]) -> list[str]:
+    """The reasons why an edit of the file that is made again here may differ from the recorded one, a sentence each."""
+    conditions = _conditions(recording.state.steps[0].provenance, editor.provenance())
+    return [*conditions, *_other_moments([editor] * len(log), log)]
+
+
+def _conditions(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The conditions for equal last bits that differ between there and here, a sentence each."""
     then, now = ({**each, "torch": each.get("versions", {}).get("torch")} for each in (there, here))
     return [f"{n} was {then.get(n)}, here it is {now.get(n)}" for n in CONDITIONS if then.get(n) != now.get(n)]
