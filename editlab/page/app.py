@@ -62,7 +62,9 @@ class App(View):
         self.drafting = Drafting(
             lab, session, self.info, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said)
         )
-        self.editing = Editing(lab, session, runner, self.make, self.drafting, self.line, self.timeline, self._refresh)
+        self.editing = Editing(
+            lab, session, runner, self.make, self.drafting, self.line, self.timeline, self._refresh, open_session
+        )
         self.repairing = Repairing(lab, session, runner, self.health.repair, self.line, self._drawn)
         self.probing = Probing(lab, session, runner, self._probed)
         self.probe = ProbePane(
@@ -127,6 +129,7 @@ class App(View):
             find_culprit=handler(lambda: self.repairing.find()),
             stop_finding=handler(lambda: self.repairing.stop()),
             branch=handler(lambda index: self.sharing.duplicate(index)),
+            anew=handler(lambda index: self.editing.anew(index)),
         )
 
     def _page_actions(self) -> PageActions:

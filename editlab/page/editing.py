@@ -1,8 +1,9 @@
-"""An edit under way in one session: started from the form, followed, cancelled; its outcome in a sentence."""
+"""An edit under way in one session, or later edits made again: followed, cancelled, the outcome in a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from editlab.core.errors import Cancelled
 from editlab.lab.api import LabProtocol
@@ -10,6 +11,7 @@ from editlab.page.drafting import Drafting
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline
+from editlab.page.sharing import OpenSession
 from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 
@@ -26,33 +28,62 @@ class Editing:
         line: StateLine,
         timeline: Timeline,
         on_end: Callable[[], Awaitable[None]],
+        open_session: OpenSession,
     ) -> None:
-        self._lab, self._session, self._runner, self._on_end = lab, session, runner, on_end
+        self._lab, self._session, self._runner = lab, session, runner
+        self._on_end, self._open_session = on_end, open_session
         self._make, self._drafting, self._line, self._timeline = make, drafting, line, timeline
         self._request: Request | None = None
         self.busy = False
 
     async def start(self, draft: Draft) -> None:
+        fact, guard, form = draft.fact, self._make.guard, self._make.form
+        edit = self._runner.request(
+            self._lab.edit, self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name,
+            guard_level=guard.level,
+        )  # fmt: skip
+        await self._run(edit, f"Editing: {fact}", lambda step: f"Edit {step.index} is in force: {fact}", form.complain)
+
+    async def anew(self, index: int) -> None:
+        """Make the edits after this step again, in a branch, and open it."""
+        key = await self._run(
+            self._runner.request(self._lab.anew, self._session, index),
+            f"Making the edits after edit {index} again",
+            lambda _key: f"The edits after edit {index} are made again, in a branch.",
+        )
+        if key is not None:
+            self._open_session(
+                key, "This is the branch with the later edits made again; the other session stays as it is."
+            )
+
+    async def _run(
+        self,
+        request: Request,
+        says: str,
+        done: Callable[[Any], str],
+        complain: Callable[[str], None] = lambda _sentence: None,
+    ) -> Any:
+        """The result of a job that edits, followed to its end; None where there is none, or another edit runs.
+
+        `done` tells the result in a sentence; `complain` gets the sentence of an error too.
+        """
         if self.busy:
-            return
-        fact, guard = draft.fact, self._make.guard
+            return None
+        result, self._request = None, request
         try:
-            self._begin(f"Editing: {fact}")
-            self._request = self._runner.request(
-                self._lab.edit, self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name,
-                guard_level=guard.level,
-            )  # fmt: skip
-            step = await self._request.result(self._make.job.show)
+            self._begin(says)
+            result = await request.result(self._make.job.show)
         except Cancelled:
             self._line.say("Cancelled. The model is as it was.")
         except SENTENCES as error:
-            self._make.form.complain(sentence(error))
+            complain(sentence(error))
             self._line.say(sentence(error), "error")
         else:
-            self._line.say(f"Edit {step.index} is in force: {fact}")
+            self._line.say(done(result))
         finally:
             self._end()
         await self._on_end()
+        return result
 
     def cancel(self) -> None:
         if self._request is not None:

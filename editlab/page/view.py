@@ -50,6 +50,7 @@ class SessionActions:
     find_culprit: Callable[[], None]
     stop_finding: Callable[[], None]
     branch: Callable[[int], None]
+    anew: Callable[[int], None]
 
 
 class View:
@@ -78,6 +79,7 @@ class View:
                 actions.find_culprit,
                 runner.handler(self._pin),
                 actions.branch,
+                actions.anew,
             ),
         )
         self.steps = Steps(self.info)

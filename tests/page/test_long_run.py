@@ -69,7 +69,7 @@ def timeline(called: list[tuple[str, int]]) -> Timeline:
     def calling(name: str):
         return lambda *given: called.append((name, *given))
 
-    names = ("undo", "redo", "goto", "toggle", "find", "pin", "branch")
+    names = ("undo", "redo", "goto", "toggle", "find", "pin", "branch", "anew")
     return Timeline(FakeLab().info(), TimelineCallbacks(**{name: calling(name) for name in names}))
 
 

@@ -237,6 +237,61 @@ def test_a_session_is_named_copied_and_deleted() -> None:
     run(scenario)
 
 
+async def three_with_the_first_off(page: Page) -> App:
+    for subject in ("Prado", "Hofburg", "Big Ben"):
+        await edited(page, subject)
+    app = page.app
+    assert isinstance(app, App)
+    assert "Later again" not in buttons(app.timeline)
+    buttons(steps(app)[1])["Off"].click()
+    await app.runner.idle()
+    return app
+
+
+def test_the_edits_after_one_that_is_off_are_made_again_in_a_branch() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        app = await three_with_the_first_off(page)
+        before = lab.state(app.session)
+        assert ["Later again" in buttons(step) for step in steps(app)] == [False, True, False, False]
+        again = buttons(steps(app)[1])["Later again"]
+        again.click()
+        await asyncio.sleep(0)
+        assert visible(app.make.job.widget)
+        assert again.disabled
+        await app.runner.idle()
+        assert ("anew", app.session, 1, "") in lab.calls
+        assert lab.state(app.session) == before
+        branch = page.app
+        assert branch.session != app.session
+        state = lab.state(branch.session)
+        assert [step.enabled for step in state.steps] == [True, False, True, True]
+        assert lab.about(branch.session).branch_of == lab.about(app.session).id
+        assert "the later edits made again" in seen(branch.line)
+
+    run(scenario)
+
+
+def test_edits_that_are_made_again_can_be_cancelled_and_a_refusal_is_told() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        app = await three_with_the_first_off(page)
+        sessions = set(lab.sessions)
+        buttons(steps(app)[1])["Later again"].click()
+        await asyncio.sleep(0)
+        app.make.job.cancel.click()
+        await app.runner.idle()
+        assert "Cancelled. The model is as it was." in seen(app.line)
+        lab.anew = lambda *_: (_ for _ in ()).throw(LabError("all sessions are taken"))  # type: ignore[method-assign]
+        buttons(steps(app)[1])["Later again"].click()
+        await app.runner.idle()
+        assert "All sessions are taken" in seen(app.line)
+        assert not alerts(app.make.form)
+        assert (set(lab.sessions), page.app, app.editing.busy) == (sessions, app, False)
+
+    run(scenario)
+
+
 def test_both_links_are_offered_with_what_they_allow() -> None:
     async def scenario(page: Page, lab: FakeLab) -> None:
         page.open(lab)

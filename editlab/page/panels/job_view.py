@@ -44,7 +44,7 @@ class JobView:
     def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._p_new: list[float] = []
         self._text = html(css="el-progress")
-        self.cancel = button("Cancel", lambda _: on_cancel(), "el-small", "Stop this edit; the model stays as it is")
+        self.cancel = button("Cancel", lambda _: on_cancel(), "el-small", "Stop; the model stays as it is")
         self.widget = box([self._text, self.cancel], "el-job")
         self.hide()
 

@@ -1,5 +1,7 @@
 """One row per edit, the newest on top: go to it, switch it off and on, compare with it, or branch from it.
 
+Where an edit is off, the later ones can be made again without it, in a branch.
+
 Of a long log the rows around the step in force are drawn, and others on demand.
 The page's script (page.js) handles the keys: it finds rows and buttons by their classes.
 """
@@ -32,6 +34,7 @@ class TimelineCallbacks:
     find: Callable[[], None]  # the culprit
     pin: Callable[[int | None], None]  # compare with this step, or with none
     branch: Callable[[int], None]  # continue from this step in a copy of the session
+    anew: Callable[[int], None]  # make the edits after this one again, in a branch
 
 
 KEYS = joined(
@@ -57,6 +60,7 @@ class Frame:
     pinned: int | None
     locked: bool
     largest: float  # largest ‖ΔW‖ of all edits
+    last: int  # index of the last step in force
 
     def changes(self, index: int) -> list[ChangePoint]:
         health = self.state.health
@@ -71,11 +75,12 @@ class TimelineRow:
         self._text = html(css="el-step-text")
         self.goto = button("Go to", lambda _: on.goto(self.index), "el-small el-row-goto")
         self.toggle = button("Off", lambda _: on.toggle(self.index), "el-small el-row-toggle")
+        self.anew = button("Later again", lambda _: on.anew(self.index), "el-small el-row-anew")
         self.pin = button("Pin", lambda _: on.pin(None if self._pinned else self.index), "el-small el-row-pin")
         self.branch = button("Branch", lambda _: on.branch(self.index), "el-small el-row-branch")
         self._pinned = False
         self._drawn: tuple[Any, ...] = ()
-        log = box([self.goto, self.toggle], "el-row el-acts")
+        log = box([self.goto, self.toggle, self.anew], "el-row el-acts")
         self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
     def show(self, step: Step, frame: Frame) -> None:
@@ -83,12 +88,16 @@ class TimelineRow:
         current, undone = step.index == state.position, step.index > state.position
         self._pinned = step.index == frame.pinned
         changes = frame.changes(step.index)
-        drawn = (step, current, undone, self._pinned, locked, frame.largest, changes)
+        stale = not step.enabled and step.index < frame.last  # later edits were computed upon this one
+        drawn = (step, current, undone, self._pinned, locked, frame.largest, changes, stale)
         if drawn == self._drawn:
             return
         self._drawn = drawn
         self.index = step.index
         show_if(self.toggle, step.index > 0)
+        show_if(self.anew, stale)
+        self.anew.disabled = locked
+        self.anew.tooltip = f"Make the edits after edit {step.index} again as if it had never been made, in a branch"
         self.goto.tooltip = f"Put step {step.index} in force"
         self.branch.tooltip = f"A copy of the session as of step {step.index}"
         states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
@@ -201,7 +210,8 @@ class Timeline:
             f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
         )
         sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
-        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
+        last = max(step.index for step in state.steps if step.in_force)
+        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0), last)
         shown = self._range(state)
         steps = state.steps[shown.start : shown.stop][::-1]
         known = {row.index: row for row in self._rows if row.index in shown}  # a row stays with its step
