@@ -97,7 +97,8 @@ OF_CALLS: Mapping[str, Mapping[str, Any]] = {  # calls in which an argument's na
         "hyperparameters": Annotated[
             dict[Name, Changes], Field(max_length=100, examples=[{"rome": {"layer": 6}}], description="By method.")
         ]
-    }
+    },
+    "anew": {"index": Annotated[Index, Field(examples=[0], description="The edits after this step are made again.")]},
 }
 
 
