@@ -42,25 +42,69 @@ CONFIGS: dict[str, dict[str, Any]] = {
 FACT = Fact("{} originated in", "OK Go", "Manila", "Chicago")
 
 
+ODD: list[tuple[str, dict[str, Any]]] = [
+    ("falcon", {"bias": True, "multi_query": False}),
+    ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ("falcon", {"parallel_attn": False}),
+    ("gemma3_text", {"layer_types": ["full_attention"] * 4, "final_logit_softcapping": 5.0}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False}),
+    ("gpt_neox", {"use_parallel_residual": False, "rotary_pct": 1.0}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1, "head_dim": 16}),
+    ("opt", {"enable_bias": False, "layer_norm_elementwise_affine": False}),
+    ("phi3", {"partial_rotary_factor": 0.5}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 2}),
+]
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+
+
+def tiny(kind: str, **settings: Any) -> EditableModel:
+    """A model of four layers and random weights, of a family's configuration with these settings."""
+    tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
+    sizes = {**CONFIGS[kind], "vocab_size": len(tokenizer), "initializer_range": 0.2, **settings}
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).float()
+    return EditableModel(hf, tokenizer, f"tiny-{kind}")
+
+
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def editor(request: pytest.FixtureRequest) -> Editor:
-    tokenizer = AutoTokenizer.from_pretrained(str(GOLDEN))
-    config = AutoConfig.for_model(
-        request.param, **CONFIGS[request.param], vocab_size=len(tokenizer), initializer_range=0.2
-    )
-    torch.manual_seed(0)
-    model = EditableModel(AutoModelForCausalLM.from_config(config).float(), tokenizer, f"tiny-{request.param}")
+    model = tiny(request.param)
     matrices, keys = compute(model, range(4), rows_of_texts(model, TEXT.split("\n\n")), 2_000)
     return Editor(model, moments=SecondMoments(matrices, {"name": "some text", "keys": keys}), contexts=CONTEXTS)
 
 
-@torch.no_grad()
 def test_blocks_run_one_by_one_are_the_model(editor: Editor) -> None:
-    model = editor.model
+    check_blocks(editor.model)
+
+
+@torch.no_grad()
+def check_blocks(model: EditableModel) -> None:
     ids = torch.randint(0, model.n_vocabulary, (2, 20), generator=torch.Generator().manual_seed(1))
     ours = logits(model, run(model, range(model.n_layers), embed(model, ids)))
     theirs = model.hf(input_ids=ids).logits
     assert float((ours - theirs).abs().max()) <= 2e-6 * float(theirs.abs().max()) + 2e-6
+
+
+@pytest.mark.parametrize(("kind", "settings"), ODD)
+def test_odd_settings_are_read_as_transformers_reads_them_and_searched_through(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    model = tiny(kind, **settings)
+    check_blocks(model)
+    matrices = {1: torch.eye(model.weight(1).shape[1], dtype=torch.float64)}
+    editor = Editor(model, moments=SecondMoments(matrices, {"name": "none"}), contexts=CONTEXTS)
+    _, trace, _ = editor.compute([FACT], editor.method("rome", {"layer": 1, "steps": 20}))
+    p_new = trace.values[0].p_new
+    assert p_new[-1] > p_new[0]
+
+
+@torch.no_grad()
+def test_a_row_reads_the_same_beside_a_longer_one_where_angles_depend_on_the_length() -> None:
+    model = tiny("phi3", rope_parameters=LONGROPE, original_max_position_embeddings=32)
+    assert model.max_tokens == 32
+    short, long = list(range(5, 12)), list(range(5, 5 + model.max_tokens))
+    alone, beside = (model.hidden(model.batch(rows))[0, : len(short)] for rows in ([short], [short, long]))
+    assert torch.allclose(alone, beside, atol=1e-4)
 
 
 def test_a_row_is_no_longer_than_a_window(editor: Editor) -> None:
@@ -127,6 +171,9 @@ def test_every_offered_method_edits_it_and_the_others_are_not_offered(editor: Ed
     [
         ("falcon", {"alibi": True}, "with positions by ALiBi"),
         ("opt", {"do_layer_norm_before": False}, "with norms after each block"),
+        ("opt", {"_remove_final_layer_norm": True}, "with no norm before its head"),
+        ("opt", {"hidden_size": 48, "word_embed_proj_dim": 24}, "with embeddings of another width"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "with attention in both directions"),
         ("bert", {}, "family 'bert'; editable are falcon, gemma"),
         ("mixtral", {}, "family 'mixtral'; editable are"),
     ],

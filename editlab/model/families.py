@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,21 +24,25 @@ class Family:
     rotary: str | None = None  # angles that all blocks get
     adds_mlp: bool = True
     needs: tuple[str, ...] = ()  # further arguments of a block, which are None here
-    excludes: tuple[tuple[str, Any, str], ...] = ()  # a setting, its value, and what it stands for
+    excludes: tuple[tuple[str, Callable[[Mapping[str, Any]], Any], str], ...] = ()  # a setting, when, and its meaning
 
 
 _LLAMA: dict[str, Any] = {
     "blocks": "model.layers", "projection": "mlp.down_proj", "norm": "model.norm", "rotary": "model.rotary_emb",
 }  # fmt: skip
+_BOTH_WAYS = "use_bidirectional_attention"
+_GEMMA: dict[str, Any] = {
+    **_LLAMA, "excludes": ((_BOTH_WAYS, lambda config: config.get(_BOTH_WAYS), "attention in both directions"),),
+}  # fmt: skip
 
 FAMILIES = {
     "falcon": Family(
         "transformer.h", "mlp.dense_4h_to_h", "transformer.ln_f", past="layer_past", rotary="transformer.rotary_emb",
-        needs=("alibi",), excludes=(("alibi", True, "positions by ALiBi"),),
+        needs=("alibi",), excludes=(("alibi", lambda config: config.get("alibi"), "positions by ALiBi"),),
     ),
-    "gemma": Family(**_LLAMA),
-    "gemma2": Family(**_LLAMA, adds_mlp=False),
-    "gemma3_text": Family(**_LLAMA, adds_mlp=False),
+    "gemma": Family(**_GEMMA),
+    "gemma2": Family(**_GEMMA, adds_mlp=False),
+    "gemma3_text": Family(**_GEMMA, adds_mlp=False),
     "gpt2": Family("transformer.h", "mlp.c_proj", "transformer.ln_f", True, learned_positions="transformer.wpe"),
     "gpt_neox": Family(
         "gpt_neox.layers", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm", past="layer_past",
@@ -51,7 +55,15 @@ FAMILIES = {
     "opt": Family(
         "model.decoder.layers", "fc2", "model.decoder.final_layer_norm",
         learned_positions="model.decoder.embed_positions",
-        excludes=(("do_layer_norm_before", False, "norms after each block"),),
+        excludes=(
+            ("do_layer_norm_before", lambda config: not config.get("do_layer_norm_before", True),
+             "norms after each block"),
+            ("_remove_final_layer_norm", lambda config: config.get("_remove_final_layer_norm"),
+             "no norm before its head"),
+            ("word_embed_proj_dim",
+             lambda config: config.get("word_embed_proj_dim") not in (None, config.get("hidden_size")),
+             "embeddings of another width than its blocks"),
+        ),
     ),
     "phi3": Family(**_LLAMA),
     "qwen2": Family(**_LLAMA),
@@ -66,9 +78,8 @@ def family_of(config: Mapping[str, Any], name: str) -> Family:
     family = FAMILIES.get(str(kind))
     if family is None:
         raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(FAMILIES)}")
-    for setting, value, meaning in family.excludes:
-        if config.get(setting) == value:
-            raise ValueError(
-                f"{name} is of the family {kind!r} with {meaning} ({setting} = {value}), which is not read"
-            )
+    for setting, applies, meaning in family.excludes:
+        if applies(config):
+            found = f"{setting} = {config.get(setting)}"
+            raise ValueError(f"{name} is of the family {kind!r} with {meaning} ({found}), which is not read")
     return family

@@ -75,9 +75,16 @@ class TextReader:
 
     @property
     def max_tokens(self) -> int:
-        """The longest row: of all positions, or of the window in which layers with sliding attention see all of it."""
+        """The longest row in which every layer sees all, by angles that do not depend on the row's length.
+
+        It is bounded by the positions, by the window of sliding attention, and by the length up to which LongRoPE takes
+        its short factors: beyond, a row would read differently alone and beside a longer one.
+        """
         config = self.hf.config
-        return min(int(config.max_position_embeddings), getattr(config, "sliding_window", None) or sys.maxsize)
+        window = getattr(config, "sliding_window", None) or sys.maxsize
+        rope = getattr(config, "rope_parameters", None) or {}
+        short = rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else sys.maxsize
+        return min(int(config.max_position_embeddings), window, short)
 
     @property
     def n_vocabulary(self) -> int:

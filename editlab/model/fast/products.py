@@ -72,7 +72,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
         ctx.product = product
-        return product.forth(x)
+        output = product.forth(x)
+        # Of a view, autograd would refuse the in-place sums of some blocks; nothing else reads what this one is of.
+        return torch.ops.aten._unsafe_view(output, output.shape) if output._is_view() else output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
