@@ -166,6 +166,9 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ValueError, match="exists already"):
         session.export(tmp_path / "full")
 
+    with pytest.raises(ValueError, match="cannot be made: File name too long"):
+        session.export(tmp_path / ("long" * 100))
+
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -182,6 +185,14 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
         session.export(tmp_path / "edited", report=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_may_be_named_and_linked_to(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    session.export(tmp_path / "link", "deltas")
+    assert load_edit(tmp_path / "there" / "deltas.safetensors").keys() == summed(session.edits()).keys()
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "link"}
 
 
 @pytest.mark.parametrize(

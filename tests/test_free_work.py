@@ -65,3 +65,5 @@ def test_the_command_cites_the_methods_of_a_session(session: Session, tmp_path: 
     assert set(keys_of(of_one)) == {"meng2022", "gupta2024", "editlab"}
     assert set(keys_of(of_one)) < set(keys_of(of_all))
     assert CliRunner().invoke(app, ["cite", str(tmp_path / "none.zip")]).exit_code == 2
+    told = CliRunner().invoke(app, ["cite", str(tmp_path)])
+    assert (told.exit_code, "holds no run" in told.output) == (2, True)

@@ -14,7 +14,9 @@ from editlab.cli.report import session_in
 def cite(
     source: Annotated[
         Path | None,
-        typer.Argument(help="A replay file, a session's JSON file or a run's folder; default: every method."),
+        typer.Argument(
+            help="A replay file, a session's JSON file, a run's folder, or that of several; default: every method."
+        ),
     ] = None,
 ) -> None:
     """Print BibTeX of what a session or a run rests on: its methods, its measures, and editlab itself.
@@ -28,7 +30,7 @@ def cite(
         editlab cite editlab-replay.zip > references.bib
     """
     with sentences():
-        from editlab.experiments.run import read_run
+        from editlab.experiments.run import read_run, read_runs
         from editlab.methods import about, methods
         from editlab.report.story.papers import bibtex, papers_of
 
@@ -36,6 +38,9 @@ def cite(
         if source is None:
             names = list(known)
         else:
-            steps = read_run(source) if source.is_dir() else session_in(source).steps
-            names = [step.method for step in steps[1:] if step.method]
+            if not source.is_dir():
+                told = [session_in(source).steps]
+            else:
+                told = [read_run(source)] if (source / "run.json").is_file() else list(read_runs(source).values())
+            names = [step.method for steps in told for step in steps[1:] if step.method]
         typer.echo(bibtex(papers_of(names, known)), nl=False)

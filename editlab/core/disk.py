@@ -127,7 +127,11 @@ def _part(path: Path) -> Path:
 
 def check_new_folder(folder: Path, n_bytes: int = 0) -> None:
     """Raises ValueError unless a folder can be made there, with so many bytes in it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:  # a name too long, or a folder that may not be looked into
+        raise ValueError(f"{folder} cannot be made: {error.strerror or error}") from None
+    if taken:
         raise ValueError(f"{folder} exists already; name a new folder, or an empty one")
     there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.is_dir())
     if not os.access(there, os.W_OK):
@@ -144,6 +148,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises ValueError where the disk does not take it.
     """
     check_new_folder(folder)
+    folder = folder.resolve()  # an empty folder may be linked to
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
