@@ -78,6 +78,19 @@ def test_edits_are_recomputed_with_the_second_moments_that_they_were_made_with(
     assert replay(editor, *read(file), recompute=True).ok
 
 
+@pytest.mark.parametrize("method", ["encore", "alphaedit"])
+def test_an_edit_that_keeps_others_is_recomputed_upon_those_that_were_then_in_force(method: str) -> None:
+    session = Session(tiny_editor("gpt2"))
+    for number, switched in enumerate(((), (1,), (1, 2)), 1):
+        session.edit(Fact("{} originated in", f"Band {number}", "Manila", "Chicago"), method)
+        for index in switched:
+            session.toggle(index)
+    result = replay(session.editor, *read(record(session)), recompute=True)
+    assert [row.state for row in result.rows[1:]] == ["in force", "off", "in force"]
+    assert [entry.made.provenance["without"] for entry in session.log] == [[], [], [session.log[0].id]]
+    assert max(row.delta_error or 0.0 for row in result.rows) < 1e-5
+
+
 def test_every_step_is_replayed_to_the_last_bit_and_recomputed_within_tolerance(editor: Editor) -> None:
     session = edited(editor)
     file = record(session)

@@ -250,11 +250,13 @@ def _anew(editor: Editor, log: Sequence[Entry], number: int, report: OnProgress)
 
 
 def _upon(earlier: Sequence[Entry], provenance: Mapping[str, Any]) -> list[Entry]:
-    """Of the earlier edits, those that were in force when an edit was made."""
+    """Of the earlier edits, those that were in force when an edit was made, as they were then: switched on."""
     if "without" in provenance:
-        return [entry for entry in earlier if entry.id not in provenance["without"]]
-    upon = provenance.get("upon", ids_of(earlier))  # files of earlier versions name all of them
-    return [entry for entry in earlier if entry.id in upon]
+        found = [entry for entry in earlier if entry.id not in provenance["without"]]
+    else:
+        upon = provenance.get("upon", ids_of(earlier))  # files of earlier versions name all of them
+        found = [entry for entry in earlier if entry.id in upon]
+    return [entry if entry.enabled else replace(entry, enabled=True) for entry in found]
 
 
 def _delta_error(again: LowRank, delta: LowRank) -> float:
