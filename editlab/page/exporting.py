@@ -31,9 +31,8 @@ class Exporting:
             files = await asyncio.to_thread(files_of, state, title, self._info.methods)
             self.panel.show_files(files, state)
             files.append(await self._by_lab(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
-            self.panel.show_files(files, state)
             files.append(await self._by_lab(ADAPTER, ADAPTER_ABOUT, self._lab.adapter_file))
-            self.panel.show_files(files, state)
+            self.panel.show_files(files, state)  # once: links that are drawn anew lose a click
             problem = ""
         except LabError as error:
             problem = sentence(error)
