@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import httpx
 import typer
@@ -129,7 +130,7 @@ def clock_back(model: str, threads: int) -> dict[str, Any]:
             key = running.lab.create("before")
             running.lab.edit(key, facts_from(0, 1)).result(PATIENCE_SECONDS)
             revision = running.lab.revision(key)
-        with _environment({earlier.MOVED_SECONDS: str(-YEAR_SECONDS)}):
+        with patch.dict(os.environ, {earlier.MOVED_SECONDS: str(-YEAR_SECONDS)}):
             late = backend(model, store, threads, module="benchmarks.earlier")
             with late as running:
                 lab = running.lab
@@ -149,7 +150,7 @@ def cache_deleted(model: str, threads: int) -> dict[str, Any]:
     """The cache directory deleted while the backend runs; it edits on, and so does the next backend."""
     with tempfile.TemporaryDirectory() as folder:
         store, cache = Path(folder) / "sessions.sqlite", Path(folder) / "cache"
-        with _environment({"EDITLAB_CACHE": str(cache)}):
+        with patch.dict(os.environ, {"EDITLAB_CACHE": str(cache)}):
             with backend(model, store, threads) as running:
                 lab = running.lab
                 key = lab.create("without a cache")
@@ -164,21 +165,6 @@ def cache_deleted(model: str, threads: int) -> dict[str, Any]:
                 as_before = before.same(running.lab, key)
                 goes_on = running.lab.edit(key, facts_from(2, 1)).result(PATIENCE_SECONDS).index == 3
     return {"files_in_cache": had, "as_before": as_before, "goes_on": goes_on}
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables of the processes that are started in the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def clients_gone(model: str, times: int, threads: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Json, Source, Yes
+from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, ReplayFile, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
-from editlab.cli.replay import AS_RECORDED, device_of, editor_of, file_at
 from editlab.core.progress import OnProgress
 from editlab.report.html import number, plural
 from editlab.session.recording import Recording
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def anew(
-    file: Annotated[
-        Path,
-        typer.Argument(help="A replay file: from Export on the page, edit --replay, or a finished run, by its folder."),
-    ],
+    file: ReplayFile,
     out: Annotated[Path, typer.Option(help="The replay file to write.")],
     without: Annotated[
         list[int] | None,
@@ -33,10 +30,8 @@ def anew(
         int | None,
         typer.Option(metavar="STEP", help="Make the edits after this step again; default: the first edit that is off."),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="The model's name, folder or hub id, if not the one in the file.")
-    ] = AS_RECORDED,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; default: the kind in the file.")] = AS_RECORDED,
+    model: RecordedModel = AS_RECORDED,
+    device: RecordedDevice = AS_RECORDED,
     source: Source = "auto",
     yes: Yes = False,
     as_json: Json = False,
@@ -56,14 +51,9 @@ def anew(
     with sentences():
         file = file_at(file)
         recorded = Recording.read(file).state.steps[0].provenance
-        where = (
-            model if model != AS_RECORDED else str(recorded.get("model")),
-            device_of(device, recorded),
-            source,
-            yes,
-        )
+        place = Place(model, device, yes, source)
         with Bars() as bars:
-            before, made, differs, index = _anew(file, recorded, where, without or [], after, out, bars)
+            before, made, differs, index = _anew(file, recorded, place, without or [], after, out, bars)
         rows = [(old, new) for old, new in zip(before, made, strict=True) if new.facts]
         again = [new.index for old, new in rows if new.id != old.id]
         if as_json:
@@ -80,7 +70,7 @@ def anew(
 def _anew(
     file: Path,
     recorded: Mapping[str, Any],
-    where: tuple[str, str, str, bool],
+    place: Place,
     without: Sequence[int],
     after: int | None,
     out: Path,
@@ -92,7 +82,7 @@ def _anew(
     from editlab.session.replay import differences, read, record, restored
 
     recording, log = read(file)
-    editor = editor_of(recorded, where, report)
+    editor = place.editor(recorded, report)
     session = restored(editor, recording, log)
     for edit in without:
         session.toggle(edit)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Json, Yes
+from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
-from editlab.cli.replay import AS_RECORDED, device_of, file_at
 from editlab.core.progress import OnProgress
 from editlab.report.html import plural
 from editlab.session.recording import Recording
@@ -49,10 +49,8 @@ def export(
     backend: Annotated[
         str | None, typer.Option(help="The address of the backend that has the session; its token: EDITLAB_TOKEN.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="The model's name, folder or hub id, if not the one in the file.")
-    ] = AS_RECORDED,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; default: the kind in the file.")] = AS_RECORDED,
+    model: RecordedModel = AS_RECORDED,
+    device: RecordedDevice = AS_RECORDED,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -81,10 +79,8 @@ def export(
             if not 0 <= (step or 0) < len(recording.state.steps):
                 raise ValueError(f"step must be between 0 and {len(recording.state.steps) - 1}, got {step}")
             recorded = recording.state.steps[0].provenance
-            name = model if model != AS_RECORDED else str(recorded.get("model"))
-            result = _export(
-                file, recorded, (name, device_of(device, recorded), yes), (to, form, step, dtype, rank), bars
-            )
+            place = Place(model, device, yes)
+            result = _export(file, recorded, place, (to, form, step, dtype, rank), bars)
         if as_json:
             show_json(result.to_json())
         else:
@@ -113,24 +109,17 @@ def _file(source: str, backend: str | None, report: OnProgress) -> Path | bytes:
 def _export(
     file: Path | bytes,
     recorded: Mapping[str, Any],
-    where: tuple[str, str, bool],
+    place: Place,
     what: tuple[Path, str, int | None, str, int | None],
     report: OnProgress,
 ) -> Exported:
     """Load the model as it was recorded, and write."""
-    from editlab.editing.editor import Editor
-    from editlab.model.loading import load
     from editlab.session.export import export
     from editlab.session.replay import read, restored
 
-    name, device, yes = where
     folder, form, step, dtype, rank = what
     recording, log = read(file)
-    try:
-        loaded = load(name, device=device, dtype=str(recorded.get("dtype")), allow_download=yes, report=report)
-    except ValueError as error:
-        raise ValueError(f"{error} (the file is of {recorded.get('model')}; --model says where that is)") from error
-    session = restored(Editor(loaded, seed=int(recorded.get("seed", 0))), recording, log)
+    session = restored(place.editor(recorded, report), recording, log)
     told = recording.state
     return export(session, folder, form, step=step, dtype=dtype, rank=rank, recorded=told, report=report)
 

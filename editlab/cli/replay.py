@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,23 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from editlab.cli._options import Json, Source, Yes
+from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, ReplayFile, file_at
 from editlab.cli._terminal import FAILED, Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
 from editlab.report.html import plural
-from editlab.session.recording import REPLAY, TOLERANCE, Recording
+from editlab.session.recording import TOLERANCE, Recording
 
 if TYPE_CHECKING:
-    from editlab.editing.editor import Editor
     from editlab.session.replay import Replayed, ReplayedStep
-
-AS_RECORDED = "as recorded"
 
 
 def replay(
-    file: Annotated[
-        Path,
-        typer.Argument(help="A replay file: from Export on the page, edit --replay, or a finished run, by its folder."),
-    ],
+    file: ReplayFile,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Recompute every edit too, and compare ΔW and the losses of its search.")
     ] = False,
@@ -34,10 +28,8 @@ def replay(
         float,
         typer.Option(help="Tolerance where bits need not be equal: relative for norms and ΔW, absolute for losses."),
     ] = TOLERANCE,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="The model's name, folder or hub id, if not the one in the file.")
-    ] = AS_RECORDED,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; default: the kind in the file.")] = AS_RECORDED,
+    model: RecordedModel = AS_RECORDED,
+    device: RecordedDevice = AS_RECORDED,
     source: Source = "auto",
     yes: Yes = False,
     as_json: Json = False,
@@ -61,14 +53,9 @@ def replay(
     with sentences():
         file = file_at(file)
         recorded = Recording.read(file).state.steps[0].provenance  # a bad file is reported before anything is loaded
-        where = (
-            model if model != AS_RECORDED else str(recorded.get("model")),
-            device_of(device, recorded),
-            source,
-            yes,
-        )
+        place = Place(model, device, yes, source)
         with Bars() as bars:
-            result = _replay(file, recorded, where, recompute, tolerance, bars)
+            result = _replay(file, recorded, place, recompute, tolerance, bars)
         if as_json:
             show_json({"ok": result.ok, "file": str(file), "recomputed": recompute, **result.to_json()})
         else:
@@ -80,7 +67,7 @@ def replay(
 def _replay(
     file: Path,
     recorded: Mapping[str, Any],
-    where: tuple[str, str, str, bool],
+    place: Place,
     recompute: bool,
     tolerance: float,
     report: OnProgress,
@@ -89,45 +76,8 @@ def _replay(
     from editlab.session.replay import read, replay
 
     recording, log = read(file)
-    editor = editor_of(recorded, where, report)
+    editor = place.editor(recorded, report)
     return replay(editor, recording, log, recompute=recompute, tolerance=tolerance, report=report)
-
-
-def editor_of(recorded: Mapping[str, Any], where: tuple[str, str, str, bool], report: OnProgress) -> Editor:
-    """The model of a file, loaded as it was recorded, with the file's number of threads.
-
-    `where`: the model, the device, the corpus for the second moments, and whether downloads are allowed. Raises
-    ValueError.
-    """
-    import torch
-
-    from editlab.editing.editor import Editor
-    from editlab.editing.texts import check_source
-    from editlab.model.loading import load
-
-    check_source(where[2])
-    model, device, source, yes = where
-    threads = min(int(recorded.get("threads", 1)), os.cpu_count() or 1)
-    torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
-    try:
-        loaded = load(model, device=device, dtype=str(recorded.get("dtype")), allow_download=yes, report=report)
-    except ValueError as error:
-        raise ValueError(f"{error} (the file is of {recorded.get('model')}; --model says where that is)") from error
-    return Editor(loaded, moments=source, seed=int(recorded.get("seed", 0)))
-
-
-def file_at(path: Path) -> Path:
-    """The replay file itself, or the one in a run's folder. Raises ValueError for a run without one."""
-    if not path.is_dir():
-        return path
-    if not (path / REPLAY).is_file():
-        raise ValueError(f"{path} holds no {REPLAY}: it is no run's folder, or its run has not finished")
-    return path / REPLAY
-
-
-def device_of(device: str, recorded: Mapping[str, Any]) -> str:
-    """The chosen device; by default the CPU for a file made there, else a GPU if there is one."""
-    return device if device != AS_RECORDED else "cpu" if recorded.get("device") == "CPU" else "auto"
 
 
 def _show(result: Replayed, recompute: bool) -> None:

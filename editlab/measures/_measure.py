@@ -199,6 +199,11 @@ def fixed_sample(items: Sequence[T], n: int, key: Callable[[T], str], seed: int 
     return tuple(item for i, item in enumerate(items) if i in chosen)
 
 
+def sampled_facts(inputs: MeasureInput, limit: int) -> tuple[Fact, ...]:
+    """The facts of all edits so far, or a fixed sample of them."""
+    return tuple(edited.fact for edited in fixed_sample(inputs.edited, limit, lambda edited: str(edited.fact)))
+
+
 @functools.lru_cache(maxsize=10_000)  # the same facts come again at every step
 def _hashed(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()

@@ -16,7 +16,7 @@ from editlab.core.facts import Fact
 from editlab.core.joining import Question
 from editlab.core.progress import OnProgress
 from editlab.core.records import CounterFact, Quality
-from editlab.measures._measure import MeasureInput, fixed_sample, questions_of, tokens_of
+from editlab.measures._measure import MeasureInput, questions_of, sampled_facts, tokens_of
 from editlab.model.reading import ObjectScore
 
 
@@ -109,11 +109,8 @@ class OfAll:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, inputs: MeasureInput) -> tuple[Fact, ...]:
-        return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
-
     def tokens(self, inputs: MeasureInput) -> int:
-        return tokens_of(prompt for prompt, *_ in _questions(self._facts(inputs)))
+        return tokens_of(prompt for prompt, *_ in _questions(sampled_facts(inputs, self.limit)))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFact | None:
-        return _measured(inputs, self._facts(inputs), len(inputs.edited), report)
+        return _measured(inputs, sampled_facts(inputs, self.limit), len(inputs.edited), report)

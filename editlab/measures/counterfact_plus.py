@@ -19,7 +19,7 @@ from editlab.core.facts import Fact
 from editlab.core.joining import Question, joined
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import CounterFactPlus, Neighborhood
-from editlab.measures._measure import MeasureInput, State, fixed_sample, questions_of, tokens_of
+from editlab.measures._measure import MeasureInput, State, questions_of, sampled_facts, tokens_of
 from editlab.model.model import EditableModel
 from editlab.model.reading import ObjectScore, read
 
@@ -81,15 +81,12 @@ class CounterFactPlusOfAll:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, inputs: MeasureInput) -> tuple[Fact, ...]:
-        return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
-
     def tokens(self, inputs: MeasureInput) -> int:
-        facts = self._facts(inputs)
+        facts = sampled_facts(inputs, self.limit)
         return tokens_of([f.text for f in facts]) + 2 * tokens_of(p for f in facts for p in f.neighborhood_prompts)
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> CounterFactPlus | None:
-        facts = self._facts(inputs)
+        facts = sampled_facts(inputs, self.limit)
         pairs = pairs_of(facts)
         if not pairs:
             return None

@@ -15,7 +15,7 @@ from editlab.core.facts import Fact
 from editlab.core.joining import AUTO, Question, question
 from editlab.core.progress import OnProgress
 from editlab.core.records import Overfit, Overfitting
-from editlab.measures._measure import MeasureInput, fixed_sample, tokens_of
+from editlab.measures._measure import MeasureInput, sampled_facts, tokens_of
 from editlab.measures.counterfact_plus import pairs_of
 from editlab.model.reading import ObjectScore
 
@@ -92,7 +92,7 @@ class OverfitOfAll:
     of_step: bool = False
 
     def _asked(self, inputs: MeasureInput) -> list[Distraction]:
-        return distractions(e.fact for e in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
+        return distractions(sampled_facts(inputs, self.limit))
 
     def tokens(self, inputs: MeasureInput) -> int:
         return tokens_of(each.prompt for each in self._asked(inputs))

@@ -17,7 +17,7 @@ from editlab.core.facts import Fact
 from editlab.core.joining import Question, question
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import Answer, Answers, SaysIt
-from editlab.measures._measure import MeasureInput, State, fixed_sample, tokens_of
+from editlab.measures._measure import MeasureInput, State, sampled_facts, tokens_of
 from editlab.model.generation import generate
 
 NEIGHBOURS = 3  # of each fact, the first ones: an answer costs many times what a score does
@@ -171,11 +171,8 @@ class SaysItOfAll:
     every: int = 0
     of_step: bool = False
 
-    def _facts(self, inputs: MeasureInput) -> tuple[Fact, ...]:
-        return tuple(edited.fact for edited in fixed_sample(inputs.edited, self.limit, lambda e: str(e.fact)))
-
     def tokens(self, inputs: MeasureInput) -> int:
-        return _tokens(self._facts(inputs))
+        return _tokens(sampled_facts(inputs, self.limit))
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> SaysIt | None:
-        return _measured(inputs, self._facts(inputs), len(inputs.edited), report, told=False)
+        return _measured(inputs, sampled_facts(inputs, self.limit), len(inputs.edited), report, told=False)
