@@ -29,10 +29,10 @@ class Exporting:
             state = await self._runner.ask(self._lab.state, self._session)
             title = (await self._runner.ask(self._lab.about, self._session)).name
             files = await asyncio.to_thread(files_of, state, title, self._info.methods)
-            self.panel.show_files(files, state)
-            files.append(await self._by_lab(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
-            files.append(await self._by_lab(ADAPTER, ADAPTER_ABOUT, self._lab.adapter_file))
-            self.panel.show_files(files, state)  # once: links that are drawn anew lose a click
+            self.panel.begin(state)
+            self.panel.add(*files)
+            self.panel.add(await self._by_lab(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
+            self.panel.add(await self._by_lab(ADAPTER, ADAPTER_ABOUT, self._lab.adapter_file))
             problem = ""
         except LabError as error:
             problem = sentence(error)

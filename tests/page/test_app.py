@@ -18,7 +18,9 @@ from editlab.core.facts import Fact
 from editlab.core.records import SessionState
 from editlab.page import work
 from editlab.page.app import App
+from editlab.page.files import File
 from editlab.page.opening import opened
+from editlab.page.panels.export import Export
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts
@@ -307,12 +309,25 @@ def test_the_files_are_links_in_the_page() -> None:
         app.analysis.tabs.value = "Export"
         app.export.prepare.click()
         await app.runner.idle()
-        links = dict(re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', app.export.links.value))
+        page = "".join(shown.value for shown in app.export.links.children)
+        links = dict(re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', page))
         names = {name: base64.b64decode(payload) for payload, name in links.items()}
         assert {"editlab-report.html", "editlab-table.csv", "editlab-replay.zip"} < set(names)
         assert SessionState.from_json(json.loads(names["editlab-session.json"])) == lab.state(app.session)
 
     run(scenario)
+
+
+def test_a_link_to_a_file_stays_the_same_while_others_are_made() -> None:
+    panel = Export(lambda: None)
+    lab = FakeLab()
+    panel.begin(lab.state(lab.create()))
+    panel.add(File("editlab-table.csv", "", b"1"))
+    link = panel.links.children[-1]
+    before = link.value
+    panel.add(File("editlab-replay.zip", "", b"2"))
+    assert panel.links.children[-2] is link
+    assert link.value == before
 
 
 def test_an_unexpected_error_becomes_a_sentence_and_a_log_entry(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from markupsafe import Markup
 
@@ -19,12 +19,12 @@ ABOUT = (
 
 
 class Export(Pane):
-    """`on_prepare()` requests the files; `show_files` shows those that are ready."""
+    """`on_prepare()` requests the files; `begin` and then `add` show those that are ready."""
 
     def __init__(self, on_prepare: Callable[[], None]) -> None:
         self.prepare = button("Prepare the files", lambda _: on_prepare(), "el-small")
         self._said = html(css="el-live")
-        self.links = html(css="el-links")
+        self.links = box([], "el-links")
         self.widget = box([html(note(ABOUT)), box([self.prepare, self._said], "el-row"), self.links])
 
     @property
@@ -37,11 +37,18 @@ class Export(Pane):
         self.prepare.disabled = True
         self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
 
-    def show_files(self, files: Sequence[File], state: SessionState) -> None:
-        """Show links to the files, and for each that could not be made the reason."""
+    def begin(self, state: SessionState) -> None:
+        """Show which state the files that follow are of, instead of the files shown."""
         edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
-        items = joined(tag("li", _link(file) + note(file.about)) for file in files)
-        self.links.value = tag("p", edits, "el-why") + tag("ol", items)
+        self.links.children = [html(tag("p", edits, "el-why"))]
+
+    def add(self, *files: File) -> None:
+        """Show a link to each file, or the reason why it could not be made, below those shown.
+
+        A link that is shown is never drawn anew: a click on one that is being replaced does nothing.
+        """
+        links = (html(tag("div", joined([_link(file), note(file.about)]))) for file in files)
+        self.links.children = (*self.links.children, *links)
 
     def done(self, problem: str = "") -> None:
         """Show that no file is being made any more, with a sentence where one failed."""
@@ -52,7 +59,7 @@ class Export(Pane):
         """Draw the state; files that were prepared say how many edits they include."""
 
     def leave(self) -> None:
-        self.links.value = ""
+        self.links.children = ()
 
 
 def _link(file: File) -> Markup:
