@@ -9,7 +9,7 @@ import pytest
 
 from tests.page.conftest import Visit, be_still
 from tests.page.fake_model import DISABLING
-from tests.page.test_browser import apply, open_folds, open_tab, type_fact, wait_until
+from tests.page.test_browser import TABS, apply, open_folds, open_panel, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -60,10 +60,10 @@ def test_axe_finds_nothing_serious(visit_fake: Open) -> None:
     page.get_by_role("button", name="Hyperparameters and guard").click()
     page.get_by_role("button", name="Search").click()
     found += grave(page, "making an edit")
-    for tab in page.locator(".el-tabs button").all_inner_texts():
-        open_tab(page, tab)
+    for name in TABS:
+        open_panel(page, name)
         open_folds(page)
-        found += grave(page, tab)
+        found += grave(page, name)
     page.get_by_role("button", name="Session…").click()
     page.get_by_role("button", name="Delete…").click()
     found += grave(page, "session")

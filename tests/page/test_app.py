@@ -38,7 +38,7 @@ def run(scenario: Scenario, **lab_options: Any) -> None:
     async def main() -> None:
         lab = FakeLab(**lab_options)
         app = App(lab, await work.ask(opened, lab), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -75,8 +75,8 @@ def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
         assert "layer 6" in seen(app.line)
         assert "Rome" in seen(app.after)
         assert len(steps(app)) == 2
-        app.analysis.tabs.value = "Overview"
-        sources = app.overview.view.chart.sources
+        app.analysis.open("Overview")
+        sources = app.analysis["Overview"].view.chart.sources
         for part in ("drift", "perplexity", "skill"):
             assert list(sources[f"{part}.points"].data["step"]) == [0, 1]
 
@@ -245,8 +245,8 @@ def test_a_tap_on_a_point_goes_to_its_step() -> None:
         for subject in ("Prado", "Hofburg"):
             fill(app, "The {} is located in the city of", subject, "Oslo")
             await apply(app)
-        app.analysis.tabs.value = "Overview"
-        source = app.overview.view.chart.sources["drift.points"]
+        app.analysis.open("Overview")
+        source = app.analysis["Overview"].view.chart.sources["drift.points"]
         source.selected.indices = [list(source.data["step"]).index(1)]
         await app.runner.idle()
         assert lab.state(app.session).position == 1
@@ -263,8 +263,8 @@ def test_what_is_typed_is_escaped_everywhere() -> None:
         app.after.add.click()
         await apply(app)
         texts: list[str] = []
-        for tab in app.analysis.tabs.options:
-            app.analysis.tabs.value = tab[1]
+        for tab in app.analysis.names:
+            app.analysis.open(tab)
             texts += [part.value for part in everything(app, hidden=True) if isinstance(part, widgets.HTML)]
         assert sum("&lt;img" in text for text in texts) > 5
         assert not any("<img" in text for text in texts)
@@ -306,10 +306,10 @@ def test_the_files_are_links_in_the_page() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         await apply(app)
-        app.analysis.tabs.value = "Export"
-        app.export.prepare.click()
+        app.analysis.open("Export")
+        app.analysis["Export"].prepare.click()
         await app.runner.idle()
-        page = "".join(shown.value for shown in app.export.links.children)
+        page = "".join(shown.value for shown in app.analysis["Export"].links.children)
         links = dict(re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', page))
         names = {name: base64.b64decode(payload) for payload, name in links.items()}
         assert {"editlab-report.html", "editlab-table.csv", "editlab-replay.zip"} < set(names)

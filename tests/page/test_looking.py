@@ -38,7 +38,7 @@ def run(scenario: Scenario, edits: int = 3) -> None:
         for fact in lab.facts[:edits]:
             lab.edit(session, [fact]).result()
         app = App(lab, await work.ask(opened, lab, session), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -93,9 +93,9 @@ def test_levels_do_not_stretch_the_axis() -> None:
 
 def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Weights"
+        app.analysis.open("Weights")
         buttons(steps(app)[1])["Pin"].click()
-        span = app.weights.view.chart.figures[0].select_one({"name": "pinned"})
+        span = app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"})
         assert (span.visible, span.location) == (True, 1)
         assert app.after.against.value == "pinned"
         assert "Step 1 was not asked this" in seen(app.after)
@@ -114,7 +114,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
         app.draw(lab.state(app.session))
         assert app.timeline.pinned is None
         assert app.after.against.value == "base"
-        assert not app.weights.view.chart.figures[0].select_one({"name": "pinned"}).visible
+        assert not app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"}).visible
 
     run(scenario)
 
@@ -183,11 +183,11 @@ def test_runs_are_drawn_beside_each_other_where_both_were_measured() -> None:
 
 def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Compare"
+        app.analysis.open("Methods")
         app.draw(lab.toggle(app.session, 2))
         before = set(lab.sessions)
         await app.comparing.remake("memit")
-        assert "The same edits with MEMIT: 2 edits in force" in seen(app.side_by_side)
+        assert "The same edits with MEMIT: 2 edits in force" in seen(app.analysis["Methods"])
         other = lab.state(next(key for key in lab.sessions if key not in before))
         assert [step.method for step in other.steps[1:]] == ["memit", "memit"]
         assert [step.facts for step in other.steps[1:]] == [(lab.facts[0],), (lab.facts[2],)]
@@ -201,17 +201,17 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
 
 def test_what_cannot_be_opened_beside_is_told() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Compare"
-        app.side_by_side.link.value = "no-such-key"
-        app.side_by_side.open.click()
+        app.analysis.open("Methods")
+        app.analysis["Methods"].link.value = "no-such-key"
+        app.analysis["Methods"].open.click()
         await app.runner.idle()
-        assert alerts(app.side_by_side)
+        assert alerts(app.analysis["Methods"])
         other = lab.create("another")
         lab.edit(other, [lab.facts[4]], "memit").result()
-        app.side_by_side.link.value = f"http://127.0.0.1/?session={other}"
-        app.side_by_side.open.click()
+        app.analysis["Methods"].link.value = f"http://127.0.0.1/?session={other}"
+        app.analysis["Methods"].open.click()
         await app.runner.idle()
-        assert not alerts(app.side_by_side)
-        assert "another: 1 edit in force" in seen(app.side_by_side)
+        assert not alerts(app.analysis["Methods"])
+        assert "another: 1 edit in force" in seen(app.analysis["Methods"])
 
     run(scenario)

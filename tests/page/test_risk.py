@@ -155,8 +155,8 @@ def test_the_anatomy_of_a_first_edit_is_compared_with_nothing() -> None:
         fill(app, PROMPT, "Prado", "Oslo")
         app.make.method.choice.value = "memit"
         await apply(app)
-        app.analysis.tabs.value = "Weights"
-        view = app.weights.anatomy
+        app.analysis.open("Weights")
+        view = app.analysis["Weights"].anatomy
         assert "no other edit like it" in seen(view)
         assert "compared" not in seen(view).split()
         assert "33 % of the residual" in seen(view)
@@ -174,8 +174,8 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
         assert app.health.why.description == "Why?"
         app.health.why.click()
         await app.runner.idle()
-        assert app.analysis.tabs.value == "Weights"
-        view = app.weights.anatomy
+        assert app.analysis.opened == "Weights"
+        view = app.analysis["Weights"].anatomy
         assert "Why edit 4 has its size" in seen(view)
         assert "divisor" in seen(view)
         assert row(view, "‖ΔW‖ ÷ ‖W‖")[-1].startswith("× ")
