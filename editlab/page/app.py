@@ -51,7 +51,7 @@ class App(View):
             self.info,
             MakeEditCallbacks(
                 draft=handler(self._drafted),
-                apply=handler(lambda draft: self.editing.start(draft)),
+                apply=handler(lambda draft: self.editing.apply(draft)),
                 cancel=handler(lambda: self.editing.cancel()),
                 find=FinderCallbacks(
                     search=handler(lambda query: self.browsing.search(query)),
@@ -79,17 +79,18 @@ class App(View):
             ),
         )
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
-        self.share = Fold("Session…", "Hide session", self.panel.widget)
-        self.line.add(self.share.button)
+        self.share = Fold("Share", "Close Share", self.panel.widget)
         self.comparing = Comparing(lab, session, self.info, runner, lambda: self.analysis["Methods"], self._drawn)
         self.guide = Guide(self.info, runner, self.make, self._page_actions())
         self.line.add(self.guide.lessons.button)
         self.lay_out(
-            [self.panel.widget, self.guide.panel.widget],
-            [self.make.widget, self.guide.player_panel.widget],
+            [self.panel.widget, self.guide.panel.widget, self.make.widget],
             self._more_places(opened.scan),
             lambda name: self.guide.teaching.tab(name),
+            preview=[self.make.preview],
         )
+        self.line.add(self.share.button)
+        self.analysis.add(self.guide.play.widget)
         self.draw(opened.state)
 
     def start(self) -> None:
@@ -152,6 +153,8 @@ class App(View):
 
     def draw(self, state: SessionState) -> None:
         super().draw(state)
+        step = state.steps[state.position]
+        self.make.applied(step.facts[0] if step.facts else None)
         self.panel.drawn(state)
         self.guide.teaching.show(state)
 
@@ -183,8 +186,7 @@ class App(View):
     # Facts
 
     def _drafted(self, draft: Draft | None) -> None:
-        if not self.editing.busy:
-            self.drafting.changed(draft)
+        self.drafting.changed(draft, ask=not self.editing.busy)
 
     async def _pick_scanned(self, case_id: CaseId | None) -> None:
         """Put a fact of the scan into the form."""

@@ -81,6 +81,7 @@ class View:
                 actions.anew,
             ),
         )
+        self.line.add(self.timeline.history)
         self._places = [
             Place("Over time", "Overview", lambda: Overview(self.info, actions.goto)),
             Place("Over time", "Forgetting", lambda: Forgetting(measure, actions.goto)),
@@ -94,18 +95,18 @@ class View:
     def lay_out(
         self,
         top: Sequence[widgets.Widget],
-        left: Sequence[widgets.Widget],
         more: Sequence[Place],
         on_open: Callable[[str], None] = lambda _: None,
+        preview: Sequence[widgets.Widget] = (),
         css: str = "",
     ) -> None:
-        """`top` goes under the state line, `left` above the timeline; `more` are more panels of the analysis."""
+        """`top` goes under the state line, `preview` above what changed; `more` are more panels of the analysis."""
         self.analysis = Analysis([*self._places, *more], on_open)
         columns = [
-            box([*left, self.timeline.widget], "el-column"),
-            box([self.after.widget, self.analysis.widget], "el-column"),
+            box([*preview, self.after.widget], "el-column"),
+            box([self.health.widget, self.timeline.widget], "el-column"),
         ]
-        content = [self.line.widget, *top, self.health.widget, box(columns, "el-columns")]
+        content = [self.line.widget, *top, box(columns, "el-columns"), self.analysis.widget]
         self.root = box(content, f"el-lab {css}")
         self.projector = Projector(self.root)
         self.line.add(self.projector.widget)

@@ -64,14 +64,14 @@ def test_axe_finds_nothing_serious(visit_fake: Open) -> None:
         open_panel(page, name)
         open_folds(page)
         found += grave(page, name)
-    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Share").click()
     page.get_by_role("button", name="Delete…").click()
     found += grave(page, "session")
-    page.get_by_role("button", name="Lessons", exact=True).click()
+    page.get_by_role("button", name="Guided tour", exact=True).click()
     for lesson in page.locator(".el-lesson-tabs button").all():
         lesson.click()
         found += grave(page, lesson.inner_text())
-    page.get_by_role("button", name="Large type").click()
+    page.get_by_role("button", name="Present").click()
     found += grave(page, "projector")
     assert found == []
 
@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious_for_who_follows(visit: Open) -> None:
     page = visit(viewport=WINDOW).page
     type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
     apply(page, "1 edit")
-    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Share").click()
     follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
     other = visit(session=follow, waits_for=".el-following", viewport=WINDOW).page
     other.locator(".el-card-rewrite").wait_for()

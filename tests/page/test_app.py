@@ -52,6 +52,8 @@ def fill(app: App, prompt: str, subject: str, new: str, true: str = "") -> None:
 
 
 async def apply(app: App) -> SessionState:
+    """Apply the edit once all that is to be told of it beforehand is on the page."""
+    await app.runner.idle()
     app.make.apply.click()
     await app.runner.idle()
     return app.lab.state(app.session)
@@ -175,15 +177,15 @@ def test_the_model_is_asked_before_the_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
         await app.runner.idle()
-        assert "The model says now" in seen(app.make)
-        assert "Paris" in seen(app.make).split("The model says now")[1]
+        assert "The model says now" in seen(app.make.preview)
+        assert "Paris" in seen(app.make.preview)
 
     run(scenario)
 
 
 def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.make.finder.source.value = "search"
+        app.make.finder.search.set(True)
         app.make.finder.text.value = "colosseum"
         await app.runner.idle()
         app.make.finder.next.click()
@@ -203,7 +205,7 @@ def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None
 def test_search_by_relation_and_case_id() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         await app.runner.idle()
         assert len(finder.results.options) == len(lab.facts)
         finder.relation.value = "P276"

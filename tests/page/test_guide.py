@@ -324,7 +324,7 @@ def test_the_page_stays_usable_while_it_plays() -> None:
 def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         await app.runner.idle()
         labels = [label for label, _ in finder.results.options]
         assert [label[0] for label in labels] == ["✓" if fact.case_id % 2 == 0 else "✗" for fact in lab.facts]
@@ -343,7 +343,7 @@ def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
 def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_knows() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         drawn = []
         for known in (False, True):
             finder.only_known.value = known
@@ -366,7 +366,7 @@ def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_know
 def test_only_the_last_query_is_answered() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         for text in ("c", "co", "colosseum"):
             finder.text.value = text
         await app.runner.idle()

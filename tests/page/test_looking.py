@@ -18,7 +18,7 @@ from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.page.plots.weights import UNITS, size_chart, size_columns
-from editlab.report.html import bars, moved, next_tokens
+from editlab.report.html import bars, moved
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 from tests.page.seen import alerts, buttons, row, seen, steps
@@ -68,13 +68,6 @@ def test_a_token_tells_how_far_it_moved() -> None:
     assert "was beyond 5" in moved(1, None, 5)
     drawn = bars([TokenChance(" b", 0.6), TokenChance(" a", 0.3)], {" a": 0.7, " b": 0.1})
     assert drawn.index("rank 1, was 2") < drawn.index("rank 2, was 1")
-
-
-def test_what_else_might_come_next_is_told_now_and_then() -> None:
-    words = next_tokens(said(" <b>", " c"), said(" c"), "unedited")
-    assert "<td>&lt;b&gt;</td><td>50 %</td><td>–</td>" in words
-    assert "<td>c</td><td>25 %</td><td>50 %</td>" in words
-    assert 'aria-label="What else might come next"' in words
 
 
 def test_levels_of_an_edit_are_those_of_its_method() -> None:

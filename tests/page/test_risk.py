@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from editlab.page.app import App
@@ -39,6 +41,69 @@ def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
         app.make.form.new.value = ""
         await app.runner.idle()
         assert seen(line) == ""
+
+    run(scenario)
+
+
+def test_nothing_told_of_another_fact_is_on_the_screen_from_the_first_key_on() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo", "Madrid")
+        await app.runner.idle()
+        assert "Low" in seen(app.make.risk)
+        assert "The model says now" in seen(app.make.preview)
+        app.make.form.subject.value = "Prad"  # nothing is awaited: this is what the next frame shows
+        assert seen(app.make.risk) == seen(app.make.preview) == ""
+        await app.runner.idle()
+        app.make.method.choice.value = "memit"
+        assert seen(app.make.risk) == ""
+        assert "The model says now" in seen(app.make.preview)  # whatever the method
+
+    run(scenario)
+
+
+def test_an_edit_waits_for_its_risk_and_a_high_one_asks_once() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        def edits() -> int:
+            return len(lab.state(app.session).steps) - 1
+
+        for subject in ("Prado", DISABLING):
+            fill(app, PROMPT, subject, "Oslo", "Madrid")
+            app.make.apply.click()  # before its risk is known
+            assert "Low" not in seen(app.make)
+            assert "High" not in seen(app.make)
+            await app.runner.idle()
+        assert edits() == 1
+        assert "Apply again to make this edit" in seen(app.make.risk)
+        await apply(app)
+        assert edits() == 2
+        assert "Apply again" not in seen(app.make.risk)
+
+    run(scenario)
+
+
+def test_an_edit_whose_text_is_changed_while_it_waits_for_its_risk_is_not_made() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo", "Madrid")
+        app.make.apply.click()
+        app.make.form.new.value = "Rome"
+        await app.runner.idle()
+        assert len(lab.state(app.session).steps) == 1
+        assert "Not applied" in seen(app.line)
+
+    run(scenario)
+
+
+def test_what_stands_in_the_browsers_fields_is_what_is_applied() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "People in Ja", "Ja", "Os", "Madrid")
+        texts = {"Prompt": "People in Japan speak", "Subject": "Japan", "New object": "Oslo", "steps": "7", "at": 1}
+        app.make.typed.value = json.dumps(texts)  # as page.js does, right before the click
+        app.make.apply.click()
+        await app.runner.idle()
+        step = lab.state(app.session).steps[1]
+        assert (step.facts[0].text, step.facts[0].target_new) == ("People in Japan speak", "Oslo")
+        assert step.facts[0].target_true == "Madrid"
+        assert dict(step.hyperparameters) == {"steps": 7}
 
     run(scenario)
 

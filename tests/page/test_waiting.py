@@ -79,7 +79,7 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
             lambda: buttons(steps(app)[2])["Go to"].click(), app.timeline.find.click,
             app.analysis["Export"].prepare.click,
             app.panel.rename.click, app.analysis["Probe"].run.click, app.make.finder.random.click,
-            lambda: app.make.finder.source.set_trait("value", "search"),
+            lambda: app.make.finder.search.set(True),
             lambda: app.analysis["Plan"].rows["bleeding"].every.set_trait("value", 1),
             lambda: app.measuring.ask("bleeding"),
             lambda: app.analysis["Methods"].remake.click(), lambda: app.analysis["Methods"].remake.click(),
