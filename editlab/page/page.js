@@ -180,7 +180,7 @@
       make?.querySelector(".el-apply button")?.focus({ preventScroll: true });
     if (!was || running || make.querySelector("[role=alert]")) return;
     const result = document.querySelector(".el-columns"), { top } = result.getBoundingClientRect();
-    if (top < 48 || top > innerHeight / 2) result.scrollIntoView({ block: "start" });
+    if (top < 0 || top > innerHeight - 240) result.scrollIntoView({ block: "start" });
   };
   /* A row that is pointed at, or has the focus, is marked in the charts; the charts themselves mark theirs (plots/chart.py). */
   const stepOf = (row) => Number(row?.querySelector(".el-index")?.textContent ?? -1);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -85,6 +86,7 @@ def test_an_edit_whose_text_is_changed_while_it_waits_for_its_risk_is_not_made()
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, PROMPT, "Prado", "Oslo", "Madrid")
         app.make.apply.click()
+        await asyncio.sleep(0)
         app.make.form.new.value = "Rome"
         await app.runner.idle()
         assert len(lab.state(app.session).steps) == 1
