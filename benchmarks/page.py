@@ -114,7 +114,7 @@ def visit(browser: Browser, served: Served) -> dict[str, float]:
     page.goto(served.address, wait_until="commit")
     page.locator(".el-title").wait_for()
     seconds = {"title": time.perf_counter() - start}
-    page.get_by_role("button", name="Lessons", exact=True).click()
+    page.get_by_role("button", name="Guided tour", exact=True).click()
     seconds["clicked"] = time.perf_counter() - start
     page.locator(".el-lessons").wait_for()
     seconds["first_working_click"] = time.perf_counter() - start

@@ -67,9 +67,6 @@ def film_an_edit(page: Page) -> Film:
     """A fact is chosen, what the model says of it is seen, it is written, and then what that did."""
     film = Film(page)
     film.show(".el-make", 1000)
-    page.get_by_role("button", name="Examples").click()
-    page.wait_for_timeout(500)
-    film.take(800)
     page.get_by_role("button", name="A tower moves").click()
     page.locator(".el-says-now .el-bars").wait_for()
     page.locator(".el-risk-level").wait_for()

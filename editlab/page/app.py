@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from editlab.analysis.scanned import ScanTable
 from editlab.core.facts import CaseId
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
@@ -16,6 +17,7 @@ from editlab.page.editing import Editing
 from editlab.page.guide import Guide, PageActions
 from editlab.page.measuring import Measuring
 from editlab.page.opening import Opened
+from editlab.page.panels.analysis import Place
 from editlab.page.panels.fact_finder import FinderCallbacks
 from editlab.page.panels.make_edit import Draft, MakeEdit, MakeEditCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
@@ -49,7 +51,7 @@ class App(View):
             self.info,
             MakeEditCallbacks(
                 draft=handler(self._drafted),
-                apply=handler(lambda draft: self.editing.start(draft)),
+                apply=handler(lambda draft: self.editing.apply(draft)),
                 cancel=handler(lambda: self.editing.cancel()),
                 find=FinderCallbacks(
                     search=handler(lambda query: self.browsing.search(query)),
@@ -67,18 +69,6 @@ class App(View):
         )
         self.repairing = Repairing(lab, session, runner, self.health.repair, self.line, self._drawn)
         self.probing = Probing(lab, session, runner, self._probed)
-        self.probe = ProbePane(
-            self.info,
-            ProbeCallbacks(
-                run=handler(self.probing.start),
-                stop=handler(self.probing.stop),
-                clear=handler(self.probing.clear),
-                draft=lambda: self.make.draft.fact if self.make.draft else None,
-            ),
-        )
-        self.scan = ScanPane(self.info, opened.scan, handler(self._pick_scanned))
-        measure = MeasureCallbacks(handler(self.measuring.ask), handler(self.measuring.stop))
-        self.plan = Plan(self.info, measure, handler(self._plan))
         self.panel = SessionPanel(
             session,
             self.about,
@@ -89,29 +79,45 @@ class App(View):
             ),
         )
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
-        self.share = Fold("Session…", "Hide session", self.panel.widget)
-        self.line.add(self.share.button)
-        self.comparing = Comparing(lab, session, self.info, runner, lambda: self.side_by_side, self._drawn)
-        self.side_by_side = SideBySide(
-            self.info,
-            CompareCallbacks(
-                handler(self.comparing.remake), handler(self.comparing.open), handler(self.comparing.stop)
-            ),
-            handler(self._goto),
-        )
-        more = {"Compare": self.side_by_side, "Probe": self.probe, "Scan": self.scan, "Plan": self.plan}
+        self.share = Fold("Share", "Close Share", self.panel.widget)
+        self.comparing = Comparing(lab, session, self.info, runner, lambda: self.analysis["Methods"], self._drawn)
         self.guide = Guide(self.info, runner, self.make, self._page_actions())
         self.line.add(self.guide.lessons.button)
         self.lay_out(
-            [self.panel.widget, self.guide.panel.widget],
-            [self.make.widget, self.guide.player_panel.widget],
-            more,
+            [self.panel.widget, self.guide.panel.widget, self.make.widget],
+            self._more_places(opened.scan),
+            lambda name: self.guide.teaching.tab(name),
+            preview=[self.make.preview],
         )
-        self.analysis.tabs.observe(lambda change: self.guide.teaching.tab(change.new), "value")
+        self.line.add(self.share.button)
+        self.analysis.add(self.guide.play.widget)
         self.draw(opened.state)
 
     def start(self) -> None:
         self.measuring.measure_due()
+
+    def _more_places(self, scan: ScanTable | None) -> list[Place]:
+        """The panels of a visitor who may edit."""
+        handler = self.runner.handler
+        probe = ProbeCallbacks(
+            run=handler(self.probing.start),
+            stop=handler(self.probing.stop),
+            clear=handler(self.probing.clear),
+            draft=lambda: self.make.draft.fact if self.make.draft else None,
+        )
+        compare = CompareCallbacks(
+            handler(self.comparing.remake), handler(self.comparing.open), handler(self.comparing.stop)
+        )
+        measure = MeasureCallbacks(handler(self.measuring.ask), handler(self.measuring.stop))
+        places = [
+            Place("Compare", "Methods", lambda: SideBySide(self.info, compare, handler(self._goto))),
+            Place("Compare", "Probe", lambda: ProbePane(self.info, probe)),
+            Place("Data", "Plan", lambda: Plan(self.info, measure, handler(self._plan))),
+        ]
+        if scan is not None:
+            pick = handler(self._pick_scanned)
+            places.append(Place("Scan", "Scan", lambda: ScanPane(self.info, scan, pick)))
+        return places
 
     def _session_actions(self, runner: Runner) -> SessionActions:
         handler = runner.handler
@@ -147,6 +153,8 @@ class App(View):
 
     def draw(self, state: SessionState) -> None:
         super().draw(state)
+        step = state.steps[state.position]
+        self.make.applied(step.facts[0] if step.facts else None)
         self.panel.drawn(state)
         self.guide.teaching.show(state)
 
@@ -178,8 +186,7 @@ class App(View):
     # Facts
 
     def _drafted(self, draft: Draft | None) -> None:
-        if not self.editing.busy:
-            self.drafting.changed(draft)
+        self.drafting.changed(draft, ask=not self.editing.busy)
 
     async def _pick_scanned(self, case_id: CaseId | None) -> None:
         """Put a fact of the scan into the form."""
@@ -189,7 +196,9 @@ class App(View):
             self.make.form.prompt.focus()  # brings it into sight
         else:
             named = "This fact has no case id" if case_id is None else f"There is no case {case_id}"
-            self.scan.complain(f"{named} among the facts here ({self.info.facts_source}): serve the page with --facts.")
+            self.analysis["Scan"].complain(
+                f"{named} among the facts here ({self.info.facts_source}): serve the page with --facts."
+            )
 
     # The log
 
@@ -239,16 +248,16 @@ class App(View):
         if self._drawn().position != step:
             await self._goto(step)
         self.analysis.open("Weights")
-        self.weights.anatomy.probe.focus()  # brings it into sight
+        self.analysis["Weights"].anatomy.probe.focus()  # brings it into sight
 
     def _probed(self, probes: Probes) -> None:
-        self.probe.draw(probes)
+        self.analysis["Probe"].draw(probes)
         self.guide.teaching.probed(probes)
 
     def _open_probe(self, step_id: str) -> None:
         self.analysis.open("Probe")
-        self.probe.take(step_id)
-        self.probe.run.focus()
+        self.analysis["Probe"].take(step_id)
+        self.analysis["Probe"].run.focus()
 
     async def _plan(self, every: Mapping[str, int]) -> None:
         self.draw(await self.runner.ask(self.lab.plan, self.session, every))

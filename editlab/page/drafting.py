@@ -42,15 +42,35 @@ class Drafting:
         self._said: Fact | None = None  # the fact whose completions are shown
         self._assessed: Draft | None = None
 
-    def changed(self, draft: Draft | None) -> None:
+    def changed(self, draft: Draft | None, ask: bool = True) -> None:
+        """Take the old answers off the screen at once, where they are not this draft's; `ask` once it has settled."""
         self.drop()
-        if draft is None:
-            self._said = self._assessed = None
+        if draft is None or draft.fact != self._said:
+            self._said = None
             self._make.show_no_preview()
+        if draft is None or draft != self._assessed:
+            self._assessed = None
             self._make.risk.clear()
-        else:
+        if draft is not None and ask:
             self._number = next(self._numbers)
             self._runner.start(self._ask(draft, self._number))
+
+    async def agreed(self, draft: Draft) -> bool:
+        """Whether the edit may be made: a high risk must have been on the screen when Apply was pressed.
+
+        One that is not known yet is waited for.
+        """
+        if draft == self._assessed:
+            return True
+        self.drop()
+        number = self._number = next(self._numbers)
+        await self._assess(draft, number)
+        if number != self._number:  # the visitor went on typing, or stopped it
+            return False
+        if not self._make.risk.wants_a_word:
+            return True
+        self._make.risk.ask_first()
+        return False
 
     def again(self, draft: Draft | None) -> None:
         """Ask again: the log has changed, and the answers may have changed with it."""

@@ -36,6 +36,21 @@ class Editing:
         self._request: Request | None = None
         self.busy = False
 
+    async def apply(self, draft: Draft) -> None:
+        """Make the edit of the form, once its risk is known; a high one must have been seen first."""
+        if self.busy:
+            return
+        self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
+        try:
+            agreed = await self._drafting.agreed(draft)
+        finally:
+            self._end()
+        if agreed:
+            await self.start(draft)
+        else:
+            self._line.say("Not applied. The model is as it was.")
+            self._drafting.changed(self._make.draft)
+
     async def start(self, draft: Draft) -> None:
         fact, guard, form = draft.fact, self._make.guard, self._make.form
         edit = self._runner.request(
@@ -89,12 +104,14 @@ class Editing:
         if self._request is not None:
             self._request.cancel()
             self._make.job.stopping()
+        elif self.busy:  # it waits for its risk
+            self._drafting.drop()
 
-    def _begin(self, says: str) -> None:
+    def _begin(self, says: str, doing: str = "Asking for the model") -> None:
         self.busy = True
         self._line.say(says, "busy")
         self._make.form.complain("")
-        self._make.running(True)
+        self._make.running(True, doing)
         self._timeline.lock(True)
         self._drafting.drop()
 

@@ -29,7 +29,7 @@ class Follower(View):
         super().__init__(lab, opened, runner, SessionActions(**actions))
         self._open_session = open_session
         self.panel = FollowPanel(self.session, self.about, runner.handler(self._duplicate))
-        self.lay_out([], [self.panel.widget], {}, "el-follows")
+        self.lay_out([self.panel.widget], [], css="el-follows")
         self.draw(opened.state)
 
     def draw(self, state: SessionState) -> None:

@@ -52,7 +52,7 @@ class Guide:
             lambda: self.panel.draw(self.teaching.course),
         )
         self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
-        self.lessons = Fold("Lessons", "Close lessons", self.panel.widget, on_switch=self._switched)
+        self.lessons = Fold("Guided tour", "Close the tour", self.panel.widget, on_switch=self._switched)
         stage = Stage(actions.state, actions.goto, self._edit, actions.cancel)
         self.player = Player(runner, stage, lambda playing: self.player_panel.show(playing), self.teaching.played)
         self.player_panel = PlayerPanel(
@@ -66,6 +66,8 @@ class Guide:
                 speed=handler(self._set_speed),
             ),
         )
+
+        self.play = Fold("▶ Play…", "Hide the player", self.player_panel.widget, "el-play")
 
     def _switched(self, opened: bool) -> None:
         self.teaching.enter(self.panel.choice.value if opened else None)
@@ -96,6 +98,7 @@ class Guide:
 
     def _play(self, action: Action) -> None:
         self.player_panel.choose(action.with_.title if isinstance(action.with_, FactList) else "")
+        self.play.set(True)
         self.player_panel.play.focus()
         self.player.play()
 

@@ -102,13 +102,86 @@
     const timeline = event.target.closest?.(".el-timeline"), row = event.target.closest?.(".el-step");
     if (!timeline || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const next = { ArrowUp: row?.previousElementSibling, ArrowDown: row?.nextElementSibling }[key];
-    if (next) next.focus();
-    else if (row && ACTS[key] && (key !== "Enter" || event.target === row)) press(row, ACTS[key]);
-    else if (LOG[key]) press(timeline, LOG[key]);
+    if (row && ACTS[key] && (key !== "Enter" || event.target === row)) press(row, ACTS[key]);
+    else if (LOG[key]) press(document, LOG[key]);
     else return;
     event.preventDefault();
   });
+  /* A list is one stop of the Tab key: the arrows go on from there, up and down between rows, left and right within one. */
+  const LISTS = [
+    { list: ".el-steps", item: ".el-step", first: ".el-step-now", inner: "button" },
+    { list: ".el-cards", item: "summary", first: "summary", inner: "" },
+    { list: ".el-segments", item: ".widget-toggle-button", first: ".mod-active", inner: "", across: true },
+  ];
+  const rove = () => LISTS.forEach(({ list, item, first, inner }) => document.querySelectorAll(list).forEach((place) => {
+    const items = [...place.querySelectorAll(item)];
+    const stop = items.find((one) => one.contains(document.activeElement)) || items.find((one) => one.matches(first)) || items[0];
+    for (const one of items) {
+      one.tabIndex = one === stop ? 0 : -1;
+      if (inner) one.querySelectorAll(inner).forEach((part) => { part.tabIndex = -1; });
+    }
+  }));
+  const shown = (part) => part.offsetParent !== null && !part.disabled;
+  document.addEventListener("keydown", (event) => {
+    const kind = LISTS.find(({ list, item }) => event.target.closest?.(`${list} ${item}`));
+    if (!kind || event.ctrlKey || event.metaKey || event.altKey) return;
+    const item = event.target.closest(kind.item), items = [...item.closest(kind.list).querySelectorAll(kind.item)].filter(shown);
+    const inside = kind.inner ? [item, ...[...item.querySelectorAll(kind.inner)].filter(shown)] : [];
+    const by = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!by || (event.target !== item && !inside.includes(event.target))) return;
+    const next = kind.across ? items[items.indexOf(item) + by[0] + by[1]]
+      : by[0] ? items[items.indexOf(item) + by[0]] : inside[inside.indexOf(event.target) + by[1]];
+    if (!next && !by[0] && !kind.across && !inside.length) return;
+    event.preventDefault();
+    if (next) { next.focus(); rove(); }
+  });
+  document.addEventListener("focusin", rove);
+
+  /* What is typed reaches the kernel a moment late, a click at once: all texts go before the click (panels/make_edit.py). */
+  const send = () => {
+    const typed = document.querySelector(".el-typed input"), texts = { at: Date.now() };
+    if (!typed) return;
+    document.querySelectorAll(".el-make .el-field:not(.el-typed)").forEach((place) => {
+      const control = place.querySelector("input, textarea"), label = place.querySelector("label");
+      if (control && label) texts[label.textContent] = control.value;
+    });
+    typed.value = JSON.stringify(texts);
+    typed.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("click", ({ target }) => { if (target.closest?.(".el-apply button, .el-risk button")) send(); }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.isComposing && event.target.matches?.(".el-make input")) send();
+  }, true);
+  /* With the first key, what stands there of the text before turns pale, until the kernel has taken it away. */
+  document.addEventListener("input", ({ target }) => {
+    if (target.closest?.(".el-make .el-form, .el-make .el-method"))
+      document.querySelectorAll(".el-preview, .el-risk").forEach((part) => {
+        part.dataset.stale = "";
+        setTimeout(() => part.removeAttribute("data-stale"), 2000);
+      });
+  });
+  /* Rows are drawn anew with each result; those that the visitor opened or closed stay so. */
+  const unfolded = new Map();
+  document.addEventListener("click", ({ target }) => {
+    const row = target.closest?.("[data-row] > summary")?.parentElement;
+    if (row) unfolded.set(row.dataset.row, !row.open);
+  });
+  const unfold = () => document.querySelectorAll("[data-row]").forEach((row) => {
+    const open = unfolded.get(row.dataset.row);
+    if (open !== undefined && row.open !== open) row.open = open;
+  });
+  /* An edit that has ended: its result is brought into sight, and the focus is where it was, or on Apply. */
+  let edited = null, running = false;
+  document.addEventListener("focusin", ({ target }) => { edited = target.closest?.(".el-make") ? target : null; });
+  const follow = () => {
+    const was = running, make = document.querySelector(".el-make");
+    running = Boolean(make?.classList.contains("el-running"));
+    if (edited && document.activeElement === document.body && !(edited.isConnected && shown(edited)))
+      make?.querySelector(".el-apply button")?.focus({ preventScroll: true });
+    if (!was || running || make.querySelector("[role=alert]")) return;
+    const result = document.querySelector(".el-columns"), { top } = result.getBoundingClientRect();
+    if (top < 0 || top > innerHeight - 240) result.scrollIntoView({ block: "start" });
+  };
   /* A row that is pointed at, or has the focus, is marked in the charts; the charts themselves mark theirs (plots/chart.py). */
   const stepOf = (row) => Number(row?.querySelector(".el-index")?.textContent ?? -1);
   let marked = -1;
@@ -144,15 +217,21 @@
     const down = String(button.classList.contains("mod-active"));
     if (button.getAttribute("aria-pressed") !== down) button.setAttribute("aria-pressed", down);
   });
-  const attend = () => {
+  const PARTS = { edit: ".el-make", result: ".el-after", history: ".el-timeline", charts: ".el-analysis" }; // links lead there
+  const attend = (changes = []) => {
+    changes.forEach(({ target }) => target.closest?.("[data-stale]")?.removeAttribute("data-stale"));
     look();
-    pressed();
-    name(".el-steps", { role: "list", "aria-label": "Steps, the newest first" });
-    name(".el-step", { role: "listitem", tabindex: "0" });
+    changed();
+    name(".el-steps", { role: "list", "aria-label": "Edits, the newest first" });
+    name(".el-step", { role: "listitem" });
+    Object.entries(PARTS).forEach(([id, part]) => name(part, { id, tabindex: "-1" }));
     refocus();
+    unfold();
+    rove();
     name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
   };
-  new MutationObserver(pressed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });
+  const changed = () => { pressed(); follow(); };
+  new MutationObserver(changed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });
   new MutationObserver(attend).observe(document.documentElement, { childList: true, subtree: true });
   if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) document.documentElement.classList.add("el-loopback");
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ipywidgets as widgets
@@ -15,14 +15,13 @@ from editlab.page.controls import box
 from editlab.page.exporting import Exporting
 from editlab.page.measuring import Activity
 from editlab.page.opening import Opened
-from editlab.page.panels.analysis import Analysis
+from editlab.page.panels.analysis import Analysis, Place
 from editlab.page.panels.before_after import BeforeAfter
 from editlab.page.panels.facts_tab import FactsTab
 from editlab.page.panels.forgetting import Forgetting
 from editlab.page.panels.health import HealthBand, HealthCallbacks
 from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
-from editlab.page.panels.pane import Pane
 from editlab.page.panels.projector import Projector
 from editlab.page.panels.repair import RepairCallbacks
 from editlab.page.panels.skills import Skills
@@ -82,36 +81,32 @@ class View:
                 actions.anew,
             ),
         )
-        self.steps = Steps(self.info)
-        self.overview = Overview(self.info, actions.goto)
-        self.facts = FactsTab(measure)
-        self.forgetting = Forgetting(measure, actions.goto)
-        self.skills = Skills(self.info, measure, actions.goto)
-        self.weights = Weights(actions.goto, actions.probe)
-        self.export = Exporting(lab, self.session, self.info, runner).panel
+        self.line.add(self.timeline.history)
+        self._places = [
+            Place("Over time", "Overview", lambda: Overview(self.info, actions.goto)),
+            Place("Over time", "Forgetting", lambda: Forgetting(measure, actions.goto)),
+            Place("Over time", "Skills", lambda: Skills(self.info, measure, actions.goto)),
+            Place("Inside the edit", "Weights", lambda: Weights(actions.goto, actions.probe)),
+            Place("Data", "Steps", lambda: Steps(self.info)),
+            Place("Data", "Facts", lambda: FactsTab(measure)),
+            Place("Data", "Export", lambda: Exporting(lab, self.session, self.info, runner).panel),
+        ]
 
     def lay_out(
         self,
         top: Sequence[widgets.Widget],
-        left: Sequence[widgets.Widget],
-        more_tabs: Mapping[str, Pane],
+        more: Sequence[Place],
+        on_open: Callable[[str], None] = lambda _: None,
+        preview: Sequence[widgets.Widget] = (),
         css: str = "",
     ) -> None:
-        """`top` goes under the state line, `left` above the timeline, `more_tabs` before the last one."""
-        tabs: dict[str, Pane] = {
-            "Overview": self.overview,
-            "Steps": self.steps,
-            "Facts": self.facts,
-            "Forgetting": self.forgetting,
-            "Skills": self.skills,
-            "Weights": self.weights,
-        }
-        self.analysis = Analysis({**tabs, **more_tabs, "Export": self.export})
+        """`top` goes under the state line, `preview` above what changed; `more` are more panels of the analysis."""
+        self.analysis = Analysis([*self._places, *more], on_open)
         columns = [
-            box([*left, self.timeline.widget], "el-column"),
-            box([self.after.widget, self.analysis.widget], "el-column"),
+            box([*preview, self.after.widget], "el-column"),
+            box([self.health.widget, self.timeline.widget], "el-column"),
         ]
-        content = [self.line.widget, *top, self.health.widget, box(columns, "el-columns")]
+        content = [self.line.widget, *top, box(columns, "el-columns"), self.analysis.widget]
         self.root = box(content, f"el-lab {css}")
         self.projector = Projector(self.root)
         self.line.add(self.projector.widget)

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from editlab.core.facts import Fact, in_one_line, place_of
 from editlab.core.joining import is_without_blanks
-from editlab.core.records import Completion, TokenChance
+from editlab.core.records import TokenChance
 
 NOTHING = "–"
 SIGNS = {  # a shape beside the colour of each status of health and each level of risk
@@ -161,22 +161,6 @@ def moved(rank: int, was: int | None, known: int) -> Markup:
         sign = f"{'▲' if was > rank else '▼'}{abs(was - rank)}"
     seen = tag("span", sign, aria_hidden="true") + tag("span", words, "el-visually-hidden")
     return tag("span", seen, f"el-moved el-moved-{css}", title=words)
-
-
-def next_tokens(now: Completion, past: Completion | None, past_name: str) -> Markup:
-    """The mark before a continuation; with pointer or focus on it, it shows the likely next tokens, now and before.
-
-    Only the first token has alternatives: later tokens depend on the ones before them.
-    """
-    if not now.top:
-        return Markup("…")
-    then = {chance.token: chance.p for chance in past.top} if past else {}
-    rows = [(show_token(c.token), percent(c.p), percent(then.get(c.token))) for c in now.top]
-    shown = 3 if past else 2
-    cells = tag("tr", joined(tag("th", cell, scope="col") for cell in ("next token", "now", past_name)[:shown]))
-    cells += joined(tag("tr", joined(tag("td", cell) for cell in row[:shown])) for row in rows)
-    tip = tag("div", tag("table", cells), "el-tip", role="tooltip")
-    return tag("button", "…", "el-next", type="button", aria_label="What else might come next") + tip
 
 
 def changed_words(before: str | None, now: str) -> Markup:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.page.conftest import Visit, be_still
 from tests.page.fake_model import DISABLING
-from tests.page.test_browser import apply, open_folds, open_tab, type_fact, wait_until
+from tests.page.test_browser import TABS, apply, open_folds, open_panel, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -60,18 +60,18 @@ def test_axe_finds_nothing_serious(visit_fake: Open) -> None:
     page.get_by_role("button", name="Hyperparameters and guard").click()
     page.get_by_role("button", name="Search").click()
     found += grave(page, "making an edit")
-    for tab in page.locator(".el-tabs button").all_inner_texts():
-        open_tab(page, tab)
+    for name in TABS:
+        open_panel(page, name)
         open_folds(page)
-        found += grave(page, tab)
-    page.get_by_role("button", name="Session…").click()
+        found += grave(page, name)
+    page.get_by_role("button", name="Share").click()
     page.get_by_role("button", name="Delete…").click()
     found += grave(page, "session")
-    page.get_by_role("button", name="Lessons", exact=True).click()
+    page.get_by_role("button", name="Guided tour", exact=True).click()
     for lesson in page.locator(".el-lesson-tabs button").all():
         lesson.click()
         found += grave(page, lesson.inner_text())
-    page.get_by_role("button", name="Large type").click()
+    page.get_by_role("button", name="Present").click()
     found += grave(page, "projector")
     assert found == []
 
@@ -80,7 +80,7 @@ def test_axe_finds_nothing_serious_for_who_follows(visit: Open) -> None:
     page = visit(viewport=WINDOW).page
     type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
     apply(page, "1 edit")
-    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Share").click()
     follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
     other = visit(session=follow, waits_for=".el-following", viewport=WINDOW).page
     other.locator(".el-card-rewrite").wait_for()

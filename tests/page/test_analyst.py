@@ -11,7 +11,7 @@ import pytest
 
 from editlab.session.recording import Recording
 from tests.page.conftest import Visit
-from tests.page.test_browser import apply, open_tab, wait_until
+from tests.page.test_browser import apply, open_panel, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -63,7 +63,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     apply(page, "1 edit")
 
     # The dense table
-    open_tab(page, "Steps")
+    open_panel(page, "Steps")
     page.get_by_role("button", name="Choose columns").click()
     page.get_by_label("seconds", exact=True).check()
     page.locator(".el-table-steps th", has_text="seconds").wait_for()
@@ -72,7 +72,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     assert float(row[-1]) > 0
 
     # The same by ROME, side by side
-    open_tab(page, "Compare")
+    open_panel(page, "Methods")
     page.get_by_label("The same edits with").select_option("ROME")
     page.get_by_role("button", name="Make them").click()
     page.locator(".el-facing-words", has_text="The same edits with ROME").wait_for()
@@ -82,7 +82,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     assert "1 edit" in page.locator(".el-state").inner_text()
 
     # Probed beside the session
-    open_tab(page, "Probe")
+    open_panel(page, "Probe")
     for method in ("ROME", "MEMIT"):
         page.locator(".el-probe").get_by_label(method, exact=True).uncheck()
     page.locator(".el-probe-run").get_by_role("button", name="Probe", exact=True).click()
@@ -105,7 +105,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     assert float(with_it.split()[0]) > 1.2 * float(without_it.split()[0])
 
     # Taken away
-    open_tab(page, "Export")
+    open_panel(page, "Export")
     page.get_by_role("button", name="Prepare the files").click()
     recording = Recording.read(save(page, "editlab-replay.zip", tmp_path).read_bytes())
     _, memit, rome = recording.state.steps

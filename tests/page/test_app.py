@@ -38,7 +38,7 @@ def run(scenario: Scenario, **lab_options: Any) -> None:
     async def main() -> None:
         lab = FakeLab(**lab_options)
         app = App(lab, await work.ask(opened, lab), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -52,6 +52,8 @@ def fill(app: App, prompt: str, subject: str, new: str, true: str = "") -> None:
 
 
 async def apply(app: App) -> SessionState:
+    """Apply the edit once all that is to be told of it beforehand is on the page."""
+    await app.runner.idle()
     app.make.apply.click()
     await app.runner.idle()
     return app.lab.state(app.session)
@@ -75,8 +77,8 @@ def test_an_edit_goes_to_the_lab_and_is_shown_everywhere() -> None:
         assert "layer 6" in seen(app.line)
         assert "Rome" in seen(app.after)
         assert len(steps(app)) == 2
-        app.analysis.tabs.value = "Overview"
-        sources = app.overview.view.chart.sources
+        app.analysis.open("Overview")
+        sources = app.analysis["Overview"].view.chart.sources
         for part in ("drift", "perplexity", "skill"):
             assert list(sources[f"{part}.points"].data["step"]) == [0, 1]
 
@@ -175,15 +177,15 @@ def test_the_model_is_asked_before_the_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The Eiffel Tower is located in the city of", "Eiffel Tower", "Rome", "Paris")
         await app.runner.idle()
-        assert "The model says now" in seen(app.make)
-        assert "Paris" in seen(app.make).split("The model says now")[1]
+        assert "The model says now" in seen(app.make.preview)
+        assert "Paris" in seen(app.make.preview)
 
     run(scenario)
 
 
 def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.make.finder.source.value = "search"
+        app.make.finder.search.set(True)
         app.make.finder.text.value = "colosseum"
         await app.runner.idle()
         app.make.finder.next.click()
@@ -203,7 +205,7 @@ def test_a_found_fact_keeps_its_paraphrases_and_a_changed_one_does_not() -> None
 def test_search_by_relation_and_case_id() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         await app.runner.idle()
         assert len(finder.results.options) == len(lab.facts)
         finder.relation.value = "P276"
@@ -245,8 +247,8 @@ def test_a_tap_on_a_point_goes_to_its_step() -> None:
         for subject in ("Prado", "Hofburg"):
             fill(app, "The {} is located in the city of", subject, "Oslo")
             await apply(app)
-        app.analysis.tabs.value = "Overview"
-        source = app.overview.view.chart.sources["drift.points"]
+        app.analysis.open("Overview")
+        source = app.analysis["Overview"].view.chart.sources["drift.points"]
         source.selected.indices = [list(source.data["step"]).index(1)]
         await app.runner.idle()
         assert lab.state(app.session).position == 1
@@ -263,8 +265,8 @@ def test_what_is_typed_is_escaped_everywhere() -> None:
         app.after.add.click()
         await apply(app)
         texts: list[str] = []
-        for tab in app.analysis.tabs.options:
-            app.analysis.tabs.value = tab[1]
+        for tab in app.analysis.names:
+            app.analysis.open(tab)
             texts += [part.value for part in everything(app, hidden=True) if isinstance(part, widgets.HTML)]
         assert sum("&lt;img" in text for text in texts) > 5
         assert not any("<img" in text for text in texts)
@@ -306,10 +308,10 @@ def test_the_files_are_links_in_the_page() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         await apply(app)
-        app.analysis.tabs.value = "Export"
-        app.export.prepare.click()
+        app.analysis.open("Export")
+        app.analysis["Export"].prepare.click()
         await app.runner.idle()
-        page = "".join(shown.value for shown in app.export.links.children)
+        page = "".join(shown.value for shown in app.analysis["Export"].links.children)
         links = dict(re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', page))
         names = {name: base64.b64decode(payload) for payload, name in links.items()}
         assert {"editlab-report.html", "editlab-table.csv", "editlab-replay.zip"} < set(names)

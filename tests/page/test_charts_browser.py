@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.page.conftest import Served, visiting
-from tests.page.test_browser import apply, open_tab, type_fact, wait_until
+from tests.page.test_browser import apply, open_panel, type_fact, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -46,7 +46,7 @@ def page_of_two(browser: Any, served_fake: Served) -> Iterator[Any]:
 @pytest.fixture
 def page(page_of_two: Any) -> Any:
     """Its charts over the steps, with nothing pointed at."""
-    open_tab(page_of_two, "Overview")
+    open_panel(page_of_two, "Overview")
     page_of_two.locator(".el-analysis canvas").nth(1).wait_for()
     # At once: while more is measured the chart is drawn anew, and playwright would wait for it to stand still.
     page_of_two.evaluate("() => document.querySelector('.el-analysis .el-chart').scrollIntoView({block: 'center'})")
@@ -112,7 +112,7 @@ def test_a_click_on_a_point_goes_to_its_step(page: Any) -> None:
 @pytest.mark.parametrize(("kind", "begins"), [("svg", b"<svg"), ("png", b"\x89PNG")])
 def test_a_chart_is_saved_as_a_picture(page: Any, tmp_path: Path, kind: str, begins: bytes) -> None:
     for tab in ("Overview", "Weights"):
-        open_tab(page, tab)
+        open_panel(page, tab)
         page.locator(".el-analysis canvas").first.wait_for()
         with page.expect_download() as waiting:
             page.get_by_role("button", name=f"Save {kind.upper()}").first.click()

@@ -24,18 +24,17 @@ def said(page: Any) -> str:
 def test_a_presenter_edits_and_the_audience_follows_and_branches(visit_model: Callable[..., Visit]) -> None:
     presenting = visit_model()
     page = presenting.page
-    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Share").click()
     page.get_by_label("Name", exact=True).fill("Moving towers")
     page.get_by_role("button", name="Rename").click()
     follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
-    page.get_by_role("button", name="Hide session").click()
+    page.get_by_role("button", name="Close Share").click()
     watching = visit_model(session=follow, waits_for=".el-following", viewport=PHONE)
     branching = visit_model(session=follow, waits_for=".el-following")
     phone, other = watching.page, branching.page
 
-    page.get_by_role("button", name="Examples").click()
     page.get_by_role("button", name="A tower moves").click()
-    page.locator(".el-risk-level").wait_for()  # until then the form grows, and its button moves
+    page.locator(".el-risk-level").wait_for()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
     new_object = page.get_by_label("New object", exact=True).input_value()
@@ -48,7 +47,7 @@ def test_a_presenter_edits_and_the_audience_follows_and_branches(visit_model: Ca
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
     small = page.evaluate(LETTERS)
-    page.get_by_role("button", name="Large type").click()
+    page.get_by_role("button", name="Present").click()
     page.locator(".el-projector").wait_for()
     assert wait_until(lambda: "view=projector" in page.url)
     assert page.evaluate(LETTERS) >= 1.25 * small

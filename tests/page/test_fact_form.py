@@ -133,8 +133,10 @@ def test_a_model_without_a_template_says_so() -> None:
 
 def finder_of(count: int, *skipped: SkippedRow) -> str:
     info = replace(FakeLab().info(), facts_source="<b>zsre.json", n_skipped=count, skipped=skipped)
-    finder = FactFinder(info, FinderCallbacks(lambda _query: None, lambda _seed, _known: None), lambda _fact: None)
-    return " ".join(part.value for part in finder._search.children if isinstance(part, widgets.HTML))
+    finder = FactFinder(
+        info, FinderCallbacks(lambda _query: None, lambda _seed, _known: None), lambda _fact, _why: None
+    )
+    return " ".join(part.value for part in finder.search._child.children if isinstance(part, widgets.HTML))
 
 
 def test_rows_that_were_left_out_are_listed_with_the_reason() -> None:

@@ -37,7 +37,7 @@ def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> No
     async def main() -> None:
         lab = FakeLab(**lab_options)
         app = App(lab, await work.ask(opened, lab), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.guide.player.seconds = 0.001
         if lesson is not None:
             app.guide.lessons.button.click()
@@ -111,8 +111,8 @@ def test_the_second_lesson_compares_methods_beside_the_session() -> None:
         for _ in range(3):
             await act(app)
         assert done(app)[SIDE_EFFECTS] == 3
-        assert app.analysis.tabs.value == "Probe"
-        await click(app, app.probe.run)
+        assert app.analysis.opened == "Probe"
+        await click(app, app.analysis["Probe"].run)
         assert done(app)[SIDE_EFFECTS] == 4
         seen = app.guide.teaching.course.seen[SIDE_EFFECTS, 3]
         assert "ROME: the new object wins 2 of 2 paraphrases" in seen
@@ -130,9 +130,9 @@ def test_the_third_lesson_plays_a_run_and_plays_it_again() -> None:
         assert done(app)[RUN] == 1
         assert "After 8 edits" in app.guide.teaching.course.seen[RUN, 0]
         await act(app)
-        await click(app, app.forgetting.bleeding.start)
+        await click(app, app.analysis["Forgetting"].bleeding.start)
         assert "36 of 40 unrelated facts" in app.guide.teaching.course.seen[RUN, 1]
-        app.analysis.tabs.value = "Export"
+        app.analysis.open("Export")
         await act(app)
         assert done(app)[RUN] == 3
         assert lab.state(app.session).position == 8
@@ -153,7 +153,7 @@ def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
         assert "900 now" in seen[BAD, 1]
         await act(app)
         assert "cosine is 0.05" in seen[BAD, 2]
-        app.analysis.tabs.value = "Export"
+        app.analysis.open("Export")
         await act(app)
         await click(app, app.health.repair.toggle)
         assert not lab.state(app.session).steps[2].enabled
@@ -309,7 +309,7 @@ def test_the_page_stays_usable_while_it_plays() -> None:
         app.guide.player_panel.play.click()
         await asyncio.sleep(0.01)
         assert "Pause" in app.guide.player_panel.play.description
-        app.analysis.tabs.value = "Facts"
+        app.analysis.open("Facts")
         app.guide.player_panel.stop.click()
         await app.runner.idle()
         assert lab.state(app.session).position < 8
@@ -324,7 +324,7 @@ def test_the_page_stays_usable_while_it_plays() -> None:
 def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         await app.runner.idle()
         labels = [label for label, _ in finder.results.options]
         assert [label[0] for label in labels] == ["✓" if fact.case_id % 2 == 0 else "✗" for fact in lab.facts]
@@ -343,7 +343,7 @@ def test_what_the_model_knows_is_marked_and_can_be_asked_for_alone() -> None:
 def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_knows() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         drawn = []
         for known in (False, True):
             finder.only_known.value = known
@@ -366,7 +366,7 @@ def test_a_seed_gives_the_same_fact_and_the_next_one_another_that_the_model_know
 def test_only_the_last_query_is_answered() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
-        finder.source.value = "search"
+        finder.search.set(True)
         for text in ("c", "co", "colosseum"):
             finder.text.value = text
         await app.runner.idle()

@@ -18,7 +18,7 @@ from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.page.plots.weights import UNITS, size_chart, size_columns
-from editlab.report.html import bars, moved, next_tokens
+from editlab.report.html import bars, moved
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 from tests.page.seen import alerts, buttons, row, seen, steps
@@ -38,7 +38,7 @@ def run(scenario: Scenario, edits: int = 3) -> None:
         for fact in lab.facts[:edits]:
             lab.edit(session, [fact]).result()
         app = App(lab, await work.ask(opened, lab, session), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -70,13 +70,6 @@ def test_a_token_tells_how_far_it_moved() -> None:
     assert drawn.index("rank 1, was 2") < drawn.index("rank 2, was 1")
 
 
-def test_what_else_might_come_next_is_told_now_and_then() -> None:
-    words = next_tokens(said(" <b>", " c"), said(" c"), "unedited")
-    assert "<td>&lt;b&gt;</td><td>50 %</td><td>–</td>" in words
-    assert "<td>c</td><td>25 %</td><td>50 %</td>" in words
-    assert 'aria-label="What else might come next"' in words
-
-
 def test_levels_of_an_edit_are_those_of_its_method() -> None:
     state = state_of("rome", "rome", "rome", "memit")
     ordinary = [size.norm for step in state.steps[4:] for size in step.size.values()]
@@ -93,9 +86,9 @@ def test_levels_do_not_stretch_the_axis() -> None:
 
 def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Weights"
+        app.analysis.open("Weights")
         buttons(steps(app)[1])["Pin"].click()
-        span = app.weights.view.chart.figures[0].select_one({"name": "pinned"})
+        span = app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"})
         assert (span.visible, span.location) == (True, 1)
         assert app.after.against.value == "pinned"
         assert "Step 1 was not asked this" in seen(app.after)
@@ -114,7 +107,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
         app.draw(lab.state(app.session))
         assert app.timeline.pinned is None
         assert app.after.against.value == "base"
-        assert not app.weights.view.chart.figures[0].select_one({"name": "pinned"}).visible
+        assert not app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"}).visible
 
     run(scenario)
 
@@ -183,11 +176,11 @@ def test_runs_are_drawn_beside_each_other_where_both_were_measured() -> None:
 
 def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Compare"
+        app.analysis.open("Methods")
         app.draw(lab.toggle(app.session, 2))
         before = set(lab.sessions)
         await app.comparing.remake("memit")
-        assert "The same edits with MEMIT: 2 edits in force" in seen(app.side_by_side)
+        assert "The same edits with MEMIT: 2 edits in force" in seen(app.analysis["Methods"])
         other = lab.state(next(key for key in lab.sessions if key not in before))
         assert [step.method for step in other.steps[1:]] == ["memit", "memit"]
         assert [step.facts for step in other.steps[1:]] == [(lab.facts[0],), (lab.facts[2],)]
@@ -201,17 +194,17 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
 
 def test_what_cannot_be_opened_beside_is_told() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Compare"
-        app.side_by_side.link.value = "no-such-key"
-        app.side_by_side.open.click()
+        app.analysis.open("Methods")
+        app.analysis["Methods"].link.value = "no-such-key"
+        app.analysis["Methods"].open.click()
         await app.runner.idle()
-        assert alerts(app.side_by_side)
+        assert alerts(app.analysis["Methods"])
         other = lab.create("another")
         lab.edit(other, [lab.facts[4]], "memit").result()
-        app.side_by_side.link.value = f"http://127.0.0.1/?session={other}"
-        app.side_by_side.open.click()
+        app.analysis["Methods"].link.value = f"http://127.0.0.1/?session={other}"
+        app.analysis["Methods"].open.click()
         await app.runner.idle()
-        assert not alerts(app.side_by_side)
-        assert "another: 1 edit in force" in seen(app.side_by_side)
+        assert not alerts(app.analysis["Methods"])
+        assert "another: 1 edit in force" in seen(app.analysis["Methods"])
 
     run(scenario)

@@ -27,8 +27,8 @@ async def edit(app: App, *subjects: str) -> None:
 
 
 def opened(app: App, tab: str) -> Any:
-    app.analysis.tabs.value = tab
-    return {"Facts": app.facts, "Forgetting": app.forgetting, "Skills": app.skills, "Plan": app.plan}[tab]
+    app.analysis.open(tab)
+    return app.analysis[tab]
 
 
 def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
@@ -75,9 +75,9 @@ def test_headline_numbers_stand_beside_the_unedited_ones() -> None:
 def test_where_the_run_changed_is_listed_with_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg", DISABLING, "Big Ben")
-        app.analysis.tabs.value = "Overview"
-        assert seen(app.overview).count("outstanding size") == 1
-        buttons(app.overview)["Step 2"].click()
+        app.analysis.open("Overview")
+        assert seen(app.analysis["Overview"]).count("outstanding size") == 1
+        buttons(app.analysis["Overview"])["Step 2"].click()
         await app.runner.idle()
         assert lab.state(app.session).position == 2
 
@@ -113,7 +113,7 @@ def test_forgetting_has_a_headline_a_map_and_its_table() -> None:
         await app.runner.idle()
         assert "38 of 40 facts that the unedited model knows are still right" in seen(pane)
         assert "Fact <i>0</i> is" in seen(pane)
-        app.analysis.tabs.value = "Overview"
+        app.analysis.open("Overview")
         assert pane.map.chart is None  # out of sight a chart would miss what is drawn
 
     run(scenario)
@@ -149,12 +149,12 @@ def test_what_it_says_freely_is_the_headline_and_every_number_has_its_rule() -> 
 def test_the_preservation_error_is_drawn_beside_drift_and_says_where_it_is_not_known() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg", "Big Ben")
-        app.analysis.tabs.value = "Weights"
-        assert app.weights.preservation.chart is None
-        app.plan.rows["preservation"].ask.start.click()
+        app.analysis.open("Weights")
+        assert app.analysis["Weights"].preservation.chart is None
+        app.analysis["Plan"].rows["preservation"].ask.start.click()
         await app.runner.idle()
-        assert app.weights.preservation.chart.sources["points"].data["value"] == [0.02]
-        assert "The preservation error of layer 7 is not known" in seen(app.weights)
+        assert app.analysis["Weights"].preservation.chart.sources["points"].data["value"] == [0.02]
+        assert "The preservation error of layer 7 is not known" in seen(app.analysis["Weights"])
 
     run(scenario)
 
@@ -210,7 +210,7 @@ def test_measuring_can_be_stopped_and_goes_on_and_edits_do_not_wait() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
         lab.ticks = 100_000
-        app.plan.rows["bleeding"].every.value = 1
+        app.analysis["Plan"].rows["bleeding"].every.value = 1
         await until(lambda: "measuring what is due" in seen(app.health))
         lab.ticks = 3  # of what is measured from now on
         assert visible(app.health.stop)

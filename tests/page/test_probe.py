@@ -17,11 +17,11 @@ async def edited(app: App, *subjects: str) -> None:
     for subject in subjects:
         fill(app, PROMPT, subject, "Oslo", "Paris")
         await apply(app)
-    app.analysis.tabs.value = "Probe"
+    app.analysis.open("Probe")
 
 
 async def probe(app: App) -> None:
-    app.probe.run.click()
+    app.analysis["Probe"].run.click()
     await app.runner.idle()
 
 
@@ -38,10 +38,10 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
         assert [order[:4] for order in orders(lab)] == [
             (DISABLING, method, (), ()) for method in ("rome", "r-rome", "memit")
         ]
-        assert row(app.probe, "the model") == ["✕ Broken", "✕ Broken", "✓ Sound", "✓ Sound"]
-        assert row(app.probe, "perplexity")[1] == "900 45 × unedited"
-        assert row(app.probe, "efficacy") == ["100 %"] * 4
-        assert "edit 2 here" in seen(app.probe)
+        assert row(app.analysis["Probe"], "the model") == ["✕ Broken", "✕ Broken", "✓ Sound", "✓ Sound"]
+        assert row(app.analysis["Probe"], "perplexity")[1] == "900 45 × unedited"
+        assert row(app.analysis["Probe"], "efficacy") == ["100 %"] * 4
+        assert "edit 2 here" in seen(app.analysis["Probe"])
         assert lab.state(app.session) == before
 
     run(scenario)
@@ -60,10 +60,10 @@ def test_the_method_of_the_step_is_probed_as_it_was_set_for_the_step() -> None:
 
 def test_a_fact_that_stands_in_the_form_is_probed_without_an_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Probe"
-        assert app.probe.fact.value == FORM
+        app.analysis.open("Probe")
+        assert app.analysis["Probe"].fact.value == FORM
         await probe(app)
-        assert "The form holds no fact yet" in seen(app.probe)
+        assert "The form holds no fact yet" in seen(app.analysis["Probe"])
         fill(app, PROMPT, "Prado", "Oslo")
         await probe(app)
         assert {order[0] for order in orders(lab)} == {"Prado"}
@@ -75,16 +75,16 @@ def test_a_fact_that_stands_in_the_form_is_probed_without_an_edit() -> None:
 def test_the_places_among_the_other_edits() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg", "Prado", "Big Ben", "Colosseum")
-        for name, control in app.probe.methods.items():
+        for name, control in app.analysis["Probe"].methods.items():
             control.value = name == "rome"
-        app.probe.take("e3")
-        assert not visible(app.probe.anew)
+        app.analysis["Probe"].take("e3")
+        assert not visible(app.analysis["Probe"].anew)
         for place in ("last", "first", "reversed"):
-            app.probe.place.value = place
+            app.analysis["Probe"].place.value = place
             await probe(app)
-        assert visible(app.probe.anew)
-        app.probe.place.value, app.probe.anew.value = "without", True
-        app.probe.without.value = "e1"
+        assert visible(app.analysis["Probe"].anew)
+        app.analysis["Probe"].place.value, app.analysis["Probe"].anew.value = "without", True
+        app.analysis["Probe"].without.value = "e1"
         await probe(app)
         assert [order[2:5] for order in orders(lab)] == [
             (("e1", "e2", "e4"), (), False),
@@ -92,8 +92,8 @@ def test_the_places_among_the_other_edits() -> None:
             (("e4", "e2", "e1"), (), False),
             (("e2",), ("e4",), True),
         ]
-        assert "without edit 1, computed again" in seen(app.probe)
-        app.probe.place.value = "alone"
+        assert "without edit 1, computed again" in seen(app.analysis["Probe"])
+        app.analysis["Probe"].place.value = "alone"
         await probe(app)
         assert orders(lab)[-1][2:5] == ((), (), False)
 
@@ -103,9 +103,9 @@ def test_the_places_among_the_other_edits() -> None:
 def test_only_alone_is_possible_without_other_edits() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg")
-        app.probe.place.value = "last"
+        app.analysis["Probe"].place.value = "last"
         await probe(app)
-        assert "No other edit is in force" in seen(app.probe)
+        assert "No other edit is in force" in seen(app.analysis["Probe"])
         assert orders(lab) == []
 
     run(scenario)
@@ -114,16 +114,21 @@ def test_only_alone_is_possible_without_other_edits() -> None:
 def test_measures_are_chosen_and_at_least_one_method() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg")
-        for name, control in app.probe.measures.items():
+        for name, control in app.analysis["Probe"].measures.items():
             control.value = name in ("perplexity", "sentiment")
         await probe(app)
         assert orders(lab)[-1][-1] == ("perplexity", "sentiment")
-        assert row(app.probe, "Sentiment (editlab’s own)")[-1] == "83 % of 60"
-        assert row(app.probe, "paraphrase") == ["50 %", "–", "–", "–"]  # only the session’s own step was asked
-        for control in app.probe.methods.values():
+        assert row(app.analysis["Probe"], "Sentiment (editlab’s own)")[-1] == "83 % of 60"
+        assert row(app.analysis["Probe"], "paraphrase") == [
+            "50 %",
+            "–",
+            "–",
+            "–",
+        ]  # only the session’s own step was asked
+        for control in app.analysis["Probe"].methods.values():
             control.value = False
         await probe(app)
-        assert "at least one method" in seen(app.probe)
+        assert "at least one method" in seen(app.analysis["Probe"])
 
     run(scenario)
 
@@ -132,33 +137,33 @@ def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edited(app, "Hofburg")
         lab.ticks = 100_000
-        app.probe.run.click()
-        await until(lambda: "measuring" in seen(app.probe))
-        assert visible(app.probe.stop)
-        assert app.probe.run.disabled
-        assert "ROME, 1 of 3: measuring the probe of rome" in seen(app.probe)
-        app.probe.stop.click()
+        app.analysis["Probe"].run.click()
+        await until(lambda: "measuring" in seen(app.analysis["Probe"]))
+        assert visible(app.analysis["Probe"].stop)
+        assert app.analysis["Probe"].run.disabled
+        assert "ROME, 1 of 3: measuring the probe of rome" in seen(app.analysis["Probe"])
+        app.analysis["Probe"].stop.click()
         await app.runner.idle()
         assert len(orders(lab)) == 1
-        assert "Nothing probed yet" in seen(app.probe)
-        assert not app.probe.run.disabled
+        assert "Nothing probed yet" in seen(app.analysis["Probe"])
+        assert not app.analysis["Probe"].run.disabled
         lab.ticks = 1
         await probe(app)
         assert len(app.probing.probes.tried) == 3
-        app.probe.clear.click()
-        assert "Nothing probed yet" in seen(app.probe)
+        app.analysis["Probe"].clear.click()
+        assert "Nothing probed yet" in seen(app.analysis["Probe"])
 
     run(scenario)
 
 
 def test_a_probe_that_fails_says_why_and_the_next_method_goes_on() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Probe"
+        app.analysis.open("Probe")
         fill(app, "The impossible <i>tower</i> is in", "impossible <i>tower</i>", "Rome")
         await probe(app)
         assert len(orders(lab)) == 3
-        assert "cannot be edited by the fake lab" in seen(app.probe)
-        assert "impossible <i>tower</i>" in seen(app.probe)
+        assert "cannot be edited by the fake lab" in seen(app.analysis["Probe"])
+        assert "impossible <i>tower</i>" in seen(app.analysis["Probe"])
 
     run(scenario)
 
@@ -168,9 +173,9 @@ def test_the_anatomy_leads_to_a_probe_of_its_edit() -> None:
         await edited(app, "Hofburg", "Prado")
         buttons(steps(app)[1])["Go to"].click()
         await app.runner.idle()
-        app.analysis.tabs.value = "Weights"
-        app.weights.anatomy.probe.click()
-        assert app.analysis.tabs.value == "Probe"
+        app.analysis.open("Weights")
+        app.analysis["Weights"].anatomy.probe.click()
+        assert app.analysis.opened == "Probe"
         await probe(app)
         assert {order[0] for order in orders(lab)} == {"Hofburg"}
 
@@ -183,7 +188,7 @@ def test_what_is_measured_without_a_step_is_not_shown_as_its_own() -> None:
         await probe(app)
         buttons(steps(app)[2])["Off"].click()
         await app.runner.idle()
-        assert "edit 2 here, switched off" in seen(app.probe)
-        assert row(app.probe, "the model") == ["–", "✕ Broken", "✓ Sound", "✓ Sound"]
+        assert "edit 2 here, switched off" in seen(app.analysis["Probe"])
+        assert row(app.analysis["Probe"], "the model") == ["–", "✕ Broken", "✓ Sound", "✓ Sound"]
 
     run(scenario)

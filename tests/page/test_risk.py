@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from editlab.page.app import App
@@ -39,6 +42,70 @@ def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
         app.make.form.new.value = ""
         await app.runner.idle()
         assert seen(line) == ""
+
+    run(scenario)
+
+
+def test_nothing_told_of_another_fact_is_on_the_screen_from_the_first_key_on() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo", "Madrid")
+        await app.runner.idle()
+        assert "Low" in seen(app.make.risk)
+        assert "The model says now" in seen(app.make.preview)
+        app.make.form.subject.value = "Prad"  # nothing is awaited: this is what the next frame shows
+        assert seen(app.make.risk) == seen(app.make.preview) == ""
+        await app.runner.idle()
+        app.make.method.choice.value = "memit"
+        assert seen(app.make.risk) == ""
+        assert "The model says now" in seen(app.make.preview)  # whatever the method
+
+    run(scenario)
+
+
+def test_an_edit_waits_for_its_risk_and_a_high_one_asks_once() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        def edits() -> int:
+            return len(lab.state(app.session).steps) - 1
+
+        for subject in ("Prado", DISABLING):
+            fill(app, PROMPT, subject, "Oslo", "Madrid")
+            app.make.apply.click()  # before its risk is known
+            assert "Low" not in seen(app.make)
+            assert "High" not in seen(app.make)
+            await app.runner.idle()
+        assert edits() == 1
+        assert "Apply again to make this edit" in seen(app.make.risk)
+        await apply(app)
+        assert edits() == 2
+        assert "Apply again" not in seen(app.make.risk)
+
+    run(scenario)
+
+
+def test_an_edit_whose_text_is_changed_while_it_waits_for_its_risk_is_not_made() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, "Prado", "Oslo", "Madrid")
+        app.make.apply.click()
+        await asyncio.sleep(0)
+        app.make.form.new.value = "Rome"
+        await app.runner.idle()
+        assert len(lab.state(app.session).steps) == 1
+        assert "Not applied" in seen(app.line)
+
+    run(scenario)
+
+
+def test_what_stands_in_the_browsers_fields_is_what_is_applied() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "People in Ja", "Ja", "Os", "Madrid")
+        texts = {"Prompt": "People in Japan speak", "Subject": "Japan", "New object": "Oslo", "steps": "7", "at": 1}
+        app.make.typed.value = json.dumps(texts)  # as page.js does, right before the click
+        app.make.apply.click()
+        await app.runner.idle()
+        step = lab.state(app.session).steps[1]
+        assert (step.facts[0].text, step.facts[0].target_new) == ("People in Japan speak", "Oslo")
+        assert step.facts[0].target_true == "Madrid"
+        assert dict(step.hyperparameters) == {"steps": 7}
 
     run(scenario)
 
@@ -155,8 +222,8 @@ def test_the_anatomy_of_a_first_edit_is_compared_with_nothing() -> None:
         fill(app, PROMPT, "Prado", "Oslo")
         app.make.method.choice.value = "memit"
         await apply(app)
-        app.analysis.tabs.value = "Weights"
-        view = app.weights.anatomy
+        app.analysis.open("Weights")
+        view = app.analysis["Weights"].anatomy
         assert "no other edit like it" in seen(view)
         assert "compared" not in seen(view).split()
         assert "33 % of the residual" in seen(view)
@@ -174,8 +241,8 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
         assert app.health.why.description == "Why?"
         app.health.why.click()
         await app.runner.idle()
-        assert app.analysis.tabs.value == "Weights"
-        view = app.weights.anatomy
+        assert app.analysis.opened == "Weights"
+        view = app.analysis["Weights"].anatomy
         assert "Why edit 4 has its size" in seen(view)
         assert "divisor" in seen(view)
         assert row(view, "‖ΔW‖ ÷ ‖W‖")[-1].startswith("× ")

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 import pytest
 
 from editlab.page.app import App
+from editlab.page.panels.scan import ScanPane
 from editlab.page.plots.scan import DRAWN, scan_chart, scan_columns
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts, make_scan
@@ -44,17 +45,23 @@ def test_the_axes_have_ticks_over_the_whole_range() -> None:
     assert max(ticks) >= max(row.relative_size for row in ROWS)
 
 
+def opened(app: App) -> ScanPane:
+    app.analysis.open("Scan")
+    pane: ScanPane = app.analysis["Scan"]
+    return pane
+
+
 def test_a_click_puts_the_fact_into_the_form() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Scan"
-        source = app.scan.view.chart.sources["high"]
+        pane = opened(app)
+        source = pane.view.chart.sources["high"]
         source.selected.indices = [0]
         await app.runner.idle()
         assert app.make.form.read() == lab.facts[12]
         assert source.selected.indices == []
-        app.scan.kind.value = "Missed"
-        assert len(app.scan.facts.options) == 1
-        app.scan.facts.index = 0
+        pane.kind.value = "Missed"
+        assert len(pane.facts.options) == 1
+        pane.facts.index = 0
         await app.runner.idle()
         assert app.make.form.read() == lab.facts[13]
 
@@ -63,17 +70,17 @@ def test_a_click_puts_the_fact_into_the_form() -> None:
 
 def test_a_fact_that_is_not_here_is_named_in_a_sentence() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Scan"
-        app.scan.kind.value = "All"
-        unknown = next(place for place, row in enumerate(app.scan._listed) if row.case_id is None)
-        app.scan.facts.index = unknown
+        pane = opened(app)
+        pane.kind.value = "All"
+        unknown = next(place for place, row in enumerate(pane._listed) if row.case_id is None)
+        pane.facts.index = unknown
         await app.runner.idle()
-        assert "This fact has no case id among the facts here" in seen(app.scan)
+        assert "This fact has no case id among the facts here" in seen(pane)
         lab.facts = lab.facts[:3]
-        app.scan.kind.value = "Disabling"
-        app.scan.facts.index = 0
+        pane.kind.value = "Disabling"
+        pane.facts.index = 0
         await app.runner.idle()
-        assert f"There is no case {app.scan._listed[0].case_id} among" in seen(app.scan)
+        assert f"There is no case {pane._listed[0].case_id} among" in seen(pane)
         assert app.make.form.prompt.value == ""
 
     run(scenario)
@@ -81,24 +88,23 @@ def test_a_fact_that_is_not_here_is_named_in_a_sentence() -> None:
 
 def test_risk_stands_against_outcome() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        words = "".join(child.value for child in app.scan.widget.children if isinstance(child, widgets.HTML))
+        pane = opened(app)
+        words = "".join(child.value for child in pane.widget.children if isinstance(child, widgets.HTML))
         assert "16 facts, each edited alone on the unedited model by ROME" in words
         assert "2 disabling edits" in words
         low = words.split("Low</span>")[1].split("</tr>")[0]
         assert [cell in low for cell in ("<td>14</td>", "<td>1</td>", "<td>7.1 %</td>")] == [True] * 3
-        assert [label for label, _ in app.scan.kind.options] == ["Disabling 2", "Missed 1", "False alarms 1", "All 16"]
+        assert [label for label, _ in pane.kind.options] == ["Disabling 2", "Missed 1", "False alarms 1", "All 16"]
 
     run(scenario)
 
 
-def test_without_a_scan_the_tab_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeLab, "scan", lambda _: None)
-
+def test_a_tab_for_a_scan_is_there_only_where_one_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.analysis.tabs.value = "Scan"
-        (words,) = app.scan.widget.children
-        assert "editlab scan --facts FILE --out FOLDER" in words.value
+        assert ("Scan" in [tab for tab, _ in app.analysis.tabs.options]) == (lab.scan() is not None)
 
+    run(scenario)
+    monkeypatch.setattr(FakeLab, "scan", lambda _: None)
     run(scenario)
 
 
@@ -107,6 +113,7 @@ def test_a_scan_of_another_model_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(FakeLab, "scan", lambda _: replace(scan, settings={"model": "<b>gpt2</b>, 12"}))
 
     async def scenario(app: App, lab: FakeLab) -> None:
-        assert "another model than the one here: &lt;b&gt;gpt2" in app.scan.widget.children[0].value
+        pane = opened(app)
+        assert "another model than the one here: &lt;b&gt;gpt2" in pane.widget.children[0].value
 
     run(scenario)

@@ -59,7 +59,7 @@ def look(page: Page, lab: FakeLab) -> Awaitable[bool]:
 async def edited(page: Page, subject: str) -> None:
     app = page.app
     assert isinstance(app, App)
-    app.analysis.tabs.value = "Export"
+    app.analysis.open("Export")
     fill(app, PROMPT, subject, "Oslo", "Paris")
     await apply(app)
 
@@ -194,7 +194,7 @@ def test_two_pages_of_one_session_see_each_other_and_keep_their_forms() -> None:
         page.open(lab)
         other = Page()
         other.open(lab, page.app.session)
-        other.app.analysis.tabs.value = "Export"
+        other.app.analysis.open("Export")
         other.app.make.form.prompt.value = "half a"
         await edited(page, "Prado")
         assert await look(other, lab)
@@ -381,7 +381,7 @@ def test_an_edit_lost_with_its_backend_is_told_and_the_form_keeps_its_text() -> 
     async def scenario(page: Page, lab: FakeLab) -> None:
         page.open(lab)
         app = page.app
-        app.analysis.tabs.value = "Export"
+        app.analysis.open("Export")
         real = lab.edit
 
         def lost(*arguments: object, **named: object):  # type: ignore[no-untyped-def]

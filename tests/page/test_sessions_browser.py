@@ -66,7 +66,7 @@ def test_a_backend_killed_in_the_middle_of_an_edit_comes_back_with_the_session(v
 
 def test_the_link_to_follow_follows_live_and_has_nothing_to_press(visit: Open) -> None:
     page = visit().page
-    page.get_by_role("button", name="Session…").click()
+    page.get_by_role("button", name="Share").click()
     follow = page.locator("[data-copy]").nth(1).get_attribute("data-copy")
     other = visit(session=follow, waits_for=".el-following").page
     edited(Visit(page, [], []))

@@ -26,10 +26,10 @@ def ticked(page: Any, title: str) -> str:
 def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_model: Callable[..., Visit]) -> None:
     seen = visit_model()
     page = seen.page
-    page.get_by_role("button", name="Lessons", exact=True).press("Enter")
+    page.get_by_role("button", name="Guided tour", exact=True).press("Enter")
     task(page, "Ask it").get_by_role("button").press("Enter")
     assert "Paris" in ticked(page, "Ask it")
-    page.locator(".el-risk-level").wait_for()  # until then the form grows, and its button moves
+    page.locator(".el-risk-level").wait_for()
     apply(page, "1 edit")
     assert "P(Barcelona) went from" in ticked(page, "Write the new object")
     task(page, "Ask something else").get_by_role("button").click()

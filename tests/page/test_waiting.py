@@ -56,7 +56,7 @@ def run(scenario: Callable[[App, Late], Awaitable[None]], **options: Any) -> Non
     async def main() -> None:
         lab = Late(**options)
         app = App(lab, await work.ask(opened, lab), settle=0.0)
-        app.analysis.tabs.value = "Export"  # no chart is drawn: that takes most of the time
+        app.analysis.open("Export")  # no chart is drawn: that takes most of the time
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -76,11 +76,13 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
             await apply(app)
         for press in (
             app.timeline.undo.click, app.timeline.redo.click, lambda: buttons(steps(app)[1])["Off"].click(),
-            lambda: buttons(steps(app)[2])["Go to"].click(), app.timeline.find.click, app.export.prepare.click,
-            app.panel.rename.click, app.probe.run.click, app.make.finder.random.click,
-            lambda: app.make.finder.source.set_trait("value", "search"),
-            lambda: app.plan.rows["bleeding"].every.set_trait("value", 1), lambda: app.measuring.ask("bleeding"),
-            lambda: app.side_by_side.remake.click(), lambda: app.side_by_side.remake.click(),
+            lambda: buttons(steps(app)[2])["Go to"].click(), app.timeline.find.click,
+            app.analysis["Export"].prepare.click,
+            app.panel.rename.click, app.analysis["Probe"].run.click, app.make.finder.random.click,
+            lambda: app.make.finder.search.set(True),
+            lambda: app.analysis["Plan"].rows["bleeding"].every.set_trait("value", 1),
+            lambda: app.measuring.ask("bleeding"),
+            lambda: app.analysis["Methods"].remake.click(), lambda: app.analysis["Methods"].remake.click(),
             app.make.apply.click, lambda: buttons(steps(app)[1])["Later again"].click(),
             lambda: buttons(steps(app)[1])["Branch"].click(),
         ):  # fmt: skip
@@ -115,7 +117,7 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         ("search", lambda app: app.make.finder.text.set_trait("value", "colosseum")),
         ("edit", lambda app: app.make.apply.click()),
         ("culprit", lambda app: app.timeline.find.click()),
-        ("replay_file", lambda app: app.export.prepare.click()),
+        ("replay_file", lambda app: app.analysis["Export"].prepare.click()),
     ],
 )
 def test_while_an_answer_is_waited_for_the_loop_goes_on_and_says_so(

@@ -27,8 +27,8 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Read the whole measure",
-                "Open the tab Facts: efficacy on the prompt itself, paraphrase and neighborhood on all of the fact’s "
-                "prompts, and the score S, their harmonic mean, which is low as soon as one of them is.",
+                "Open Facts, under Data: efficacy on the prompt itself, paraphrase and neighborhood on all of the "
+                "fact’s prompts, and the score S, their harmonic mean, which is low as soon as one of them is.",
                 lambda scene: scene.tab == "Facts",
                 _measure,
                 Action("Open Facts", "tab", "Facts"),

@@ -11,7 +11,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
 from editlab.report.compare import Compared, compared, wins
-from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, next_tokens, percent, tag
+from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, percent, tag
 from editlab.report.readings import says_it_words
 
 NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
@@ -27,7 +27,7 @@ class BeforeAfter:
         self._on_watch = on_watch
         self._state: SessionState | None = None
         self._pinned: int | None = None
-        self.against = segments(AGAINST, "Compare now with")
+        self.against = segments(AGAINST, "Before:", "el-against")
         self._summary = html(css="el-summary")
         self._cards = html(css="el-cards")
         self._rest = html(css="el-cards")
@@ -39,14 +39,14 @@ class BeforeAfter:
         on_enter(self.own, self._add)
         content = [
             self.against,
+            box([self.own, self.add], "el-row el-own el-acts"),
+            self._problem,
+            self._watched,
             self._summary,
             self._cards,
             self._more.widget,
-            box([self.own, self.add], "el-row el-own el-acts"),
-            self._watched,
-            self._problem,
         ]
-        self.widget = panel("Before and after", content, "el-after")
+        self.widget = panel("What changed", content, "el-after")
         self.against.observe(self._redraw, "value")
 
     def show(self, state: SessionState) -> None:
@@ -106,7 +106,9 @@ class BeforeAfter:
         self._summary.value = _headline(step) + _summary(rows, fact) if fact else ""
         if rows:
             shown = main + others[:SHOWN_OTHERS]
-            self._cards.value = joined(self._card(row, fact) for row in shown)
+            known = {row.now.prompt for row in rows}
+            waiting = [_waiting(prompt) for prompt in state.watched if prompt not in known]
+            self._cards.value = joined([*waiting, *(self._card(row, fact) for row in shown)])
         else:
             self._cards.value = _nothing_yet(state)
         rest = others[SHOWN_OTHERS:]
@@ -121,25 +123,35 @@ class BeforeAfter:
             "span", marked_prompt(now.prompt, subject), "el-prompt"
         )
         old = past.completion if past else None
-        lines = _said("now", changed_words(old, now.completion), mark=next_tokens(now, past, PAST[which]))
+        lines = _said("now", changed_words(old, now.completion), "el-now")
         if old is not None and old != now.completion:
             lines += _said(PAST[which], old, "el-old")
         elif old is not None:
-            lines += tag("p", f"same as {PAST[which]}", "el-same")
+            lines += tag("span", f"same as {PAST[which]}", "el-same")
         elif which == "pinned":
-            lines += tag("p", f"Step {self._pinned} was not asked this: watch it as a prompt of your own.", "el-same")
+            lines += tag(
+                "span", f"Step {self._pinned} was not asked this: watch it as a prompt of your own.", "el-same"
+            )
         top = now.top[:5] if now.kind in ("rewrite", "own") else now.top[:3]
         before = {chance.token: chance.p for chance in past.top} if past else None
         body = bars(top, before, new=new, true=true, before_name=PAST[which])
         if now.p_new is not None:
             body += _chances(row, fact) if now.kind == "rewrite" else _chance_line(now, past)
-        return tag("article", tag("header", head) + lines + body, f"el-card el-card-{now.kind}")
+        opened = {"open": ""} if now.kind == "rewrite" else {}
+        summary = tag("summary", tag("span", head, "el-asked-it") + lines)
+        return tag("details", summary + body, f"el-card el-card-{now.kind}", data_row=now.prompt, **opened)
 
 
-def _said(when: str, continuation: str, css: str = "", mark: str = "…") -> Markup:
-    return tag(
-        "div", tag("span", when, "el-when") + tag("span", joined([mark, continuation])), f"el-continuation {css}"
-    )
+def _waiting(prompt: str) -> Markup:
+    """A prompt of the visitor's own whose answer is still to come."""
+    head = tag("span", NAMES["own"], "el-kind el-kind-own") + tag("span", prompt, "el-prompt")
+    soon = tag("span", tag("i"), "el-skeleton el-continuation el-now", role="img", aria_label="asking the model")
+    return tag("div", tag("span", head, "el-asked-it") + soon, "el-card el-card-waiting")
+
+
+def _said(when: str, continuation: str, css: str = "") -> Markup:
+    words = tag("span", when, "el-when") + tag("span", joined(["…", continuation]))
+    return tag("span", words, f"el-continuation {css}")
 
 
 def _chances(row: Compared, fact: Fact | None) -> Markup:

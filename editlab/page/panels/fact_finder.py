@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, PresetFact
-from editlab.page.controls import box, button, check, choice, field, html, on_enter, segments, show_if
+from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter
 from editlab.report.html import joined, note, plural, tag
 
 MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model knows a fact
@@ -32,17 +32,16 @@ class FinderCallbacks:
 
 
 class FactFinder:
-    """`on` requests facts, and the `show_` methods take the answers; `on_pick(fact)` is called with the chosen one."""
+    """`on` requests facts, and the `show_` methods take the answers.
 
-    def __init__(self, info: LabInfo, on: FinderCallbacks, on_pick: Callable[[Fact], None]) -> None:
+    `on_pick(fact, why)` is called with the chosen one, and with what is worth seeing in it, "" where that is not known.
+    """
+
+    def __init__(self, info: LabInfo, on: FinderCallbacks, on_pick: Callable[[Fact, str], None]) -> None:
         self._on, self._on_pick = on, on_pick
         self._found: list[Fact] = []
         self._known: tuple[bool | None, ...] = ()
         self._limit, self._drawing = 0, False
-        self.source = segments(
-            [("Type", "type"), ("Examples", "examples"), (f"Search {plural(info.n_facts, 'fact')}", "search")]
-        )
-        self._presets = self._preset_box(info.presets)
         self.text = field("Words", "any")
         self.relation = choice("Relation", [("any", ""), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
@@ -54,7 +53,23 @@ class FactFinder:
         self.seed = field("Seed", value="0", css="el-seed")
         self.random = button("Random", lambda _: self._draw(), "el-small", "The fact of this seed; then comes the next")
         self._count = html(css="el-live")
-        self._search = box(
+        self.search = Fold(
+            f"Search {plural(info.n_facts, 'fact')}…",
+            "Hide the search",
+            self._search_box(info),
+            "el-search",
+            self._opened,
+        )
+        self.widget = box([*self._presets(info.presets), self.search.widget], "el-finder")
+        for control in (self.text, self.relation, self.case_id):
+            control.observe(self._asked, "value")
+        self.only_known.observe(lambda _: self._list(), "value")
+        self.results.observe(self._chosen, "index")
+        on_enter(self.text, self.pick_next)
+        on_enter(self.seed, self._draw)
+
+    def _search_box(self, info: LabInfo) -> widgets.Box:
+        return box(
             [
                 box([self.text, self.relation, self.case_id], "el-fields el-fields-3"),
                 self.only_known,
@@ -63,30 +78,16 @@ class FactFinder:
                 self._count,
                 html(note(f"From {info.facts_source}. ✓: the unedited model knows it, P(true) > P(new).")),
                 *([html(_left_out(info))] if info.n_skipped else []),
-            ],
-            "el-search",
+            ]
         )
-        self.widget = box([self.source, self._presets, self._search], "el-finder")
-        self.source.observe(self._switched, "value")
-        for control in (self.text, self.relation, self.case_id):
-            control.observe(self._asked, "value")
-        self.only_known.observe(lambda _: self._list(), "value")
-        self.results.observe(self._chosen, "index")
-        on_enter(self.text, self.pick_next)
-        on_enter(self.seed, self._draw)
-        show_if(self._presets, False)
-        show_if(self._search, False)
 
-    def _preset_box(self, presets: Sequence[PresetFact]) -> widgets.Box:
-        if not presets:
-            return box(
-                [html(note("This model has no examples of its own yet. Type a fact, or search for one."))], "el-presets"
-            )
-        rows = []
-        for preset in presets:
-            take = button(preset.title, lambda _, fact=preset.fact: self._take(fact), "el-chip", preset.why)
-            rows.append(box([take, html(tag("span", preset.why, "el-why"))], "el-preset"))
-        return box(rows, "el-presets")
+    def _presets(self, presets: Sequence[PresetFact]) -> list[widgets.Widget]:
+        """The examples, one click each; none where the model has none of its own."""
+        chips = [
+            button(preset.title, lambda _, given=preset: self._on_pick(given.fact, given.why), "el-chip", preset.why)
+            for preset in presets
+        ]
+        return [html(tag("span", "Examples"), "el-label"), box(chips, "el-row el-presets")] if chips else []
 
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
         self._found, self._known, self._limit = list(facts), (None,) * len(facts), limit
@@ -140,10 +141,8 @@ class FactFinder:
             return "No fact matches. Fewer words, or another relation?"
         return f"The first {found} matches." if found == self._limit else f"{found} match{'es' if found > 1 else ''}."
 
-    def _switched(self, _: object) -> None:
-        show_if(self._presets, self.source.value == "examples")
-        show_if(self._search, self.source.value == "search")
-        if self.source.value == "search" and not self._found:
+    def _opened(self, opened: bool) -> None:
+        if opened and not self._found:
             self._asked()
 
     def _asked(self, _: object = None) -> None:
@@ -164,7 +163,7 @@ class FactFinder:
             self._count.value = note(f"{_named(fact)}.")
 
     def _take(self, fact: Fact) -> None:
-        self._on_pick(fact)
+        self._on_pick(fact, "")
 
 
 def _left_out(info: LabInfo) -> Markup:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import ipywidgets as widgets
+
 from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
 from editlab.core.follow_ups import KINDS, FollowUp
@@ -38,6 +40,7 @@ class FactForm:
         self._on_change, self._chat = on_change, chat
         self._picked: Fact | None = None
         self._filling = False
+        self._why = ""
         self.prompt = text_area("Prompt", "The Eiffel Tower is located in the city of", "el-wide")
         self.subject = field("Subject", "Eiffel Tower")
         self.new = field("New object", "Rome")
@@ -57,16 +60,22 @@ class FactForm:
                 on_enter(control, on_enter_key)
         for control in (self.as_chat, self.joined, self.follow_ups):
             control.observe(self._changed, "value")
-        fields = box([self.prompt, self.subject, self.new, self.true], "el-fields")
-        self.widget = box([fields, self.as_chat, self._more.widget, self._shown, self._problem], "el-form")
+        fields = box(list(self._fields), "el-fields el-sentence-fields")
+        self.widget = box([fields, box([self._shown, self._problem], "el-told")], "el-form")
+        self.options = box([self._more.widget, self.as_chat], "el-options")
         self._mark()
 
     @property
     def _fields(self) -> tuple:
         return (self.prompt, self.subject, self.new, self.true)
 
-    def fill(self, fact: Fact) -> None:
-        """Put `fact` into the fields, its paraphrases and neighbours kept behind them.
+    @property
+    def texts(self) -> tuple[widgets.Text | widgets.Textarea, ...]:
+        """The fields in which something can be typed."""
+        return (*self._fields, self.follow_ups)
+
+    def fill(self, fact: Fact, why: str = "") -> None:
+        """Put `fact` into the fields, its paraphrases and neighbours kept behind them; `why` is shown while it stays.
 
         Prompts that are messages of a chat already are shown without the template's text, and with the switch on.
         """
@@ -75,7 +84,7 @@ class FactForm:
         try:
             if message is not None:
                 self.as_chat.value, fact = True, message
-            self._picked = fact
+            self._picked, self._why = fact, why
             for control, text in zip(
                 self._fields, (fact.text, fact.subject, fact.target_new, fact.target_true or ""), strict=True
             ):
@@ -145,4 +154,8 @@ class FactForm:
             frame = self._chat.before, self._chat.after
             before, after = (tag("span", in_one_line(part), "el-note") for part in frame)
             shown = before + shown + after
-        self._shown.value = tag("p", shown + arrow, "el-sentence")
+        picked = self._picked and (text, subject, new) == (
+            self._picked.text, self._picked.subject, self._picked.target_new
+        )  # fmt: skip
+        why = tag("p", self._why, "el-why") if picked and self._why else ""
+        self._shown.value = tag("p", shown + arrow, "el-sentence") + why

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Health, SessionState
-from editlab.page.controls import box, button, html, show_if
+from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pill import health_pill
@@ -27,6 +27,7 @@ from editlab.page.plots.outcomes import (
 )
 from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
 
+FIRST_TILES = 3  # that are always shown
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 
 
@@ -63,13 +64,14 @@ class HealthBand:
         self.find = button("Find the culprit", lambda _: on.repair.find(), "el-small", FIND_HINT)
         self._ways = box([self.goto, self.why, self.find], "el-row el-acts")
         self.repair = Repair(info, on.repair)
-        self._tiles = html(css="el-tiles")
+        self._tiles, self._other_tiles = html(css="el-tiles"), html(css="el-tiles")
+        self._more = Fold("More numbers", "Fewer numbers", self._other_tiles)
         self._activity = html(css="el-progress")
         self.stop = button("Stop", lambda _: on.stop(PLAN), "el-quiet", "Stop measuring; edits are not touched")
         self.resume = button("Go on", lambda _: on.resume(), "el-quiet", "Measure what the plan asks for")
         verdict = box([self._words, self._ways], "el-verdict")
         activity = box([self._activity, self.stop, self.resume], "el-row el-measuring")
-        self.widget = box([verdict, self._tiles, self.repair.widget, activity], "el-panel el-band")
+        self.widget = box([verdict, self._tiles, self._more.widget, self.repair.widget, activity], "el-panel el-band")
         self.show_activity(Activity())
 
     def show(self, state: SessionState) -> None:
@@ -86,7 +88,9 @@ class HealthBand:
             self.goto.disabled = here
             self.goto.description = f"Edit {change.step} is in force" if here else f"Go to edit {change.step}"
             self.goto.tooltip = change.sentence
-        self._tiles.value = tag("dl", joined(self._tile_list(state)))
+        tiles = self._tile_list(state)
+        self._tiles.value = tag("dl", joined(tiles[:FIRST_TILES]))
+        self._other_tiles.value = tag("dl", joined(tiles[FIRST_TILES:]))
 
     def _say(self) -> None:
         """Draw the verdict, which may still change while the plan is being measured."""

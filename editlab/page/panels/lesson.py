@@ -61,7 +61,7 @@ class LessonPanel:
         self.rows: list[TaskRow] = []
         self._shown: int | None = None
         content = [self.choice, self._intro, self._tasks, box([self._told, self.next], "el-row"), self._papers]
-        self.widget = panel("Lessons", content, "el-lessons")
+        self.widget = panel("Guided tour", content, "el-lessons")
         self.choice.observe(lambda change: on_open(change.new), "value")
 
     def draw(self, course: Course) -> None:

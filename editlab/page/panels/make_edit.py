@@ -1,7 +1,13 @@
-"""Make an edit: choose a fact, see what the model says now and how risky the edit is, choose a method, apply."""
+"""Make an edit: choose a fact, see what the model says now and how risky the edit is, choose a method, apply.
+
+A browser sends what is typed into each field a moment late, and a click at once. So the page's script (page.js) puts
+the texts of all fields, by their labels, into one more field before a click or the Enter key is sent: what is applied
+is what was on the screen.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +18,7 @@ from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion
-from editlab.page.controls import box, button, html, panel, show_if
+from editlab.page.controls import box, button, field, html, panel, show_if
 from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.guard_form import GuardForm
@@ -44,22 +50,31 @@ class MakeEdit:
         self._on = on
         self._running = False
         self._fact: Fact | None = None
+        self._applied: Fact | None = None
         self.form = FactForm(self._fact_changed, self._apply, info.chat)
         self.finder = FactFinder(info, on.find, self.form.fill)
         self.guard = GuardForm()
         self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
         self.risk = RiskLine(info, self.guard, self._apply_fallback)
-        self._says = html(css="el-says-now")
+        self._says = html(css="el-says-now el-live")
+        self.preview = box([self._says], "el-panel el-preview")
         self.apply = button(
             "Apply edit", lambda _: self._apply(), "el-primary", "Write this fact into the model (Enter)"
         )
-        self._apply_row = box(
-            [self.apply, html(tag("span", Markup("or press <kbd>Enter</kbd> in a field of one line"), "el-why"))],
-            "el-row",
-        )
         self.job = JobView(on.cancel)
-        content = [self.finder.widget, self.form.widget, self._says, self.method.widget, self.risk.widget]
-        self.widget = panel("Make an edit", [*content, self._apply_row, self.job.widget], "el-make")
+        self.typed = field("As typed", css="el-typed")
+        self.typed.observe(lambda change: self._take_typed(change.new), "value")
+        keys = html(tag("span", Markup("or <kbd>Enter</kbd> in a field"), "el-why el-enter"))
+        self.widget = panel(
+            "Make an edit",
+            [
+                self.form.widget,
+                box([self.apply, keys, self.typed], "el-row el-apply"),
+                box([self.risk.widget, self.job.widget], "el-stakes"),
+                box([self.finder.widget, self.method.widget, self.form.options], "el-row el-ways"),
+            ],
+            "el-make",
+        )
         self.show_no_preview()
 
     @property
@@ -73,27 +88,36 @@ class MakeEdit:
             return Draft(self._fact, self.method.name, None)
         return Draft(self._fact, self.method.name, changed)
 
-    def running(self, yes: bool) -> None:
+    def running(self, yes: bool, doing: str = "Asking for the model") -> None:
+        """Progress stands where the risk was; Apply stays where it is, keeps the focus, and does nothing meanwhile."""
         self._running = yes
-        show_if(self._apply_row, not yes)
-        self.risk.instead.disabled = yes
+        show_if(self.risk.widget, not yes)
+        (self.widget.add_class if yes else self.widget.remove_class)("el-running")
         if yes:
-            self.job.begin()
+            self.job.begin(doing)
         else:
             self.job.hide()
 
     def show_no_preview(self) -> None:
-        self._says.value = empty(
-            "What the model says now", "Appears here as soon as prompt, subject and new object are there."
-        )
+        self._say("")
+
+    def applied(self, fact: Fact | None) -> None:
+        """Take the fact of the step in force: what the model says to it stands under what changed already."""
+        self._applied = fact
+        self._say(self._says.value)
+
+    def _say(self, words: Markup | str) -> None:
+        self._says.value = words
+        show_if(self.preview, bool(words) and self._fact != self._applied)
 
     def show_asking(self) -> None:
-        self._says.value = tag("h3", "The model says now") + tag(
-            "div", 3 * tag("i"), "el-skeleton", role="img", aria_label="asking the model"
+        self._say(
+            tag("h2", "The model says now")
+            + tag("div", 3 * tag("i"), "el-skeleton", role="img", aria_label="asking the model")
         )
 
     def show_preview(self, fact: Fact, completions: Sequence[Completion]) -> None:
-        parts = [tag("h3", "The model says now")]
+        parts = [tag("h2", "The model says now")]
         for completion in completions[:1]:
             parts.append(tag("p", tag("b", f"…{completion.completion}"), "el-continuation"))
             parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
@@ -103,10 +127,18 @@ class MakeEdit:
             parts.append(tag("p", joined(tag("span", chance_) for chance_ in chances), "el-chances"))
             if completion.notice:
                 parts.append(tag("p", completion.notice, "el-note"))
-        self._says.value = joined(parts)
+        self._say(joined(parts))
 
     def show_preview_failed(self, sentence: str) -> None:
-        self._says.value = empty("What the model says now", sentence)
+        self._say(empty("What the model says now", sentence))
+
+    def _take_typed(self, typed: str) -> None:
+        """Put the texts that stand in the browser's fields into those here; `typed` is JSON, by label."""
+        if not typed:
+            return
+        texts = json.loads(typed)
+        for control in (*self.form.texts, *self.method.texts):
+            control.value = texts.get(control.description, control.value)
 
     def _fact_changed(self, fact: Fact | None) -> None:
         self._fact = fact

@@ -48,9 +48,9 @@ class MethodForm:
         self._help = html()
         self._fields = box([], "el-fields el-fields-3")
         self._reset = button("Back to the preset", lambda _: self.reset(), "el-small")
-        folded = box([self._fields, self._reset, more])
+        folded = box([self._help, self._fields, self._reset, more])
         self._fold = Fold("Hyperparameters and guard…", "Hide hyperparameters and guard", folded)
-        self.widget = box([self.choice, self._help, self._fold.widget], "el-method")
+        self.widget = box([self.choice, self._fold.widget], "el-method")
         self.choice.observe(self._chosen, "value")
         self._show()
 
@@ -62,6 +62,11 @@ class MethodForm:
     def fallback(self) -> str | None:
         """The safer method that can be used in place of the chosen one."""
         return self._methods[self.name].fallback
+
+    @property
+    def texts(self) -> list[widgets.Text]:
+        """The fields of the chosen method in which something can be typed."""
+        return [control for control in self._controls[self.name].values() if isinstance(control, widgets.Text)]
 
     def take(self, name: str) -> None:
         """Choose a method, with the hyperparameters that are changed in the one chosen before changed in it too."""

@@ -16,7 +16,7 @@ class Projector:
     def __init__(self, root: widgets.DOMWidget) -> None:
         self._root = root
         self.on = False
-        self.button = button("Large type", lambda _: self.set(not self.on), "el-quiet")
+        self.button = button("Present", lambda _: self.set(not self.on), "el-quiet")
         self._mark = html(css="el-mark")
         self.widget = box([self.button, self._mark], "el-row el-projector-switch")
         self._draw()
@@ -29,5 +29,5 @@ class Projector:
 
     def _draw(self) -> None:
         (self._root.add_class if self.on else self._root.remove_class)("el-projector")
-        self.button.description = "Normal type" if self.on else "Large type"
+        self.button.description = "Stop presenting" if self.on else "Present"
         self.button.tooltip = "Back to the whole page" if self.on else "For an audience: large type, no small print"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from editlab.core.guarding import WARN
 from editlab.core.info import LabInfo
 from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
@@ -44,13 +45,28 @@ class RiskLine:
         self._put("")
 
     def ask(self) -> None:
-        if self._shown is None:
-            self._put(tag("p", "Risk: …", "el-note"))
-        self.widget.add_class("el-asking")
+        """Say that the risk is being found out; a risk found before is of another draft, and goes."""
+        self._shown = None
+        self._put(tag("p", "Risk: …", "el-note"))
 
     def fail(self, sentence: str) -> None:
         self._shown = None
         self._put(tag("p", f"Risk not known: {sentence}", "el-note"))
+
+    @property
+    def wants_a_word(self) -> bool:
+        """Whether the visitor must have seen this risk before the edit is made; a guard that acts needs nobody."""
+        risk = self._shown
+        return risk is not None and self._guard.name == WARN and self._at_least_guarded(risk)
+
+    def ask_first(self) -> None:
+        """Ask whether the edit is to be made in spite of its risk."""
+        self._words.value += tag(
+            "p", "Nothing is changed yet. Apply again to make this edit all the same.", role="alert"
+        )
+
+    def _at_least_guarded(self, risk: Risk) -> bool:
+        return LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
 
     def show(self, method: str, risks: Mapping[str, Risk]) -> None:
         """Show the risk of `method`, and of the method that could be used instead."""
@@ -76,7 +92,7 @@ class RiskLine:
             return
         words = tag("p", tag("b", "Risk") + " " + risk_pill(risk.level), "el-risk-level")
         words += tag("p", risk.reason, "el-risk-reason")
-        stopped = LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
+        stopped = self._at_least_guarded(risk)
         fallback = self._methods.get(self._methods[risk.method].fallback or "")
         if stopped and (does := self._guard.does(fallback.title if fallback else None)):
             words += tag("p", does, "el-risk-guard")
@@ -90,6 +106,5 @@ class RiskLine:
         show_if(self._fold.widget, False)
 
     def _dress(self, level: str) -> None:
-        self.widget.remove_class("el-asking")
         for each in LEVELS:
             (self.widget.add_class if each == level else self.widget.remove_class)(f"el-risk-is-{each}")

@@ -19,14 +19,9 @@ from editlab.page.controls import box, html, segments, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
-from editlab.report.html import NOTHING, empty, joined, number, percent, plural, table, tag
+from editlab.report.html import NOTHING, joined, number, percent, plural, table, tag
 
 LISTED = 300  # facts in the list, at most
-NONE_YET = (
-    "A scan edits many facts, each alone on the unedited model, and sets the risk told beforehand against what became "
-    "of the model. Make one with “editlab scan --facts FILE --out FOLDER”, and show it here with “editlab serve "
-    "--facts FILE --scan FOLDER”."
-)
 LEGEND = joined(
     tag("li", tag("i", "", f"el-dot-key {css}", aria_hidden="true") + words)
     for css, words in (
@@ -48,9 +43,9 @@ KINDS: dict[str, Callable[[Scanned], bool]] = {
 class ScanPane(Pane):
     """`on_pick(case_id)` is called when a fact is chosen for the form."""
 
-    def __init__(self, info: LabInfo, scan: ScanTable | None, on_pick: Callable[[CaseId | None], None]) -> None:
+    def __init__(self, info: LabInfo, scan: ScanTable, on_pick: Callable[[CaseId | None], None]) -> None:
         self._info, self._scan, self._on_pick = info, scan, on_pick
-        self._rows: Sequence[Scanned] = scan.rows if scan else ()
+        self._rows: Sequence[Scanned] = scan.rows
         self._listed: list[Scanned] = []
         self.view = ChartView(lambda place: self._pick(self._rows[place]), "scan")
         self.charts = (self.view,)
@@ -64,8 +59,8 @@ class ScanPane(Pane):
         legend = html(tag("ul", LEGEND, "el-legend"))
         hint = html(tag("p", "Click a point to put its fact into the form.", "el-note"))
         shown = [html(self._headline(), "el-headline"), self.view.widget, legend, hint, self._problem]
-        filled = [*shown, html(self._tables(), "el-probed"), self.kind]
-        self.widget = box([*filled, self.facts, self._count] if scan else [html(empty("No scan", NONE_YET))], "el-scan")
+        tables = html(self._tables(), "el-probed")
+        self.widget = box([*shown, tables, self.kind, self.facts, self._count], "el-scan")
         self.kind.observe(lambda _: self._list(), "value")
         self.facts.observe(self._chosen, "index")
         self._list()
@@ -106,8 +101,6 @@ class ScanPane(Pane):
     # The words and tables
 
     def _headline(self) -> Markup:
-        if self._scan is None:
-            return Markup()
         disabling = sum(row.disabling for row in self._rows)
         settings = self._scan.settings
         method = next((m.title for m in self._info.methods if m.name == settings.get("method")), "")
@@ -123,8 +116,6 @@ class ScanPane(Pane):
         return title + about
 
     def _tables(self) -> Markup:
-        if self._scan is None:
-            return Markup()
         rows = [_level_row(level, [row for row in self._rows if row.level == level]) for level in LEVELS]
         header = ["risk beforehand", "facts", "disabling", "share", "median ‖ΔW‖ ÷ ‖W‖", "efficacy"]
         outcome = table("Risk against outcome", header, rows, css="el-facing")

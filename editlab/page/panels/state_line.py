@@ -36,7 +36,7 @@ class StateLine:
                 f"{model.get('name', 'model')} " + tag("small", f"on {model.get('device', '?')}"),
                 "el-model",
             ),
-            *(tag("span", text) for text in self._summary(state)),
+            *self._summary(state),
             tag("span", health_pill(state.health)),
         ]
         self._facts.value = joined(parts)
@@ -46,19 +46,20 @@ class StateLine:
         edits = [step for step in made if step.in_force]
         if not edits:
             undone = " " + tag("small", f"({len(made)} undone or off)") if made else ""
-            return [tag("b", "unedited") + undone]
+            return [tag("span", tag("b", "unedited") + undone)]
         more = " " + tag("small", f"of {len(made)}") if len(made) > len(edits) else ""
         methods = dict.fromkeys(self._info.title_of(step.method) for step in edits)
         layers = sorted({layer for step in edits if step.trace for layer in step.trace.layers})
-        summary = [tag("b", plural(len(edits), "edit")) + more, " + ".join(methods)]
+        details = [" + ".join(methods)]
         if layers:
-            summary.append(f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}")
+            details.append(f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}")
         largest = state.steps[state.position].largest_drift
         if largest:
             where = f", layer {largest[0]}" if len(layers) > 1 else ""
             moved, of = tag("b", percent(largest[1].relative)), tag("small", f"of ‖W₀‖{where}")
-            summary.append(Markup("drift {} {}").format(moved, of))
-        return summary
+            details.append(Markup("drift {} {}").format(moved, of))
+        edited = tag("span", tag("b", plural(len(edits), "edit")) + more)
+        return [edited, *(tag("span", text, "el-roomy") for text in details)]
 
     def warn(self, text: str) -> None:
         """Show a warning in a line of its own, until an empty one replaces it."""

@@ -80,7 +80,7 @@ class TimelineRow:
         self.branch = button("Branch", lambda _: on.branch(self.index), "el-small el-row-branch")
         self._pinned = False
         self._drawn: tuple[Any, ...] = ()
-        log = box([self.goto, self.toggle, self.anew], "el-row el-acts")
+        log = box([self.toggle, self.goto, self.anew], "el-row el-acts")
         self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
     def show(self, step: Step, frame: Frame) -> None:
@@ -158,10 +158,11 @@ class Timeline:
         self._shown = html(css="el-note")
         self._pages = box([self.newer, self.older, self._shown], "el-row")
         self._keys = html(tag("p", KEYS, "el-keys"), "el-acts")
+        self.history = box([self.undo, self.redo], "el-row el-acts el-history")  # for the line on top
         self.widget = panel(
-            "Timeline",
+            "Your edits",
             [
-                box([self.undo, self.redo, self.find], "el-row el-acts"),
+                box([self.find], "el-row el-acts el-find"),
                 self._empty,
                 self._list,
                 self._pages,
