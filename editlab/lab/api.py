@@ -107,7 +107,8 @@ class LabProtocol(Protocol):
     ) -> Job[Step]:
         """Write facts into the model's weights; the result is the new step, with its drift and watched prompts.
 
-        Undone steps are dropped from the log. `guard` decides about an edit whose risk is at or above `guard_level`
+        Undone edits stay in the log, before the new one, and are switched off; so the new step is the last of the log,
+        and nothing that was made is lost. `guard` decides about an edit whose risk is at or above `guard_level`
         ("raised" or "high"): "warn", "refuse" (the job fails with the reason and changes nothing), "r-rome" (the
         method's fallback makes the edit) or "off". The step's `guarded` holds the decision.
         """
@@ -186,10 +187,13 @@ class LabProtocol(Protocol):
 
     # answered at once
     def undo(self, session: str) -> SessionState:
-        """Go one step back."""
+        """Take the last action on the log back: an edit, `goto` or `toggle`.
+
+        The last 200 actions are known. Without one that is known, as in a copy, go one step back.
+        """
 
     def redo(self, session: str) -> SessionState:
-        """Go one step forward again."""
+        """Take the last undo back. If nothing was undone since the last action, go one step forward."""
 
     def goto(self, session: str, index: int) -> SessionState:
         """Put step `index` in force; 0 is the unedited model."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+OF_LOG = ("log", "position", "history")  # fields of a session that an action on its log changes
 ANEW = "and the lab has to be started anew; a backend does that by itself"
 
 
@@ -182,13 +184,11 @@ class Lab:
         check_batch(facts)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
         watching = Guard(guard, guard_level)
-        self.limits.check_length(chosen.position)
+        self.limits.check_length(len(chosen.log))
 
         def work(report: OnProgress) -> Step:
-            self.limits.check_length(chosen.position)
-            step = chosen.edit(
-                facts, method, hyperparameters, report, watching, lambda log: self.sessions.append(chosen, log)
-            )
+            self.limits.check_length(len(chosen.log))
+            step = chosen.edit(facts, method, hyperparameters, report, watching, partial(self.sessions.append, chosen))
             self.sessions.changed(chosen)
             return step
 
@@ -326,20 +326,20 @@ class Lab:
     # --- calls answered at once ---
 
     def undo(self, session: str) -> SessionState:
-        return self._change(session, "position", Session.undo)
+        return self._change(session, Session.undo, *OF_LOG)
 
     def redo(self, session: str) -> SessionState:
-        return self._change(session, "position", Session.redo)
+        return self._change(session, Session.redo, *OF_LOG)
 
     def goto(self, session: str, index: int) -> SessionState:
-        return self._change(session, "position", lambda chosen: chosen.goto(index))
+        return self._change(session, lambda chosen: chosen.goto(index), *OF_LOG)
 
     def toggle(self, session: str, index: int) -> SessionState:
-        return self._change(session, "log", lambda chosen: chosen.toggle(index))
+        return self._change(session, lambda chosen: chosen.toggle(index), *OF_LOG)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
         self.limits.check_watched(prompts)
-        return self._change(session, "watched", lambda chosen: chosen.watch(prompts))
+        return self._change(session, lambda chosen: chosen.watch(prompts), "watched")
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
         chosen = self._open(session)
@@ -347,11 +347,11 @@ class Lab:
             chosen.set_plan(every)
         return self.sessions.state(chosen)
 
-    def _change(self, session: str, field: str, change: Callable[[Session], None]) -> SessionState:
+    def _change(self, session: str, change: Callable[[Session], None], *fields: str) -> SessionState:
         chosen = self._open(session)
 
         def stored() -> None:
-            with self.sessions.changing(chosen, field):
+            with self.sessions.changing(chosen, *fields):
                 change(chosen)
 
         self._queue.change(chosen.id, stored)
