@@ -412,7 +412,8 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     lab.close()
     with reading(file) as db:
         db.executescript(
-            "ALTER TABLE sessions DROP COLUMN temporary; ALTER TABLE sessions DROP COLUMN history; DROP TABLE found; DROP TABLE unedited; "
+            "ALTER TABLE sessions DROP COLUMN temporary; ALTER TABLE sessions DROP COLUMN history; "
+            "DROP TABLE found; DROP TABLE unedited; "
             "PRAGMA user_version = 1;"
         )
         columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
 from weakref import WeakValueDictionary
 
 from editlab.core.errors import LabError, LimitReached, ReadOnly, UnknownSession

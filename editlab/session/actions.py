@@ -1,7 +1,7 @@
 """The actions on a session's log in their order, so that each can be undone and done again. Imports no torch.
 
-An action says which step was in force before and after it, and which edits it switched. The log only grows, so an action
-can be taken back and repeated at any time, in the order of the history.
+An action says which step was in force before and after it, and which edits it switched. The log only grows, so an
+action can be taken back and repeated at any time, in the order of the history.
 """
 
 from __future__ import annotations

@@ -23,7 +23,17 @@ from editlab.core.facts import Fact
 from editlab.core.guarding import OFF
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
-from editlab.core.records import Completion, Drift, Guarded, LogAction, Measurement, Risk, SessionState, StateChanges, Step
+from editlab.core.records import (
+    Completion,
+    Drift,
+    Guarded,
+    LogAction,
+    Measurement,
+    Risk,
+    SessionState,
+    StateChanges,
+    Step,
+)
 from editlab.editing.assess import assess, assess_methods, riskiest
 from editlab.editing.editor import Editor
 from editlab.editing.guard import WARNING, Guard
@@ -96,9 +106,9 @@ class Session:
         """Make an edit on top of the edits in force, and complete the watched prompts.
 
         Undone edits stay in the log, before the new one, and are switched off. `keep` gets the longer log and its
-        history before the session takes them over; if `keep` raises, the edit was never made. `contexts` replaces the editor's own. Raises ValueError for facts or hyperparameters that are not allowed and
-        for an edit that the guard refuses, FloatingPointError for a delta or weights that are not finite, and whatever
-        `report` raises.
+        history before the session takes them over; if `keep` raises, the edit was never made. `contexts` replaces the
+        editor's own. Raises ValueError for facts or hyperparameters that are not allowed and for an edit that the guard
+        refuses, FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
         """
         start = time.perf_counter()
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
