@@ -155,7 +155,7 @@ def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: La
     for fact in facts:
         lab.edit(session, [fact]).result(60)
     lab.toggle(session, 1)
-    lab.undo(session)
+    lab.goto(session, 2)
     file = lab.replay_file(lab.about(session).follow).result(60)
     recording, log = read(file)
     assert [step.id for step in recording.state.steps] == [step.id for step in lab.state(session).steps]
@@ -424,6 +424,38 @@ def test_an_edit_under_way_keeps_its_log(any_lab: LabProtocol, facts: list[Fact]
     assert job.status == "cancelled"
     assert len(any_lab.state(session).steps) == 1
     assert any_lab.goto(session, 0).position == 0
+
+
+def test_an_edit_under_way_is_told_to_whoever_opens_the_session_and_stopped_by_its_owner(
+    any_lab: LabProtocol, facts: list[Fact], gate: threading.Event
+) -> None:
+    session = any_lab.create()
+    follow, before = any_lab.about(session).follow, any_lab.revision(session)
+    assert any_lab.editing(follow) is None
+    hold_the_worker(any_lab, session)
+    job = any_lab.edit(session, facts[:1])
+    assert any_lab.revision(session) != before  # which a page looks at
+    for key in (session, follow):
+        report = any_lab.editing(key)
+        assert report is not None
+        assert (report.facts, report.method, report.status, report.is_open) == (
+            tuple(facts[:1]),
+            "rome",
+            "queued",
+            True,
+        )
+    with pytest.raises(ReadOnly):
+        any_lab.cancel_edits(follow)
+    stopped = any_lab.cancel_edits(session)
+    assert stopped is not None
+    gate.set()
+    with pytest.raises(Cancelled):
+        job.result(60)
+    assert any_lab.editing(follow).status == "cancelled"
+    any_lab.edit(session, facts[1:2], "memit").result(60)
+    last = any_lab.editing(follow)
+    assert (last.facts, last.method, last.status, last.error) == (tuple(facts[1:2]), "memit", "done", None)
+    assert any_lab.cancel_edits(session) == last  # there is nothing to stop
 
 
 def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def edited(lab: Lab, facts: list[Fact]) -> str:
     lab.plan(key, {"parity": 2, "retention": 1, "counterfact": 1, "counterfact_all": 1, "perplexity": 1})
     lab.measure_due(key).result(60)
     lab.toggle(key, 2)
-    lab.undo(key)
+    lab.goto(key, 3)
     lab.measure_due(key).result(60)
     return key
 

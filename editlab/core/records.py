@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from editlab.core.facts import CaseId, Fact
+from editlab.core.progress import Progress
 from editlab.core.record import Record
 
 LEVELS = ("low", "raised", "high")
@@ -729,6 +730,23 @@ class LogAction(Record):
     before: int  # the step in force before it
     after: int
     switched: tuple[int, ...] = ()  # numbers of the edits that it switched off, or on again
+
+
+@dataclass(frozen=True)
+class EditReport(Record):
+    """An edit of a session that waits or runs, or how the last one ended."""
+
+    facts: tuple[Fact, ...]
+    method: str  # that was asked for
+    status: str  # "queued", "running", "done", "failed" or "cancelled"
+    progress: Progress
+    ahead: int = 0  # jobs that run before it
+    error: str | None = None  # a sentence, once it has failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ("queued", "running")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Completion, Probe, Risk, SessionState, StateChanges, Step
+from editlab.core.records import Completion, EditReport, Probe, Risk, SessionState, StateChanges, Step
 
 if TYPE_CHECKING:
     from editlab.analysis.scanned import ScanTable
@@ -90,7 +90,19 @@ class LabProtocol(Protocol):
         """
 
     def revision(self, session: str) -> int:
-        """A number that changes whenever the result of `state` changes; cheap to ask for."""
+        """A number that changes whenever the result of `state` changes, and when an edit is asked for.
+
+        Cheap to ask for.
+        """
+
+    def editing(self, session: str) -> EditReport | None:
+        """The session's edit that runs, or else the next one that waits, or else the last one that ended.
+
+        Null (None) if no edit has been asked for since the lab began. A follow key is enough.
+        """
+
+    def cancel_edits(self, session: str) -> EditReport | None:
+        """Ask the session's edits that wait or run to stop, whoever asked for them; the result is that of `editing`."""
 
     # jobs
     def preview(self, session: str, fact: Fact) -> Job[tuple[Completion, ...]]:
@@ -166,7 +178,7 @@ class LabProtocol(Protocol):
 
         A task's name asks for the score by the likelier label word, "name:generation" for the score by a generated
         answer. Without names, only the watched prompts and drift are measured. The job gives way to edits and then
-        resumes.
+        resumes; it goes before what the plan asks for.
         """
 
     def measure_due(self, session: str) -> Job[SessionState]:

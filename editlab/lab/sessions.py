@@ -86,6 +86,9 @@ class Sessions:
     def about(self, key: str) -> SessionInfo:
         return self._info(key, self._find(key))
 
+    def id_of(self, key: str, editing: bool = False) -> str:
+        return self._find(key, editing).id
+
     def those_of(self, keys: Iterable[str]) -> list[SessionInfo]:
         rows = [(key, self._store.find(digest(key))) for key in keys]
         return [self._info(key, row) for key, row in rows if row is not None and not self._expired(row)]

@@ -16,7 +16,7 @@ from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, check_batch, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
+from editlab.core.records import Cost, EditReport, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
 from editlab.editing.guard import Guard
 from editlab.session.actions import History
 from tests.page.fake_job import FakeJob
@@ -31,7 +31,7 @@ from tests.page.fake_model import (
     measured,
     risk_of,
 )
-from tests.page.fake_session import FakeSession, Ids
+from tests.page.fake_session import FakeEditJob, FakeSession, Ids
 from tests.page.on_the_loop import CALLS, guarded
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
@@ -110,7 +110,7 @@ class FakeLab:
     def _changed(self, key: str) -> FakeSession:
         """The session whose log is to change at once."""
         s = self._session(key)
-        if any(job.is_open for job in s.edits):
+        if any(edit.job.is_open for edit in s.edits):
             raise Busy("An edit of this session is under way: wait for it, or cancel it.")
         return s
 
@@ -146,16 +146,26 @@ class FakeLab:
         s = self._session(session, editing=False)
         position = s.position if index is None else _within(index, 0, len(s.log))
         made = replace(s, log=s.log[:position], position=position, name=name, said=set(s.said), found=set(s.found))
-        return self._enter(replace(made, edits=[], branch_of=self.about(session).id, history=History()))
+        return self._enter(replace(made, edits=[], asked=0, branch_of=self.about(session).id, history=History()))
 
     def delete(self, session: str) -> None:
         self.calls.append(("delete", session))
-        for job in self._session(session).edits:
-            job.cancel()
+        for edit in self._session(session).edits:
+            edit.job.cancel()
         del self.sessions[session]
 
     def revision(self, session: str) -> int:
-        return zlib.crc32(repr(self.state(session)).encode())
+        return zlib.crc32(repr((self.state(session), self._session(session, editing=False).asked)).encode())
+
+    def editing(self, session: str) -> EditReport | None:
+        reports = [edit.report for edit in self._session(session, editing=False).edits]
+        return next((report for report in reports if report.is_open), reports[-1] if reports else None)
+
+    def cancel_edits(self, session: str) -> EditReport | None:
+        self.calls.append(("cancel_edits", session))
+        for edit in self._session(session).edits:
+            edit.job.cancel()
+        return self.editing(session)
 
     # state
 
@@ -200,7 +210,8 @@ class FakeLab:
         check_batch(facts)
         self._check_methods([method])
         job = FakeJob(stages, lambda: self._edited(s, tuple(facts), method, given, watchman), self.ahead)
-        s.edits = [*(each for each in s.edits if each.is_open), job]
+        s.edits = [*(each for each in s.edits if each.job.is_open), FakeEditJob(job, tuple(facts), method)]
+        s.asked += 1
         return job
 
     def _edited(
@@ -285,7 +296,7 @@ class FakeLab:
         def finish() -> str:
             made = [replace(edit, id=f"{edit.id}-again") if edit in again else edit for edit in log]
             branch = replace(s, log=made, position=len(made), said=set(s.said), found=set(s.found), edits=[])
-            branch.history = History()
+            branch.history, branch.asked = History(), 0
             called = name or f"{about.name} (edits after {index} made again)".strip()
             return self._enter(replace(branch, name=called, branch_of=about.id))
 

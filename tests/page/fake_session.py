@@ -6,12 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from editlab.core.facts import Fact
-from editlab.core.records import Completion, LogAction, Measurement, Step
+from editlab.core.records import Completion, EditReport, LogAction, Measurement, Step
 from editlab.session.actions import History, switched
 from tests.page.fake_job import FakeJob
 from tests.page.fake_model import FakeEdit, complete, drift, measured
 
 Ids = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FakeEditJob:
+    job: FakeJob
+    facts: tuple[Fact, ...]
+    method: str
+
+    @property
+    def report(self) -> EditReport:
+        job = self.job
+        return EditReport(self.facts, self.method, job.seen, job.progress, job.ahead, job.error)
 
 
 @dataclass
@@ -26,7 +38,8 @@ class FakeSession:
     found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
     name: str = ""
     branch_of: str | None = None
-    edits: list[FakeJob] = field(default_factory=list)  # jobs that change the log, and some that have ended
+    edits: list[FakeEditJob] = field(default_factory=list)  # those that are open, and some that have ended
+    asked: int = 0  # edits so far
 
     def act(self, position: int, numbers: Sequence[int] = ()) -> None:
         """Go to a step, and switch the edits of these numbers."""
