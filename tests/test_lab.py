@@ -16,6 +16,7 @@ import torch
 from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, UnknownSession
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
+from editlab.core.records import SessionState
 from editlab.editing.editor import Editor
 from editlab.lab.api import Job, LabProtocol
 from editlab.lab.catalogue import presets_of
@@ -154,7 +155,7 @@ def test_a_session_is_written_to_a_file_that_is_replayed_to_the_last_bit(lab: La
     for fact in facts:
         lab.edit(session, [fact]).result(60)
     lab.toggle(session, 1)
-    lab.undo(session)
+    lab.goto(session, 2)
     file = lab.replay_file(lab.about(session).follow).result(60)
     recording, log = read(file)
     assert [step.id for step in recording.state.steps] == [step.id for step in lab.state(session).steps]
@@ -326,21 +327,58 @@ def test_a_fact_that_is_too_long_is_refused_before_it_is_queued(lab: LabProtocol
         lab.edit(lab.create(), [Fact("{} " + "word " * 110, "OK Go", "x")])
 
 
-def test_an_edit_drops_what_was_undone_and_the_log_leads_back(any_lab: LabProtocol, facts: list[Fact]) -> None:
+def test_an_edit_at_an_earlier_step_keeps_the_later_ones_and_every_action_leads_back(
+    any_lab: LabProtocol, facts: list[Fact]
+) -> None:
+    def look(state: SessionState) -> tuple[int, list[bool]]:
+        return state.position, [step.enabled for step in state.steps[1:]]
+
     session = any_lab.create()
+    assert (any_lab.state(session).undo, any_lab.state(session).redo) == (None, None)
     made = [any_lab.edit(session, [fact]).result(60) for fact in facts]
     assert [step.index for step in made] == [1, 2, 3]
-    assert any_lab.undo(session).position == 2
-    assert any_lab.undo(session).position == 1
-    assert any_lab.redo(session).position == 2
-    assert any_lab.goto(session, 1).position == 1
-    state = any_lab.state(session)
-    assert [step.in_force for step in state.steps] == [True, True, False, False]
-    assert [step.enabled for step in any_lab.toggle(session, 1).steps] == [True, False, True, True]
-    assert any_lab.toggle(session, 1) == state
+    seen = [look(any_lab.state(session))]
+    seen.append(look(any_lab.toggle(session, 2)))
+    seen.append(look(any_lab.toggle(session, 2)))
+    seen.append(look(any_lab.goto(session, 1)))
+    assert [step.in_force for step in any_lab.state(session).steps] == [True, True, False, False]
     last = any_lab.edit(session, facts[2:]).result(60)
-    assert [step.id for step in any_lab.state(session).steps] == ["", made[0].id, last.id]
+    state = any_lab.state(session)
+    assert [step.id for step in state.steps] == ["", *(step.id for step in made), last.id]
     assert len({last.id, *(step.id for step in made)}) == 4
+    seen.append(look(state))
+    assert seen[-1] == (4, [True, False, False, True])
+    longer = [(position, [*on, True][:4]) for position, on in seen]  # nothing leaves the log any more
+    back = []
+    for _ in seen[1:]:
+        undo, before = any_lab.state(session).undo, any_lab.state(session)
+        after = any_lab.undo(session)
+        assert undo is not None
+        assert (undo.after, undo.before) == (before.position, after.position)
+        assert after.redo == undo
+        back.append(look(after))
+    assert back == longer[-2::-1]
+    assert [look(any_lab.redo(session)) for _ in seen[1:]] == longer[1:]
+    assert any_lab.state(session).redo is None
+    with pytest.raises(ValueError, match="nothing to redo"):
+        any_lab.redo(session)
+    assert any_lab.state(session) == state
+
+
+def test_edits_alone_are_undone_and_redone_step_by_step(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    session = any_lab.create()
+    for fact in facts:
+        any_lab.edit(session, [fact]).result(60)
+    copy = any_lab.duplicate(session)  # which knows no action
+    for key in (session, copy):
+        moves = [any_lab.undo, any_lab.undo, any_lab.redo, any_lab.undo, any_lab.undo]
+        assert [move(key).position for move in moves] == [2, 1, 2, 1, 0]
+        with pytest.raises(ValueError, match="nothing to undo"):
+            any_lab.undo(key)
+        assert any_lab.goto(key, 1).position == 1
+        assert any_lab.redo(key).position == 2  # nothing was undone since: one step forward
+        assert any_lab.goto(key, 2) == any_lab.state(key)  # to where it is already: no action
+        assert [any_lab.undo(key).position for _ in range(2)] == [1, 0]
 
 
 def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
@@ -386,6 +424,38 @@ def test_an_edit_under_way_keeps_its_log(any_lab: LabProtocol, facts: list[Fact]
     assert job.status == "cancelled"
     assert len(any_lab.state(session).steps) == 1
     assert any_lab.goto(session, 0).position == 0
+
+
+def test_an_edit_under_way_is_told_to_whoever_opens_the_session_and_stopped_by_its_owner(
+    any_lab: LabProtocol, facts: list[Fact], gate: threading.Event
+) -> None:
+    session = any_lab.create()
+    follow, before = any_lab.about(session).follow, any_lab.revision(session)
+    assert any_lab.editing(follow) is None
+    hold_the_worker(any_lab, session)
+    job = any_lab.edit(session, facts[:1])
+    assert any_lab.revision(session) != before  # which a page looks at
+    for key in (session, follow):
+        report = any_lab.editing(key)
+        assert report is not None
+        assert (report.facts, report.method, report.status, report.is_open) == (
+            tuple(facts[:1]),
+            "rome",
+            "queued",
+            True,
+        )
+    with pytest.raises(ReadOnly):
+        any_lab.cancel_edits(follow)
+    stopped = any_lab.cancel_edits(session)
+    assert stopped is not None
+    gate.set()
+    with pytest.raises(Cancelled):
+        job.result(60)
+    assert any_lab.editing(follow).status == "cancelled"
+    any_lab.edit(session, facts[1:2], "memit").result(60)
+    last = any_lab.editing(follow)
+    assert (last.facts, last.method, last.status, last.error) == (tuple(facts[1:2]), "memit", "done", None)
+    assert any_lab.cancel_edits(session) == last  # there is nothing to stop
 
 
 def test_a_failure_is_told_in_a_sentence(lab: LabProtocol, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -852,10 +922,9 @@ def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list
     assert [job.result(60).index for job in edits[:2]] == [1, 2]
     with pytest.raises(LimitReached, match="2 edits"):
         edits[2].result(60)
-    with pytest.raises(LimitReached, match="go on from an earlier step"):
+    with pytest.raises(LimitReached, match="go on in a copy of an earlier step"):
         lab.edit(session, facts[:1])
-    lab.undo(session)
-    assert lab.edit(session, facts[2:]).result(60).index == 2
+    assert lab.edit(lab.duplicate(session, 1), facts[2:]).result(60).index == 2
 
 
 @pytest.mark.parametrize("limits", [Limits(queue_per_session=2, queue=3)], ids=[""])

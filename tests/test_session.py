@@ -84,14 +84,24 @@ def tiny_like(session: Session) -> list[torch.Tensor]:
     return found
 
 
-def test_an_edit_after_undo_drops_what_was_undone(session: Session, facts: list[Fact]) -> None:
+def test_an_edit_after_undo_is_the_one_that_an_unedited_log_gets(session: Session, facts: list[Fact]) -> None:
+    """What was undone stays in the log, off: it changes neither the weights nor what the edit is computed upon."""
     session.edit(facts[0])
     session.edit(facts[1])
     session.undo()
     session.edit(facts[2])
-    assert [entry.facts[0] for entry in session.log] == [facts[0], facts[2]]
+    assert [(entry.facts[0], entry.enabled) for entry in session.log] == [*zip(facts, (True, False, True), strict=True)]
+    off = session.log[1].id
+    assert session.log[2].made.provenance["without"] == [off]
     with pytest.raises(ValueError, match="nothing to redo"):
         session.redo()
+    now, other = weights(session), Session(tiny_editor("gpt2"))
+    other.edit(facts[0])
+    other.edit(facts[2])
+    assert same(now, weights(other))
+    session.undo()
+    session.undo()  # the undo before it is no action of its own: this takes the first edit back
+    assert (session.position, [entry.enabled for entry in session.log]) == (0, [True, True, True])
 
 
 @pytest.mark.parametrize("stop_at", range(1, 14))

@@ -92,7 +92,7 @@ def edited(lab: Lab, facts: list[Fact]) -> str:
     lab.plan(key, {"parity": 2, "retention": 1, "counterfact": 1, "counterfact_all": 1, "perplexity": 1})
     lab.measure_due(key).result(60)
     lab.toggle(key, 2)
-    lab.undo(key)
+    lab.goto(key, 3)
     lab.measure_due(key).result(60)
     return key
 
@@ -111,7 +111,7 @@ def test_a_session_reopened_is_what_it_was(opened: Open, facts: list[Fact], fami
     lab.editor.model.hf.register_forward_pre_hook(lambda *_: asked.append(None))
     assert told(lab.measure_due(key).result(60)) == told(before)
     assert asked == []  # nothing had to be measured again
-    assert lab.edit(key, facts[2:]).result(60).index == 4
+    assert lab.edit(key, facts[2:]).result(60).index == 5
 
 
 def test_every_change_survives(opened: Open, facts: list[Fact]) -> None:
@@ -128,16 +128,23 @@ def test_every_change_survives(opened: Open, facts: list[Fact]) -> None:
         lambda lab: lab.watch(key, ["Rome is"]),
         lambda lab: lab.plan(key, {"parity": 1}),
         lambda lab: lab.rename(key, "renamed"),
-        lambda lab: lab.edit(key, facts[2:]).result(60),  # two undone steps are dropped
+        lambda lab: lab.edit(key, facts[2:]).result(60),  # two undone steps are switched
     ]
+    states = []
     for change in changes:
         change(lab)
         before, info = lab.state(key), lab.about(key)
         lab = opened()
         assert told(lab.state(key)) == told(before)
         assert lab.about(key) == info
+        states.append((before.position, [step.enabled for step in before.steps[1:4]]))
     state = lab.state(key)
-    assert (state.position, len(state.steps), state.watched, state.plan) == (2, 3, ("Rome is",), {"parity": 1})
+    assert (state.position, len(state.steps), state.watched, state.plan) == (4, 5, ("Rome is",), {"parity": 1})
+    for position, enabled in states[4:1:-1]:  # the last three actions are undone
+        state = lab.undo(key)
+        assert (state.position, [step.enabled for step in state.steps[1:4]]) == (position, enabled)
+        lab = opened()
+        assert told(lab.state(key)) == told(state)
 
 
 def test_a_branch_of_a_step_is_a_session_with_that_log(opened: Open, facts: list[Fact]) -> None:
@@ -165,8 +172,9 @@ def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: li
         lab.edit(key, facts[:1]).result(60)
         lab.edit(key, facts[1:2]).result(60)
     branch = lab.duplicate(dropped, 1)
-    lab.undo(kept)
-    lab.edit(kept, facts[2:]).result(60)
+    short = lab.duplicate(kept, 1)
+    lab.delete(kept)
+    lab.edit(short, facts[2:]).result(60)
     lab.delete(dropped)
     lab.close()
     with reading(file) as db:
@@ -177,7 +185,7 @@ def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: li
     assert (edits, found) == (3, 0)
     assert facts[1].subject.encode() not in file.read_bytes()
     assert facts[1].subject not in made
-    assert not {kept, branch} & keys
+    assert not {short, branch} & keys
 
 
 def test_another_model_s_session_is_refused_and_kept(opened: Open, facts: list[Fact]) -> None:
@@ -404,7 +412,8 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     lab.close()
     with reading(file) as db:
         db.executescript(
-            "ALTER TABLE sessions DROP COLUMN temporary; DROP TABLE found; DROP TABLE unedited; "
+            "ALTER TABLE sessions DROP COLUMN temporary; ALTER TABLE sessions DROP COLUMN history; "
+            "DROP TABLE found; DROP TABLE unedited; "
             "PRAGMA user_version = 1;"
         )
         columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from editlab.core.facts import CaseId, Fact
+from editlab.core.progress import Progress
 from editlab.core.record import Record
 
 LEVELS = ("low", "raised", "high")
@@ -723,17 +724,45 @@ class Probe(Record):
 
 
 @dataclass(frozen=True)
+class LogAction(Record):
+    """A change of what is in force in a session: an edit, going to a step, or switching an edit."""
+
+    before: int  # the step in force before it
+    after: int
+    switched: tuple[int, ...] = ()  # numbers of the edits that it switched off, or on again
+
+
+@dataclass(frozen=True)
+class EditReport(Record):
+    """An edit of a session that waits or runs, or how the last one ended."""
+
+    facts: tuple[Fact, ...]
+    method: str  # that was asked for
+    status: str  # "queued", "running", "done", "failed" or "cancelled"
+    progress: Progress
+    ahead: int = 0  # jobs that run before it
+    error: str | None = None  # a sentence, once it has failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ("queued", "running")
+
+
+@dataclass(frozen=True)
 class SessionState(Record):
     """All that a page needs to draw a session."""
 
     id: str
     steps: tuple[Step, ...]  # step 0 first
-    position: int  # the step in force: steps after it are undone and can be redone
+    position: int  # the step in force: steps after it are undone
     watched: tuple[str, ...]  # the user's own prompts
     model: Mapping[str, Any]  # name, device, dtype, parameters, layers, reason
     plan: Mapping[str, int] = field(default_factory=dict)  # measure -> at every so many steps; absent: on demand
     costs: Mapping[str, Cost] = field(default_factory=dict)  # measure -> its cost at the step in force
     health: Health | None = None  # of the step in force
+    undo: LogAction | None = None  # what `undo` takes back; None: nothing
+    redo: LogAction | None = None  # what `redo` does again; None: nothing
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Completion, Probe, Risk, SessionState, StateChanges, Step
+from editlab.core.records import Completion, EditReport, Probe, Risk, SessionState, StateChanges, Step
 
 if TYPE_CHECKING:
     from editlab.analysis.scanned import ScanTable
@@ -90,7 +90,19 @@ class LabProtocol(Protocol):
         """
 
     def revision(self, session: str) -> int:
-        """A number that changes whenever the result of `state` changes; cheap to ask for."""
+        """A number that changes whenever the result of `state` changes, and when an edit is asked for.
+
+        Cheap to ask for.
+        """
+
+    def editing(self, session: str) -> EditReport | None:
+        """The session's edit that runs, or else the next one that waits, or else the last one that ended.
+
+        Null (None) if no edit has been asked for since the lab began. A follow key is enough.
+        """
+
+    def cancel_edits(self, session: str) -> EditReport | None:
+        """Ask the session's edits that wait or run to stop, whoever asked for them; the result is that of `editing`."""
 
     # jobs
     def preview(self, session: str, fact: Fact) -> Job[tuple[Completion, ...]]:
@@ -107,7 +119,8 @@ class LabProtocol(Protocol):
     ) -> Job[Step]:
         """Write facts into the model's weights; the result is the new step, with its drift and watched prompts.
 
-        Undone steps are dropped from the log. `guard` decides about an edit whose risk is at or above `guard_level`
+        Undone edits stay in the log, before the new one, and are switched off; so the new step is the last of the log,
+        and nothing that was made is lost. `guard` decides about an edit whose risk is at or above `guard_level`
         ("raised" or "high"): "warn", "refuse" (the job fails with the reason and changes nothing), "r-rome" (the
         method's fallback makes the edit) or "off". The step's `guarded` holds the decision.
         """
@@ -165,7 +178,7 @@ class LabProtocol(Protocol):
 
         A task's name asks for the score by the likelier label word, "name:generation" for the score by a generated
         answer. Without names, only the watched prompts and drift are measured. The job gives way to edits and then
-        resumes.
+        resumes; it goes before what the plan asks for.
         """
 
     def measure_due(self, session: str) -> Job[SessionState]:
@@ -186,10 +199,13 @@ class LabProtocol(Protocol):
 
     # answered at once
     def undo(self, session: str) -> SessionState:
-        """Go one step back."""
+        """Take the last action on the log back: an edit, `goto` or `toggle`.
+
+        The last 200 actions are known. Without one that is known, as in a copy, go one step back.
+        """
 
     def redo(self, session: str) -> SessionState:
-        """Go one step forward again."""
+        """Take the last undo back. If nothing was undone since the last action, go one step forward."""
 
     def goto(self, session: str, index: int) -> SessionState:
         """Put step `index` in force; 0 is the unedited model."""

@@ -1,4 +1,8 @@
-"""One worker and its queue: urgent jobs run first, and among equally urgent ones the least served session's."""
+"""One worker and its queue: urgent jobs run first, and among equally urgent ones the least served session's.
+
+Questions are short. They go first, and those of other sessions are answered in the middle of a search, between two of
+its steps.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
 from editlab.core.progress import OnProgress, Progress
 from editlab.lab.limits import Limits
 
-FIRST, LATER = 0, 1  # priorities; a job of priority LATER can be interrupted and then resumes
+QUESTION, FIRST, ASKED, LATER = range(4)  # priorities; jobs that are ASKED or LATER can be interrupted, and resume
 REMEMBERED = 1_000  # sessions without a job whose work is still counted
 TURN_SECONDS = 2.0  # of work, after which a job gives way to a less served session's of the same priority
 
@@ -127,8 +131,13 @@ class LocalJob:
 
     @property
     def running_for(self) -> float:
-        """Seconds since the job's turn began."""
+        """Seconds since the job's turn began, without those of other jobs in its midst."""
         return time.perf_counter() - self._start
+
+    def stood_still(self, seconds: float) -> None:
+        """Note that another job ran in the midst of this one."""
+        self._start += seconds
+        self.last_report = time.perf_counter()
 
     def _report(self, progress: Progress) -> None:
         if self._cancel.is_set():
@@ -140,7 +149,7 @@ class LocalJob:
             )
         self.progress, self.last_report = progress, time.perf_counter()
         self._queue.tell(self)
-        if self.priority == LATER and self._queue.should_give_way(self):
+        if self.priority >= ASKED and self._queue.should_give_way(self):
             raise _GaveWay
 
 
@@ -156,6 +165,7 @@ class Queue:
         self._clock = 0.0  # the served seconds of the session whose turn it is or was last
         self._waiting: list[LocalJob] = []
         self._running: LocalJob | None = None
+        self._host: LocalJob | None = None  # the job in whose midst a question is answered
         self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None once the queue has changed
         self._listeners: list[OnChange] = []
         self._changing: set[str] = set()  # sessions whose log is being changed at once
@@ -254,6 +264,27 @@ class Queue:
                 for other in self._ready()
             )
 
+    def answer_questions(self) -> None:
+        """Answer the questions of other sessions that wait; the running job calls this on the worker's thread."""
+        host = self._running
+        if host is None or self._host is not None:
+            return
+        while True:
+            with self._changed:
+                questions = [job for job in self._ready() if job.priority == QUESTION and job.session != host.session]
+                if self._closed or not questions:
+                    return
+                job = min(questions, key=self._order)
+                self._begin(job)
+                self._host = host
+            self.tell(None)
+            outcome = job.run()
+            with self._changed:
+                self._served[job.session] += job.running_for
+                host.stood_still(job.running_for)
+                self._running, self._host, self._places = host, None, None
+            job.end(outcome)
+
     def cancel_all(self, session: str) -> None:
         """Cancel all jobs of a session."""
         with self._changed:
@@ -312,7 +343,13 @@ class Queue:
         return [job for job in self._waiting if not (job.changes_log and job.session in self._changing)]
 
     def _jobs(self) -> list[LocalJob]:
-        return [*self._waiting, *([self._running] if self._running else [])]
+        return [*self._waiting, *filter(None, [self._running, self._host])]
+
+    def _begin(self, job: LocalJob) -> None:
+        self._waiting.remove(job)
+        self._running, self._places = job, None
+        self._clock = max(self._clock, self._served[job.session])
+        job.begin()
 
     def _work(self) -> None:
         while True:
@@ -321,10 +358,7 @@ class Queue:
                 if self._closed:
                     return
                 job = min(self._ready(), key=self._order)
-                self._waiting.remove(job)
-                self._running, self._places = job, None
-                self._clock = max(self._clock, self._served[job.session])
-                job.begin()
+                self._begin(job)
             self.tell(None)
             try:
                 outcome = job.run()

@@ -1,6 +1,7 @@
 """Lab: one model, many sessions, one worker. Implements `editlab.lab.api.LabProtocol` in process.
 
-Edits and previews take precedence over measurements. Nothing here depends on widgets or on HTTP.
+Questions go before edits, edits before what a visitor asks to measure, and that before what the plan asks for.
+Nothing here depends on widgets or on HTTP.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +20,12 @@ from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.progress import OnProgress, Progress, quiet
-from editlab.core.records import Risk, SessionState, StateChanges, Step
+from editlab.core.records import EditReport, Risk, SessionState, StateChanges, Step
 from editlab.editing.editor import Editor
 from editlab.editing.guard import Guard
 from editlab.lab.catalogue import info_of
-from editlab.lab.jobs import FIRST, LATER, LocalJob, OnChange, Queue, steady
+from editlab.lab.edits import Edits
+from editlab.lab.jobs import ASKED, FIRST, LATER, QUESTION, LocalJob, OnChange, Queue, steady
 from editlab.lab.limits import Limits
 from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
@@ -41,6 +44,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+OF_LOG = ("log", "position", "history")  # fields of a session that an action on its log changes
 ANEW = "and the lab has to be started anew; a backend does that by itself"
 
 
@@ -72,6 +76,7 @@ class Lab:
         self.sessions = Sessions(self._store, editor, self.measures, self.limits)
         self.sessions.expire()
         self._queue = Queue(self.limits)
+        self._edits = Edits()
         self._on_failure: Callable[[], None] = lambda: None
 
     @classmethod
@@ -163,11 +168,19 @@ class Lab:
     def revision(self, session: str) -> int:
         return self.sessions.revision(session)
 
+    def editing(self, session: str) -> EditReport | None:
+        return self._edits.report(self.sessions.id_of(session))
+
+    def cancel_edits(self, session: str) -> EditReport | None:
+        id = self.sessions.id_of(session, editing=True)
+        self._edits.cancel(id)
+        return self._edits.report(id)
+
     # --- jobs ---
 
     def preview(self, session: str, fact: Fact) -> LocalJob:
         chosen = self._open(session, [fact])
-        return self._put(chosen, lambda _report: chosen.preview(fact))
+        return self._put(chosen, lambda _report: chosen.preview(fact), QUESTION)
 
     def edit(
         self,
@@ -182,17 +195,18 @@ class Lab:
         check_batch(facts)
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
         watching = Guard(guard, guard_level)
-        self.limits.check_length(chosen.position)
+        self.limits.check_length(len(chosen.log))
 
         def work(report: OnProgress) -> Step:
-            self.limits.check_length(chosen.position)
-            step = chosen.edit(
-                facts, method, hyperparameters, report, watching, lambda log: self.sessions.append(chosen, log)
-            )
+            self.limits.check_length(len(chosen.log))
+            step = chosen.edit(facts, method, hyperparameters, report, watching, partial(self.sessions.append, chosen))
             self.sessions.changed(chosen)
             return step
 
-        return self._put(chosen, work, changes_log=True)
+        job = self._put(chosen, work, changes_log=True)
+        self._edits.add(job, facts, method)
+        self.sessions.changed(chosen)
+        return job
 
     def risk(
         self,
@@ -208,7 +222,7 @@ class Lab:
         def work(report: OnProgress) -> dict[str, Risk]:
             return chosen.risk(fact, methods, hyperparameters, report)
 
-        return self._put(chosen, work)
+        return self._put(chosen, work, QUESTION)
 
     def probe(
         self,
@@ -227,7 +241,7 @@ class Lab:
         attempt = probes.ProbeAttempt(
             chosen, fact, method, hyperparameters, earlier=earlier, later=later, anew=anew, names=names
         )
-        return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
+        return self._put(chosen, lambda report: attempt(report, steady(report)), ASKED)
 
     def anew(self, session: str, index: int, name: str = "") -> LocalJob:
         chosen, name = self._open(session), self._name(name)
@@ -239,7 +253,7 @@ class Lab:
             made = attempt(report, steady(report))
             return self.sessions.branch(session, made, index, name)
 
-        return self._put(chosen, work, LATER)
+        return self._put(chosen, work, ASKED)
 
     def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
         chosen = self._open(session, facts)
@@ -252,13 +266,13 @@ class Lab:
         def work(report: OnProgress) -> Culprit:
             return probes.culprit(chosen, report, entries)
 
-        return self._put(chosen, work, LATER)
+        return self._put(chosen, work, ASKED)
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> LocalJob:
         chosen = self._open(session)
         self.measures.check(names)
         entries = chosen.entries(index)  # the log may change before the job's turn
-        return self._put(chosen, lambda report: chosen.measure(names, report, entries), LATER if names else FIRST)
+        return self._put(chosen, lambda report: chosen.measure(names, report, entries), ASKED if names else QUESTION)
 
     def measure_due(self, session: str) -> LocalJob:
         chosen = self._open(session)
@@ -291,7 +305,10 @@ class Lab:
                 report(progress)
 
             try:
-                with self._ending_with_device(lambda: changes_log and session.log is not before):
+                with (
+                    self._ending_with_device(lambda: changes_log and session.log is not before),
+                    self.editor.model.resting(self._queue.answer_questions),
+                ):
                     return with_room(lambda: work(reporting), self._make_room)
             finally:
                 self.sessions.keep_findings(session)
@@ -326,20 +343,20 @@ class Lab:
     # --- calls answered at once ---
 
     def undo(self, session: str) -> SessionState:
-        return self._change(session, "position", Session.undo)
+        return self._change(session, Session.undo, *OF_LOG)
 
     def redo(self, session: str) -> SessionState:
-        return self._change(session, "position", Session.redo)
+        return self._change(session, Session.redo, *OF_LOG)
 
     def goto(self, session: str, index: int) -> SessionState:
-        return self._change(session, "position", lambda chosen: chosen.goto(index))
+        return self._change(session, lambda chosen: chosen.goto(index), *OF_LOG)
 
     def toggle(self, session: str, index: int) -> SessionState:
-        return self._change(session, "log", lambda chosen: chosen.toggle(index))
+        return self._change(session, lambda chosen: chosen.toggle(index), *OF_LOG)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:
         self.limits.check_watched(prompts)
-        return self._change(session, "watched", lambda chosen: chosen.watch(prompts))
+        return self._change(session, lambda chosen: chosen.watch(prompts), "watched")
 
     def plan(self, session: str, every: Mapping[str, int]) -> SessionState:
         chosen = self._open(session)
@@ -347,11 +364,11 @@ class Lab:
             chosen.set_plan(every)
         return self.sessions.state(chosen)
 
-    def _change(self, session: str, field: str, change: Callable[[Session], None]) -> SessionState:
+    def _change(self, session: str, change: Callable[[Session], None], *fields: str) -> SessionState:
         chosen = self._open(session)
 
         def stored() -> None:
-            with self.sessions.changing(chosen, field):
+            with self.sessions.changing(chosen, *fields):
                 change(chosen)
 
         self._queue.change(chosen.id, stored)

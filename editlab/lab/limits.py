@@ -55,5 +55,5 @@ class Limits:
         """Check that a log may grow by one edit."""
         if edits >= self.edits:
             raise LimitReached(
-                f"The limit for one session is {self.edits} edits, and it has them: go on from an earlier step."
+                f"The limit for one session is {self.edits} edits, and it has them: go on in a copy of an earlier step."
             )

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
 from weakref import WeakValueDictionary
 
 from editlab.core.errors import LabError, LimitReached, ReadOnly, UnknownSession
@@ -28,6 +27,7 @@ from editlab.editing.editor import Editor
 from editlab.lab.limits import Limits
 from editlab.lab.store import SessionRecord, Store, now, time_text
 from editlab.measures import Measures
+from editlab.session.actions import History
 from editlab.session.log import Entry
 from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
@@ -85,6 +85,9 @@ class Sessions:
 
     def about(self, key: str) -> SessionInfo:
         return self._info(key, self._find(key))
+
+    def id_of(self, key: str, editing: bool = False) -> str:
+        return self._find(key, editing).id
 
     def those_of(self, keys: Iterable[str]) -> list[SessionInfo]:
         rows = [(key, self._store.find(digest(key))) for key in keys]
@@ -190,21 +193,25 @@ class Sessions:
             return self._revisions.get(row.id) or self._revise(row.id)
 
     @contextmanager
-    def changing(self, session: Session, field: str) -> Iterator[None]:
-        """Store the block's change of a session's `field`, or undo the change if it cannot be stored."""
+    def changing(self, session: Session, *fields: str) -> Iterator[None]:
+        """Store the block's change of these fields of a session, or undo the change if it cannot be stored."""
         with session.lock:
-            before = getattr(session, field)
+            before = {field: getattr(session, field) for field in fields}
             try:
                 yield
-                self._store.change(session.id, **_columns(field, before, getattr(session, field)))
+                now = {field: getattr(session, field) for field in fields}
+                if "log" in fields:
+                    now["enabled"] = _switched(before["log"], now.pop("log"))
+                self._store.change(session.id, **now)
             except BaseException:
-                setattr(session, field, before)
+                for field, value in before.items():
+                    setattr(session, field, value)
                 raise
         self.changed(session)
 
-    def append(self, session: Session, log: Sequence[Entry]) -> None:
-        """Store a log that is one edit longer, with its measurements."""
-        self._store.append(session.id, log, session.measurements.unsaved)
+    def append(self, session: Session, log: Sequence[Entry], history: History) -> None:
+        """Store a log that is one edit longer, with its history and its measurements."""
+        self._store.append(session.id, log, _switched(session.log, log[:-1]), history, session.measurements.unsaved)
         session.measurements.unsaved.clear()
 
     def keep_findings(self, session: Session) -> None:
@@ -294,6 +301,7 @@ class Sessions:
     def _read(self, row: SessionRecord) -> Session:
         session = Session(self._editor, self._measures, id=row.id)
         session.restore(self._store.entries(row.id, self._editor.model.device), row.position)
+        session.history = self._store.history(row.id)
         session.watched = row.watched
         session.plan = {name: every for name, every in (row.plan or {}).items() if name in self._measures.by_name}
         session.measurements.load(self._store.findings(row.id))
@@ -321,9 +329,7 @@ def _ago(days: float) -> str:
     return time_text(datetime.now(UTC) - timedelta(days=days))
 
 
-def _columns(field: str, before: Any, now: Any) -> dict[str, Any]:
-    """A change as columns for the store; for a log, the entries that were switched on or off."""
-    if field != "log":
-        return {field: now}
+def _switched(before: Sequence[Entry], now: Sequence[Entry]) -> dict[int, bool]:
+    """Of the numbers of entries that were switched, whether each is on now."""
     pairs = enumerate(zip(before, now, strict=True), 1)
-    return {"enabled": {number: new.enabled for number, (old, new) in pairs if new.enabled != old.enabled}}
+    return {number: new.enabled for number, (old, new) in pairs if new.enabled != old.enabled}

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from editlab.core.errors import LabError, UnknownSession
+from editlab.core.record import plain
 from editlab.lab.schema import migrate
 from editlab.model.deltas import edit_from_bytes, edit_to_bytes
+from editlab.session.actions import History
 from editlab.session.log import Entry, Made
 from editlab.session.measurements import Finding
 
@@ -50,7 +52,8 @@ class SessionRecord:
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
         read = {"watched": tuple(json.loads(row["watched"])), "plan": json.loads(row["plan"])}
-        return cls(**{**dict(row), **read, "temporary": bool(row["temporary"])})
+        values = {name: row[name] for name in row.keys() if name != "history"}  # noqa: SIM118  # no mapping
+        return cls(**{**values, **read, "temporary": bool(row["temporary"])})
 
 
 class Store:
@@ -136,7 +139,7 @@ class Store:
 
     def delete(self, id: str) -> None:
         with self._transaction() as db:
-            _shorten(db, id, 0)
+            _empty(db, id)
             db.execute("DELETE FROM sessions WHERE id = ?", [id])
 
     def copy(self, id: str, row: SessionRecord) -> None:
@@ -179,25 +182,34 @@ class Store:
             for row in rows
         ]
 
-    def append(self, id: str, log: Sequence[Entry], findings: Iterable[Finding] = ()) -> None:
+    def append(
+        self,
+        id: str,
+        log: Sequence[Entry],
+        enabled: Mapping[int, bool],
+        history: History,
+        findings: Iterable[Finding] = (),
+    ) -> None:
         """Make `log` the session's log, with no entry undone: the last entry is new, the others are already stored.
 
-        Undone entries leave the log, and also the store if no other session has them.
+        `enabled`: of the numbers of those that are switched, whether each is on now.
         """
-        *kept, new = log
+        new = log[-1]
         with self._transaction() as db:
-            _change(db, id, {"position": len(log)})
-            _shorten(db, id, len(kept))
+            _change(db, id, {"position": len(log), "history": history}, enabled)
             _insert_edit(db, new)
             db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [id, len(log), new.id, new.enabled])
             _learn(db, id, log, findings)
 
     def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> None:
-        """Change columns of a session (name, position, watched, plan), and switch entries of its log on or off."""
+        """Change columns of a session (name, position, history, watched, plan), and switch entries of its log."""
         with self._transaction() as db:
-            _change(db, id, columns)
-            for number, on in (enabled or {}).items():
-                db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
+            _change(db, id, columns, enabled or {})
+
+    def history(self, id: str) -> History:
+        """The actions on a session's log; none of a log that was stored before they were."""
+        (row,) = self._read("SELECT history FROM sessions WHERE id = :id", id=id)
+        return History.from_json(json.loads(row["history"]))
 
     def rename_model(self, id: str, fingerprint: str) -> None:
         """Store the model's fingerprint in this version's form; nothing else of the session changes."""
@@ -308,12 +320,17 @@ def _copy_found(db: sqlite3.Connection, old: str, new: str) -> None:
     )
 
 
-def _change(db: sqlite3.Connection, id: str, columns: Mapping[str, Any]) -> None:
-    values = {name: json.dumps(value) if name in ("watched", "plan") else value for name, value in columns.items()}
+def _change(
+    db: sqlite3.Connection, id: str, columns: Mapping[str, Any], enabled: Mapping[int, bool] | None = None
+) -> None:
+    as_json = ("watched", "plan", "history")
+    values = {name: json.dumps(plain(value)) if name in as_json else value for name, value in columns.items()}
     values["used"] = _not_before_any(db, now())
     setting = ", ".join(f"{name} = :{name}" for name in values)
     if not db.execute(f"UPDATE sessions SET {setting} WHERE id = :id", {**values, "id": id}).rowcount:
         raise UnknownSession("This session was deleted.")
+    for number, on in (enabled or {}).items():
+        db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
 
 
 def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
@@ -336,9 +353,8 @@ def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iter
             )
 
 
-def _shorten(db: sqlite3.Connection, id: str, kept: int) -> None:
-    """Remove the entries after number `kept` from a session's log, and from the store if no other session has them."""
-    dropped = db.execute("DELETE FROM log WHERE session = ? AND number > ? RETURNING edit", [id, kept]).fetchall()
+def _empty(db: sqlite3.Connection, id: str) -> None:
+    """Remove all entries from a session's log, and from the store if no other session has them."""
+    dropped = db.execute("DELETE FROM log WHERE session = ? RETURNING edit", [id]).fetchall()
     for (edit,) in dropped:
-        db.execute("DELETE FROM found WHERE session = ?1 AND ?2 IN (edit, step)", [id, edit])
         db.execute("DELETE FROM edits WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE edit = ?1)", [edit])

@@ -281,6 +281,7 @@ def _search(
             kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
             for i, gradient in zip(going, kept, strict=True):
                 under_way[i].step(gradient)
+            model.rest()
             if len(going) < len(under_way):
                 under_way = [under_way[i] for i in going]
                 scene.keep(going)

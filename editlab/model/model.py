@@ -105,6 +105,7 @@ class EditableModel(TextReader):
         self._raised: dict[int, _Raised] = {}  # edited layers of a half-precision model, which run in float32
         self._written: list[Edit] | None = []  # the edits in the weights; None after an interrupted write
         self._overlaid: list[Edit] = []
+        self._use: Callable[[], None] = lambda: None  # see `resting`
         self.sums = PartialSums()
         self._norms: dict[int, float] = {}
         self._lost = ""  # why the unedited weights cannot be had any more
@@ -309,6 +310,28 @@ class EditableModel(TextReader):
             yield
 
     @contextmanager
+    def resting(self, use: Callable[[], None]) -> Iterator[None]:
+        """Within the block, long work lends the model to `use` whenever it calls `rest`."""
+        before, self._use = self._use, use
+        try:
+            yield
+        finally:
+            self._use = before
+
+    def rest(self) -> None:
+        """Lend the model to others between two steps of long work; the same weights are in force afterwards.
+
+        To be called where nothing depends on the weights but by their values: no gradient is under way, and no hook is
+        set. Others get it only in plain float32 on a CPU, where a search leaves nothing else of the model changed and
+        other edits leave the products of a layer as they are.
+        """
+        written, plain = self._written, not (self.bf16_tail or self.packed or self.is_overlaid)
+        if written is None or not plain or not self.multiplies_float32_on_a_cpu:
+            return
+        self._use()
+        self.write(written)
+
+    @contextmanager
     def unedited(self) -> Iterator[None]:
         """Within the block the weights are the base; afterwards the edits are in force again."""
         before = self._written or []
@@ -328,7 +351,8 @@ class EditableModel(TextReader):
         self.hold(layers)
         written, before = self._written or [], self._digests()
         try:
-            yield
+            with self.resting(lambda: None):
+                yield
         finally:
             if changed := self._changed(before):
                 self._written = None

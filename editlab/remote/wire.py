@@ -40,6 +40,8 @@ ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query
     "state": Address("GET", "/session/state"),
     "changes": Address("GET", "/session/changes"),
     "revision": Address("GET", "/session/revision", "revision"),
+    "editing": Address("GET", "/session/editing"),
+    "cancel_edits": Address("POST", "/session/editing/cancel"),
     "preview": Address("POST", "/session/preview"),
     "edit": Address("POST", "/session/edit"),
     "risk": Address("POST", "/session/risk"),

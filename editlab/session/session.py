@@ -1,7 +1,8 @@
 """Session: a log of edits over a base. Weights = base + Σ of the log's edits that are in force, in order.
 
-Undo is a shorter log, switching an edit off is a log without it; both are exact. Measurements are
-cached by state. Nothing here depends on queues or on other sessions.
+Going back is a shorter log, switching an edit off is a log without it; both are exact, and undo takes either back. The
+log only grows: an edit at an earlier step switches the later ones off. Measurements are cached by state. Nothing here
+depends on queues or on other sessions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,17 @@ from editlab.core.facts import Fact
 from editlab.core.guarding import OFF
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
-from editlab.core.records import Completion, Drift, Guarded, Measurement, Risk, SessionState, StateChanges, Step
+from editlab.core.records import (
+    Completion,
+    Drift,
+    Guarded,
+    LogAction,
+    Measurement,
+    Risk,
+    SessionState,
+    StateChanges,
+    Step,
+)
 from editlab.editing.assess import assess, assess_methods, riskiest
 from editlab.editing.editor import Editor
 from editlab.editing.guard import WARNING, Guard
@@ -35,6 +46,7 @@ from editlab.model.checkpoint import AS_BASE
 from editlab.model.deltas import Edit
 from editlab.model.generation import generate
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
+from editlab.session.actions import History, switched
 from editlab.session.export import CHECKPOINT, Exported, export
 from editlab.session.log import Entry, Made, earlier_of, edits_of, layers_of
 from editlab.session.measurements import MeasurementCache, StateName
@@ -68,6 +80,7 @@ class Session:
         self.plan = self.measures.default_plan()
         self.log: tuple[Entry, ...] = ()
         self.position = 0  # number of entries that are not undone
+        self.history = History()  # of the log
         self.watched: tuple[str, ...] = ()
         self.watches_facts = watches_facts
         self.measurements = MeasurementCache(self.model, self.measures, editor.moment_at_hand)
@@ -87,20 +100,22 @@ class Session:
         hyperparameters_: Mapping[str, Any] | None = None,
         report: OnProgress = quiet,
         guard: Guard = WARNING,
-        keep: Callable[[Sequence[Entry]], None] | None = None,
+        keep: Callable[[Sequence[Entry], History], None] | None = None,
         contexts: Sequence[str] | None = None,
     ) -> Step:
-        """Make an edit on top of the edits in force, and complete the watched prompts. Undone steps leave the log.
+        """Make an edit on top of the edits in force, and complete the watched prompts.
 
-        `keep` gets the longer log before the session takes it over; if `keep` raises, the edit was never made.
-        `contexts` replaces the editor's own. Raises ValueError for facts or hyperparameters that are not allowed and
-        for an edit that the guard refuses, FloatingPointError for a delta or weights that are not finite, and whatever
-        `report` raises.
+        Undone edits stay in the log, before the new one, and are switched off. `keep` gets the longer log and its
+        history before the session takes them over; if `keep` raises, the edit was never made. `contexts` replaces the
+        editor's own. Raises ValueError for facts or hyperparameters that are not allowed and for an edit that the guard
+        refuses, FloatingPointError for a delta or weights that are not finite, and whatever `report` raises.
         """
         start = time.perf_counter()
         facts = (facts,) if isinstance(facts, Fact) else tuple(facts)
         chosen = self.editor.method(method, hyperparameters_)
-        kept = self.log[: self.position]
+        kept, later = self.log[: self.position], range(self.position + 1, len(self.log) + 1)
+        off = [number for number in later if self.log[number - 1].enabled]
+        earlier = switched(self.log, off)  # in force: `kept`
         with self.ending_in_force():
             self.put_in_force()
             check_facts(chosen, self.model, facts)
@@ -132,17 +147,19 @@ class Session:
                 size=self._size(edit),
                 said_new=tuple(said[fact.asks_new].said for fact in facts),
                 preferred_new=tuple(prefers_new(fact, unedited) for fact in facts),
-                provenance={**provenance, "without": [entry.id for entry in kept if not entry.enabled]},
+                provenance={**provenance, "without": [entry.id for entry in earlier if not entry.enabled]},
                 seconds=time.perf_counter() - start,
                 risk=risk,
                 guarded=guarded,
             )
-            log = (*kept, Entry(edit, made))
+            log = (*earlier, Entry(edit, made))
+            history = self.history.after(LogAction(self.position, len(log), tuple(off)))
             self.measurements.enter(log, new.cache)
             self.measurements.observe(log, watched, quiet)  # all of it is cached
             if keep is not None:
-                keep(log)
-            self.log, self.position = log, len(log)
+                keep(log, history)
+            with self.lock:
+                self.log, self.position, self.history = log, len(log), history
         return self.step(self.position)
 
     def _guarded(
@@ -174,31 +191,43 @@ class Session:
     def restore(self, entries: Sequence[Entry], position: int | None = None) -> None:
         """Take over an existing log, in force as far as `position` (default: all of it). Nothing is computed."""
         self.log = tuple(entries)
-        self.goto(len(entries) if position is None else position)
+        self.position = len(self.entries(len(entries) if position is None else position))
+        self.history = History()
 
     def undo(self) -> None:
-        """One step back. Raises ValueError at the unedited model."""
-        if self.position == 0:
+        """Take the last action back: an edit, a `goto` or a `toggle`. Without one that is known, one step back.
+
+        Raises ValueError at the unedited model if no action is known.
+        """
+        action = self.history.undo(self.position)
+        if action is None:
             raise ValueError("there is nothing to undo: the model is unedited")
-        self.position -= 1
+        self._act(action.before, action.switched, self.history.undone_by(action))
 
     def redo(self) -> None:
-        """One undone step again. Raises ValueError if none is undone."""
-        if self.position == len(self.log):
+        """Take the last undo back. Without one since the last action, one step forward.
+
+        Raises ValueError if there is neither.
+        """
+        action = self.history.redo(self.position, len(self.log))
+        if action is None:
             raise ValueError("there is nothing to redo: no step is undone")
-        self.position += 1
+        self._act(action.after, action.switched, self.history.redone_by(action))
 
     def goto(self, index: int) -> None:
         """Put step `index` in force; 0 is the unedited model."""
         self.entries(index)
-        self.position = index
+        if index != self.position:
+            self._act(index, (), self.history.after(LogAction(self.position, index)))
 
     def toggle(self, index: int) -> None:
         """Switch edit `index` off, or on again, as if it had never been made; the others stay as they are."""
         if not 1 <= index <= len(self.log):
             raise ValueError(f"edit must be between 1 and {len(self.log)}, got {index}")
-        entry = self.log[index - 1]
-        self.log = (*self.log[: index - 1], replace(entry, enabled=not entry.enabled), *self.log[index:])
+        self._act(self.position, (index,), self.history.after(LogAction(self.position, self.position, (index,))))
+
+    def _act(self, position: int, numbers: Collection[int], history: History) -> None:
+        self.log, self.position, self.history = switched(self.log, numbers), position, history
 
     def watch(self, prompts: Sequence[str]) -> None:
         """Replace the session's own watched prompts. Raises ValueError for a blank, long or repeated one."""
@@ -429,8 +458,7 @@ class Session:
         return int(numbers[0]), int(numbers[1])
 
     def _state(self) -> SessionState:
-        log, watched = self.log, self.watched
-        position = min(self.position, len(log))  # the worker may be shortening the log
+        log, position, history, watched = self.log, self.position, self.history, self.watched
         steps = self._timeline.steps(log, position, watched)
         return SessionState(
             id=self.id,
@@ -441,6 +469,8 @@ class Session:
             plan=self.plan,
             costs=self.measurements.costs(log[:position]),
             health=self._judge.health_of(steps[: position + 1]),
+            undo=history.undo(position),
+            redo=history.redo(position, len(log)),
         )
 
     def table(self) -> DataFrame:

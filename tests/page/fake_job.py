@@ -35,6 +35,11 @@ class FakeJob:
         return self._status in ("queued", "running")
 
     @property
+    def seen(self) -> str:
+        """The status when it was last asked; it does not advance."""
+        return self._status
+
+    @property
     def ahead(self) -> int:
         return max(0, -self._tick)
 

@@ -16,8 +16,9 @@ from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, check_batch, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.progress import Progress
-from editlab.core.records import Cost, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
+from editlab.core.records import Cost, EditReport, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
 from editlab.editing.guard import Guard
+from editlab.session.actions import History
 from tests.page.fake_job import FakeJob
 from tests.page.fake_model import (
     MEASURES,
@@ -30,7 +31,7 @@ from tests.page.fake_model import (
     measured,
     risk_of,
 )
-from tests.page.fake_session import FakeSession, Ids
+from tests.page.fake_session import FakeEditJob, FakeSession, Ids
 from tests.page.on_the_loop import CALLS, guarded
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
@@ -109,7 +110,7 @@ class FakeLab:
     def _changed(self, key: str) -> FakeSession:
         """The session whose log is to change at once."""
         s = self._session(key)
-        if any(job.is_open for job in s.edits):
+        if any(edit.job.is_open for edit in s.edits):
             raise Busy("An edit of this session is under way: wait for it, or cancel it.")
         return s
 
@@ -145,16 +146,26 @@ class FakeLab:
         s = self._session(session, editing=False)
         position = s.position if index is None else _within(index, 0, len(s.log))
         made = replace(s, log=s.log[:position], position=position, name=name, said=set(s.said), found=set(s.found))
-        return self._enter(replace(made, edits=[], branch_of=self.about(session).id))
+        return self._enter(replace(made, edits=[], asked=0, branch_of=self.about(session).id, history=History()))
 
     def delete(self, session: str) -> None:
         self.calls.append(("delete", session))
-        for job in self._session(session).edits:
-            job.cancel()
+        for edit in self._session(session).edits:
+            edit.job.cancel()
         del self.sessions[session]
 
     def revision(self, session: str) -> int:
-        return zlib.crc32(repr(self.state(session)).encode())
+        return zlib.crc32(repr((self.state(session), self._session(session, editing=False).asked)).encode())
+
+    def editing(self, session: str) -> EditReport | None:
+        reports = [edit.report for edit in self._session(session, editing=False).edits]
+        return next((report for report in reports if report.is_open), reports[-1] if reports else None)
+
+    def cancel_edits(self, session: str) -> EditReport | None:
+        self.calls.append(("cancel_edits", session))
+        for edit in self._session(session).edits:
+            edit.job.cancel()
+        return self.editing(session)
 
     # state
 
@@ -164,8 +175,9 @@ class FakeLab:
         costs = {measure.name: Cost(0.5 + i, i < 3) for i, measure in enumerate(MEASURES)}
         health = health_of(steps[: s.position + 1])
         return SessionState(
-            self.about(session).id, steps, s.position, s.watched, self.info().model, s.plan, costs, health
-        )
+            self.about(session).id, steps, s.position, s.watched, self.info().model, s.plan, costs, health,
+            s.history.undo(s.position), s.history.redo(s.position, len(s.log)),
+        )  # fmt: skip
 
     def changes(self, session: str, since: str = "") -> StateChanges:
         state = self.state(session)
@@ -198,7 +210,8 @@ class FakeLab:
         check_batch(facts)
         self._check_methods([method])
         job = FakeJob(stages, lambda: self._edited(s, tuple(facts), method, given, watchman), self.ahead)
-        s.edits = [*(each for each in s.edits if each.is_open), job]
+        s.edits = [*(each for each in s.edits if each.job.is_open), FakeEditJob(job, tuple(facts), method)]
+        s.asked += 1
         return job
 
     def _edited(
@@ -209,8 +222,7 @@ class FakeLab:
         chosen: Any = next(info for info in self.info().methods if info.name == method)
         guarded = guard.judge(risk_of(facts[0], method), chosen)
         s.made += 1
-        s.log = [*s.log[: s.position], self._made(f"e{s.made}", facts, guarded.made, given, guarded)]
-        s.position = len(s.log)
+        s.append(self._made(f"e{s.made}", facts, guarded.made, given, guarded))
         s.said.add(s.ids(s.position))
         return s.step(s.position)
 
@@ -284,6 +296,7 @@ class FakeLab:
         def finish() -> str:
             made = [replace(edit, id=f"{edit.id}-again") if edit in again else edit for edit in log]
             branch = replace(s, log=made, position=len(made), said=set(s.said), found=set(s.found), edits=[])
+            branch.history, branch.asked = History(), 0
             called = name or f"{about.name} (edits after {index} made again)".strip()
             return self._enter(replace(branch, name=called, branch_of=about.id))
 
@@ -368,25 +381,29 @@ class FakeLab:
     # at once
 
     def undo(self, session: str) -> SessionState:
-        if not self._changed(session).position:
+        s = self._changed(session)
+        action = s.history.undo(s.position)
+        if action is None:
             raise ValueError("there is nothing to undo: the model is unedited")
-        return self.goto(session, self._session(session).position - 1)
+        s.move(action.before, action.switched, s.history.undone_by(action))
+        return self.state(session)
 
     def redo(self, session: str) -> SessionState:
         s = self._changed(session)
-        if s.position == len(s.log):
+        action = s.history.redo(s.position, len(s.log))
+        if action is None:
             raise ValueError("there is nothing to redo: no step is undone")
-        return self.goto(session, s.position + 1)
+        s.move(action.after, action.switched, s.history.redone_by(action))
+        return self.state(session)
 
     def goto(self, session: str, index: int) -> SessionState:
         s = self._changed(session)
-        s.position = _within(index, 0, len(s.log))
+        s.act(_within(index, 0, len(s.log)))
         return self.state(session)
 
     def toggle(self, session: str, index: int) -> SessionState:
         s = self._changed(session)
-        edit = s.log[_within(index, 1, len(s.log), "edit") - 1]
-        s.log = [replace(each, enabled=not each.enabled) if each is edit else each for each in s.log]
+        s.act(s.position, [_within(index, 1, len(s.log), "edit")])
         return self.state(session)
 
     def watch(self, session: str, prompts: Sequence[str]) -> SessionState:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from editlab.core.facts import Fact
-from editlab.core.records import Completion, Measurement, Step
+from editlab.core.records import Completion, EditReport, LogAction, Measurement, Step
+from editlab.session.actions import History, switched
 from tests.page.fake_job import FakeJob
 from tests.page.fake_model import FakeEdit, complete, drift, measured
 
 Ids = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FakeEditJob:
+    job: FakeJob
+    facts: tuple[Fact, ...]
+    method: str
+
+    @property
+    def report(self) -> EditReport:
+        job = self.job
+        return EditReport(self.facts, self.method, job.seen, job.progress, job.ahead, job.error)
 
 
 @dataclass
@@ -17,13 +31,29 @@ class FakeSession:
     plan: dict[str, int]
     log: list[FakeEdit] = field(default_factory=list)
     position: int = 0
+    history: History = field(default_factory=History)
     watched: tuple[str, ...] = ()
     made: int = 0
     said: set[Ids] = field(default_factory=set)  # states whose watched prompts were asked
     found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
     name: str = ""
     branch_of: str | None = None
-    edits: list[FakeJob] = field(default_factory=list)  # jobs that change the log, and some that have ended
+    edits: list[FakeEditJob] = field(default_factory=list)  # those that are open, and some that have ended
+    asked: int = 0  # edits so far
+
+    def act(self, position: int, numbers: Sequence[int] = ()) -> None:
+        """Go to a step, and switch the edits of these numbers."""
+        action = LogAction(self.position, position, tuple(numbers))
+        if action.before != action.after or numbers:
+            self.move(position, numbers, self.history.after(action))
+
+    def move(self, position: int, numbers: Sequence[int], history: History) -> None:
+        self.log, self.position, self.history = list(switched(self.log, numbers)), position, history
+
+    def append(self, edit: FakeEdit) -> None:
+        off = [number for number, each in enumerate(self.log, 1) if number > self.position and each.enabled]
+        self.log = [*self.log, edit]
+        self.act(len(self.log), off)
 
     def in_force(self, index: int) -> list[FakeEdit]:
         return [edit for edit in self.log[:index] if edit.enabled]

@@ -107,6 +107,8 @@ class RemoteLab:
     duplicate = as_request(LabProtocol.duplicate)
     changes = as_request(LabProtocol.changes)
     revision = as_request(LabProtocol.revision)
+    editing = as_request(LabProtocol.editing)
+    cancel_edits = as_request(LabProtocol.cancel_edits)
 
     preview = as_request(LabProtocol.preview)
     edit = as_request(LabProtocol.edit)

@@ -35,7 +35,9 @@ def _opened(lab: LabProtocol, key: str) -> dict[str, Any]:
 for name in ("create", "duplicate"):
     add_call(router, name, 201, Opened, _opened)
 add_call(router, "revision", 200, Revision, lambda _lab, revision: {"revision": revision})
-for name in ("about", "list_sessions", "rename", "changes", "undo", "redo", "goto", "toggle", "watch", "plan"):
+for name in ("about", "list_sessions", "rename", "changes", "editing", "cancel_edits"):
+    add_call(router, name)
+for name in ("undo", "redo", "goto", "toggle", "watch", "plan"):
     add_call(router, name)
 
 
