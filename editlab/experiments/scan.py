@@ -99,7 +99,7 @@ class Scanner:
     def settings(self, facts: Sequence[Fact], report: OnProgress = quiet) -> dict[str, Any]:
         """The settings of a scan, as JSON reads them back: a scan is resumed only with equal settings."""
         editor, method = self.editor, self.method
-        moments = editor.moments(method.edited_layers, report)
+        moments = editor.moments_for(method, report)
         listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
         reference = reference_for(editor.model, method)
         settings = {
@@ -121,8 +121,8 @@ class Scanner:
         """
         editor, model = self.editor, self.editor.model
         method = editor.anchored(self.method, report)
-        moments, contexts = editor.moments(method.edited_layers, report), editor.contexts(method)
-        moments.warm(method.edited_layers, method.ridge, model.device)
+        moments, contexts = editor.moments_for(method, report), editor.contexts(method)
+        moments.warm(moments.matrices.keys() & set(method.edited_layers), method.ridge, model.device)
         with model.unedited(), in_full_float32():
             probe = HealthProbe(model, self.probe_tokens, min(method.edited_layers))
             base, since = probe(), time.perf_counter()
