@@ -87,6 +87,9 @@ def edit(
         editlab edit --facts mquake.json --case-id 1 --method memit
     """
     with sentences():
+        from editlab.methods import method_meant
+
+        method = method_meant(method)
         meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read()
         watching = Guard(guard, guard_level)
         if table is not None:

@@ -84,16 +84,26 @@ def scan(
         from editlab.analysis.outcomes import foresights
         from editlab.experiments.scan import ScanFolder, Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
-        from editlab.methods import method_class
+        from editlab.methods import is_file, method_class, method_meant
         from editlab.model.loading import ModelChoice
 
-        check_scannable(method_class(method))  # what is wrong is told before anything is loaded
+        name = method_meant(method)  # what is wrong is told before anything is loaded
+        check_scannable(method_class(name))
         check_where(where or ())
         check_folder(out)
-        changes = settings_of(method_class(method), settings)
+        changes = settings_of(method_class(name), settings)
         known = facts_told(facts).facts
         choice = ModelChoice(model, device, dtype, yes)
-        loading = choice, method, source, seed, probe_tokens, keys, changes, ScanFolder(out).second_moments()
+        loading = (
+            choice,
+            str(Path(method).absolute()) if is_file(method) else name,
+            source,
+            seed,
+            probe_tokens,
+            keys,
+            changes,
+            ScanFolder(out).second_moments(),
+        )
         with Bars() as bars:
             if ray is None:
                 scanner = Scanner.load(*loading, report=bars)

@@ -31,7 +31,7 @@ from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
 from editlab.editing.texts import check_source
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
-from editlab.methods import Method, completed, hyperparameters, offered
+from editlab.methods import Method, completed, hyperparameters, method_meant, offered
 from editlab.methods._stranger import computed, values_of
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
@@ -84,10 +84,13 @@ class Scanner:
     ) -> Self:
         """A scanner with a newly loaded model, second moments from `source` (see `moments_of`), and `changes`.
 
+        `method`: a name or a file, as `method_meant` takes it.
+
         `recorded`: the provenance of the second moments that the scan was begun with, where it is resumed. Raises
         ValueError.
         """
         check_source(source)
+        method = method_meant(method)
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
         chosen = editor.method(method, changes)
         return cls(editor.resuming(chosen.edited_layers, recorded or {}), chosen, probe_tokens)
