@@ -104,6 +104,13 @@ Keys = Annotated[
 ]
 
 
+def named_path(text: str) -> Path:
+    """The path of an option. A blank text, which would be the current folder, is no path."""
+    if not text.strip():
+        raise typer.BadParameter("it must be a path, got a blank text ('.' is the current folder)")
+    return Path(text)
+
+
 def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[str, Any]:
     """Every NAME=VALUE as name and value, of the type that the method declares. Raises ValueError."""
     from editlab.methods import describe, known_as

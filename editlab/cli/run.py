@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes, settings_of
+from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes, named_path, settings_of
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.core.disk import check_file, check_folder
 from editlab.report.html import number, percent
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
-    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, with one folder per run.")],
+    out: Annotated[
+        Path, typer.Option(parser=named_path, metavar="FOLDER", help="Edits and measurements go there, run by run.")
+    ],
     method: Annotated[
         list[str] | None, typer.Option(help="Only this method, or the one in a Python file; repeatable.")
     ] = None,

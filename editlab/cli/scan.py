@@ -22,6 +22,7 @@ from editlab.cli._options import (
     Source,
     Workers,
     Yes,
+    named_path,
     settings_of,
 )
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 
 def scan(
     out: Annotated[
-        Path, typer.Option(help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.")
+        Path,
+        typer.Option(
+            parser=named_path,
+            metavar="FOLDER",
+            help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.",
+        ),
     ],
     facts: Facts = None,
     method: Method = "rome",
