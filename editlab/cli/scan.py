@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from editlab.analysis.single_edits import single_edits
 from editlab.cli._options import (
     Changes,
     Device,
@@ -62,6 +63,13 @@ def scan(
         int,
         typer.Option(min=2, max=512, help="Number of the first tokens of the project's text for the short perplexity."),
     ] = 256,
+    standard: Annotated[
+        bool,
+        typer.Option(
+            "--standard",
+            help="Also the field's table of single edits: efficacy, paraphrase, neighborhood, score, free answers.",
+        ),
+    ] = False,
     model: Model = AUTO,
     source: Source = "auto",
     keys: Keys = None,
@@ -81,6 +89,8 @@ def scan(
     Examples:
 
         editlab scan --out scans/own --limit 20
+
+        editlab scan --facts counterfact.json --method memit --set clamp=2 --standard --limit 100 --out scans/memit
 
         editlab scan --facts counterfact.json --method r-rome --where position=0 --out scans/at-the-start
 
@@ -109,6 +119,7 @@ def scan(
             keys,
             changes,
             ScanFolder(out).second_moments(),
+            standard,
         )
         with Bars() as bars:
             if ray is None:
@@ -121,8 +132,11 @@ def scan(
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:
-            show_json({**_summary(frame), "risk": [each.to_json() for each in found]})
+            table = {"single_edits": [each.to_json() for each in single_edits(frame)]} if standard else {}
+            show_json({**_summary(frame), **table, "risk": [each.to_json() for each in found]})
         else:
+            if standard:
+                _show_standard(frame)
             _show(frame, found)
 
 
@@ -136,6 +150,12 @@ def _summary(frame: DataFrame) -> dict[str, Any]:
         "median_relative_size": float(frame["relative_size"].median()),
         "seconds": float(frame["seconds"].sum()),
     }
+
+
+def _show_standard(frame: DataFrame) -> None:
+    """The table of single edits."""
+    rows = [(each.title, _share(each.value, each.interval), str(each.n), each.rule) for each in single_edits(frame)]
+    show_table(("measure", "mean (95 %)", "facts", "rule"), rows, "Each fact alone, from the unedited model")
 
 
 def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:
