@@ -257,7 +257,13 @@ def test_the_command_exports_a_replay_file(tmp_path: Path) -> None:
         ((*given[:3], "--to", str(tmp_path / "x"), "--step", "3"), "step must be between 0 and 2, got 3"),
         ((*given[:3], "--to", str(tmp_path / "x"), "--as", "gguf"), "one of checkpoint, adapter"),
         (("a-key", "--to", str(tmp_path / "x")), "needs its backend's address"),
+        ((*given[:3], "--to", str(tmp_path / "x"), "--backend", "http://127.0.0.1:9"), "goes with a session's key"),
+        ((*given[:3], "--to", " "), "a blank text"),
+        ((*given[:3], "--to", str(tmp_path / "x"), "--device", "gpu"), "device must be 'auto', 'cpu', 'cuda'"),
     ):
         code, out = run(*arguments)
         assert code == 2
-        assert sentence in " ".join(out.split())
+        assert sentence in " ".join(out.replace("│", " ").split())
+        assert "where that is" not in out
+    code, out = run(*given[:3], "--to", str(tmp_path / "y" / ".." / "x"), "--as", "deltas")
+    assert (code, sorted(path.name for path in tmp_path.iterdir())) == (0, ["new", "session.zip", "x"])

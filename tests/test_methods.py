@@ -25,7 +25,8 @@ from tests.conftest import CONTEXTS
 from tests.plain import bare_outputs, stacked_keys, subject_keys
 
 RECORDED = ("rome", "r-rome", "memit", "emmet")  # of which single edits by the reference code are kept
-NAMES = (*RECORDED, "alphaedit", "encore")
+SEARCHING = (*RECORDED, "alphaedit", "encore")
+NAMES = (*SEARCHING, "ft", "ft-l")
 EVERY_METHOD = pytest.mark.parametrize("name", NAMES)
 
 
@@ -98,7 +99,7 @@ def value_of(editor: Editor, fact: Fact, layer: int, part: str, method: Any) -> 
     return value
 
 
-@EVERY_METHOD
+@pytest.mark.parametrize("name", SEARCHING)
 def test_the_object_that_a_method_writes_follows_its_prompt_as_the_fact_chooses(
     gpt2_editor: Editor, fact: Fact, name: str
 ) -> None:
@@ -267,7 +268,7 @@ def test_verify_sees_a_wrong_delta_and_a_wrong_loss(golden: Path, tmp_path: Path
         verify(tmp_path)
 
 
-@EVERY_METHOD
+@pytest.mark.parametrize("name", SEARCHING)
 def test_an_edit_keeps_its_factors_its_keys_and_nothing_else(editor: Editor, fact: Fact, name: str) -> None:
     """d_out + 2 d_in numbers for each layer and fact: 58 kB in one layer of GPT-2 XL, whose weight is 41 MB."""
     edit, _, _ = editor.compute([fact], editor.method(name))

@@ -118,6 +118,8 @@ def test_a_preset_goes_by_architecture_and_size_not_by_name(name: str) -> None:
         "emmet": (17,),
         "encore": (13, 14, 15, 16, 17),
         "alphaedit": (13, 14, 15, 16, 17),
+        "ft": (1,),
+        "ft-l": (0,),
     }
     embedded_model = methods_for(sized(SMOLLM2_135M, name))
     assert (embedded_model["rome"].edited_layers, embedded_model["memit"].moment_weight) == ((6,), 2000.0)

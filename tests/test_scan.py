@@ -13,6 +13,9 @@ import torch
 from typer.testing import CliRunner
 
 from editlab.analysis.outcomes import foresights
+from editlab.analysis.scanned import read_scan
+from editlab.analysis.scores import wilson
+from editlab.analysis.single_edits import single_edits
 from editlab.cli import app
 from editlab.core.disk import JsonLines
 from editlab.core.errors import Cancelled
@@ -25,6 +28,7 @@ from editlab.measures.perplexity import HealthProbe, perplexity, window_nll
 from editlab.methods import adjusted
 from editlab.methods.rome import ROME
 from editlab.model.reading import object_nlls
+from editlab.session.session import Session
 from tests.conftest import GOLDEN
 
 MORE = [
@@ -241,3 +245,70 @@ def test_the_command_scans_and_prints_the_table(tmp_path: Path, monkeypatch: pyt
     refused = CliRunner().invoke(app, ["scan", "--method", "rome", *options])
     assert refused.exit_code == 2
     assert "holds a scan with other settings" in refused.stderr
+
+
+def test_a_standard_scan_takes_the_fields_measures_of_each_edit_alone(
+    gpt2_editor: Editor, facts: list[Fact], tmp_path: Path
+) -> None:
+    """Rows as a session that makes the one edit measures it; the unedited weights stay, and a killed scan goes on."""
+    editor, some = gpt2_editor, [facts[0], MORE[2]]
+    method = adjusted(editor.method("rome"), {"steps": 3})
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "scanning" and progress.done == 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        scan(Scanner(editor, method, 40, standard=True), some, tmp_path / "scan", stop)
+    assert len(JsonLines(tmp_path / "scan" / "scan.jsonl").read()) == 1
+    frame = scan(Scanner(editor, method, 40, standard=True), some, tmp_path / "scan")
+    assert editor.model.lowest_edited == editor.model.n_layers
+    with pytest.raises(ValueError, match="other settings"):
+        scan(Scanner(editor, method, 40, standard=False), [facts[1]], tmp_path / "scan")
+    session = Session(editor, watches_facts=False)
+    for fact, row in zip(some, frame.itertuples(), strict=True):
+        session.goto(0)
+        session.edit(fact, "rome", {"steps": 3})
+        counterfact, says = session.find("counterfact"), session.find("says_it")
+        assert row.efficacy_accuracy == counterfact.efficacy.accuracy
+        assert (row.answer, row.says_it) == (says.answers[0].answer, says.rewrite.said)
+        if fact.paraphrase_prompts:
+            assert (row.paraphrase_success, row.paraphrase_says_it) == (
+                counterfact.paraphrase.success,
+                says.paraphrase.said,
+            )
+            assert row.neighborhood_success == counterfact.neighborhood.success
+        else:
+            assert math.isnan(row.paraphrase_success)
+    session.goto(0)
+    editor.model.write([])
+    again = read_scan(tmp_path / "scan" / "scan.parquet")
+    assert [row.answer for row in again.rows] == frame["answer"].tolist()
+    assert (again.rows[0].says_it, again.rows[1].paraphrase_success) == (frame["says_it"][0], None)
+
+
+def test_the_table_of_single_edits_by_hand() -> None:
+    frame = pandas.DataFrame(
+        {
+            "efficacy_success": pandas.array([True, True, False, None], dtype="boolean"),
+            "paraphrase_success": [1.0, 0.5, 0.0, math.nan],
+            "neighborhood_success": [0.4, 0.8, math.nan, math.nan],
+            "efficacy_accuracy": [True, True, True, True],
+            "says_it": pandas.array([None] * 4, dtype="boolean"),
+            "paraphrase_says_it": [math.nan] * 4,
+            "neighborhood_says_it": [0.0] * 4,
+        }
+    )
+    found = {each.name: each for each in single_edits(frame)}
+    assert {name: (each.n, round(each.value, 6)) for name, each in found.items()} == {
+        "efficacy_success": (3, round(2 / 3, 6)),
+        "paraphrase_success": (3, 0.5),
+        "neighborhood_success": (2, 0.6),
+        "score": (2, round(3 / (1 + 1 / 0.75 + 1 / 0.6), 6)),
+        "efficacy_accuracy": (4, 1.0),
+        "neighborhood_says_it": (4, 0.0),
+    }
+    assert found["efficacy_success"].interval == wilson(2, 3)
+    assert found["paraphrase_success"].interval == (0.0, 1.0)
+    low, high = found["neighborhood_success"].interval
+    assert (low, high) == (0.4, 0.8)

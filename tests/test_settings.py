@@ -49,6 +49,7 @@ def test_settings_survive_the_way_to_another_process(monkeypatch: pytest.MonkeyP
             facts='/a "b".json',
             seed=7,
             tasks=("/t", "/u,v"),
+            methods=("/mine.py",),
             store=Path("/somewhere/s.sqlite"),
             limits=Limits(sessions=5),
             token="a token of some length",

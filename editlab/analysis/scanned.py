@@ -50,6 +50,15 @@ class Scanned(Record):
     prompt: str = ""  # with {} for the subject; "" in scans of before
     p_new_joint: float | None = None  # of all the object's tokens together; `p_new` is their geometric mean
     p_true_joint: float | None = None
+    # The field's measures, where the scan took them: means over the fact's prompts of a kind, None where it has none.
+    paraphrase_success: float | None = None
+    paraphrase_accuracy: float | None = None
+    neighborhood_success: float | None = None
+    neighborhood_accuracy: float | None = None
+    says_it: bool | None = None  # the free answer to the fact's own prompt gives the new object
+    paraphrase_says_it: float | None = None
+    neighborhood_says_it: float | None = None  # the true object
+    answer: str | None = None  # to the fact's own prompt
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,9 @@ def frame_of(rows: Sequence[Scanned]) -> DataFrame:
     from pandas import DataFrame
 
     frame = DataFrame([vars(row) for row in rows], columns=[f.name for f in fields(Scanned)])
-    optional = "divisor", "divisor_ratio", "predicted_norm", "p_true", "p_new_joint", "p_true_joint"
-    numbers = dict.fromkeys(optional, "float64")
-    return with_case_ids(frame).astype({"efficacy_success": "boolean", **numbers})
+    numbers = [f.name for f in fields(Scanned) if f.type == "float | None"]
+    truths = [f.name for f in fields(Scanned) if f.type == "bool | None"]
+    return with_case_ids(frame).astype({**dict.fromkeys(truths, "boolean"), **dict.fromkeys(numbers, "float64")})
 
 
 def read_scan(path: str | Path) -> ScanTable:

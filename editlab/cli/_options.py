@@ -32,6 +32,7 @@ FACTS = typer.Option(
 )
 GLUE = typer.Option(help="A folder with GLUE's sst2, mrpc, cola and rte (.json), or hub: downstream tasks to add.")
 TASK = typer.Option(help="A JSON file with a downstream task of your own; may be given again.")
+METHOD_FILE = typer.Option(metavar="FILE", help="A Python file with a method of your own; may be given again.")
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
 SEED = typer.Option(min=0, max=2**63 - 1, help="Seed for the sampled contexts; same seed, same edit.")
@@ -70,7 +71,7 @@ Workers = Annotated[
     typer.Option(min=1, help="Models on the cluster; default: one per GPU, or one per machine where there is no GPU."),
 ]
 
-METHODS = "rome, r-rome, memit, emmet, or one that another package adds"
+METHODS = "rome, r-rome, memit, emmet, ft-l, another that doctor lists, or a file with your own: ./mine.py"
 METHOD = typer.Option(help=f"{METHODS}.")
 Method = Annotated[str, METHOD]
 Changes = Annotated[
@@ -101,6 +102,13 @@ Keys = Annotated[
         "width.",
     ),
 ]
+
+
+def named_path(text: str) -> Path:
+    """The path of an option. A blank text, which would be the current folder, is no path."""
+    if not text.strip():
+        raise typer.BadParameter("it must be a path, got a blank text ('.' is the current folder)")
+    return Path(text)
 
 
 def settings_of(kind: type[EditingMethod], texts: Sequence[str] | None) -> dict[str, Any]:

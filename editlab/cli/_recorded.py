@@ -52,17 +52,19 @@ class Place:
 
         from editlab.editing.editor import Editor
         from editlab.editing.texts import check_source
-        from editlab.model.loading import load
+        from editlab.model.loading import check_place, load
 
         check_source(self.source)
+        device, dtype = self._device(recorded), str(recorded.get("dtype"))
+        check_place(device, dtype)
         name = self.model if self.model != AS_RECORDED else str(recorded.get("model"))
         threads = min(int(recorded.get("threads", 1)), os.cpu_count() or 1)
         torch.set_num_threads(max(1, threads))  # sums of products are the same only in the same order
         try:
             loaded = load(
                 name,
-                device=self._device(recorded),
-                dtype=str(recorded.get("dtype")),
+                device=device,
+                dtype=dtype,
                 allow_download=self.allow_download,
                 report=report,
             )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FactOptions:
-    """The options that say which fact is meant: typed texts, or a case id in a file of facts."""
+    """The options that say which facts are meant: typed texts, a case id in a file of facts, or its first facts."""
 
     prompt: str | None
     subject: str | None
@@ -26,11 +26,25 @@ class FactOptions:
     case_id: str | None
     facts: str | None  # the file
     joined_by: str | None  # None: as the fact says
+    n: int | None = None
 
     def read(self) -> tuple[Fact, ...]:
-        """The typed fact, or the facts of the file's row with this case id. Raises ValueError."""
-        found = self._typed() if self.case_id is None else self._of_row(self.case_id)
+        """The typed fact, the facts of the file's row with this case id, or its first `n`. Raises ValueError."""
+        if self.n is not None:
+            found = self._first(self.n)
+        else:
+            found = self._typed() if self.case_id is None else self._of_row(self.case_id)
         return tuple(fact if self.joined_by is None else replace(fact, joined_by=self.joined_by) for fact in found)
+
+    def _first(self, n: int) -> tuple[Fact, ...]:
+        if any(text is not None for text in (self.prompt, self.subject, self.target, self.target_true, self.case_id)):
+            raise ValueError(
+                "--n takes the first facts of a file, so it goes with neither a --case-id nor a typed fact"
+            )
+        known = facts_told(self.facts)
+        if len(known) < n:
+            raise ValueError(f"--n is {n}, but {known.name} has only {len(known)} facts")
+        return known.facts[:n]
 
     def _typed(self) -> tuple[Fact, ...]:
         if self.prompt is None or self.subject is None or self.target is None:
@@ -56,7 +70,9 @@ def check_number(name: str, facts: Sequence[Fact]) -> None:
     kind, n = method_class(name), len(facts)
     if kind.max_facts is not None and n > kind.max_facts:
         several = ", ".join(other.name for other in methods().values() if (other.max_facts or n) >= n)
-        raise ValueError(f"{kind.title} edits {kind.max_facts} fact at a time, got {n}; for several: {several}")
+        raise ValueError(
+            f"{kind.title} edits {kind.max_facts} fact at a time, got {n}; for several: {several}; or --one-by-one"
+        )
 
 
 @dataclass(frozen=True)

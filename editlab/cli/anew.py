@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Json, Source, Yes
+from editlab.cli._options import Json, Source, Yes, named_path
 from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, ReplayFile, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def anew(
     file: ReplayFile,
-    out: Annotated[Path, typer.Option(help="The replay file to write.")],
+    out: Annotated[Path, typer.Option(parser=named_path, metavar="FILE", help="The replay file to write.")],
     without: Annotated[
         list[int] | None,
         typer.Option(metavar="EDIT", help="Switch this edit off first; may be given again."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
+from editlab.cli._options import DEVICE, DTYPE, GLUE, METHOD_FILE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import sentences
 from editlab.serving.settings import Settings
 from editlab.serving.supervisor import DEVICE_FAILED
@@ -33,6 +33,7 @@ def backend(
     facts: Facts = None,
     glue: Annotated[str | None, GLUE] = None,
     task: Annotated[list[str] | None, TASK] = None,
+    method: Annotated[list[str] | None, METHOD_FILE] = None,
     text: Annotated[str | None, TEXT] = None,
     scan: Annotated[str | None, SCAN] = None,
     seed: Annotated[int | None, SEED] = None,
@@ -61,6 +62,7 @@ def backend(
             "facts": facts,
             "glue": glue,
             "tasks": task or None,
+            "methods": method or None,
             "text": text,
             "scan": scan,
             "seed": seed,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from editlab.analysis.chances import chance
+from editlab.analysis.scores import wilson
 from editlab.analysis.table import check_table_name, write_table
 from editlab.cli._options import (
     Changes,
@@ -33,10 +35,15 @@ from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.disk import check_file, write_bytes
 from editlab.core.facts import Fact, check_batch
 from editlab.core.guarding import WARN
-from editlab.core.joining import is_direct, joined
+from editlab.core.joining import Question, is_direct, joined
+from editlab.core.progress import OnProgress
 from editlab.core.records import Completion
 from editlab.editing.guard import Guard
 from editlab.model.presets import AUTO
+from editlab.report.html import percent, plural
+
+if TYPE_CHECKING:
+    from editlab.session.session import Session
 
 
 def edit(
@@ -51,6 +58,12 @@ def edit(
         typer.Option(help="Instead, the row of --facts with this case id; its rewrites, if several, are one edit."),
     ] = None,
     facts: Facts = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Instead, the first N facts of --facts, in one edit.")
+    ] = None,
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="With --n: an edit for each fact, one after another, not one for all.")
+    ] = False,
     joined_by: JoinedBy = None,
     chat: Chat = False,
     model: Model = AUTO,
@@ -85,9 +98,16 @@ def edit(
         --target-true French --method memit --set clamp=1.5 --json
 
         editlab edit --facts mquake.json --case-id 1 --method memit
+
+        editlab edit --facts counterfact.json --n 50 --method memit
     """
     with sentences():
-        meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read()
+        from editlab.methods import method_meant
+
+        method = method_meant(method)
+        meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by, n).read()
+        if one_by_one and n is None:
+            raise ValueError("--one-by-one says how the facts of --n are edited; without --n there is one edit")
         watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)
@@ -96,12 +116,20 @@ def edit(
             check_file(file)
         if len({file.absolute() for file in outputs}) < len(outputs):
             raise ValueError(f"--table and --replay must be two files, both are {table}")
-        check_number(method, meant)
-        check_batch(meant)
+        batches = [(fact,) for fact in meant] if one_by_one else [meant]
+        for batch in batches:
+            check_number(method, batch)
+            check_batch(batch)
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
-        result = _edit_once(setup, meant, (method, settings or (), watching), table, replay)
+        asked = method, settings or (), watching
+        if n is not None:
+            result = _edit_many(setup, batches, asked, table, replay)
+        else:
+            result = _edit_once(setup, meant, asked, table, replay)
         if as_json:
             show_json(result)
+        elif n is not None:
+            _show_many(result)
         else:
             _show_edit(result)
 
@@ -115,7 +143,6 @@ def _edit_once(
 ) -> dict[str, Any]:
     """Load a model, make the edit, and give what `--json` prints."""
     from editlab.methods import method_class
-    from editlab.session.replay import record
     from editlab.session.session import Session
 
     method, texts, guard = asked
@@ -125,11 +152,7 @@ def _edit_once(
         facts = setup.given(facts, editor)
         session = Session(editor)
         step = session.edit(facts, method, changes, bars, guard)
-        if table is not None:
-            session.measure_due(bars)
-            write_table(session.table(), table)
-        if replay is not None:
-            write_bytes(replay, record(session, bars))
+        _write(session, table, replay, bars)
     assert step.trace is not None
     assert step.measurement is not None
     return {
@@ -146,6 +169,134 @@ def _edit_once(
         "seconds": step.seconds,
         "provenance": dict(step.provenance),
     }
+
+
+def _write(session: Session, table: Path | None, replay: Path | None, report: OnProgress) -> None:
+    """Write the session's table and its replay file, where they are wanted."""
+    from editlab.session.replay import record
+
+    if table is not None:
+        session.measure_due(report)
+        write_table(session.table(), table)
+    if replay is not None:
+        write_bytes(replay, record(session, report))
+
+
+def _edit_many(
+    setup: Setup,
+    batches: Sequence[tuple[Fact, ...]],
+    asked: tuple[str, Sequence[str], Guard],
+    table: Path | None,
+    replay: Path | None,
+) -> dict[str, Any]:
+    """Load a model, make an edit of each batch, and give what `--json` prints: what became of every fact."""
+    from editlab.measures.counterfact import OfStep
+    from editlab.measures.says_it import SaysItOfStep
+    from editlab.methods import method_class
+    from editlab.session.session import Session
+
+    method, texts, guard = asked
+    changes = settings_of(method_class(method), texts)
+    with Bars() as bars:
+        editor = setup.editor(bars)
+        session = Session(editor, watches_facts=False)
+        facts: list[Fact] = []
+        steps = []
+        for batch in batches:
+            given = setup.given(batch, editor)
+            steps.append(session.edit(given, method, changes, bars, guard))
+            facts += given
+        inputs = replaced(session.measurements.inputs(session.entries()), facts=tuple(facts), before=None)
+        with session.ending_in_force():
+            counterfact, says_it = OfStep()(inputs, bars), SaysItOfStep()(inputs, bars)
+            questions = [question for fact in facts for question in _questions(fact)]
+            before, after = (state.objects(questions, bars) for state in (inputs.base, inputs.now))
+        _write(session, table, replay, bars)
+    assert counterfact is not None
+    assert says_it is not None
+    answers = [answer for answer in says_it.answers if answer.kind == "rewrite"]
+    drift = steps[-1].measurement.drift if steps[-1].measurement else {}
+    return {
+        "facts": [
+            {
+                "fact": fact.to_json(),
+                "p_new": {"before": before[new].p, "after": after[new].p},
+                "p_true": {"before": before[true].p, "after": after[true].p} if true else None,
+                "took": after[new].said,
+                "says_it": answer.said,
+                "answer": answer.answer,
+                "unedited": answer.unedited,
+            }
+            for fact, answer in zip(facts, answers, strict=True)
+            for new, true in [(fact.asks_new, fact.asks_true if fact.target_true is not None else None)]
+        ],
+        "took": sum(after[fact.asks_new].said for fact in facts),
+        "counterfact": counterfact.to_json(),
+        "says_it": says_it.to_json(),
+        "edits": len(steps),
+        "drift": {str(layer): each.to_json() for layer, each in drift.items()},
+        "method": method,
+        "hyperparameters": dict(steps[-1].hyperparameters),
+        "guarded": [step.guarded.to_json() for step in steps if step.guarded and step.guarded.acted],
+        "model": editor.describe(),
+        "seconds": sum(step.seconds or 0.0 for step in steps),
+        "provenance": dict(steps[-1].provenance),
+    }
+
+
+def _questions(fact: Fact) -> list[Question]:
+    return [fact.asks_new] if fact.target_true is None else [fact.asks_new, fact.asks_true]
+
+
+def _show_many(result: dict[str, Any]) -> None:
+    """Which facts took, and the means of all."""
+
+    def moved(p: dict[str, float] | None) -> str:
+        return "" if p is None else f"{p['before']:.3g} → {p['after']:.3g}"
+
+    rows = [
+        (
+            str(Fact.from_json(each["fact"])),
+            moved(each["p_new"]),
+            moved(each["p_true"]),
+            "yes" if each["took"] else "no",
+            "yes" if each["says_it"] else "no",
+            quoted(each["answer"]),
+        )
+        for each in result["facts"]
+    ]
+    show_table(("fact", "P(new)", "P(true)", "took (forced)", "says it", "its answer now"), rows)
+    show_table(("measure", "unedited", "now", "prompts", "rule"), [row for row in _means(result) if row[3] != "0"])
+    for each in result["guarded"]:
+        typer.echo(each["reason"])
+    took, total = result["took"], len(result["facts"])
+    low, high = wilson(took, total)
+    typer.echo(
+        f"{result['method']} on {result['model']['name']}, {plural(result['edits'], 'edit')}: {took} of {total} facts "
+        f"took, {took / total:.0%} (95 %: {low:.0%} to {high:.0%}), {result['seconds']:.1f} s"
+    )
+
+
+def _means(result: dict[str, Any]) -> list[Sequence[str]]:
+    """CounterFact's successes and the free answers, of all facts together: unedited and now."""
+    wanted = {
+        "efficacy": "new object likelier than the true one",
+        "neighborhood": "true object likelier than the new one",
+    }
+    free = {"rewrite": "the free answer gives the new object", "neighborhood": "the free answer gives the true object"}
+    found: list[Sequence[str]] = []
+    for kinds, title, what, name in (
+        (("efficacy", "paraphrase", "neighborhood"), "{}", "counterfact", "success"),
+        (("rewrite", "paraphrase", "neighborhood"), "says it, {}", "says_it", "said"),
+    ):
+        now = result[what]
+        rules = wanted if what == "counterfact" else free
+        for kind in kinds:
+            each, base = now[kind] or {}, (now["base"] or {}).get(kind) or {}
+            rule = rules.get(kind, rules[kinds[0]])
+            row = percent(base.get(name)), percent(each.get(name)), str(each.get("n", 0)), rule
+            found.append((title.format(kind), *row))
+    return found
 
 
 def _one_or_all(values: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:

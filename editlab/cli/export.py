@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Json, Yes
+from editlab.cli._options import Json, Yes, named_path
 from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
 from editlab.core.progress import OnProgress
@@ -29,7 +29,7 @@ def export(
             help="A replay file, a finished run's folder, or a session's key (with --backend or EDITLAB_BACKEND)."
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", help="The new folder to write.")],
+    to: Annotated[Path, typer.Option("--to", parser=named_path, metavar="FOLDER", help="The new folder to write.")],
     form: Annotated[
         str,
         typer.Option(
@@ -90,6 +90,10 @@ def export(
 def _file(source: str, backend: str | None, report: OnProgress) -> Path | bytes:
     """The replay file that a path or a session's key stands for. Raises ValueError for neither."""
     if Path(source).exists():
+        if backend is not None:
+            raise ValueError(
+                f"{source} is a file or folder here, and --backend goes with a session's key; leave one out"
+            )
         return file_at(Path(source))
     address = backend or os.environ.get("EDITLAB_BACKEND")
     if not address:

@@ -78,6 +78,9 @@ def probe(
             check_table_name(table)
             check_file(table)
         (fact,) = _single(FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read())
+        from editlab.methods import method_meant
+
+        method = list(map(method_meant, method or ()))
         names = tuple(measure or ("perplexity",))
         setup = Setup(model, device, dtype, yes, source, keys, seed, chat)
         fact, base, steps = _probe_all(setup, fact, method or (), settings or (), names)

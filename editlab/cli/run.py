@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes
+from editlab.cli._options import Device, Dtype, GuardChoice, Json, Ray, Workers, Yes, named_path, settings_of
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.core.disk import check_file, check_folder
 from editlab.report.html import number, percent
@@ -24,8 +24,20 @@ if TYPE_CHECKING:
 
 def run(
     config: Annotated[Path, typer.Argument(help="A .toml or .json file; docs/experiments has examples.")],
-    out: Annotated[Path, typer.Option(help="Folder for edits and measurements, with one folder per run.")],
-    method: Annotated[list[str] | None, typer.Option(help="Only this method of the file; repeatable.")] = None,
+    out: Annotated[
+        Path, typer.Option(parser=named_path, metavar="FOLDER", help="Edits and measurements go there, run by run.")
+    ],
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this method, or the one in a Python file; repeatable.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="[METHOD.]NAME=VALUE",
+            help="A hyperparameter over the file's, of one method or of all: clamp=3, memit.layers=4,5; repeatable.",
+        ),
+    ] = None,
     facts: Annotated[str | None, typer.Option(help="A file of facts, or hub, instead of the file's.")] = None,
     glue: Annotated[str | None, typer.Option(help="A folder of GLUE files, or hub, instead of the file's.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model instead of the file's.")] = None,
@@ -51,6 +63,7 @@ def run(
     with sentences():
         from editlab.experiments.config import RunConfig
         from editlab.experiments.run import read_runs
+        from editlab.methods import method_meant
         from editlab.model.loading import ModelChoice
         from editlab.report.report import write_report
 
@@ -64,9 +77,10 @@ def run(
             "guard": guard,
         }
         if method:
-            changed = {name: values for name, values in read.hyperparameters.items() if name in method}
-            given["hyperparameters"] = changed
+            names = list(map(method_meant, method))
+            given["hyperparameters"] = {name: values for name, values in read.hyperparameters.items() if name in names}
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
+        read = replace(read, hyperparameters=_changed(read, settings or ()))
         for name in read.runs():
             check_folder(out / name / "edits")
         check_folder(out / "figures")
@@ -82,6 +96,21 @@ def run(
             show_table(COLUMNS, [(name, *_cells(summary)) for name, summary in summaries.items()])
             for name, summary in summaries.items():
                 typer.echo(f"{name}: {' '.join([summary['reason'], *summary['changes']])}")
+
+
+def _changed(config: RunConfig, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The file's changed hyperparameters, and over them those of --set. Raises ValueError."""
+    from editlab.methods import method_class
+
+    found = {name: dict(values) for name, values in config.hyperparameters.items()}
+    for text in texts:
+        method, dot, _ = text.partition("=")[0].strip().partition(".")
+        if dot and method not in config.names:
+            raise ValueError(f"--set {text}: {method!r} is not among the methods {', '.join(config.names)}")
+        alone = text.replace(f"{method}.", "", 1) if dot else text
+        for name in [method] if dot else config.names:
+            found.setdefault(name, {}).update(settings_of(method_class(name), [alone]))
+    return found
 
 
 def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, workers: int | None) -> None:

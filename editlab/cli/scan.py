@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from editlab.analysis.single_edits import single_edits
 from editlab.cli._options import (
     Changes,
     Device,
@@ -22,6 +23,7 @@ from editlab.cli._options import (
     Source,
     Workers,
     Yes,
+    named_path,
     settings_of,
 )
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
@@ -37,7 +39,12 @@ if TYPE_CHECKING:
 
 def scan(
     out: Annotated[
-        Path, typer.Option(help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.")
+        Path,
+        typer.Option(
+            parser=named_path,
+            metavar="FOLDER",
+            help="Folder for the results: scan.jsonl as the scan goes on, scan.parquet at the end.",
+        ),
     ],
     facts: Facts = None,
     method: Method = "rome",
@@ -56,6 +63,13 @@ def scan(
         int,
         typer.Option(min=2, max=512, help="Number of the first tokens of the project's text for the short perplexity."),
     ] = 256,
+    standard: Annotated[
+        bool,
+        typer.Option(
+            "--standard",
+            help="Also the field's table of single edits: efficacy, paraphrase, neighborhood, score, free answers.",
+        ),
+    ] = False,
     model: Model = AUTO,
     source: Source = "auto",
     keys: Keys = None,
@@ -76,6 +90,8 @@ def scan(
 
         editlab scan --out scans/own --limit 20
 
+        editlab scan --facts counterfact.json --method memit --set clamp=2 --standard --limit 100 --out scans/memit
+
         editlab scan --facts counterfact.json --method r-rome --where position=0 --out scans/at-the-start
 
         editlab scan --facts hub --model gpt2-xl --ray auto --out scans/all
@@ -84,16 +100,27 @@ def scan(
         from editlab.analysis.outcomes import foresights
         from editlab.experiments.scan import ScanFolder, Scanner, check_scannable, check_where
         from editlab.experiments.scan import scan as scan_facts
-        from editlab.methods import method_class
+        from editlab.methods import is_file, method_class, method_meant
         from editlab.model.loading import ModelChoice
 
-        check_scannable(method_class(method))  # what is wrong is told before anything is loaded
+        name = method_meant(method)  # what is wrong is told before anything is loaded
+        check_scannable(method_class(name))
         check_where(where or ())
         check_folder(out)
-        changes = settings_of(method_class(method), settings)
+        changes = settings_of(method_class(name), settings)
         known = facts_told(facts).facts
         choice = ModelChoice(model, device, dtype, yes)
-        loading = choice, method, source, seed, probe_tokens, keys, changes, ScanFolder(out).second_moments()
+        loading = (
+            choice,
+            str(Path(method).absolute()) if is_file(method) else name,
+            source,
+            seed,
+            probe_tokens,
+            keys,
+            changes,
+            ScanFolder(out).second_moments(),
+            standard,
+        )
         with Bars() as bars:
             if ray is None:
                 scanner = Scanner.load(*loading, report=bars)
@@ -105,8 +132,11 @@ def scan(
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)
         found = foresights(frame)
         if as_json:
-            show_json({**_summary(frame), "risk": [each.to_json() for each in found]})
+            table = {"single_edits": [each.to_json() for each in single_edits(frame)]} if standard else {}
+            show_json({**_summary(frame), **table, "risk": [each.to_json() for each in found]})
         else:
+            if standard:
+                _show_standard(frame)
             _show(frame, found)
 
 
@@ -120,6 +150,12 @@ def _summary(frame: DataFrame) -> dict[str, Any]:
         "median_relative_size": float(frame["relative_size"].median()),
         "seconds": float(frame["seconds"].sum()),
     }
+
+
+def _show_standard(frame: DataFrame) -> None:
+    """The table of single edits."""
+    rows = [(each.title, _share(each.value, each.interval), str(each.n), each.rule) for each in single_edits(frame)]
+    show_table(("measure", "mean (95 %)", "facts", "rule"), rows, "Each fact alone, from the unedited model")
 
 
 def _show(frame: DataFrame, found: tuple[Foresight, ...]) -> None:

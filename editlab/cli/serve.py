@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from editlab.analysis.scanned import read_scan
-from editlab.cli._options import DEVICE, DTYPE, GLUE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
+from editlab.cli._options import DEVICE, DTYPE, GLUE, METHOD_FILE, MODEL, SCAN, SEED, TASK, TEXT, Facts, Store, Yes
 from editlab.cli._terminal import facts_told, sentences
 from editlab.model.presets import AUTO, choose
 from editlab.serving.ports import check_port
@@ -39,6 +39,7 @@ def serve(
     facts: Facts = None,
     glue: Annotated[str | None, GLUE] = None,
     task: Annotated[list[str] | None, TASK] = None,
+    method: Annotated[list[str] | None, METHOD_FILE] = None,
     text: Annotated[str | None, TEXT] = None,
     scan: Annotated[str | None, SCAN] = None,
     seed: Annotated[int | None, SEED] = None,
@@ -69,6 +70,7 @@ def serve(
             "facts": facts,
             "glue": glue,
             "tasks": task or None,
+            "methods": method or None,
             "text": text,
             "scan": scan,
             "seed": seed,
@@ -108,6 +110,11 @@ def _check(settings: Settings) -> None:
 
         for file in settings.tasks:
             read_task(file, settings.glue)
+    if settings.methods:
+        from editlab.methods import method_meant
+
+        for file in settings.methods:
+            method_meant(file)
     if settings.text is not None:
         from editlab.measures import standard
 

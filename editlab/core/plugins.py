@@ -1,11 +1,19 @@
-"""Plug-ins: objects that other packages add to editlab by entry points. A broken one is logged and left out."""
+"""Plug-ins: objects that other packages add to editlab by entry points, and files of the user's own.
+
+A broken plug-in of a package is logged and left out; a broken file is a sentence.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from editlab.core.progress import OnProgress, Progress
@@ -28,7 +36,7 @@ def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> d
     for label, load in _entries(group):
         try:
             thing = made(load())
-            name = _name_of(thing)
+            name = name_of(thing)
             if name in known or name in found:
                 raise ValueError(f"its name {name!r} is taken by another")
         except KeyboardInterrupt:
@@ -39,6 +47,32 @@ def plugins(group: str, made: Callable[[Any], T], known: Mapping[str, Any]) -> d
         else:
             found[name] = thing
     return found
+
+
+def module_at(path: Path) -> ModuleType:
+    """The module in a Python file, imported once; it may import its neighbours. Raises ValueError with the reason."""
+    path = path.expanduser().resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        log.debug("%s cannot be imported", path, exc_info=True)
+        raise ValueError(f"{path} cannot be imported ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def called(
@@ -87,7 +121,7 @@ def _entries(group: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"{entry.name}{package}", entry.load
 
 
-def _name_of(thing: Any) -> str:
+def name_of(thing: Any) -> str:
     """A plug-in's name. Raises ValueError unless a command line, an address and a folder can hold the name."""
     name = getattr(thing, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -92,6 +92,10 @@ class Editor:
         assert have is not None
         return have
 
+    def moments_for(self, method: Method, report: OnProgress = quiet) -> SecondMoments:
+        """The second moments that a method needs: of its layers, or of none."""
+        return self.moments(method.edited_layers, report) if method.needs_moments else SecondMoments({}, {})
+
     def anchored(self, method: Method, report: OnProgress = quiet) -> Method:
         """The method, with the norm anchor measured where it wants one and has none."""
         if not isinstance(method, SearchMethod) or not method.anchored or method.anchor_norm:
@@ -153,7 +157,7 @@ class Editor:
         check_facts(method, self.model, facts)
         method = self.anchored(method, report)
         contexts = self.contexts(method) if contexts is None else check_contexts(contexts)
-        moments = self.moments(method.edited_layers, report)
+        moments = self.moments_for(method, report)
         with in_full_float32():
             edit, trace = computed(
                 method, self.model, facts, moments=moments, contexts=contexts, report=report, earlier=earlier

@@ -59,9 +59,9 @@ class SecondMoments:
     def provenance_of(self, layers: Iterable[int]) -> dict[str, Any]:
         """Where these layers' matrices come from: name, digest, the fewest keys; layer by layer where they differ.
 
-        Has the field `thin`, a sentence, if a layer has fewer keys than dimensions.
+        Layers without a matrix are left out. Has the field `thin`, a sentence, if a layer has too few keys.
         """
-        chosen = {layer: self.sources[layer] for layer in sorted(layers)}
+        chosen = {layer: self.sources[layer] for layer in sorted(layers) if layer in self.sources}
         merged = next(iter(chosen.values()), {})
         if any(source != merged for source in chosen.values()):
             merged = {
@@ -107,7 +107,7 @@ class SecondMoments:
             known[block] = through(block.double())
         return known[block]
 
-    def warm(self, layers: Sequence[int], ridge: float, device: torch.device) -> None:
+    def warm(self, layers: Iterable[int], ridge: float, device: torch.device) -> None:
         """Compute in advance the factors that `solve` will need."""
         for layer in layers:
             self._factor(layer, ridge, device)

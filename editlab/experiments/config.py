@@ -19,7 +19,7 @@ from editlab.editing.guard import Guard
 from editlab.editing.texts import NAMES
 from editlab.measures import Measures
 from editlab.measures.tasks import BY_NAME
-from editlab.methods import check_changes
+from editlab.methods import check_changes, is_file, method_meant
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
@@ -42,6 +42,11 @@ def _texts(value: object) -> bool:
 
 def _text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _placed(folder: Path, name: str) -> str:
+    """A path of a file, as seen from here."""
+    return str(folder / Path(name).expanduser())
 
 
 def _case_id(value: object) -> bool:
@@ -81,7 +86,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 class RunConfig:
     """The configuration of an experiment, as read from a file. Paths in a file are relative to the file."""
 
-    methods: tuple[str, ...]
+    methods: tuple[str, ...]  # names, or files with methods of one's own
     schedule: Schedule
     facts: str | None = None  # a file of facts, or "hub"; None: the project's own
     n: int | None = None  # number of facts; None: all of `case_ids`, else 100
@@ -108,14 +113,15 @@ class RunConfig:
         if not self.methods or not self.schedule:
             raise ValueError("a run needs methods and a schedule")
         Guard(self.guard, self.guard_level)
+        known = self.names
         for name in self.hyperparameters:
-            if name not in self.methods:
-                near = difflib.get_close_matches(name, self.methods, n=1)
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(
-                    f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(self.methods)}{hint}"
+                    f"[hyperparameters] has {name!r}, which is not among the methods {', '.join(known)}{hint}"
                 )
-        for name in self.methods:
+        for name in known:
             check_changes(name, self.hyperparameters.get(name, {}))
         if self.keys is not None and self.keys < 1:
             raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
@@ -151,13 +157,15 @@ class RunConfig:
         if missing := [name for name in ("methods", "schedule") if name not in values]:
             raise ValueError(f"{path.name} lacks {' and '.join(missing)}")
         settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        if _texts(methods := settings["methods"]):  # files are read at once, so they are placed first
+            settings["methods"] = tuple(_placed(path.parent, name) if is_file(name) else name for name in methods)
         return cls(**settings).relative_to(path.parent)
 
     def relative_to(self, folder: Path) -> Self:
         """The configuration with relative paths resolved against this folder."""
 
         def placed(name: str) -> str:
-            return str(folder / Path(name).expanduser())
+            return _placed(folder, name)
 
         def resolved(name: str, words: Collection[str]) -> str:
             """A model or a source of second moments: a name among `words`, one on the hub, or a path."""
@@ -183,8 +191,13 @@ class RunConfig:
         return {
             f"{method}-order-{order}" if order else method: (method, order)
             for order in dict.fromkeys(self.orders)
-            for method in dict.fromkeys(self.methods)
+            for method in self.names
         }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the methods; those of files are added to editlab's."""
+        return tuple(dict.fromkeys(map(method_meant, self.methods)))
 
     @property
     def length(self) -> int:

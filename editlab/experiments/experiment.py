@@ -31,9 +31,10 @@ class Experiment:
         self._measures = standard(load_tasks(config.glue, config.tasks), config.text)
         measures_at(config.schedule, self._measures, 0)
         check_source(config.moments)
+        names = config.names
         loaded = model.load(report)
         self._editor = Editor(loaded, moments=config.moments, n_keys=config.keys, seed=config.seed)
-        for method in config.methods:
+        for method in names:
             self._editor.method(method, config.hyperparameters.get(method))
         self._facts = facts
         self._chosen: dict[int, list[Fact]] = {}  # by order

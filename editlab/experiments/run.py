@@ -72,7 +72,7 @@ class Sequenced(Record):
             guard=guard,
             dtype=editor.model.precision,
             contexts=editor.contexts(chosen),
-            moments=editor.moments(chosen.edited_layers, report).provenance_of(chosen.edited_layers),
+            moments=editor.moments_for(chosen, report).provenance_of(chosen.edited_layers),
             measures={name: session.measures.setting(name) for name in sorted(scheduled)},
             numbers=NUMBERS,
         )

@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,12 +27,16 @@ from editlab.core.facts import Fact
 from editlab.core.info import SCAN
 from editlab.core.joining import AUTO
 from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.core.record import Record
 from editlab.core.records import Risk, Trace
 from editlab.editing.assess import assess, reference_for, subject_place
 from editlab.editing.editor import Editor
 from editlab.editing.texts import check_source
+from editlab.measures._measure import MeasureInput, State, StateCache
+from editlab.measures.counterfact import OfStep as CounterFactOfStep
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
-from editlab.methods import Method, completed, hyperparameters, offered
+from editlab.measures.says_it import NEIGHBOURS, SaysItOfStep
+from editlab.methods import Method, completed, hyperparameters, method_meant, offered
 from editlab.methods._stranger import computed, values_of
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
@@ -62,12 +67,15 @@ def scan(scanner: Scanner, facts: Sequence[Fact], folder: Path, report: OnProgre
 class Scanner:
     """Scans facts with one method, each alone on the unedited model."""
 
-    def __init__(self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS) -> None:
-        """Raises ValueError for a method that cannot edit each fact alone."""
+    def __init__(
+        self, editor: Editor, method: Method, probe_tokens: int = PROBE_TOKENS, standard: bool = False
+    ) -> None:
+        """`standard`: take the field's measures too. Raises ValueError for a method not offered in scans."""
         check_scannable(type(method))
         self.editor = editor
         self.method = method
         self.probe_tokens = probe_tokens
+        self.standard = standard
 
     @classmethod
     def load(
@@ -80,17 +88,21 @@ class Scanner:
         keys: int | None = None,
         changes: Mapping[str, Any] | None = None,
         recorded: Mapping[str, Any] | None = None,
+        standard: bool = False,
         report: OnProgress = quiet,
     ) -> Self:
         """A scanner with a newly loaded model, second moments from `source` (see `moments_of`), and `changes`.
+
+        `method`: a name or a file, as `method_meant` takes it.
 
         `recorded`: the provenance of the second moments that the scan was begun with, where it is resumed. Raises
         ValueError.
         """
         check_source(source)
+        method = method_meant(method)
         editor = Editor(model.load(report), moments=source, n_keys=keys, seed=seed)
         chosen = editor.method(method, changes)
-        return cls(editor.resuming(chosen.edited_layers, recorded or {}), chosen, probe_tokens)
+        return cls(editor.resuming(chosen.edited_layers, recorded or {}), chosen, probe_tokens, standard)
 
     def choose(self, facts: Sequence[Fact], where: Sequence[str] = (), limit: int | None = None) -> list[Fact]:
         """See `editlab.experiments.scan.choose`."""
@@ -99,7 +111,7 @@ class Scanner:
     def settings(self, facts: Sequence[Fact], report: OnProgress = quiet) -> dict[str, Any]:
         """The settings of a scan, as JSON reads them back: a scan is resumed only with equal settings."""
         editor, method = self.editor, self.method
-        moments = editor.moments(method.edited_layers, report)
+        moments = editor.moments_for(method, report)
         listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
         reference = reference_for(editor.model, method)
         settings = {
@@ -112,6 +124,8 @@ class Scanner:
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }
+        if self.standard:
+            settings["standard"] = f"CounterFact's measures and free answers, {NEIGHBOURS} neighbours' at most"
         return json.loads(json.dumps(settings))
 
     def rows(self, numbered: Sequence[tuple[int, Fact]], report: OnProgress = quiet) -> Iterator[Scanned]:
@@ -121,11 +135,12 @@ class Scanner:
         """
         editor, model = self.editor, self.editor.model
         method = editor.anchored(self.method, report)
-        moments, contexts = editor.moments(method.edited_layers, report), editor.contexts(method)
-        moments.warm(method.edited_layers, method.ridge, model.device)
+        moments, contexts = editor.moments_for(method, report), editor.contexts(method)
+        moments.warm(moments.matrices.keys() & set(method.edited_layers), method.ridge, model.device)
         with model.unedited(), in_full_float32():
             probe = HealthProbe(model, self.probe_tokens, min(method.edited_layers))
             base, since = probe(), time.perf_counter()
+            unedited = State(model, (), StateCache())
             for done in range(0, len(numbered), FACTS_AT_ONCE):
                 some = numbered[done : done + FACTS_AT_ONCE]
                 facts = [fact for _, fact in some]
@@ -144,9 +159,37 @@ class Scanner:
                     with model.overlaid(edit):
                         new, true = _scores(model, fact)
                         now = probe()
+                    more: dict[str, Any] = {}
+                    if self.standard:
+                        more = _standard(State(model, (edit,), StateCache()), unedited, fact, tell)
+                        model.write([])
                     since, before = time.perf_counter(), since
-                    yield _row(number, fact, risk, trace, new, true, now, base, since - before)
+                    yield replace(_row(number, fact, risk, trace, new, true, now, base, since - before), **more)
         report(Progress("scanning", len(numbered), len(numbered)))
+
+
+def _standard(now: State, unedited: State, fact: Fact, report: OnProgress) -> dict[str, Any]:
+    """The field's measures of a fact that was edited alone, as a row has them."""
+    inputs = MeasureInput(now, unedited, (fact,), ())
+    found, answers = CounterFactOfStep()(inputs, report), SaysItOfStep()(inputs, report)
+    unedited.cache.objects.clear()  # no other fact asks for them
+    assert found is not None
+    assert answers is not None
+    assert answers.rewrite is not None
+
+    def read(part: Record | None, name: str) -> Any:
+        return None if part is None else getattr(part, name)
+
+    return {
+        "paraphrase_success": read(found.paraphrase, "success"),
+        "paraphrase_accuracy": read(found.paraphrase, "accuracy"),
+        "neighborhood_success": read(found.neighborhood, "success"),
+        "neighborhood_accuracy": read(found.neighborhood, "accuracy"),
+        "says_it": bool(answers.rewrite.said),
+        "paraphrase_says_it": read(answers.paraphrase, "said"),
+        "neighborhood_says_it": read(answers.neighborhood, "said"),
+        "answer": answers.answers[0].answer,
+    }
 
 
 def _identity(fact: Fact) -> dict[str, Any]:

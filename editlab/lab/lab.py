@@ -31,6 +31,7 @@ from editlab.lab.sessions import Sessions
 from editlab.lab.store import Store
 from editlab.measures import standard
 from editlab.measures.tasks import Task, load_tasks
+from editlab.methods import method_meant
 from editlab.model.device import is_final, reason_of
 from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
@@ -92,6 +93,7 @@ class Lab:
         text: str | None = None,
         seed: int = 0,
         tasks: Sequence[str | Path] = (),
+        methods: Sequence[str | Path] = (),
         scan: str | Path | None = None,
         store: str | Path | None = None,
         limits: Limits | None = None,
@@ -101,6 +103,7 @@ class Lab:
 
         `facts`: "hub" for CounterFact, a file of rows, or None for the project's own. `glue`: "hub", a folder of GLUE
         files, or None. `tasks`: files of the user's own tasks, in the form described in `editlab.measures.tasks`.
+        `methods`: files with methods of the user's own, whose code is run (`editlab.methods.method_meant`).
         `text`: the text for perplexity: "wikitext" from the hub, a .txt file, or None for the project's own. `scan`: a
         scan to show: the folder that `editlab scan` wrote, or its table. `store`: the file with the sessions; without
         one they end with the lab. The other arguments are those of `editlab.load`. Raises ValueError for wrong input,
@@ -109,6 +112,8 @@ class Lab:
         report = progress or quiet
         loaded = load_tasks(glue, tasks)  # what is wrong is told before the model is loaded
         standard(loaded, text)
+        for file in methods:
+            method_meant(str(file))
         known = facts_of(facts)
         scanned = None if scan is None else read_scan(scan)
         kept = Store() if store is None else Store(store)

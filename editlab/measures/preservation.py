@@ -45,6 +45,17 @@ def moved(delta: LowRank, c: Tensor) -> Tensor:
     return torch.cat([rows.double() @ right for rows in c.split(ROWS_AT_ONCE)])
 
 
+def merged(deltas: Sequence[LowRank], keep: int) -> list[LowRank]:
+    """The deltas, all but the last `keep` of them as one where their ranks add up to more than a full rank."""
+    first, last = deltas[: len(deltas) - keep], deltas[len(deltas) - keep :]
+    if sum(delta.left.shape[1] for delta in first) <= min(deltas[0].shape):
+        return list(deltas)
+    left, right = (torch.cat([getattr(delta, side).double() for delta in first], dim=1) for side in ("left", "right"))
+    total = left @ right.T  # (d_out, d_in)
+    whole = LowRank(torch.eye(len(total), dtype=total.dtype, device=total.device), total.T)
+    return [whole, *last]
+
+
 @dataclass(frozen=True)
 class PreservationOfEdits:
     """The preservation error of each edited layer; of layers whose second moment is at hand."""
@@ -78,7 +89,7 @@ class PreservationOfEdits:
     @torch.no_grad()
     def _layer(self, model: EditableModel, layer: int, edits: Sequence[Edit], c: Tensor) -> LayerPreservation:
         """D of one layer, and the last edit's share: from the products of all pairs of ranks."""
-        deltas = [edit[layer] for edit in edits if layer in edit]
+        deltas = merged([edit[layer] for edit in edits if layer in edit], keep=int(layer in edits[-1]))
         for delta in deltas:
             if delta not in self._moved:
                 self._moved[delta] = moved(delta, c)

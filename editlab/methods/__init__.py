@@ -1,4 +1,7 @@
-"""Editing methods: one file each, plus those that other packages add by the entry point `editlab.methods`."""
+"""Editing methods: one file each, plus those that other packages add by the entry point `editlab.methods`.
+
+A file of the user's own adds one too, where its path is given in the place of a method's name (`method_meant`).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from editlab.core.info import PROBE, SCAN, VERIFY, Paper
-from editlab.core.plugins import check_texts, plugins
+from editlab.core.plugins import check_texts, module_at, name_of, plugins
 from editlab.methods._base import (
     ContextPlan,
     Method,
@@ -55,9 +59,11 @@ __all__ = [
     "hyperparameter",
     "hyperparameters",
     "info_of",
+    "is_file",
     "known_as",
     "layer_trace",
     "method_class",
+    "method_meant",
     "methods",
     "methods_for",
     "named",
@@ -114,6 +120,45 @@ def method_class(name: str) -> type[Method]:
     return named(name, methods())
 
 
+def method_meant(text: str) -> str:
+    """The name of the method that a text means: its name, or a file such as "./mine.py", whose method is added.
+
+    A file's code is run, so the text must be the user's own: an argument or a configuration, never a request. Raises
+    ValueError, with the reason, for a file that holds no method, several, or one that cannot be used.
+    """
+    return _add_file(Path(text.strip())) if is_file(text) else method_class(text).name
+
+
+def is_file(text: str) -> bool:
+    """Whether the text stands for a file with a method, and not for a method's name."""
+    return text.strip().endswith(".py")
+
+
+def _add_file(path: Path) -> str:
+    """Add a file's method to `methods()`. Returns its name."""
+    module = module_at(path)
+    own = [thing for thing in vars(module).values() if _is_method(thing) and thing.__module__ == module.__name__]
+    meant = [module.METHOD] if hasattr(module, "METHOD") else list(dict.fromkeys(own))
+    if not meant:
+        raise ValueError(f"{path} holds no method: no subclass of editlab.methods.Method is defined in it")
+    if len(meant) > 1:
+        names = ", ".join(kind.__name__ for kind in meant)
+        raise ValueError(f"{path} holds {len(meant)} methods ({names}): METHOD = {meant[0].__name__} would say which")
+    try:
+        kind = _checked(meant[0])
+        name = name_of(kind)
+        if methods().get(name, kind) is not kind:
+            raise ValueError(f"its name {name!r} is taken by another")
+    except ValueError as error:
+        raise ValueError(f"the method in {path} cannot be used: {error}") from None
+    methods()[name] = kind
+    return name
+
+
+def _is_method(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Method)
+
+
 def check_changes(name: str, changes: Mapping[str, Any]) -> None:
     """Raises ValueError for what is wrong with a method's name or its changed hyperparameters, whatever the model."""
     checked(method_class(name)(), changes)
@@ -144,7 +189,7 @@ def named(name: str, known: Mapping[str, T]) -> T:
 
 def _checked(kind: Any) -> type[Method]:
     """Another package's method, checked. Raises ValueError with the reason if it cannot be used."""
-    if not (isinstance(kind, type) and issubclass(kind, Method)):
+    if not _is_method(kind):
         raise ValueError(f"it must be a subclass of editlab.methods.Method, got {kind!r}")
     check_texts(kind, ("name", "title", "help"))
     if "__dataclass_fields__" not in vars(kind):

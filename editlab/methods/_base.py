@@ -86,6 +86,7 @@ class Method:
     needs_earlier_edits: ClassVar[bool] = (
         False  # whether it is called with `earlier`, the edits in force and their keys
     )
+    needs_moments: ClassVar[bool] = True  # False: it is given second moments of no layer, and none are computed for it
     untried: ClassVar[tuple[Shape, ...]] = ()  # models whose preset is scaled from another method's, without a trial
 
     def __post_init__(self) -> None:

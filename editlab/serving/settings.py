@@ -28,8 +28,8 @@ from editlab.lab.limits import Limits
 
 PREFIX = "EDITLAB_"
 OF_LAB = (
-    *("model", "device", "dtype", "allow_download", "facts", "glue", "text", "seed", "tasks", "scan"),
-    *("store", "limits"),
+    *("model", "device", "dtype", "allow_download", "facts", "glue", "text", "seed", "tasks"),
+    *("methods", "scan", "store", "limits"),
 )
 
 Texts = Annotated[tuple[str, ...], NoDecode]  # in a variable: separated by commas, or a JSON list
@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     text: str | None = None  # text for perplexity: "wikitext" or a .txt file; None: the project's own
     seed: int = Field(0, ge=0)
     tasks: Texts = ()  # files of the user's own tasks
+    methods: Texts = ()  # files with methods of the user's own
     scan: str | None = None  # a folder of `editlab scan`, or its scan.parquet, to show
     store: Path = Field(default_factory=lambda: user_data_path("editlab") / "sessions.sqlite")
     limits: Limits = Limits()
@@ -104,7 +105,7 @@ class Settings(BaseSettings):
         except SettingsError as error:  # a variable that is not valid JSON
             raise ValueError(str(error)) from None
 
-    @field_validator("tasks", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("tasks", "methods", "allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
