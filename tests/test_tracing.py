@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from editlab.core.facts import Fact
 from editlab.core.inside import ATTENTION, BLOCK, MLP
+from editlab.experiments.verify import verify
 from editlab.inside import plain
 from editlab.inside.corruption import (
     Corruption,
@@ -178,3 +181,31 @@ def test_wrong_input_is_told() -> None:
         Tracer(model, ids, corruption, BLOCK, 10)
     with pytest.raises(ValueError, match="the noise is for 2 tokens"):
         by_noise(model, ids, (4, 5), 7, torch.zeros(3, 2, 48))
+
+
+# --- verify ---
+
+
+def reference_folder(folder: Path, **changed: float) -> Path:
+    """A copy of the golden model with its traces alone; these tensors are off by these numbers, in one entry."""
+    for file in GOLDEN.glob("*"):
+        if file.name == "model.safetensors" or "token" in file.name or "config" in file.name:
+            shutil.copyfile(file, folder / file.name)
+    shutil.copytree(GOLDEN / "trace", folder / "trace")
+    tensors = load_file(folder / "trace" / "causal-trace.safetensors")
+    for name, error in changed.items():
+        tensors[name.replace("__", ".").replace("_", "-")].view(-1)[0] += error
+    (folder / "trace" / "causal-trace.safetensors").write_bytes(save(tensors))
+    return folder
+
+
+def test_verify_reads_a_folder_that_holds_traces_alone(tmp_path: Path) -> None:
+    report = verify(reference_folder(tmp_path))
+    assert report.ok, report.failures()
+    assert (len(report.rows), len(report.traces)) == (0, 1 + 4 * 12)
+
+
+def test_verify_sees_a_wrong_grid(tmp_path: Path) -> None:
+    report = verify(reference_folder(tmp_path, middle__mlp_4=3e-6, start__block=5e-7))
+    assert not report.ok
+    assert report.failures() == ["trace: middle: mlp-4 is off by 3.0e-06, more than 1e-06"]
