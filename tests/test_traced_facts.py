@@ -34,10 +34,8 @@ from editlab.model.reading import next_token
 from tests.conftest import GOLDEN, tiny_model
 
 PROMPT = "The mother tongue of {} is"
-FIRST_NAMES, LAST_NAMES = (
-    ["Ann", "Bob", "Carl", "Dan", "Eva", "Fred", "Gus", "Hal"],
-    ["Lee", "Ray", "Max", "Roe", "Lind", "Hall", "Bell", "Ford"],
-)
+FIRST_NAMES = ["Ann", "Bob", "Carl", "Dan", "Eva", "Fred", "Gus", "Hal"]
+LAST_NAMES = ["Lee", "Ray", "Max", "Roe", "Lind", "Hall", "Bell", "Ford"]
 NAMES = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
 
 
