@@ -82,7 +82,8 @@ def test_perplexity_of_the_unedited_model_alone_is_no_perplexity_after_edits() -
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "edit", "probe", "run", "anew", "culprit", "scan", "fetch", "moments", "verify", "doctor"]
+    "command",
+    ["serve", "edit", "probe", "run", "anew", "culprit", "scan", "trace", "fetch", "moments", "verify", "doctor"],
 )
 def test_help_of_each_command_teaches(command: str) -> None:
     result = run(command, "--help")
@@ -160,6 +161,10 @@ def test_version_is_the_installed_one() -> None:
         ),
         (("edit", *FACT, "--joined-by", "glue"), "joined_by must be one of auto, blank, nothing, got 'glue'"),
         (("verify", "."), "is not a reference folder"),
+        (("trace", "--corruption", "fog"), "corruption must be one of noise, replacement, got 'fog'"),
+        (("trace", "--kind", "norm"), "kind must be one of block, mlp, attention, got 'norm'"),
+        (("trace", "--n", "3"), "--n needs --out"),
+        (("trace", "--out", "x"), "say --n too"),
     ],
 )
 def test_bad_input_is_refused_with_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:

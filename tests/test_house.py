@@ -16,6 +16,7 @@ ROOMS = (  # the lowest first; an import goes to the same room or to a lower one
     "core",
     "analysis",
     "model",
+    "inside",
     "report",
     "measures",
     "methods",

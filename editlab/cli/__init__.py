@@ -26,6 +26,7 @@ from editlab.cli.report import report
 from editlab.cli.run import run
 from editlab.cli.scan import scan
 from editlab.cli.serve import serve
+from editlab.cli.trace import trace
 from editlab.cli.verify import verify
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ for command in (
     cite,
     culprit,
     scan,
+    trace,
     fetch,
     moments,
     verify,

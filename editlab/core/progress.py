@@ -16,6 +16,7 @@ class Progress(Record):
     done: int = 0
     total: int | None = None  # None: unknown
     p_new: float | None = None
+    grid: tuple[tuple[float | None, ...], ...] = ()  # of a trace: tokens × layers; None where nothing is known yet
 
 
 OnProgress = Callable[[Progress], None]

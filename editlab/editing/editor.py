@@ -116,6 +116,14 @@ class Editor:
         other._moments = kept
         return other
 
+    def alone(self) -> Editor:
+        """This editor with second moments of its own, of no layer yet; this very one if its moments were given."""
+        if self._source is None:
+            return self
+        other = copy(self)
+        other._moments = None
+        return other
+
     def moment_at_hand(self, layer: int) -> Tensor | None:
         """A layer's second moment (d_in, d_in) if it is in memory or in the cache; nothing is computed."""
         if self._moments is None or layer not in self._moments.matrices:

@@ -2,7 +2,8 @@
 
 A folder holds a small model, `second_moment.safetensors` (layer -> C), and per method `{name}.json` (contexts,
 hyperparameters, requests, printed losses) with `{name}.safetensors` (ΔW as "{record}.{layer}", in the model's order).
-Its `sequential/` holds edits of one after another: see `editlab.experiments.sequential`.
+Its `sequential/` holds edits of one after another: see `editlab.experiments.sequential`. Its `trace/` holds causal
+traces: see `editlab.experiments.traced`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from editlab.core.progress import Progress, quiet
 from editlab.core.records import Trace
 from editlab.editing.moments import SecondMoments
 from editlab.experiments.sequential import MOMENTS, SEQUENTIAL, SequenceRow, compare, disagreements, method_of
+from editlab.experiments.traced import TRACE, TraceRow, compare_traces, trace_disagreements
 from editlab.methods import Method, method_class, offered
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import load
@@ -57,10 +59,11 @@ class Verification:
 
     rows: tuple[Comparison, ...]
     sequences: tuple[SequenceRow, ...] = ()
+    traces: tuple[TraceRow, ...] = ()
 
     def failures(self) -> list[str]:
         """The disagreements, one sentence each; empty if all agree."""
-        found = disagreements(self.sequences)
+        found = [*disagreements(self.sequences), *trace_disagreements(self.traces)]
         for name in dict.fromkeys(row.method for row in self.rows):
             rows = [row for row in self.rows if row.method == name]
             errors = [row.relative_error for row in rows]
@@ -76,7 +79,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        return bool(self.rows or self.sequences) and not self.failures()
+        return bool(self.rows or self.sequences or self.traces) and not self.failures()
 
 
 def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "auto") -> Verification:
@@ -88,13 +91,15 @@ def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "au
     checkable = offered(VERIFY)
     names = [name for name in checkable if (folder / f"{name}.json").is_file()]
     sequences = sorted((folder / SEQUENTIAL).glob("*.json"))
-    if not (names or sequences) or not (folder / MOMENTS).is_file():
+    traced = folder / TRACE
+    edited = bool(names or sequences)
+    if not (edited or traced.is_file()) or (edited and not (folder / MOMENTS).is_file()):
         raise ValueError(
-            f"{folder} is not a reference folder: it needs {MOMENTS} and one of "
+            f"{folder} is not a reference folder: it needs {TRACE}, or {MOMENTS} and one of "
             + ", ".join([*(f"{name}.json" for name in checkable), f"{SEQUENTIAL}/*.json"])
         )
     model = load(str(folder.resolve()), device=device)
-    matrices = {int(layer): c for layer, c in load_file(folder / MOMENTS).items()}
+    matrices = {int(layer): c for layer, c in load_file(folder / MOMENTS).items()} if edited else {}
     moments = SecondMoments(matrices, {"name": folder.name})
     rows: list[Comparison] = []
     for name in names:
@@ -110,7 +115,11 @@ def verify(folder: str | Path, report: ProgressReport = quiet, device: str = "au
         report(Progress(f"verifying the sequence {file.stem}", number, len(sequences)))
         with in_full_float32():
             compared += compare(model, moments, file)
-    return Verification(tuple(rows), tuple(compared))
+    traces: list[TraceRow] = []
+    if traced.is_file():
+        with in_full_float32():
+            traces = compare_traces(model, traced, report)
+    return Verification(tuple(rows), tuple(compared), tuple(traces))
 
 
 def _method(name: str, hparams: Mapping[str, Any]) -> Method:

@@ -37,7 +37,11 @@ __all__ = [
     "standard",
 ]
 
-NOT_NAMES: dict[str, Any] = {f.name: None for f in fields(Measurement)}  # fields of a record, so no measure's name
+NOT_NAMES: dict[str, Any] = {  # fields of a record, and what is kept beside measures: no measure's name
+    **{f.name: None for f in fields(Measurement)},
+    "trace": None,
+    "sweep": None,
+}
 _WORDS = ("title", "help", "every")  # a measure's fields that do not change its result
 
 FLOP_PER_SECOND = 5e10  # of two CPU cores, roughly; used until a measurement was timed

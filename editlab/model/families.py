@@ -17,6 +17,7 @@ class Family:
 
     blocks: str
     projection: str  # the MLP's output projection, inside a block
+    attention: str  # the attention's output projection, inside a block
     norm: str  # between the last block and the head
     transposed: bool = False  # a Conv1D keeps (d_in, d_out)
     past: str = "past_key_values"  # a block's argument for the attention cache
@@ -28,7 +29,8 @@ class Family:
 
 
 _LLAMA: dict[str, Any] = {
-    "blocks": "model.layers", "projection": "mlp.down_proj", "norm": "model.norm", "rotary": "model.rotary_emb",
+    "blocks": "model.layers", "projection": "mlp.down_proj", "attention": "self_attn.o_proj", "norm": "model.norm",
+    "rotary": "model.rotary_emb",
 }  # fmt: skip
 _BOTH_WAYS = "use_bidirectional_attention"
 _GEMMA: dict[str, Any] = {
@@ -37,23 +39,26 @@ _GEMMA: dict[str, Any] = {
 
 FAMILIES = {
     "falcon": Family(
-        "transformer.h", "mlp.dense_4h_to_h", "transformer.ln_f", past="layer_past", rotary="transformer.rotary_emb",
-        needs=("alibi",), excludes=(("alibi", lambda config: config.get("alibi"), "positions by ALiBi"),),
+        "transformer.h", "mlp.dense_4h_to_h", "self_attention.dense", "transformer.ln_f", past="layer_past",
+        rotary="transformer.rotary_emb", needs=("alibi",),
+        excludes=(("alibi", lambda config: config.get("alibi"), "positions by ALiBi"),),
     ),
     "gemma": Family(**_GEMMA),
     "gemma2": Family(**_GEMMA, adds_mlp=False),
     "gemma3_text": Family(**_GEMMA, adds_mlp=False),
-    "gpt2": Family("transformer.h", "mlp.c_proj", "transformer.ln_f", True, learned_positions="transformer.wpe"),
+    "gpt2": Family(
+        "transformer.h", "mlp.c_proj", "attn.c_proj", "transformer.ln_f", True, learned_positions="transformer.wpe",
+    ),
     "gpt_neox": Family(
-        "gpt_neox.layers", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm", past="layer_past",
+        "gpt_neox.layers", "mlp.dense_4h_to_h", "attention.dense", "gpt_neox.final_layer_norm", past="layer_past",
         rotary="gpt_neox.rotary_emb",
     ),
-    "gptj": Family("transformer.h", "mlp.fc_out", "transformer.ln_f", past="layer_past"),
+    "gptj": Family("transformer.h", "mlp.fc_out", "attn.out_proj", "transformer.ln_f", past="layer_past"),
     "llama": Family(**_LLAMA),
     "mistral": Family(**_LLAMA),
     "olmo2": Family(**_LLAMA, adds_mlp=False),
     "opt": Family(
-        "model.decoder.layers", "fc2", "model.decoder.final_layer_norm",
+        "model.decoder.layers", "fc2", "self_attn.out_proj", "model.decoder.final_layer_norm",
         learned_positions="model.decoder.embed_positions",
         excludes=(
             ("do_layer_norm_before", lambda config: not config.get("do_layer_norm_before", True),

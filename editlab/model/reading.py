@@ -172,6 +172,12 @@ def read(
         yield after, _scores(model, [each for row in hidden for each in by_row.get(row, ())], hidden)
 
 
+@torch.no_grad()
+def next_token(model: EditableModel, prompt: str) -> int:
+    """The likeliest next token after a prompt."""
+    return int(model.logits(model.hidden(model.batch([model.tokens(prompt).ids]))[0, -1]).argmax())
+
+
 def object_nlls(model: EditableModel, questions: Sequence[Question]) -> list[float]:
     """The mean negative log-likelihood per token, in nats, of the object in every question."""
     found: dict[Question, ObjectScore] = {}

@@ -10,13 +10,14 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from editlab.core.facts import Fact
+from editlab.core.inside import CausalTrace, LayerSweep
 from editlab.core.progress import OnProgress
 from editlab.core.record import Record, plain
 from editlab.core.records import Completion, Cost, Measurement
@@ -28,6 +29,8 @@ from editlab.session.log import Entry, Ids, edits_of, ids_of, layers_of
 StateName = bytes  # a digest of the edits in force, in order: as short for a thousand edits as for one
 UNEDITED: StateName = b""
 DRIFT, COMPLETIONS = "drift", "completions"  # measured on every state, besides the measures
+TRACE, SWEEP = "trace", "sweep"  # on demand, of a fact
+INSIDE: Mapping[str, type[Record]] = {TRACE: CausalTrace, SWEEP: LayerSweep}
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,15 @@ class MeasurementCache:
             setting, text = self.measures.setting(name), json.dumps(plain(found))
             self.unsaved.append(Finding(ids_of(entries), step, name, setting, topic, text))
 
+    def found_inside(self, name: str, entries: Sequence[Entry], asked: str) -> Any:
+        """A trace or sweep on the state of these entries, as it was asked for; None if it was never made."""
+        return self.state(entries).cache.pieces.get((name, asked))
+
+    def keep_inside(self, name: str, entries: Sequence[Entry], asked: str, found: Record) -> None:
+        """Keep a trace or sweep on the state of these entries; `asked` is a JSON list."""
+        self.state(entries).cache.pieces[name, asked] = found
+        self.unsaved.append(Finding(ids_of(entries), "", name, "", asked, json.dumps(plain(found))))
+
     def load(self, findings: Iterable[Finding]) -> None:
         """Take over saved findings, except those of a measure whose setting has changed since."""
         named: dict[Ids, StateName] = {}
@@ -167,6 +179,9 @@ class MeasurementCache:
             state = named[finding.ids]
             cache = self._caches[state]
             rows, found = json.loads(finding.about), json.loads(finding.found)
+            if finding.name in INSIDE:
+                cache.pieces[finding.name, finding.about] = INSIDE[finding.name].from_json(found)
+                continue
             about: tuple[Any, ...] = ()
             if finding.name == DRIFT:
                 cache.drift = dict(Measurement.from_json({DRIFT: found, COMPLETIONS: ()}).drift)

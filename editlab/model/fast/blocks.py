@@ -135,16 +135,27 @@ class Suffixes:
     """
 
     @torch.no_grad()
-    def __init__(self, model: EditableModel, layer: int, hidden: Tensor, starts: Tensor, lengths: Tensor) -> None:
-        """`hidden` (n, t, d) is the input of block `layer`; suffix i has lengths[i] positions from starts[i] on."""
+    def __init__(
+        self,
+        model: EditableModel,
+        layer: int,
+        hidden: Tensor,
+        starts: Tensor,
+        lengths: Tensor,
+        past: Past | None = None,
+    ) -> None:
+        """`hidden` (n, t, d) is the input of block `layer`; suffix i has lengths[i] positions from starts[i] on.
+
+        `past` holds the rows' keys and values before the last start, where they are known already.
+        """
         self._model = model
         self._layers = range(layer, model.n_layers)
         steps = torch.arange(int(lengths.max()), device=starts.device)
         positions = starts[:, None] + steps  # (n, longest)
         before = hidden[:, : int(starts.max())]
         earlier = row_positions(before[..., 0])
-        self._past = Past()
-        if before.shape[1]:
+        self._past = past or Past()
+        if past is None and before.shape[1]:
             run(model, self._layers, before, past=self._past)
         self._past.recording = False
         earlier = earlier.masked_fill(earlier >= starts[:, None], NEVER)

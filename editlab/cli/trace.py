@@ -1,0 +1,148 @@
+"""`editlab trace`: which activations carry a fact, of one fact or averaged over many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editlab.cli._options import Device, Dtype, Facts, JoinedBy, Json, Model, Yes
+from editlab.cli._setup import FactOptions
+from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
+from editlab.core.disk import check_folder
+from editlab.core.inside import BLOCK, CORRUPTIONS, KINDS, NOISE, REPLACEMENT, TRUE, WINDOWS, CausalTrace
+from editlab.model.presets import AUTO
+
+if TYPE_CHECKING:
+    from editlab.analysis.traced import TraceAverage
+    from editlab.core.facts import Fact
+    from editlab.model.model import EditableModel
+
+Setting = tuple[str, int]
+
+
+def trace(
+    prompt: Annotated[str | None, typer.Option(help="The prompt, with {} (or the subject itself) in it.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new object.")] = None,
+    target_true: Annotated[str | None, typer.Option(help="The true object, which the trace is about.")] = None,
+    case_id: Annotated[str | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
+    facts: Facts = None,
+    joined_by: JoinedBy = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=1, help="Average over the first so many facts of --facts that the model knows."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --n: the folder for the traces, averages and figures.")] = None,
+    corruption: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(CORRUPTIONS),
+            help="Noise on the subject's embeddings, or the subject replaced by others of its relation and length.",
+        ),
+    ] = NOISE,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(KINDS), help="What is restored; repeatable. [default: block; with --n, all]"),
+    ] = None,
+    window: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Layers restored together, of MLP and attention; repeatable. [default: 10 and 1]"),
+    ] = None,
+    model: Model = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Corrupt a prompt's subject, restore one place of the clean run, and see how far the answer comes back.
+
+    A cell is the effect at one token and layer: the answer's probability with that place restored, less the probability
+    with nothing restored (by replacement: the share of the logit difference that comes back). --n averages over facts
+    by group of tokens, with 95 % intervals, as a table and figures; rerun with the same --out to resume.
+
+    Examples:
+
+        editlab trace --prompt "The capital city of {} is called" --subject Russia --target Rome --target-true Moscow
+
+        editlab trace --case-id 900254 --kind mlp --window 10
+
+        editlab trace --facts counterfact.json --n 100 --out traces/smollm2
+    """
+    with sentences():
+        from editlab.experiments.tracing import settings_of, trace_facts
+        from editlab.inside.facts import check_settings
+        from editlab.model.loading import load
+
+        check_settings(corruption, BLOCK, 1, TRUE)
+        given = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by)
+        chosen = settings_of(kind or (KINDS if n is not None else (BLOCK,)), window or WINDOWS)
+        if n is None:
+            if out is not None:
+                raise ValueError("--out is the folder of an average over facts: say --n too")
+            (fact, *_) = given.read()
+            with Bars() as bars:
+                loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
+                traces = _one(loaded, fact, facts, corruption, chosen, bars)
+            if as_json:
+                show_json({"traces": [each.to_json() for each in traces]})
+            else:
+                for each in traces:
+                    _show(each)
+            return
+        if out is None:
+            raise ValueError("--n needs --out, the folder for the traces, averages and figures")
+        if prompt is not None or case_id is not None:
+            raise ValueError("--n averages over --facts: leave --prompt and --case-id out")
+        check_folder(out)
+        known = facts_told(facts).facts
+        with Bars() as bars:
+            loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
+            averages = trace_facts(loaded, known, n, out, corruption, chosen, bars)
+        if as_json:
+            show_json({"averages": [each.to_json() for each in averages]})
+        else:
+            for average in averages:
+                _show_average(average)
+            typer.echo(f"written to {out}: averages.csv, averages.json, and a figure each as SVG")
+
+
+def _one(
+    model: EditableModel, fact: Fact, facts: str | None, corruption: str, settings: list[Setting], bars: Bars
+) -> list[CausalTrace]:
+    from editlab.inside.corruption import replacements
+    from editlab.inside.facts import FactTrace, answer_of
+
+    model.check(fact)
+    answer = answer_of(model, fact, TRUE)
+    others = replacements(model, fact, answer, facts_told(facts).facts) if corruption == REPLACEMENT else ()
+    return [FactTrace(model, fact, answer, kind, window, others)(bars) for kind, window in settings]
+
+
+def _show(trace: CausalTrace) -> None:
+    layers = range(len(trace.scores[0]))
+    title = f"{trace.kind}, window {trace.window}: effect on P({trace.answer.strip()}), {trace.corruption}"
+    rows = []
+    for token, effects in enumerate(trace.effects):
+        star = "*" if trace.subject[0] <= token < trace.subject[1] else ""
+        best = max(layers, key=effects.__getitem__)
+        largest = f"{effects[best]:+.3f} ± {trace.intervals[token][best]:.3f}"
+        rows.append((f"{trace.tokens[token]}{star}", largest, str(best), " ".join(f"{e:+.2f}" for e in effects)))
+    show_table(("token (* subject)", "largest effect", "at layer", "effect by layer"), rows, title)
+    known = "" if trace.known else "; the model does not say it"
+    typer.echo(f"clean {trace.clean:.4f}, corrupted {trace.low:.4f}, {trace.runs} corrupted runs{known}")
+
+
+def _show_average(average: TraceAverage) -> None:
+    title = f"{average.kind}, window {average.window}, {average.corruption}: {average.facts} facts"
+    rows = [
+        (group.group, str(group.facts), str(group.peak), _told(group.means[group.peak], group.intervals[group.peak]))
+        for group in average.groups
+    ]
+    show_table(("tokens", "facts", "peak layer", "effect there"), rows, title)
+    typer.echo(f"total effect (clean - corrupted): {_told(average.total, average.total_interval)}")
+
+
+def _told(mean: float, width: float) -> str:
+    return f"{mean:.4f} ± {width:.4f}"

@@ -1,0 +1,178 @@
+"""Averages of traces over facts, and the rank correlation with a sweep."""
+
+from __future__ import annotations
+
+import json
+import random
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy.stats import spearmanr, t
+
+from editlab.analysis.traced import (
+    AFTER,
+    FIRST,
+    FURTHER,
+    LAST,
+    LAST_OF_SUBJECT,
+    MIDDLE,
+    average_of,
+    best_layer,
+    group_of,
+    interval,
+    rank_correlation,
+)
+from editlab.cli import app
+from editlab.core.facts import Fact
+from editlab.core.inside import BLOCK, MLP, NEW, SAID, TRUE, CausalTrace, SweptLayer
+from editlab.experiments.tracing import settings_of, trace_facts
+from editlab.inside.corruption import replacements
+from editlab.inside.facts import FactTrace, answer_of
+from editlab.model.reading import next_token
+from tests.conftest import GOLDEN, tiny_model
+
+PROMPT = "The mother tongue of {} is"
+FIRST_NAMES = ["Ann", "Bob", "Carl", "Dan", "Eva", "Fred", "Gus", "Hal"]
+LAST_NAMES = ["Lee", "Ray", "Max", "Roe", "Lind", "Hall", "Bell", "Ford"]
+NAMES = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
+
+
+def trace_of(scores: list[list[float]], subject: tuple[int, int], clean: float = 0.5, low: float = 0.1) -> CausalTrace:
+    grid = tuple(map(tuple, scores))
+    return CausalTrace(
+        "noise", BLOCK, 1, ("x",) * len(grid), subject, "y", clean, low, grid, grid, 10, True
+    )  # fmt: skip
+
+
+def known_facts() -> list[Fact]:
+    """Facts that the random model knows: the true object is what it says."""
+    model, found = tiny_model("gpt2"), []
+    for subject in NAMES:
+        text = PROMPT.replace("{}", subject)
+        said = next_token(model, text)
+        word = model.token_text(said).strip()
+        if word.isalnum() and model.target_ids(word, text)[0] == said:
+            found.append(Fact(PROMPT, subject, "English", word, relation="P103"))
+    return found
+
+
+def test_each_token_is_in_one_group() -> None:
+    assert [group_of(i, (2, 5), 8) for i in range(8)] == [
+        None, None, FIRST, MIDDLE, LAST_OF_SUBJECT, AFTER, FURTHER, LAST,
+    ]  # fmt: skip
+    assert [group_of(i, (0, 1), 2) for i in range(2)] == [LAST_OF_SUBJECT, LAST]
+    assert [group_of(i, (1, 3), 3) for i in range(3)] == [None, FIRST, LAST]
+
+
+def test_a_long_subject_weighs_no_more_than_a_short_one() -> None:
+    long = trace_of([[0.2, 0.2], [0.3, 0.5], [0.5, 0.7], [0.4, 0.4], [0.1, 0.9]], (0, 4), low=0.1)
+    short = trace_of([[0.1, 0.1], [0.8, 0.1], [0.3, 0.3], [0.2, 0.6]], (0, 3), low=0.2)
+    average = average_of([long, short])
+    by_group = {group.group: group for group in average.groups}
+    assert list(by_group) == [FIRST, MIDDLE, LAST_OF_SUBJECT, LAST]
+    assert by_group[MIDDLE].means == pytest.approx(((0.3 + 0.6) / 2, (0.5 - 0.1) / 2))
+    assert (by_group[MIDDLE].facts, by_group[MIDDLE].peak) == (2, 0)
+    assert average.total == pytest.approx((0.4 + 0.3) / 2)
+
+
+def test_intervals_are_students() -> None:
+    values = [0.2, 0.5, 0.1, 0.9, 0.4]
+    mean, width = interval(values)
+    low, high = t.interval(0.95, 4, loc=mean, scale=0.3114482300479487 / 5**0.5)
+    assert (mean - width, mean + width) == pytest.approx((low, high))
+    assert interval([0.3]) == (0.3, 0.0)
+
+
+def test_rank_correlation_is_scipys_ties_included() -> None:
+    draw = random.Random(1)
+    for _ in range(20):
+        one, other = ([draw.randrange(6) for _ in range(12)] for _ in range(2))
+        assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_the_best_layer_says_the_new_object_and_disturbs_least() -> None:
+    row = SweptLayer(0, 0.4, 0.1, True, 0.5, 0.5, 0.3, None)
+    rows = [replace(row, layer=i, **changed) for i, changed in enumerate((
+        {"says_new": False, "paraphrases": 1.0}, {}, {"relative_size": 0.2}, {"unrelated": 0.25}
+    ))]  # fmt: skip
+    assert best_layer(rows) == 2
+
+
+def test_a_facts_trace_tells_its_settings_and_what_it_is_about() -> None:
+    model, fact = tiny_model("gpt2"), known_facts()[0]
+    answers = [answer_of(model, fact, each) for each in (TRUE, NEW, SAID)]
+    assert answers[1] == model.target_ids("English", fact.text)[0]
+    found = FactTrace(model, fact, answers[2], MLP, 3)()
+    assert CausalTrace.from_json(found.to_json()) == found
+    assert (found.runs, found.known, found.window) == (10, True, 3)
+    assert "".join(found.tokens[slice(*found.subject)]).strip() == fact.subject
+    assert found == FactTrace(model, fact, answers[2], MLP, 3)()
+    assert found.low < 1
+    with pytest.raises(ValueError, match="the fact has no true object to trace"):
+        answer_of(model, replace(fact, target_true=None), TRUE)
+
+
+def test_replacements_are_other_subjects_of_as_many_tokens_that_the_model_knows() -> None:
+    model, facts = tiny_model("gpt2"), known_facts()
+    found = {}
+    for fact in facts:
+        with suppress(ValueError):
+            found[fact] = replacements(model, fact, answer_of(model, fact, TRUE), facts)
+    assert found
+    for fact, others in found.items():
+        n, answer = len(model.tokens(fact.text).ids), answer_of(model, fact, TRUE)
+        for other in others:
+            assert other.subject in NAMES
+            assert other.subject != fact.subject
+            assert len(other.ids) == n
+            assert next_token(model, fact.prompt.replace("{}", other.subject)) == other.foil != answer
+        trace = FactTrace(model, fact, answer, replacements=others)()
+        assert (trace.corruption, trace.low, trace.runs) == ("replacement", 0.0, len(others))
+        assert trace.clean == pytest.approx(1.0)
+        assert trace.scores[-1][-1] == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(ValueError, match=r"no other subject to replace '.*' by: the fact has no relation"):
+        replacements(model, replace(facts[0], relation=None), -1, facts)
+
+
+def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tmp_path: Path) -> None:
+    model, facts = tiny_model("gpt2"), known_facts()
+    unknown = replace(facts[1], target_true="French", subject="OK Go")
+    given = [facts[0], unknown, *facts[1:3]]
+    settings = settings_of([BLOCK, MLP], [4, 1])
+    assert settings == [(BLOCK, 1), (MLP, 4), (MLP, 1)]
+    trace_facts(model, given, 1, tmp_path, settings=settings)
+    resumed = trace_facts(model, given, 3, tmp_path, settings=settings)
+    assert [each.facts for each in resumed] == [3, 3, 3]
+    lines = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["number"], line["why"]) for line in lines] == [
+        (0, ""), (1, "the model does not know it"), (2, ""), (3, ""),
+    ]  # fmt: skip
+    rows = (tmp_path / "averages.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "corruption,kind,window,group,facts,layer,effect,±"
+    assert len(rows) - 1 == sum(len(group.means) for each in resumed for group in each.groups)
+    assert (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8").startswith("<svg")
+    with pytest.raises(ValueError, match=r"holds traces with other settings \(settings\)"):
+        trace_facts(model, given, 3, tmp_path)
+
+
+def test_the_command_traces_one_fact_and_an_average(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    fact = known_facts()[0]
+    (tmp_path / "facts.json").write_text(json.dumps([{
+        "case_id": 1, "requested_rewrite": {"prompt": fact.prompt, "subject": fact.subject, "target_new":
+        {"str": "English"}, "target_true": {"str": fact.target_true}}, "paraphrase_prompts": [],
+        "neighborhood_prompts": [],
+    }]), encoding="utf-8")  # fmt: skip
+    run = CliRunner().invoke
+    file = ["--facts", str(tmp_path / "facts.json"), "--model", str(GOLDEN)]
+    one = run(app, ["trace", *file, "--case-id", "1", "--json"])
+    assert one.exit_code == 0, one.output
+    (trace,) = json.loads(one.stdout)["traces"]
+    assert (trace["kind"], trace["known"]) == ("block", True)
+    many = run(app, ["trace", *file, "--n", "5", "--out", str(tmp_path / "out"), "--kind", "block"])
+    assert many.exit_code == 0, many.output
+    assert "block, window 1, noise: 1 facts" in many.stdout
