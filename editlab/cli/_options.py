@@ -70,7 +70,7 @@ Workers = Annotated[
     typer.Option(min=1, help="Models on the cluster; default: one per GPU, or one per machine where there is no GPU."),
 ]
 
-METHODS = "rome, r-rome, memit, emmet, or one that another package adds"
+METHODS = "rome, r-rome, memit, emmet, encore, alphaedit, or one that another package adds"
 METHOD = typer.Option(help=f"{METHODS}.")
 Method = Annotated[str, METHOD]
 Changes = Annotated[

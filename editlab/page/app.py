@@ -91,7 +91,10 @@ class App(View):
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
         self.share = Fold("Session…", "Hide session", self.panel.widget)
         self.line.add(self.share.button)
-        self.comparing = Comparing(lab, session, self.info, runner, lambda: self.side_by_side, self._drawn)
+        self.comparing = Comparing(
+            lab, session, self.info, runner, lambda: self.side_by_side, self._drawn,
+            lambda other: self.guide.teaching.compared(other),
+        )  # fmt: skip
         self.side_by_side = SideBySide(
             self.info,
             CompareCallbacks(
@@ -142,6 +145,7 @@ class App(View):
             cancel=self.editing.cancel,
             open=lambda tab: self.analysis.open(tab),
             probe=self._open_probe,
+            compare=self._open_compare,
             find=self.repairing.find,
         )
 
@@ -249,6 +253,11 @@ class App(View):
         self.analysis.open("Probe")
         self.probe.take(step_id)
         self.probe.run.focus()
+
+    def _open_compare(self, method: str) -> None:
+        self.analysis.open("Compare")
+        self.side_by_side.method.value = method
+        self.side_by_side.remake.focus()
 
     async def _plan(self, every: Mapping[str, int]) -> None:
         self.draw(await self.runner.ask(self.lab.plan, self.session, every))
