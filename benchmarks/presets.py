@@ -1,9 +1,11 @@
 """Each fact alone on the fresh model, under one setting after another: how often it takes, what it costs.
 
     python benchmarks/presets.py --facts FILE --n 20 "rome" "rome layer=4" "memit clamp=1 moment_weight=2000"
+    python benchmarks/presets.py --facts FILE --n 20 --in-a-row "memit" "encore" "encore norm_ridge=10"
 
-Only facts that the unedited model knows count (P(true) > P(new)). Every edit is a line of --out as soon as it is made,
-so that a run goes on where it was stopped; the table is printed from those lines.
+With --in-a-row, one after another on the model as the edits before left it, measured at the end. Only facts that the
+unedited model knows count (P(true) > P(new)). Every edit, or row of edits, is a line of --out as soon as it is made, so
+that a run goes on where it was stopped; the table is printed from those lines.
 """
 
 from __future__ import annotations
@@ -24,9 +26,14 @@ from editlab.core.fact_files import read_facts
 from editlab.core.facts import Fact
 from editlab.core.paths import resource
 from editlab.editing.editor import Editor
+from editlab.editing.guard import UNGUARDED
+from editlab.measures import Measures, standard
 from editlab.model.loading import load
 from editlab.model.model import EditableModel
 from editlab.model.reading import object_nlls
+from editlab.session.session import Session
+
+ROW_MEASURES = ("retention", "counterfact_all", "bleeding", "perplexity", "preservation")
 
 
 def main(
@@ -36,24 +43,28 @@ def main(
     model: Annotated[str, typer.Option(help="The model.")] = "smollm2-135m",
     threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
     out: Annotated[Path | None, typer.Option(help="File of JSON lines to add to and to resume from.")] = None,
+    in_a_row: Annotated[bool, typer.Option(help="One edit after another, instead of each alone.")] = False,
 ) -> None:
     """Measure settings of editing methods, and print a table in Markdown."""
     if threads:
         torch.set_num_threads(threads)
     loaded = load(model)
-    editor = Editor(loaded)
+    editor, measures = Editor(loaded), standard()
     known = list(known_facts(loaded, read_facts(facts or resource("facts.json")), n))
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out and out.exists() else []
     done = {(row["setting"], row["fact"]) for row in rows}
     for setting in settings:
-        for fact in tqdm(known, desc=setting, file=sys.stderr):
-            if (setting, str(fact)) in done:
+        for some in tqdm([known] if in_a_row else [[fact] for fact in known], desc=setting, file=sys.stderr):
+            named = "; ".join(map(str, some))
+            if (setting, named) in done:
                 continue
-            rows.append({"setting": setting, "fact": str(fact), **measure(editor, fact, setting)})
+            found = measure_row(editor, measures, some, setting) if in_a_row else measure(editor, some[0], setting)
+            rows.append({"setting": setting, "fact": named, **found})
             if out:
                 with out.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
-    typer.echo(table([row for row in rows if row["setting"] in settings]))
+    asked = [row for row in rows if row["setting"] in settings]
+    typer.echo(table_of_rows(asked) if in_a_row else table(asked))
 
 
 def known_facts(model: EditableModel, facts: Sequence[Fact], n: int) -> Iterator[Fact]:
@@ -91,11 +102,37 @@ def measure(editor: Editor, fact: Fact, setting: str) -> dict[str, Any]:
     }
 
 
+def measure_row(editor: Editor, measures: Measures, facts: Sequence[Fact], setting: str) -> dict[str, Any]:
+    """All facts edited one after another, and what is left of them and of the model at the end."""
+    name, *changes = setting.split()
+    session = Session(editor, measures, watches_facts=False)
+    try:
+        for fact in facts:
+            session.edit(fact, name, dict(map(parse_change, changes)), guard=UNGUARDED)
+        last = session.measure(ROW_MEASURES)
+    finally:
+        editor.model.write([])
+    found: Any = last.measurement
+    kept, scores, unrelated, perplexity, preserved = (found.get(name) for name in ROW_MEASURES)
+    return {
+        "n": len(facts),
+        "took": kept.succeeded,
+        "recalled": sum(each.said_new and each.says_new for each in kept.recalls),
+        "paraphrase": scores.paraphrase.success,
+        "neighborhood": scores.neighborhood.success,
+        "unrelated": unrelated.share,
+        "perplexity": perplexity.value,
+        "drift": max(each.relative for each in found.drift.values()),
+        "error": max(each.error for each in preserved.layers.values()),
+        "seconds": statistics.median(step.seconds for step in session.steps()[1:]),
+    }
+
+
 def parse_change(text: str) -> tuple[str, Any]:
     """ "layers=4,5" or "clamp=0.5" as a hyperparameter and its value."""
     name, _, value = text.partition("=")
-    numbers = [json.loads(part) for part in value.split(",")]
-    return name, numbers if name == "layers" else numbers[0]
+    parts = [json.loads(part) if part[:1].isdigit() or part in ("true", "false") else part for part in value.split(",")]
+    return name, parts if name == "layers" else parts[0]
 
 
 def success(model: EditableModel, fact: Fact, prompts: Sequence[str]) -> tuple[float | None, float | None]:
@@ -126,6 +163,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         seconds = statistics.median(row["seconds"] for row in group)
         size = f"{statistics.median(sizes):.3f} ({max(sizes):.3f})"
         lines.append(f"| `{setting}` | {len(group)} | {' | '.join(means)} | {size} | {seconds:.1f} |")
+    return "\n".join(lines)
+
+
+def table_of_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per row of edits."""
+    lines = [
+        "| setting | n | took | of those, recalled | paraphrase | neighborhood | unrelated facts still right "
+        "| perplexity | drift | preservation error | s per edit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["n"], row["took"], row["recalled"]]
+        cells += [f"{row[key]:.2f}" for key in ("paraphrase", "neighborhood", "unrelated")]
+        cells += [f"{row['perplexity']:.1f}", f"{row['drift']:.2f}", f"{row['error']:.3f}", f"{row['seconds']:.1f}"]
+        lines.append(f"| `{row['setting']}` | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

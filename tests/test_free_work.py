@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.core.info import Paper
-from editlab.report.story.papers import MEASURES, bibtex
+from editlab.methods import about, methods
+from editlab.report.story.papers import MEASURES, bibtex, papers_of_steps
 from editlab.session.replay import record
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
@@ -56,6 +58,16 @@ def test_every_paper_has_a_key_of_its_own_and_no_text_ends_a_field() -> None:
     assert text.count("{") == text.count("}")
     assert "100 \\% of a" in text
     assert "author = {Meng and Bau and Andonian and Belinkov}" in text
+
+
+def test_a_switch_that_is_from_a_paper_is_cited_where_an_edit_has_it_on(session: Session) -> None:
+    known = {name: about(kind) for name, kind in methods().items()}
+    plain = session.steps()[1]
+    memit = replace(plain, method="memit", hyperparameters={"stop_after": 2, "anchored": True})
+    encore = replace(plain, method="encore", hyperparameters={"stop_after": 4, "anchored": False})
+    cited = [[paper.arxiv for paper in papers_of_steps([step], known)] for step in (plain, memit, encore)]
+    always = ["2202.05262", "2401.07453"]
+    assert cited == [always, ["2210.07229", *always, "2502.01636", "2602.02543"], ["2502.01636", *always]]
 
 
 def test_the_command_cites_the_methods_of_a_session(session: Session, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def held_back(step: Step) -> tuple[str, ...]:
     if step.trace is None:
         return ()
     layers = step.trace.layers
-    held = _history(layers.items()), _null_space(layers.items()), _anchor(step.trace)
+    held = history_words(step.trace), _null_space(layers.items()), _anchor(step.trace)
     return (*_not_taken(step, step.trace), *chain.from_iterable(held))
 
 
@@ -58,8 +58,9 @@ def _why(step: Step, trace: Trace, value: ValueTrace) -> str:
     return "the search found it, but the change of the weights falls short of the value"
 
 
-def _history(layers: Iterable[tuple[int, LayerTrace]]) -> Iterable[str]:
-    known = [(trace.free, layer, trace.history) for layer, trace in layers if trace.free is not None]
+def history_words(trace: Trace) -> Iterable[str]:
+    """A sentence on what earlier edits' keys took from an edit; none where no key was kept."""
+    known = [(each.free, layer, each.history) for layer, each in trace.layers.items() if each.free is not None]
     if known:
         free, layer, n = min(known)
         keys = "1 earlier key" if n == 1 else f"{n} earlier keys"

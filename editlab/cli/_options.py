@@ -71,7 +71,7 @@ Workers = Annotated[
     typer.Option(min=1, help="Models on the cluster; default: one per GPU, or one per machine where there is no GPU."),
 ]
 
-METHODS = "rome, r-rome, memit, emmet, ft-l, another that doctor lists, or a file with your own: ./mine.py"
+METHODS = "rome, r-rome, memit, emmet, encore, alphaedit, ft-l, another that doctor lists, or your file: ./mine.py"
 METHOD = typer.Option(help=f"{METHODS}.")
 Method = Annotated[str, METHOD]
 Changes = Annotated[

@@ -32,15 +32,15 @@ def cite(
     with sentences():
         from editlab.experiments.run import read_run, read_runs
         from editlab.methods import about, methods
-        from editlab.report.story.papers import bibtex, papers_of
+        from editlab.report.story.papers import bibtex, papers_of, papers_of_steps
 
         known = {name: about(kind) for name, kind in methods().items()}
         if source is None:
-            names = list(known)
+            papers = papers_of(known, known)
         else:
             if not source.is_dir():
                 told = [session_in(source).steps]
             else:
                 told = [read_run(source)] if (source / "run.json").is_file() else list(read_runs(source).values())
-            names = [step.method for steps in told for step in steps[1:] if step.method]
-        typer.echo(bibtex(papers_of(names, known)), nl=False)
+            papers = papers_of_steps((step for steps in told for step in steps), known)
+        typer.echo(bibtex(papers), nl=False)

@@ -23,6 +23,7 @@ from editlab.model.shapes import Shape
 
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
 DEPTH = 17 / 48  # where the papers put ROME's layer and MEMIT's last in GPT-2 XL, as a share of the depth
+BY_CODE, BY_TRIAL = "as in its paper's own code", "by a trial (docs/presets.md)"  # sources of presets
 TYPES = {int: "int", float: "float", bool: "bool", str: "str", tuple[int, ...]: "ints"}  # of hyperparameters
 
 
@@ -88,6 +89,7 @@ class Method:
     )
     needs_moments: ClassVar[bool] = True  # False: it is given second moments of no layer, and none are computed for it
     untried: ClassVar[tuple[Shape, ...]] = ()  # models whose preset is scaled from another method's, without a trial
+    sources: ClassVar[Mapping[Shape, str]] = {}  # where a preset is from: the end of "Set for gpt2-xl"
 
     def __post_init__(self) -> None:
         for info in describe(self):
@@ -134,7 +136,7 @@ class Method:
         if shape in cls.untried:
             return f"A guess for {shape.name or 'this model'}, scaled from another method's preset and not tried yet."
         if shape in cls.presets:
-            return f"Set for {shape.name or 'this model'}."
+            return " ".join(filter(None, ("Set for", shape.name or "this model", cls.sources.get(shape)))) + "."
         return "A guess, since this model has no preset: layers at the depth that the papers use."
 
     # --- the edit ---

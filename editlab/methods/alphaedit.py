@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.info import SCAN, VERIFY, Paper
-from editlab.methods._base import Moments, hyperparameter
+from editlab.methods._base import BY_CODE, BY_TRIAL, Moments, hyperparameter
 from editlab.methods._history import Kept, traced, with_history
 from editlab.methods._spread import SpreadMethod
 from editlab.model.shapes import GPT2_XL, GPT_J_6B, LLAMA3_8B, SMOLLM2_135M, Shape
@@ -43,6 +43,10 @@ class AlphaEdit(SpreadMethod):
         GPT_J_6B: {"layers": (3, 4, 5, 6, 7, 8), "steps": 25, "null_space": THRESHOLD},
         LLAMA3_8B: {"layers": (4, 5, 6, 7, 8), "steps": 25, "learning_rate": 0.1, "null_space": THRESHOLD},
         SMOLLM2_135M: {"layers": (4, 5, 6, 7, 8), "steps": 25, "clamp": 4.0},
+    }
+    sources: ClassVar[Mapping[Shape, str]] = {
+        **dict.fromkeys((GPT2_XL, GPT_J_6B, LLAMA3_8B), BY_CODE),
+        SMOLLM2_135M: BY_TRIAL,
     }
     untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 

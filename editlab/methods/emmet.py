@@ -14,7 +14,16 @@ from editlab.core.info import SCAN, VERIFY, Paper
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Trace
 from editlab.core.timing import Stopwatch
-from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
+from editlab.methods._base import (
+    BY_CODE,
+    BY_TRIAL,
+    MEMIT_STARTERS,
+    ContextPlan,
+    Moments,
+    check_facts,
+    check_layers,
+    hyperparameter,
+)
 from editlab.methods._history import Earlier, HistoryMethod, Kept, solved_with_history
 from editlab.methods._keys import layer_trace, typed_mean
 from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, unit
@@ -48,6 +57,7 @@ class EMMET(HistoryMethod, ValueMethod):
         GPT_J_6B: {"layer": 5},
         SMOLLM2_135M: {"layer": 6, "steps": 25, "clamp": 4.0, "ridge": 0.01},
     }
+    sources: ClassVar[Mapping[Shape, str]] = {GPT2_XL: BY_CODE, SMOLLM2_135M: BY_TRIAL}
 
     layer: int = hyperparameter(17, "the layer whose MLP output projection is edited")
     clamp: float = hyperparameter(0.75, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)

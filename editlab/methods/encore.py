@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from editlab.core.info import SCAN, VERIFY, Paper
-from editlab.methods._base import hyperparameter
+from editlab.methods._base import BY_CODE, BY_TRIAL, hyperparameter
 from editlab.methods.memit import MEMIT
 from editlab.model.shapes import GPT2_XL, LLAMA2_7B, LLAMA3_8B, SMOLLM2_135M, Shape
 
@@ -40,6 +40,10 @@ class ENCORE(MEMIT):
         LLAMA3_8B: {**LLAMA, "learning_rate": 0.5, "norm_ridge": 20.0, "stop_after": 2},
         LLAMA2_7B: {**LLAMA, "learning_rate": 0.5, "norm_ridge": 10.0, "stop_after": 3},
         SMOLLM2_135M: {**MEMIT.presets[SMOLLM2_135M], "norm_ridge": 1.0},  # MEMIT's λ is a tenth of GPT-2 XL's
+    }
+    sources: ClassVar[Mapping[Shape, str]] = {
+        **dict.fromkeys((GPT2_XL, LLAMA3_8B, LLAMA2_7B), BY_CODE),
+        SMOLLM2_135M: BY_TRIAL,
     }
     untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.info import Paper
-from editlab.methods._base import Moments, hyperparameter
+from editlab.methods._base import BY_CODE, BY_TRIAL, Moments, hyperparameter
 from editlab.methods._history import Kept, solved_with_history
 from editlab.methods._spread import SpreadMethod
 from editlab.methods._value import ValueMethod
@@ -43,6 +43,10 @@ class MEMIT(SpreadMethod, ValueMethod):
             "layers": (4, 5, 6, 7, 8), "steps": 25, "clamp": 4.0, "moment_weight": 2000.0, "ridge": 0.01,
         },
     }  # fmt: skip
+    sources: ClassVar[Mapping[Shape, str]] = {
+        **dict.fromkeys((GPT2_XL, GPT_J_6B), BY_CODE),
+        SMOLLM2_135M: BY_TRIAL,
+    }
 
     moment_weight: float = hyperparameter(20_000.0, "λ, the weight of what the layers already hold", 1e-6, 1e12)
     norm_ridge: float = hyperparameter(0.0, "λₙ, the weight of ‖ΔW‖² itself", 0.0, 1e12)

@@ -32,6 +32,7 @@ class RROME(ROME):
     )
     fallback: ClassVar[str | None] = None
     presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = ROME.presets
+    sources: ClassVar[Mapping[Shape, str]] = ROME.sources
 
     def solving_key(self, keys: Tensor) -> Tensor:
         return keys.mean(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from editlab.core.info import Paper
 from editlab.core.records import LayerTrace
-from editlab.methods._base import ContextPlan, Moments, hyperparameter
+from editlab.methods._base import BY_CODE, BY_TRIAL, ContextPlan, Moments, hyperparameter
 from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
 from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, cosine, unit
@@ -50,6 +50,10 @@ class ROME(OneLayerMethod):
             "layer": 6, "steps": 25, "clamp": 2.0, "ridge": 0.01, "short_contexts": 3, "long_contexts": 3,
         },
     }  # fmt: skip
+    sources: ClassVar[Mapping[Shape, str]] = {
+        **dict.fromkeys((GPT2_XL, GPT2_LARGE, GPT2_MEDIUM, GPT_J_6B), BY_CODE),
+        SMOLLM2_135M: BY_TRIAL,
+    }
 
     short_contexts: int = hyperparameter(10, "sampled contexts of five tokens, besides the bare one", 0, 100)
     long_contexts: int = hyperparameter(10, "sampled contexts of ten tokens", 0, 100)

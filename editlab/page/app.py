@@ -80,7 +80,15 @@ class App(View):
         )
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
         self.share = Fold("Share", "Close Share", self.panel.widget)
-        self.comparing = Comparing(lab, session, self.info, runner, lambda: self.analysis["Methods"], self._drawn)
+        self.comparing = Comparing(
+            lab,
+            session,
+            self.info,
+            runner,
+            lambda: self.analysis["Methods"],
+            self._drawn,
+            lambda other: self.guide.teaching.compared(other),
+        )
         self.guide = Guide(self.info, runner, self.make, self._page_actions())
         self.line.add(self.guide.lessons.button)
         self.lay_out(
@@ -148,6 +156,7 @@ class App(View):
             cancel=self.editing.cancel,
             open=lambda tab: self.analysis.open(tab),
             probe=self._open_probe,
+            compare=self._open_compare,
             find=self.repairing.find,
         )
 
@@ -258,6 +267,11 @@ class App(View):
         self.analysis.open("Probe")
         self.analysis["Probe"].take(step_id)
         self.analysis["Probe"].run.focus()
+
+    def _open_compare(self, method: str) -> None:
+        self.analysis.open("Methods")
+        self.analysis["Methods"].method.value = method
+        self.analysis["Methods"].remake.focus()
 
     async def _plan(self, every: Mapping[str, int]) -> None:
         self.draw(await self.runner.ask(self.lab.plan, self.session, every))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Comparing:
     """Makes and follows the other run. Its session is deleted when a new one replaces it.
 
-    `state()` is this session's state as it is drawn.
+    `state()` is this session's state as it is drawn; `on_compared(state)` gets every state of the other run.
     """
 
     def __init__(
@@ -30,9 +30,10 @@ class Comparing:
         runner: Runner,
         panel: Callable[[], SideBySide],
         state: Callable[[], SessionState],
+        on_compared: Callable[[SessionState], None],
     ) -> None:
         self._lab, self._session, self._info, self._runner = lab, session, info, runner
-        self._panel, self._state = panel, state
+        self._panel, self._state, self._on_compared = panel, state, on_compared
         self._request: Request | None = None
         self._made = ""  # key of the session that was made for the comparison
         self._busy = self._stopped = False
@@ -41,7 +42,7 @@ class Comparing:
         ask, panel = self._runner.ask, self._panel()
         try:
             about = await ask(self._lab.about, key)
-            panel.compare(await ask(self._lab.state, key), about.name or "The other session")
+            self._compare(await ask(self._lab.state, key), about.name or "The other session")
             panel.idle()
         except LabError as error:
             panel.idle(sentence(error))
@@ -53,7 +54,10 @@ class Comparing:
             self._request.cancel()
 
     async def remake(self, method: str) -> None:
-        """Make the edits in force again, in order, with a method's preset, and measure what is due by the plan."""
+        """Make the edits in force again, in order, with a method's preset, and measure them as here.
+
+        That is what is due by the plan, and after the last edit what the step in force here was measured by.
+        """
         if self._busy:
             return
         self._busy, self._stopped, panel = True, False, self._panel()
@@ -70,7 +74,8 @@ class Comparing:
 
     async def _remake(self, method: str, panel: SideBySide) -> None:
         ask, name = self._runner.ask, f"The same edits with {self._info.title_of(method)}"
-        edits = [step for step in self._state().steps if step.facts and step.in_force]
+        here = self._state()
+        edits = [step for step in here.steps if step.facts and step.in_force]
         if self._made:
             await ask(self._lab.delete, self._made)
             self._made = ""
@@ -80,10 +85,17 @@ class Comparing:
                 Progress(f"edit {number + 1} with {self._info.title_of(method)}", number, len(edits)), waiting=False
             )
             await self._follow(self._lab.edit, key, step.facts, method, guard="off")
-            panel.compare(await ask(self._lab.state, key), name)
-        panel.working(Progress("measuring what the plan asks for"))
+            self._compare(await ask(self._lab.state, key), name)
+        panel.working(Progress("measuring as here"))
         await self._follow(self._lab.measure_due, key)
-        panel.compare(await ask(self._lab.state, key), name)
+        taken = here.steps[here.position].measurement
+        if names := [measure.name for measure in self._info.measures if taken and taken.get(measure.name)]:
+            await self._follow(self._lab.measure, key, names)
+        self._compare(await ask(self._lab.state, key), name)
+
+    def _compare(self, other: SessionState, name: str) -> None:
+        self._panel().compare(other, name)
+        self._on_compared(other)
 
     async def _follow(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         if self._stopped:

@@ -14,7 +14,7 @@ from editlab.core.info import MethodInfo
 from editlab.core.records import SessionState
 from editlab.report.story import story
 from editlab.report.story.figures import figures_archive
-from editlab.report.story.papers import bibtex, papers_of
+from editlab.report.story.papers import bibtex, papers_of_steps
 from editlab.session.notebook import notebook_of
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def files_of(state: SessionState, title: str = "", methods: Sequence[MethodInfo]
     `methods` are the lab's, for their titles and papers.
     """
     known = {method.name: method for method in methods}
-    papers = papers_of((step.method for step in state.steps[1:]), known)
+    papers = papers_of_steps(state.steps, known)
     page = _made("editlab-report.html", ABOUT_STORY, lambda: story(state, title, methods).encode())
     references = _made("editlab-references.bib", ABOUT_REFERENCES, lambda: bibtex(papers).encode())
     return [page, references, *(_made(name, about, partial(make, state)) for name, about, make in _MAKERS)]

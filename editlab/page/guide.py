@@ -30,6 +30,7 @@ class PageActions:
     cancel: Callable[[], None]  # the running edit
     open: Callable[[str], None]  # a tab
     probe: Callable[[str], None]  # the step of this id, in the tab Probe
+    compare: Callable[[str], None]  # the edits in force with the same by this method, in the tab Compare
     find: Callable[[], Awaitable[None]]  # the culprit
 
 
@@ -45,6 +46,7 @@ class Guide:
                 "watch": self._watch,
                 "tab": lambda action: actions.open(str(action.with_)),
                 "probe": self._probe,
+                "compare": lambda action: actions.compare(action.method),
                 "play": self._play,
                 "undo": lambda _: actions.undo(),
                 "find": lambda _: actions.find(),
@@ -97,6 +99,8 @@ class Guide:
         self._actions.probe(edits[-1].id)
 
     def _play(self, action: Action) -> None:
+        if action.method:
+            self._make.method.take(action.method)
         self.player_panel.choose(action.with_.title if isinstance(action.with_, FactList) else "")
         self.play.set(True)
         self.player_panel.play.focus()

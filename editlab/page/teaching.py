@@ -66,6 +66,10 @@ class Teaching:
     def probed(self, probes: Probes) -> None:
         self._tell(probes=probes.tried)
 
+    def compared(self, other: SessionState) -> None:
+        """Another run is shown beside this one."""
+        self._tell(other=other)
+
     def played(self, what: str) -> None:
         """A list of facts, or "" for the session's own steps, was played to its end."""
         if self._scene:

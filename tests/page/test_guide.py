@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from tests.page.fake_model import DISABLING
 from tests.page.seen import buttons, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
-BELIEVES, SIDE_EFFECTS, RUN, BAD = range(4)
+BELIEVES, SIDE_EFFECTS, RUN, BAD, CURE = range(5)
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +81,13 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         assert app.guide.panel.next.layout.display == "none"
         await act(app)
         assert lab.state(app.session).position == 0
-        assert done(app) == [4, 0, 0, 0]
+        assert done(app) == [4, 0, 0, 0, 0]
         assert panel.next.layout.display != "none"
         await click(app, panel.next)
         assert panel.choice.value == SIDE_EFFECTS
-        assert done(app) == [4, 0, 0, 0]  # the edit is undone
+        assert done(app) == [4, 0, 0, 0, 0]  # the edit is undone
         await click(app, app.timeline.redo)
-        assert done(app) == [4, 1, 0, 0]
+        assert done(app) == [4, 1, 0, 0, 0]
         assert "2 of 2 paraphrases (0 unedited)" in seen(panel.rows[0])
 
     run(scenario, BELIEVES)
@@ -167,11 +168,41 @@ def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
     run(scenario, BAD)
 
 
+def test_the_fifth_lesson_makes_the_same_edits_by_a_method_that_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = FakeLab().info()
+    cured = replace(info.methods[2], name="encore", title="ENCORE")
+    monkeypatch.setattr(FakeLab, "info", lambda self: replace(info, methods=(*info.methods, cured)))
+
+    async def scenario(app: App, lab: FakeLab) -> None:
+        seen = app.guide.teaching.course.seen
+        app.make.method.take("memit")
+        await act(app)  # plays the run by ROME
+        assert {step.method for step in lab.state(app.session).steps[1:]} == {"rome"}
+        await act(app)
+        await click(app, app.analysis["Forgetting"].bleeding.start)
+        assert done(app)[CURE] == 2
+        assert "90 % of 40 unrelated facts" in seen[CURE, 1]
+        await act(app)
+        assert app.analysis.tabs.value == "Compare"
+        assert app.analysis["Methods"].method.value == "encore"
+        assert done(app)[CURE] == 2
+        await click(app, app.analysis["Methods"].remake)
+        assert done(app)[CURE] == 3
+        assert seen[CURE, 2].startswith("By ENCORE: 90 % of 40 unrelated facts are still right")
+        assert "By ROME: 90 %" in seen[CURE, 2]
+        await act(app)
+        await click(app, app.make.apply)
+        assert done(app)[CURE] == 4
+        assert "ROME’s" in seen[CURE, 3]
+
+    run(scenario, CURE)
+
+
 def test_tasks_are_done_in_their_order_and_lessons_need_no_material() -> None:
     lab = FakeLab()
     lessons = course(Material())
     scene = Scene(lab.state(new_session(lab)))
-    assert [advance(lesson, 0, scene) for lesson in lessons] == [0, 0, 0, 0]
+    assert [advance(lesson, 0, scene) for lesson in lessons] == [0, 0, 0, 0, 0]
     assert advance(lessons[SIDE_EFFECTS], 0, Scene(scene.state, tab="Facts")) == 0  # no edit yet
     assert all(task.seen(scene) == "" for lesson in lessons for task in lesson.tasks[:-1])
     for lesson in course(material_of(lab.info())):

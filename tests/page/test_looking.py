@@ -179,12 +179,16 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
         app.analysis.open("Methods")
         app.draw(lab.toggle(app.session, 2))
         before = set(lab.sessions)
+        lab.measure(app.session, ["bleeding"]).result()
+        await app.runner.idle()
+        app.draw(lab.state(app.session))
         await app.comparing.remake("memit")
         assert "The same edits with MEMIT: 2 edits in force" in seen(app.analysis["Methods"])
         other = lab.state(next(key for key in lab.sessions if key not in before))
         assert [step.method for step in other.steps[1:]] == ["memit", "memit"]
         assert [step.facts for step in other.steps[1:]] == [(lab.facts[0],), (lab.facts[2],)]
         assert len(lab.state(app.session).steps) == 4
+        assert other.steps[2].measurement.bleeding is not None  # measured as here, whatever the plan
         made = len(lab.sessions)
         await app.comparing.remake("r-rome")
         assert len(lab.sessions) == made  # the first other run is gone

@@ -1,5 +1,6 @@
-"""Four guided lessons that react to a visitor's actions: data and rules over a session's state, without widgets."""
+"""Five guided lessons that react to a visitor's actions: data and rules over a session's state, without widgets."""
 
+from editlab.page.lessons.a_cure import lesson as a_cure
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, advance, material_of
 from editlab.page.lessons.one_bad_edit import lesson as one_bad_edit
 from editlab.page.lessons.run_of_edits import lesson as run_of_edits
@@ -9,7 +10,7 @@ from editlab.page.lessons.what_it_believes import lesson as what_it_believes
 
 def course(material: Material) -> tuple[Lesson, ...]:
     """The lessons, in their order."""
-    return tuple(make(material) for make in (what_it_believes, side_effects, run_of_edits, one_bad_edit))
+    return tuple(make(material) for make in (what_it_believes, side_effects, run_of_edits, one_bad_edit, a_cure))
 
 
 __all__ = ["Action", "Lesson", "Material", "Scene", "Task", "advance", "course", "material_of"]

@@ -19,7 +19,11 @@ PAPERS = {
     "2402.09656": "Yang et al. 2024, the butterfly effect",
     "2403.07175": "Gupta et al. 2024, r-ROME",
     "2406.11263": "Yang et al. 2024, why ROME collapses",
+    "2410.02355": "Fang et al. 2025, AlphaEdit",
+    "2502.01636": "Gupta et al. 2025, ENCORE",
+    "2602.02543": "Liu et al. 2026, norm anchors",
 }
+CURES = ("encore", "alphaedit")  # methods that keep earlier edits, the best on the embedded model first (docs/cures.md)
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,21 @@ class Material:
     disabling: Fact | None = None
     run: FactList | None = None
     fallback: str = ""  # the method by which the disabling edit does no harm
+    cure: str = ""  # the method that keeps earlier edits
     titles: Mapping[str, str] = field(default_factory=dict)  # of methods
 
 
 def material_of(info: LabInfo) -> Material:
     presets = {disabling: [p.fact for p in info.presets if p.disabling is disabling] for disabling in (False, True)}
     fallback = next((method.fallback for method in info.methods if method.fallback), None)
+    titles = {method.name: method.title for method in info.methods}
     return Material(
         ordinary=next(iter(presets[False]), None),
         disabling=next(iter(presets[True]), None),
         run=next(iter(info.lists), None),
         fallback=fallback or "",
-        titles={method.name: method.title for method in info.methods},
+        cure=next((name for name in CURES if name in titles), ""),
+        titles=titles,
     )
 
 
@@ -53,6 +60,7 @@ class Scene:
     said: tuple[Fact, Completion] | None = None  # completion of the fact in the form, before any edit of it
     tab: str = ""  # the open one
     probes: tuple[ProbeResult, ...] = ()
+    other: SessionState | None = None  # the run that is compared with this one
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
     @property
@@ -74,7 +82,7 @@ class Action:
     """A button that helps: `what` is done with `with_`; see `editlab.page.teaching`."""
 
     label: str
-    what: str  # "fill", "watch", "tab", "probe", "play", "undo", "goto" or "find"
+    what: str  # "fill", "watch", "tab", "probe", "compare", "play", "undo" or "find"
     with_: Fact | FactList | str | int | None = None
     method: str = ""  # to be chosen in the form
 

@@ -13,7 +13,15 @@ from bokeh.models import HoverTool, NumeralTickFormatter, Range1d
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import NOW, Chart, Columns, blank, horizontal_legend, new_figure, steady, step_title
-from editlab.page.plots.outcomes import Outcome, Read, outcomes, perplexity_outcome, retention_outcome, task_outcome
+from editlab.page.plots.outcomes import (
+    Outcome,
+    Read,
+    bleeding_outcome,
+    outcomes,
+    perplexity_outcome,
+    retention_outcome,
+    task_outcome,
+)
 from editlab.page.plots.overview import HEIGHT, Part
 from editlab.report.html import number, percent
 
@@ -42,11 +50,12 @@ def drift_outcome(step: Step) -> Outcome | None:
 
 
 def compared_by(info: LabInfo) -> list[ComparedOutcome]:
-    """Drift, edits recalled, perplexity and every task of the lab."""
+    """Drift, edits recalled, unrelated facts, perplexity and every task of the lab."""
     tasks = [ComparedOutcome(task.name, task.title, task_outcome(task.name), share=True) for task in info.tasks]
     return [
         ComparedOutcome("drift", "Drift ÷ ‖W₀‖", drift_outcome, share=True, bounded=False),
         ComparedOutcome("recalled", "Edits recalled", retention_outcome, share=True),
+        ComparedOutcome("unrelated", "Unrelated facts still right", bleeding_outcome, share=True),
         ComparedOutcome("perplexity", "Perplexity", perplexity_outcome, share=False, bounded=False),
         *tasks,
     ]

@@ -14,7 +14,7 @@ from editlab.report.html import SIGNS, joined, number, percent, plural, table, t
 from editlab.report.readings import readings_table
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
-from editlab.report.story.papers import Methods, cited, papers_of, title_of
+from editlab.report.story.papers import Methods, cited, papers_of_steps, title_of
 
 BROKEN_SHOWN = 12
 TITLES = {
@@ -249,7 +249,7 @@ def _distinct(provenances: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
 
 def sources(state: SessionState, known: Methods) -> Markup:
     """How to make it again, and what to cite."""
-    papers = papers_of(dict.fromkeys(step.method for step in state.steps[1:]), known)
+    papers = papers_of_steps(state.steps, known)
     versions: list[Mapping[str, Any]] = _distinct((step.provenance for step in state.steps), "versions")
     version = versions[0].get("editlab", "") if versions else ""
     replay = "editlab replay editlab-replay.zip"

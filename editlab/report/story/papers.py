@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from editlab import __version__
 from editlab.core.info import MethodInfo, Paper
+from editlab.core.records import Step
 from editlab.report.html import joined, tag
 
 Methods = Mapping[str, MethodInfo]  # by name
@@ -27,6 +28,29 @@ MEASURES = Paper(
     "ROME, CounterFact, efficacy, paraphrase and neighborhood success, generation entropy.",
     "2202.05262",
 )
+STOPPING = Paper(
+    "Gupta, Prateepamornkul, Lu, Alaa, Hartvigsen, Anumanchipalli",
+    2025,
+    "Lifelong Knowledge Editing requires Better Regularization",
+    "A search that stops once the new object is the likeliest.",
+    "2502.01636",
+)
+ANCHORING = Paper(
+    "Liu, Zhu, Miao, Fujisawa",
+    2026,
+    "Norm Anchors Make Model Edits Last",
+    "Values scaled to the norm of the unedited model's own.",
+    "2602.02543",
+)
+SWITCHES = {"stop_after": STOPPING, "anchored": ANCHORING}  # hyperparameters of any method that are from a paper
+
+
+def papers_of_steps(steps: Iterable[Step], methods: Methods) -> list[Paper]:
+    """The papers behind these steps: of their methods, and of the switches that are on."""
+    edits = [step for step in steps if step.facts]
+    used = [paper for name, paper in SWITCHES.items() if any(step.hyperparameters.get(name) for step in edits)]
+    papers = papers_of(dict.fromkeys(step.method for step in edits), methods)
+    return papers + [paper for paper in used if paper.link not in {each.link for each in papers}]
 
 
 def papers_of(names: Iterable[str | None], methods: Methods) -> list[Paper]:

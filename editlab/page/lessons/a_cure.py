@@ -1,0 +1,117 @@
+"""Lesson 5: the same edits by a method that keeps earlier ones, and its price."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from editlab.analysis.holding import history_words
+from editlab.core.records import SessionState, Step
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
+from editlab.page.lessons.run_of_edits import MANY
+from editlab.report.html import number, percent, plural
+
+BEFORE = "rome"
+
+
+def lesson(material: Material) -> Lesson:
+    run, cure, fact = material.run, material.cure, material.ordinary
+    title = material.titles.get(cure, "a method that keeps earlier edits")
+    return Lesson(
+        "A cure",
+        f"Later methods look back. {title} has a key of every edit in force, and looks for a change that leaves what "
+        "was written there as it is; a ridge keeps the change small, and its search ends as soon as the new object is "
+        "the likeliest. Does that help, and what does it cost?",
+        (
+            Task(
+                "The edits by ROME",
+                "Play the run of lesson 3 once more, from the unedited model; if it is in force still, it counts.",
+                lambda scene: len(_by(scene.in_force, BEFORE)) >= MANY,
+                lambda scene: _made(scene.in_force, BEFORE, material),
+                Action(f"Play {plural(len(run.facts), 'edit')} by ROME", "play", run, BEFORE) if run else None,
+            ),
+            Task(
+                "What they cost",
+                "Measure Bleeding in Forgetting at the last of these edits.",
+                _costly,
+                lambda scene: f"By ROME: {_cost(scene.step)}." if _costly(scene) else "",
+                Action("Open Forgetting", "tab", "Forgetting"),
+            ),
+            Task(
+                f"The same by {title}",
+                "Compare makes the same edits in the same order, in a session of their own, and measures them as here: "
+                "press Make them. Both runs are drawn over one axis.",
+                lambda scene: _cured(scene, cure) is not None,
+                lambda scene: _both(scene, material),
+                Action("Open Compare", "compare", method=cure) if cure else None,
+            ),
+            Task(
+                "What the cure costs",
+                f"Make one more edit with {title}, here, after ROME’s. It asks the keys of all of them to stay: the "
+                "more there are, the less of a new key is its own, and the more there is to compute and to keep.",
+                lambda scene: bool(scene.in_force) and scene.in_force[-1].method == cure,
+                lambda scene: _price(scene, material),
+                Action(f"Put it into the form with {title}", "fill", fact, cure) if fact and cure else None,
+            ),
+        ),
+        ("2502.01636", "2410.02355", "2602.02543"),
+    )
+
+
+def _by(steps: list[Step], method: str) -> list[Step]:
+    return [step for step in steps if step.method == method]
+
+
+def _made(steps: list[Step], method: str, material: Material) -> str:
+    made = _by(steps, method)
+    return f"{plural(len(made), 'edit')} by {material.titles.get(method, method)} in force." if made else ""
+
+
+def _costly(scene: Scene) -> bool:
+    """Whether edits by ROME are in force, and what they did to unrelated facts was measured."""
+    return bool(_by(scene.in_force, BEFORE)) and _share(scene.step) is not None
+
+
+def _share(step: Step) -> float | None:
+    found = step.measurement.bleeding if step.measurement else None
+    return found.share if found else None
+
+
+def _cost(step: Step) -> str:
+    """Unrelated facts, edits recalled, perplexity and drift after a step, as far as they were measured."""
+    found, words = step.measurement, []
+    if found is None:
+        return ""
+    if found.bleeding is not None:
+        words.append(f"{percent(found.bleeding.share)} of {found.bleeding.n} unrelated facts are still right")
+    if found.retention is not None:
+        kept = sum(recall.said_new and recall.says_new for recall in found.retention.recalls)
+        words.append(f"{kept} of {plural(len(found.retention.recalls), 'edit')} are recalled")
+    if found.perplexity is not None:
+        words.append(f"perplexity is {number(found.perplexity.value)}")
+    if (drift := step.largest_drift) is not None:
+        words.append(f"the weights are {percent(drift[1].relative)} of ‖W₀‖ away")
+    return ", ".join(words)
+
+
+def _cured(scene: Scene, cure: str) -> Step | None:
+    """The last step of the other run, if that is of this method throughout and measured."""
+    other: SessionState | None = scene.other
+    edits = [step for step in other.steps if step.facts] if other else []
+    if not edits or any(step.method != cure for step in edits) or _share(edits[-1]) is None:
+        return None
+    return edits[-1]
+
+
+def _both(scene: Scene, material: Material) -> str:
+    last = _cured(scene, material.cure)
+    return f"By {material.titles[material.cure]}: {_cost(last)}. By ROME: {_cost(scene.step)}." if last else ""
+
+
+def _price(scene: Scene, material: Material) -> str:
+    last, before = scene.in_force[-1], _by(scene.in_force, BEFORE)
+    if last.method != material.cure or last.trace is None:
+        return ""
+    words = f"This edit took {last.seconds:.1f} s"
+    if before:
+        words += f", ROME’s {median(step.seconds for step in before):.1f} s"
+    return " ".join([f"{words}.", *history_words(last.trace)])
