@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 HERE = Path(__file__).parent
-FILM = (900, 640)
+FILM = (1280, 800)  # act and result are on one screen
 PICTURES = {
     "page-1280-light": (1280, 1500, "light"),
     "page-1920-dark": (1920, 1320, "dark"),
@@ -66,19 +66,20 @@ class Film:
 def film_an_edit(page: Page) -> Film:
     """A fact is chosen, what the model says of it is seen, it is written, and then what that did."""
     film = Film(page)
-    film.show(".el-make", 1000)
+    film.take(1000)
     page.get_by_role("button", name="A tower moves").click()
     page.locator(".el-says-now .el-bars").wait_for()
     page.locator(".el-risk-level").wait_for()
-    film.show(".el-marked", 2200)
+    page.wait_for_timeout(500)
+    film.take(2200)
     page.get_by_role("button", name="Apply edit").click()
     for _ in range(6):
         page.wait_for_timeout(500)
         film.take(300)
     page.locator(".el-state", has_text="1 edit").wait_for()
     page.locator(".el-card-rewrite").wait_for()
-    film.show(".el-after", 2600)
-    film.show(".el-timeline", 1200)
+    page.wait_for_timeout(SETTLED)
+    film.take(3400)
     film.show(".el-analysis", 2400)
     return film
 

@@ -31,6 +31,12 @@ UNSEEN = f"""(() => {{
 }})()"""
 
 
+SMALL = """() => [...document.querySelectorAll(".el-app :is(button, input, select, textarea, summary, a)")]
+  .filter((part) => part.offsetParent && Math.min(part.offsetHeight, part.offsetWidth) < 24)
+  .filter((part) => !part.matches("[type=checkbox]") || part.closest("label").offsetHeight < 24)
+  .map((part) => `${part.offsetWidth} x ${part.offsetHeight}: ${part.outerHTML.slice(0, 120)}`)"""
+
+
 def grave(page: Any, where: str) -> list[tuple[str, str, str]]:
     """What axe calls serious or critical by WCAG 2.1 A and AA, in light and in dark: where, which rule, the element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -134,6 +140,29 @@ def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
     page.keyboard.press("u")
     assert page.get_by_label("Subject", exact=True).input_value().endswith("u")
     assert rows.nth(0).locator(".el-badge-now").count() == 1
+
+
+def test_an_edit_by_keys_alone_keeps_the_focus_and_shows_its_result(visit_fake: Open) -> None:
+    """At 1280 by 800, typed without a pause; what is applied is what was typed to its last letter."""
+    page = visit_fake(viewport={"width": 1280, "height": 800}).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#result"
+    page.get_by_label("Prompt", exact=True).focus()
+    for text in ("People in Japan speak", "Japan", "Oslo", "Tokyo"):
+        page.keyboard.type(text)
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Apply edit"
+    place = page.get_by_role("button", name="Apply edit").bounding_box()
+    page.keyboard.press("Enter")
+    page.locator(".el-step", has_text="People in Japan speak → Oslo").wait_for()
+    page.locator(".el-card-rewrite").wait_for()
+    assert page.evaluate("document.activeElement.innerText") == "Apply edit"
+    assert page.get_by_role("button", name="Apply edit").bounding_box() == place
+    assert page.evaluate("window.scrollY") == 0
+    assert page.locator(".el-card-rewrite summary").bounding_box()["y"] < 800
+    assert page.locator("main, [role=main]").count() == 1
+    assert page.evaluate(SMALL) == []
+    assert page.evaluate("[...document.querySelectorAll('.el-timeline [tabindex=\"0\"]')].length") == 1
 
 
 def test_a_new_edit_leaves_the_focus_in_its_row(visit_fake: Open) -> None:

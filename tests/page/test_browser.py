@@ -172,6 +172,7 @@ def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visi
     assert page.get_by_label("Subject", exact=True).input_value() == DISABLING
     assert "2 edits" in page.locator(".el-state").inner_text()
     page.get_by_label("Guard: a risky edit").select_option("Warn")
+    page.locator(".el-risk-is-high").wait_for()  # it is asked for again: who has not seen it is asked first
     apply(page, "3 edits")
     page.locator(".el-step", has_text="guard: warned").wait_for()
 
