@@ -129,8 +129,8 @@ class RunConfig:
             method = method_class(name)
             if method.max_facts is not None and self.batch_size > method.max_facts:
                 raise ValueError(
-                    f"batch_size is {self.batch_size}, but {method.title} edits {method.max_facts} fact at a time; leave "
-                    f"{name} out of the methods, or run it from a file of its own without batch_size"
+                    f"batch_size is {self.batch_size}, but {method.title} edits {method.max_facts} fact at a time; "
+                    f"leave {name} out of the methods, or run it from a file of its own without batch_size"
                 )
         if self.keys is not None and self.keys < 1:
             raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
