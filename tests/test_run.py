@@ -13,6 +13,8 @@ import pandas
 import pytest
 import torch
 
+from editlab.cli.run import changed
+from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Step
@@ -467,3 +469,63 @@ def test_edits_that_are_not_the_runs_are_not_gone_on_with(start: Callable, tmp_p
     (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(ValueError, match=r"its run\.json is gone; choose an empty folder"):
         start(tmp_path / "run")
+
+
+def test_a_run_of_batches_edits_several_facts_at_a_time_and_resumes(
+    gpt2_editor: Editor, facts: list[Fact], measures: Measures, tmp_path: Path
+) -> None:
+    gpt2_editor.model.write([])
+    changes, schedule = {"steps": 2, "layer": 2}, {"retention": 1}
+
+    def begin(some: list[Fact], batch_size: int, report: Callable[[Progress], None] = lambda _: None) -> list[Step]:
+        session = Session(gpt2_editor, measures, watches_facts=False)
+        wanted = Sequenced.of(session, some, "ft", changes, schedule, batch_size=batch_size)
+        run_sequence(session, wanted, schedule, RunFolder(tmp_path), report)
+        return list(read_run(tmp_path))
+
+    def kill(progress: Progress) -> None:
+        if progress.done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        begin(facts, 2, kill)
+    assert RunFolder(tmp_path).edits_made() == 1
+    steps = begin(facts, 2)
+    assert [step.facts for step in steps[1:]] == [tuple(facts[:2]), tuple(facts[2:])]
+    assert [len(entry.facts) for entry in RunFolder(tmp_path).entries()] == [2, 1]
+    session = Session(gpt2_editor, watches_facts=False)
+    session.edit(facts[:2], "ft", changes)
+    session.edit(facts[2:], "ft", changes)
+    assert [told.size for told in session.steps()[1:]] == [told.size for told in steps[1:]]
+    more = [*facts, Fact("{} is in the continent of", "France", "Asia", "Europe")]
+    with pytest.raises(ValueError, match="the facts of the last edit, which is not of 2 there"):
+        begin(more, 2)
+    with pytest.raises(ValueError, match=r"batch_size \(2 there, 1 here\)"):
+        begin(facts, 1)
+    gpt2_editor.model.write([])
+
+
+def test_a_batch_is_of_a_method_that_takes_one() -> None:
+    config = RunConfig(("memit", "ft"), {"retention": 1}, n=5, batch_size=2)
+    assert (config.n_facts, config.length) == (5, 3)
+    with pytest.raises(ValueError, match="batch_size is 2, but ROME edits 1 fact at a time"):
+        RunConfig(("memit", "rome"), {"retention": 1}, batch_size=2)
+    for wrong in (0, True, "2"):
+        with pytest.raises(ValueError, match="batch_size must be the number of facts of one edit"):
+            RunConfig(("memit",), {"retention": 1}, batch_size=wrong)
+
+
+def test_set_changes_hyperparameters_over_the_files() -> None:
+    config = RunConfig(("rome", "memit"), {"retention": 1}, hyperparameters={"rome": {"clamp": 2.0, "steps": 3}})
+    assert changed(config, ["clamp=3", "memit.layers=1,2"]) == {
+        "rome": {"clamp": 3.0, "steps": 3},
+        "memit": {"clamp": 3.0, "layers": (1, 2)},
+    }
+    assert changed(config, []) == config.hyperparameters
+    for wrong, sentence in (
+        ("layers=1,2", "ROME has no hyperparameter 'layers'"),
+        ("emmet.clamp=1", "'emmet' is not among the methods rome, memit"),
+        ("clamp", "--set takes NAME=VALUE"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            changed(config, [wrong])

@@ -105,9 +105,9 @@ def edit(
         from editlab.methods import method_meant
 
         method = method_meant(method)
-        meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by, n).read()
         if one_by_one and n is None:
             raise ValueError("--one-by-one says how the facts of --n are edited; without --n there is one edit")
+        meant = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by, n).read()
         watching = Guard(guard, guard_level)
         if table is not None:
             check_table_name(table)

@@ -80,7 +80,7 @@ def run(
             names = list(map(method_meant, method))
             given["hyperparameters"] = {name: values for name, values in read.hyperparameters.items() if name in names}
         read = replace(read, **{name: value for name, value in given.items() if value is not None})
-        read = replace(read, hyperparameters=_changed(read, settings or ()))
+        read = replace(read, hyperparameters=changed(read, settings or ()))
         for name in read.runs():
             check_folder(out / name / "edits")
         check_folder(out / "figures")
@@ -98,7 +98,7 @@ def run(
                 typer.echo(f"{name}: {' '.join([summary['reason'], *summary['changes']])}")
 
 
-def _changed(config: RunConfig, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def changed(config: RunConfig, texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The file's changed hyperparameters, and over them those of --set. Raises ValueError."""
     from editlab.methods import method_class
 

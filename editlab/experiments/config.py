@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import random
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from editlab.editing.guard import Guard
 from editlab.editing.texts import NAMES
 from editlab.measures import Measures
 from editlab.measures.tasks import BY_NAME
-from editlab.methods import check_changes, is_file, method_meant
+from editlab.methods import check_changes, is_file, method_class, method_meant
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
@@ -64,6 +65,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("model", "moments", "guard", "guard_level"), ("text", _text)),
     **dict.fromkeys(("facts", "glue", "text"), ("text", lambda value: value is None or _text(value))),
     "n": ("the number of facts, 1 or more", lambda value: value is None or type(value) is int),
+    "batch_size": ("the number of facts of one edit, 1 or more", lambda value: type(value) is int and value >= 1),
     "keys": ("the number of keys, 1 or more", lambda value: value is None or type(value) is int),
     "case_ids": (
         "a list of case ids, one or more",
@@ -90,6 +92,7 @@ class RunConfig:
     schedule: Schedule
     facts: str | None = None  # a file of facts, or "hub"; None: the project's own
     n: int | None = None  # number of facts; None: all of `case_ids`, else 100
+    batch_size: int = 1  # facts of one edit; the last edit may have fewer
     case_ids: tuple[CaseId, ...] | None = None  # these facts in this order; None: the file's first facts
     known: bool = True  # only facts that the unedited model knows: P(true) > P(new)
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method -> its changes
@@ -123,6 +126,12 @@ class RunConfig:
                 )
         for name in known:
             check_changes(name, self.hyperparameters.get(name, {}))
+            method = method_class(name)
+            if method.max_facts is not None and self.batch_size > method.max_facts:
+                raise ValueError(
+                    f"batch_size is {self.batch_size}, but {method.title} edits {method.max_facts} fact at a time; "
+                    f"leave {name} out of the methods, or run it from a file of its own without batch_size"
+                )
         if self.keys is not None and self.keys < 1:
             raise ValueError(f"keys must be the number of keys, 1 or more, got {self.keys!r}")
         if self.n is not None and self.n < 1:
@@ -200,9 +209,14 @@ class RunConfig:
         return tuple(dict.fromkeys(map(method_meant, self.methods)))
 
     @property
-    def length(self) -> int:
+    def n_facts(self) -> int:
         """The number of facts that a run edits; more if several facts share a case id."""
         return self.n or (DEFAULT_N if self.case_ids is None else len(self.case_ids))
+
+    @property
+    def length(self) -> int:
+        """The number of a run's edits; more if several facts share a case id."""
+        return math.ceil(self.n_facts / self.batch_size)
 
     def choose(self, model: EditableModel, facts: Sequence[Fact], order: int = 0) -> list[Fact]:
         """The facts to edit, in this order of `orders`. Raises ValueError if there are too few of them."""
@@ -214,7 +228,7 @@ class RunConfig:
             if missing := [case for case in wanted if case not in by_id]:
                 raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
             facts = [fact for case in wanted for fact in by_id[case]]
-        n = self.n or (self.length if self.case_ids is None else len(facts))
+        n = self.n or (self.n_facts if self.case_ids is None else len(facts))
         with model.unedited():
             chosen = list(islice(_known(model, facts) if self.known else facts, n))
         if len(chosen) < n:

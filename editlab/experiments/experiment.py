@@ -64,4 +64,6 @@ class Experiment:
             self._chosen[order] = config.choose(session.model, self._facts, order)
         guard = Guard(config.guard, config.guard_level)
         changes = config.hyperparameters.get(method, {})
-        return Sequenced.of(session, self._chosen[order], method, changes, config.schedule, guard, report)
+        return Sequenced.of(
+            session, self._chosen[order], method, changes, config.schedule, guard, report, config.batch_size
+        )

@@ -9,6 +9,7 @@ of the unedited model), and at the end `table.parquet`, `table.csv` and a replay
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -48,6 +49,12 @@ class Sequenced(Record):
     moments: Mapping[str, Any] = field(default_factory=dict)  # name, digest and keys
     measures: Mapping[str, str] = field(default_factory=dict)  # setting of every measure that is scheduled
     numbers: int = 0  # NUMBERS when it was begun
+    batch_size: int = 1  # facts of one edit; the last edit may have fewer
+
+    @property
+    def batches(self) -> tuple[tuple[Fact, ...], ...]:
+        """The facts of each edit, in order."""
+        return tuple(self.facts[i : i + self.batch_size] for i in range(0, len(self.facts), self.batch_size))
 
     @classmethod
     def of(
@@ -59,10 +66,12 @@ class Sequenced(Record):
         schedule: Schedule,
         guard: Guard = UNGUARDED,
         report: OnProgress = quiet,
+        batch_size: int = 1,
     ) -> Self:
         """A run of these facts in this session. Raises ValueError for an unknown method, field or measure."""
         editor, chosen = session.editor, session.editor.method(method, changes)
-        scheduled = {name for step in range(len(facts) + 1) for name in measures_at(schedule, session.measures, step)}
+        steps = range(math.ceil(len(facts) / batch_size) + 1)
+        scheduled = {name for step in steps for name in measures_at(schedule, session.measures, step)}
         made = cls(
             facts=tuple(facts),
             method=chosen.name,
@@ -75,6 +84,7 @@ class Sequenced(Record):
             moments=editor.moments_for(chosen, report).provenance_of(chosen.edited_layers),
             measures={name: session.measures.setting(name) for name in sorted(scheduled)},
             numbers=NUMBERS,
+            batch_size=batch_size,
         )
         return cls.from_json(json.loads(json.dumps(made.to_json())))  # as a folder gives it back
 
@@ -85,7 +95,7 @@ class Sequenced(Record):
         there, here = self.to_json(), wanted.to_json()
         differs = [
             f"{name} ({_short(there[name])} there, {_short(here[name])} here)"
-            for name in ("method", "model", "dtype", "seed", "numbers")
+            for name in ("method", "model", "dtype", "seed", "numbers", "batch_size")
             if there[name] != here[name]
         ]
         for group in ("hyperparameters", "guard", "moments"):
@@ -107,6 +117,8 @@ class Sequenced(Record):
             differs.append(f"facts, from number {first} on")
         elif len(wanted.facts) < len(self.facts):
             differs.append(f"n ({len(self.facts)} there, {len(wanted.facts)} here)")
+        elif len(wanted.facts) > len(self.facts) and len(self.facts) % self.batch_size:
+            differs.append(f"the facts of the last edit, which is not of {self.batch_size} there")
         if differs:
             raise ValueError("; ".join(differs))
         return replace(self, facts=wanted.facts, measures={**self.measures, **wanted.measures})
@@ -174,8 +186,8 @@ class RunFolder:
         if [file.stem for file in files] != [f"{number:05}" for number in range(1, len(files) + 1)]:
             raise ValueError(f"{self._edits} does not hold edits 1 to {len(files)}: one was taken away, or renamed")
         entries = [Entry.load(file) for file in files]
-        for file, entry, fact in zip(files, entries, run.facts if run else (), strict=False):
-            if entry.facts != (fact,):
+        for file, entry, facts in zip(files, entries, run.batches if run else (), strict=False):
+            if entry.facts != facts:
                 raise ValueError(
                     f"{file} is an edit of another fact than the run's: {', '.join(map(str, entry.facts))}"
                 )
@@ -230,19 +242,20 @@ def run_sequence(
     folder is as if the process had been killed.
     """
     run = disk.begin(wanted)
+    batches = run.batches
     disk.give_base(session.measures.base)
     session.restore(disk.entries())
     made_before = len(session.log)
     done = {(line["step"], line.get("measure")) for line in disk.lines()}
 
     def reporting(index: int) -> OnProgress:
-        return lambda _inner: report(Progress(run.method, index, len(run.facts)))
+        return lambda _inner: report(Progress(run.method, index, len(batches)))
 
-    for index in range(len(run.facts) + 1):
+    for index in range(len(batches) + 1):
         here = reporting(index)
         here(Progress(run.method))
         if index > len(session.log):
-            session.edit(run.facts[index - 1], run.method, run.hyperparameters, here, run.guard)
+            session.edit(batches[index - 1], run.method, run.hyperparameters, here, run.guard)
             disk.add_edit(index, session.log[-1])
         entries = session.entries(index)
         if (index, None) not in done:
