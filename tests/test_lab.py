@@ -396,6 +396,15 @@ def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, fa
     assert isinstance(any_lab.replay_file(session).result(60), bytes)
     assert isinstance(any_lab.adapter_file(session).result(60), bytes)
     assert any_lab.culprit(session).result(60) is not None
+    lens = any_lab.lens(session, facts[1].text, subject=facts[1].subject, target_new="English", index=0).result(60)
+    assert lens.p_new is not None
+    assert (len(lens.positions), lens.p_true, lens.edited) == (len(lens.tokens), None, ())
+    assert any_lab.lens(session, "Any prompt").result(60).edited
+    trace = any_lab.trace(session, facts[1]).result(60)
+    assert (trace.kind, trace.window, len(trace.scores)) == ("block", 1, len(trace.tokens))
+    swept = any_lab.sweep(session, facts[1]).result(60)
+    assert {row.layer for row in swept.layers} <= set(range(len(trace.scores[0])))
+    assert len(swept.layers) > 1
     assert any_lab.state(session) == before
 
 

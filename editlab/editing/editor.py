@@ -116,6 +116,11 @@ class Editor:
         other._moments = kept
         return other
 
+    def covered(self) -> list[int]:
+        """The layers with a second moment: all of them, unless the moments were given."""
+        known = None if self._source is not None or self._moments is None else self._moments.matrices
+        return [layer for layer in range(self.model.n_layers) if known is None or layer in known]
+
     def alone(self) -> Editor:
         """This editor with second moments of its own, of no layer yet; this very one if its moments were given."""
         if self._source is None:

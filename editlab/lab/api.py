@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, SessionInfo
+from editlab.core.inside import CausalTrace, LayerSweep, Lens
 from editlab.core.progress import Progress
 from editlab.core.records import Completion, EditReport, Probe, Risk, SessionState, StateChanges, Step
 
@@ -186,6 +187,53 @@ class LabProtocol(Protocol):
 
         The result is the state at the end. Measurements that become due meanwhile are taken too. The job gives way to
         edits and then resumes.
+        """
+
+    def lens(
+        self,
+        session: str,
+        prompt: str,
+        *,
+        subject: str = "",
+        target_new: str = "",
+        target_true: str = "",
+        joined_by: str = "auto",
+        every_token: bool = True,
+        index: int | None = None,
+    ) -> Job[Lens]:
+        """What the model would say after every block, for any prompt, at step `index` (default: in force).
+
+        At every token, or else at the subject's last token and the last one. Changes nothing.
+        """
+
+    def trace(
+        self,
+        session: str,
+        fact: Fact,
+        *,
+        corruption: str = "noise",
+        kind: str = "block",
+        window: int = 10,
+        answer: str = "true",
+        index: int | None = None,
+    ) -> Job[CausalTrace]:
+        """The causal trace of a fact at step `index` (default: in force); the session stays as it is.
+
+        Corrupted by "noise" or by "replacement" with other subjects of the lab's facts; restored is one "block", or the
+        "mlp" or "attention" of a window of layers; the answer is the first token of the "true" or "new" object, or the
+        token "said". The progress holds the grid as far as it is. The job gives way to edits and then resumes.
+        """
+
+    def sweep(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> Job[LayerSweep]:
+        """The fact edited at every layer, each time alone on the step in force; the session stays as it is.
+
+        The job gives way to edits and then resumes.
         """
 
     def replay_file(self, session: str) -> Job[bytes]:

@@ -19,6 +19,7 @@ from editlab.core.errors import DeviceFailed
 from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
+from editlab.core.inside import Lens
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import EditReport, Risk, SessionState, StateChanges, Step
 from editlab.editing.editor import Editor
@@ -38,6 +39,7 @@ from editlab.model.memory import used_bytes, with_room
 from editlab.session import probes
 from editlab.session.anew import Anew
 from editlab.session.export import ADAPTER, zipped
+from editlab.session.inside import SweepAttempt, TraceAttempt
 from editlab.session.replay import record
 from editlab.session.session import Session
 
@@ -288,6 +290,61 @@ class Lab:
             return self.sessions.state(chosen)
 
         return self._put(chosen, work, LATER)
+
+    def lens(
+        self,
+        session: str,
+        prompt: str,
+        *,
+        subject: str = "",
+        target_new: str = "",
+        target_true: str = "",
+        joined_by: str = "auto",
+        every_token: bool = True,
+        index: int | None = None,
+    ) -> LocalJob:
+        chosen = self._open(session)
+        chosen.entries(index)
+        for name, text in (("the prompt", prompt), ("the subject", subject)):
+            self.limits.check_text(name, text)
+        self.editor.model.check_row(self.editor.model.tokens(prompt).ids)
+
+        def work(report: OnProgress) -> Lens:
+            report(Progress("reading"))
+            return chosen.lens(
+                prompt, subject=subject, target_new=target_new, target_true=target_true, joined_by=joined_by,
+                every_token=every_token, index=index,
+            )  # fmt: skip
+
+        return self._put(chosen, work)
+
+    def trace(
+        self,
+        session: str,
+        fact: Fact,
+        *,
+        corruption: str = "noise",
+        kind: str = "block",
+        window: int = 10,
+        answer: str = "true",
+        index: int | None = None,
+    ) -> LocalJob:
+        chosen = self._open(session, [fact])
+        attempt = TraceAttempt(
+            chosen, fact, corruption=corruption, kind=kind, window=window, answer=answer, index=index, pool=self.facts
+        )
+        return self._put(chosen, attempt, LATER)
+
+    def sweep(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> LocalJob:
+        chosen = self._open(session, [fact])
+        attempt = SweepAttempt(chosen, fact, method, hyperparameters)
+        return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
 
     def replay_file(self, session: str) -> LocalJob:
         chosen = self._session(session)

@@ -21,6 +21,8 @@ from editlab.analysis.health import Judge
 from editlab.analysis.table import table_of
 from editlab.core.facts import Fact
 from editlab.core.guarding import OFF
+from editlab.core.inside import BLOCK, NOISE, TRUE, CausalTrace, LayerSweep, Lens
+from editlab.core.joining import AUTO
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import (
@@ -48,6 +50,7 @@ from editlab.model.generation import generate
 from editlab.model.reading import Watched, drift_of, own_prompts, watched_of
 from editlab.session.actions import History, switched
 from editlab.session.export import CHECKPOINT, Exported, export
+from editlab.session.inside import SweepAttempt, TraceAttempt, read_lens
 from editlab.session.log import Entry, Made, earlier_of, edits_of, layers_of
 from editlab.session.measurements import MeasurementCache, StateName
 from editlab.session.timeline import Place, Timeline
@@ -294,6 +297,63 @@ class Session:
         See `editlab.session.export.export`.
         """
         return export(self, Path(folder), form, step=step, dtype=dtype, rank=rank, report=report)
+
+    # --- inside the model ---
+
+    def lens(
+        self,
+        prompt: str,
+        *,
+        subject: str = "",
+        target_new: str = "",
+        target_true: str = "",
+        joined_by: str = AUTO,
+        every_token: bool = True,
+        index: int | None = None,
+    ) -> Lens:
+        """What the model would say after every block at step `index` (default: in force), for any prompt.
+
+        See `editlab.inside.lens.lens`. Raises ValueError for a prompt that the model cannot take.
+        """
+        return read_lens(
+            self, prompt, subject=subject, target_new=target_new, target_true=target_true, joined_by=joined_by,
+            every_token=every_token, index=index,
+        )  # fmt: skip
+
+    def trace(
+        self,
+        fact: Fact,
+        *,
+        corruption: str = NOISE,
+        kind: str = BLOCK,
+        window: int = 10,
+        answer: str = TRUE,
+        index: int | None = None,
+        pool: Sequence[Fact] = (),
+        report: OnProgress = quiet,
+    ) -> CausalTrace:
+        """The causal trace of a fact at step `index` (default: in force): see `editlab.inside`.
+
+        `answer`: the first token of the "true" or the "new" object, or the token that the model "said". `pool` holds
+        the facts whose subjects may replace this one. Raises ValueError, and whatever `report` raises.
+        """
+        attempt = TraceAttempt(
+            self, fact, corruption=corruption, kind=kind, window=window, answer=answer, index=index, pool=pool
+        )
+        return attempt(report)
+
+    def sweep(
+        self,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters_: Mapping[str, Any] | None = None,
+        report: OnProgress = quiet,
+    ) -> LayerSweep:
+        """The fact edited at every layer, each time alone on the step in force; nothing of it is kept.
+
+        Raises ValueError for a method that edits several layers, and whatever `report` raises.
+        """
+        return SweepAttempt(self, fact, method, hyperparameters_)(report)
 
     # --- measuring ---
 

@@ -15,6 +15,7 @@ from editlab.analysis.scanned import ScanTable, frame_of
 from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, check_batch, search_facts
 from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
+from editlab.core.inside import CausalTrace, LayerSweep, Lens, SweptLayer
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, EditReport, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
 from editlab.editing.guard import Guard
@@ -35,6 +36,7 @@ from tests.page.fake_session import FakeEditJob, FakeSession, Ids
 from tests.page.on_the_loop import CALLS, guarded
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
+LAYERS = 3
 NAMED = "fake-"  # and its id, which opens nothing, "fake-s1"
 WHEN = "2026-01-02T03:04:05.678+00:00"
 
@@ -347,6 +349,85 @@ class FakeLab:
 
         return FakeJob(self._stages("what is due"), finish)
 
+    def lens(
+        self,
+        session: str,
+        prompt: str,
+        *,
+        subject: str = "",
+        target_new: str = "",
+        target_true: str = "",
+        joined_by: str = "auto",
+        every_token: bool = True,
+        index: int | None = None,
+    ) -> FakeJob:
+        """A word is a token; the first block says the true object, the others do so until an edit is in force."""
+        self.calls.append(("lens", session, prompt, subject, target_new, target_true, joined_by, every_token, index))
+        s = self._session(session)
+        where = s.position if index is None else _within(index, 0, len(s.log))
+        if "impossible" in prompt:
+            raise ValueError("the fake lab reads no impossible prompt")
+        tokens = tuple(f" {word}" for word in prompt.split())
+        edited = bool(s.in_force(where))
+        words = (f" {target_true or 'so'}", f" {target_new or 'no'}")
+        p_new = ((0.1, *(0.8 if edited else 0.2 for _ in range(LAYERS - 1))),) * len(tokens)
+        p_true = tuple(tuple(0.9 - p for p in row) for row in p_new)
+        top = tuple(tuple((0, 1) if p < 0.5 else (1, 0) for p in row) for row in p_new)
+        chances = tuple(
+            tuple((max(p, 0.9 - p), min(p, 0.9 - p)) for p in row) for row in p_new
+        )  # fmt: skip
+        lens = Lens(
+            tokens, tuple(range(len(tokens))), 1, words, top, chances, p_new if target_new else None,
+            p_true if target_true else None, (1,) if edited else (),
+        )  # fmt: skip
+        return FakeJob([Progress("reading")], lambda: lens)
+
+    def trace(
+        self,
+        session: str,
+        fact: Fact,
+        *,
+        corruption: str = "noise",
+        kind: str = "block",
+        window: int = 10,
+        answer: str = "true",
+        index: int | None = None,
+    ) -> FakeJob:
+        """Only the subject's last token matters, and least at the first layer."""
+        self.calls.append(("trace", session, fact, corruption, kind, window, answer, index))
+        self._session(session)
+        if answer == "true" and fact.target_true is None:
+            raise ValueError("the fact has no true object to trace: give one, or trace what the model says")
+        tokens = tuple(f" {word}" for word in fact.text.split())
+        last = len(fact.text[: fact.subject_end].split()) - 1
+        scores = tuple(tuple(0.1 + 0.1 * (t == last) * (i + 1) for i in range(LAYERS)) for t in range(len(tokens)))
+        widths = tuple(tuple(0.05 for _ in row) for row in scores)
+        span = (last + 1 - len(fact.subject.split()), last + 1)
+        said = fact.target_new if answer == "new" else fact.target_true or "so"
+        found = CausalTrace(
+            corruption, kind, 1 if kind == "block" else window, tokens, span, f" {said}", 0.6, 0.1, scores, widths, 10,
+            True, 0.36, 1,
+        )  # fmt: skip
+        stages = [Progress("tracing", i, LAYERS, grid=_last_columns(scores, i)) for i in range(LAYERS + 1)]
+        return FakeJob(stages, lambda: found, self.ahead)
+
+    def sweep(
+        self,
+        session: str,
+        fact: Fact,
+        method: str = "rome",
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> FakeJob:
+        """The first layer is the best one."""
+        self.calls.append(("sweep", session, fact, method, dict(hyperparameters or {})))
+        self._session(session)
+        self._check_methods([method])
+        if method == "memit":
+            raise ValueError("MEMIT edits several layers at once, so it cannot be swept over the layers")
+        rows = tuple(SweptLayer(i, 0.9 - 0.2 * i, 0.05, i == 0, 1.0, 0.5, 0.1, 0.01) for i in range(LAYERS))
+        stages = [Progress("sweeping the layers", i, LAYERS) for i in range(LAYERS)]
+        return FakeJob(stages, lambda: LayerSweep(method, rows), self.ahead)
+
     def replay_file(self, session: str) -> FakeJob:
         self.calls.append(("replay_file", session))
         self._session(session, editing=False)
@@ -433,6 +514,11 @@ class FakeLab:
 
     def close(self) -> None:
         self.calls.append(("close",))
+
+
+def _last_columns(grid: tuple[tuple[float, ...], ...], n: int) -> tuple[tuple[float | None, ...], ...]:
+    """A grid of which only the last columns are known."""
+    return tuple(tuple(v if i >= len(row) - n else None for i, v in enumerate(row)) for row in grid)
 
 
 def _within(index: int, low: int, high: int, what: str = "step") -> int:

@@ -119,6 +119,9 @@ class RemoteLab:
     culprit = as_request(LabProtocol.culprit)
     measure = as_request(LabProtocol.measure)
     measure_due = as_request(LabProtocol.measure_due)
+    lens = as_request(LabProtocol.lens)
+    trace = as_request(LabProtocol.trace)
+    sweep = as_request(LabProtocol.sweep)
     replay_file = as_request(LabProtocol.replay_file)
     adapter_file = as_request(LabProtocol.adapter_file)
 

@@ -20,7 +20,8 @@ from editlab.remote.wire import JobReport
 
 router = APIRouter(tags=["jobs"])
 FILES = ("replay_file", "adapter_file")
-for name in ("preview", "edit", "risk", "probe", "anew", "knows", "culprit", "measure", "measure_due", *FILES):
+INSIDE = ("lens", "trace", "sweep")
+for name in ("preview", "edit", "risk", "probe", "anew", "knows", "culprit", "measure", "measure_due", *INSIDE, *FILES):
     add_call(router, name)
 
 LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
