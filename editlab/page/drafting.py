@@ -39,6 +39,7 @@ class Drafting:
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest request
         self._request: Request | None = None
+        self._stopped = False
         self._said: Fact | None = None  # the fact whose completions are shown
         self._assessed: Draft | None = None
 
@@ -58,15 +59,19 @@ class Drafting:
     async def agreed(self, draft: Draft) -> bool:
         """Whether the edit may be made: a high risk must have been on the screen when Apply was pressed.
 
-        One that is not known yet is waited for.
+        One that is not known yet is waited for. Raises Cancelled after `stop`.
         """
         if draft == self._assessed:
             return True
-        self.drop()
-        number = self._number = next(self._numbers)
-        await self._assess(draft, number)
-        if number != self._number:  # the visitor went on typing, or stopped it
-            return False
+        self._stopped, number = False, -1
+        while number != self._number:  # the log may have changed meanwhile, and the risk with it
+            self.drop()
+            number = self._number = next(self._numbers)
+            await self._assess(draft, number)
+            if self._stopped:
+                raise Cancelled
+            if draft != self._make.draft:  # the visitor went on typing
+                return False
         if not self._make.risk.wants_a_word:
             return True
         self._make.risk.ask_first()
@@ -76,6 +81,11 @@ class Drafting:
         """Ask again: the log has changed, and the answers may have changed with it."""
         self._said = self._assessed = None
         self.changed(draft)
+
+    def stop(self) -> None:
+        """Wait for no risk any more."""
+        self._stopped = True
+        self.drop()
 
     def drop(self) -> None:
         """Drop the request."""

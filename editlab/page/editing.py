@@ -43,12 +43,15 @@ class Editing:
         self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
         try:
             agreed = await self._drafting.agreed(draft)
+            says = "Not applied. The model is as it was."
+        except Cancelled:
+            agreed, says = False, "Cancelled. The model is as it was."
         finally:
             self._end()
         if agreed:
             await self.start(draft)
         else:
-            self._line.say("Not applied. The model is as it was.")
+            self._line.say(says)
             self._drafting.changed(self._make.draft)
 
     async def start(self, draft: Draft) -> None:
@@ -105,13 +108,13 @@ class Editing:
             self._request.cancel()
             self._make.job.stopping()
         elif self.busy:  # it waits for its risk
-            self._drafting.drop()
+            self._drafting.stop()
 
-    def _begin(self, says: str, doing: str = "Asking for the model") -> None:
+    def _begin(self, says: str, stage: str = "Asking for the model") -> None:
         self.busy = True
         self._line.say(says, "busy")
         self._make.form.complain("")
-        self._make.running(True, doing)
+        self._make.running(True, stage)
         self._timeline.lock(True)
         self._drafting.drop()
 

@@ -147,6 +147,7 @@ def test_cancel_leaves_the_model_as_it_was() -> None:
 def test_a_waiting_edit_shows_its_place_in_the_queue() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        await app.runner.idle()
         app.make.apply.click()
         await asyncio.sleep(0.01)
         assert re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))

@@ -66,6 +66,7 @@ def test_an_edit_of_outstanding_size_is_told_once_while_its_outcome_is_unknown()
 def test_headline_numbers_stand_beside_the_unedited_ones() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
+        buttons(app.health)["More numbers"].click()
         for words in ("100 %", "of 1 that took", "20.4", "unedited 20", "unedited 87 %"):
             assert words in seen(app.health)
 

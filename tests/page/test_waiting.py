@@ -177,13 +177,13 @@ def test_clicks_reach_the_lab_in_their_order(monkeypatch: pytest.MonkeyPatch) ->
             await apply(app)
         lab.late = {"undo"}
         app.timeline.undo.click()
-        fill(app, PROMPT, "Atomium", "Oslo", "Paris")
+        fill(app, PROMPT, "Louvre", "Oslo", "Paris")
         app.make.apply.click()
         await asyncio.sleep(0.02)
         lab.come.set()
         await app.runner.idle()
         subjects = [fact.subject for step in lab.state(app.session).steps for fact in step.facts]
-        assert subjects == ["Prado", "Atomium"]
+        assert subjects == ["Prado", "Louvre"]
         assert app.state == lab.state(app.session)
 
     run(scenario)

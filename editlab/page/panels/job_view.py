@@ -48,9 +48,9 @@ class JobView:
         self.widget = box([self._text, self.cancel], "el-job")
         self.hide()
 
-    def begin(self, doing: str = "Asking for the model") -> None:
+    def begin(self, stage: str = "Asking for the model") -> None:
         self._p_new = []
-        self._text.value = progress_bar(Progress(doing), waiting=True)
+        self._text.value = progress_bar(Progress(stage), waiting=True)
         self.cancel.disabled = False
         self.cancel.description = "Cancel"
         show_if(self.widget, True)

@@ -88,13 +88,13 @@ class MakeEdit:
             return Draft(self._fact, self.method.name, None)
         return Draft(self._fact, self.method.name, changed)
 
-    def running(self, yes: bool, doing: str = "Asking for the model") -> None:
+    def running(self, yes: bool, stage: str = "Asking for the model") -> None:
         """Progress stands where the risk was; Apply stays where it is, keeps the focus, and does nothing meanwhile."""
         self._running = yes
         show_if(self.risk.widget, not yes)
         (self.widget.add_class if yes else self.widget.remove_class)("el-running")
         if yes:
-            self.job.begin(doing)
+            self.job.begin(stage)
         else:
             self.job.hide()
 
