@@ -48,7 +48,6 @@ class AlphaEdit(SpreadMethod):
         **dict.fromkeys((GPT2_XL, GPT_J_6B, LLAMA3_8B), BY_CODE),
         SMOLLM2_135M: BY_TRIAL,
     }
-    untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 
     history: bool = hyperparameter(True, "keep what the edits in force wrote, by their keys")
     null_ridge: float = hyperparameter(10.0, "L2, the weight of ‖ΔW‖²", 1e-9, 1e12)

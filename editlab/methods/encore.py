@@ -45,7 +45,6 @@ class ENCORE(MEMIT):
         **dict.fromkeys((GPT2_XL, LLAMA3_8B, LLAMA2_7B), BY_CODE),
         SMOLLM2_135M: BY_TRIAL,
     }
-    untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 
     history: bool = hyperparameter(True, "keep what the edits in force wrote, by their keys")
     norm_ridge: float = hyperparameter(10.0, "λₙ, the weight of ‖ΔW‖² itself", 0.0, 1e12)

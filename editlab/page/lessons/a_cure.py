@@ -47,8 +47,8 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "What the cure costs",
-                f"An edit that spares more may also say less: compare the paraphrases above. And {title} has every key to "
-                "keep. Make one more edit with it, here, after ROME’s: what they share with the new key is not free.",
+                "An edit that spares more may also say less: compare the paraphrases above. And there is every key to "
+                f"keep: make one more edit with {title}, here, after ROME’s. What their keys share with it is not free.",
                 lambda scene: bool(scene.in_force) and scene.in_force[-1].method == cure,
                 lambda scene: _price(scene, material),
                 Action(f"Put it into the form with {title}", "fill", fact, cure) if fact and cure else None,
