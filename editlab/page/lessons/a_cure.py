@@ -48,7 +48,7 @@ def lesson(material: Material) -> Lesson:
             Task(
                 "What the cure costs",
                 "An edit that spares more may also say less: compare the paraphrases above. And there is every key to "
-                f"keep: make one more edit with {title}, here, after ROME’s. What their keys share with it is not free.",
+                f"keep: make one more edit with {title}, here, after ROME’s. What its key shares with theirs is kept.",
                 lambda scene: bool(scene.in_force) and scene.in_force[-1].method == cure,
                 lambda scene: _price(scene, material),
                 Action(f"Put it into the form with {title}", "fill", fact, cure) if fact and cure else None,
