@@ -7,7 +7,7 @@ import pytest
 from editlab.editing.editor import Editor
 from editlab.editing.texts import texts_of
 from editlab.lab.catalogue import presets_of
-from editlab.methods import methods, methods_for
+from editlab.methods import method_class, methods, methods_for
 from editlab.model import embedded
 from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
@@ -131,10 +131,15 @@ def test_a_preset_goes_by_architecture_and_size_not_by_name(name: str) -> None:
 def test_every_preset_says_whether_it_was_tried_taken_over_or_guessed() -> None:
     for name, kind in methods().items():
         assert {*kind.sources, *kind.untried} <= {*kind.presets}, name
-        tried = "A guess" if SMOLLM2_135M in kind.untried else "Set for smollm2-135m by a trial"
-        assert kind.preset_of(SMOLLM2_135M).startswith(tried)
-        assert kind.preset_of(GPT2_XL) == "Set for gpt2-xl as in its paper's own code."
+        assert not {*kind.sources} & {*kind.untried}, name
+        for shape in kind.presets:
+            told = "A guess" if shape in kind.untried else f"Set for {shape.name or 'this model'}"
+            assert kind.preset_of(shape).startswith(told)
         assert kind.preset_of(Shape("opt", 5, 48, 192)).startswith("A guess")
+    encore = method_class("encore")
+    assert encore.preset_of(SMOLLM2_135M).startswith("Set for smollm2-135m after MEMIT's preset, and tried")
+    assert method_class("memit").preset_of(SMOLLM2_135M) == "Set for smollm2-135m by a trial (docs/presets.md)."
+    assert encore.preset_of(GPT2_XL) == "Set for gpt2-xl as in its paper's own code."
 
 
 def test_every_shape_is_that_of_the_model_it_is_called_after() -> None:

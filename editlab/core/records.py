@@ -710,6 +710,14 @@ class Step(Record):
         """The edited layer that has moved most by this step, relative to ‖W₀‖; None where nothing was measured."""
         return largest(self.measurement.drift) if self.measurement else None
 
+    def was_made_upon(self, edit: str) -> bool:
+        """Whether an earlier edit, by its step's id, was in force when this one was computed.
+
+        Files of earlier versions name all of those, instead of those that were off.
+        """
+        upon = self.provenance.get("upon")
+        return edit not in self.provenance.get("without", ()) if upon is None else edit in upon
+
 
 @dataclass(frozen=True)
 class Probe(Record):

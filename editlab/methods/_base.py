@@ -23,7 +23,9 @@ from editlab.model.shapes import Shape
 
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
 DEPTH = 17 / 48  # where the papers put ROME's layer and MEMIT's last in GPT-2 XL, as a share of the depth
-BY_CODE, BY_TRIAL = "as in its paper's own code", "by a trial (docs/presets.md)"  # sources of presets
+BY_CODE = "as in its paper's own code"  # the sources of presets
+BY_TRIAL = "by a trial (docs/presets.md)"
+TRIED = "after MEMIT's preset, and tried in a row of edits (docs/presets.md)"
 TYPES = {int: "int", float: "float", bool: "bool", str: "str", tuple[int, ...]: "ints"}  # of hyperparameters
 
 

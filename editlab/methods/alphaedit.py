@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.info import SCAN, VERIFY, Paper
-from editlab.methods._base import BY_CODE, BY_TRIAL, Moments, hyperparameter
+from editlab.methods._base import BY_CODE, TRIED, Moments, hyperparameter
 from editlab.methods._history import Kept, traced, with_history
 from editlab.methods._spread import SpreadMethod
 from editlab.model.shapes import GPT2_XL, GPT_J_6B, LLAMA3_8B, SMOLLM2_135M, Shape
@@ -46,9 +46,8 @@ class AlphaEdit(SpreadMethod):
     }
     sources: ClassVar[Mapping[Shape, str]] = {
         **dict.fromkeys((GPT2_XL, GPT_J_6B, LLAMA3_8B), BY_CODE),
-        SMOLLM2_135M: BY_TRIAL,
+        SMOLLM2_135M: TRIED,
     }
-    untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 
     history: bool = hyperparameter(True, "keep what the edits in force wrote, by their keys")
     null_ridge: float = hyperparameter(10.0, "L2, the weight of ‖ΔW‖²", 1e-9, 1e12)

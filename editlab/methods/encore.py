@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from editlab.core.info import SCAN, VERIFY, Paper
-from editlab.methods._base import BY_CODE, BY_TRIAL, hyperparameter
+from editlab.methods._base import BY_CODE, TRIED, hyperparameter
 from editlab.methods.memit import MEMIT
 from editlab.model.shapes import GPT2_XL, LLAMA2_7B, LLAMA3_8B, SMOLLM2_135M, Shape
 
@@ -43,9 +43,8 @@ class ENCORE(MEMIT):
     }
     sources: ClassVar[Mapping[Shape, str]] = {
         **dict.fromkeys((GPT2_XL, LLAMA3_8B, LLAMA2_7B), BY_CODE),
-        SMOLLM2_135M: BY_TRIAL,
+        SMOLLM2_135M: TRIED,
     }
-    untried: ClassVar[tuple[Shape, ...]] = (SMOLLM2_135M,)
 
     history: bool = hyperparameter(True, "keep what the edits in force wrote, by their keys")
     norm_ridge: float = hyperparameter(10.0, "λₙ, the weight of ‖ΔW‖² itself", 0.0, 1e12)

@@ -67,19 +67,13 @@ def _edits(steps: Sequence[Step]) -> Iterable[dict[str, Any]]:
         return "".join(f"session.toggle({step.index})\n" for step in changed)
 
     for step in steps[1:]:
-        before = switched(_upon(made, step))
+        before = switched({each.id for each in made if step.was_made_upon(each.id)})
         facts = ", ".join(_fact(fact) for fact in step.facts)
         given = f"[{facts}]" if len(step.facts) > 1 else facts
         yield _code(f"{before}session.edit({given}, {step.method!r}, {dict(step.hyperparameters)!r})")
         made.append(step)
     if last := switched({step.id for step in made if step.enabled}):
         yield _code(last.rstrip())
-
-
-def _upon(made: Sequence[Step], step: Step) -> set[str]:
-    """The ids of the edits that were in force when a step was made; files of earlier versions name all of them."""
-    ids = {each.id for each in made}
-    return set(step.provenance.get("upon", ids - set(step.provenance.get("without", ()))))
 
 
 def _fact(fact: Fact) -> str:

@@ -296,7 +296,8 @@ class FakeLab:
         about = self.about(session)
 
         def finish() -> str:
-            made = [replace(edit, id=f"{edit.id}-again") if edit in again else edit for edit in log]
+            off = tuple(edit.id for edit in log if not edit.enabled)
+            made = [replace(edit, id=f"{edit.id}-again", without=off) if edit in again else edit for edit in log]
             branch = replace(s, log=made, position=len(made), said=set(s.said), found=set(s.found), edits=[])
             branch.history, branch.asked = History(), 0
             called = name or f"{about.name} (edits after {index} made again)".strip()

@@ -117,6 +117,7 @@ class FakeEdit:
     hyperparameters: dict[str, Any]
     layers: tuple[int, ...]
     enabled: bool = True
+    without: tuple[str, ...] = ()  # ids of the edits that were off when it was made
     risk: Risk | None = None
     guarded: Guarded | None = None
 

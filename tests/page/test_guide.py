@@ -190,6 +190,7 @@ def test_the_fifth_lesson_makes_the_same_edits_by_a_method_that_keeps_them(monke
         assert done(app)[CURE] == 3
         assert seen[CURE, 2].startswith("By ENCORE: 90 % of 40 unrelated facts are still right")
         assert "By ROME: 90 %" in seen[CURE, 2]
+        assert seen[CURE, 2].count("paraphrases won right after their edit are") == 2
         await act(app)
         await click(app, app.make.apply)
         assert done(app)[CURE] == 4

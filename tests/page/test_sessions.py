@@ -266,6 +266,8 @@ def test_the_edits_after_one_that_is_off_are_made_again_in_a_branch() -> None:
         assert branch.session != app.session
         state = lab.state(branch.session)
         assert [step.enabled for step in state.steps] == [True, False, True, True]
+        assert isinstance(branch, App)
+        assert "Later again" not in buttons(branch.timeline)  # none of them was made upon the edit that is off
         assert lab.about(branch.session).branch_of == lab.about(app.session).id
         assert "the later edits made again" in seen(branch.line)
 

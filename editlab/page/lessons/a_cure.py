@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Sequence
+from statistics import fmean, median
 
 from editlab.analysis.holding import history_words
-from editlab.core.records import SessionState, Step
+from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
 from editlab.page.lessons.run_of_edits import MANY
 from editlab.report.html import number, percent, plural
@@ -19,7 +20,7 @@ def lesson(material: Material) -> Lesson:
     return Lesson(
         "A cure",
         f"Later methods look back. {title} has a key of every edit in force, and looks for a change that leaves what "
-        "was written there as it is; a ridge keeps the change small, and its search ends as soon as the new object is "
+        "was written there as it is; a ridge keeps the change small, and the search ends soon after the new object is "
         "the likeliest. Does that help, and what does it cost?",
         (
             Task(
@@ -33,21 +34,21 @@ def lesson(material: Material) -> Lesson:
                 "What they cost",
                 "Measure Bleeding in Forgetting at the last of these edits.",
                 _costly,
-                lambda scene: f"By ROME: {_cost(scene.step)}." if _costly(scene) else "",
+                lambda scene: f"By ROME: {_cost(scene.step, scene.in_force)}." if _costly(scene) else "",
                 Action("Open Forgetting", "tab", "Forgetting"),
             ),
             Task(
                 f"The same by {title}",
                 "Compare makes the same edits in the same order, in a session of their own, and measures them as here: "
                 "press Make them. Both runs are drawn over one axis.",
-                lambda scene: _cured(scene, cure) is not None,
+                lambda scene: bool(_cured(scene, cure)),
                 lambda scene: _both(scene, material),
                 Action("Open Compare", "compare", method=cure) if cure else None,
             ),
             Task(
                 "What the cure costs",
-                f"Make one more edit with {title}, here, after ROME’s. It asks the keys of all of them to stay: the "
-                "more there are, the less of a new key is its own, and the more there is to compute and to keep.",
+                "An edit that spares more may also say less: compare the paraphrases above. And there is every key to "
+                f"keep: make one more edit with {title}, here, after ROME’s. What its key shares with theirs is kept.",
                 lambda scene: bool(scene.in_force) and scene.in_force[-1].method == cure,
                 lambda scene: _price(scene, material),
                 Action(f"Put it into the form with {title}", "fill", fact, cure) if fact and cure else None,
@@ -76,8 +77,8 @@ def _share(step: Step) -> float | None:
     return found.share if found else None
 
 
-def _cost(step: Step) -> str:
-    """Unrelated facts, edits recalled, perplexity and drift after a step, as far as they were measured."""
+def _cost(step: Step, edits: Sequence[Step]) -> str:
+    """What was measured after a step, and of each of these edits when it was made."""
     found, words = step.measurement, []
     if found is None:
         return ""
@@ -90,21 +91,25 @@ def _cost(step: Step) -> str:
         words.append(f"perplexity is {number(found.perplexity.value)}")
     if (drift := step.largest_drift) is not None:
         words.append(f"the weights are {percent(drift[1].relative)} of ‖W₀‖ away")
+    measured = [each.measurement.counterfact for each in edits if each.measurement]
+    if shares := [each.paraphrase.success for each in measured if each and each.paraphrase]:
+        words.append(f"paraphrases won right after their edit are {percent(fmean(shares))}")
     return ", ".join(words)
 
 
-def _cured(scene: Scene, cure: str) -> Step | None:
-    """The last step of the other run, if that is of this method throughout and measured."""
-    other: SessionState | None = scene.other
-    edits = [step for step in other.steps if step.facts] if other else []
-    if not edits or any(step.method != cure for step in edits) or _share(edits[-1]) is None:
-        return None
-    return edits[-1]
+def _cured(scene: Scene, cure: str) -> list[Step]:
+    """The edits of the other run, if all are by this method and the last was measured as here."""
+    edits = [step for step in scene.other.steps if step.facts] if scene.other else []
+    same = bool(edits) and all(step.method == cure for step in edits)
+    return edits if same and _share(edits[-1]) is not None else []
 
 
 def _both(scene: Scene, material: Material) -> str:
-    last = _cured(scene, material.cure)
-    return f"By {material.titles[material.cure]}: {_cost(last)}. By ROME: {_cost(scene.step)}." if last else ""
+    edits = _cured(scene, material.cure)
+    if not edits:
+        return ""
+    title = material.titles[material.cure]
+    return f"By {title}: {_cost(edits[-1], edits)}. By ROME: {_cost(scene.step, scene.in_force)}."
 
 
 def _price(scene: Scene, material: Material) -> str:

@@ -23,7 +23,7 @@ PAPERS = {
     "2502.01636": "Gupta et al. 2025, ENCORE",
     "2602.02543": "Liu et al. 2026, norm anchors",
 }
-CURES = ("encore", "alphaedit")  # methods that keep earlier edits, the best on the embedded model first (docs/cures.md)
+CURE = "encore"  # of the methods that keep earlier edits, the one that spares most (docs/cures.md)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def material_of(info: LabInfo) -> Material:
         disabling=next(iter(presets[True]), None),
         run=next(iter(info.lists), None),
         fallback=fallback or "",
-        cure=next((name for name in CURES if name in titles), ""),
+        cure=CURE if CURE in titles else "",
         titles=titles,
     )
 

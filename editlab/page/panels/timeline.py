@@ -60,7 +60,11 @@ class Frame:
     pinned: int | None
     locked: bool
     largest: float  # largest ‖ΔW‖ of all edits
-    last: int  # index of the last step in force
+
+    def is_stale(self, step: Step) -> bool:
+        """Whether an edit that is off was in force when a later one, in force now, was computed."""
+        later = () if step.enabled else self.state.steps[step.index + 1 :]
+        return any(each.in_force and each.was_made_upon(step.id) for each in later)
 
     def changes(self, index: int) -> list[ChangePoint]:
         health = self.state.health
@@ -88,7 +92,7 @@ class TimelineRow:
         current, undone = step.index == state.position, step.index > state.position
         self._pinned = step.index == frame.pinned
         changes = frame.changes(step.index)
-        stale = not step.enabled and step.index < frame.last  # later edits were computed upon this one
+        stale = frame.is_stale(step)
         drawn = (step, current, undone, self._pinned, locked, frame.largest, changes, stale)
         if drawn == self._drawn:
             return
@@ -211,8 +215,7 @@ class Timeline:
             f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
         )
         sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
-        last = max(step.index for step in state.steps if step.in_force)
-        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0), last)
+        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
         shown = self._range(state)
         steps = state.steps[shown.start : shown.stop][::-1]
         known = {row.index: row for row in self._rows if row.index in shown}  # a row stays with its step
