@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from editlab.analysis.scanned import ScanTable
-from editlab.core.facts import CaseId
+from editlab.core.facts import CaseId, Fact
 from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.browsing import Browsing
@@ -15,6 +15,7 @@ from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
 from editlab.page.editing import Editing
 from editlab.page.guide import Guide, PageActions
+from editlab.page.inside import Inside
 from editlab.page.measuring import Measuring
 from editlab.page.opening import Opened
 from editlab.page.panels.analysis import Place
@@ -120,6 +121,7 @@ class App(View):
         places = [
             Place("Compare", "Methods", lambda: SideBySide(self.info, compare, handler(self._goto))),
             Place("Compare", "Probe", lambda: ProbePane(self.info, probe)),
+            Place("Inside the edit", "Lens and trace", self._inside),
             Place("Data", "Plan", lambda: Plan(self.info, measure, handler(self._plan))),
         ]
         if scan is not None:
@@ -208,6 +210,15 @@ class App(View):
             self.analysis["Scan"].complain(
                 f"{named} among the facts here ({self.info.facts_source}): serve the page with --facts."
             )
+
+    def _inside(self) -> Inside:
+        return Inside(self.lab, self.session, self.info, self.runner, lambda: self.make.draft, self._edit_at)
+
+    def _edit_at(self, fact: Fact, method: str, layer: int) -> None:
+        """Put an edit of a fact at a layer into the form."""
+        self.make.form.fill(fact)
+        self.make.method.put(method, {"layer": layer})
+        self.make.apply.focus()
 
     # The log
 

@@ -27,7 +27,7 @@ from editlab.page.visit import is_served, session_asked_for, view_asked_for, wai
 from editlab.page.work import ASKING, JobError, Runner, answered, begin, follow, sentence
 from editlab.report.html import joined, tag
 
-STYLES = ("style.css", "session.css", "guide.css")
+STYLES = ("style.css", "session.css", "guide.css", "inside.css")
 AT_ONCE_SECONDS = 2.0  # a session that is looked up within this time is in the page from the start
 SHOWN_SECONDS = 30.0  # a front end without page.js never says that it shows the page
 

@@ -66,6 +66,7 @@ class FakeLab:
                     HyperparameterInfo("layers", "layers", layers, "Where the weights change.", 0, 29),
                     HyperparameterInfo("learning_rate", "float", 0.5, "Of the value's optimisation.", 0.0, 10.0),
                     HyperparameterInfo("steps", "int", 25, "Gradient steps for the value.", 1, 200),
+                    *([HyperparameterInfo("layer", "int", 6, "Where it is swept.", 0, 29)] if name == "r-rome" else ()),
                 ),
                 fallback,
             )

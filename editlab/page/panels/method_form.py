@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -78,6 +78,12 @@ class MethodForm:
         self.choice.value = name
         for key, control in self._controls[name].items():
             control.value = changed.get(key, control.value)
+
+    def put(self, name: str, values: Mapping[str, Any]) -> None:
+        """Choose a method, with these hyperparameters in its fields."""
+        self.choice.value = name
+        for key, value in values.items():
+            self._controls[name][key].value = written(value)
 
     def read(self) -> dict[str, Any]:
         """The hyperparameters that differ from the method's preset. Raises ValueError with a sentence."""
