@@ -108,7 +108,11 @@ def edited(lab: Lab, facts: list[Fact]) -> str:
     return key
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj"])
+@pytest.mark.parametrize(
+    ("place", "family"),
+    [("sqlite", "gpt2"), ("sqlite", "llama"), ("sqlite", "gptj"), ("postgres", "gpt2")],
+    indirect=["place"],
+)
 def test_a_session_reopened_is_what_it_was(opened: Open, facts: list[Fact], family: str) -> None:
     lab = opened(family)
     key = edited(lab, facts)

@@ -30,7 +30,6 @@ from editlab.lab.store import SessionRecord, Store, now, time_text
 from editlab.measures import Measures
 from editlab.session.actions import History
 from editlab.session.log import Entry
-from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,6 @@ class Sessions:
         self._making = threading.Lock()
         self._most_of_base = COMPLETIONS_KEPT
         self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
-        MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
 
@@ -343,7 +341,8 @@ class Sessions:
     def _fill(self, session: Session, row: SessionRecord) -> None:
         """Make a session what the store holds."""
         entries = self._store.entries(row.id, self._editor.model.device, session.log)
-        findings, history = self._store.findings(row.id), self._store.history(row.id)
+        findings = [*self._store.unedited(self._fingerprint), *self._store.findings(row.id)]
+        history = self._store.history(row.id)
         with session.lock:
             session.restore(entries, row.position)
             session.history = history

@@ -70,7 +70,8 @@ class Store:
 
     def __init__(self, place: str | Path = ":memory:") -> None:
         """`place`: a file, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE."""
-        self._database = connect(str(place))
+        self.place = str(place)
+        self._database = connect(self.place)
         self.close = self._database.close
         self.claim, self.release = self._database.claim, self._database.release
         self._read, self._transaction = self._database.read, self._database.transaction
