@@ -27,6 +27,7 @@ from editlab.methods import methods_for
 from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
 from editlab.session.session import Session
+from tests.postgres import postgres_server
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-gpt2"
 TEXT = resource("smollm2-135m-sample.txt").read_text(encoding="utf-8")[:20_000]
@@ -129,6 +130,21 @@ def facts(fact: Fact) -> list[Fact]:
         Fact("The mother tongue of {} is", "Danielle Darrieux", "English", "French"),
         Fact("{} plays the", "Toko Yasuda", "piano", "guitar"),
     ]
+
+
+@pytest.fixture(scope="session")
+def new_postgres() -> Iterator[Callable[[], str]]:
+    """A function that gives the URL of a new database of a PostgreSQL server."""
+    with postgres_server() as new:
+        yield new
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store is: a file that is not there yet, then an empty PostgreSQL database."""
+    if request.param == "postgres":
+        return request.getfixturevalue("new_postgres")()
+    return str(tmp_path / "kept" / "sessions.sqlite")
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,8 @@ def last_used(lab: Lab, hours: float, *keys: str) -> None:
     used = time_text(datetime.now(UTC) - timedelta(hours=hours))
     ids = [lab.about(key).id for key in keys]
     for id in ids:
-        lab._store._db.execute("UPDATE sessions SET used = ? WHERE id = ?", [used, id])
+        with lab._store._transaction() as run:
+            run("UPDATE sessions SET used = :used WHERE id = :id", used=used, id=id)
 
 
 def used(lab: Lab, key: str) -> float:
@@ -91,10 +92,10 @@ def test_reading_is_noted_every_half_hour_at_most(lab: Lab, monkeypatch: pytest.
 def test_a_store_that_cannot_be_written_is_still_read(lab: Lab) -> None:
     key = lab.create("read")
     last_used(lab, 100, key)
-    lab._store._db.execute("PRAGMA query_only = ON")
+    lab._store._database.connection.execute("PRAGMA query_only = ON")
     assert lab.state(key).position == 0
     assert lab.about(key).name == "read"
-    lab._store._db.execute("PRAGMA query_only = OFF")
+    lab._store._database.connection.execute("PRAGMA query_only = OFF")
 
 
 # --- what makes room ---

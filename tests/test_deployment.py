@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import fields
@@ -18,7 +19,9 @@ from editlab.cli import app
 from editlab.core.paths import CACHE_VARIABLE
 from editlab.lab.limits import Limits
 from editlab.remote.client import backend_of_environment
+from editlab.remote.server import Loader, create_app
 from editlab.serving.settings import PREFIX, PageSettings, Settings
+from tests.page.fake_lab import FakeLab
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -71,6 +74,18 @@ def test_the_table_has_every_setting_with_its_default() -> None:
 def test_variables_that_the_pages_name_are_settings(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert set(re.findall(r"EDITLAB_[A-Z_]+[A-Z]", text)) <= set(settings())
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    named = {name for text in expressions for name in re.findall(r"\b(?:editlab|process)_\w+", text)}
+    metrics = create_app(Loader(lambda _report: FakeLab()), Settings()).state.backend.metrics
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", metrics.text().decode(), re.MULTILINE))
+    parts = {"histogram": ("_bucket", "_count", "_sum")}
+    there = {name + part for name, kind in types.items() for part in parts.get(kind, ("",))}
+    assert named <= there
+    assert {name for name in types if name.startswith("editlab")} <= {re.sub("_(bucket|count)$", "", n) for n in named}
 
 
 @pytest.mark.parametrize("name", SERVICES)

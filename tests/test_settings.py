@@ -55,7 +55,9 @@ def test_settings_survive_the_way_to_another_process(monkeypatch: pytest.MonkeyP
             token="a token of some length",
             backend="http://127.0.0.1:8867",
         ),
+        Settings(store="postgresql://editlab:secret@db.example.org:5432/sessions?sslmode=require"),
     ):
+        assert "secret" not in repr(settings)
         with monkeypatch.context() as other:
             for name, value in settings.to_environment().items():
                 other.setenv(name, value)

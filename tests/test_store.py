@@ -6,14 +6,14 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,10 @@ from editlab.core.errors import Busy, LabError, LimitReached, UnknownSession
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState
 from editlab.lab import schema
+from editlab.lab.database import Run, connect
 from editlab.lab.lab import Lab
 from editlab.lab.limits import Limits
-from editlab.lab.store import Store
+from editlab.lab.store import Store, time_text
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
@@ -33,20 +34,23 @@ from tests.test_lab import YES_NO
 Open = Callable[..., Lab]
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "kept" / "sessions.sqlite"
+in_file = pytest.mark.parametrize("place", ["sqlite"], indirect=True)  # what a PostgreSQL server sees to by itself
 
 
 @pytest.fixture
-def opened(file: Path, facts: list[Fact]) -> Iterator[Open]:
-    """Labs over one file, one after the other: each call ends the one before."""
+def file(place: str) -> Path:
+    return Path(place)
+
+
+@pytest.fixture
+def opened(place: str, facts: list[Fact]) -> Iterator[Open]:
+    """Labs over one store, one after the other: each call ends the one before."""
     labs: list[Lab] = []
 
-    def open_(family: str = "gpt2", limits: Limits | None = None, path: Path | None = file) -> Lab:
+    def open_(family: str = "gpt2", limits: Limits | None = None, path: Path | str = place) -> Lab:
         while labs:
             labs.pop().close()
-        store = Store(path or ":memory:")
+        store = Store(path)
         labs.append(Lab(tiny_editor(family), {"parity": YES_NO}, facts, "three facts", store=store, limits=limits))
         return labs[-1]
 
@@ -56,10 +60,17 @@ def opened(file: Path, facts: list[Fact]) -> Iterator[Open]:
 
 
 @contextmanager
-def reading(file: Path | str) -> Iterator[sqlite3.Connection]:
+def tables(place: str) -> Iterator[Run]:
     """The tables themselves; changes stay."""
-    with closing(sqlite3.connect(file)) as db, db:
-        yield db
+    with closing(connect(place)) as database, database.transaction() as run:
+        yield run
+
+
+def used_before(run: Run, hours: float, column: str, values: Iterable[str]) -> None:
+    """As if sessions had been used last so many hours ago."""
+    used = time_text(datetime.now(UTC) - timedelta(hours=hours))
+    for value in values:
+        run(f"UPDATE sessions SET used = :used WHERE {column} = :value", used=used, value=value)
 
 
 def told(state: SessionState) -> SessionState:
@@ -97,7 +108,11 @@ def edited(lab: Lab, facts: list[Fact]) -> str:
     return key
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gptj"])
+@pytest.mark.parametrize(
+    ("place", "family"),
+    [("sqlite", "gpt2"), ("sqlite", "llama"), ("sqlite", "gptj"), ("postgres", "gpt2")],
+    indirect=["place"],
+)
 def test_a_session_reopened_is_what_it_was(opened: Open, facts: list[Fact], family: str) -> None:
     lab = opened(family)
     key = edited(lab, facts)
@@ -165,7 +180,7 @@ def test_a_branch_of_a_step_is_a_session_with_that_log(opened: Open, facts: list
     assert lab.undo(branch).steps[:4] == state.steps[:4]
 
 
-def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: list[Fact]) -> None:
+def test_what_no_session_has_leaves_the_store(opened: Open, place: str, facts: list[Fact]) -> None:
     lab = opened()
     kept, dropped = lab.create(), lab.create()
     for key in (kept, dropped):
@@ -177,14 +192,14 @@ def test_what_no_session_has_leaves_the_file(opened: Open, file: Path, facts: li
     lab.edit(short, facts[2:]).result(60)
     lab.delete(dropped)
     lab.close()
-    with reading(file) as db:
-        (edits,) = db.execute("SELECT count(*) FROM edits").fetchone()
-        made = " ".join(row[0] for row in db.execute("SELECT made FROM edits"))
-        (found,) = db.execute("SELECT count(*) FROM found WHERE session NOT IN (SELECT id FROM sessions)").fetchone()
-        keys = {value for row in db.execute("SELECT key, follow FROM sessions") for value in row}
-    assert (edits, found) == (3, 0)
-    assert facts[1].subject.encode() not in file.read_bytes()
-    assert facts[1].subject not in made
+    with tables(place) as run:
+        made = [row["made"] for row in run("SELECT made FROM edits")]
+        found = run("SELECT * FROM found WHERE session NOT IN (SELECT id FROM sessions)")
+        keys = {value for row in run("SELECT key, follow FROM sessions") for value in dict(row).values()}
+    assert (len(made), len(found)) == (3, 0)
+    if Path(place).exists():
+        assert facts[1].subject.encode() not in Path(place).read_bytes()
+    assert facts[1].subject not in " ".join(made)
     assert not {short, branch} & keys
 
 
@@ -203,7 +218,7 @@ def test_another_model_s_session_is_refused_and_kept(opened: Open, facts: list[F
 
 
 def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
-    opened: Open, file: Path, facts: list[Fact]
+    opened: Open, place: str, facts: list[Fact]
 ) -> None:
     lab = opened()
     key = lab.create()
@@ -212,7 +227,7 @@ def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
     lab.measure(key, ["parity"], index=0).result(60)
     lab.close()
     fewer = replace(YES_NO, examples=YES_NO.examples[:2])
-    other = Lab(tiny_editor("gpt2"), {"parity": fewer}, facts, "three facts", store=Store(file))
+    other = Lab(tiny_editor("gpt2"), {"parity": fewer}, facts, "three facts", store=Store(place))
     try:
         base, step = (step.measurement for step in other.state(key).steps)
         assert (step.retention.of, dict(step.tasks), dict(base.tasks)) == (1, {}, {})
@@ -221,14 +236,12 @@ def test_what_a_measure_of_other_examples_found_is_not_taken_for_its_own(
         other.close()
 
 
-def test_a_text_that_was_edited_in_place_is_measured_again(
-    opened: Open, file: Path, facts: list[Fact], tmp_path: Path
-) -> None:
+def test_a_text_that_was_edited_in_place_is_measured_again(place: str, facts: list[Fact], tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
 
     def with_text(words: str) -> Lab:
         text.write_text(words)
-        return Lab(tiny_editor("gpt2"), {}, facts, "three facts", text=str(text), store=Store(file))
+        return Lab(tiny_editor("gpt2"), {}, facts, "three facts", text=str(text), store=Store(place))
 
     lab = with_text("Bread is among the oldest prepared foods.")
     key = lab.create()
@@ -269,10 +282,10 @@ def some_facts() -> list[Fact]:
 
 
 @pytest.mark.slow
-def test_kill_loses_at_most_the_edit_in_flight(opened: Open, file: Path) -> None:
+def test_kill_loses_at_most_the_edit_in_flight(opened: Open, place: str) -> None:
     """Killed in the middle of edits; those that were acknowledged are there, and make the weights they made alone."""
     process = subprocess.Popen(
-        [sys.executable, "-c", EDITING, str(file)],
+        [sys.executable, "-c", EDITING, place],
         cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -312,6 +325,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@in_file
 def test_a_full_disk_is_told_and_changes_nothing(opened: Open, small_disk: Path, facts: list[Fact]) -> None:
     lab = opened(path=small_disk / "sessions.sqlite")
     key = lab.create()
@@ -344,6 +358,7 @@ def test_a_full_disk_is_told_and_changes_nothing(opened: Open, small_disk: Path,
     assert told(lab.state(key)) == told(after)
 
 
+@in_file
 def test_a_store_that_cannot_be_written_changes_nothing(
     opened: Open, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +366,7 @@ def test_a_store_that_cannot_be_written_changes_nothing(
     key = lab.create()
     lab.edit(key, facts[:1]).result(60)
     before, weights = lab.state(key), weights_of(lab, key)
-    lab._store._db.execute("PRAGMA query_only = ON")
+    lab._store._database.connection.execute("PRAGMA query_only = ON")
     job = lab.edit(key, facts[1:2])
     with pytest.raises(LabError, match="could not be written"):
         job.result(60)
@@ -369,17 +384,19 @@ def test_a_store_that_cannot_be_written_changes_nothing(
             change()
     assert lab.state(key) == before
     assert_same_weights(weights_of(lab, key), weights)
-    lab._store._db.execute("PRAGMA query_only = OFF")
+    lab._store._database.connection.execute("PRAGMA query_only = OFF")
     assert lab.edit(key, facts[1:2]).result(60).index == 2
 
 
+@in_file
 def test_a_file_is_of_one_lab_at_a_time(opened: Open, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.lab.store.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("editlab.lab.database.LOCK_SECONDS", 0.1)
     opened()
     with pytest.raises(LabError, match="in use by another process"):
         Store(file)
 
 
+@in_file
 def test_a_copy_of_the_files_taken_while_nothing_is_written_holds_every_session(
     opened: Open, file: Path, facts: list[Fact], tmp_path: Path
 ) -> None:
@@ -395,12 +412,13 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("Dear Sir or Madam, " * 100)
     with pytest.raises(LabError, match="holds no sessions that can be read"):
         Store(tmp_path / "letter")
-    with reading(tmp_path / "newer") as db:
-        db.execute("PRAGMA user_version = 99")
+    with tables(str(tmp_path / "newer")) as run:
+        run("PRAGMA user_version = 99")
     with pytest.raises(LabError, match="written by a newer editlab"):
         Store(tmp_path / "newer")
 
 
+@in_file
 def test_a_file_of_the_first_version_is_brought_up_to_date(
     opened: Open, file: Path, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,17 +428,17 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     lab.edit(key, facts[:1]).result(60)
     before, weights = lab.state(key), weights_of(lab, key)
     lab.close()
-    with reading(file) as db:
-        db.executescript(
-            "ALTER TABLE sessions DROP COLUMN temporary; ALTER TABLE sessions DROP COLUMN history; "
-            "DROP TABLE found; DROP TABLE unedited; "
-            "PRAGMA user_version = 1;"
-        )
-        columns = {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
-    with reading(":memory:") as db:
+    with tables(str(file)) as run:
+        for column in ("temporary", "history", "version"):
+            run(f"ALTER TABLE sessions DROP COLUMN {column}")
+        run("DROP TABLE found")
+        run("DROP TABLE unedited")
+        run("PRAGMA user_version = 1")
+        columns = {row["name"] for row in run("PRAGMA table_info(sessions)")}
+    with tables(":memory:") as run:
         for statement in schema.MIGRATIONS[0].split(";"):
-            db.execute(statement)
-        assert columns == {row[1] for row in db.execute("PRAGMA table_info(sessions)")}
+            run(statement)
+        assert columns == {row["name"] for row in run("PRAGMA table_info(sessions)")}
     lab = opened()
     assert lab.about(key).name == "old"
     assert_same_weights(weights_of(lab, key), weights)
@@ -428,6 +446,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     assert lab.measure(key).result(60) == before.steps[1]
 
 
+@in_file
 def test_the_file_is_readable_by_its_owner_only(opened: Open, file: Path) -> None:
     opened()
     assert {path.stat().st_mode & 0o077 for path in file.parent.iterdir()} == {0}
@@ -452,32 +471,31 @@ def test_sessions_leave_memory_unseen(opened: Open, facts: list[Fact]) -> None:
     assert lab.state(keys[1]).position == 1
 
 
-def test_what_has_not_been_used_for_long_is_deleted(opened: Open, file: Path, facts: list[Fact]) -> None:
+def test_what_has_not_been_used_for_long_is_deleted(opened: Open, place: str, facts: list[Fact]) -> None:
     lab = opened(limits=Limits(days=30))
     old, young = lab.create("old"), lab.create("young")
     lab.edit(old, facts[:1]).result(60)
     follow = lab.about(old).follow
     lab.close()
-    with reading(file) as db:
-        db.execute("UPDATE sessions SET used = '2020-01-01T00:00:00.000+00:00' WHERE name = 'old'")
+    with tables(place) as run:
+        used_before(run, 2_000, "name", ["old"])
     lab = opened(limits=Limits(days=30))
     for key in (old, follow):
         with pytest.raises(UnknownSession, match="expired"):
             lab.state(key)
     assert lab.list_sessions([old, follow, young]) == [lab.about(young)]
     lab.close()
-    with reading(file) as db:
-        assert db.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
-        assert db.execute("SELECT count(*) FROM edits").fetchone() == (0,)
+    with tables(place) as run:
+        assert (len(run("SELECT id FROM sessions")), len(run("SELECT id FROM edits"))) == (1, 0)
 
 
-def test_a_session_that_nothing_was_done_in_is_deleted_sooner(opened: Open, file: Path, facts: list[Fact]) -> None:
+def test_a_session_that_nothing_was_done_in_is_deleted_sooner(opened: Open, place: str, facts: list[Fact]) -> None:
     lab = opened()
     looked, named, used = lab.create(), lab.create("mine"), lab.create()
     lab.edit(used, facts[:1]).result(60)
     lab.close()
-    with reading(file) as db:
-        db.execute("UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-2 days')")
+    with tables(place) as run:
+        used_before(run, 48, "name", ["", "mine"])
     lab = opened()
     assert [lab.about(key).edits for key in (named, used)] == [0, 1]
     with pytest.raises(UnknownSession):
@@ -494,17 +512,14 @@ def test_so_many_sessions_are_kept(opened: Open) -> None:
     assert lab.about(lab.duplicate(first)).branch_of == lab.about(first).id
 
 
-def test_a_session_that_nothing_was_done_in_makes_room(opened: Open, file: Path, facts: list[Fact]) -> None:
+def test_a_session_that_nothing_was_done_in_makes_room(opened: Open, place: str, facts: list[Fact]) -> None:
     lab = opened(limits=Limits(sessions=4))
     edited, empty, named, new = lab.create(), lab.create(), lab.create("named"), lab.create()
     lab.edit(edited, facts[:1]).result(60)
     ids = {info.id: info for info in lab.list_sessions([edited, empty, named])}
     lab.close()
-    with reading(file) as db:
-        for id in ids:
-            db.execute(
-                "UPDATE sessions SET used = strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now', '-2 hours') WHERE id = ?", [id]
-            )
+    with tables(place) as run:
+        used_before(run, 2, "id", ids)
     lab = opened(limits=Limits(sessions=4))
     assert len(lab.list_sessions([edited, empty, named, new])) == 4
     another = lab.create()

@@ -36,11 +36,14 @@ METHOD_FILE = typer.Option(metavar="FILE", help="A Python file with a method of 
 TEXT = typer.Option(help="A .txt file, or wikitext from the hub: what perplexity is measured on.")
 SCAN = typer.Option(help="A folder that editlab scan wrote: its result gets a tab of the page.")
 SEED = typer.Option(min=0, max=2**63 - 1, help="Seed for the sampled contexts; same seed, same edit.")
-STORE = typer.Option(help="The file that sessions are kept in.")
+STORE = typer.Option(
+    metavar="FILE|URL",
+    help="Where sessions are kept: a file, or postgresql://USER@HOST/DATABASE (pip install 'editlab[postgres]').",
+)
 
 Facts = Annotated[str | None, FACTS]
 Seed = Annotated[int, SEED]
-Store = Annotated[Path | None, STORE]
+Store = Annotated[str | None, STORE]
 Chat = Annotated[
     bool,
     typer.Option(

@@ -60,6 +60,7 @@ class LocalJob:
         work: Callable[[OnProgress], Any],
         priority: int = FIRST,
         changes_log: bool = False,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
         self.priority = priority
@@ -70,6 +71,7 @@ class LocalJob:
         self._start = 0.0
         self._queue = queue
         self._work = work
+        self._on_end = on_end
         self._begun = False
         self._outcome: _Outcome | None = None
         self._cancel = threading.Event()
@@ -124,8 +126,9 @@ class LocalJob:
 
     def end(self, outcome: _Outcome) -> None:
         """Publish the outcome and wake the threads that wait for it."""
+        self._on_end()
         self._outcome = outcome
-        del self._work  # frees the session that it holds
+        del self._work, self._on_end  # frees the session that they hold
         self._ended.set()
         self._queue.tell(self)
 
@@ -175,13 +178,18 @@ class Queue:
         self._worker.start()
 
     def put(
-        self, session: str, work: Callable[[OnProgress], Any], priority: int = FIRST, changes_log: bool = False
+        self,
+        session: str,
+        work: Callable[[OnProgress], Any],
+        priority: int = FIRST,
+        changes_log: bool = False,
+        on_end: Callable[[], None] = lambda: None,
     ) -> LocalJob:
-        """Queue a job of a session.
+        """Queue a job of a session. `on_end` is called once, just before the job has ended.
 
         Raises LimitReached if too many jobs wait, LabError once the queue takes no more.
         """
-        job = LocalJob(self, session, work, priority, changes_log)
+        job = LocalJob(self, session, work, priority, changes_log, on_end)
         with self._changed:
             if self._closed:
                 raise LabError(self._closed)

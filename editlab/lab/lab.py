@@ -376,7 +376,15 @@ class Lab:
                 self.sessions.keep_findings(session)
                 self.sessions.forget_previews(session)
 
-        return self._queue.put(session.id, keeping, priority, changes_log)
+        if not changes_log:
+            return self._queue.put(session.id, keeping, priority)
+        self.sessions.claim(session)
+        release = partial(self.sessions.release, session)
+        try:
+            return self._queue.put(session.id, keeping, priority, changes_log, release)
+        except BaseException:
+            release()
+            raise
 
     @contextmanager
     def _ending_with_device(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -430,8 +438,12 @@ class Lab:
         chosen = self._open(session)
 
         def stored() -> None:
-            with self.sessions.changing(chosen, *fields):
-                change(chosen)
+            self.sessions.claim(chosen)
+            try:
+                with self.sessions.changing(chosen, *fields):
+                    change(chosen)
+            finally:
+                self.sessions.release(chosen)
 
         self._queue.change(chosen.id, stored)
         return self.sessions.state(chosen)

@@ -1,10 +1,6 @@
-"""The tables for sessions, version by version: migrations are added, never changed."""
+"""The tables for sessions, version by version: migrations are added, never changed. They are in SQLite's words."""
 
 from __future__ import annotations
-
-import sqlite3
-
-from editlab.core.errors import LabError
 
 SESSIONS = """
 CREATE TABLE sessions (
@@ -53,21 +49,22 @@ CREATE TABLE unedited (
 """
 TEMPORARY = "ALTER TABLE sessions ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0"
 HISTORY = "ALTER TABLE sessions ADD COLUMN history TEXT NOT NULL DEFAULT '{}'"
-MIGRATIONS = (SESSIONS, MEASURED, TEMPORARY, HISTORY)
+VERSION = "ALTER TABLE sessions ADD COLUMN version INTEGER NOT NULL DEFAULT 0"
+MIGRATIONS = (SESSIONS, MEASURED, TEMPORARY, HISTORY, VERSION)
+
+IN_POSTGRESQL = (
+    (" BLOB", " BYTEA"),
+    (" WITHOUT ROWID", ""),
+    (  # whose keys are short
+        "    PRIMARY KEY (session, edit, without, step, name, about)\n)",
+        "    place BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY\n);\n"
+        "CREATE INDEX found_of_edits ON found (session, edit)",
+    ),
+)
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to the newest version, within the caller's transaction.
-
-    Raises LabError for a file that a newer editlab wrote.
-    """
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise LabError(
-            f"The sessions were written by a newer editlab (version {version} of their tables; this one knows "
-            f"{len(MIGRATIONS)}): use that one, or another file."
-        )
-    for statements in MIGRATIONS[version:]:
-        for statement in statements.split(";"):
-            db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+def in_postgresql(migration: str) -> str:
+    """A migration in PostgreSQL's words."""
+    for ours, theirs in IN_POSTGRESQL:
+        migration = migration.replace(ours, theirs)
+    return migration

@@ -1,6 +1,7 @@
 """The sessions of one lab: opened by keys, read from the store on use, written to the store before they change.
 
-Only this module decides what a key allows.
+Only this module decides what a key allows. Other processes may share the store: what they change is read again, and a
+session's log changes only while the session is claimed.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from weakref import WeakValueDictionary
 
-from editlab.core.errors import LabError, LimitReached, ReadOnly, UnknownSession
+from editlab.core.errors import Busy, LabError, LimitReached, ReadOnly, UnknownSession
 from editlab.core.info import SessionInfo
 from editlab.core.records import SessionState
 from editlab.editing.editor import Editor
@@ -29,7 +30,6 @@ from editlab.lab.store import SessionRecord, Store, now, time_text
 from editlab.measures import Measures
 from editlab.session.actions import History
 from editlab.session.log import Entry
-from editlab.session.measurements import MeasurementCache
 from editlab.session.session import Session
 
 log = logging.getLogger(__name__)
@@ -70,10 +70,10 @@ class Sessions:
         self._alive: WeakValueDictionary[str, Session] = WeakValueDictionary()  # recent, or used by a job
         self._revisions: dict[str, int] = {}
         self._states: dict[str, SessionState] = {}  # cached until the next revision
+        self._versions: dict[str, int] = {}  # of the stored sessions, as far as they are known here
         self._making = threading.Lock()
         self._most_of_base = COMPLETIONS_KEPT
         self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
-        MeasurementCache(editor.model, measures).load(store.unedited(self._fingerprint))
 
     # --- keys ---
 
@@ -94,7 +94,9 @@ class Sessions:
         return [self._info(key, row) for key, row in rows if row is not None and not self._expired(row)]
 
     def rename(self, key: str, name: str) -> SessionInfo:
-        self._store.change(self._find(key, editing=True).id, name=name)
+        id = self._find(key, editing=True).id
+        with self._storing(id) as stored:
+            stored(self._store.change(id, name=name))
         return self.about(key)
 
     def duplicate(self, key: str, index: int | None, name: str, temporary: bool = False) -> str:
@@ -144,8 +146,12 @@ class Sessions:
             raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
         if row.fingerprint != self._fingerprint:
             self._store.rename_model(row.id, self._fingerprint)
-        with self._reading[hash(row.id) % len(self._reading)]:  # a long session takes a second: others do not wait
-            session = self._alive.get(row.id) or self._read(row)
+        with self._reader(row.id):  # a long session takes a second: others do not wait
+            session = self._alive.get(row.id)
+            if session is None:
+                session = self._read(row)
+            elif row.version != self._versions.get(row.id):
+                self._refresh(session)
             with self._lock:
                 self._alive[row.id] = self._recent[row.id] = session
                 self._recent.move_to_end(row.id)
@@ -189,20 +195,41 @@ class Sessions:
 
     def revision(self, key: str) -> int:
         row = self._find(key)
+        if row.version != self._versions.get(row.id):
+            with self._reader(row.id):
+                self._refresh(self._alive.get(row.id) or row.id)
         with self._lock:
             return self._revisions.get(row.id) or self._revise(row.id)
+
+    def claim(self, session: Session) -> None:
+        """Keep other processes from changing this session's log until `release`, and take over what they changed.
+
+        Raises Busy while another process has claimed the session.
+        """
+        if not self._store.claim(session.id):
+            raise Busy("This session is being edited at another server: wait for the edit, or cancel it there.")
+        try:
+            with self._reader(session.id):
+                self._refresh(session)
+        except BaseException:
+            self.release(session)
+            raise
+
+    def release(self, session: Session) -> None:
+        """Give up a claim."""
+        self._store.release(session.id)
 
     @contextmanager
     def changing(self, session: Session, *fields: str) -> Iterator[None]:
         """Store the block's change of these fields of a session, or undo the change if it cannot be stored."""
-        with session.lock:
+        with self._storing(session.id) as stored, session.lock:
             before = {field: getattr(session, field) for field in fields}
             try:
                 yield
                 now = {field: getattr(session, field) for field in fields}
                 if "log" in fields:
                     now["enabled"] = _switched(before["log"], now.pop("log"))
-                self._store.change(session.id, **now)
+                stored(self._store.change(session.id, **now))
             except BaseException:
                 for field, value in before.items():
                     setattr(session, field, value)
@@ -211,13 +238,16 @@ class Sessions:
 
     def append(self, session: Session, log: Sequence[Entry], history: History) -> None:
         """Store a log that is one edit longer, with its history and its measurements."""
-        self._store.append(session.id, log, _switched(session.log, log[:-1]), history, session.measurements.unsaved)
+        switched = _switched(session.log, log[:-1])
+        with self._storing(session.id) as stored:
+            stored(self._store.append(session.id, log, switched, history, session.measurements.unsaved))
         session.measurements.unsaved.clear()
 
     def keep_findings(self, session: Session) -> None:
         """Store the measurements since the last call, unless the session was deleted."""
         if session.measurements.unsaved and self._alive.get(session.id) is session:
-            self._store.learn(session.id, session.log, session.measurements.unsaved)
+            with self._storing(session.id) as stored:
+                stored(self._store.learn(session.id, session.log, session.measurements.unsaved))
             session.measurements.unsaved.clear()
             self.changed(session)
 
@@ -298,22 +328,61 @@ class Sessions:
             row.id, row.name, row.created, row.used, edits, row.model, may_edit, follow, row.branch_of
         )  # fmt: skip
 
+    def _reader(self, id: str) -> threading.Lock:
+        """Held while a session is read from the store or written to it; taken before the session's own lock."""
+        return self._reading[hash(id) % len(self._reading)]
+
     def _read(self, row: SessionRecord) -> Session:
         session = Session(self._editor, self._measures, id=row.id)
-        session.restore(self._store.entries(row.id, self._editor.model.device), row.position)
-        session.history = self._store.history(row.id)
-        session.watched = row.watched
-        session.plan = {name: every for name, every in (row.plan or {}).items() if name in self._measures.by_name}
-        session.measurements.load(self._store.findings(row.id))
+        self._fill(session, row)
+        self._versions[row.id] = row.version
         return session
+
+    def _fill(self, session: Session, row: SessionRecord) -> None:
+        """Make a session what the store holds."""
+        entries = self._store.entries(row.id, self._editor.model.device, session.log)
+        findings = [*self._store.unedited(self._fingerprint), *self._store.findings(row.id)]
+        history = self._store.history(row.id)
+        with session.lock:
+            session.restore(entries, row.position)
+            session.history = history
+            session.watched = row.watched
+            session.plan = {name: every for name, every in (row.plan or {}).items() if name in self._measures.by_name}
+            session.measurements.load(findings)
+
+    def _refresh(self, session: Session | str) -> None:
+        """Take over what another process has changed in a session, in memory or not, since it was last read here."""
+        id = session if isinstance(session, str) else session.id
+        row = self._store.by_id(id)  # again: this process may have written since
+        if row is not None and row.version != self._versions.get(id):
+            if isinstance(session, Session):
+                self._fill(session, row)
+            self._versions[id] = row.version
+            with self._lock:
+                self._revise(id)
+
+    @contextmanager
+    def _storing(self, id: str) -> Iterator[Callable[[int], None]]:
+        """Within the block, a session is written. The function given takes the version that it has then.
+
+        If another process wrote in between, the version is not taken over, and the session is read again on its next
+        use.
+        """
+
+        def stored(version: int) -> None:
+            if self._versions.get(id) == version - 1:
+                self._versions[id] = version
+
+        with self._reader(id):
+            yield stored
 
     def _forget(self, id: str) -> None:
         with self._lock:
             self._store.delete(id)
             self._recent.pop(id, None)
             self._alive.pop(id, None)
-            self._states.pop(id, None)
-            self._revisions.pop(id, None)
+            for kept in (self._states, self._revisions, self._versions):
+                kept.pop(id, None)
 
     def _revise(self, id: str) -> int:
         self._states.pop(id, None)

@@ -1,31 +1,33 @@
-"""Sessions on disk, in SQLite: each change is one transaction, on disk before the call returns.
+"""Sessions on disk, in SQLite or PostgreSQL: each change is one transaction, on disk before the call returns.
 
 A kill loses only unwritten changes; deltas are read back to the last bit. Keys are kept as their SHA-256, so a copy of
-the file opens no session. The store itself controls no access.
+the store opens no session. The store itself controls no access.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
-from editlab.core.errors import LabError, UnknownSession
+from editlab.core.errors import UnknownSession
 from editlab.core.record import plain
-from editlab.lab.schema import migrate
+from editlab.lab.database import Row, Run, connect
+from editlab.lab.schema import MIGRATIONS
 from editlab.model.deltas import edit_from_bytes, edit_to_bytes
 from editlab.session.actions import History
 from editlab.session.log import Entry, Made
 from editlab.session.measurements import Finding
 
-LOCK_SECONDS = 10.0  # to wait for another process to let go of the file
+FORGET = """DELETE FROM found WHERE session = :id AND edit = :edit AND without = :off AND step = :step
+    AND name = :name AND about = :about"""
+LEARN_UNEDITED = """INSERT INTO unedited SELECT fingerprint, :name, :setting, :found FROM sessions WHERE id = :id
+    ON CONFLICT (model, name, setting) DO UPDATE SET found = excluded.found"""
 
 
 @dataclass(frozen=True)
@@ -45,57 +47,49 @@ class SessionRecord:
     plan: Mapping[str, int] | None = None
     branch_of: str | None = None
     temporary: bool = False
+    version: int = 0  # one more after each change of the session, its log or its measurements
 
     def values(self) -> dict[str, Any]:
-        return {**vars(self), "watched": json.dumps(self.watched), "plan": json.dumps(self.plan)}
+        texts = {"watched": json.dumps(self.watched), "plan": json.dumps(self.plan)}
+        return {**vars(self), **texts, "temporary": int(self.temporary)}
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Self:
+    def of(cls, row: Row) -> Self:
         read = {"watched": tuple(json.loads(row["watched"])), "plan": json.loads(row["plan"])}
-        values = {name: row[name] for name in row.keys() if name != "history"}  # noqa: SIM118  # no mapping
+        values = {name: value for name, value in dict(row).items() if name != "history"}
         return cls(**{**values, **read, "temporary": bool(row["temporary"])})
 
 
 class Store:
-    """Sessions, their logs and their measurements, in a file or, without one, in memory.
+    """Sessions, their logs and their measurements: in a SQLite file, in memory, or in PostgreSQL.
 
-    Any thread may call the store; only one process at a time may open the file. Raises LabError for a file that is in
-    use, is not editlab's, or cannot be written; the store is then as before the call.
+    Any thread may call the store. Only one process at a time may open a file; a PostgreSQL database is shared by all
+    processes that name its URL, and a process that changes a session's log claims the session first. Raises LabError
+    for a store that cannot be reached, is in use, is not editlab's, or cannot be written; nothing was changed then.
     """
 
-    def __init__(self, path: str | Path = ":memory:") -> None:
-        self.path = str(path)
-        self._lock = threading.RLock()
-        with self._sentences():
-            if self.path != ":memory:":
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                Path(self.path).touch(mode=0o600)
-            self._db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            for setting in (
-                "locking_mode = EXCLUSIVE",
-                "journal_mode = WAL",
-                "synchronous = FULL",
-                "foreign_keys = ON",
-                "secure_delete = ON",
-            ):
-                self._db.execute(f"PRAGMA {setting}")
-            with self._transaction():
-                migrate(self._db)
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
+    def __init__(self, place: str | Path = ":memory:") -> None:
+        """`place`: a file, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE."""
+        self.place = str(place)
+        self._database = connect(self.place)
+        self.close = self._database.close
+        self.claim, self.release = self._database.claim, self._database.release
+        self._read, self._transaction = self._database.read, self._database.transaction
+        self._database.migrate(MIGRATIONS)
 
     # --- sessions ---
 
     def add(self, row: SessionRecord) -> None:
-        with self._transaction() as db:
-            _insert(db, row)
+        with self._transaction() as run:
+            _insert(run, row)
 
     def find(self, digest: str) -> SessionRecord | None:
         """The session that a key of this SHA-256 opens."""
         found = self._read("SELECT * FROM sessions WHERE key = :digest OR follow = :digest", digest=digest)
+        return SessionRecord.of(found[0]) if found else None
+
+    def by_id(self, id: str) -> SessionRecord | None:
+        found = self._read("SELECT * FROM sessions WHERE id = :id", id=id)
         return SessionRecord.of(found[0]) if found else None
 
     def count(self) -> int:
@@ -110,7 +104,7 @@ class Store:
 
         Temporary ones: before `temporary`; those with neither an edit nor a name: before `empty`.
         """
-        query = """SELECT id FROM sessions WHERE used < :time OR used < :temporary AND temporary
+        query = """SELECT id FROM sessions WHERE used < :time OR used < :temporary AND temporary = 1
             OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
         return [row["id"] for row in self._read(query, time=time, empty=empty, temporary=temporary)]
 
@@ -121,66 +115,72 @@ class Store:
         own, such as a copy that nothing was done in; they must have been used last before `bare`. All others come last,
         if before `time`.
         """
-        query = """SELECT id, CASE
-                WHEN temporary OR last.edit IS NULL AND name = '' THEN 2
-                WHEN last.edit IS NULL OR branch_of IS NOT NULL
-                    AND EXISTS (SELECT 1 FROM log WHERE edit = last.edit AND session <> sessions.id) THEN 1
-                ELSE 0 END AS bareness
-            FROM sessions LEFT JOIN log AS last ON last.session = id
-                AND last.number = (SELECT max(number) FROM log WHERE session = sessions.id)
-            WHERE used < CASE WHEN bareness THEN :bare ELSE :time END ORDER BY bareness DESC, used LIMIT 1"""
+        query = """SELECT id FROM (
+                SELECT id, used, CASE
+                    WHEN temporary = 1 OR last.edit IS NULL AND name = '' THEN 2
+                    WHEN last.edit IS NULL OR branch_of IS NOT NULL
+                        AND EXISTS (SELECT 1 FROM log WHERE edit = last.edit AND session <> sessions.id) THEN 1
+                    ELSE 0 END AS bareness
+                FROM sessions LEFT JOIN log AS last ON last.session = id
+                    AND last.number = (SELECT max(number) FROM log WHERE session = sessions.id)
+            ) AS candidates
+            WHERE used < CASE WHEN bareness > 0 THEN :bare ELSE :time END ORDER BY bareness DESC, used LIMIT 1"""
         found = self._read(query, time=time, bare=bare)
         return found[0]["id"] if found else None
 
     def renew(self, id: str) -> None:
         """Note that a session is used now."""
-        with self._transaction() as db:
-            db.execute("UPDATE sessions SET used = ? WHERE id = ?", [_not_before_any(db, now()), id])
+        with self._transaction() as run:
+            run("UPDATE sessions SET used = :used WHERE id = :id", used=_not_before_any(run, now()), id=id)
 
     def delete(self, id: str) -> None:
-        with self._transaction() as db:
-            _empty(db, id)
-            db.execute("DELETE FROM sessions WHERE id = ?", [id])
+        with self._transaction() as run:
+            _empty(run, id)
+            run("DELETE FROM sessions WHERE id = :id", id=id)
 
     def copy(self, id: str, row: SessionRecord) -> None:
         """Add a session with another one's log up to `row.position`, measurements included."""
-        with self._transaction() as db:
-            _insert(db, row)
-            names = {"new": row.id, "old": id, "position": row.position}
-            db.execute(
+        with self._transaction() as run:
+            _insert(run, row)
+            run(
                 "INSERT INTO log SELECT :new, number, edit, enabled FROM log "
                 "WHERE session = :old AND number <= :position",
-                names,
+                new=row.id,
+                old=id,
+                position=row.position,
             )
-            _copy_found(db, id, row.id)
+            _copy_found(run, id, row.id)
 
     def branch(
         self, id: str, row: SessionRecord, log: Sequence[Entry], kept: int, findings: Iterable[Finding] = ()
     ) -> None:
         """Add a session with this log, whose first `kept` edits are another session's, their measurements included."""
-        with self._transaction() as db:
-            _insert(db, row)
+        with self._transaction() as run:
+            _insert(run, row)
             for number, entry in enumerate(log, 1):
                 if number == kept + 1:
-                    _copy_found(db, id, row.id)
-                if not db.execute("SELECT 1 FROM edits WHERE id = ?", [entry.id]).fetchone():
-                    _insert_edit(db, entry)
-                db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [row.id, number, entry.id, entry.enabled])
-            _learn(db, row.id, log, findings)
+                    _copy_found(run, id, row.id)
+                if not run("SELECT 1 FROM edits WHERE id = :id", id=entry.id):
+                    _insert_edit(run, entry)
+                _insert_entry(run, row.id, number, entry)
+            _learn(run, row.id, log, findings)
 
     # --- a session's log ---
 
-    def entries(self, id: str, device: Any = "cpu") -> list[Entry]:
-        """The log of a session, in order, with its deltas on a device."""
-        rows = self._read(
-            "SELECT made, delta, enabled FROM log JOIN edits ON edits.id = log.edit "
-            "WHERE session = :id ORDER BY number",
-            id=id,
-        )
-        return [
-            Entry(edit_from_bytes(row["delta"], device), Made.from_json(json.loads(row["made"])), bool(row["enabled"]))
-            for row in rows
-        ]
+    def entries(self, id: str, device: Any = "cpu", known: Sequence[Entry] = ()) -> list[Entry]:
+        """The log of a session, in order, with its deltas on a device.
+
+        Entries of the log that `known` has at the same place are not read again.
+        """
+        rows = self._read("SELECT edit, enabled FROM log WHERE session = :id ORDER BY number", id=id)
+        same = list(takewhile(lambda pair: pair[0].id == pair[1]["edit"], zip(known, rows, strict=False)))
+        entries = [_switched(entry, bool(row["enabled"])) for entry, row in same]
+        query = """SELECT made, delta, enabled FROM log JOIN edits ON edits.id = log.edit
+            WHERE session = :id AND number > :known ORDER BY number"""
+        for row in self._read(query, id=id, known=len(same)) if len(same) < len(rows) else ():
+            made = Made.from_json(json.loads(row["made"]))
+            entries.append(Entry(edit_from_bytes(row["delta"], device), made, bool(row["enabled"])))
+        return entries
 
     def append(
         self,
@@ -189,22 +189,26 @@ class Store:
         enabled: Mapping[int, bool],
         history: History,
         findings: Iterable[Finding] = (),
-    ) -> None:
+    ) -> int:
         """Make `log` the session's log, with no entry undone: the last entry is new, the others are already stored.
 
-        `enabled`: of the numbers of those that are switched, whether each is on now.
+        `enabled`: of the numbers of those that are switched, whether each is on now. Returns the session's version.
         """
         new = log[-1]
-        with self._transaction() as db:
-            _change(db, id, {"position": len(log), "history": history}, enabled)
-            _insert_edit(db, new)
-            db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", [id, len(log), new.id, new.enabled])
-            _learn(db, id, log, findings)
+        with self._transaction() as run:
+            version = _change(run, id, {"position": len(log), "history": history}, enabled)
+            _insert_edit(run, new)
+            _insert_entry(run, id, len(log), new)
+            _learn(run, id, log, findings)
+        return version
 
-    def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> None:
-        """Change columns of a session (name, position, history, watched, plan), and switch entries of its log."""
-        with self._transaction() as db:
-            _change(db, id, columns, enabled or {})
+    def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> int:
+        """Change columns of a session (name, position, history, watched, plan), and switch entries of its log.
+
+        Returns the session's version.
+        """
+        with self._transaction() as run:
+            return _change(run, id, columns, enabled or {})
 
     def history(self, id: str) -> History:
         """The actions on a session's log; none of a log that was stored before they were."""
@@ -213,8 +217,8 @@ class Store:
 
     def rename_model(self, id: str, fingerprint: str) -> None:
         """Store the model's fingerprint in this version's form; nothing else of the session changes."""
-        with self._transaction() as db:
-            db.execute("UPDATE sessions SET fingerprint = ? WHERE id = ?", [fingerprint, id])
+        with self._transaction() as run:
+            run("UPDATE sessions SET fingerprint = :fingerprint WHERE id = :id", fingerprint=fingerprint, id=id)
 
     # --- measurements ---
 
@@ -232,55 +236,17 @@ class Store:
         columns = ("step", "name", "setting", "about", "found")
         return [Finding(ids(row["edit"], row["without"]), *(row[name] for name in columns)) for row in rows]
 
-    def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
-        """Store findings on states of a session's log."""
-        with self._transaction() as db:
-            _change(db, id, {})
-            _learn(db, id, log, findings)
+    def learn(self, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> int:
+        """Store findings on states of a session's log. Returns the session's version."""
+        with self._transaction() as run:
+            version = _change(run, id, {})
+            _learn(run, id, log, findings)
+        return version
 
     def unedited(self, fingerprint: str) -> list[Finding]:
         """The findings on an unedited model."""
         rows = self._read("SELECT * FROM unedited WHERE model = :model", model=fingerprint)
         return [Finding((), "", row["name"], row["setting"], "[]", row["found"]) for row in rows]
-
-    # --- SQLite ---
-
-    def _read(self, query: str, **values: Any) -> list[sqlite3.Row]:
-        with self._lock, self._sentences():
-            return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._sentences():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise LabError(_sentence(error, self.path)) from error
-
-
-def _sentence(error: Exception, path: str) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_FULL"):
-        return "The disk that holds the sessions is full; nothing was changed."
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return (
-            f"The sessions in {path} are in use by another process; only one lab at a time can have them. Stop "
-            "that one, or name another file with EDITLAB_STORE."
-        )
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return f"{path} holds no sessions that can be read ({error})."
-    return f"The sessions could not be written or read ({error}); nothing was changed."
 
 
 def now() -> str:
@@ -292,48 +258,61 @@ def time_text(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
-def _insert(db: sqlite3.Connection, row: SessionRecord) -> None:
-    values = {**row.values(), "used": _not_before_any(db, row.used)}
-    db.execute(
-        f"INSERT INTO sessions ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})", values
-    )
+def _insert(run: Run, row: SessionRecord) -> None:
+    values = {**row.values(), "used": _not_before_any(run, row.used)}
+    names = ", ".join(f":{name}" for name in values)
+    run(f"INSERT INTO sessions ({', '.join(values)}) VALUES ({names})", **values)
 
 
-def _not_before_any(db: sqlite3.Connection, time: str) -> str:
+def _not_before_any(run: Run, time: str) -> str:
     """`time`, or the latest use of any session: a clock set back must not let what is in use look long unused."""
-    (latest,) = db.execute("SELECT max(used) FROM sessions").fetchone()
-    return max(time, latest or "")
+    (row,) = run("SELECT max(used) AS latest FROM sessions")
+    return max(time, row["latest"] or "")
 
 
-def _insert_edit(db: sqlite3.Connection, entry: Entry) -> None:
+def _insert_edit(run: Run, entry: Entry) -> None:
     made = json.dumps(entry.made.to_json(), allow_nan=False)
-    db.execute("INSERT INTO edits VALUES (?, ?, ?)", [entry.id, made, edit_to_bytes(entry.edit)])
+    run("INSERT INTO edits VALUES (:id, :made, :delta)", id=entry.id, made=made, delta=edit_to_bytes(entry.edit))
 
 
-def _copy_found(db: sqlite3.Connection, old: str, new: str) -> None:
+def _insert_entry(run: Run, id: str, number: int, entry: Entry) -> None:
+    values = {"id": id, "number": number, "edit": entry.id, "enabled": int(entry.enabled)}
+    run("INSERT INTO log VALUES (:id, :number, :edit, :enabled)", **values)
+
+
+def _switched(entry: Entry, on: bool) -> Entry:
+    return entry if entry.enabled == on else replace(entry, enabled=on)
+
+
+def _copy_found(run: Run, old: str, new: str) -> None:
     """Copy the measurements of a session's states to another one, which has these edits and no others."""
-    db.execute(
+    run(
         "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
         "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
         "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
-        {"old": old, "new": new},
+        old=old,
+        new=new,
     )
 
 
-def _change(
-    db: sqlite3.Connection, id: str, columns: Mapping[str, Any], enabled: Mapping[int, bool] | None = None
-) -> None:
+def _change(run: Run, id: str, columns: Mapping[str, Any], enabled: Mapping[int, bool] | None = None) -> int:
+    """Change columns of a session, and switch entries of its log. Returns the session's new version."""
     as_json = ("watched", "plan", "history")
     values = {name: json.dumps(plain(value)) if name in as_json else value for name, value in columns.items()}
-    values["used"] = _not_before_any(db, now())
+    values["used"] = _not_before_any(run, now())
     setting = ", ".join(f"{name} = :{name}" for name in values)
-    if not db.execute(f"UPDATE sessions SET {setting} WHERE id = :id", {**values, "id": id}).rowcount:
+    rows = run(
+        f"UPDATE sessions SET {setting}, version = version + 1 WHERE id = :id RETURNING version", **values, id=id
+    )
+    if not rows:
         raise UnknownSession("This session was deleted.")
     for number, on in (enabled or {}).items():
-        db.execute("UPDATE log SET enabled = ? WHERE session = ? AND number = ?", [on, id, number])
+        statement = "UPDATE log SET enabled = :on WHERE session = :id AND number = :number"
+        run(statement, on=int(on), id=id, number=number)
+    return int(rows[0]["version"])
 
 
-def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
+def _learn(run: Run, id: str, log: Sequence[Entry], findings: Iterable[Finding]) -> None:
     """Store findings on edits of this log; a state is named by its last edit and by the earlier edits that are off."""
     places = {entry.id: place for place, entry in enumerate(log)}
     for finding in findings:
@@ -342,19 +321,20 @@ def _learn(db: sqlite3.Connection, id: str, log: Sequence[Entry], findings: Iter
         last = finding.ids[-1] if finding.ids else ""
         on, before = set(finding.ids), log[: places[last]] if last else ()
         off = json.dumps([entry.id for entry in before if entry.id not in on])
-        measure = (finding.name, finding.setting)
+        measure = {"id": id, "name": finding.name, "setting": finding.setting}
         if last or finding.about != "[]":
-            row = [id, last, off, finding.step, *measure, finding.about, finding.found]
-            db.execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            key = {"edit": last, "off": off, "step": finding.step, "about": finding.about, "found": finding.found}
+            run(FORGET, **measure, **key)
+            run("INSERT INTO found VALUES (:id, :edit, :off, :step, :name, :setting, :about, :found)", **measure, **key)
         else:
-            db.execute(
-                "INSERT OR REPLACE INTO unedited SELECT fingerprint, ?, ?, ? FROM sessions WHERE id = ?",
-                [*measure, finding.found, id],
-            )
+            run(LEARN_UNEDITED, **measure, found=finding.found)
 
 
-def _empty(db: sqlite3.Connection, id: str) -> None:
+def _empty(run: Run, id: str) -> None:
     """Remove all entries from a session's log, and from the store if no other session has them."""
-    dropped = db.execute("DELETE FROM log WHERE session = ? RETURNING edit", [id]).fetchall()
-    for (edit,) in dropped:
-        db.execute("DELETE FROM edits WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM log WHERE edit = ?1)", [edit])
+    dropped = run("DELETE FROM log WHERE session = :id RETURNING edit", id=id)
+    for row in dropped:
+        run(
+            "DELETE FROM edits WHERE id = :edit AND NOT EXISTS (SELECT 1 FROM log WHERE log.edit = :edit)",
+            edit=row["edit"],
+        )

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from editlab.lab.database import SCHEMES
 from editlab.lab.limits import Limits
 
 PREFIX = "EDITLAB_"
@@ -77,7 +78,9 @@ class Settings(BaseSettings):
     tasks: Texts = ()  # files of the user's own tasks
     methods: Texts = ()  # files with methods of the user's own
     scan: str | None = None  # a folder of `editlab scan`, or its scan.parquet, to show
-    store: Path = Field(default_factory=lambda: user_data_path("editlab") / "sessions.sqlite")
+    store: Path | str = Field(  # a file, or the URL of a PostgreSQL database, in which there may be a password
+        default_factory=lambda: user_data_path("editlab") / "sessions.sqlite", repr=False
+    )
     limits: Limits = Limits()
 
     # how the backend serves it
@@ -114,10 +117,10 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("store")
+    @field_validator("store", mode="before")
     @classmethod
-    def _at_home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _at_home(cls, value: Path | str) -> Path | str:
+        return str(value) if str(value).startswith(SCHEMES) else Path(value).expanduser()
 
     @model_validator(mode="before")
     @classmethod
