@@ -20,6 +20,7 @@ from editlab.cli.export import export
 from editlab.cli.fetch import fetch
 from editlab.cli.moments import moments
 from editlab.cli.page import page
+from editlab.cli.presets import presets
 from editlab.cli.probe import probe
 from editlab.cli.replay import replay
 from editlab.cli.report import report
@@ -54,6 +55,7 @@ for command in (
     trace,
     fetch,
     moments,
+    presets,
     verify,
     doctor,
 ):

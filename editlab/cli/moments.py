@@ -50,7 +50,9 @@ def moments(
         start = time.monotonic()
         with Bars() as bars:
             loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
-            numbers = numbers or sorted({n for method in methods_for(loaded).values() for n in method.edited_layers})
+            numbers = numbers or sorted(
+                {n for m in methods_for(loaded).values() if m.needs_moments for n in m.edited_layers}
+            )
             found = moments_of(loaded, numbers, source, keys, seed, bars)
         seconds = round(time.monotonic() - start, 1)
         if as_json:

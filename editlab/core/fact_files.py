@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -141,6 +142,35 @@ def read_facts(path: str | Path) -> FactFile:
         return facts_in(_rows(content, path.name), path.name)
     except _NoRows as error:
         raise ValueError(f"{path} {error}") from None
+
+
+def facts_in_text(text: str) -> FactFile:
+    """The facts of a pasted text: rows of JSON as in a file, or a line for each, its parts separated by `|`.
+
+    The parts are prompt, subject, new object and, if known, true object. Raises ValueError for a text without a usable
+    fact; a blank text has none.
+    """
+    name = "the list"
+    if not text.strip():
+        return FactFile(name, ())
+    if re.match(r"\s*(\[|\{\s*\")", text):
+        try:
+            return facts_in(_json(text), name)
+        except _NoRows as error:
+            raise ValueError(f"{name} {error}") from None
+    lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return facts_in(((number, _row_of_parts(line)) for number, line in lines), name)
+
+
+def _row_of_parts(line: str) -> object:
+    """The row of a line of parts; in its place a ValueError where it has too few or too many."""
+    parts = [part.strip() for part in line.split("|")]
+    if not 3 <= len(parts) <= 4:
+        return ValueError(
+            f"a line must be prompt | subject | new object, and perhaps | true object; got {len(parts)} "
+            f"part{'s' if len(parts) > 1 else ''}"
+        )
+    return dict(zip(("prompt", "subject", "target_new", "target_true"), parts, strict=False))
 
 
 # --- from rows to facts ---

@@ -230,7 +230,7 @@ class RunConfig:
             facts = [fact for case in wanted for fact in by_id[case]]
         n = self.n or (self.n_facts if self.case_ids is None else len(facts))
         with model.unedited():
-            chosen = list(islice(_known(model, facts) if self.known else facts, n))
+            chosen = list(islice(known_facts(model, facts) if self.known else facts, n))
         if len(chosen) < n:
             unknown = len(facts) - len(chosen)
             why = f": {unknown} of {len(facts)} are left out, {UNKNOWN}" if self.known and unknown else ""
@@ -240,7 +240,7 @@ class RunConfig:
         return chosen
 
 
-def _known(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
+def known_facts(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:
     """The facts that the model in force knows, in order: P(true) > P(new), by mean NLL per token."""
     rest = (fact for fact in facts if fact.target_true is not None)
     while batch := list(islice(rest, FACTS_AT_ONCE)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import typing
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -16,10 +17,13 @@ from editlab.core.facts import Fact, check_batch
 from editlab.core.info import PROBE, SCAN, VERIFY, HyperparameterInfo, MethodInfo, Paper
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
+from editlab.methods._kept import kept
 from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.model.deltas import Edit
 from editlab.model.model import EditableModel
 from editlab.model.shapes import Shape
+
+log = logging.getLogger(__name__)
 
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
 DEPTH = 17 / 48  # where the papers put ROME's layer and MEMIT's last in GPT-2 XL, as a share of the depth
@@ -119,8 +123,25 @@ class Method:
 
     @classmethod
     def for_shape(cls, shape: Shape) -> Self:
-        """The method with the hyperparameters for a model of this shape: the preset, or else a guess."""
+        """The method with the hyperparameters for a model of this shape: the preset, what a sweep found, or a guess."""
+        told = cls.told_for(shape)
+        if cls.is_set_for(shape) or (found := kept(cls.name, shape)) is None:
+            return told
+        try:
+            return adjusted(told, found.changes, shape.n_layers)  # type: ignore[return-value]
+        except ValueError as error:  # a file that someone wrote
+            log.warning("what a sweep found for %s was left out: %s", cls.name, error)
+            return told
+
+    @classmethod
+    def told_for(cls, shape: Shape) -> Self:
+        """The method with the preset for a model of this shape, or else with a guess, whatever a sweep found."""
         return cls(**cls.presets[shape] if shape in cls.presets else cls.guess(shape))
+
+    @classmethod
+    def is_set_for(cls, shape: Shape) -> bool:
+        """Whether there is a preset that was tried for models of this shape."""
+        return shape in cls.presets and shape not in cls.untried
 
     @classmethod
     def guess(cls, shape: Shape) -> dict[str, Any]:
@@ -135,6 +156,8 @@ class Method:
     @classmethod
     def preset_of(cls, shape: Shape) -> str:
         """A sentence that says where the hyperparameters for a model of this shape come from."""
+        if not cls.is_set_for(shape) and (found := kept(cls.name, shape)):
+            return found.sentence
         if shape in cls.untried:
             return f"A guess for {shape.name or 'this model'}, scaled from another method's preset and not tried yet."
         if shape in cls.presets:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from editlab.core.errors import Cancelled
+from editlab.core.records import Step
 from editlab.lab.api import LabProtocol
 from editlab.page.drafting import Drafting
 from editlab.page.panels.make_edit import Draft, MakeEdit
@@ -13,6 +15,7 @@ from editlab.page.panels.state_line import StateLine
 from editlab.page.panels.timeline import Timeline
 from editlab.page.sharing import OpenSession
 from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.report.html import plural
 
 
 class Editing:
@@ -37,8 +40,17 @@ class Editing:
         self.busy = False
 
     async def apply(self, draft: Draft) -> None:
-        """Make the edit of the form, once its risk is known; a high one must have been seen first."""
+        """Make the edit of the form, once its risk is known; a high one must have been seen first.
+
+        A pasted list is left to the guard; of one edit after another, the first that fails or is cancelled is the last.
+        """
         if self.busy:
+            return
+        if draft.more:
+            apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
+            for each in apart if draft.apart else [draft]:
+                if await self.start(each, self._make.pasted.complain) is None:
+                    break
             return
         self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
         try:
@@ -54,13 +66,20 @@ class Editing:
             self._line.say(says)
             self._drafting.changed(self._make.draft)
 
-    async def start(self, draft: Draft) -> None:
-        fact, guard, form = draft.fact, self._make.guard, self._make.form
+    async def start(self, draft: Draft, complain: Callable[[str], None] | None = None) -> Step | None:
+        """Make the edit of a draft. Returns its step; None where there is none."""
+        facts, guard = [draft.fact, *draft.more], self._make.guard
+        told = str(draft.fact) if not draft.more else f"{draft.fact}, and {plural(len(draft.more), 'other')}"
         edit = self._runner.request(
-            self._lab.edit, self._session, [fact], draft.method, draft.hyperparameters, guard=guard.name,
+            self._lab.edit, self._session, facts, draft.method, draft.hyperparameters, guard=guard.name,
             guard_level=guard.level,
         )  # fmt: skip
-        await self._run(edit, f"Editing: {fact}", lambda step: f"Edit {step.index} is in force: {fact}", form.complain)
+        return await self._run(
+            edit,
+            f"Editing: {told}",
+            lambda step: f"Edit {step.index} is in force: {told}",
+            complain or self._make.form.complain,
+        )
 
     async def anew(self, index: int) -> None:
         """Make the edits after this step again, in a branch, and open it."""

@@ -26,7 +26,7 @@ class PageActions:
     goto: Callable[[int], Awaitable[None]]
     undo: Callable[[], Awaitable[None]]
     watch: Callable[[Sequence[str]], Awaitable[None]]
-    edit: Callable[[Draft], Awaitable[None]]
+    edit: Callable[[Draft], Awaitable[object]]
     cancel: Callable[[], None]  # the running edit
     open: Callable[[str], None]  # a tab
     probe: Callable[[str], None]  # the step of this id, in the tab Probe

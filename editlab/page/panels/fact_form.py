@@ -99,6 +99,10 @@ class FactForm:
         """The fact in the fields; ValueError with a sentence if they hold none."""
         lines = [line for line in self.follow_ups.value.splitlines() if line.strip()]
         fact = replace(self._read(), follow_ups=tuple(map(FollowUp.typed, lines)))
+        return self.given(fact)
+
+    def given(self, fact: Fact) -> Fact:
+        """The fact as the model is given it: as a message of a chat while the switch is on."""
         return self._chat.around(fact) if self._chat and self.as_chat.value else fact
 
     def _read(self) -> Fact:

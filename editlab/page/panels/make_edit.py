@@ -24,6 +24,7 @@ from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.method_form import MethodForm
+from editlab.page.panels.pasted_facts import PastedFacts
 from editlab.page.panels.risk_line import RiskLine
 from editlab.report.html import bars, empty, joined, percent, tag
 
@@ -35,6 +36,8 @@ class Draft:
     fact: Fact
     method: str
     hyperparameters: Mapping[str, Any] | None  # the method's changes; None while one is half typed
+    more: tuple[Fact, ...] = ()  # the other facts of a pasted list
+    apart: bool = False  # each of them gets an edit of its own
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class MakeEdit:
         self.guard = GuardForm()
         self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
         self.risk = RiskLine(info, self.guard, self._apply_fallback)
+        self.pasted = PastedFacts(self._apply_list)
         self._says = html(css="el-says-now el-live")
         self.preview = box([self._says], "el-panel el-preview")
         self.apply = button(
@@ -71,7 +75,7 @@ class MakeEdit:
                 self.form.widget,
                 box([self.apply, keys, self.typed], "el-row el-apply"),
                 box([self.risk.widget, self.job.widget], "el-stakes"),
-                box([self.finder.widget, self.method.widget, self.form.options], "el-row el-ways"),
+                box([self.finder.widget, self.method.widget, self.form.options, self.pasted.widget], "el-row el-ways"),
             ],
             "el-make",
         )
@@ -137,7 +141,7 @@ class MakeEdit:
         if not typed:
             return
         texts = json.loads(typed)
-        for control in (*self.form.texts, *self.method.texts):
+        for control in (*self.form.texts, *self.method.texts, self.pasted.text):
             control.value = texts.get(control.description, control.value)
 
     def _fact_changed(self, fact: Fact | None) -> None:
@@ -153,6 +157,17 @@ class MakeEdit:
         if fallback is not None and not self._running:
             self.method.take(fallback)
             self._apply()
+
+    def _apply_list(self, facts: tuple[Fact, ...], apart: bool) -> None:
+        if self._running:
+            return
+        try:
+            given = tuple(map(self.form.given, facts))
+            draft = Draft(given[0], self.method.name, self.method.read(), given[1:], apart)
+        except ValueError as error:
+            self.pasted.complain(str(error))
+        else:
+            self._on.apply(draft)
 
     def _apply(self) -> None:
         if self._running:
