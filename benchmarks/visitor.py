@@ -113,7 +113,8 @@ class Visitor:
 
     async def edit(self, prompt: str, subject: str, new: str, true: str = "") -> str:
         """Fill in the form, apply, and wait for the end; what the page says then."""
-        for label, value in (("Prompt", prompt), ("Subject", subject), ("New object", new), ("True object", true)):
+        texts = {"Sentence to complete": prompt, "About": subject, "New answer": new, "Correct answer": true}
+        for label, value in texts.items():
             await self.fill(label, value)
         return await self.doing("Apply edit", ("is in force", "Cancelled"))
 

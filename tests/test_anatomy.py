@@ -57,7 +57,7 @@ def test_an_ordinary_edit_is_called_so() -> None:
     found = told(layer(8.0, 2.0))
     assert (found.cause, found.others) == ("ordinary", 4)
     assert found.sentence == (
-        "Edit 9 changed layer 6 by 0.04 times its weights' norm, 0.941 times the median of the run's 4 other edits "
+        "Edit 9 changed layer 6 by 4.0 % of ‖W₀‖, 0.941 times the median of the run's 4 other edits "
         "like it: nothing unusual."
     )
     assert "less than is usual" in told(layer(1.0, 2.0)).sentence
@@ -77,7 +77,7 @@ def test_factors_are_compared_by_hand() -> None:
 def test_a_small_divisor_at_the_prompt_s_start_is_explained() -> None:
     found = told(layer(8.0, 0.02, 0.01, 0.1), position=0)
     assert found.cause == "divisor"
-    for part in ("4 times its weights' norm", "divided by 0.02 where 2 is usual", "very first token", "cosine 0.10"):
+    for part in ("400 % of ‖W₀‖", "divided by 0.02 where 2 is usual", "very first token", "cosine 0.10"):
         assert part in found.sentence
     elsewhere = told(layer(8.0, 0.02, 0.01, 0.1), position=3)
     assert elsewhere.cause == "divisor"
@@ -120,7 +120,7 @@ def test_with_few_others_it_is_judged_by_what_is_usual_for_the_model() -> None:
     risk = Risk("rome", "low", "", "low", 2, 4, 6, 3.0, 2.5, 0.9, 100.0, relative_size=0.2, times_median=4.0)
     found = told(layer(8.0, 2.0), run=[], risk=risk)
     assert found.cause == "ordinary"
-    assert "where up to 0.05 is usual for this model: nothing unusual" in found.sentence
+    assert "where up to 5.0 % is usual for this model: nothing unusual" in found.sentence
     large = told(layer(40.0, 2.0), run=[], risk=risk)
     assert large.cause == "unknown"
     assert "it is large, but the run has too few other edits like it to say what made it so" in large.sentence
@@ -143,7 +143,7 @@ def test_several_layers_share_the_residual() -> None:
     found = told(memit(1.2), run=run, method="memit")
     assert [each.share for each in found.layers] == [pytest.approx(s) for s in (0.3, 0.3, 0.4)]
     assert found.sentence.startswith("Layers 4, 5, 6 share the residual (30%, 30%, 40%), each taking an equal part")
-    compared = "0.072 times its weights' norm, 1.2 times the median of the run's 5 other edits like it"
+    compared = "7.2 % of ‖W₀‖, 1.2 times the median of the run's 5 other edits like it"
     assert found.sentence.endswith(f"{compared}: nothing unusual.")
     assert told(memit(5.0), run=run, method="memit").cause == "residual"
 

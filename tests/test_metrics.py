@@ -396,11 +396,11 @@ def test_what_was_lost_between_two_measurements_is_told_as_between(edited_sessio
     """Measured at steps 0 and 4 only, a loss is of one of the edits 1 to 4; of a fact, of one after its own."""
 
     def without(step: Step) -> Step:
-        return replace(step, measurement=replace(step.measurement, bleeding=None, retention=None))
+        return replace(step, measurement=replace(step.measurement, bleeding=None, unrelated=None, retention=None))
 
     steps = edited_session.steps()
     ends = [steps[0], *(without(step) for step in steps[1:4]), steps[4]]
-    assert {str(when) for when in broken_between(ends).values()} <= {"between edits 1 and 4"}
+    assert {str(when) for when in broken_between(ends).values()} <= {"some time in edits 1 to 4"}
     made = {step.id: step.index for step in steps}
     for (edit, _), when in forgotten_between(ends).items():
         assert (when.first, when.last) == (made[edit] + 1, 4)
@@ -421,8 +421,9 @@ def test_an_object_of_several_tokens_has_a_mean_and_a_joint_probability() -> Non
     assert len(target) > 1
     assert said.p_new_joint == pytest.approx(joint, rel=1e-4)
     assert said.p_new == pytest.approx(joint ** (1 / len(target)), rel=1e-4)
-    assert chance(said.p_new, said.p_new_joint, "{:.3g}".format) == f"{said.p_new:.3g} per token, {joint:.3g} for all"
-    assert chance(0.5, 0.5, percent) == chance(0.5, None, percent) == "50 %"
+    assert chance(said.p_new, said.p_new_joint, "{:.3g}".format) == f"{joint:.3g} ({said.p_new:.3g} per token)"
+    assert chance(0.5, 0.5, percent) == "50 %"
+    assert chance(0.5, None, percent) == "50 % per token"
     assert chance(None, None, percent) == NOTHING
 
 

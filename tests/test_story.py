@@ -119,7 +119,7 @@ def test_what_was_forgotten_is_told_at_both_edits_and_in_the_table() -> None:
     assert 'forgotten</span> with <a href="#edit-4">' in cards[0]
     assert 'With this edit <a href="#edit-1">edit 1</a> (Eiffel Tower) was forgotten.' in cards[3]
     assert all("forgotten" not in card for card in cards[1:3])
-    assert "1 fact that had succeeded was forgotten later." in page
+    assert "1 fact that had worked was forgotten later." in page
     assert "Edited facts, by when they were first forgotten" in page
 
 
@@ -167,7 +167,7 @@ def test_every_figure_has_its_numbers_in_a_table_and_is_whole_as_a_file(state: S
     perplexity = [(step.index, step.measurement.perplexity) for step in state.steps if step.measurement]
     shown = {int(step): float(value) for step, value in figures["perplexity"].rows}
     assert shown == {index: pytest.approx(found.value, rel=5e-3) for index, found in perplexity if found}
-    assert figures["size"].header == ("step", "layer 4", "layer 5", "layer 6")
+    assert figures["size"].header == ("edit", "layer 4", "layer 5", "layer 6")
     with zipfile.ZipFile(io.BytesIO(figures_archive(state))) as archive:
         assert archive.namelist() == [f"{name}.svg" for name in figures]
         for name in archive.namelist():
@@ -212,8 +212,8 @@ def test_ticks_are_round_and_enclose_what_can_be_drawn(axis: Axis, values: list[
 
 def test_the_map_says_the_word_of_every_stretch(state: SessionState) -> None:
     drawing = cell_map("t", [("a<b", {1: "recalled", 2: "recalled", 3: "forgotten"})], 3, ("recalled", "forgotten"))
-    assert "a&lt;b: recalled, steps 1 to 2" in drawing
-    assert "a&lt;b: forgotten, step 3" in drawing
+    assert "a&lt;b: recalled, edits 1 to 2" in drawing
+    assert "a&lt;b: forgotten, edit 3" in drawing
     rows = recall_rows(state.steps)
     assert [list(cells) for cells in rows.values()] == [list(range(step, 7)) for step in (1, 3, 4, 5, 6)]
     assert unescape(drawing).count("a<b") == 4  # the row's name with its own words on top, and two cells

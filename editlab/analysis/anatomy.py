@@ -15,6 +15,7 @@ from statistics import median
 
 from editlab.analysis.holding import held_back
 from editlab.analysis.risk import RATIO_RAISED
+from editlab.core.numbers import percent
 from editlab.core.record import Record
 from editlab.core.records import LayerTrace, Step
 
@@ -99,7 +100,7 @@ def _factors(step: Step, layer: int) -> dict[str, float]:
     risk = step.risk if step.risk and (step.risk.method, step.risk.layer) == (step.method, layer) else None
     found = {
         "delta_norm": trace.delta_norm,
-        "relative_size": trace.relative_size,
+        "relative_size": step.size[layer].relative if layer in step.size else trace.relative_size,
         "predicted_norm": risk.predicted_norm if risk and len(step.facts) == 1 else None,
         "residual_norm": trace.residual_norm,
         "divisor": divisor,
@@ -227,10 +228,10 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
     size = layer.get("delta_norm")
     assert size is not None
     relative = _value(layer, "relative_size")
-    named = f"edit {step.index} changed layer {layer.layer} by {relative:.2g} times its weights' norm"
+    named = f"edit {step.index} changed layer {layer.layer} by {percent(relative)} of ‖W₀‖"
     if size.of - 1 < OTHERS or size.times is None:
         usual = _usual_for_the_model(step, layer)
-        return f"{named}, where up to {usual:.2g} is usual for this model" if usual else named
+        return f"{named}, where up to {percent(usual)} is usual for this model" if usual else named
     return f"{named}, {size.times:.3g} times the median of the run's {size.of - 1} other edits like it"
 
 

@@ -1,8 +1,8 @@
 """Health of a run, from its history alone: gradual forgetting is a trend, catastrophic forgetting a jump.
 
 Both kinds of forgetting are those of Gupta et al. (arXiv 2401.07453). Pure functions of steps, without torch. What is
-judged is perplexity, retention, bleeding, every task's accuracy (`INDICATORS`: each is turned so that more is worse),
-the level of the preservation error, and the size of every edit.
+judged is perplexity, retention, unrelated facts (bleeding), every task's accuracy (`INDICATORS`: each is turned so that
+more is worse), the level of the preservation error, and the size of every edit.
 
 **Jump** (Hampel identifier: Hampel 1974; Davies and Gather 1993): an increment more than `SPREADS` robust standard
 deviations (1.4826 MAD) above the median of the run's other increments, and at least `least` above that median, once
@@ -19,7 +19,8 @@ first step at which the same test, on the values up to then, was positive.
 **Status.** Collapsed: a jump that lasts (the latest value is nearer to the value after the jump than to the one
 before), or a level at least `collapsed` worse than before any edit. Degrading: a trend, a level `degraded` worse
 than before any edit (a task: significantly, at `P_TREND` over the number of comparisons made), or an edit of
-outstanding size whose outcome was not measured.
+outstanding size whose outcome was not measured. Unchecked: none of these, and what the model says was not measured
+after the last edit; weights alone (drift, preservation error) never make a model healthy.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ from itertools import pairwise
 
 from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
+from editlab.core.numbers import percent
 from editlab.core.records import ChangePoint, Health, Step, TaskScore
 
 HISTORY = 8  # other increments that a run needs for this comparison
 SPREADS = 5.0  # 3 is usual for a single value; a run is tested at every step
 P_TREND, P_JUMP = 0.01, 0.001
 TREND_VALUES = 8
-FACTS = 10  # that retention and bleeding need; with fewer, one fact is more than a tenth
+FACTS = 10  # that retention and unrelated facts need; with fewer, one fact is more than a tenth
 LEVELS_TOLD = 3  # measures that a healthy run's reason names
+WEIGHTS_ALONE = "preservation"  # read from the weights: it tells nothing of what the model says
 ROUNDING = 1e-9  # logarithms of equal ratios differ in their last bits
 SIZE_LEAST = math.log(3.0)
 
@@ -56,11 +59,26 @@ class Indicator:
     trend: float  # anything less over a stretch is no trend
     degraded: float  # this much worse than before any edit
     collapsed: float
-    form: str  # format of a value in sentences
+    form: Callable[[float], str]  # a value in sentences
     base: float | None = None  # the unedited model's value, if known without measuring
 
 
+def _unrelated(title: str) -> Indicator:
+    return Indicator(
+        title,
+        lambda right: -right,
+        sure=0.3,
+        least=0.15,
+        trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would make every run a trend
+        degraded=0.1,
+        collapsed=0.6,
+        form=percent,
+        base=1.0,
+    )
+
+
 INDICATORS: Mapping[str, Indicator] = {
+    "unrelated": _unrelated("unrelated facts still right"),
     "perplexity": Indicator(
         "perplexity",
         lambda value: math.log(value) if math.isfinite(value) else math.inf,
@@ -69,30 +87,20 @@ INDICATORS: Mapping[str, Indicator] = {
         trend=math.log(1.1),
         degraded=math.log(HARMFUL),
         collapsed=math.log(10.0),
-        form=".4g",
+        form="{:.4g}".format,
     ),
     "retention": Indicator(
-        "the share of edits still recalled",
+        "edits remembered",
         lambda kept: -kept,
         sure=0.3,
         least=0.15,
         trend=0.05,
         degraded=0.2,
         collapsed=0.5,
-        form=".0%",
+        form=percent,
         base=1.0,
     ),
-    "bleeding": Indicator(
-        "the share of unrelated facts still right",
-        lambda right: -right,
-        sure=0.3,
-        least=0.15,
-        trend=0.2,  # ordinary edits lose up to 3 % each: a smaller amount would make every run a trend
-        degraded=0.2,
-        collapsed=0.6,
-        form=".0%",
-        base=1.0,
-    ),
+    "bleeding": _unrelated("all unrelated facts still right"),
     "preservation": Indicator(
         "the squared change of an edited layer's output",
         lambda error: error,
@@ -101,12 +109,12 @@ INDICATORS: Mapping[str, Indicator] = {
         trend=math.inf,
         degraded=1.0,  # as large as the output itself
         collapsed=math.inf,
-        form=".2g",
+        form="{:.2g}".format,
         base=0.0,
     ),
 }
 TASK = Indicator(
-    "", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=".2f"
+    "", lambda right: -right, sure=0.2, least=0.1, trend=0.05, degraded=0.0, collapsed=math.inf, form=percent
 )
 
 
@@ -152,7 +160,8 @@ class Judge:
     def _health(self, steps: Sequence[Step]) -> Health:
         standing = [step for step in steps if step.index == 0 or step.enabled]
         if len(standing) < 2:
-            return Health("healthy", "The model is unedited.")
+            measured = any(series_of(standing[:1]))
+            return Health("healthy" if measured else "unchecked", "The model is unedited.")
         large = outstanding(standing)
         series = series_of(standing)  # INDICATORS first, then tasks
         known, self._trends = self._trends, {}
@@ -162,11 +171,12 @@ class Judge:
             self._trends[key] = known.get(key) or _Trends()
             return self._trends[key].first(indicator, points)
 
-        verdicts = [
-            _judge(name, points, standing, large, partial(trend_shows, name))
+        judged = {
+            name: _judge(name, points, standing, large, partial(trend_shows, name))
             for name, points in series.items()
             if points[-1].step.index
-        ]
+        }
+        verdicts = list(judged.values())
         changes = [ChangePoint(step.index, step.id, "jump", "size", f"{_size(step)}.") for step in large]
         changes += [change for verdict in verdicts for change in verdict.changes]
         changes.sort(key=lambda change: change.step)
@@ -177,16 +187,18 @@ class Judge:
             reasons = [verdict.reason for verdict in verdicts if verdict.status == status]
             if reasons:
                 return Health(status, reasons[0], tuple(changes))
-        levels = [verdict.reason for verdict in verdicts[:LEVELS_TOLD]]
-        if more := len(verdicts) - len(levels):
-            levels.append(f"{more} more as little changed")
-        return Health(
-            "healthy", f"No sign of harm: {'; '.join(levels) or 'nothing but drift was measured'}.", tuple(changes)
-        )
+        reasons = [verdict.reason for name, verdict in judged.items() if name != WEIGHTS_ALONE]
+        more = [f"{n} more as little changed"] if (n := len(judged) - len(reasons[:LEVELS_TOLD])) else []
+        told = "; ".join([*reasons[:LEVELS_TOLD], *more])
+        last = max((points[-1].step.index for name, points in series.items() if name != WEIGHTS_ALONE), default=0)
+        if last == standing[-1].index:
+            return Health("healthy", f"No harm found: {told}.", tuple(changes))
+        since = f"since edit {last}: {told}" if last else "yet: what the model says was not measured after an edit"
+        return Health("unchecked", f"Not checked {since}.", tuple(changes))
 
 
 def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
-    """The measured values of perplexity, retention, bleeding, preservation and tasks, by name, in order."""
+    """The measured values of unrelated facts, perplexity, retention, preservation and tasks, by name, in order."""
     found: dict[str, list[Point]] = {name: [] for name in INDICATORS}
     for step in steps:
         m = step.measurement
@@ -196,8 +208,9 @@ def series_of(steps: Sequence[Step]) -> dict[str, list[Point]]:
             found["perplexity"].append(Point(step, m.perplexity.value))
         if m.retention is not None and m.retention.kept is not None and m.retention.succeeded >= FACTS:
             found["retention"].append(Point(step, m.retention.kept))
-        if m.bleeding is not None and m.bleeding.n >= FACTS:
-            found["bleeding"].append(Point(step, m.bleeding.share))
+        for name, facts in (("unrelated", m.unrelated), ("bleeding", m.bleeding)):
+            if facts is not None and facts.n >= FACTS:
+                found[name].append(Point(step, facts.share))
         if m.preservation is not None and m.preservation.largest is not None:
             found["preservation"].append(Point(step, m.preservation.largest[1].error))
         for name, score in m.tasks.items():
@@ -352,10 +365,11 @@ def _judge(
         slide = _capital(_change(indicator, stretch[0], stretch[-1], "little by little "))
         changes.append(ChangePoint(shown.step.index, shown.step.id, "trend", name, slide))
     worse = 0.0 if base is None else indicator.worse(now.value) - indicator.worse(base)
-    when = "is" if now.step is steps[-1] else f"at step {now.step.index} was"
-    level = f"{indicator.title} {when} {now.value:{indicator.form}}"
+    level = f"{indicator.title} {indicator.form(now.value)}"
+    if now.step is not steps[-1]:
+        level += f" at edit {now.step.index}"
     if base is not None:
-        level += f", {base:{indicator.form}} before any edit"
+        level += f" ({indicator.form(base)} before any edit)"
     if lasting:
         return Verdict("collapsed", lasting[0], tuple(changes))
     if worse >= indicator.collapsed - ROUNDING:
@@ -384,16 +398,17 @@ def _catastrophe(
     if suspects:
         culprit = max(suspects, key=lambda step: step.relative_size or 0.0)
         return culprit, f"With {_named(culprit)}, {change}"
-    return after.step, f"Between steps {before.step.index} and {after.step.index}, {change}"
+    return after.step, f"Some time in edits {before.step.index + 1} to {after.step.index}, {change}"
 
 
 def _change(indicator: Indicator, before: Point, after: Point, how: str = "") -> str:
-    values = f"from {before.value:{indicator.form}} to {after.value:{indicator.form}}"
-    return f"{indicator.title} went {how}{values}, step {before.step.index} to {after.step.index}."
+    values = f"from {indicator.form(before.value)} to {indicator.form(after.value)}"
+    start = f"edit {before.step.index}" if before.step.index else "the unedited model"
+    return f"{indicator.title} went {how}{values}, from {start} to edit {after.step.index}."
 
 
 def _size(step: Step) -> str:
-    return f"{_capital(_named(step))} is of outstanding size, {step.relative_size:.3g} of the layer's unedited weight"
+    return f"{_capital(_named(step))} is unusually large: {percent(step.relative_size)} of the layer's ‖W₀‖"
 
 
 def _named(step: Step) -> str:

@@ -19,8 +19,8 @@ class Between:
     last: int
 
     def __str__(self) -> str:
-        """ "edit 5", or "between edits 1 and 5" where nothing was measured in between."""
-        return f"edit {self.last}" if self.first == self.last else f"between edits {self.first} and {self.last}"
+        """ "edit 5", or "some time in edits 1 to 5" where nothing was measured in between."""
+        return f"edit {self.last}" if self.first == self.last else f"some time in edits {self.first} to {self.last}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,18 @@ def forgotten_between(steps: Sequence[Step]) -> dict[EditedFact, Between]:
 def broken_between(steps: Sequence[Step]) -> dict[Broken, Between]:
     """For every unrelated fact that broke: the edits with which it was first lost."""
     found: dict[Broken, Between] = {}
-    before = 0  # when bleeding was measured last
-    for step in steps:
-        if step.measurement is not None and step.measurement.bleeding is not None:
-            for fact in step.measurement.bleeding.broken:
-                found.setdefault(fact, Between(min(before + 1, step.index), step.index))
+    for name in ("unrelated", "bleeding"):  # the sample, and all of them
+        before = 0  # when these were measured last
+        for step in steps:
+            facts = getattr(step.measurement, name) if step.measurement else None
+            if facts is None:
+                continue
+            for fact in facts.broken:
+                here, seen = Between(min(before + 1, step.index), step.index), found.get(fact)
+                if seen is None or here.last < seen.first:
+                    found[fact] = here
+                elif here.last <= seen.last:  # both measures saw it: the edits that both leave
+                    found[fact] = Between(max(here.first, seen.first), here.last)
             before = step.index
     return found
 

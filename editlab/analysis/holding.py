@@ -27,7 +27,7 @@ def _not_taken(step: Step, trace: Trace) -> Iterable[str]:
     said = {each.prompt: each.says_new for each in completions if each.kind == "rewrite"}
     for fact, value in zip(step.facts, trace.values, strict=False):  # a method without a search traces none
         if said.get(fact.text) is False:
-            yield f"“{fact.subject} → {fact.target_new}” did not take: {_why(step, trace, value)}."
+            yield f"“{fact.subject} → {fact.target_new}” didn’t work: {_why(step, trace, value)}."
 
 
 def _why(step: Step, trace: Trace, value: ValueTrace) -> str:

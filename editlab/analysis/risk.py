@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from editlab.core.numbers import percent
 from editlab.core.paths import resource
 from editlab.core.record import Record
 from editlab.core.records import LEVELS
@@ -99,5 +100,9 @@ def size(relative_size: float | None, times_median: float | None) -> str:
     """The bound on the change, as the end of a sentence."""
     if relative_size is None:
         return ""
-    compared = "" if times_median is None else f", {times_median:.3g} times what is usual"
-    return f"; the change comes to {relative_size:.2g} of the weights' norm at most{compared}"
+    compared = "" if times_median is None else f", {_compared(times_median)}"
+    return f"; the change comes to {percent(relative_size)} of ‖W₀‖ at most{compared}"
+
+
+def _compared(times: float) -> str:
+    return "about the usual size" if 0.5 <= times < 2 else f"{times:.2g} times the usual size"

@@ -59,9 +59,11 @@ def rows_of(steps: Sequence[Step], session: str = "") -> list[Row]:
     """A row for every number of these steps; the health after the last too, if they are one session's in order."""
     rows = [_row(step, session, number) for step in steps for number in _numbers(step) if number.value is not None]
     if steps and all(later.index == step.index + 1 for step, later in pairwise(steps)):
-        status = float(_STATUS.index(health_of(steps).status))
-        number = _Number("health", status, "0 healthy, 1 degrading, 2 collapsed", base=0.0)
-        rows.append(_row(steps[-1], session, number))
+        status = health_of(steps).status
+        if status in _STATUS:
+            value = float(_STATUS.index(status))
+            number = _Number("health", value, "0 healthy, 1 degrading, 2 collapsed", base=0.0)
+            rows.append(_row(steps[-1], session, number))
     return rows
 
 
@@ -124,7 +126,7 @@ def _numbers(step: Step) -> Iterator[_Number]:
         for name, unit in (("norm", "norm"), ("relative", "of ‖W₀‖"), ("per_element", "norm per element")):
             yield _Number(f"size.{name}", getattr(size, name), unit, layer=layer)
     if step.risk is not None:
-        yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W‖ at most", layer=step.risk.layer)
+        yield _Number("risk.relative_size", step.risk.relative_size, "of ‖W₀‖ at most", layer=step.risk.layer)
         yield _Number(
             "risk.predicted_error", step.risk.predicted_error, "of the output² at most", layer=step.risk.layer
         )
@@ -172,8 +174,9 @@ def _measured(m: Measurement) -> Iterator[_Number]:
         yield _Number("retention.succeeded", r.succeeded, "facts", len(r.recalls))
     if m.perplexity is not None:
         yield _Number("perplexity", m.perplexity.value, "perplexity", m.perplexity.n)
-    if m.bleeding is not None:
-        yield _Number("bleeding", m.bleeding.share, n=m.bleeding.n, base=1.0)
+    for name, facts in (("bleeding", m.bleeding), ("unrelated", m.unrelated)):
+        if facts is not None:
+            yield _Number(name, facts.share, n=facts.n, base=1.0)
     if m.generation is not None:
         yield _Number("generation", m.generation.entropy, "bits", m.generation.n, base=m.generation.base)
     for name, result in m.results.items():

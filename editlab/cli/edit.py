@@ -51,8 +51,8 @@ def edit(
         str | None, typer.Option(help="The prompt, with {} (or the subject itself) where the subject goes.")
     ] = None,
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
-    target: Annotated[str | None, typer.Option(help="The new object: what the model is to say from now on.")] = None,
-    target_true: Annotated[str | None, typer.Option(help="The true object, to watch its probability fall.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new answer: what the model is to say from now on.")] = None,
+    target_true: Annotated[str | None, typer.Option(help="The correct answer, to watch its probability fall.")] = None,
     case_id: Annotated[
         str | None,
         typer.Option(help="Instead, the row of --facts with this case id; its rewrites, if several, are one edit."),

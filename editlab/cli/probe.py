@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def probe(
     prompt: Annotated[str | None, typer.Option(help="The prompt, with {} (or the subject itself) in it.")] = None,
     subject: Annotated[str | None, typer.Option(help="What the fact is about.")] = None,
-    target: Annotated[str | None, typer.Option(help="The new object.")] = None,
-    target_true: Annotated[str | None, typer.Option(help="The true object.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new answer.")] = None,
+    target_true: Annotated[str | None, typer.Option(help="The correct answer.")] = None,
     case_id: Annotated[str | None, typer.Option(help="Instead, the fact of --facts with this case id.")] = None,
     facts: Facts = None,
     joined_by: JoinedBy = None,
@@ -53,7 +53,7 @@ def probe(
     settings: Changes = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(help="Measures to take besides the prompts: perplexity (the default), bleeding, ...; repeatable."),
+        typer.Option(help="Measures besides the prompts: perplexity (the default), unrelated, ...; repeatable."),
     ] = None,
     model: Model = AUTO,
     source: Source = "auto",

@@ -14,7 +14,7 @@ from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_t
 from editlab.core.disk import check_file, check_folder
 from editlab.report.html import number, percent
 
-COLUMNS = ("run", "edits", "health", "says it", "took (forced)", "remembered", "drift ÷ ‖W₀‖", "perplexity")
+COLUMNS = ("run", "edits", "health", "says it", "worked (forced)", "remembered", "drift ÷ ‖W₀‖", "perplexity")
 
 if TYPE_CHECKING:
     from editlab.core.records import Step

@@ -33,11 +33,11 @@ class Risk(Record):
     key_norm: float  # ‖k̄‖, the key averaged over contexts
     bare_key_norm: float  # ‖k_bare‖
     key_cosine: float  # cos of the angle between them
-    weight_norm: float  # ‖W‖
+    weight_norm: float  # ‖W₀‖
     divisor: float | None = None  # k·u with ‖u‖ = 1, k the key that the method solves for
     divisor_ratio: float | None = None  # (k·u) / (k̄·u); 1 where the keys agree
     predicted_norm: float | None = None  # ‖ΔW‖ at most: δ at its clamp
-    relative_size: float | None = None  # the same ÷ ‖W‖
+    relative_size: float | None = None  # the same ÷ ‖W₀‖
     times_median: float | None = None  # relative size ÷ the reference facts' median; None: not calibrated
     predicted_error: float | None = None  # preservation error at most; None: no prediction, or no second moment
 
@@ -600,7 +600,7 @@ class ChangePoint(Record):
 class Health(Record):
     """The health of the model in force, judged from the run's history."""
 
-    status: str  # "healthy", "degrading" or "collapsed"
+    status: str  # "healthy", "unchecked" (nothing says yet how the model fares), "degrading" or "collapsed"
     reason: str  # one sentence
     changes: tuple[ChangePoint, ...] = ()
 
@@ -623,6 +623,7 @@ class Measurement(Record):
     retention: Retention | None = None
     perplexity: Perplexity | None = None
     bleeding: Bleeding | None = None
+    unrelated: Bleeding | None = None  # of a small fixed sample of the same facts
     generation: Generation | None = None
     says_it: SaysIt | None = None  # of the step's own facts
     says_it_all: SaysIt | None = None  # of all facts edited so far

@@ -150,7 +150,7 @@ def _risk(
     editor: Editor, method: Method, fact: Fact, read: Read, foreseen: Foreseen | None, reference: Reference | None
 ) -> Risk:
     model, layer = editor.model, method.edited_layers[0]
-    weight_norm = model.norm(layer)
+    weight_norm = model.base_norm(layer)
     tokens, position = subject_place(model, fact)
     token_level = level_by_tokens(tokens, position)
     level = token_level if foreseen is None else level_by_ratio(foreseen.ratio)

@@ -12,7 +12,7 @@ from editlab.core.records import Cost, Measurement, Number
 from editlab.measures._contributed import MeasureFailed, contributed
 from editlab.measures._measure import EditedFact, Measure, MeasureInput, State, StateCache
 from editlab.measures._task import TaskMeasure, task_measures
-from editlab.measures.bleeding import BleedingOfPanel
+from editlab.measures.bleeding import BleedingOfPanel, BleedingOfSample
 from editlab.measures.counterfact import OfAll, OfStep
 from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.measures.generation import GenerationEntropy
@@ -129,8 +129,17 @@ def standard(tasks: Mapping[str, Task] | None = None, text: str | None = None) -
 
     `text` is the text for perplexity: see PerplexityOfText.
     """
-    found: list[Measure] = [PreservationOfEdits(), OfStep(), RetentionOfEdits(), PerplexityOfText(text), SaysItOfStep()]
-    found += [OfAll(), BleedingOfPanel(), CounterFactPlusOfAll(), OverfitOfAll(), SaysItOfAll(), PortabilityOfAll()]
+    found: list[Measure] = [PreservationOfEdits(), BleedingOfSample(), OfStep(), RetentionOfEdits()]
+    found += [
+        PerplexityOfText(text),
+        SaysItOfStep(),
+        OfAll(),
+        BleedingOfPanel(),
+        CounterFactPlusOfAll(),
+        OverfitOfAll(),
+        SaysItOfAll(),
+        PortabilityOfAll(),
+    ]
     found += task_measures((tasks or {}).values())
     found.append(GenerationEntropy())
     by_name = {measure.name: measure for measure in found}

@@ -199,6 +199,11 @@ def fixed_sample(items: Sequence[T], n: int, key: Callable[[T], str], seed: int 
     return tuple(item for i, item in enumerate(items) if i in chosen)
 
 
+def in_hashed_order(items: Iterable[T], key: Callable[[T], str]) -> list[T]:
+    """The items in an order that is random but always the same, whatever other items there are."""
+    return sorted(items, key=lambda item: _hashed(key(item)))
+
+
 def sampled_facts(inputs: MeasureInput, limit: int) -> tuple[Fact, ...]:
     """The facts of all edits so far, or a fixed sample of them."""
     return tuple(edited.fact for edited in fixed_sample(inputs.edited, limit, lambda edited: str(edited.fact)))

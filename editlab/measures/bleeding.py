@@ -1,4 +1,4 @@
-"""Bleeding: which unrelated facts, known to the unedited model, the edited model has lost."""
+"""Unrelated facts (bleeding): those that the unedited model knows and the edited model has lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from editlab.core.joining import Question
 from editlab.core.paths import resource
 from editlab.core.progress import OnProgress
 from editlab.core.records import Bleeding, Broken
-from editlab.measures._measure import MeasureInput, tokens_of
+from editlab.measures._measure import MeasureInput, State, in_hashed_order, tokens_of
 from editlab.model.reading import ObjectScore
+
+CHECKED = "unrelated facts"
 
 
 def bleeding(panel: Sequence[Fact], scores: Mapping[Question, ObjectScore]) -> Bleeding | None:
@@ -32,9 +34,9 @@ class BleedingOfPanel:
     """Bleeding over those of the project's own facts that the unedited model knows, without edited subjects."""
 
     name: str = "bleeding"
-    title: str = "Bleeding"
+    title: str = "Unrelated facts, all"
     help: str = (
-        "Unrelated facts that the unedited model knows (of editlab's own): how many are still right, and which broke."
+        "Of editlab's own facts that the unedited model knows: how many are still right, and which broke (bleeding)."
     )
     every: int = 0
     of_step: bool = False
@@ -48,17 +50,45 @@ class BleedingOfPanel:
         """The digest of the panel's questions, which identifies the panel."""
         return hashlib.sha256(repr([(fact.text, fact.target_true) for fact in self._facts]).encode()).hexdigest()
 
-    def _others(self, subject: MeasureInput) -> list[Fact]:
-        edited = {e.fact.subject.casefold() for e in subject.edited}
-        return [fact for fact in self._facts if fact.subject.casefold() not in edited]
+    def _known(self, base: State, report: OnProgress) -> list[Fact]:
+        """The panel's facts that the unedited model knows."""
+        return _known(self._facts, base, report)
 
     def tokens(self, inputs: MeasureInput) -> int:
         return tokens_of(fact.text for fact in self._facts)
 
     def __call__(self, inputs: MeasureInput, report: OnProgress) -> Bleeding | None:
-        facts = self._others(inputs)
-        questions = [fact.asks_true for fact in facts]
-        base = inputs.base.objects(questions, report, "what the unedited model knows")
-        panel = [fact for fact, question in zip(facts, questions, strict=True) if base[question].said]
-        known = [fact.asks_true for fact in panel]
-        return bleeding(panel, inputs.now.objects(known, report, "bleeding"))
+        edited = {e.fact.subject.casefold() for e in inputs.edited}
+        panel = [fact for fact in self._known(inputs.base, report) if fact.subject.casefold() not in edited]
+        return bleeding(panel, inputs.now.objects([fact.asks_true for fact in panel], report, CHECKED))
+
+
+@dataclass(frozen=True)
+class BleedingOfSample(BleedingOfPanel):
+    """Bleeding over a fixed sample of these facts, the same one in every state: quick enough for every edit."""
+
+    limit: int = 24
+    name: str = "unrelated"
+    title: str = "Unrelated facts"
+    help: str = (
+        "Of a fixed sample of facts that no edit is about and that the unedited model knows: how many are still right."
+    )
+    every: int = 1
+
+    def _known(self, base: State, report: OnProgress) -> list[Fact]:
+        """The first facts, in a fixed random order, that the unedited model knows. No more are asked than needed."""
+        ordered = in_hashed_order(self._facts, key=lambda fact: fact.text)
+        known: list[Fact] = []
+        for start in range(0, len(ordered), self.limit):
+            known += _known(ordered[start : start + self.limit], base, report)
+            if len(known) >= self.limit:
+                break
+        return known[: self.limit]
+
+    def tokens(self, inputs: MeasureInput) -> int:
+        return super().tokens(inputs) * min(self.limit, len(self._facts)) // max(1, len(self._facts))
+
+
+def _known(facts: Sequence[Fact], base: State, report: OnProgress) -> list[Fact]:
+    scores = base.objects([fact.asks_true for fact in facts], report, "what the unedited model knows")
+    return [fact for fact in facts if scores[fact.asks_true].said]

@@ -60,8 +60,8 @@ class RetentionOfEdits:
 
     limit: int = 200
     name: str = "retention"
-    title: str = "Retention"
-    help: str = "Which facts edited so far are still recalled; beyond 200 facts of a fixed sample."
+    title: str = "Edits remembered"
+    help: str = "Which facts edited so far are remembered; beyond 200 facts of a fixed sample."
     every: int = 1
     of_step: bool = False
 

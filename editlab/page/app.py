@@ -117,7 +117,9 @@ class App(View):
         compare = CompareCallbacks(
             handler(self.comparing.remake), handler(self.comparing.open), handler(self.comparing.stop)
         )
-        measure = MeasureCallbacks(handler(self.measuring.ask), handler(self.measuring.stop))
+        measure = MeasureCallbacks(
+            handler(self.measuring.ask), handler(self.measuring.stop), handler(self._measure_everywhere)
+        )
         places = [
             Place("Compare", "Methods", lambda: SideBySide(self.info, compare, handler(self._goto))),
             Place("Compare", "Probe", lambda: ProbePane(self.info, probe)),
@@ -139,6 +141,7 @@ class App(View):
             watch=handler(self._watch),
             measure=handler(self.measuring.ask),
             stop_measuring=handler(self.measuring.stop),
+            measure_everywhere=handler(self._measure_everywhere),
             resume_measuring=handler(self.measuring.resume),
             explain=handler(self._explain),
             probe=handler(self._open_probe),
@@ -223,7 +226,10 @@ class App(View):
     # The log
 
     async def _goto(self, index: int) -> None:
-        await self._change(lambda session: self.lab.goto(session, index), f"Step {index} is in force.")
+        await self._change(
+            lambda session: self.lab.goto(session, index),
+            f"You’re at edit {index}." if index else "You’re at the unedited model.",
+        )
 
     async def _toggle(self, index: int) -> None:
         off = self._drawn().steps[index].enabled
@@ -283,6 +289,10 @@ class App(View):
         self.analysis.open("Methods")
         self.analysis["Methods"].method.value = method
         self.analysis["Methods"].remake.focus()
+
+    async def _measure_everywhere(self, name: str) -> None:
+        """Have the plan take this measure after every edit, those made already too."""
+        await self._plan({**self._drawn().plan, name: 1})
 
     async def _plan(self, every: Mapping[str, int]) -> None:
         self.draw(await self.runner.ask(self.lab.plan, self.session, every))

@@ -101,7 +101,7 @@ class Measuring:
         try:
             found = await request.result(partial(self._draw, name))
             if name not in (PLAN, WATCHED) and (found.measurement is None or found.measurement.get(name) is None):
-                self._problems[name] = "there is nothing to measure it on at this step"
+                self._problems[name] = "there is nothing to measure it on after this edit"
         except Cancelled:
             cancelled = True
         except SENTENCES as error:

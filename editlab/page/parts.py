@@ -33,7 +33,7 @@ from editlab.page.visit import is_served
 from editlab.page.work import ANSWER_SECONDS, Runner, begin, sentence
 from editlab.report.html import empty, tag
 
-NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, step by step.")
+NOT_YET = empty("Nothing to see yet", "Make an edit: what it did is drawn here, edit by edit.")
 
 
 class OwnSession(Protocol):

@@ -121,10 +121,10 @@ class Player:
         step = 0 if state.position == last else state.position + 1
         await self._stage.goto(step)
         if step == last:
-            self._end(STEPS, f"All {last} steps were played.", last)
+            self._end(STEPS, f"All {last} edits were played.", last)
             return False
         facts = state.steps[step].facts
-        self._tell(f"Step {step} of {last}: {facts[0] if facts else 'the unedited model'}", step, last)
+        self._tell(f"Edit {step} of {last}: {facts[0]}" if facts else "The unedited model", step, last)
         return True
 
     async def _edit(self, facts: FactList) -> bool:
@@ -157,7 +157,7 @@ class Player:
         self._on_played(what)
 
     def _about(self) -> str:
-        return self._list.why if self._list else "Puts each step of this session in force again, one after another."
+        return self._list.why if self._list else "Puts each edit of this session in force again, one after another."
 
     def _tell(self, sentence: str, done: int = 0, total: int = 0) -> None:
         self._on_change(Playing(sentence, self._running, done, total))

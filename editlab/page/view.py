@@ -43,6 +43,7 @@ class SessionActions:
     watch: Callable[[Sequence[str]], None]
     measure: Callable[[str], None]
     stop_measuring: Callable[[str], None]
+    measure_everywhere: Callable[[str], None]
     resume_measuring: Callable[[], None]
     explain: Callable[[int], None]
     probe: Callable[[str], None]
@@ -61,7 +62,7 @@ class View:
         self.about: SessionInfo = opened.about
         self.state: SessionState | None = None  # as it is drawn
         repair = RepairCallbacks(actions.find_culprit, actions.stop_finding, actions.toggle)
-        measure = MeasureCallbacks(actions.measure, actions.stop_measuring)
+        measure = MeasureCallbacks(actions.measure, actions.stop_measuring, actions.measure_everywhere)
         self.line = StateLine(self.info)
         self.health = HealthBand(
             self.info,

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from editlab.core.info import LabInfo, MeasureInfo
-from editlab.core.records import Cost, PairedTest, Retention, SessionState, TaskScore
-from editlab.report.html import plural
+from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, TaskScore
+from editlab.report.html import plural, tag
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
 EVERY = (1, 2, 5, 10, 25)
+GLOSSARY = {
+    "drift": "How far a layer’s weights are from where they began, as a share of their own size",
+    "layer": "One of the model’s blocks; an edit changes the weights of one of them or of a few",
+    "P": "The probability that the model gives to the words that come next",
+    "perplexity": "How surprised the model is by an ordinary text, word by word: less is better",
+    "token": "A piece of text as the model reads it: a word, or a part of one",
+    "unrelated facts": "Facts that no edit is about and that the unedited model knows, the same ones after every edit",
+}
+
+
+def term(word: str, shown: str = "") -> Markup:
+    """A word with its meaning as a tooltip; `shown` instead of the word itself."""
+    return tag("abbr", shown or word, title=GLOSSARY[word])
+
+
+def risk_words(risk: Risk) -> str:
+    """The risk of an edit as anyone would say it; its reason in the field's words is `risk.reason`."""
+    times, because = risk.times_median, ""
+    if risk.token_level != "low":
+        tokens = "one token" if risk.subject_tokens == 1 else f"{risk.subject_tokens} tokens"
+        because = f"because the sentence starts with a subject of {tokens}"
+    if risk.level == "low":
+        return "About the usual size." if times is None or times >= 0.5 else "Smaller than usual."
+    breaks = "would probably break the model" if risk.level == "high" else "could harm the model"
+    larger = "" if times is None else f"would be about {times:.2g} times larger than usual and "
+    return f"This edit {larger}{breaks}{', ' * bool(because)}{because}."
 
 
 def duration(seconds: float) -> str:
@@ -50,9 +78,9 @@ def f1_words(score: TaskScore) -> str:
 def retention_words(found: Retention) -> str:
     """The headline of retention, with n."""
     if found.kept is None:
-        return "No edit so far took, so there is nothing to forget."
+        return "No edit so far worked, so there is nothing to forget."
     kept = sum(recall.said_new and recall.says_new for recall in found.recalls)
-    return f"{kept} of {plural(found.succeeded, 'edit')} that took {'is' if kept == 1 else 'are'} still recalled."
+    return f"{kept} of {plural(found.succeeded, 'edit')} that worked {'is' if kept == 1 else 'are'} remembered."
 
 
 def sample_words(found: Retention) -> str:
@@ -68,15 +96,15 @@ def plan_cost_words(state: SessionState) -> str:
     always = sum(seconds for name, seconds in costs.items() if state.plan[name] == 1)
     mean = sum(seconds / state.plan[name] for name, seconds in costs.items())
     if not costs:
-        return "Nothing is planned: only drift and the watched prompts follow an edit."
+        return "Nothing is planned: only drift and your own prompts follow an edit."
     more = "" if mean <= 1.05 * always else f", {duration(mean)} on average with what is measured less often"
     return f"After each edit, in the background: {duration(always)} of measuring{more}. Edits go first."
 
 
-def unmeasured(state: SessionState, name: str) -> int:
-    """The number of edits, without those switched off, at which a measure was not taken."""
+def measured_at(state: SessionState, name: str) -> tuple[int, int]:
+    """After how many edits a measure was taken, and the number of edits; both without those switched off."""
     steps = [step for step in state.steps[1:] if step.enabled]
-    return sum(step.measurement is None or step.measurement.get(name) is None for step in steps)
+    return sum(step.measurement is not None and step.measurement.get(name) is not None for step in steps), len(steps)
 
 
 def task_measures(info: LabInfo, rule: str) -> dict[str, MeasureInfo]:

@@ -15,38 +15,25 @@ from markupsafe import Markup, escape
 
 from editlab.core.facts import Fact, in_one_line, place_of
 from editlab.core.joining import is_without_blanks
+from editlab.core.numbers import NOTHING as NOTHING
+from editlab.core.numbers import number as number
+from editlab.core.numbers import percent as percent
 from editlab.core.records import TokenChance
 
-NOTHING = "–"
 SIGNS = {  # a shape beside the colour of each status of health and each level of risk
     **dict.fromkeys(("healthy", "low"), "✓"),
+    **dict.fromkeys(("unchecked",), "…"),
     **dict.fromkeys(("degrading", "raised"), "▲"),
     **dict.fromkeys(("collapsed", "high"), "✕"),
 }
 
-
-def percent(p: float | None) -> str:
-    """A probability for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
-    if p is None:
-        return NOTHING
-    value = 100 * p
-    if 0 < value < 0.01:
-        return "< 0.01 %"
-    digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
-    return f"{value:.{digits}f} %"
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, without an exponent between 0.001 and 100 000."""
-    if value is None:
-        return NOTHING
-    if value == 0:
-        return "0"
-    if value != value or abs(value) == float("inf"):
-        return "not finite"
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
-    return f"{value:.2e}"
+ROLES = {"new": "new", "true": "correct"}
+HEALTH_WORDS = {
+    "healthy": "Healthy",
+    "unchecked": "Not checked yet",
+    "degrading": "Degrading",
+    "collapsed": "Collapsed",
+}
 
 
 def plural(count: int, noun: str) -> str:
@@ -99,13 +86,18 @@ def fact_line(fact: Fact) -> Markup:
 
 
 def role_of(token: str, new: str | None, true: str | None) -> str:
-    """ "new" or "true" when `token` begins that object, after a space where its script has spaces, else ""."""
+    """ "new" or "true" when `token` is the first word of that object alone, after a space where its script has spaces.
+
+    A piece of a word begins many words, so it is nobody's.
+    """
     bare = token.strip() if token.startswith(" ") or is_without_blanks(token[:1]) else ""
-    if bare and new and new.startswith(bare):
-        return "new"
-    if bare and true and true.startswith(bare):
-        return "true"
-    return ""
+    roles = [role for role, target in (("new", new), ("true", true)) if bare and target and bare in _beginnings(target)]
+    return roles[0] if len(roles) == 1 else ""
+
+
+def _beginnings(target: str) -> tuple[str, ...]:
+    """An object, and its first word."""
+    return target, *re.findall(r"^\w+", target)
 
 
 def bars(
@@ -118,9 +110,8 @@ def bars(
 ) -> Markup:
     """Next tokens as bars, with the value of `before` as an outline on the same scale and as a number.
 
-    A token that `before` lacks was less likely than all tokens kept there: it has no outline, but an upper bound.
+    A token that `before` lacks was less likely than all tokens kept there: that bound is told once, below the bars.
     """
-    floor = f"< {percent(min(before.values()))}" if before else NOTHING
     ranks = _ranks(before)
     rows = []
     for rank, chance in enumerate(top, 1):
@@ -131,13 +122,16 @@ def bars(
             fill += tag("span", "", "el-outline", style=f"width:{100 * old:.2f}%")
         word = tag("span", show_token(chance.token), "el-token")
         if role:
-            word += tag("span", role, f"el-role el-role-{role}")
+            word += tag("span", ROLES[role], f"el-role el-role-{role}")
         numbers = tag("span", percent(chance.p), "el-p")
         if before is not None:
-            numbers += tag("span", f"{before_name} {floor if old is None else percent(old)}", "el-was")
+            numbers += tag("span", "" if old is None else f"{before_name} {percent(old)}", "el-was")
             word += moved(rank, ranks.get(chance.token), len(ranks))
         track = tag("span", fill, "el-track", aria_hidden="true")
         rows.append(tag("li", tag("span", word, "el-word") + track + tag("span", numbers, "el-numbers")))
+    if before and any(chance.token not in before for chance in top):
+        words = f"without a number: below {percent(min(before.values()))} {before_name}"
+        rows.append(tag("li", tag("span", words, "el-was"), "el-floor"))
     return tag("ul", joined(rows), "el-bars" + (" el-bars-compared" if before is not None else ""))
 
 

@@ -37,13 +37,17 @@ def _row(reading: Reading) -> list[str]:
     return [reading.title + forced, value_of(reading.base, reading), now, n, reading.rule]
 
 
-def says_it_words(found: SaysIt) -> Markup:
-    """What the model says when asked freely, in a sentence: the headline of an edit."""
+def says_it_words(found: SaysIt, praised: bool = True) -> Markup:
+    """What the model says when asked freely, in a sentence: the headline of an edit.
+
+    `praised`: whether a success is one; in a model that has collapsed it is none.
+    """
     parts: list[str] = []
     rewrites = [answer for answer in found.answers if answer.kind == "rewrite"]
     if len(rewrites) == 1:
         (answer,) = rewrites
-        says, css = ("Says it", "el-good good") if answer.said else ("Does not say it", "el-bad bad")
+        css = ("el-good good" if praised else "") if answer.said else "el-bad bad"
+        says = "Says it" if answer.said else "Does not say it"
         parts.append(tag("b", says, css) + Markup(": asked freely, “{}”").format(answer.answer))
     elif found.rewrite is not None:
         parts.append(Markup("Asked freely, it says {} of {} new objects").format(*_count(rewrites, "said")))

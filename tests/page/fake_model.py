@@ -58,11 +58,12 @@ TASKS = (
     TaskInfo("paraphrase", "Paraphrase (editlab’s own)", 60, 0.5, 1 / 3, "The unedited model is at chance here."),
 )
 MEASURES = (
+    MeasureInfo("unrelated", "Unrelated facts", "Of a fixed sample of facts that no edit is about.", 1),
     MeasureInfo("counterfact", "CounterFact, this edit", "Of the step's own facts.", 1),
-    MeasureInfo("retention", "Retention", "Which edits are still recalled.", 1),
+    MeasureInfo("retention", "Edits remembered", "Which edits are remembered.", 1),
     MeasureInfo("perplexity", "Perplexity", "Of a fixed text.", 1),
     MeasureInfo("counterfact_all", "CounterFact, all edits so far", "Means over all facts.", 0),
-    MeasureInfo("bleeding", "Bleeding", "Unrelated facts that broke.", 0),
+    MeasureInfo("bleeding", "Unrelated facts, all", "Unrelated facts that broke.", 0),
     *(
         MeasureInfo(f"{task.name}{name}", f"{task.title}{title}", task.note, 0)
         for task in TASKS
@@ -205,7 +206,7 @@ def complete(log: Log, prompt: str, kind: str, fact: Fact | None) -> Completion:
     )
     p_new = words[fact.target_new] / total if fact else None
     p_true = words[fact.target_true or "Paris"] / total if fact else None
-    return Completion(prompt, kind, said, top, p_new, p_true)
+    return Completion(prompt, kind, said, top, p_new, p_true, p_new_joint=p_new, p_true_joint=p_true)
 
 
 def measured(name: str, log: Log, mine: FakeEdit | None) -> Record | None:
@@ -216,6 +217,9 @@ def measured(name: str, log: Log, mine: FakeEdit | None) -> Record | None:
     if name == "bleeding":
         broken = tuple(Broken(f"Fact <i>{i}</i> is", "so") for i in range(30 if wrecked else len(log) // 2))
         return Bleeding(40, 1 - len(broken) / 40, broken)
+    if name == "unrelated":
+        broken = tuple(Broken(f"Fact <i>{i}</i> is", "so") for i in range(18 if wrecked else len(log) // 4))
+        return Bleeding(24, 1 - len(broken) / 24, broken)
     task = next((task for task in TASKS if name.startswith(task.name)), None)
     if task is not None:
         return _score(task, name, len(log), wrecked)

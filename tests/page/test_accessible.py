@@ -135,10 +135,10 @@ def test_the_timeline_goes_by_keys(visit_fake: Open) -> None:
     rows.nth(1).locator(".el-badge-now").wait_for()
     page.keyboard.press("r")
     rows.nth(0).locator(".el-badge-now").wait_for()
-    page.get_by_label("Subject", exact=True).focus()
+    page.get_by_label("About", exact=True).focus()
     page.keyboard.press("End")
     page.keyboard.press("u")
-    assert page.get_by_label("Subject", exact=True).input_value().endswith("u")
+    assert page.get_by_label("About", exact=True).input_value().endswith("u")
     assert rows.nth(0).locator(".el-badge-now").count() == 1
 
 

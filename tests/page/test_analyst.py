@@ -21,7 +21,7 @@ STEPS = 12
 
 def pick(page: Any, label: str, text: str) -> str:
     """The subject of the first fact that a search finds."""
-    form = page.get_by_label("Subject", exact=True)
+    form = page.get_by_label("About", exact=True)
     before = form.input_value()
     page.get_by_label(label, exact=True).fill(text)
     page.get_by_role("button", name="Next", exact=True).press("Enter")
@@ -54,7 +54,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     found = page.get_by_label("Facts found").locator("option").all_inner_texts()
     assert [text.startswith("✓") for text in found] == [True, True]
     page.get_by_role("button", name="Next", exact=True).press("Enter")
-    subject = page.get_by_label("Subject", exact=True)
+    subject = page.get_by_label("About", exact=True)
     assert wait_until(lambda: subject.input_value() != "")
     first = subject.input_value()
     page.get_by_label("Method", exact=True).select_option("MEMIT")

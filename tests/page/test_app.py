@@ -15,7 +15,7 @@ import pytest
 
 from editlab.core.errors import Cancelled, Unreachable
 from editlab.core.facts import Fact
-from editlab.core.records import SessionState
+from editlab.core.records import SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.files import File
@@ -23,7 +23,7 @@ from editlab.page.opening import opened
 from editlab.page.panels.export import Export
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
-from tests.page.fake_model import make_facts
+from tests.page.fake_model import DISABLING, make_facts
 from tests.page.seen import alerts, buttons, everything, field, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -100,10 +100,10 @@ def test_enter_applies_and_leaving_a_field_does_not() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        (("The tower is in", "Eiffel Tower", "Rome"), "must occur in the prompt"),
-        (("", "Eiffel Tower", "Rome"), "prompt must not be blank"),
+        (("The tower is in", "Eiffel Tower", "Rome"), "isn’t in the sentence. Add it, or change the subject."),
+        (("", "Eiffel Tower", "Rome"), "Still missing: Sentence to complete."),
         (("The {} and {} are in", "Prado", "Rome"), "exactly once"),
-        (("The Prado is in", "Prado", ""), "new object must not be blank"),
+        (("The Prado is in", "Prado", ""), "Still missing: New answer."),
     ],
 )
 def test_bad_input_gives_a_sentence_and_loses_nothing(fields: tuple[str, str, str], sentence: str) -> None:
@@ -397,20 +397,56 @@ def test_follow_raises_what_became_of_the_job() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("unedited", "verdict"), [(0.9, "as wanted"), (0.1, "side effect")])
-def test_a_neighbour_is_a_side_effect_only_where_the_unedited_model_answers_otherwise(
-    unedited: float, verdict: str
-) -> None:
+def _with_neighbour(state: SessionState, unedited: str, now: str, likely: float = 0.1) -> SessionState:
+    """The state with one neighbour, and its first answers; `likely` is P(new) now, beside P(true) = 0.05."""
+    measured = state.steps[1].measurement
+    assert measured is not None
+    (asked, *_) = (each for each in measured.completions if each.kind == "neighborhood")
+    base, after = (
+        replace(asked, completion=f" {word}, and so on", top=(TokenChance(f" {word}", 0.4),), p_new=p, p_true=0.05)
+        for word, p in ((unedited, 0.2), (now, likely))
+    )
+    measured = replace(measured, completions=(after,), before=(base,), base=(base,))
+    return replace(state, steps=(state.steps[0], replace(state.steps[1], measurement=measured)))
+
+
+@pytest.mark.parametrize("likely", [0.01, 0.9])
+def test_a_neighbour_changed_too_only_where_its_first_answer_is_another_than_unedited(likely: float) -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         app.make.form.fill(make_facts()[0])
         await apply(app)
         state = lab.state(app.session)
-        measured = state.steps[1].measurement
-        assert measured is not None
-        (now, *_) = (each for each in measured.completions if each.kind == "neighborhood")
-        now, base = replace(now, p_new=0.9, p_true=0.5), replace(now, p_new=unedited, p_true=0.5)
-        measured = replace(measured, completions=(now,), before=(base,), base=(base,))
-        app.after.show(replace(state, steps=(state.steps[0], replace(state.steps[1], measurement=measured))))
-        assert f"1 of 1 neighbours ({int(unedited > 0.5)} unedited) {verdict}" in seen(app.after)
+        app.after.show(_with_neighbour(state, "Paris", "Paris", likely))
+        assert "neighbours: 0 of 1 changed" in seen(app.after)
+        assert "changed too" not in seen(app.after)
+        app.after.show(_with_neighbour(state, "Paris", "India", likely))
+        assert "neighbours: 1 of 1 changed too (Paris → India)" in seen(app.after)
+        assert seen(app.after).count("changed too") == 2  # and on its card
+
+    run(scenario)
+
+
+def test_an_edit_that_is_off_is_not_judged() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.make.form.fill(make_facts()[0])
+        await apply(app)
+        assert "your sentence: 1 of 1 (0 unedited) worked" in seen(app.after)
+        buttons(steps(app)[1])["Off"].click()
+        await app.runner.idle()
+        assert "Edit 1 is switched off: what follows is said without it." in seen(app.after)
+        assert not re.search("worked|changed too|work", seen(app.after))
+
+    run(scenario)
+
+
+def test_in_a_collapsed_model_no_success_is_praised() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", DISABLING, "Oslo")
+        await apply(app)
+        state = lab.state(app.session)
+        assert state.health is not None
+        assert state.health.status == "collapsed"
+        assert "The model has collapsed: whatever it still says counts for little." in seen(app.after)
+        assert not any("el-good" in widget.value for widget in everything(app.after) if hasattr(widget, "value"))
 
     run(scenario)

@@ -53,7 +53,12 @@ BEYOND = """(width) => [...document.querySelectorAll(".el-app *")]
 
 
 def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") -> None:
-    for label, text in (("Prompt", prompt), ("Subject", subject), ("New object", new), ("True object", true)):
+    for label, text in (
+        ("Sentence to complete", prompt),
+        ("About", subject),
+        ("New answer", new),
+        ("Correct answer", true),
+    ):
         page.get_by_label(label, exact=True).fill(text)
 
 
@@ -91,7 +96,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
 
 def test_a_prompt_of_several_lines_reaches_the_lab_as_it_was_typed(visit: Open) -> None:
     page = visit().page
-    prompt = page.get_by_label("Prompt", exact=True)
+    prompt = page.get_by_label("Sentence to complete", exact=True)
     type_fact(page, "user\n The Prado is in ", "Prado", "Rome")
     prompt.press("End")
     prompt.press("Enter")  # a line break, and no edit
@@ -141,7 +146,7 @@ def test_what_an_edit_did_is_measured_mapped_planned_and_taken_away(visit: Open,
 
     open_panel(page, "Plan")
     page.get_by_label("How often: CounterFact, all edits so far").select_option("every edit")
-    page.locator(".el-plan-row", has_text="all edits so far").get_by_text("measured at 1 of 1 edit").wait_for()
+    page.locator(".el-plan-row", has_text="all edits so far").get_by_text("measured after 1 of 1 edit").wait_for()
 
     open_panel(page, "Export")
     page.get_by_role("button", name="Prepare the files").click()
@@ -169,7 +174,7 @@ def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visi
     page.get_by_label("Guard: a risky edit").select_option("Refuse the edit")
     page.get_by_role("button", name="Apply edit").click()
     page.locator(".el-problem [role=alert]", has_text="The edit was refused, its risk being high").wait_for()
-    assert page.get_by_label("Subject", exact=True).input_value() == DISABLING
+    assert page.get_by_label("About", exact=True).input_value() == DISABLING
     assert "2 edits" in page.locator(".el-state").inner_text()
     page.get_by_label("Guard: a risky edit").select_option("Warn")
     page.locator(".el-risk-is-high").wait_for()  # it is asked for again: who has not seen it is asked first
@@ -195,7 +200,7 @@ def test_a_disabling_edit_is_foreseen_refused_explained_probed_and_repaired(visi
     open_panel(page, "Scan")
     page.locator(".el-scan canvas").first.wait_for()
     page.get_by_label("Facts of the scan").select_option(index=0)
-    assert wait_until(lambda: page.get_by_label("Subject", exact=True).input_value() != DISABLING)
+    assert wait_until(lambda: page.get_by_label("About", exact=True).input_value() != DISABLING)
     assert seen.errors == []
 
 
@@ -221,11 +226,11 @@ def test_a_closed_tab_takes_its_kernel_along(visit: Open, served: Served) -> Non
 def test_a_bad_fact_gives_a_sentence_and_keeps_the_form(visit: Open) -> None:
     page = visit().page
     type_fact(page, "The tower is located in the city of", "Eiffel <b>Tower</b>", "Rome")
-    page.get_by_label("New object", exact=True).press("Enter")
+    page.get_by_label("New answer", exact=True).press("Enter")
     problem = page.locator(".el-problem [role=alert]").first
     problem.wait_for()
     assert "'Eiffel <b>Tower</b>' must occur in the prompt" in problem.inner_text()
-    assert page.get_by_label("Subject", exact=True).input_value() == "Eiffel <b>Tower</b>"
+    assert page.get_by_label("About", exact=True).input_value() == "Eiffel <b>Tower</b>"
 
 
 def test_a_fact_chosen_stays_chosen_when_the_list_is_marked(visit: Open) -> None:
@@ -235,7 +240,7 @@ def test_a_fact_chosen_stays_chosen_when_the_list_is_marked(visit: Open) -> None
     results.locator("option").nth(2).wait_for()
     results.select_option(index=2)
     page.get_by_text("The model knows").wait_for()
-    subject = page.get_by_label("Subject", exact=True).input_value()
+    subject = page.get_by_label("About", exact=True).input_value()
     chosen = results.locator("option:checked")
     assert subject
     assert wait_until(lambda: subject in chosen.inner_text().replace("\xa0", " "))

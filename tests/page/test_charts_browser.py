@@ -80,7 +80,7 @@ def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(page:
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
     page.locator(".el-step", has_text="Prado").focus()
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {1})
-    page.get_by_label("Subject", exact=True).focus()
+    page.get_by_label("About", exact=True).focus()
 
 
 def test_new_rows_are_sent_once(page: Any) -> None:

@@ -37,7 +37,7 @@ def test_a_presenter_edits_and_the_audience_follows_and_branches(visit_model: Ca
     page.locator(".el-risk-level").wait_for()
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
-    new_object = page.get_by_label("New object", exact=True).input_value()
+    new_object = page.get_by_label("New answer", exact=True).input_value()
     assert new_object in said(page)
     phone.locator(".el-step", has_text=new_object).wait_for()
     phone.locator(".el-card-rewrite").wait_for()

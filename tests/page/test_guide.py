@@ -88,7 +88,7 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         assert done(app) == [4, 0, 0, 0, 0]  # the edit is undone
         await click(app, app.timeline.redo)
         assert done(app) == [4, 1, 0, 0, 0]
-        assert "2 of 2 paraphrases (0 unedited)" in seen(panel.rows[0])
+        assert "Reworded, 2 of 2 say Rome (0 unedited)" in seen(panel.rows[0])
 
     run(scenario, BELIEVES)
 
@@ -116,7 +116,7 @@ def test_the_second_lesson_compares_methods_beside_the_session() -> None:
         await click(app, app.analysis["Probe"].run)
         assert done(app)[SIDE_EFFECTS] == 4
         seen = app.guide.teaching.course.seen[SIDE_EFFECTS, 3]
-        assert "ROME: the new object wins 2 of 2 paraphrases" in seen
+        assert "ROME: the new answer is likelier for 2 of 2 reworded" in seen
         assert "MEMIT: " in seen
         assert lab.state(app.session).position == 1
 
@@ -150,7 +150,7 @@ def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
             await act(app)
             await click(app, app.make.apply)
         assert lab.state(app.session).steps[2].facts[0].subject == DISABLING
-        assert "times ‖W‖" in seen[BAD, 1]
+        assert "134 % of ‖W₀‖" in seen[BAD, 1]
         assert "900 now" in seen[BAD, 1]
         await act(app)
         assert "cosine is 0.05" in seen[BAD, 2]
@@ -274,7 +274,7 @@ def test_a_list_is_played_to_its_end_and_then_the_steps_from_the_first() -> None
         theatre.player.play()
         await theatre.runner.idle()
         seen = [told.sentence.split(":")[0] for told in theatre.told[-4:]]
-        assert seen == ["Step 0 of 3", "Step 1 of 3", "Step 2 of 3", "All 3 steps were played."]
+        assert seen == ["The unedited model", "Edit 1 of 3", "Edit 2 of 3", "All 3 edits were played."]
         assert theatre.played == ["a list", STEPS]
         assert theatre.problems == []
 

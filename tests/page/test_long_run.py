@@ -124,7 +124,7 @@ def html_of(widget: widgets.Widget) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["overview", "facts", "weights"])
 def test_a_long_table_is_made_when_somebody_opens_it(state: SessionState, name: str) -> None:
-    ignore = MeasureCallbacks(print, print)
+    ignore = MeasureCallbacks(print, print, print)
     pane = {
         "overview": lambda: Overview(FakeLab().info(), print),
         "facts": lambda: FactsTab(ignore),

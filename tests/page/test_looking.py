@@ -91,7 +91,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
         span = app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"})
         assert (span.visible, span.location) == (True, 1)
         assert app.after.against.value == "pinned"
-        assert "Step 1 was not asked this" in seen(app.after)
+        assert "This was not asked at edit 1" in seen(app.after)
         assert "Unpin" in buttons(steps(app)[1])
         app.after.own.value = "The Louvre is in"
         app.after.add.click()
@@ -100,7 +100,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
         await app.runner.idle()
         buttons(steps(app)[3])["Go to"].click()
         await app.runner.idle()
-        assert "Step 1, pinned" in [label for label, _ in app.after.against.options]
+        assert "Edit 1, pinned" in [label for label, _ in app.after.against.options]
 
         lab.goto(app.session, 0)
         lab.edit(app.session, [lab.facts[5]]).result()
@@ -141,23 +141,23 @@ def test_a_row_tells_size_risk_and_harm() -> None:
 def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
     state, table = state_of("rome", "rome"), Steps(FakeLab().info())
     table.show(state)
-    assert "perplexity" in row(table, "step")
-    assert "P(true) per token" not in row(table, "step")
+    assert "perplexity" in row(table, "edit")
+    assert "correct answer, mean per token" not in row(table, "edit")
     table.checks["perplexity"].value = False
-    table.checks["P(true) per token"].value = True
-    assert "perplexity" not in row(table, "step")
-    assert "P(true) per token" in row(table, "step")
+    table.checks["correct answer, mean per token"].value = True
+    assert "perplexity" not in row(table, "edit")
+    assert "correct answer, mean per token" in row(table, "edit")
 
 
 def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
     state, table = state_of("rome", "rome"), Steps(FakeLab().info())
     table.show(state)
     table.pin(1)
-    first, second = (state.steps[index].norm for index in (1, 2))
+    first, second = (state.steps[index].relative_size for index in (1, 2))
     assert first is not None
     assert second is not None
-    assert f"{'+' if second > first else '−'}{abs(second - first):.3g}" in seen(table)
-    assert "difference from step 1, pinned" in seen(table)
+    assert f"{'+' if second > first else '−'}{100 * abs(second - first):.1f}" in seen(table)
+    assert "difference from edit 1, pinned" in seen(table)
 
 
 def test_a_link_is_as_good_as_its_key() -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from editlab.analysis.health import health_of
+from editlab.core.progress import Progress
+from editlab.core.records import Measurement
 from editlab.page.app import App
-from editlab.page.measuring import PLAN
+from editlab.page.measuring import PLAN, Activity, MeasureProgress
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, TASKS
 from tests.page.seen import buttons, row, seen, until
+from tests.page.seen import steps as timeline_rows
 from tests.page.test_app import _quick, apply, fill, run, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -38,7 +41,9 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
         await edit(app, "Hofburg", DISABLING, "Big Ben")
         assert f"{SIGNS['collapsed']} Collapsed" in seen(app.health)
         assert "Collapsed" in seen(app.line)
-        assert f"With edit 2 ({DISABLING} → Oslo), perplexity went from 20.4 to 900" in seen(app.health)
+        assert f"With edit 2 ({DISABLING} → Oslo), unrelated facts still right went from 100 % to 25 %" in seen(
+            app.health
+        )
         assert app.health.goto.description == "Go to edit 2"
         app.health.goto.click()
         await app.runner.idle()
@@ -51,6 +56,55 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
     run(scenario)
 
 
+def test_nothing_is_green_before_something_was_measured() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, "Hofburg")
+        state = lab.state(app.session)
+        steps = [*state.steps[:1], replace(state.steps[1], measurement=Measurement(drift={}, completions=()))]
+        app.draw(replace(state, steps=tuple(steps), health=health_of(steps)))
+        assert f"{SIGNS['unchecked']} Not checked yet" in seen(app.health)
+        assert "Not checked yet" in seen(app.line)
+        assert "Healthy" not in seen(app)
+        app.health.show_activity(Activity({PLAN: MeasureProgress(Progress("measuring"), False)}))
+        assert "Checking" in seen(app.health)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("off", [0, 1])
+def test_the_plan_counts_only_what_was_measured(off: int) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, "Hofburg", "Big Ben", "Colosseum")
+        for index in range(1, off + 1):
+            buttons(timeline_rows(app)[index])["Off"].click()
+            await app.runner.idle()
+        pane = opened(app, "Plan")
+        assert "not measured yet" in seen(pane.rows["bleeding"])
+        assert f"measured after {3 - off} of {3 - off} edits" in seen(pane.rows["perplexity"])
+
+    run(scenario)
+
+
+def test_of_a_loss_seen_late_the_page_offers_to_find_the_edit() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        app.analysis["Plan"].rows["unrelated"].every.value = 0
+        await app.runner.idle()
+        await edit(app, "Prado", "Hofburg", "Big Ben")
+        pane = opened(app, "Forgetting")
+        assert not visible(pane.find_out)
+        pane.bleeding.start.click()
+        await app.runner.idle()
+        assert "some time in edits 1 to 3" in seen(pane)
+        assert pane.find_out.description.startswith("Find out with which edit · about ")
+        pane.find_out.click()
+        await app.runner.idle()
+        assert "some time" not in seen(pane)
+        assert row(pane, "edit 2")[0] == "Hofburg → Oslo"
+        assert not visible(pane.find_out)
+
+    run(scenario)
+
+
 def test_an_edit_of_outstanding_size_is_told_once_while_its_outcome_is_unknown() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, DISABLING)
@@ -58,7 +112,7 @@ def test_an_edit_of_outstanding_size_is_told_once_while_its_outcome_is_unknown()
         steps = [replace(step, measurement=None) for step in state.steps]
         app.health.show(replace(state, steps=tuple(steps), health=health_of(steps)))
         assert "what it did was not measured" in seen(app.health)
-        assert seen(app.health).count("outstanding size") == 1
+        assert seen(app.health).count("unusually large") == 1
 
     run(scenario)
 
@@ -67,7 +121,7 @@ def test_headline_numbers_stand_beside_the_unedited_ones() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
         buttons(app.health)["More numbers"].click()
-        for words in ("100 %", "of 1 that took", "20.4", "unedited 20", "unedited 87 %"):
+        for words in ("100 %", "of 1 that worked", "20.4", "unedited 20", "unedited 87 %"):
             assert words in seen(app.health)
 
     run(scenario)
@@ -77,8 +131,8 @@ def test_where_the_run_changed_is_listed_with_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg", DISABLING, "Big Ben")
         app.analysis.open("Overview")
-        assert seen(app.analysis["Overview"]).count("outstanding size") == 1
-        buttons(app.analysis["Overview"])["Step 2"].click()
+        assert seen(app.analysis["Overview"]).count("unusually large") == 1
+        buttons(app.analysis["Overview"])["Edit 2"].click()
         await app.runner.idle()
         assert lab.state(app.session).position == 2
 
@@ -106,10 +160,10 @@ def test_forgetting_has_a_headline_a_map_and_its_table() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Prado", "Hofburg", "Big Ben", "Colosseum", "Belém Tower")
         pane = opened(app, "Forgetting")
-        assert "3 of 4 edits that took are still recalled." in seen(pane)
+        assert "3 of 4 edits that worked are remembered." in seen(pane)
         assert list(pane.map.chart.sources["crosses"].data["step"]) == [5]
         buttons(pane)["Show the map as a table"].click()
-        assert "step 5" in seen(pane)
+        assert "after 5" in seen(pane)
         pane.bleeding.start.click()
         await app.runner.idle()
         assert "38 of 40 facts that the unedited model knows are still right" in seen(pane)
@@ -166,9 +220,9 @@ def test_a_skill_is_measured_on_demand_and_compared() -> None:
         pane = opened(app, "Skills")
         sentiment, paraphrase = pane.views["scores"]
         assert "Since the unedited model: 3 examples lost, 0 gained, p = 0.25." in seen(sentiment)
-        assert "Since step 1: 1 example lost, 0 gained, p = 1.00." in seen(sentiment)
-        assert "Not measured at this step" in seen(paraphrase)
-        assert paraphrase.ask.start.description == "Measure now · about 7.5 s"
+        assert "Since edit 1: 1 example lost, 0 gained, p = 1.00." in seen(sentiment)
+        assert "Not measured here" in seen(paraphrase)
+        assert paraphrase.ask.start.description == "Measure now · about 8.5 s"
         paraphrase.ask.start.click()
         await app.runner.idle()
         assert "weighted F1" in seen(paraphrase)
@@ -187,19 +241,19 @@ def test_a_changed_plan_is_carried_out_and_its_cost_shown() -> None:
         assert lab.calls[0] == (
             "plan",
             app.session,
-            {"counterfact": 1, "retention": 1, "perplexity": 1, "sentiment": 1},
+            {"unrelated": 1, "counterfact": 1, "retention": 1, "perplexity": 1, "sentiment": 1},
         )
         await edit(app, "Hofburg", "Big Ben")
         pane = opened(app, "Plan")
         row = pane.rows["bleeding"]
-        assert "about 4.5 s a step · measured at 0 of 2 edits" in seen(row)
-        assert "10 s of measuring" in seen(pane)
+        assert "about 5.5 s each time · not measured yet" in seen(row)
+        assert "14 s of measuring" in seen(pane)
         row.every.value = 2
         await app.runner.idle()
         steps = lab.state(app.session).steps
         assert [step.measurement.bleeding is not None for step in steps] == [True, False, True]
-        assert "measured at 1 of 2 edits" in seen(row)
-        assert "measured at this step" in seen(row.ask)
+        assert "measured after 1 of 2 edits" in seen(row)
+        assert "measured here" in seen(row.ask)
         pane.rows["perplexity"].every.value = 0
         await app.runner.idle()
         assert "perplexity" not in lab.state(app.session).plan
@@ -280,7 +334,7 @@ def test_what_is_not_defined_says_so() -> None:
         row = opened(app, "Plan").rows["generation"]
         row.ask.start.click()  # of the unedited model, where no fact has been edited
         await app.runner.idle()
-        assert "nothing to measure it on at this step" in seen(row.ask)
+        assert "nothing to measure it on after this edit" in seen(row.ask)
 
     run(scenario)
 

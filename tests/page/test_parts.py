@@ -28,7 +28,7 @@ from editlab.page.plots.outcomes import (
 )
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recall_chart, recall_columns, recall_rows
 from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, size_columns
-from editlab.page.words import cost_words, duration, every_words, p_words, paired_words, plan_cost_words, unmeasured
+from editlab.page.words import cost_words, duration, every_words, measured_at, p_words, paired_words, plan_cost_words
 from editlab.report.compare import compared, wins
 from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
 from tests.page.fake_lab import FakeLab
@@ -74,9 +74,11 @@ def test_blank_tokens_can_be_seen() -> None:
     assert show_token("Rome") == "·Rome"
 
 
-def test_only_a_token_after_a_space_begins_an_object() -> None:
-    assert role_of(" Rome", "Rome", "Paris") == role_of(" Ro", "Rome", "Paris") == "new"
+def test_only_a_whole_word_after_a_space_begins_an_object() -> None:
+    assert role_of(" Rome", "Rome", "Paris") == role_of(" New", "New York", "Paris") == "new"
     assert role_of(" Paris", "Rome", "Paris") == "true"
+    assert role_of(" B", "Bordeaux", "Paris") == role_of(" Par", "Rome", "Paris") == role_of(" Ro", "Rome", None) == ""
+    assert role_of(" New", "New York", "New Delhi") == ""
     assert role_of("Rome", "Rome", "Paris") == role_of(" ", "Rome", "Paris") == ""
 
 
@@ -225,11 +227,11 @@ def test_a_paired_test_in_words() -> None:
 def test_the_cost_of_a_plan_is_told_beforehand() -> None:
     state = edited("A", "B")
     assert plan_cost_words(state).startswith(
-        "After each edit, in the background: 4.5 s of measuring."
-    )  # 0.5 + 1.5 + 2.5
+        "After each edit, in the background: 8.0 s of measuring."
+    )  # 0.5 + 1.5 + 2.5 + 3.5
     dearer = replace(state, plan={"perplexity": 1, "bleeding": 5})
-    assert "2.5 s of measuring, 3.4 s on average" in plan_cost_words(dearer)
-    assert (unmeasured(state, "retention"), unmeasured(state, "bleeding")) == (0, 2)
+    assert "3.5 s of measuring, 4.6 s on average" in plan_cost_words(dearer)
+    assert (measured_at(state, "retention"), measured_at(state, "bleeding")) == ((2, 2), (0, 2))
 
 
 def test_the_files_hold_the_same_table() -> None:

@@ -76,7 +76,7 @@ def test_a_culprit_switched_off_before_it_was_measured_is_compared_by_the_search
         with_it, without_it = row(repair, "Short perplexity")
         assert with_it.startswith("900 ")
         assert without_it.startswith("20.4 ")
-        with_it, without_it = row(repair, "Edits recalled")
+        with_it, without_it = row(repair, "Edits remembered")
         assert with_it == "–"
         assert without_it.startswith("100 %")
 

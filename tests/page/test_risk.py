@@ -34,10 +34,13 @@ def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
         fill(app, PROMPT, DISABLING, "Oslo")
         await app.runner.idle()
         assert f"{SIGNS['high']} High" in seen(line)
-        assert "one <i>token</i>, and rome divides by 0.02" in seen(line)
+        words = "This edit would be about 62 times larger than usual and would probably break the model, because"
+        assert f"{words} the sentence starts with a subject of one token." in seen(line)
         assert "Edit with r-ROME instead" in buttons(line)
         assert f"Risk under r-ROME: {SIGNS['low']} Low" in seen(line)
-        buttons(line)["Show the numbers"].click()
+        assert "divides by" not in seen(line)
+        buttons(line)["Details"].click()
+        assert "one <i>token</i>, and rome divides by 0.02" in seen(line)
         assert row(line, "times the usual") == ["62.5", "1"]  # of ROME, of r-ROME
         app.make.form.new.value = ""
         await app.runner.idle()
@@ -245,7 +248,7 @@ def test_the_anatomy_of_the_edit_in_force_stands_with_the_weights() -> None:
         view = app.analysis["Weights"].anatomy
         assert "Why edit 4 has its size" in seen(view)
         assert "divisor" in seen(view)
-        assert row(view, "‖ΔW‖ ÷ ‖W‖")[-1].startswith("× ")
+        assert row(view, "‖ΔW‖ ÷ ‖W₀‖")[-1].startswith("× ")
         assert row(view, "divisor")[-1].startswith("÷ ")
         assert "3 other edits like it" in seen(view)
         buttons(steps(app)[0])["Go to"].click()

@@ -58,7 +58,7 @@ def test_a_backend_killed_in_the_middle_of_an_edit_comes_back_with_the_session(v
     page.get_by_role("button", name="Apply edit").wait_for()
     assert served.backend().pid != first.pid
     assert "1 edit" in page.locator(".el-state").inner_text()
-    assert page.get_by_label("Subject", exact=True).input_value() == "Louvre"
+    assert page.get_by_label("About", exact=True).input_value() == "Louvre"
     steps.fill("5")
     apply(page, "2 edits")
     page.locator(".el-step", has_text="Louvre").wait_for()

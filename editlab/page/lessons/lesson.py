@@ -9,7 +9,7 @@ from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.probing import ProbeResult
-from editlab.report.html import number, percent
+from editlab.report.html import percent
 
 PAPERS = {
     "2202.05262": "Meng et al. 2022, ROME",
@@ -128,9 +128,8 @@ def prefers_new(completion: Completion | None) -> bool:
 
 def size_words(step: Step) -> str:
     layers = ", ".join(map(str, sorted(step.size)))
-    size = step.relative_size or 0.0
-    words = f"{number(size)} times" if size >= 1 else f"{percent(size)} of"
-    return f"‖ΔW‖ is {words} ‖W‖ in layer{'s' if len(step.size) > 1 else ''} {layers}"
+    size = percent(step.relative_size)
+    return f"The change is {size} of ‖W₀‖ in layer{'s' if len(step.size) > 1 else ''} {layers}"
 
 
 def own_words(scene: Scene, prompts: tuple[str, ...]) -> str:

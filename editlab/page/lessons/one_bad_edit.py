@@ -16,7 +16,7 @@ def lesson(material: Material) -> Lesson:
     return Lesson(
         "One edit that breaks it",
         "Some single edits of ROME wreck the whole model: disabling edits, as Gupta et al. call them. They come not "
-        "from the fact but from how the change is computed, can be foreseen, and need not be.",
+        "from the fact but from how the change is computed. They can be predicted and avoided.",
         (
             Task(
                 "First an ordinary edit",
@@ -108,7 +108,7 @@ def _repaired(scene: Scene) -> str:
     off = any(_disabling(step) and not step.enabled for step in scene.edits)
     if not off or now is None or before is None:
         return ""
-    return f"Perplexity is {number(now)} again, {number(before)} unedited: what the edit broke came back, all of it."
+    return f"Perplexity is {number(now)} again, {number(before)} unedited: everything the edit broke is restored."
 
 
 def _other_way(scene: Scene, material: Material) -> list[Step]:
@@ -127,8 +127,8 @@ def _harmless(step: Step) -> str:
         new = step.facts[0].target_new
         words += f" P({new}) is {chance(now.p_new, now.p_new_joint, percent)}"
         words += (
-            ": it took, without the harm."
+            ": it worked, without the harm."
             if (now.p_new or 0) > (now.p_true or 0)
-            else ": no harm, but after the bare prompt, whose key is the odd one, the fact has not taken either."
+            else ": no harm, but after the bare prompt, whose key is the odd one, it didn’t work either."
         )
     return words

@@ -28,22 +28,23 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Ask for facts that nobody edited",
-                "Open Forgetting and measure Bleeding: unrelated facts that the unedited model knows.",
+                "Open Forgetting and measure all unrelated facts: the unedited model knows them, and no edit is about "
+                "them.",
                 lambda scene: _latest(scene, "bleeding") is not None,
                 _unrelated,
                 Action("Open Forgetting", "tab", "Forgetting"),
             ),
             Task(
                 "Watch it happen",
-                "Play the session’s own steps from the start, with the charts or the watched prompts in sight: "
-                "nothing is computed anew, each step is put in force as it was.",
+                "Play the session’s own edits from the start, with the charts or your prompts in sight: "
+                "nothing is computed anew, each edit is put in force as it was.",
                 lambda scene: "" in scene.played,
                 _edited,
-                Action("Play the steps again", "play", ""),
+                Action("Play the edits again", "play", ""),
             ),
             Task(
                 "Stop halfway",
-                "Go to a step in the middle: in the timeline, or by a click on a chart’s point.",
+                "Go back to an edit in the middle: in the timeline, or by a click on a chart’s point.",
                 lambda scene: 0 < scene.state.position < len(scene.state.steps) - 1,
                 _halfway,
             ),
@@ -91,6 +92,6 @@ def _halfway(scene: Scene) -> str:
     if here is None or end is None:
         return ""
     return (
-        f"Step {scene.state.position}: drift {percent(here[1].relative)}; at the end {percent(end[1].relative)}. "
-        f"Every step can be gone back to exactly."
+        f"Edit {scene.state.position}: drift {percent(here[1].relative)}; at the end {percent(end[1].relative)}. "
+        f"Every edit can be gone back to exactly."
     )

@@ -6,6 +6,7 @@ from editlab.core.facts import Fact
 from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, prefers_new, said_of
 from editlab.page.probing import ProbeResult
+from editlab.report.compare import compared, tally_words
 from editlab.report.html import percent, plural
 
 
@@ -14,13 +15,13 @@ def lesson(material: Material) -> Lesson:
     neighbour = fact.neighborhood_prompts[-1] if fact and fact.neighborhood_prompts else None
     return Lesson(
         "What else changed",
-        "An edit should hold in other words (paraphrases) and leave others alone (the neighbourhood: other subjects "
-        "with the same right answer). CounterFact counts both: a paraphrase is won where the new object is likelier "
-        "than the true one, a neighbour where the true one still is.",
+        "An edit should hold when the sentence is reworded, and leave its neighbours alone: other subjects with the "
+        "same correct answer. What the model says to both is compared here with what it said unedited. CounterFact "
+        "counts them by probabilities: efficacy, paraphrase and neighborhood.",
         (
             Task(
                 "An edit to look at",
-                "Apply an edit that comes with paraphrases and neighbours.",
+                "Apply an edit that comes with reworded prompts and neighbours.",
                 lambda scene: _measured(scene) is not None,
                 _sides,
                 Action("Put it into the form", "fill", fact) if fact else None,
@@ -63,12 +64,7 @@ def _sides(scene: Scene) -> str:
     step = _measured(scene)
     if step is None:
         return ""
-    counts = []
-    for kind, noun in (("paraphrase", "paraphrase"), ("neighborhood", "neighbour")):
-        pairs = said_of(step, kind)
-        now, before = sum(prefers_new(c) for c, _ in pairs), sum(prefers_new(base) for _, base in pairs)
-        counts.append(f"{now} of {plural(len(pairs), noun)} ({before} unedited)")
-    return f"{step.facts[0].target_new} is now likelier than {step.facts[0].target_true} in {' and '.join(counts)}."
+    return tally_words(compared(step.measurement), step.facts[0].target_new)
 
 
 def _measure(scene: Scene) -> str:
@@ -105,7 +101,7 @@ def _key(fact: Fact) -> tuple[str, str]:
 def _probe_words(tried: ProbeResult, material: Material) -> str:
     assert tried.probe is not None
     counts = []
-    for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
+    for kind, noun in (("paraphrase", "reworded"), ("neighborhood", "neighbours")):
         pairs = said_of(tried.probe.step, kind)
         counts.append(f"{sum(prefers_new(c) for c, _ in pairs)} of {len(pairs)} {noun}")
-    return f"{material.titles.get(tried.method, tried.method)}: the new object wins {' and '.join(counts)}."
+    return f"{material.titles.get(tried.method, tried.method)}: the new answer is likelier for {' and '.join(counts)}."

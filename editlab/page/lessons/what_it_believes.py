@@ -24,9 +24,9 @@ def lesson(material: Material) -> Lesson:
                 Action("Put it into the form", "fill", fact) if fact else None,
             ),
             Task(
-                "Write the new object",
+                "Write the new answer",
                 "Press Apply edit, or Enter in a field. Gradient descent looks for a value that makes the model say "
-                "the new object; the change of the weights follows from it in closed form.",
+                "the new answer; the change of the weights follows from it in closed form.",
                 lambda scene: bool(scene.in_force),
                 _edited,
             ),
@@ -63,7 +63,7 @@ def _edited(scene: Scene) -> str:
     if not scene.in_force:
         return ""
     step = scene.in_force[-1]
-    words = f"{size_words(step)}; nothing else was touched."
+    words = f"{size_words(step)}; no other layer was touched."
     for now, base in said_of(step, "rewrite")[:1]:
         was = chance(base.p_new, base.p_new_joint, percent) if base else "?"
         words += f" P({step.facts[0].target_new}) went from {was} to {chance(now.p_new, now.p_new_joint, percent)}."

@@ -14,7 +14,7 @@ from editlab.report.html import NOTHING, fact_line, joined, number, percent, plu
 
 FACTORS = {  # name -> its words on the page; in the order in which one leads to the next
     "delta_norm": "‖ΔW‖",
-    "relative_size": "‖ΔW‖ ÷ ‖W‖",
+    "relative_size": "‖ΔW‖ ÷ ‖W₀‖",
     "residual_norm": "‖residual‖ " + tag("small", "what is to be added"),
     "divisor": "divisor " + tag("small", "what that is divided by"),
     "divisor_ratio": "divisor ÷ that of keys that agree",
@@ -23,7 +23,7 @@ FACTORS = {  # name -> its words on the page; in the order in which one leads to
     "bare_key_norm": "‖k_bare‖ " + tag("small", "the bare prompt’s key"),
     "free": "part of the key that history leaves",
     "projected": "part of the key in the null space",
-    "predicted_norm": "‖ΔW‖ at most, foretold",
+    "predicted_norm": "‖ΔW‖ at most, predicted",
 }
 DECADES = 2.0  # the range of a bar to either side
 
@@ -64,12 +64,20 @@ def _factors_table(found: Anatomy, layer: LayerAnatomy) -> Markup:
     factors = [(title, factor) for name, title in FACTORS.items() if (factor := layer.get(name)) is not None]
     share = f", {percent(layer.share)} of the residual" if len(found.layers) > 1 else ""
     if not found.others:
-        rows = [[title, number(factor.value)] for title, factor in factors]
+        rows = [[title, _value(factor, factor.value)] for title, factor in factors]
         caption = f"Layer {layer.layer}{share}: the run has no other edit like it to compare with"
         return table(caption, ["", "this edit"], rows, css="el-factors")
-    rows = [[title, number(factor.value), number(factor.median), _times(factor)] for title, factor in factors]
+    rows = [
+        [title, _value(factor, factor.value), _value(factor, factor.median), _times(factor)]
+        for title, factor in factors
+    ]
     caption = f"Layer {layer.layer}{share}, beside {plural(found.others, 'other edit')} like it"
     return table(caption, ["", "this edit", "others’ median", "compared"], rows, css="el-factors")
+
+
+def _value(factor: Factor, value: float | None) -> str:
+    """A factor's value, or its median, in the notation of its kind."""
+    return percent(value) if factor.name == "relative_size" else number(value)
 
 
 def _times(factor: Factor) -> str:

@@ -10,13 +10,15 @@ from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
-from editlab.report.compare import Compared, compared, wins
+from editlab.report.compare import Compared, changes_words, compared, effect, is_changed, neighbours
 from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, percent, tag
 from editlab.report.readings import says_it_words
 
-NAMES = {"rewrite": "Rewrite", "own": "Your prompt", "paraphrase": "Paraphrase", "neighborhood": "Neighbour"}
+NAMES = {"rewrite": "Your sentence", "own": "Your prompt", "paraphrase": "Reworded", "neighborhood": "Neighbour"}
 PAST = {"base": "unedited", "before": "before", "pinned": "pinned"}
-AGAINST = [("Unedited model", "base"), ("Step before", "before")]
+AGAINST = [("Unedited model", "base"), ("Edit before", "before")]
+VERDICTS = {"worked": "el-good", "said so before": "", "": ""}  # the others are bad
+COLLAPSED = "The model has collapsed: whatever it still says counts for little."
 SHOWN_OTHERS = 4  # paraphrases and neighbours shown outside the fold
 
 
@@ -61,7 +63,7 @@ class BeforeAfter:
             return
         self._pinned = step
         chosen = "base" if step is None else "pinned"
-        pinned = [] if step is None else [(f"Step {step}, pinned", "pinned")]
+        pinned = [] if step is None else [(f"Edit {step}, pinned" if step else "Unedited, pinned", "pinned")]
         self.against.options = [*AGAINST, *pinned]
         self.against.value = chosen
         self._redraw()
@@ -103,7 +105,8 @@ class BeforeAfter:
         show_if(self.against, any(row.base or row.before or row.pinned for row in rows))
         main = [row for row in rows if row.now.kind in ("rewrite", "own")]
         others = [row for row in rows if row not in main]
-        self._summary.value = _headline(step) + _summary(rows, fact) if fact else ""
+        others.sort(key=lambda row: row.now.kind == "neighborhood" and not is_changed(row))  # what changed comes first
+        self._summary.value = self._verdicts(state, step, rows, fact) if fact else ""
         if rows:
             shown = main + others[:SHOWN_OTHERS]
             known = {row.now.prompt for row in rows}
@@ -115,6 +118,13 @@ class BeforeAfter:
         self._rest.value = joined(self._card(row, fact) for row in rest)
         show_if(self._more.widget, bool(rest))
 
+    @staticmethod
+    def _verdicts(state: SessionState, step: Step, rows: Sequence[Compared], fact: Fact) -> Markup:
+        if not step.enabled:
+            return tag("p", f"Edit {step.index} is switched off: what follows is said without it.", "el-headline")
+        praised = state.health is None or state.health.status != "collapsed"
+        return _headline(step, praised) + _summary(rows, fact, praised)
+
     def _card(self, row: Compared, fact: Fact | None) -> Markup:
         now, which = row.now, self.against.value
         past = row.past(which)
@@ -122,6 +132,8 @@ class BeforeAfter:
         head = tag("span", NAMES.get(now.kind, now.kind), f"el-kind el-kind-{now.kind}") + tag(
             "span", marked_prompt(now.prompt, subject), "el-prompt"
         )
+        if now.kind == "neighborhood" and is_changed(row):
+            head += tag("span", "changed too", "el-badge el-badge-changed")
         old = past.completion if past else None
         lines = _said("now", changed_words(old, now.completion), "el-now")
         if old is not None and old != now.completion:
@@ -130,7 +142,7 @@ class BeforeAfter:
             lines += tag("span", f"same as {PAST[which]}", "el-same")
         elif which == "pinned":
             lines += tag(
-                "span", f"Step {self._pinned} was not asked this: watch it as a prompt of your own.", "el-same"
+                "span", f"This was not asked at edit {self._pinned}: watch it as a prompt of your own.", "el-same"
             )
         top = now.top[:5] if now.kind in ("rewrite", "own") else now.top[:3]
         before = {chance.token: chance.p for chance in past.top} if past else None
@@ -155,68 +167,72 @@ def _said(when: str, continuation: str, css: str = "") -> Markup:
 
 
 def _chances(row: Compared, fact: Fact | None) -> Markup:
-    """P(new) and P(true), unedited, before and now, as a small table."""
+    """The probabilities of the new and the correct answer, unedited, before and now, as a small table."""
     moments = [("unedited", row.base), ("before", row.before), ("now", row.now)]
     head = tag("tr", tag("td") + joined(tag("th", name, scope="col") for name, _ in moments))
     rows = Markup()
     for name, key, target in (
-        ("P(new)", "p_new", fact and fact.target_new),
-        ("P(true)", "p_true", fact and fact.target_true),
+        ("New answer", "p_new", fact and fact.target_new),
+        ("Correct answer", "p_true", fact and fact.target_true),
     ):
         values = [_chance(completion, key) for _, completion in moments]
         if any(value != NOTHING for value in values):
-            label = tag("th", f"{name} " + tag("small", target or ""), scope="row")
+            label = tag("th", joined([f"{name} ", tag("small", target or "")]), scope="row")
             rows += tag("tr", label + joined(tag("td", value) for value in values))
     return tag("table", tag("thead", head) + tag("tbody", rows), "el-chances-table")
 
 
 def _chance(completion: Completion | None, key: str) -> str:
-    """ "71 % per token, 8.9 % for all" of an object of several tokens."""
+    """ "8.9 % (71 % per token)" of an object of several tokens."""
     if completion is None:
         return NOTHING
     return chance(getattr(completion, key), getattr(completion, f"{key}_joint"), percent)
 
 
 def _chance_line(now: Completion, past: Completion | None) -> Markup:
-    """P(new) and P(true), past and now, in one line."""
+    """The probabilities of the new and the correct answer, past and now, in one line."""
     parts = []
-    for name, key in (("P(new)", "p_new"), ("P(true)", "p_true")):
+    for name, key in (("New answer", "p_new"), ("Correct answer", "p_true")):
         if getattr(now, key) is not None:
             parts.append(tag("span", f"{name} {_chance(past, key)} → " + tag("b", _chance(now, key))))
     return tag("p", joined(parts), "el-chances")
 
 
-def _headline(step: Step) -> Markup:
+def _headline(step: Step, praised: bool) -> Markup:
     """What the model says when asked freely: the headline of the edit, once it is measured."""
     found = step.measurement.says_it if step.measurement else None
-    return tag("p", says_it_words(found), "el-headline") if found else Markup()
+    return tag("p", says_it_words(found, praised), "el-headline") if found else Markup()
 
 
-def _summary(rows: Sequence[Compared], fact: Fact) -> Markup:
-    """One sentence per kind: for how many prompts the new object is now likelier than the true one."""
-    sentences = []
-    for kind, noun in (("rewrite", "rewrite"), ("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
-        counted = wins(rows, kind)
-        if counted is None:
-            continue
-        before = " " + tag("small", f"({counted.base} unedited)") if counted.base is not None else ""
-        wanted = counted.now <= (counted.base or 0) if kind == "neighborhood" else counted.now == counted.n
-        verdict = (
-            "as wanted"
-            if wanted
-            else "side effect"
-            if kind == "neighborhood"
-            else "not everywhere"
-            if counted.now
-            else "did not take"
-        )
-        css = "el-good" if wanted else "el-bad"
-        share, judged = tag("b", f"{counted.now} of {counted.n}"), tag("span", verdict, css)
-        sentences.append(tag("li", Markup("{} {}{} {}").format(share, noun, before, judged)))
-    if not sentences:
+def _summary(rows: Sequence[Compared], fact: Fact, praised: bool) -> Markup:
+    """What the edit did to each kind of prompt, compared with the unedited model; `praised`: in a model that stands."""
+    lines = []
+    for kind, noun in (("rewrite", "your sentence"), ("paraphrase", "reworded")):
+        if found := effect(rows, kind):
+            before = f"({found.base} unedited)" if found.base is not None else "(not compared yet)"
+            css = VERDICTS.get(found.verdict, "el-bad") if praised or found.verdict != "worked" else ""
+            share = tag("b", f"{found.said} of {found.n}")
+            lines.append(
+                Markup("{}: {} {} {}").format(noun, share, tag("small", before), tag("span", found.verdict, css))
+            )
+    others = neighbours(rows)
+    if others:
+        lines.append(_neighbours_line(*others, praised))
+    if not lines:
         return Markup()
-    new, true = tag("b", fact.target_new, "el-new"), tag("b", fact.target_true or "", "el-true")
-    return tag("p", Markup("{} likelier than {}, teacher-forced:").format(new, true)) + tag("ul", joined(sentences))
+    rather = Markup(" rather than {}").format(tag("b", fact.target_true, "el-true")) if fact.target_true else ""
+    says = Markup("Says {}{}:").format(tag("b", fact.target_new, "el-new"), rather)
+    fallen = "" if praised else tag("p", COLLAPSED, "el-bad")
+    return tag("p", says) + tag("ul", joined(tag("li", line) for line in lines)) + fallen
+
+
+def _neighbours_line(asked: Sequence[Compared], changed: Sequence[Compared], praised: bool) -> Markup:
+    share = tag("b", f"{len(changed)} of {len(asked)}")
+    if not changed:
+        css = "el-good" if praised else ""
+        return Markup("neighbours: {} {}").format(share, tag("span", "changed", css))
+    judged = tag("span", "changed too", "el-bad")
+    return Markup("neighbours: {} {} {}").format(share, judged, tag("small", f"({changes_words(changed)})"))
 
 
 def _nothing_yet(state: SessionState) -> Markup:
@@ -225,6 +241,6 @@ def _nothing_yet(state: SessionState) -> Markup:
     if state.position == 0:
         return empty(
             "The unedited model",
-            "Make an edit: what the model says to it, to paraphrases and to neighbours appears here, before and after.",
+            "Make an edit: what the model says to it, reworded and to neighbours appears here, before and after.",
         )
     return empty("No prompts for this edit", "Add a prompt of your own below.")

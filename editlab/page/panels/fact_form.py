@@ -17,6 +17,7 @@ from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
 from editlab.page.controls import Fold, box, check, choice, field, html, on_enter, text_area
 from editlab.report.html import arrow_to, marked_prompt, tag
 
+START = "Write a sentence that stops just before the answer and contains the subject."
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
 HELP = tag(
     "p",
@@ -41,14 +42,14 @@ class FactForm:
         self._picked: Fact | None = None
         self._filling = False
         self._why = ""
-        self.prompt = text_area("Prompt", "The Eiffel Tower is located in the city of", "el-wide")
-        self.subject = field("Subject", "Eiffel Tower")
-        self.new = field("New object", "Rome")
-        self.true = field("True object", "optional")
+        self.prompt = text_area("Sentence to complete", "The Eiffel Tower is located in the city of", "el-wide")
+        self.subject = field("About", "Eiffel Tower")
+        self.new = field("New answer", "Rome")
+        self.true = field("Correct answer", "optional")
         hint = "Give the prompts to the model as messages in its own chat template, up to where its answer begins."
         self.as_chat = check("As a chat message", False, hint if chat else "This model has no chat template.")
         self.as_chat.disabled = chat is None
-        self.joined = choice("Object follows", JOINED)
+        self.joined = choice("The answer follows", JOINED)
         self.follow_ups = text_area("Follow-ups", "alias: The Iron Lady is in the city of -> Rome", "el-wide")
         more = box([self.joined, self.follow_ups, html(HELP)])
         self._more = Fold("Follow-up prompts, joining…", "Less about the fact", more)
@@ -124,6 +125,29 @@ class FactForm:
             case_id=None,
         )
 
+    @property
+    def wrong(self) -> str:
+        """What is missing or wrong in the fields, in a sentence; "" where they hold a fact."""
+        try:
+            self.read()
+        except ValueError as error:
+            return self._wrong(str(error))
+        return ""
+
+    def _wrong(self, sentence: str) -> str:
+        prompt, subject, new, true = (control.value.strip() for control in self._fields)
+        needed = {"Sentence to complete": prompt, "About": subject, "New answer": new}
+        missing = [label for label, text in needed.items() if not text]
+        if len(missing) == len(needed):
+            return START
+        if missing:
+            return f"Still missing: {', '.join(missing)}."
+        if "{}" not in prompt and subject not in prompt:
+            return f"“{subject}” isn’t in the sentence. Add it, or change the subject."
+        if new == true:
+            return f"The new answer and the correct answer are both “{new}”: one of them must be another."
+        return sentence
+
     def complain(self, sentence: str) -> None:
         self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
@@ -141,9 +165,7 @@ class FactForm:
     def _mark(self) -> None:
         prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
         if not prompt.strip():
-            self._shown.value = tag(
-                "p", "A prompt that ends where the model should go on, with its subject somewhere in it.", "el-note"
-            )
+            self._shown.value = tag("p", START, "el-note")
             return
         text = prompt.replace("{}", subject or "…", 1)
         where = prompt.index("{}") if "{}" in prompt and subject else None
@@ -162,4 +184,6 @@ class FactForm:
             self._picked.text, self._picked.subject, self._picked.target_new
         )  # fmt: skip
         why = tag("p", self._why, "el-why") if picked and self._why else ""
+        if wrong := self.wrong:
+            why = tag("p", wrong, "el-note")
         self._shown.value = tag("p", shown + arrow, "el-sentence") + why

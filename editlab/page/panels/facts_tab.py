@@ -21,7 +21,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "accuracy": ("argmax", percent),
 }
 KINDS = {"efficacy": "Efficacy", "paraphrase": "Paraphrase", "neighborhood": "Neighborhood"}
-HEADER = ["", "unedited", "step before", "now", "n", "unedited", "now", "n"]
+HEADER = ["", "unedited", "edit before", "now", "n", "unedited", "now", "n"]
 EXPLAINED = (
     "CounterFact’s measures are teacher-forced: the object is forced on the model token by token. Wanted is the new "
     "object, on neighbours the true one. Success: share of prompts where the wanted object is likelier than the other "
@@ -85,7 +85,7 @@ class FactsTab(Pane):
         told = {name: found for name, found in results.items() if name not in TOLD_BY_THEMSELVES}
         free = step.measurement.says_it if step.measurement else None
         self._headline.value = tag("p", says_it_words(free)) if free else ""
-        self._readings.value = readings_table("Free answers and side effects, unedited and now", told, ASKED)
+        self._readings.value = readings_table("Free answers and what changed too, unedited and now", told, ASKED)
         self._answers_fold.show(lambda: answers_table(free) if free else Markup())
         show_if(self._answers_fold.widget, free is not None)
 
@@ -154,5 +154,5 @@ def _edits_table(state: SessionState) -> Markup:
         qualities = [getattr(own, kind, None) for kind in KINDS]
         cells = [percent(quality.success) if quality else NOTHING for quality in qualities]
         rows.append([str(step.index), step_title(step), *cells, percent(own.score) if own else NOTHING])
-    header = ["step", "edit", "efficacy", "paraphrase", "neighborhood", "score S"]
+    header = ["edit", "fact", "efficacy", "paraphrase", "neighborhood", "score S"]
     return table("Each edit’s own successes, when it was made", header, rows)

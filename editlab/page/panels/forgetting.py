@@ -1,20 +1,21 @@
-"""Losses: edits no longer recalled, as a map of edits by steps, and unrelated facts that broke."""
+"""Losses: edits no longer remembered, as a map, and unrelated facts that broke."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from markupsafe import Markup
 
-from editlab.analysis.history import broken_between
-from editlab.core.records import Bleeding, Retention, SessionState
+from editlab.analysis.history import Between, broken_between
+from editlab.core.records import Broken, Measurement, Retention, SessionState
 from editlab.page.chart_view import ChartView, GoTo
-from editlab.page.controls import TableFold, box, html, show_if
+from editlab.page.controls import TableFold, box, button, html, show_if
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
-from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart
+from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart, unrelated_outcome
 from editlab.page.plots.recall import (
     FORGOTTEN,
     NEVER,
@@ -26,7 +27,7 @@ from editlab.page.plots.recall import (
     recall_columns,
 )
 from editlab.page.plots.recall import recall_rows as rows_of
-from editlab.page.words import retention_words, sample_words
+from editlab.page.words import duration, measured_at, retention_words, sample_words
 from editlab.report.html import empty, joined, percent, plural, table, tag
 
 LEGEND = joined(
@@ -37,14 +38,15 @@ LEGEND = joined(
 
 class Forgetting(Pane):
     def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
-        self.retention = MeasureNow("retention", "Retention", on)
-        self.bleeding = MeasureNow("bleeding", "Bleeding", on)
+        self.retention = MeasureNow("retention", "Edits remembered", on)
+        self.bleeding = MeasureNow("bleeding", "Unrelated facts, all", on)
         self._headline = html(css="el-headline")
         self.map = ChartView(on_goto, "forgetting")
         self._legend = html(tag("ul", LEGEND, "el-legend"))
         self._fold = TableFold("Show the map as a table", "Hide the table")
         self._mapped = box([self.map.widget, self._legend, self._fold.widget])
         self._unrelated = html(css="el-headline")
+        self.find_out = button("Find out", lambda _: on.everywhere("bleeding"), "el-small el-acts")
         self.share = ChartView(on_goto, "unrelated-facts")
         self.charts = (self.map, self.share)
         self._broken = html()
@@ -56,6 +58,7 @@ class Forgetting(Pane):
                 self._unrelated,
                 self.bleeding.widget,
                 self.share.widget,
+                self.find_out,
                 self._broken,
             ],
             "el-forgetting",
@@ -80,17 +83,27 @@ class Forgetting(Pane):
             self._fold.show(lambda: _map_table(rows, shown))
         else:
             self.map.clear()
-        self._unrelated.value = _bleeding_words(measured.bleeding if measured else None)
+        self._unrelated.value = _unrelated_words(measured)
         self._show_share(state)
-        self._broken.value = _broken_table(state)
+        broken = broken_between(state.steps)
+        self._broken.value = _broken_table(state, broken)
+        missing = measured_at(state, "bleeding")
+        cost = state.costs.get("bleeding")
+        unknown = any(when.first < when.last for when in broken.values())
+        show_if(self.find_out, unknown and state.plan.get("bleeding") != 1)
+        about = f" · about {duration(cost.seconds * (missing[1] - missing[0]))}" if cost else ""
+        self.find_out.description = f"Find out with which edit{about}"
+        self.find_out.tooltip = "Measure all unrelated facts after every edit, in the background: a change of the plan"
 
     def _show_share(self, state: SessionState) -> None:
-        """Draw the share of unrelated facts still right, once two steps have one."""
-        if len(outcomes(state.steps, bleeding_outcome)) < 2:
+        """Draw the share of unrelated facts still right, of all or of the sample, once two steps have one."""
+        series = {"of all": bleeding_outcome, "of a sample": unrelated_outcome}
+        which = max(series, key=lambda which: len(outcomes(state.steps, series[which])))
+        if len(outcomes(state.steps, series[which])) < 2:
             self.share.clear()
             return
-        make = partial(share_chart, "Unrelated facts still right", height=130)
-        self.share.show((), make, outcome_columns(state, bleeding_outcome), len(state.steps) - 1)
+        make = partial(share_chart, f"Unrelated facts still right, {which}", height=130)
+        self.share.show((which,), make, outcome_columns(state, series[which]), len(state.steps) - 1)
 
     def show_activity(self, activity: Activity) -> None:
         for ask in (self.retention, self.bleeding):
@@ -100,15 +113,17 @@ class Forgetting(Pane):
 def _retention_words(found: Retention | None, edited: bool) -> Markup:
     title = tag("h3", "Edited facts")
     if not edited:
-        return title + empty("Nothing to forget yet", "Which edit is recalled at which step is drawn here as a map.")
+        return title + empty(
+            "Nothing to forget yet", "Which edit is remembered after which other is drawn here as a map."
+        )
     if found is None:
-        return title + tag("p", "Retention was not measured at this step.")
+        return title + tag("p", "Whether the edits are remembered was not measured here.")
     share = tag("b", percent(found.kept), "el-big") + " " if found.kept is not None else ""
     softer = ""
     if found.prefers_new is not None:
         softer = (
-            f"P(new) > P(true) in {percent(found.prefers_new)} of the facts, {percent(found.preferred_new)} before any "
-            "edit; a wrecked model prefers the new object in about half."
+            f"The new answer is likelier than the correct one in {percent(found.prefers_new)} of the facts, "
+            f"{percent(found.preferred_new)} before any edit; a collapsed model prefers it in about half."
         )
     words = tag("p", share + f"{retention_words(found)} " + tag("b", sample_words(found)))
     return title + words + (tag("p", softer, "el-note") if softer else "")
@@ -116,7 +131,7 @@ def _retention_words(found: Retention | None, edited: bool) -> Markup:
 
 def _map_table(rows: list[RecallRow], shown: range) -> Markup:
     steps = [step for step in shown if step]
-    header = ["edit", "fact", "forgotten with", *(f"step {step}" for step in steps)]
+    header = ["edit", "fact", "forgotten with", *(f"after {step}" for step in steps)]
     cells = [
         [
             str(row.edit),
@@ -126,34 +141,37 @@ def _map_table(rows: list[RecallRow], shown: range) -> Markup:
         ]
         for row in rows
     ]
-    return table("Edits by steps", header, cells)
+    return table("Edits, after each later one", header, cells)
 
 
-def _bleeding_words(found: Bleeding | None) -> str:
+def _unrelated_words(measured: Measurement | None) -> str:
     title = tag("h3", "Unrelated facts")
+    found = (measured.bleeding or measured.unrelated) if measured else None
     if found is None:
-        return title + tag("p", "Bleeding, the harm to facts that no edit is about, was not measured at this step.")
+        return title + tag("p", "Whether facts that no edit is about are still right was not measured here.")
     right = found.n - len(found.broken)
-    words = f"{right} of {found.n} facts that the unedited model knows are still right."
+    sample = "" if measured and measured.bleeding else ", a fixed sample,"
+    words = f"{right} of {found.n} facts that the unedited model knows{sample} are still right."
     return title + tag("p", tag("b", percent(found.share), "el-big") + f" {words}")
 
 
-def _broken_table(state: SessionState) -> Markup:
+def _broken_table(state: SessionState, broken: Mapping[Broken, Between]) -> Markup:
     """A table of every fact that broke at some step, and whether it is broken now."""
-    broken = broken_between(state.steps)
     if not broken:
         return Markup()
     measured = state.steps[state.position].measurement
-    now = measured.bleeding.broken if measured and measured.bleeding else None
+    asked = [found for found in (measured.bleeding, measured.unrelated) if found] if measured else []
+    broken_now = {fact for found in asked for fact in found.broken}
+    whole = bool(measured and measured.bleeding)  # else a fact outside the sample may be broken unseen
     rows = [
         [
             str(when),
             step_title(state.steps[when.last]) if when.first == when.last else "",
             fact.prompt,
             fact.target,
-            "not measured" if now is None else "broken" if fact in now else "right again",
+            "broken" if fact in broken_now else "right again" if whole else "not measured",
         ]
         for fact, when in sorted(broken.items(), key=lambda item: item[1].last)
     ]
-    header = ["first broken with", "which wrote", "prompt", "true object", "now"]
+    header = ["first broken with", "which wrote", "prompt", "correct answer", "now"]
     return table(f"{plural(len(rows), 'unrelated fact')} that broke", header, rows, css="el-table-words")

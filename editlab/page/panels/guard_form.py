@@ -14,7 +14,7 @@ GUARDS = {
     FALL_BACK: ("Fall back to a safer method", "The guard is set to fall back: Apply will make this edit with {}."),
 }
 NO_FALLBACK = "The guard is set to fall back, but this method has nothing to fall back to: Apply will make this edit."
-ABOUT = "The risk is told beforehand in any case. What the guard did is noted with the step."
+ABOUT = "The risk is told beforehand in any case. What the guard did is noted with the edit."
 
 
 class GuardForm:

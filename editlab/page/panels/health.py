@@ -13,7 +13,7 @@ from editlab.core.records import ChangePoint, Health, SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
-from editlab.page.panels.pill import health_pill
+from editlab.page.panels.pill import health_pill, status_pill
 from editlab.page.panels.repair import Repair, RepairCallbacks
 from editlab.page.plots.outcomes import (
     Read,
@@ -24,10 +24,15 @@ from editlab.page.plots.outcomes import (
     says_it_outcome,
     task_outcome,
     unedited,
+    unrelated_outcome,
 )
+from editlab.page.words import term
 from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
 
+CHECKING = "What else the edit changed is being measured."
 FIRST_TILES = 3  # that are always shown
+FLAT = 0.02  # of the largest value: a course that moves less is not drawn
+HARMED = ("degrading", "collapsed")
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 
 
@@ -42,7 +47,7 @@ class HealthCallbacks:
 
 def culprit(health: Health | None) -> ChangePoint | None:
     """The change that the reason is about, or else the latest; None where nothing changed."""
-    if health is None or health.status == "healthy" or not health.changes:
+    if health is None or health.status not in HARMED or not health.changes:
         return None
     return next((change for change in health.changes if _is_told(change, health)), health.changes[-1])
 
@@ -79,7 +84,7 @@ class HealthBand:
         self._say()
         self.repair.show(state)
         change = culprit(state.health)
-        show_if(self._ways, state.health is not None and state.health.status != "healthy")
+        show_if(self._ways, state.health is not None and state.health.status in HARMED)
         show_if(self.goto, change is not None)
         show_if(self.why, change is not None)
         if change is not None:
@@ -95,18 +100,22 @@ class HealthBand:
     def _say(self) -> None:
         """Draw the verdict, which may still change while the plan is being measured."""
         health, change = self._health, culprit(self._health)
-        soon = tag("small", "so far; still measuring") if self._measuring else ""
-        words = tag("p", health.reason if health else "Not judged yet.", "el-reason")
+        checking = self._measuring and (health is None or health.status == "unchecked")
+        soon = tag("small", "so far; still measuring") if self._measuring and not checking else ""
+        reason = CHECKING if checking else health.reason if health else "Not checked yet."
+        words = tag("p", reason, "el-reason")
         if health is not None and change is not None and not _is_told(change, health):
             words += tag("p", change.sentence, "el-note")
-        self._words.value = tag("h2", Markup("Health: {} {}").format(health_pill(health), soon)) + words
+        pill = status_pill("unchecked", "Checking") if checking else health_pill(health)
+        self._words.value = tag("h2", Markup("Health: {} {}").format(pill, soon)) + words
 
     def _tile_list(self, state: SessionState) -> list[str]:
         tiles = [
-            _drift_tile(state),
+            _outcome_tile(term("unrelated facts", "Unrelated facts"), state, unrelated_outcome, percent),
+            _outcome_tile("Edits remembered", state, retention_outcome, percent),
+            _outcome_tile(term("perplexity", "Perplexity"), state, perplexity_outcome, number),
             _outcome_tile("Says it", state, says_it_outcome, percent),
-            _outcome_tile("Edits recalled", state, retention_outcome, percent),
-            _outcome_tile("Perplexity", state, perplexity_outcome, number),
+            _drift_tile(state),
         ]
         if self._skill is not None:
             tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
@@ -127,7 +136,7 @@ class HealthBand:
         elif activity.stopped:
             self._activity.value = tag("p", "Measuring is stopped.", "el-note")
         else:
-            self._activity.value = tag("p", "All that the plan asks for is measured.", "el-note")
+            self._activity.value = tag("p", "Up to date.", "el-note")
 
 
 def _drift_tile(state: SessionState) -> str:
@@ -136,7 +145,7 @@ def _drift_tile(state: SessionState) -> str:
     found = step.largest_drift
     words = f"of ‖W₀‖, layer {found[0]}" if found else "not measured" if step.measurement is None else "no layer edited"
     course = [drift[1].relative if (drift := s.largest_drift) else 0.0 for s in state.steps[: state.position + 1]]
-    return _tile("Drift", percent(found[1].relative) if found else NOTHING, [words], course)
+    return _tile(term("drift", "Drift"), percent(found[1].relative) if found else NOTHING, [words], course)
 
 
 def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> Markup:
@@ -150,7 +159,9 @@ def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[f
 
 
 def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float]) -> Markup:
-    highest = max(course, default=0.0)
-    drawn = sparkline([value / highest for value in course], f"{title} by step") if highest > 0 else ""
+    highest, lowest = max(course, default=0.0), min(course, default=0.0)
+    moves = highest - lowest > FLAT * highest  # a flat line would look like a stray rule
+    name = Markup(title).striptags()
+    drawn = sparkline([value / highest for value in course], f"{name}, edit by edit") if moves else ""
     small = tag("small", joined((tag("span", part) for part in words), " · "))
     return tag("div", tag("dt", title) + tag("dd", tag("b", value) + drawn + small))

@@ -15,7 +15,7 @@ from editlab.report.html import percent, plural, sparkline, tag
 def progress_bar(progress: Progress, waiting: bool = False) -> Markup:
     """A bar with its stage in words; without a known total it only shows that work goes on."""
     if progress.total:
-        share, count = progress.done / progress.total, f"step {progress.done} of {progress.total}"
+        share, count = progress.done / progress.total, f"{progress.done} of {progress.total}"
         fill = tag("span", "", "el-bar-fill", style=f"width:{100 * share:.1f}%")
         bar = tag(
             "span",
@@ -72,10 +72,10 @@ class JobView:
             self._p_new.append(progress.p_new)
         drawn = progress_bar(progress)
         if self._p_new:
-            label = f"P(new object), now {percent(self._p_new[-1])}"
+            label = f"P(new answer), now {percent(self._p_new[-1])}"
             drawn += tag(
                 "div",
-                tag("span", "P(new) " + tag("b", percent(self._p_new[-1]))) + sparkline(self._p_new, label),
+                tag("span", "P(new answer) " + tag("b", percent(self._p_new[-1]))) + sparkline(self._p_new, label),
                 "el-rising",
             )
         self._text.value = drawn

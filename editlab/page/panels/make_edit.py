@@ -125,10 +125,15 @@ class MakeEdit:
         for completion in completions[:1]:
             parts.append(tag("p", tag("b", f"…{completion.completion}"), "el-continuation"))
             parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
-            chances = ["P(new) " + tag("b", chance(completion.p_new, completion.p_new_joint, percent))]
+            chances = ["New answer " + tag("b", chance(completion.p_new, completion.p_new_joint, percent))]
             if fact.target_true:
-                chances.append("P(true) " + tag("b", chance(completion.p_true, completion.p_true_joint, percent)))
+                chances.append(
+                    "Correct answer " + tag("b", chance(completion.p_true, completion.p_true_joint, percent))
+                )
             parts.append(tag("p", joined(tag("span", chance_) for chance_ in chances), "el-chances"))
+            if completion.says_new:
+                words = f"The model says “{fact.target_new}” already: this edit would change little or nothing."
+                parts.append(tag("p", words, "el-note"))
             if completion.notice:
                 parts.append(tag("p", completion.notice, "el-note"))
         self._say(joined(parts))
@@ -175,7 +180,7 @@ class MakeEdit:
         try:
             draft = Draft(self.form.read(), self.method.name, self.method.read())
         except ValueError as error:
-            self.form.complain(str(error))
+            self.form.complain(self.form.wrong or str(error))
             return
         self.form.complain("")
         self._on.apply(draft)

@@ -17,6 +17,7 @@ from editlab.report.html import tag
 class MeasureCallbacks:
     measure: Callable[[str], None]  # take this measure of the step in force
     stop: Callable[[str], None]
+    everywhere: Callable[[str], None]  # take it after every edit
 
 
 class MeasureNow:
@@ -35,7 +36,9 @@ class MeasureNow:
         self.measured = measurement is not None and measurement.get(self._name) is not None
         cost = cost_words(state.costs.get(self._name))
         self.start.description = f"Measure now · {cost}" if cost else "Measure now"
-        self.start.tooltip = f"Measure of step {state.position}: {self._title}"
+        self.start.tooltip = (
+            f"Measure after edit {state.position}: {self._title}" if state.position else f"Measure: {self._title}"
+        )
         self.show_activity(self._activity)
 
     def show_activity(self, activity: Activity) -> None:

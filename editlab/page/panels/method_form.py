@@ -47,7 +47,7 @@ class MethodForm:
         self.choice = choice("Method", [(method.title, method.name) for method in methods])
         self._help = html()
         self._fields = box([], "el-fields el-fields-3")
-        self._reset = button("Back to the preset", lambda _: self.reset(), "el-small")
+        self._reset = button("Back to the start values", lambda _: self.reset(), "el-small")
         folded = box([self._help, self._fields, self._reset, more])
         self._fold = Fold("Hyperparameters and guard…", "Hide hyperparameters and guard", folded)
         self.widget = box([self.choice, self._fold.widget], "el-method")

@@ -20,8 +20,8 @@ from editlab.report.html import NOTHING, empty, joined, number, percent, table, 
 
 SHOWN_CHANGES = 6
 KEY = (
-    "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the step where a trend "
-    "first shows; a violet line, the pinned step. Click a point to go to its step."
+    "Dashed green: the unedited model. Dotted red: chance. A red flag is a jump, a brown one the edit where a trend "
+    "first shows; a violet line, the pinned edit. Click a point to go there."
 )
 
 
@@ -30,7 +30,7 @@ class Overview(Pane):
         self._skill = info.tasks[0] if info.tasks else None
         self._on_goto = on_goto
         self._empty = html(
-            empty("Nothing to see yet", "Make an edit: how the run goes, step by step, is drawn here on one axis.")
+            empty("Nothing to see yet", "Make an edit: how the run goes, edit by edit, is drawn here on one axis.")
         )
         self.view = ChartView(on_goto, "overview")
         self.charts = (self.view,)
@@ -71,19 +71,19 @@ class Overview(Pane):
 
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
         """The change at one step, with a button that goes there."""
-        goto = button(f"Step {step}", lambda _: self._on_goto(step), "el-small", "Go to this step")
+        goto = button(f"Edit {step}" if step else "Unedited", lambda _: self._on_goto(step), "el-small", "Go there")
         lines = [tag("span", c.kind, f"el-badge el-badge-{c.kind}") + f" {c.sentence}" for c in changes]
         return box([goto, html(joined(tag("p", line) for line in lines))], "el-row el-change-row")
 
     def _as_table(self, state: SessionState) -> Markup:
         columns: list[tuple[str, Read, Callable[[float], str]]] = [
-            ("edits recalled", retention_outcome, percent),
+            ("edits remembered", retention_outcome, percent),
             ("perplexity", perplexity_outcome, number),
         ]
         if self._skill is not None:
             columns.append((self._skill.title, task_outcome(self._skill.name), percent))
         rows = [[str(s.index), step_title(s), _drift(s), *_cells(s, columns)] for s in state.steps]
-        return table("The run, step by step", ["step", "edit", "drift", *(name for name, _, _ in columns)], rows)
+        return table("The run, edit by edit", ["edit", "fact", "drift", *(name for name, _, _ in columns)], rows)
 
 
 def _drift(step: Step) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from editlab.core.records import Health
-from editlab.report.html import SIGNS, tag
+from editlab.report.html import HEALTH_WORDS, SIGNS, tag
 
 
 def health_pill(health: Health | None) -> Markup:
     """The pill of a session's health; empty where the session has not been judged."""
-    return status_pill(health.status, health.status.capitalize()) if health else Markup()
+    return status_pill(health.status, HEALTH_WORDS[health.status]) if health else Markup()
 
 
 def status_pill(status: str, word: str, title: str = "") -> Markup:

@@ -10,7 +10,7 @@ from editlab.page.controls import box, choice, html
 from editlab.page.measuring import Activity
 from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
 from editlab.page.panels.pane import Pane
-from editlab.page.words import EVERY, cost_words, every_words, plan_cost_words, unmeasured
+from editlab.page.words import EVERY, cost_words, every_words, measured_at, plan_cost_words
 from editlab.report.html import plural, tag
 
 
@@ -20,7 +20,7 @@ class PlanRow:
         self._note = tag("span", note, "el-why") if note else ""
         self._words = html(css="el-plan-words")
         self.every = choice(f"How often: {measure.title}", _options(measure.every), "el-every", value=measure.every)
-        self.ask = MeasureNow(measure.name, measure.title, on, "measured at this step")
+        self.ask = MeasureNow(measure.name, measure.title, on, "measured here")
         self.widget = box([self._words, self.every, self.ask.widget], "el-plan-row")
         self._drawing = False
         self.every.observe(lambda _: None if self._drawing else on_choose(), "value")
@@ -35,10 +35,10 @@ class PlanRow:
         finally:
             self._drawing = False
         self.ask.show(state)
-        cost, left, edits = cost_words(state.costs.get(name)), unmeasured(state, name), len(state.steps) - 1
-        about = [f"{cost} a step"] if cost else []
+        cost, (taken, edits) = cost_words(state.costs.get(name)), measured_at(state, name)
+        about = [f"{cost} each time"] if cost else []
         if edits:
-            about.append(f"measured at {edits - left} of {plural(edits, 'edit')}")
+            about.append(f"measured after {taken} of {plural(edits, 'edit')}" if taken else "not measured yet")
         self._words.value = tag("b", self._measure.title) + self._note + tag("span", " · ".join(about), "el-about")
 
 

@@ -27,12 +27,12 @@ class PlayerPanel:
     def __init__(self, lists: Sequence[FactList], on: PlayerCallbacks) -> None:
         self._on, self._running = on, False
         self._lists = {facts.title: facts for facts in lists}
-        options = [("this session’s steps, again", STEPS)]
+        options = [("this session’s edits, again", STEPS)]
         options += [(f"{plural(len(facts.facts), 'edit')}: {facts.title}", facts.title) for facts in lists]
         self.what = choice("Play", options)
         self.speed = choice("Speed", SPEEDS, value=2.0)
         self.play = button("▶ Play", lambda _: on.pause() if self._running else on.play(), "el-small", "Play")
-        self.step = button("One step", lambda _: on.step(), "el-small", "The next step, and no more")
+        self.step = button("One edit", lambda _: on.step(), "el-small", "The next edit, and no more")
         self.stop = button("Stop", lambda _: on.stop(), "el-small", "Begin anew next time")
         self._words = html(css="el-live el-player-words")
         self.widget = panel(
@@ -46,7 +46,7 @@ class PlayerPanel:
         )
         self.what.observe(lambda change: on.choose(self._lists.get(change.new)), "value")
         self.speed.observe(lambda change: on.speed(change.new), "value")
-        self.show(Playing("Puts each step of this session in force again, or makes a list of edits one by one."))
+        self.show(Playing("Puts each edit of this session in force again, or makes a list of edits one by one."))
 
     def choose(self, title: str) -> None:
         """Choose a list as a visitor would."""
@@ -55,7 +55,7 @@ class PlayerPanel:
     def show(self, playing: Playing) -> None:
         self._running = playing.running
         self.play.description = "Pause" if playing.running else "▶ Play"
-        self.play.tooltip = "Pause after this step" if playing.running else "Play"
+        self.play.tooltip = "Pause after this edit" if playing.running else "Play"
         self.step.disabled = playing.running
         self.stop.disabled = not playing.running and not 0 < playing.done < playing.total
         bar = ""

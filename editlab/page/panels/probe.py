@@ -20,7 +20,7 @@ from editlab.page.probing import Order, Probes
 from editlab.report.html import empty, fact_line, joined, note, plural, tag
 
 ABOUT = (
-    "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any step: "
+    "Makes an edit on the unedited model beside this session, which stays as it is, and measures it like any edit: "
     "is it the fact, the method, or the edits before it?"
 )
 NOW, FORM = "now", "form"  # choices of a fact besides the ids of steps
@@ -195,7 +195,7 @@ class ProbePane(Pane):
         if not self._probes.tried:
             self._results.value = empty(
                 "Nothing probed yet",
-                "Each probe becomes a column here, beside the session’s own step: its size, what it did, what it says.",
+                "Each probe becomes a column here, beside the session’s own edit: its size, what it did, what it says.",
             )
         elif self._state is not None:
             by_fact = itertools.groupby(self._probes.tried, key=lambda tried: tried.order.fact)

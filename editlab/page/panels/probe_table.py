@@ -16,7 +16,7 @@ from editlab.page.panels.pill import risk_pill, status_pill
 from editlab.page.probing import ProbeResult
 from editlab.report.html import NOTHING, joined, note, number, percent, table, tag
 
-STATUS = {"sound": "healthy", "harmed": "degrading", "broken": "collapsed"}
+STATUS = {"healthy": "healthy", "harmed": "degrading", "broken": "collapsed"}
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def _rows(unedited: float | None, columns: Sequence[ProbeColumn]) -> list[tuple[
         ("divisor", lambda c: _of_layer(c, "divisor"), False),
         ("divisor ÷ that of keys that agree", lambda c: _of_layer(c, "divisor_ratio"), False),
         ("risk beforehand", lambda c: risk_pill(c.step.risk.level) if c.step and c.step.risk else "", False),
-        ("says the new object", _took, False),
-        ("P(new)", _p_new, True),
+        ("says the new answer", _took, False),
+        ("P(new answer)", _p_new, True),
         ("efficacy", lambda c: _success(c, "efficacy"), False),
         ("paraphrase", lambda c: _success(c, "paraphrase"), False),
         ("neighborhood", lambda c: _success(c, "neighborhood"), False),
-        ("edits recalled", _recalled, False),
-        ("unrelated facts right", _unrelated, False),
+        ("edits remembered", _recalled, False),
+        ("unrelated facts still right", _unrelated, False),
     ]
     tasks = dict.fromkeys(name for column in columns if column.end for name in column.end.tasks)
     rows += [(_task_title(columns, name), partial(_task, name=name), False) for name in tasks]
@@ -111,7 +111,7 @@ def _verdict(column: ProbeColumn, unedited: float | None) -> Markup:
     ratio = _ratio(column, unedited)
     if ratio is None:
         return Markup()
-    word = "sound" if ratio < HARMFUL else "harmed" if ratio < DISABLING else "broken"  # not a number is broken
+    word = "healthy" if ratio < HARMFUL else "harmed" if ratio < DISABLING else "broken"  # not a number is broken
     return status_pill(STATUS[word], word.capitalize())
 
 
@@ -165,7 +165,7 @@ def _recalled(column: ProbeColumn) -> str:
 
 
 def _unrelated(column: ProbeColumn) -> str:
-    found = column.end.bleeding if column.end else None
+    found = (column.end.bleeding or column.end.unrelated) if column.end else None
     return f"{percent(found.share)} " + tag("small", f"of {found.n}") if found else ""
 
 

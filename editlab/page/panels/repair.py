@@ -15,7 +15,7 @@ from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
-from editlab.page.plots.outcomes import retention_outcome, task_outcome
+from editlab.page.plots.outcomes import retention_outcome, task_outcome, unrelated_outcome
 from editlab.report.html import NOTHING, joined, number, percent, plural, table, tag
 
 SHOWN = 6  # edits whose removal is drawn
@@ -106,10 +106,10 @@ class Repair:
             self._back.value = table("What came back", ["", "with it", "without it"], rows, css="el-facing")
 
     def _shares(self, state: SessionState, unmeasured: str) -> dict[str, str]:
-        """The model's edits recalled, its first skill and its drift, as text."""
+        """The model's edits remembered, its unrelated facts, its first skill and its drift, as text."""
         step = state.steps[state.position]
         drift = step.largest_drift
-        found = {"Edits recalled": retention_outcome(step)}
+        found = {"Edits remembered": retention_outcome(step), "Unrelated facts still right": unrelated_outcome(step)}
         if self._skill is not None:
             found[self._skill.title] = task_outcome(self._skill.name)(step)
         cells = {

@@ -10,13 +10,14 @@ from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.pill import risk_pill
-from editlab.report.html import NOTHING, number, table, tag
+from editlab.page.words import risk_words
+from editlab.report.html import NOTHING, number, percent, table, tag
 
 NUMBERS: dict[str, Callable[[Risk], str]] = {
     "cosine of the keys k̄ and k_bare": lambda risk: f"{risk.key_cosine:.2f}",
     "divisor ÷ that of keys that agree": lambda risk: number(risk.divisor_ratio),
     "‖ΔW‖ at most": lambda risk: number(risk.predicted_norm),
-    "‖ΔW‖ at most ÷ ‖W‖": lambda risk: number(risk.relative_size),
+    "‖ΔW‖ at most ÷ ‖W₀‖": lambda risk: percent(risk.relative_size),
     "preservation error D at most": lambda risk: number(risk.predicted_error),
     "times the usual": lambda risk: number(risk.times_median),
 }
@@ -34,7 +35,7 @@ class RiskLine:
         self._safer = html(css="el-why")
         self._instead = box([self.instead, self._safer], "el-row")
         self._numbers = html()
-        self._fold = Fold("Show the numbers", "Hide the numbers", self._numbers)
+        self._fold = Fold("Details", "Hide the details", self._numbers)
         self.widget = box([self._words, self._instead, self._fold.widget], "el-risk")
         guard.on_change(self._say)
         self.clear()
@@ -83,7 +84,8 @@ class RiskLine:
         ruled = [self._methods[name].fallback is not None for name in risks]  # the position rule is about these
         tokens = [risk_pill(risk.token_level) if r else NOTHING for risk, r in zip(risks.values(), ruled, strict=True)]
         rows.append(["from the tokens alone", *tokens])
-        self._numbers.value = table("What is known before the edit", ["", *titles], rows, css="el-facing")
+        numbers = table("What is known before the edit", ["", *titles], rows, css="el-facing")
+        self._numbers.value = tag("p", self._shown.reason, "el-why") + numbers
         show_if(self._fold.widget, True)
 
     def _say(self) -> None:
@@ -91,7 +93,7 @@ class RiskLine:
         if risk is None:
             return
         words = tag("p", tag("b", "Risk") + " " + risk_pill(risk.level), "el-risk-level")
-        words += tag("p", risk.reason, "el-risk-reason")
+        words += tag("p", risk_words(risk), "el-risk-reason")
         stopped = self._at_least_guarded(risk)
         fallback = self._methods.get(self._methods[risk.method].fallback or "")
         if stopped and (does := self._guard.does(fallback.title if fallback else None)):

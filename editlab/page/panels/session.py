@@ -18,7 +18,7 @@ from editlab.report.html import joined, plural, tag
 
 UNNAMED = "Unnamed session"
 TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."
-TO_FOLLOW = "Whoever has it sees each step live, can change nothing, and can make a copy to go on with."
+TO_FOLLOW = "Whoever has it sees each edit live, can change nothing, and can make a copy to go on with."
 OTHERS = tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions="")
 
 
@@ -77,7 +77,7 @@ class SessionPanel:
         edits = len(state.steps) - 1
         if edits != self._shown.edits:
             self.show(replace(self._shown, edits=edits))
-        self.duplicate.description = f"Duplicate up to step {state.position}" if state.position else "Duplicate"
+        self.duplicate.description = f"Duplicate up to edit {state.position}" if state.position else "Duplicate"
         self.duplicate.tooltip = "A session of its own that begins with these edits; this one stays as it is"
 
     def _ask(self, whether: bool) -> None:
@@ -95,7 +95,7 @@ class FollowPanel:
         )
         self._about = html(css="el-live")
         self._mark = html(css="el-mark")
-        why = "You see each step as it is made. Nothing you do here changes it; in a copy of your own you can go on."
+        why = "You see each edit as it is made. Nothing you do here changes it; in a copy of your own you can go on."
         content = [self._about, html(tag("p", why, "el-hint")), box([self.duplicate], "el-row"), self._mark]
         self.widget = panel("Following live", content, "el-following")
         self.show(about)

@@ -55,7 +55,7 @@ class SideBySide(Pane):
         self._table = html(css="el-dense")
         self._fold = Fold("Show as table", "Hide table", self._table)
         self._empty = html(
-            empty("One run so far", "Choose a method, or open a session: both runs are drawn over one axis of steps.")
+            empty("One run so far", "Choose a method, or open a session: both runs are drawn over one axis of edits.")
         )
         self._filled = box([self._words, self.view.widget, self._fold.widget])
         asks = [box([self.method, self.remake], "el-row el-own"), box([self.link, self.open], "el-row el-own")]
@@ -112,13 +112,13 @@ class SideBySide(Pane):
 
     def _as_table(self, this: SessionState, other: SessionState) -> Markup:
         """A table with a row per step, and this run and the other in neighbouring columns."""
-        header = ["step", "edit", "by", *(f"{by.title}{run}" for by in self._by for run in ("", ", other"))]
+        header = ["edit", "fact", "by", *(f"{by.title}{run}" for by in self._by for run in ("", ", other"))]
         rows = []
         for index in range(max(len(this.steps), len(other.steps))):
             pair = [run.steps[index] if index < len(run.steps) else None for run in (this, other)]
             cells = [(by.says(step) if step else None) or NOTHING for by in self._by for step in pair]
             rows.append([str(index), _facts(*pair), self._methods(*pair), *cells])
-        return table("Step by step, this run and the other", header, rows, css="el-table-steps")
+        return table("Edit by edit, this run and the other", header, rows, css="el-table-steps")
 
     def _methods(self, this: Step | None, other: Step | None) -> str:
         names = [self._info.title_of(step.method) if step else "" for step in (this, other)]

@@ -143,7 +143,7 @@ def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> 
     now, base = scores.get(position), scores.get(0)
     note = tag("p", task.note, "el-why") if task.note else ""
     if now is None:
-        return tag("p", "Not measured at this step.", "el-task-now") + note
+        return tag("p", "Not measured here.", "el-task-now") + note
     interval = "95 % (Wilson): {} to {}".format(*map(percent, now.interval))
     words = tag(
         "p",
@@ -157,7 +157,7 @@ def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> 
         changes.append(f"Since the unedited model: {paired_words(compare(base, now))}.")
     before = max((step for step in scores if 0 < step < position), default=None)
     if before is not None:
-        changes.append(f"Since step {before}: {paired_words(compare(scores[before], now))}.")
+        changes.append(f"Since edit {before}: {paired_words(compare(scores[before], now))}.")
     if changes:
         words += tag(
             "ul",
@@ -183,13 +183,13 @@ def _task_table(state: SessionState, name: str, title: str) -> Markup:
         ]
         for index, s in scores.items()
     ]
-    header = ["step", "edit", "accuracy", "95 % (Wilson)", "correct", "weighted F1", "no label", "against unedited"]
-    return table(f"{title}: by step", header, rows)
+    header = ["edit", "fact", "accuracy", "95 % (Wilson)", "correct", "weighted F1", "no label", "against unedited"]
+    return table(f"{title}, edit by edit", header, rows)
 
 
 def _perplexity_table(found: Sequence[tuple[Step, Perplexity]]) -> Markup:
     rows = [[str(s.index), step_title(s), number(p.value), p.text, str(p.n)] for s, p in found]
-    return table("Perplexity by step", ["step", "edit", "perplexity", "text", "tokens"], rows)
+    return table("Perplexity, edit by edit", ["edit", "fact", "perplexity", "text", "tokens"], rows)
 
 
 def _perplexity_words(state: SessionState) -> Markup:
@@ -198,7 +198,7 @@ def _perplexity_words(state: SessionState) -> Markup:
     found = measured.perplexity if measured else None
     title = tag("h3", "Perplexity " + tag("small", "of a fixed text; less is better"))
     if found is None:
-        return title + tag("p", "Not measured at this step.", "el-task-now")
+        return title + tag("p", "Not measured here.", "el-task-now")
     base = unedited(state.steps, perplexity_outcome)
     level = KEY_LEVEL + f" unedited {number(base)} · " if base is not None else ""
     text = f"{found.text}, {plural(found.n, 'token')} in windows of {found.window}"

@@ -17,6 +17,7 @@ from editlab.page.plots.outcomes import (
     preservation_outcome,
     retention_outcome,
     task_outcome,
+    unrelated_outcome,
 )
 from editlab.report.compare import compared, wins
 from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
@@ -46,17 +47,19 @@ def columns_of(info: LabInfo) -> list[Column]:
     """The columns that a table of a lab's steps can have, in order."""
     tasks = [Column(task.title, _value(task_outcome(task.name)), share=True) for task in info.tasks]
     return [
-        Column("‖ΔW‖", lambda step: step.norm),
+        Column("size ÷ ‖W₀‖", lambda step: step.relative_size, share=True),
+        Column("‖ΔW‖", lambda step: step.norm, chosen=False),
         Column("drift ÷ ‖W₀‖", _drift, share=True),
-        Column("P(new) per token", lambda step: _rewrite(step, "p_new"), share=True),
-        Column("P(true) per token", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
+        Column("new answer, mean per token", lambda step: _rewrite(step, "p_new"), share=True),
+        Column("correct answer, mean per token", lambda step: _rewrite(step, "p_true"), share=True, chosen=False),
         Column("says it", lambda step: _said(step, "rewrite"), share=True),
         Column("says it elsewhere", lambda step: _said(step, "paraphrase"), share=True, chosen=False),
-        Column("paraphrases that say new", lambda step: _won(step, "paraphrase"), share=True),
-        Column("neighbours that say new", lambda step: _won(step, "neighborhood"), share=True),
+        Column("reworded, new likelier", lambda step: _won(step, "paraphrase"), share=True),
+        Column("neighbours, new likelier", lambda step: _won(step, "neighborhood"), share=True),
         Column("score S", _score, share=True, chosen=False),
-        Column("edits recalled", _value(retention_outcome), share=True),
-        Column("unrelated facts right", _value(bleeding_outcome), share=True, chosen=False),
+        Column("edits remembered", _value(retention_outcome), share=True),
+        Column("unrelated facts right", _value(unrelated_outcome), share=True),
+        Column("unrelated facts right, of all", _value(bleeding_outcome), share=True, chosen=False),
         Column("preservation error D", _value(preservation_outcome), chosen=False),
         Column("perplexity", _value(perplexity_outcome)),
         *tasks,
@@ -74,7 +77,7 @@ class Steps(Pane):
         for each in self.checks.values():
             each.observe(lambda _: self._draw(), "value")
         self._choice = Fold("Choose columns", "Columns", box(list(self.checks.values()), "el-row el-checks"))
-        self._empty = html(empty("No steps yet", "Every edit becomes a row of numbers here."))
+        self._empty = html(empty("No edits yet", "Every edit becomes a row of numbers here."))
         self._table = html(css="el-dense")
         self.widget = box([self._empty, self._choice.widget, self._table])
 
@@ -98,8 +101,8 @@ class Steps(Pane):
         chosen = [column for title, column in self.columns.items() if self.checks[title].value]
         pinned = state.steps[self._pinned] if self._pinned is not None else None
         rows = [self._row(step, state, chosen, pinned) for step in state.steps]
-        caption = "All steps" if pinned is None else f"All steps; small: difference from step {pinned.index}, pinned"
-        header = ["step", "edit", "method", *(column.title for column in chosen)]
+        caption = "All edits" if pinned is None else f"All edits; small: difference from edit {pinned.index}, pinned"
+        header = ["edit", "fact", "method", *(column.title for column in chosen)]
         self._table.value = table(caption, header, rows, css="el-table-steps") if edited else ""
 
     def _row(self, step: Step, state: SessionState, chosen: Sequence[Column], pinned: Step | None) -> list[str]:

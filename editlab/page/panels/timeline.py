@@ -20,7 +20,7 @@ from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.pill import risk_pill, status_pill
-from editlab.report.html import empty, fact_line, joined, number, tag
+from editlab.report.html import empty, fact_line, joined, number, percent, tag
 
 ROWS = 50  # drawn at once, at most
 
@@ -102,8 +102,10 @@ class TimelineRow:
         show_if(self.anew, stale)
         self.anew.disabled = locked
         self.anew.tooltip = f"Make the edits after edit {step.index} again as if it had never been made, in a branch"
-        self.goto.tooltip = f"Put step {step.index} in force"
-        self.branch.tooltip = f"A copy of the session as of step {step.index}"
+        self.goto.tooltip = f"Go back to edit {step.index}" if step.index else "Go back to the unedited model"
+        self.branch.tooltip = (
+            f"A copy of the session up to edit {step.index}" if step.index else "A copy of the session, unedited"
+        )
         states = (("now", current), ("undone", undone), ("off", not step.enabled), ("pinned", self._pinned))
         words = [word for word, applies in states if applies]
         badges = joined(tag("span", word, f"el-badge el-badge-{word}") for word in words)
@@ -128,7 +130,7 @@ class TimelineRow:
         )
         self.goto.disabled = locked or current
         self.pin.description = "Unpin" if self._pinned else "Pin"
-        self.pin.tooltip = "Compare with it no more" if self._pinned else f"Compare everything with step {step.index}"
+        self.pin.tooltip = "Compare with it no more" if self._pinned else f"Compare everything with edit {step.index}"
         self.toggle.disabled = locked
         self.toggle.description = "Off" if step.enabled else "On"
         self.toggle.tooltip = (
@@ -157,8 +159,8 @@ class Timeline:
             )
         )
         self._list = box([], "el-steps")
-        self.newer = button("Newer", lambda _: self._scroll(ROWS), "el-small", "Newer steps")
-        self.older = button("Older", lambda _: self._scroll(-ROWS), "el-small", "Older steps")
+        self.newer = button("Newer", lambda _: self._scroll(ROWS), "el-small", "Newer edits")
+        self.older = button("Older", lambda _: self._scroll(-ROWS), "el-small", "Older edits")
         self._shown = html(css="el-note")
         self._pages = box([self.newer, self.older, self._shown], "el-row")
         self._keys = html(tag("p", KEYS, "el-keys"), "el-acts")
@@ -226,7 +228,7 @@ class Timeline:
         self._list.children = [row.widget for row in rows]
         show_if(self._pages, len(state.steps) > ROWS)
         self.newer.disabled, self.older.disabled = shown.stop == len(state.steps), shown.start == 0
-        self._shown.value = tag("p", f"Steps {shown.start} to {shown.stop - 1} of {len(state.steps) - 1}")
+        self._shown.value = tag("p", f"Edits {max(1, shown.start)} to {shown.stop - 1} of {len(state.steps) - 1}")
 
     def _range(self, state: SessionState) -> range:
         """The steps that are drawn: the newest ones, or those around the step in force, or those chosen."""
@@ -244,11 +246,11 @@ class Timeline:
 
 
 def _size(step: Step, largest: float) -> str:
-    """‖ΔW‖, and a bar that compares it with the largest."""
+    """The edit's size, and a bar that compares it with the largest."""
     size = step.norm
     share = size / largest if size is not None and largest and math.isfinite(size) else 1.0
     bar = tag("span", tag("i", "", style=f"width:{100 * share:.1f}%"), "el-size", aria_hidden="true")
-    return f"‖ΔW‖ {number(size)} " + bar
+    return tag("span", f"size {percent(step.relative_size)} ", title=f"‖ΔW‖ ÷ ‖W₀‖; ‖ΔW‖ is {number(size)}") + bar
 
 
 def _harm(changes: Sequence[ChangePoint]) -> Markup:

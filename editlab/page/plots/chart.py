@@ -153,7 +153,7 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
 
 def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
     """A figure over the axis of steps. All such figures and the timeline mark the step under the pointer."""
-    plot = plain_figure(title, "step", y_label, "linear", scale, height)
+    plot = plain_figure(title, "edit", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     plot.xgrid.visible = False

@@ -1,4 +1,4 @@
-"""Outcomes, one number per step: tasks, perplexity, edits recalled, unrelated facts still right."""
+"""Outcomes, one number per step: tasks, perplexity, edits remembered, unrelated facts still right."""
 
 from __future__ import annotations
 
@@ -78,12 +78,19 @@ def retention_outcome(step: Step) -> Outcome | None:
     found = step.measurement.retention if step.measurement else None
     if found is None or found.kept is None:
         return None
-    return Outcome(found.kept, f"of {found.succeeded} that took")
+    return Outcome(found.kept, f"of {found.succeeded} that worked")
 
 
 def bleeding_outcome(step: Step) -> Outcome | None:
+    """Reads the share of all unrelated facts that are still right."""
     found = step.measurement.bleeding if step.measurement else None
     return Outcome(found.share, f"of {found.n}") if found else None
+
+
+def unrelated_outcome(step: Step) -> Outcome | None:
+    """Reads the share of the sample of unrelated facts that are still right, which is measured after every edit."""
+    found = step.measurement.unrelated if step.measurement else None
+    return Outcome(found.share, f"of {found.n} still right") if found else None
 
 
 def preservation_outcome(step: Step) -> Outcome | None:
@@ -209,7 +216,7 @@ def _line_chart(title: str, level: float | None, height: int, log: bool, form: s
     plot.scatter("step", "value", source=sources["now"], size=15, fill_color=None, line_color=NOW, line_width=2)
     dots = plot.scatter("step", "value", source=points, size=8, color=NOW, alpha="alpha")
     steady(dots)
-    tooltips = [("step", "@step · @title"), ("value", f"{form} @says")]
+    tooltips = [("edit", "@step · @title"), ("value", f"{form} @says")]
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips, mode="vline"), TapTool(renderers=[dots]))
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("points",))

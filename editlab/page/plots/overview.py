@@ -44,9 +44,7 @@ def overview_parts(state: SessionState, skill: TaskInfo | None, log: bool = Fals
         Part(
             "drift", log, partial(drift_chart, log=log, height=HEIGHT + 30, title=title), drift_columns(state, log=log)
         ),
-        *_outcome(
-            state, "recalled", retention_outcome, partial(share_chart, "Edits still recalled", height=HEIGHT), ()
-        ),
+        *_outcome(state, "recalled", retention_outcome, partial(share_chart, "Edits remembered", height=HEIGHT), ()),
         *_outcome(
             state, "perplexity", perplexity_outcome, partial(perplexity_chart, level, wide, HEIGHT), (level, wide)
         ),

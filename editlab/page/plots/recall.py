@@ -14,7 +14,7 @@ from editlab.core.records import SessionState, Step
 from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
 from editlab.page.plots.chart import change_columns as changes
 
-RECALLED, FORGOTTEN, NEVER, UNKNOWN = "recalled", "forgotten", "did not take", "not measured"
+RECALLED, FORGOTTEN, NEVER, UNKNOWN = "remembered", "forgotten", "didn’t work", "not measured"
 FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "#ffffff"}
 HATCHES = {RECALLED: "blank", FORGOTTEN: "blank", NEVER: "right_diagonal_line", UNKNOWN: "blank"}
 NAMED_ROWS = 24  # with more rows, they are numbered instead
@@ -101,7 +101,7 @@ def recall_chart(rows: Sequence[RecallRow], first: int = 0) -> Chart:
     sources = blank(recall_columns(NO_STEPS, ()))
     tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
     since = f" from {first} on" if first else ""
-    title = f"Edits (rows) by steps{since}: recalled or forgotten"
+    title = f"Edits (rows) after each later edit{since}: remembered or forgotten"
     plot = new_figure(title, height=tall * (len(rows) + 1) + 84)
     plot.x_range.update(start=first - 0.6)
     plot.y_range = Range1d(start=len(rows) - 0.4, end=-1.2)
@@ -124,7 +124,12 @@ def recall_chart(rows: Sequence[RecallRow], first: int = 0) -> Chart:
         line_width=1.5,
     )  # fmt: skip
     steady(cells)
-    tooltips = [("fact", "@fact"), ("made by", "edit @edit"), ("at step @step", "@state"), ("forgotten", "@forgotten")]
+    tooltips = [
+        ("fact", "@fact"),
+        ("made by", "edit @edit"),
+        ("after edit @step", "@state"),
+        ("forgotten", "@forgotten"),
+    ]
     plot.add_tools(HoverTool(renderers=[cells], tooltips=tooltips), TapTool(renderers=[cells]))
     flag_changes(plot, sources["changes"])
     plot.yaxis.major_label_text_color = INK

@@ -54,7 +54,7 @@ def compared_by(info: LabInfo) -> list[ComparedOutcome]:
     tasks = [ComparedOutcome(task.name, task.title, task_outcome(task.name), share=True) for task in info.tasks]
     return [
         ComparedOutcome("drift", "Drift ÷ ‖W₀‖", drift_outcome, share=True, bounded=False),
-        ComparedOutcome("recalled", "Edits recalled", retention_outcome, share=True),
+        ComparedOutcome("recalled", "Edits remembered", retention_outcome, share=True),
         ComparedOutcome("unrelated", "Unrelated facts still right", bleeding_outcome, share=True),
         ComparedOutcome("perplexity", "Perplexity", perplexity_outcome, share=False, bounded=False),
         *tasks,
@@ -93,7 +93,9 @@ def _chart(by: ComparedOutcome, legend: bool) -> Chart:
         plot.line("step", "value", source=sources[name], line_color=color, line_dash=dash, line_width=2, **label)
         dots = plot.scatter("step", "value", source=sources[name], marker=marker, size=7, color=color)
         steady(dots)
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=[(f"{name} run", "@step · @title"), (by.title, "@says")]))
+        plot.add_tools(
+            HoverTool(renderers=[dots], tooltips=[(f"{name} run", "edit @step · @title"), (by.title, "@says")])
+        )
     if legend:
         horizontal_legend(plot)
     if by.share:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bokeh.models import DataRange1d, HoverTool, TapTool
+from bokeh.models import DataRange1d, HoverTool, NumeralTickFormatter, TapTool
+from bokeh.plotting import figure
 
 from editlab.analysis.anatomy import UNUSUAL
 from editlab.analysis.outcomes import AS_LARGE
@@ -75,7 +76,9 @@ def drift_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False)
         found = [(step, drift, getattr(drift, unit.field)) for step in state.steps if (drift := drift_of(step, layer))]
         drawn = [row for row in found if math.isfinite(row[2]) and (row[2] > 0 or not log)]
         for step, drift, value in drawn:
-            says = f"{number(value)} ({percent(drift.relative)} of ‖W₀‖)"
+            says = f"{percent(drift.relative)} of ‖W₀‖"
+            if unit is not UNITS[0]:
+                says = f"{number(value)} ({says})"
             row = (step.index, value, color, alpha(step, state), f"layer {layer}", says)
             for name, cell in zip(names, (*row, step_title(step)), strict=True):
                 points[name].append(cell)
@@ -101,7 +104,8 @@ def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) 
             x = step.index + (place - (len(step.size) - 1) / 2) * width
             color = LAYERS[layers.index(layer) % len(LAYERS)]
             row = (step.index, x, size, 0.9 * width, color, alpha(step, state), f"layer {layer}", step_title(step))
-            for name, cell in zip(names, (*row, number(size)), strict=True):
+            says = number(size) if unit is not UNITS[0] else f"{percent(size)} of ‖W₀‖"
+            for name, cell in zip(names, (*row, says), strict=True):
                 bars[name].append(cell)
     floor = min(bars["size"], default=1.0) / 2 if log else 0.0
     return {
@@ -139,10 +143,11 @@ def drift_chart(unit: Unit = UNITS[0], log: bool = False, height: int = 230, tit
     plot.scatter("step", "drift", source=sources["now"], size=15, fill_color=None, line_color=NOW, line_width=2)
     dots = plot.scatter("step", "drift", source=sources["points"], size=8, color="color", alpha="alpha")
     steady(dots)
-    tooltips = [("step", "@step · @title"), ("@layer", "@says")]
+    tooltips = [("edit", "@step · @title"), ("drift", "@says in @layer")]
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips, mode="vline"), TapTool(renderers=[dots]))
     horizontal_legend(plot)
     plot.y_range.update(range_padding=0.25)
+    _in_percent(plot, unit)
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("points",))
 
@@ -156,9 +161,10 @@ def size_chart(unit: Unit = UNITS[0], log: bool = False) -> Chart:
         fill_alpha="alpha",
     )  # fmt: skip
     steady(bars)
-    tooltips = [("step", "@step · @title"), ("@layer", "@says")]
+    tooltips = [("edit", "@step · @title"), ("size", "@says in @layer")]
     plot.add_tools(HoverTool(renderers=[bars], tooltips=tooltips), TapTool(renderers=[bars]))
     plot.y_range = DataRange1d(renderers=[bars], range_padding=0.25)
+    _in_percent(plot, unit)
     draw_levels(plot, sources["levels"])
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("bars",))
@@ -179,3 +185,9 @@ def drift_rows(steps: Sequence[Step], unit: Unit) -> tuple[list[str], list[list[
         found = [drift_of(step, layer) for layer in layers] + [step.size.get(layer) for layer in layers]
         rows.append([getattr(drift, unit.field) if drift else None for drift in found])
     return header, rows
+
+
+def _in_percent(plot: figure, unit: Unit) -> None:
+    """Write a relative size on the axis as it is written everywhere: in percent."""
+    if unit is UNITS[0]:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0.[00] %")

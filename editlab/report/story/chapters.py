@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from editlab.analysis.history import Between, broken_between, first_forgotten, forgotten_between
 from editlab.core.records import Measurement, SessionState, Step, largest
-from editlab.report.html import SIGNS, joined, number, percent, plural, table, tag
+from editlab.report.html import HEALTH_WORDS, SIGNS, joined, number, percent, plural, table, tag
 from editlab.report.readings import readings_table
 from editlab.report.story.edits import pill, taken
 from editlab.report.story.figures import Figure
@@ -46,9 +46,9 @@ def in_short(state: SessionState, known: Methods) -> Markup:
     counted = taken(state.steps).values()
     facts, said = sum(known for known, _ in counted), sum(took for _, took in counted)
     if facts:
-        words.append(f"{said} of {plural(facts, 'fact')} succeeded: the model said the new object at once.")
+        words.append(f"{said} of {plural(facts, 'fact')} worked: the model gave the new answer at once.")
     if lost := len(first_forgotten(state.steps)):
-        words.append(f"{plural(lost, 'fact')} that had succeeded {'was' if lost == 1 else 'were'} forgotten later.")
+        words.append(f"{plural(lost, 'fact')} that had worked {'was' if lost == 1 else 'were'} forgotten later.")
     return tag("p", " ".join(words)) + verdict(state) + tiles(state)
 
 
@@ -62,7 +62,7 @@ def verdict(state: SessionState) -> Markup:
     health = state.health
     if health is None:
         return Markup()
-    word = f"{SIGNS[health.status]} {health.status.capitalize()}"
+    word = f"{SIGNS[health.status]} {HEALTH_WORDS[health.status]}"
     others = [change.sentence for change in health.changes if change.sentence != health.reason]
     reasons = joined(tag("p", sentence) for sentence in (health.reason, *others))
     return tag("div", Markup("<b>Health</b> {}{}").format(pill(word, health.status), reasons), "verdict")
@@ -81,9 +81,7 @@ def tiles(state: SessionState) -> Markup:
         forced = f"of {plural(said.rewrite.n, 'edited prompt')}, argmax at every token"
         found.insert(1, ("Teacher-forced", percent(said.rewrite.forced), forced))
     if now.retention is not None and now.retention.kept is not None:
-        found.append(
-            ("Edits still recalled", percent(now.retention.kept), f"of {now.retention.succeeded} that succeeded")
-        )
+        found.append(("Edits remembered", percent(now.retention.kept), f"of {now.retention.succeeded} that worked"))
     if now.perplexity is not None:
         before = base.perplexity if base else None
         words = f"unedited {number(before.value)}" if before else plural(now.perplexity.n, "token")
@@ -92,8 +90,8 @@ def tiles(state: SessionState) -> Markup:
         old = base.tasks.get(name) if base else None
         words = f"of {score.n}" + (f", unedited {percent(old.accuracy)}" if old else "")
         found.append((score.title, percent(score.accuracy), words))
-    if now.bleeding is not None:
-        found.append(("Unrelated facts right", percent(now.bleeding.share), f"of {now.bleeding.n}"))
+    if (facts := now.bleeding or now.unrelated) is not None:
+        found.append(("Unrelated facts still right", percent(facts.share), f"of {facts.n}"))
     for name, other in now.others.items():
         unedited = base.others.get(name) if base else None
         words = f"unedited {number(unedited.value)}" if unedited else other.unit
@@ -136,7 +134,7 @@ def index(state: SessionState, known: Methods) -> Markup:
                 _between(lost[step.id], state) if step.id in lost else "",
             ]
         )
-    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "succeeded", "forgotten with"]
+    header = ["edit", "fact", "method", "‖ΔW‖ ÷ ‖W₀‖", "risk", "worked", "forgotten with"]
     return table("All edits", header, rows, css="wide edits")
 
 
@@ -165,7 +163,10 @@ def forgetting(state: SessionState) -> Markup:
         header = ["edit", "fact", "forgotten with", "which wrote"]
         edited = table("Edited facts, by when they were first forgotten", header, rows, css="wide")
     else:
-        edited = tag("p", "No edit that succeeded was forgotten." if measured else "Retention was not measured.")
+        edited = tag(
+            "p",
+            "No edit that worked was forgotten." if measured else "Whether the edits are remembered was not measured.",
+        )
     return edited + _broken(state)
 
 
@@ -174,7 +175,7 @@ def _broken(state: SessionState) -> Markup:
     rows = [[_between(when, state), fact.prompt, fact.target] for fact, when in broken]
     if not rows:
         return Markup()
-    header = ["first broken with", "prompt", "true object"]
+    header = ["first broken with", "prompt", "correct answer"]
     caption = f"{plural(len(rows), 'unrelated fact')} that the unedited model knew and that broke"
     shown = table(caption, header, rows[:BROKEN_SHOWN], css="wide")
     if len(rows) <= BROKEN_SHOWN:

@@ -11,7 +11,7 @@ from editlab.analysis.chances import chance
 from editlab.analysis.history import Between, EditedFact
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step, largest
-from editlab.report.compare import Compared, compared, wins
+from editlab.report.compare import Compared, compared, tally_words
 from editlab.report.html import changed_words, fact_line, joined, marked_prompt, number, percent, plural, table, tag
 from editlab.report.readings import says_it_words
 from editlab.report.story.papers import Methods, title_of
@@ -85,9 +85,9 @@ def _about(step: Step, state: SessionState, known: Methods, facts: int, said: in
     about.append(f"{step.seconds:.1f} s")
     if step.risk is not None:
         about.append(pill(f"{step.risk.level} risk", step.risk.level))
-    if facts:
-        words = "succeeded" if facts == said else "failed"
-        about.append(pill(f"{said} of {facts} succeeded" if facts > 1 else words, words))
+    if facts and step.enabled:
+        words, css = ("worked", "succeeded") if facts == said else ("didn’t work", "failed")
+        about.append(pill(f"{said} of {facts} worked" if facts > 1 else words, css))
     about += [pill("undone")] * (step.index > state.position) + [pill("switched off")] * (not step.enabled)
     return about
 
@@ -123,7 +123,11 @@ def _before_and_after(step: Step) -> Markup:
     if not others:
         return shown
     name = f"{plural(len(others), 'more prompt')}, word by word"
-    return shown + _tally(rows, fact) + tag("details", tag("summary", name) + _table(others, fact))
+    return (
+        shown
+        + _tally(rows, fact if step.enabled else None)
+        + tag("details", tag("summary", name) + _table(others, fact))
+    )
 
 
 def _words(row: Compared, fact: Fact | None) -> Markup:
@@ -156,19 +160,8 @@ def _new(said: Completion) -> str:
 
 
 def _tally(rows: Sequence[Compared], fact: Fact | None) -> Markup:
-    """ "Rome is likelier than Paris on 2 of 2 paraphrases (0 unedited) and on 1 of 6 neighbours (0 unedited)."."""
-    if fact is None or fact.target_true is None:
-        return Markup()
-    found = []
-    for kind, noun in (("paraphrase", "paraphrases"), ("neighborhood", "neighbours")):
-        counted = wins(rows, kind)
-        if counted is not None:
-            before = "" if counted.base is None else f" ({counted.base} unedited)"
-            found.append(f"on {counted.now} of {counted.n} {noun}{before}")
-    if not found:
-        return Markup()
-    words = f"Teacher-forced, {fact.target_new} is likelier than {fact.target_true} {' and '.join(found)}."
-    return tag("p", words, "note")
+    """ "Reworded, 2 of 2 say Rome (0 unedited). 1 of 6 neighbours changed too (Paris → Rome)."."""
+    return tag("p", tally_words(rows, fact.target_new), "note") if fact else Markup()
 
 
 def _table(rows: Sequence[Compared], fact: Fact | None) -> Markup:
@@ -182,7 +175,7 @@ def _table(rows: Sequence[Compared], fact: Fact | None) -> Markup:
         ]
         for row in rows
     ]
-    header = ["kind", "prompt", "unedited", "after", "P(new)"]
+    header = ["kind", "prompt", "unedited", "after", "P(new answer)"]
     return table("What else the model says", header, cells, css="wide")
 
 

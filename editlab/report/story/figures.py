@@ -17,7 +17,7 @@ from editlab.report.html import number, percent
 from editlab.report.story.axis import Axis, spans_decades
 from editlab.report.story.svg import Line, Mark, Point, bar_chart, cell_map, line_chart, standalone
 
-RECALLED, FORGOTTEN, NEVER, UNKNOWN = WORDS = ("recalled", "forgotten", "did not take", "not measured")
+RECALLED, FORGOTTEN, NEVER, UNKNOWN = WORDS = ("remembered", "forgotten", "didn’t work", "not measured")
 SHARE, PLAIN = Axis("share"), Axis(zero=True)
 
 
@@ -63,9 +63,7 @@ def _figures(state: SessionState) -> Iterator[Figure | None]:
     preserved = [Curve("preservation.error", f"layer {layer}", layer) for layer in layers]
     yield drawer.lines("preservation", "Preservation error D, tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ)", preserved, Axis())
     yield drawer.bars("size", "Size of each edit, ‖ΔW‖ ÷ ‖W₀‖", layers)
-    yield drawer.lines(
-        "recalled", "Edits that succeeded and are still recalled", [Curve("retention", "recalled")], SHARE
-    )
+    yield drawer.lines("recalled", "Edits that worked and are remembered", [Curve("retention", "remembered")], SHARE)
     yield drawer.lines("perplexity", "Perplexity of a fixed text", [Curve("perplexity", "perplexity")], Axis(), True)
     for name, score in _tasks(state.steps).items():
         title = f"{score.title}{', by generation' if score.rule == 'generation' else ''}: accuracy of {score.n}"
@@ -164,14 +162,14 @@ class _Drawer:
     def _point(self, row: Row, axis: Axis) -> Point:
         value = math.nan if row.value is None else row.value
         pale = row.step > self._state.position or not row.enabled
-        says = f"step {row.step} ({row.subject} → {row.target})" if row.step else "unedited"
+        says = f"edit {row.step} ({row.subject} → {row.target})" if row.step else "unedited"
         return Point(row.step, value, f"{says}: {_says(value, axis)}", row.low, row.high, pale)
 
     def _table(self, curves: Sequence[Curve], axis: Axis) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
         columns = [{row.step: row for row in self._rows.get((c.measure, c.layer), [])} for c in curves]
         steps = sorted({step for column in columns for step in column})
         rows = tuple((str(step), *(_cell(column.get(step), axis) for column in columns)) for step in steps)
-        return ("step", *(curve.title for curve in curves)), rows
+        return ("edit", *(curve.title for curve in curves)), rows
 
 
 def _says(value: float, axis: Axis) -> str:
@@ -218,7 +216,7 @@ def _recall_figure(state: SessionState) -> Figure | None:
     by_id, first = {step.id: step for step in state.steps}, forgotten_between(state.steps)
     named = {key: f"{by_id[key[0]].index} {by_id[key[0]].facts[key[1]].subject}" for key in found}
     last = len(state.steps) - 1
-    title = "Which edit is recalled after how many edits"
+    title = "Which edit is remembered after how many edits"
     rows = tuple((named[key], cells[last], str(first[key]) if key in first else "") for key, cells in found.items())
     drawing = cell_map(title, [(named[key], cells) for key, cells in found.items()], last, WORDS)
     return Figure("forgetting", title, drawing, ("edit", "at the end", "first forgotten"), rows)

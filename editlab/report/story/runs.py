@@ -59,7 +59,7 @@ EDITING = tuple(
 )
 SCORE = Panel("Score S, harmonic mean of the three", "counterfact_all.score", SHARE)
 FORGETTING = (
-    Panel("Edits that succeeded and are still recalled", "retention", SHARE, "retention"),
+    Panel("Edits that worked and are remembered", "retention", SHARE, "retention"),
     Panel(
         "Edits whose new object is likelier than the true one", "retention.prefers_new", SHARE, "retention.prefers_new"
     ),

@@ -131,7 +131,7 @@ def cell_map(title: str, rows: Sequence[tuple[str, Mapping[int, str]]], last: in
             parts.append(tag("text", label, "tick end", x=f"{frame.left - 6}", y=f"{y + height / 2 + 4:.1f}"))
         for first, end, word in _stretches(cells):
             where = {"x": f"{frame.x(first) - half:.1f}", "width": f"{frame.x(end) - frame.x(first) + 2 * half:.1f}"}
-            steps = f"step {first}" if first == end else f"steps {first} to {end}"
+            steps = f"edit {first}" if first == end else f"edits {first} to {end}"
             said = tag("title", f"{name}: {word}, {steps}")
             size = {"y": f"{y:.1f}", "height": f"{max(1.0, height - 1.5):.1f}", **where}
             parts.append(tag("rect", said, f"cell-{words.index(word)}", **size))

@@ -1,0 +1,29 @@
+"""Numbers for reading, in one notation everywhere: shares, and three significant digits."""
+
+from __future__ import annotations
+
+NOTHING = "–"  # where there is no number
+
+
+def percent(p: float | None) -> str:
+    """A probability for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
+    if p is None:
+        return NOTHING
+    value = 100 * p
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
+    return f"{value:.{digits}f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent between 0.001 and 100 000."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    if value != value or abs(value) == float("inf"):
+        return "not finite"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+    return f"{value:.2e}"
