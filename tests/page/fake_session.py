@@ -69,7 +69,7 @@ class FakeSession:
         in_force = edit.enabled and index <= self.position
         return Step(
             index, edit.id, edit.facts, edit.method, edit.hyperparameters, edit.trace, edit.enabled, in_force,
-            measurement, {"model": "fake-1m", "without": edit.without}, 1.2, edit.size, edit.risk, edit.guarded,
+            measurement, {"model": "fake-1m", "without": list(edit.without)}, 1.2, edit.size, edit.risk, edit.guarded,
         )  # fmt: skip
 
     def _measurement(self, index: int) -> Measurement | None:
