@@ -59,6 +59,7 @@ def test_axe_finds_nothing_serious(visit_fake: Open) -> None:
     found = grave(page, "at rest")
     for number, subject in enumerate((DISABLING, "Prado"), 1):
         type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
+        page.locator(".el-risk-level").wait_for()  # a high one is asked about where nobody saw it
         apply(page, f"{number} edit")
     page.locator(".el-step").nth(1).get_by_role("button", name="Pin").click()
     type_fact(page, "The {} is located in the city of", DISABLING, "Rome", "Paris")
