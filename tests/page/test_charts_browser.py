@@ -90,7 +90,7 @@ def test_new_rows_are_sent_once(page: Any) -> None:
         return wait_until(lambda: page.evaluate(STEPS_DRAWN) == steps, 20)
 
     assert drawn([0, 1, 2])
-    for step, subject in ((3, "Atomium"), (4, "Louvre")):
+    for step, subject in ((3, "Uffizi"), (4, "Louvre")):
         type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
         apply(page, f"{step} edits")
         assert drawn(list(range(step + 1)))
