@@ -148,7 +148,7 @@ def test_an_edit_by_keys_alone_keeps_the_focus_and_shows_its_result(visit_fake: 
     page = visit_fake(viewport={"width": 1280, "height": 800}).page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#result"
-    page.get_by_label("Prompt", exact=True).focus()
+    page.get_by_label("Sentence to complete", exact=True).focus()
     for text in ("People in Japan speak", "Japan", "Oslo", "Tokyo"):
         page.keyboard.type(text)
         page.keyboard.press("Tab")
