@@ -1,15 +1,38 @@
-"""The few kinds of widgets that the page is made of, each with its class in style.css."""
+"""The few kinds of widgets that the page is made of, each with its class in style.css.
+
+A browser is told of every model and of every change to one, and a page has hundreds of widgets. So their classes are
+there from the start, and widgets that look alike share the models of their layout and style.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ipywidgets as widgets
 import traitlets
 from markupsafe import Markup, escape
 
 from editlab.report.html import tag
+
+W = TypeVar("W", bound=widgets.Widget)
+_shared_models: dict[tuple[Any, ...], widgets.Widget] = {}
+
+
+def _shared(kind: type[widgets.Widget], **traits: Any) -> widgets.Widget:
+    """The one model of this kind with these traits."""
+    key = (kind, *traits.items())
+    if key not in _shared_models or _shared_models[key].comm is None:  # a notebook may close all widgets
+        _shared_models[key] = kind(**traits)
+    return _shared_models[key]
+
+
+def made(kind: type[W], css: str, **traits: Any) -> W:
+    """A widget of this kind with these classes."""
+    looks = {"layout": _shared(widgets.Layout)}
+    if "style" in kind.class_traits():
+        looks["style"] = _shared(kind.class_traits()["style"].klass)
+    return kind(_dom_classes=tuple(css.split()), **looks, **traits)
 
 
 class _Escaped(traitlets.Unicode):
@@ -25,18 +48,12 @@ class _Html(widgets.HTML):
 
 def html(value: str = "", css: str = "") -> widgets.HTML:
     """A widget that shows HTML; whatever is given to it that is not `Markup` is shown as text."""
-    box = _Html(value)
-    for name in css.split():
-        box.add_class(name)
-    return box
+    return made(_Html, css, value=value)
 
 
 def box(children: Sequence[widgets.Widget], css: str = "") -> widgets.Box:
     """A plain container; style.css lays out its children."""
-    container = widgets.Box(list(children))
-    for name in f"el-box {css}".split():
-        container.add_class(name)
-    return container
+    return made(widgets.Box, f"el-box {css}", children=list(children))
 
 
 def panel(title: str, children: Sequence[widgets.Widget], css: str, hint: str = "") -> widgets.Box:
@@ -46,48 +63,32 @@ def panel(title: str, children: Sequence[widgets.Widget], css: str, hint: str = 
 
 
 def button(label: str, on_click: Callable[..., Any], css: str = "", hint: str = "") -> widgets.Button:
-    control = widgets.Button(description=label, tooltip=hint or label)
-    for name in f"el-button {css}".split():
-        control.add_class(name)
+    control = made(widgets.Button, f"el-button {css}", description=label, tooltip=hint or label)
     control.on_click(on_click)
     return control
 
 
 def field(label: str, placeholder: str = "", value: str = "", css: str = "") -> widgets.Text:
     """A labelled line of text."""
-    control = widgets.Text(description=label, placeholder=placeholder, value=value)
-    for name in f"el-field {css}".split():
-        control.add_class(name)
-    return control
+    return made(widgets.Text, f"el-field {css}", description=label, placeholder=placeholder, value=value)
 
 
 def text_area(label: str, placeholder: str = "", css: str = "") -> widgets.Textarea:
     """A labelled text that may have line breaks."""
-    control = widgets.Textarea(description=label, placeholder=placeholder, rows=1)
-    for name in f"el-field {css}".split():
-        control.add_class(name)
-    return control
+    return made(widgets.Textarea, f"el-field {css}", description=label, placeholder=placeholder, rows=1)
 
 
 def choice(label: str, options: Sequence[Any], css: str = "", **traits: Any) -> widgets.Dropdown:
-    control = widgets.Dropdown(description=label, options=options, **traits)
-    for name in f"el-field {css}".split():
-        control.add_class(name)
-    return control
+    return made(widgets.Dropdown, f"el-field {css}", description=label, options=options, **traits)
 
 
 def segments(options: Sequence[Any], label: str = "", css: str = "") -> widgets.ToggleButtons:
     """A row of buttons, one of them pressed."""
-    control = widgets.ToggleButtons(description=label, options=options)
-    for name in f"el-segments {css}".split():
-        control.add_class(name)
-    return control
+    return made(widgets.ToggleButtons, f"el-segments {css}", description=label, options=options)
 
 
 def check(label: str, value: bool, hint: str = "") -> widgets.Checkbox:
-    control = widgets.Checkbox(description=label, value=value, indent=False, tooltip=hint)
-    control.add_class("el-check")
-    return control
+    return made(widgets.Checkbox, "el-check", description=label, value=value, indent=False, tooltip=hint)
 
 
 def on_enter(control: widgets.Text, call: Callable[[], Any]) -> None:
@@ -96,9 +97,9 @@ def on_enter(control: widgets.Text, call: Callable[[], Any]) -> None:
 
 
 def show_if(widget: widgets.DOMWidget, visible: bool) -> None:
-    wanted = None if visible else "none"
-    if widget.layout.display != wanted:
-        widget.layout.display = wanted
+    wanted = _shared(widgets.Layout) if visible else _shared(widgets.Layout, display="none")
+    if widget.layout is not wanted:
+        widget.layout = wanted
 
 
 class Fold:

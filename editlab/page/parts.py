@@ -21,7 +21,7 @@ from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
 from editlab.page.chart_view import ChartView
-from editlab.page.controls import box, html
+from editlab.page.controls import box, html, show_if
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.panels import before_after
 from editlab.page.plots.chart import stacked, stacked_columns
@@ -128,7 +128,7 @@ class SessionChart(SessionWidget):
 
     def _draw(self, state: SessionState) -> None:
         parts = self._parts(state) if len(state.steps) > 1 else ()
-        self._none.layout.display = "none" if parts else None
+        show_if(self._none, not parts)
         if not parts:
             self.view.clear()
             return

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from editlab.core.facts import CaseId, Fact
 from editlab.core.info import LabInfo, PresetFact
-from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter
+from editlab.page.controls import Fold, box, button, check, choice, field, html, made, on_enter
 from editlab.report.html import joined, note, plural, tag
 
 MARKS = {True: "✓ ", False: "✗ ", None: ""}  # whether the unedited model knows a fact
@@ -46,9 +46,7 @@ class FactFinder:
         self.relation = choice("Relation", [("any", ""), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
         self.only_known = check("Only facts this model knows", False, "Unedited, P(true) > P(new)")
-        self.results = widgets.Select(options=[], rows=6, description="Facts found")
-        self.results.add_class("el-field")
-        self.results.add_class("el-results")
+        self.results = made(widgets.Select, "el-field el-results", options=[], rows=6, description="Facts found")
         self.next = button("Next", lambda _: self.pick_next(), "el-small", "Take the next fact of the list")
         self.seed = field("Seed", value="0", css="el-seed")
         self.random = button("Random", lambda _: self._draw(), "el-small", "The fact of this seed; then comes the next")

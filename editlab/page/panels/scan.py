@@ -15,7 +15,7 @@ from editlab.core.facts import CaseId
 from editlab.core.info import LabInfo
 from editlab.core.records import LEVELS, SessionState
 from editlab.page.chart_view import ChartView
-from editlab.page.controls import box, html, segments, show_if
+from editlab.page.controls import box, html, made, segments, show_if
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
@@ -52,9 +52,7 @@ class ScanPane(Pane):
         self._problem = html(css="el-problem el-live")
         self.kind = segments([(self._counted(kind), kind) for kind in KINDS], "Facts")
         self.kind.value = next((kind for kind, holds in KINDS.items() if any(map(holds, self._rows))), "All")
-        self.facts = widgets.Select(options=[], rows=8, description="Facts of the scan")
-        self.facts.add_class("el-field")
-        self.facts.add_class("el-results")
+        self.facts = made(widgets.Select, "el-field el-results", options=[], rows=8, description="Facts of the scan")
         self._count = html(css="el-live")
         legend = html(tag("ul", LEGEND, "el-legend"))
         hint = html(tag("p", "Click a point to put its fact into the form.", "el-note"))
