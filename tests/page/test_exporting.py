@@ -54,8 +54,12 @@ def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: No
     return exporting, session
 
 
+def shown(exporting: Exporting) -> str:
+    return "".join(link.value for link in exporting.panel.links.children)
+
+
 def linked(exporting: Exporting) -> dict[str, bytes]:
-    links = re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', exporting.panel.links.value)
+    links = re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', shown(exporting))
     return {name: base64.b64decode(payload) for payload, name in links}
 
 
@@ -101,7 +105,7 @@ def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.M
         "editlab-session.ipynb",
     ]
     assert [*linked(exporting)] == [*made, "editlab-adapter.zip"]
-    page = exporting.panel.links.value
+    page = shown(exporting)
     assert page.count("It could not be made (OSError: no &lt;i&gt;space&lt;/i&gt; left).") == 3
     assert "The fake lab writes no replay file." in page
     assert "Preparing" not in exporting.panel.said

@@ -84,7 +84,7 @@ class TimelineRow:
         self.branch = button("Branch", lambda _: on.branch(self.index), "el-small el-row-branch")
         self._pinned = False
         self._drawn: tuple[Any, ...] = ()
-        log = box([self.toggle, self.goto, self.anew], "el-row el-acts")
+        log = box([self.goto, self.toggle, self.anew], "el-row el-acts")
         self.widget = box([self._text, box([log, self.pin, self.branch], "el-row el-step-acts")], "el-step")
 
     def show(self, step: Step, frame: Frame) -> None:
