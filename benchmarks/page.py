@@ -87,10 +87,10 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 class Traffic:
-    """What went over the wire to a page: bytes of answers as they were sent, and those of its web socket."""
+    """What went over the wire to a page: bytes of answers as they were sent, and the frames of its web socket."""
 
     def __init__(self, session: CDPSession) -> None:
-        self.requests = self.bytes = self.socket_bytes = 0
+        self.requests = self.bytes = self.frames = self.socket_bytes = 0
         session.send("Network.enable")
         session.on("Network.loadingFinished", self._finished)
         session.on("Network.webSocketFrameReceived", self._frame)
@@ -100,6 +100,7 @@ class Traffic:
         self.bytes += int(event["encodedDataLength"])
 
     def _frame(self, event: dict[str, Any]) -> None:
+        self.frames += 1
         self.socket_bytes += len(event["response"]["payloadData"])
 
 
@@ -120,7 +121,8 @@ def visit(browser: Browser, served: Served) -> dict[str, float]:
     seconds["first_working_click"] = time.perf_counter() - start
     seconds["first_paint"] = page.evaluate(PAINTED) / 1000
     page.wait_for_timeout(1000)  # what is still on its way
-    told = {"requests": traffic.requests, "bytes": traffic.bytes, "socket_bytes": traffic.socket_bytes}
+    told = {"requests": traffic.requests, "bytes": traffic.bytes}
+    told |= {"socket_frames": traffic.frames, "socket_bytes": traffic.socket_bytes}
     # Of a preheated visit it is the one that waited; the one that is started in its place comes later.
     kernel = min(served.kernels(), key=lambda each: (each.pid not in before, each.create_time()))
     memory = kernel.memory_full_info()
