@@ -94,6 +94,18 @@ def test_a_method_without_a_divisor_says_so(gpt2_editor: Editor) -> None:
         calibrate(gpt2_editor, [AT_START] * 8, gpt2_editor.method("memit"), "one fact")
 
 
+@pytest.mark.parametrize("method", ["memit", "encore", "alphaedit"])
+def test_a_bare_key_unlike_the_average_is_foreseen_not_to_take(
+    gpt2_editor: Editor, fact: Fact, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (risk,) = assess(gpt2_editor, [fact], gpt2_editor.method(method))
+    for agreeing, told in ((risk.key_cosine + 1e-3, True), (risk.key_cosine - 1e-3, False)):
+        monkeypatch.setattr("editlab.methods._spread.AGREEING", agreeing)
+        (again,) = assess(gpt2_editor, [fact], gpt2_editor.method(method))
+        assert (f"(cosine {risk.key_cosine:.2f}), so the fact may not take" in again.reason) == told
+        assert again.level == "low"  # no harm, whether it takes or not
+
+
 def test_a_risk_survives_json(gpt2_editor: Editor, fact: Fact) -> None:
     (risk,) = assess(gpt2_editor, [fact], gpt2_editor.method("rome"))
     assert Risk.from_json(risk.to_json()) == risk

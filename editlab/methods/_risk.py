@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+AGREEING = 0.5  # cosine from which on two keys count as agreeing
 Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited layer, with the method's ridge
 
 

@@ -16,7 +16,7 @@ from editlab.core.timing import Stopwatch
 from editlab.methods._base import MEMIT_STARTERS, ContextPlan, Moments, check_facts, check_layers, hyperparameter
 from editlab.methods._history import Earlier, HistoryMethod
 from editlab.methods._keys import layer_trace, subject_passes, typed_mean
-from editlab.methods._risk import Foreseen, Read, Solve
+from editlab.methods._risk import AGREEING, Foreseen, Read, Solve, cosine
 from editlab.methods._value import Value, optimise_values
 from editlab.model.deltas import Edit, LowRank
 from editlab.model.model import EditableModel
@@ -37,7 +37,13 @@ class SpreadMethod(HistoryMethod):
             f"{self.title} solves with a regularised matrix and shares the change among {len(self.layers)} layers, so "
             "there is no divisor that could vanish"
         )
-        return Foreseen(typed_mean(read.keys), sentence)
+        mean = typed_mean(read.keys)
+        if (agreement := cosine(read.keys[0], mean)) < AGREEING:
+            sentence += (
+                f"; but its key there hardly agrees with the average over contexts (cosine {agreement:.2f}), so the "
+                "fact may not take after the bare prompt"
+            )
+        return Foreseen(mean, sentence)
 
     def values(
         self, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str], report: OnProgress = quiet

@@ -18,7 +18,7 @@ from editlab.core.records import LayerTrace
 from editlab.methods._base import BY_CODE, BY_TRIAL, ContextPlan, Moments, hyperparameter
 from editlab.methods._keys import layer_trace
 from editlab.methods._one_layer import OneLayerMethod
-from editlab.methods._risk import Foreseen, Read, Solve, averaged_key, cosine, unit
+from editlab.methods._risk import AGREEING, Foreseen, Read, Solve, averaged_key, cosine, unit
 from editlab.methods._value import Value
 from editlab.model.deltas import LowRank
 from editlab.model.model import EditableModel
@@ -84,7 +84,7 @@ class ROME(OneLayerMethod):
         if torch.equal(key, mean):
             sentence = averaged_key(self.title, divisor, ".3g")
         else:
-            close = "agrees" if agreement > 0.5 else "hardly agrees"
+            close = "agrees" if agreement > AGREEING else "hardly agrees"
             sentence = (
                 f"its key there {close} with the average over contexts (cosine {agreement:.2f}), so {self.title} "
                 f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"

@@ -92,7 +92,8 @@ def _cost(step: Step, edits: Sequence[Step]) -> str:
     if (drift := step.largest_drift) is not None:
         words.append(f"the weights are {percent(drift[1].relative)} of ‖W₀‖ away")
     measured = [each.measurement.counterfact for each in edits if each.measurement]
-    if shares := [each.paraphrase.success for each in measured if each and each.paraphrase]:
+    won = [each.paraphrase.success for each in measured if each and each.paraphrase]
+    if shares := [share for share in won if share is not None]:
         words.append(f"paraphrases won right after their edit are {percent(fmean(shares))}")
     return ", ".join(words)
 
