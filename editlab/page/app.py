@@ -215,7 +215,10 @@ class App(View):
             )
 
     def _inside(self) -> Inside:
-        return Inside(self.lab, self.session, self.info, self.runner, lambda: self.make.draft, self._edit_at)
+        return Inside(
+            self.lab, self.session, self.info, self.runner, lambda: self.make.draft, self._edit_at,
+            self.guide.teaching.inside,
+        )  # fmt: skip
 
     def _edit_at(self, fact: Fact, method: str, layer: int) -> None:
         """Put an edit of a fact at a layer into the form."""

@@ -58,7 +58,10 @@ class Prompted:
 
 
 class Inside(Pane):
-    """`on_layer(fact, method, layer)` is called to put an edit at a layer into the form; `draft` gives the form's."""
+    """`on_layer(fact, method, layer)` is called to put an edit at a layer into the form; `draft` gives the form's.
+
+    `on_found` is called with the trace and the sweep of one fact, as far as they are there.
+    """
 
     def __init__(
         self,
@@ -68,13 +71,16 @@ class Inside(Pane):
         runner: Runner,
         draft: Callable[[], Draft | None],
         on_layer: Callable[[Fact, str, int], None],
+        on_found: Callable[[CausalTrace | None, LayerSweep | None], None] = lambda _trace, _sweep: None,
     ) -> None:
+        self._on_found = on_found
         self._lab, self._session, self._runner, self._draft, self._on_layer = lab, session, runner, draft, on_layer
         self._state: SessionState | None = None
         self._request: Request | None = None
         self._working = self._stopped = False
         self._lenses: tuple[Lens | None, Lens] | None = None  # before, if it is another step, and now
         self._traces: tuple[CausalTrace | None, CausalTrace] | None = None
+        self._of: Fact | None = None  # the traces
         self._sweep: tuple[Fact, LayerSweep] | None = None
         handler = runner.handler
 
@@ -282,6 +288,7 @@ class Inside(Pane):
             "answer": self.answer.value,
         }
         after = await self._ask(self._draw_filling, self._lab.trace, fact, **settings, index=now)
+        self._of = fact
         self._draw_traces(None, after)
         if before is not None:
             self._draw_traces(await self._ask(self.job.show, self._lab.trace, fact, **settings, index=before), after)
@@ -328,11 +335,12 @@ class Inside(Pane):
         self._draw_sweep()
 
     def _draw_sweep(self) -> None:
+        self._tell()
         show_if(self.take, self._sweep is not None)
         if self._sweep is None:
             return
         fact, found = self._sweep
-        best, after = best_layer(found.layers), self._traces[1] if self._traces else None
+        best, after = best_layer(found.layers), self._traces[1] if self._traces and self._of == fact else None
         curve = subject_curve(after) if after is not None else None
         rows = [
             (
@@ -353,6 +361,11 @@ class Inside(Pane):
         )  # fmt: skip
         told = f"{fact.text} → {fact.target_new}, edited at each layer"
         self._swept.value = table(told, header, rows, css="el-facing") + self._agreement(curve, found)
+
+    def _tell(self) -> None:
+        """Tell the trace and the sweep of the fact that was traced, or of the one that was swept."""
+        swept = self._sweep[1] if self._sweep and self._of in (None, self._sweep[0]) else None
+        self._on_found(self._traces[1] if self._traces else None, swept)
 
     def _agreement(self, curve: Sequence[float] | None, found: LayerSweep) -> Markup:
         if curve is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from editlab.core.facts import Fact
+from editlab.core.inside import CausalTrace, LayerSweep
 from editlab.core.records import Completion, SessionState
 from editlab.page.lessons import Action, Lesson, Scene, advance
 from editlab.page.probing import Probes
@@ -65,6 +66,9 @@ class Teaching:
 
     def probed(self, probes: Probes) -> None:
         self._tell(probes=probes.tried)
+
+    def inside(self, traced: CausalTrace | None, swept: LayerSweep | None) -> None:
+        self._tell(traced=traced, swept=swept)
 
     def compared(self, other: SessionState) -> None:
         """Another run is shown beside this one."""

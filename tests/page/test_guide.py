@@ -26,7 +26,7 @@ from tests.page.fake_model import DISABLING
 from tests.page.seen import buttons, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
-BELIEVES, SIDE_EFFECTS, RUN, BAD, CURE = range(5)
+BELIEVES, SIDE_EFFECTS, RUN, BAD, CURE, WHERE = range(6)
 
 
 @pytest.fixture(autouse=True)
@@ -81,13 +81,13 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         assert app.guide.panel.next.layout.display == "none"
         await act(app)
         assert lab.state(app.session).position == 0
-        assert done(app) == [4, 0, 0, 0, 0]
+        assert done(app) == [4, 0, 0, 0, 0, 0]
         assert panel.next.layout.display != "none"
         await click(app, panel.next)
         assert panel.choice.value == SIDE_EFFECTS
-        assert done(app) == [4, 0, 0, 0, 0]  # the edit is undone
+        assert done(app) == [4, 0, 0, 0, 0, 0]  # the edit is undone
         await click(app, app.timeline.redo)
-        assert done(app) == [4, 1, 0, 0, 0]
+        assert done(app) == [4, 1, 0, 0, 0, 0]
         assert "Reworded, 2 of 2 say Rome (0 unedited)" in seen(panel.rows[0])
 
     run(scenario, BELIEVES)
@@ -199,11 +199,31 @@ def test_the_fifth_lesson_makes_the_same_edits_by_a_method_that_keeps_them(monke
     run(scenario, CURE)
 
 
+def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        seen = app.guide.teaching.course.seen
+        await act(app)  # a fact into the form
+        assert "P(" in seen[WHERE, 0]
+        await act(app)
+        assert app.analysis.opened == "Lens and trace"
+        panel = app.analysis["Lens and trace"]
+        panel.trace.click()
+        await app.runner.idle()
+        assert "the effect is largest at layer 2: +0.30 of +0.50" in seen[WHERE, 2]
+        panel.sweep.click()
+        await app.runner.idle()
+        assert done(app)[WHERE] == 4
+        assert "takes at 1 of 3 layers, best at layer 0" in seen[WHERE, 3]
+        assert "over the layers is -1.00" in seen[WHERE, 3]
+
+    run(scenario, WHERE)
+
+
 def test_tasks_are_done_in_their_order_and_lessons_need_no_material() -> None:
     lab = FakeLab()
     lessons = course(Material())
     scene = Scene(lab.state(new_session(lab)))
-    assert [advance(lesson, 0, scene) for lesson in lessons] == [0, 0, 0, 0, 0]
+    assert [advance(lesson, 0, scene) for lesson in lessons] == [0, 0, 0, 0, 0, 0]
     assert advance(lessons[SIDE_EFFECTS], 0, Scene(scene.state, tab="Facts")) == 0  # no edit yet
     assert all(task.seen(scene) == "" for lesson in lessons for task in lesson.tasks[:-1])
     for lesson in course(material_of(lab.info())):

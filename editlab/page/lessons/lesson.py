@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo
+from editlab.core.inside import CausalTrace, LayerSweep
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.probing import ProbeResult
 from editlab.report.html import percent
@@ -15,6 +16,7 @@ PAPERS = {
     "2202.05262": "Meng et al. 2022, ROME",
     "2210.07229": "Meng et al. 2022, MEMIT",
     "2307.12976": "Cohen et al. 2023, ripple effects",
+    "2301.04213": "Hase et al. 2023, does localization inform editing?",
     "2401.07453": "Gupta et al. 2024, gradual and catastrophic forgetting",
     "2402.09656": "Yang et al. 2024, the butterfly effect",
     "2403.07175": "Gupta et al. 2024, r-ROME",
@@ -61,6 +63,8 @@ class Scene:
     tab: str = ""  # the open one
     probes: tuple[ProbeResult, ...] = ()
     other: SessionState | None = None  # the run that is compared with this one
+    traced: CausalTrace | None = None
+    swept: LayerSweep | None = None
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
     @property
