@@ -81,8 +81,9 @@ def test_a_session_made_at_one_server_is_edited_at_the_other(labs: list[Lab], fa
         assert state.steps[3].measurement.tasks["parity"].n == 4
         assert told(state) == told(other.state(key))
         assert told(other.toggle(key, 2)) == told(one.state(key))
+        assert one.undo(key).steps[2].enabled  # what was switched at the other is undone here
         assert one.undo(key).position == other.state(key).position == 2
-        assert other.edit(key, facts[2:]).result(60).index == 3
+        assert other.edit(key, facts[2:]).result(60).index == 4
         assert [step.id for step in one.state(key).steps] == [step.id for step in other.state(key).steps]
         assert torch.equal(*(weights_of(lab, key) for lab in labs))
         other.delete(key)

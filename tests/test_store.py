@@ -332,6 +332,7 @@ def test_a_full_disk_is_told_and_changes_nothing(opened: Open, small_disk: Path,
     for fact in facts[:2]:
         lab.edit(key, [fact]).result(60)
     lab.watch(key, ["Rome is"])
+    lab.measure(key).result(60)  # an edit that fails would do it
     rest = small_disk / "filler"
     with pytest.raises(OSError, match="No space"):
         rest.write_bytes(bytes(2**20))
