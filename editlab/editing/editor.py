@@ -144,7 +144,7 @@ class Editor:
     def prepare(self, report: OnProgress = quiet) -> None:
         """Compute in advance what the first edit by the first method needs."""
         method = next(iter(self.methods.values()))
-        self.model.hold(layer for each in self.methods.values() for layer in each.edited_layers)
+        self.model.hold(layer for each in self.methods.values() if each.needs_moments for layer in each.edited_layers)
         self.contexts(method)
         self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
 

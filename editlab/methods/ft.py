@@ -30,6 +30,7 @@ from editlab.model.model import EditableModel
 from editlab.model.shapes import GPT2_XL, GPT_J_6B, Shape
 
 LEARNED = 1e-2  # a loss below this makes no update, and ends the training when all facts' mean is below it
+PUBLISHED = "as published with EasyEdit"
 PROMPT_LAST, TARGET_NEW = "prompt_last", "target_new"
 
 
@@ -51,6 +52,7 @@ class FT(Method):
     needs_moments: ClassVar[bool] = False
     offered_in: ClassVar[tuple[str, ...]] = (SCAN,)
     presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {GPT2_XL: {"layer": 1}, GPT_J_6B: {"layer": 21}}
+    sources: ClassVar[Mapping[Shape, str]] = dict.fromkeys((GPT2_XL, GPT_J_6B), PUBLISHED)
 
     layer: int = hyperparameter(1, "the layer whose MLP output projection is trained")
     steps: int = hyperparameter(25, "passes over the facts at most", 1, 500)

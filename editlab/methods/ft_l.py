@@ -11,7 +11,7 @@ from torch import Tensor
 
 from editlab.methods._base import hyperparameter
 from editlab.methods._risk import Foreseen, Read, Solve
-from editlab.methods.ft import FT
+from editlab.methods.ft import FT, PUBLISHED
 from editlab.model.shapes import GPT2_LARGE, GPT2_XL, GPT_J_6B, Shape
 
 
@@ -27,6 +27,7 @@ class FTL(FT):
         GPT2_LARGE: {"layer": 0, "bound": 1e-3},
         GPT_J_6B: {"layer": 0, "bound": 5e-5},
     }
+    sources: ClassVar[Mapping[Shape, str]] = dict.fromkeys((GPT2_XL, GPT2_LARGE, GPT_J_6B), PUBLISHED)
 
     layer: int = hyperparameter(0, "the layer whose MLP output projection is trained")
     bound: float = hyperparameter(5e-4, "ε, the largest change of a single weight", 1e-9, 1.0)
