@@ -49,7 +49,7 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
         await app.runner.idle()
         assert lab.state(app.session).position == 2
         assert app.health.goto.disabled
-        app.timeline.undo.click()
+        buttons(timeline_rows(app)[1])["Go to"].click()
         await app.runner.idle()
         assert "Healthy" in seen(app.health)
 
