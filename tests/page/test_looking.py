@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from statistics import median
 
 import pytest
@@ -102,9 +103,8 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
         await app.runner.idle()
         assert "Edit 1, pinned" in [label for label, _ in app.after.against.options]
 
-        lab.goto(app.session, 0)
-        lab.edit(app.session, [lab.facts[5]]).result()
-        app.draw(lab.state(app.session))
+        state = lab.state(app.session)
+        app.draw(replace(state, steps=state.steps[:1], position=0))
         assert app.timeline.pinned is None
         assert app.after.against.value == "base"
         assert not app.analysis["Weights"].view.chart.figures[0].select_one({"name": "pinned"}).visible

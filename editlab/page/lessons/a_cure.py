@@ -32,7 +32,7 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "What they cost",
-                "Measure Bleeding in Forgetting at the last of these edits.",
+                "Measure all unrelated facts in Forgetting, at the last of these edits.",
                 _costly,
                 lambda scene: f"By ROME: {_cost(scene.step, scene.in_force)}." if _costly(scene) else "",
                 Action("Open Forgetting", "tab", "Forgetting"),
@@ -86,14 +86,14 @@ def _cost(step: Step, edits: Sequence[Step]) -> str:
         words.append(f"{percent(found.bleeding.share)} of {found.bleeding.n} unrelated facts are still right")
     if found.retention is not None:
         kept = sum(recall.said_new and recall.says_new for recall in found.retention.recalls)
-        words.append(f"{kept} of {plural(len(found.retention.recalls), 'edit')} are recalled")
+        words.append(f"{kept} of {plural(len(found.retention.recalls), 'edit')} are remembered")
     if found.perplexity is not None:
         words.append(f"perplexity is {number(found.perplexity.value)}")
     if (drift := step.largest_drift) is not None:
         words.append(f"the weights are {percent(drift[1].relative)} of ‖W₀‖ away")
     measured = [each.measurement.counterfact for each in edits if each.measurement]
-    won = [each.paraphrase.success for each in measured if each and each.paraphrase]
-    if shares := [share for share in won if share is not None]:
+    reworded = [each.paraphrase.success for each in measured if each and each.paraphrase]
+    if shares := [share for share in reworded if share is not None]:
         words.append(f"paraphrases won right after their edit are {percent(fmean(shares))}")
     return ", ".join(words)
 

@@ -49,7 +49,7 @@ class Outcome:
     """One number of one step, with its interval and in words."""
 
     value: float
-    of: str  # its denominator in words: "of 6 edits that took"
+    of: str  # its denominator in words: "of 6 that worked"
     low: float = math.nan
     high: float = math.nan
 
