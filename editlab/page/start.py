@@ -131,8 +131,11 @@ class Page:
         self.app = shown
         self._body.children = [shown.root]
         shown.line.say(says)
-        on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
-        self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on)))
+        shown.editing_now(found.edit)
+        on = LiveCallbacks(
+            shown.changed, shown.away, shown.back, lambda error: self._closed(key, error), shown.editing_now
+        )
+        self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on, found.edit)))
 
     async def _go_on(self, shown: App | Follower, live: Live) -> None:
         await self._until_shown()

@@ -44,7 +44,7 @@ def test_health_is_a_word_a_sentence_and_a_way_to_the_edit() -> None:
         await app.runner.idle()
         assert lab.state(app.session).position == 2
         assert app.health.goto.disabled
-        app.timeline.undo.click()
+        await app._goto(1)
         await app.runner.idle()
         assert "Healthy" in seen(app.health)
 
