@@ -45,7 +45,7 @@ def told(edits: int = 6, fact: Fact | None = None) -> SessionState:
     lab.watch(session, [EVIL])
     if edits > 2:
         lab.toggle(session, 2)
-        lab.undo(session)
+        lab.goto(session, len(facts) - 1)
     lab.measure_due(session).result()
     for index in range(len(facts) + 1):
         lab.measure(session, [*ON_DEMAND[: 3 if index == 0 else None]], index).result()

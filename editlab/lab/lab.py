@@ -164,7 +164,9 @@ class Lab:
         return self.sessions.duplicate(session, index, self._name(name), temporary)
 
     def delete(self, session: str) -> None:
-        self._queue.cancel_all(self.sessions.delete(session))
+        id = self.sessions.delete(session)
+        self._queue.cancel_all(id)
+        self._edits.forget(id)
 
     def state(self, session: str) -> SessionState:
         return self.sessions.state(self._session(session))

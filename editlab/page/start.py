@@ -16,7 +16,7 @@ from editlab.core.progress import Progress
 from editlab.lab.api import LabProtocol
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
-from editlab.page.controls import box, button, html, show_if
+from editlab.page.controls import box, button, field, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
@@ -57,9 +57,12 @@ class Page:
             self._shown.set()
         knock = button("", lambda _: self._shown.set(), "el-knock")
         show_if(knock, False)
+        back = field("Session of the browser's history", css="el-back")
+        show_if(back, False)
+        back.observe(self._back, "value")
         self.app: App | Follower | None = None
         frame = [style_sheets(), html(title, "el-title")]
-        self.root = box([*frame, knock, self._body], "el-app")
+        self.root = box([*frame, knock, back, self._body], "el-app")
 
     def load(self, loading: Loading, key: str = "") -> None:
         """Show the progress of loading the lab, then open the session with this key."""
@@ -98,6 +101,12 @@ class Page:
             self._refused(key, error)
         else:
             self._show(answer.result(), "Ready.")
+
+    def _back(self, change: Any) -> None:
+        """Open the session to which the browser's Back or Forward leads; page.js puts its key into the field."""
+        key, change.owner.value = change.new, ""  # the same key again is a change again
+        if key and (self.app is None or key != self.app.session):
+            self._go(key, "This is the session from before.")
 
     def _go(self, key: str, says: str) -> None:
         """Leave the session that is shown for another one, once the lab has answered."""

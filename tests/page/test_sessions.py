@@ -26,7 +26,7 @@ from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.page.work import ask
 from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
-from tests.page.seen import alerts, buttons, everything, seen, steps, until
+from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -367,6 +367,26 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         assert copy.session not in lab.sessions
         assert key in lab.sessions
         assert page.app.session not in (key, copy.session)
+
+    run(scenario)
+
+
+def test_the_browser_s_back_leads_to_the_session_before() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        back = field(page, "Session of the browser's history")
+        first = page.app.session
+        for _ in range(2):
+            app = page.app
+            buttons(steps(app)[1])["Branch"].click()
+            await until(lambda app=app: page.app is not app)  # type: ignore[misc]
+            branch = page.app
+            assert branch.session != first
+            back.value = first
+            await until(lambda branch=branch: page.app is not branch)  # type: ignore[misc]
+            assert page.app.session == first
+            assert back.value == ""
 
     run(scenario)
 
