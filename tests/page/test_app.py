@@ -24,7 +24,7 @@ from editlab.page.panels.export import Export
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts
-from tests.page.seen import alerts, buttons, everything, field, seen, steps
+from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 
@@ -148,8 +148,7 @@ def test_a_waiting_edit_shows_its_place_in_the_queue() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         app.make.apply.click()
-        await asyncio.sleep(0.01)
-        assert re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))
+        await until(lambda: bool(re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))))
         app.make.job.cancel.click()
         await app.runner.idle()
 

@@ -241,7 +241,7 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
         assert "Editing now: The" in seen(follower.line)
         assert "Cancel" in buttons(app.make.job)
         assert visible(app.make.job.widget)
-        assert "Apply edit" not in buttons(app.make)
+        assert "el-running" in app.make.widget._dom_classes
         assert app.make.form.subject.value == fact.subject
         live, live_follower = watching(again, lab), watching(following, lab)
         await live.look()
@@ -276,7 +276,7 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
         assert of_edit in seen(follower.line)
         assert "<b>Prado" not in app.line._activity.value + follower.line._activity.value
         assert "Changed on another page" not in seen(app.line)
-        assert "Apply edit" in buttons(app.make)
+        assert "el-running" not in app.make.widget._dom_classes
         made = 1 if end == "done" else 0
         assert len(steps(app)) == len(steps(follower)) == 1 + made or not made
 
@@ -297,7 +297,7 @@ def test_an_edit_that_begins_on_another_page_is_seen_and_may_be_cancelled_here()
         app.make.job.cancel.click()
         await app.runner.idle()
         assert "The edit on another page was cancelled" in seen(app.line)
-        assert "Apply edit" in buttons(app.make)
+        assert "el-running" not in app.make.widget._dom_classes
         await live.look()
         assert "was cancelled" in seen(app.line)
 
