@@ -23,11 +23,11 @@
 
   /* The session that is shown: in the address, so that a reload comes back to it, and in the list once it is something.
      Another session than the one before is a page of its own to the browser's Back, which has it opened (`.el-back`). */
-  let shown = "";
+  let current = "";
   const remember = ({ session, name, edits, kind }) => {
     const here = link(session, new URL(location.href).searchParams.get("view") || "");
-    if (here !== location.href) history[shown && shown !== session ? "pushState" : "replaceState"](null, "", here);
-    shown = session;
+    if (here !== location.href) history[current && current !== session ? "pushState" : "replaceState"](null, "", here);
+    current = session;
     const others = read().filter((known) => known.key !== session);
     if (Number(edits) || name) write([{ key: session, name, edits: Number(edits), kind, time: Date.now() }, ...others]);
   };
@@ -37,8 +37,8 @@
   };
   addEventListener("popstate", () => {
     const field = document.querySelector(".el-back input"), key = new URL(location.href).searchParams.get("session");
-    if (!field || !key || key === shown) return;
-    shown = key;
+    if (!field || !key || key === current) return;
+    current = key;
     field.value = key;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     field.dispatchEvent(new Event("change", { bubbles: true }));
