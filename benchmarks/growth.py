@@ -74,15 +74,15 @@ class Growing:
             call()
         return (sum(self.process.cpu_times()[:2]) - before) / (times * len(calls))
 
-    def make(self) -> None:
-        """One more edit."""
+    def make(self, key: str) -> None:
+        """One more edit in the session of this key."""
         fact = self.facts[len(self.edits)]
-        self.lab.edit(self.key, [fact], self.method, self.changed).result(PATIENCE_SECONDS)
+        self.lab.edit(key, [fact], self.method, self.changed).result(PATIENCE_SECONDS)
 
     def edit(self) -> None:
         """One more edit, a look at what has changed, and what the plan asks for."""
         seconds: list[float] = []
-        worked = self.work(lambda: seconds.append(timed(self.make)))
+        worked = self.work(lambda: seconds.append(timed(partial(self.make, self.key))))
         self.edits.append((seconds[0], worked))
         self.looks.append(self.work(self.look))
         self.lab.measure_due(self.key).result(PATIENCE_SECONDS)
@@ -98,12 +98,13 @@ class Growing:
     def mark(self) -> dict[str, float]:
         """What everything costs now; milliseconds are the processor's."""
         n, lab, key = len(self.edits), self.lab, self.key
-        known = lab.changes(key)
+        copy = lab.duplicate(key)  # an edit would stay in the session's own log
+        known = lab.changes(copy)
         while not known.complete:
-            known = lab.changes(key, known.version)
-        self.make()
-        sent = len(json.dumps(plain(lab.changes(key, known.version))))
-        lab.undo(key)
+            known = lab.changes(copy, known.version)
+        self.make(copy)
+        sent = len(json.dumps(plain(lab.changes(copy, known.version))))
+        lab.delete(copy)
         goto = [timed(partial(self.goto, step)) for step in (1, max(1, n // 4), n // 2, n - 1)]
         self.goto(n)
         last = self.edits[-AROUND:]

@@ -70,10 +70,11 @@ def test_what_is_kept_does_not_grow_with_what_was_asked(monkeypatch: pytest.Monk
             headers = {SESSION_HEADER: key}
             job = client.post("/session/preview", json={"fact": fact.to_json()}, headers=headers).json()["id"]
             lab.knows(key, [fact]).result(60)
-            for session in (key, lasting):
-                lab.edit(session, [fact], hyperparameters={"steps": 1, "ridge": 0.001 + number / 1000}).result(60)
-                lab.state(session)
-                lab.undo(session)
+            lab.edit(key, [fact], hyperparameters={"steps": 1, "ridge": 0.001 + number / 1000}).result(60)
+            lab.state(key)
+            lab.undo(key)
+            lab.probe(lasting, fact, hyperparameters={"steps": 1, "ridge": 0.001 + number / 1000}).result(60)
+            lab.state(lasting)
             assert "event: end" in client.get(f"/jobs/{job}/events", headers=headers).text
             assert client.get("/session/state", headers=headers).json()["position"] == 0
             client.get("/session/revision", headers={SESSION_HEADER: lasting})

@@ -51,6 +51,10 @@ class Edits:
         running = [report for report in going if report.status == "running"]
         return next(iter([*running, *going, *reports[::-1]]), None)
 
+    def forget(self, session: str) -> None:
+        with self._lock:
+            self._by_session.pop(session, None)
+
     def cancel(self, session: str) -> None:
         """Ask all edits of the session to stop."""
         for edit in self._by_session.get(session, ()):

@@ -164,7 +164,9 @@ class Lab:
         return self.sessions.duplicate(session, index, self._name(name), temporary)
 
     def delete(self, session: str) -> None:
-        self._queue.cancel_all(self.sessions.delete(session))
+        id = self.sessions.delete(session)
+        self._queue.cancel_all(id)
+        self._edits.forget(id)
 
     def state(self, session: str) -> SessionState:
         return self.sessions.state(self._session(session))
@@ -333,7 +335,7 @@ class Lab:
         attempt = TraceAttempt(
             chosen, fact, corruption=corruption, kind=kind, window=window, answer=answer, index=index, pool=self.facts
         )
-        return self._put(chosen, attempt, LATER)
+        return self._put(chosen, attempt, ASKED)
 
     def sweep(
         self,
@@ -344,7 +346,7 @@ class Lab:
     ) -> LocalJob:
         chosen = self._open(session, [fact])
         attempt = SweepAttempt(chosen, fact, method, hyperparameters)
-        return self._put(chosen, lambda report: attempt(report, steady(report)), LATER)
+        return self._put(chosen, lambda report: attempt(report, steady(report)), ASKED)
 
     def replay_file(self, session: str) -> LocalJob:
         chosen = self._session(session)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from editlab.analysis.scanned import ScanTable
 from editlab.core.facts import CaseId, Fact
-from editlab.core.records import SessionState
+from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.browsing import Browsing
 from editlab.page.comparing import Comparing
@@ -31,6 +31,7 @@ from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import OpenSession, Sharing
 from editlab.page.view import SessionActions, View
+from editlab.page.words import moved_words
 from editlab.page.work import SENTENCES, Runner, sentence
 
 
@@ -66,8 +67,9 @@ class App(View):
             lab, session, self.info, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said)
         )
         self.editing = Editing(
-            lab, session, runner, self.make, self.drafting, self.line, self.timeline, self._refresh, open_session
-        )
+            lab, session, runner, self.make, self.drafting, self.line, self.timeline, self._refresh, open_session,
+            self._drawn,
+        )  # fmt: skip
         self.repairing = Repairing(lab, session, runner, self.health.repair, self.line, self._drawn)
         self.probing = Probing(lab, session, runner, self._probed)
         self.panel = SessionPanel(
@@ -80,7 +82,7 @@ class App(View):
             ),
         )
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
-        self.share = Fold("Share", "Close Share", self.panel.widget)
+        self.share = Fold("Share", "Close Share", self.panel.widget, on_switch=self._shared)
         self.comparing = Comparing(
             lab,
             session,
@@ -134,8 +136,8 @@ class App(View):
     def _session_actions(self, runner: Runner) -> SessionActions:
         handler = runner.handler
         return SessionActions(
-            undo=handler(lambda: self._change(self.lab.undo, "Undone.")),
-            redo=handler(lambda: self._change(self.lab.redo, "Redone.")),
+            undo=handler(self._undo),
+            redo=handler(self._redo),
             goto=handler(self._goto),
             toggle=handler(self._toggle),
             watch=handler(self._watch),
@@ -155,7 +157,7 @@ class App(View):
         return PageActions(
             state=self._drawn,
             goto=self._goto,
-            undo=lambda: self._change(self.lab.undo, "Undone."),
+            undo=self._undo,
             watch=self._watch,
             edit=self.editing.start,
             cancel=self.editing.cancel,
@@ -181,6 +183,9 @@ class App(View):
             self.line.say("Changed on another page of this session.")
             self.drafting.again(self.make.draft)
 
+    def editing_now(self, edit: EditReport | None) -> None:
+        self.editing.report(edit)
+
     def back(self) -> None:
         super().back()
         self.runner.start(self._recover())
@@ -188,6 +193,10 @@ class App(View):
     async def _recover(self) -> None:
         await self._refresh()
         self.measuring.recover()
+
+    def _shared(self, opened: bool) -> None:
+        if opened:
+            self.panel.name.focus()  # brings it into sight
 
     def _drawn(self) -> SessionState:
         assert self.state is not None, "a page is drawn as soon as it is made"
@@ -228,28 +237,42 @@ class App(View):
 
     # The log
 
+    async def _undo(self) -> None:
+        def says(state: SessionState) -> str:
+            action = state.redo
+            return f"Undone: {moved_words(state, action.after, action.switched)}." if action else "Undone."
+
+        await self._change(self.lab.undo, says)
+
+    async def _redo(self) -> None:
+        def says(state: SessionState) -> str:
+            action = state.undo
+            return f"Redone: {moved_words(state, action.before, action.switched)}." if action else "Redone."
+
+        await self._change(self.lab.redo, says)
+
     async def _goto(self, index: int) -> None:
-        await self._change(
-            lambda session: self.lab.goto(session, index),
-            f"You’re at edit {index}." if index else "You’re at the unedited model.",
-        )
+        says = f"You’re at edit {index}." if index else "You’re at the unedited model."
+        await self._change(lambda session: self.lab.goto(session, index), lambda _: says)
 
     async def _toggle(self, index: int) -> None:
         off = self._drawn().steps[index].enabled
         await self._change(
-            lambda session: self.lab.toggle(session, index), f"Edit {index} is {'off' if off else 'on again'}."
+            lambda session: self.lab.toggle(session, index),
+            lambda _: f"Edit {index} is {'off' if off else 'on again'}.",
         )
 
     async def _watch(self, prompts: Sequence[str]) -> None:
         count = len(prompts)
         says = f"Watching {count or 'no'} prompt{'' if count == 1 else 's'} of yours."
         try:
-            await self._change(lambda session: self.lab.watch(session, prompts), says)
+            await self._change(lambda session: self.lab.watch(session, prompts), lambda _: says)
+            self.measuring.measure_watched()
         except SENTENCES as error:
             self.after.complain(sentence(error))
 
-    async def _change(self, change: Callable[[str], SessionState], says: str) -> None:
-        """Change the log. The lab does so at once, without waiting for an edit that is under way."""
+    async def _change(self, change: Callable[[str], SessionState], says: Callable[[SessionState], str]) -> None:
+        """Change the log, and say what `says` makes of the new state."""
         if self.editing.busy:
             raise ValueError("An edit is under way: wait for it, or cancel it.")
         self.drafting.drop()
@@ -258,7 +281,7 @@ class App(View):
             state = await self.runner.ask(change, self.session)
         finally:
             self._changing -= 1
-        self.line.say(says)
+        self.line.say(says(state))
         await self._refresh(state)
 
     async def _refresh(self, state: SessionState | None = None) -> None:

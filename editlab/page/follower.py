@@ -6,12 +6,13 @@ from dataclasses import fields
 from typing import Any
 
 from editlab.core.errors import ReadOnly
-from editlab.core.records import SessionState
+from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.opening import Opened
 from editlab.page.panels.session import FollowPanel
 from editlab.page.sharing import OpenSession
 from editlab.page.view import SessionActions, View
+from editlab.page.words import facts_words, progress_words
 from editlab.page.work import Runner
 
 REFUSAL = "You are following this session: make your own copy to change something."
@@ -28,6 +29,7 @@ class Follower(View):
         }
         super().__init__(lab, opened, runner, SessionActions(**actions))
         self._open_session = open_session
+        self._editing = False  # as this page has told
         self.panel = FollowPanel(self.session, self.about, runner.handler(self._duplicate))
         self.lay_out([self.panel.widget], [], css="el-follows")
         self.draw(opened.state)
@@ -39,15 +41,29 @@ class Follower(View):
     def changed(self, state: SessionState) -> None:
         self.runner.start(self._changed(state))
 
+    def editing_now(self, edit: EditReport | None) -> None:
+        if edit is not None and edit.is_open:
+            self._editing = True
+            self.line.say(f"Editing now: {facts_words(edit.facts)} · {_progress(edit)}", "busy")
+        elif self._editing:
+            self._editing = False
+            ended = {"done": "has finished", "cancelled": "was cancelled"}.get(edit.status if edit else "", "failed")
+            self.line.say(f"The edit {ended}" + (f": {facts_words(edit.facts)}." if edit else "."))
+
     async def _changed(self, state: SessionState) -> None:
         self.about = await self.runner.ask(self.lab.about, self.session)
         super().changed(state)
 
     async def _duplicate(self, index: int | None = None) -> None:
+        self.line.say("Making your copy…", "busy")
         self._open_session(
             await self.runner.ask(self.lab.duplicate, self.session, index),
             "This is your own copy: nobody else sees it.",
         )
+
+
+def _progress(edit: EditReport) -> str:
+    return progress_words(edit.progress) if edit.status == "running" else "waiting for the model"
 
 
 def _refuse(*_: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from editlab.core.errors import LabError, Unreachable
-from editlab.core.records import SessionState
+from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.work import ask
 
@@ -22,17 +22,20 @@ class LiveCallbacks:
     away: Callable[[Unreachable], None]  # the lab does not answer; called at every look
     back: Callable[[], None]  # the lab answers again
     gone: Callable[[LabError], None]  # the session cannot be opened any more
+    editing: Callable[[EditReport | None], None] = lambda _: None  # an edit began, went on, or has ended
 
 
 class Live:
-    """Requests a session's revision, and its state when the revision is new.
+    """Requests a session's revision, and its state when the revision is new. Follows the edit under way.
 
     It looks every second while there is news, and every five seconds where nothing has happened for about a minute.
     """
 
-    def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks) -> None:
+    def __init__(self, lab: LabProtocol, session: str, on: LiveCallbacks, edit: EditReport | None = None) -> None:
+        """`edit`: the report that is known already."""
         self._lab, self._session, self._on = lab, session, on
         self._revision: int | None = None
+        self._edit = edit
         self._away = False
         self._news = False  # at the latest look
 
@@ -48,7 +51,9 @@ class Live:
         try:
             self._news = True
             revision = await ask(self._lab.revision, self._session)
-            state = None
+            state, before, edit = None, self._edit, self._edit
+            if revision != self._revision or (edit is not None and edit.is_open):
+                edit = await ask(self._lab.editing, self._session)
             if revision != self._revision:
                 state = await ask(self._lab.state, self._session)
         except Unreachable as error:
@@ -61,8 +66,11 @@ class Live:
         if self._away:
             self._away = False
             self._on.back()
-        self._news = state is not None
+        self._news = state is not None or edit != before
         if state is not None:
             self._revision = revision
             self._on.changed(state)
+        if edit != before:
+            self._edit = edit
+            self._on.editing(edit)
         return True

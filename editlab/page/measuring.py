@@ -55,17 +55,25 @@ class Measuring:
         self._problems: dict[str, str] = {}
         self._stopped = False
         self._due_again = False  # more may have become due while the plan was being measured
+        self._watched_again = False  # likewise, of prompts that are watched since
         self._stage, self._drawn = "", 0.0
 
     def measure_due(self) -> None:
         """Measure what is due by the plan; while the plan is stopped, only the completions of the step in force."""
         if self._stopped:
-            self._start(WATCHED, self._lab.measure, self._session)
+            self.measure_watched()
         elif PLAN in self._requests:  # the job follows the log, but it may have ended already
             self._due_again = True
         else:
             self._due_again = False
             self._start(PLAN, self._lab.measure_due, self._session)
+
+    def measure_watched(self) -> None:
+        """Ask the watched prompts of the step in force now, before the plan goes on."""
+        if WATCHED in self._requests:
+            self._watched_again = True
+        else:
+            self._start(WATCHED, self._lab.measure, self._session)
 
     def resume(self) -> None:
         self._stopped = False
@@ -112,6 +120,9 @@ class Measuring:
             self._tell()
         if name == PLAN and not self._stopped and (cancelled or self._due_again):  # resumed, or more may be due
             self.measure_due()
+        if name == WATCHED and self._watched_again:
+            self._watched_again = False
+            self.measure_watched()
         if request.was_answered:
             await self._on_found()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from editlab.analysis.scanned import ScanTable
 from editlab.core.info import LabInfo, SessionInfo
-from editlab.core.records import SessionState
+from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 
 
@@ -19,12 +19,13 @@ class Opened:
     about: SessionInfo
     state: SessionState
     scan: ScanTable | None
+    edit: EditReport | None = None  # under way, or the last one
 
 
 def opened(lab: LabProtocol, key: str = "") -> Opened:
     """The session with this key; without a key, a new one. Raises LabError where it cannot be opened."""
     key = key or new_session(lab)
-    return Opened(key, lab.info(), lab.about(key), lab.state(key), lab.scan())
+    return Opened(key, lab.info(), lab.about(key), lab.state(key), lab.scan(), lab.editing(key))
 
 
 def new_session(lab: LabProtocol) -> str:

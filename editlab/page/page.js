@@ -21,10 +21,13 @@
     return url.href;
   };
 
-  /* The session that is shown: in the address, so that a reload comes back to it, and in the list once it is something. */
+  /* The session that is shown: in the address, so that a reload comes back to it, and in the list once it is something.
+     Another session than the one before is a page of its own to the browser's Back, which has it opened (`.el-back`). */
+  let current = "";
   const remember = ({ session, name, edits, kind }) => {
     const here = link(session, new URL(location.href).searchParams.get("view") || "");
-    if (here !== location.href) history.replaceState(null, "", here);
+    if (here !== location.href) history[current && current !== session ? "pushState" : "replaceState"](null, "", here);
+    current = session;
     const others = read().filter((known) => known.key !== session);
     if (Number(edits) || name) write([{ key: session, name, edits: Number(edits), kind, time: Date.now() }, ...others]);
   };
@@ -32,6 +35,14 @@
     const session = new URL(location.href).searchParams.get("session");
     if (session) history.replaceState(null, "", link(session, view));
   };
+  addEventListener("popstate", () => {
+    const field = document.querySelector(".el-back input"), key = new URL(location.href).searchParams.get("session");
+    if (!field || !key || key === current) return;
+    current = key;
+    field.value = key;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  });
   const forget = ({ forget: key }) => write(read().filter((known) => known.key !== key));
 
   const ago = (time) => {

@@ -32,6 +32,7 @@ class Sharing:
 
     async def duplicate(self, index: int | None = None) -> None:
         """Open a copy of the session up to this step; by default up to the step in force."""
+        self._line.say("Making the branch…" if index is not None else "Making the copy…", "busy")
         copy = await self._runner.ask(self._lab.duplicate, self._session, index)
         self._open_session(copy, "This is the copy; the other session stays as it is.")
 

@@ -16,7 +16,7 @@ from editlab.core.progress import Progress
 from editlab.lab.api import LabProtocol
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
-from editlab.page.controls import box, button, html, show_if
+from editlab.page.controls import box, button, field, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
@@ -57,9 +57,12 @@ class Page:
             self._shown.set()
         knock = button("", lambda _: self._shown.set(), "el-knock")
         show_if(knock, False)
+        back = field("Session of the browser's history", css="el-back")
+        show_if(back, False)
+        back.observe(self._back, "value")
         self.app: App | Follower | None = None
         frame = [style_sheets(), html(title, "el-title")]
-        self.root = box([*frame, knock, self._body], "el-app")
+        self.root = box([*frame, knock, back, self._body], "el-app")
 
     def load(self, loading: Loading, key: str = "") -> None:
         """Show the progress of loading the lab, then open the session with this key."""
@@ -99,6 +102,12 @@ class Page:
         else:
             self._show(answer.result(), "Ready.")
 
+    def _back(self, change: Any) -> None:
+        """Open the session to which the browser's Back or Forward leads; page.js puts its key into the field."""
+        key, change.owner.value = change.new, ""  # the same key again is a change again
+        if key and (self.app is None or key != self.app.session):
+            self._go(key, "This is the session from before.")
+
     def _go(self, key: str, says: str) -> None:
         """Leave the session that is shown for another one, once the lab has answered."""
         if self._opening is not None and not self._opening.done():
@@ -131,8 +140,11 @@ class Page:
         self.app = shown
         self._body.children = [shown.root]
         shown.line.say(says)
-        on = LiveCallbacks(shown.changed, shown.away, shown.back, lambda error: self._closed(key, error))
-        self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on)))
+        shown.editing_now(found.edit)
+        on = LiveCallbacks(
+            shown.changed, shown.away, shown.back, lambda error: self._closed(key, error), shown.editing_now
+        )
+        self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on, found.edit)))
 
     async def _go_on(self, shown: App | Follower, live: Live) -> None:
         await self._until_shown()

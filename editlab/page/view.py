@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from editlab.core.errors import Unreachable
 from editlab.core.info import SessionInfo
-from editlab.core.records import SessionState
+from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.controls import box
 from editlab.page.exporting import Exporting
@@ -130,6 +130,9 @@ class View:
         """Draw a state that is new, perhaps because of somebody else."""
         if state != self.state:
             self.draw(state)
+
+    def editing_now(self, edit: EditReport | None) -> None:
+        """Tell of an edit under way that this page has not asked for, and of its end."""
 
     def away(self, error: Unreachable) -> None:
         self.line.warn(

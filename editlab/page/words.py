@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from markupsafe import Markup
 
+from editlab.core.facts import Fact
 from editlab.core.info import LabInfo, MeasureInfo
+from editlab.core.progress import Progress
 from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, TaskScore
 from editlab.report.html import plural, tag
 
@@ -111,3 +115,57 @@ def task_measures(info: LabInfo, rule: str) -> dict[str, MeasureInfo]:
     """By task name, the measure that scores the task by this rule; tasks without one are left out."""
     names = {task.name if rule == "scores" else f"{task.name}:{rule}": task.name for task in info.tasks}
     return {names[measure.name]: measure for measure in info.measures if measure.name in names}
+
+
+def facts_words(facts: Sequence[Fact]) -> str:
+    """The first of an edit's facts, and how many more there are."""
+    return f"{facts[0]}" + (f" and {len(facts) - 1} more" if len(facts) > 1 else "")
+
+
+def progress_words(progress: Progress) -> str:
+    """ "finding the value, 5 of 25"."""
+    return f"{progress.stage}, {progress.done} of {progress.total}" if progress.total else progress.stage
+
+
+def numbers_words(numbers: Sequence[int]) -> str:
+    """Edits by their numbers, in order: "edit 4", "edits 4 to 6", "edits 4 and 7", "edits 1, 4 and 7"."""
+    first, last = numbers[0], numbers[-1]
+    if first == last:
+        return f"edit {first}"
+    if last - first == len(numbers) - 1:
+        return f"edits {first} to {last}"
+    return f"edits {', '.join(map(str, numbers[:-1]))} and {last}"
+
+
+def switched_off_words(numbers: Sequence[int]) -> str:
+    """What became of the edits after the step at which a new one was made; empty without any."""
+    if not numbers:
+        return ""
+    return (
+        f"{numbers_words(numbers).capitalize()} {'stays' if len(numbers) == 1 else 'stay'} in the list, switched off."
+    )
+
+
+def moved_words(state: SessionState, before: int, numbers: Sequence[int]) -> str:
+    """What came of going to the step in force from another, and of switching these edits.
+
+    "you’re at edit 3; edits 4 to 6 are on again".
+    """
+    return _moved(before, state.position, {number: state.steps[number].enabled for number in numbers}, True)
+
+
+def action_words(state: SessionState, after: int, numbers: Sequence[int]) -> str:
+    """What would come of going to a step, and of switching these edits: "to edit 3; edits 4 to 6 on again"."""
+    return _moved(state.position, after, {number: not state.steps[number].enabled for number in numbers}, False)
+
+
+def _moved(before: int, after: int, on: Mapping[int, bool], done: bool) -> str:
+    parts = []
+    if before != after or not on:
+        here = f"edit {after}" if after else "the unedited model"
+        parts.append(f"you’re at {here}" if done else f"to {here}")
+    for wanted, word in ((True, "on again"), (False, "off")):
+        if some := [number for number in on if on[number] == wanted]:
+            verb = (" is" if len(some) == 1 else " are") if done else ""
+            parts.append(f"{numbers_words(some)}{verb} {word}")
+    return "; ".join(parts)

@@ -24,7 +24,7 @@ from editlab.page.panels.export import Export
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, make_facts
-from tests.page.seen import alerts, buttons, everything, field, seen, steps
+from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 
@@ -149,8 +149,7 @@ def test_a_waiting_edit_shows_its_place_in_the_queue() -> None:
         fill(app, "The {} is located in the city of", "Prado", "Oslo")
         await app.runner.idle()
         app.make.apply.click()
-        await asyncio.sleep(0.01)
-        assert re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))
+        await until(lambda: bool(re.search(r"Waiting: [\d ]+ jobs before yours", seen(app.make.job))))
         app.make.job.cancel.click()
         await app.runner.idle()
 
@@ -243,6 +242,54 @@ def test_undo_redo_go_to_and_off() -> None:
     run(scenario)
 
 
+def test_undo_takes_the_last_action_back_and_says_what_it_changed() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        async def click(button: Any) -> str:
+            button.click()
+            await app.runner.idle()
+            return seen(app.line)
+
+        assert app.timeline.undo.disabled
+        for subject in ("Prado", "Hofburg", "Big Ben"):
+            fill(app, "The {} is located in the city of", subject, "Oslo")
+            await apply(app)
+        await click(buttons(steps(app)[2])["Off"])
+        assert app.timeline.undo.tooltip == "Undo: edit 2 on again"
+        assert "Undone: edit 2 is on again." in await click(app.timeline.undo)
+        assert lab.state(app.session).steps[2].in_force
+        assert "Redone: edit 2 is off." in await click(app.timeline.redo)
+        await click(buttons(steps(app)[0])["Go to"])
+        assert not app.timeline.undo.disabled  # at the unedited model, too
+        assert app.timeline.undo.tooltip == "Undo: to edit 3"
+        assert "Undone: you’re at edit 3." in await click(app.timeline.undo)
+
+    run(scenario)
+
+
+def test_an_edit_at_an_earlier_step_loses_nothing_and_says_so() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        for subject in ("Prado", "Hofburg", "Big Ben"):
+            fill(app, "The {} is located in the city of", subject, "Oslo")
+            await apply(app)
+        buttons(steps(app)[1])["Go to"].click()
+        await app.runner.idle()
+        fill(app, "The {} is located in the city of", "Louvre", "Oslo")
+        state = await apply(app)
+        assert "Edits 2 to 3 stay in the list, switched off." in seen(app.line)
+        assert [step.in_force for step in state.steps] == [True, True, False, False, True]
+        assert "Hofburg" in seen(steps(app)[2])
+        buttons(steps(app)[2])["On"].click()  # one click away
+        await app.runner.idle()
+        assert lab.state(app.session).steps[2].in_force
+        app.timeline.undo.click()
+        app.timeline.undo.click()
+        await app.runner.idle()
+        assert "Undone: you’re at edit 1; edits 2 to 3 are on again." in seen(app.line)
+        assert lab.state(app.session).position == 1
+
+    run(scenario)
+
+
 def test_a_tap_on_a_point_goes_to_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         for subject in ("Prado", "Hofburg"):
@@ -280,12 +327,25 @@ def test_own_prompts_are_watched_measured_and_dropped() -> None:
         app.after.own.value = "The Louvre is in the city of"
         press_enter(app.after.own)
         await app.runner.idle()
+        assert ("measure", app.session, ()) in lab.calls  # at once, whatever the plan is at
         assert lab.state(app.session).watched == ("The Louvre is in the city of",)
         assert "The Louvre is in the city of" in seen(app.after)
         (drop,) = (button for label, button in buttons(app.after).items() if "The Louvre is in the city of" in label)
         drop.click()
         await app.runner.idle()
         assert lab.state(app.session).watched == ()
+
+    run(scenario)
+
+
+def test_a_watched_prompt_has_its_place_before_the_model_has_answered() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "The {} is located in the city of", "Prado", "Oslo")
+        state = await apply(app)
+        app.after.show(replace(state, watched=("<i>Where</i> is it?",)))
+        assert "<i>Where</i> is it?" in seen(app.after)
+        assert 'aria-label="asking the model"' in app.after._cards.value
+        assert "Prado" in seen(app.after)  # beside what is known already
 
     run(scenario)
 

@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from editlab.core.errors import LabError, Unreachable
+from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.page.app import App
 from editlab.page.follower import REFUSAL, Follower
@@ -22,9 +23,10 @@ from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading
 from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
+from editlab.page.work import ask
 from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
-from tests.page.seen import alerts, buttons, everything, seen, steps, until
+from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, visible
 
 __all__ = ["_quick"]  # a fixture that every test here uses
@@ -53,7 +55,7 @@ def look(page: Page, lab: FakeLab) -> Awaitable[bool]:
     app = page.app
     assert app is not None
     closed = lambda error: page._closed(app.session, error)  # noqa: E731
-    return Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, closed)).look()
+    return Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, closed, app.editing_now)).look()
 
 
 async def edited(page: Page, subject: str) -> None:
@@ -197,13 +199,145 @@ def test_two_pages_of_one_session_see_each_other_and_keep_their_forms() -> None:
         other.app.analysis.open("Export")
         other.app.make.form.prompt.value = "half a"
         await edited(page, "Prado")
-        assert await look(other, lab)
-        assert len(steps(other.app)) == 2
-        assert "Changed on another page" in seen(other.app.line)
-        assert other.app.make.form.prompt.value == "half a"
         said = seen(page.app.line)
         assert await look(page, lab)
         assert seen(page.app.line) == said  # what it did itself is no news
+        live = watching(other, lab)
+        await live.look()
+        await other.app.runner.idle()
+        assert len(steps(other.app)) == 2
+        assert "The edit on another page has finished: The Prado is located in the city of → Oslo." in seen(
+            other.app.line
+        )
+        assert other.app.make.form.prompt.value == "half a"
+        await ask(lab.goto, page.app.session, 0)
+        await live.look()
+        assert "Changed on another page" in seen(other.app.line)
+
+    run(scenario)
+
+
+def watching(page: Page, lab: FakeLab) -> Live:
+    """The page's live watch, which is looked through by hand."""
+    app = page.app
+    assert app is not None
+    return Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, lambda _: None, app.editing_now))
+
+
+@pytest.mark.parametrize("end", ["done", "cancelled", "failed", "lost"])
+def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_told_as_what_it_was(end: str) -> None:
+    fact = Fact("The {} is in the city of", "impossible" if end == "failed" else "<b>Prado</b>", "Oslo")
+
+    async def scenario(_: Page, lab: FakeLab) -> None:
+        key, following, again = lab.create(), Page(), Page()
+        job = await ask(lab.edit, key, [fact])
+        assert job.status == "running"
+        again.open(lab, key)
+        following.open(lab, lab.about(key).follow)
+        app, follower = again.app, following.app
+        assert isinstance(app, App)
+        assert "Ready" not in seen(app.line) + seen(follower.line)
+        assert "Editing: The" in seen(app.line)
+        assert "Editing now: The" in seen(follower.line)
+        assert "Cancel" in buttons(app.make.job)
+        assert visible(app.make.job.widget)
+        assert "el-running" in app.make.widget._dom_classes
+        assert app.make.form.subject.value == fact.subject
+        live, live_follower = watching(again, lab), watching(following, lab)
+        await live.look()
+        await live_follower.look()
+        for _ in range(4):
+            assert job.status == "running"
+        await live.look()
+        await live_follower.look()
+        assert "step 4 of 12" in seen(app.make.job)
+        assert "optimising the value, 4 of 12" in seen(follower.line)
+        if end == "cancelled":
+            app.make.job.cancel.click()
+            await app.runner.idle()
+            assert ("cancel_edits", key) in lab.calls
+        elif end == "lost":
+            lab.sessions[key].edits.clear()
+        else:
+            while job.status == "running":
+                pass
+        await live.look()
+        await live_follower.look()
+        await app.runner.idle()
+        await follower.runner.idle()
+        said = {
+            "done": "Your earlier edit has finished: The",
+            "cancelled": "Your earlier edit was cancelled. The model is as it was.",
+            "failed": "Your earlier edit failed: the subject",
+            "lost": "Your earlier edit was lost",
+        }
+        assert said[end] in seen(app.line)
+        of_edit = {"done": "The edit has finished", "cancelled": "The edit was cancelled"}.get(end, "The edit failed")
+        assert of_edit in seen(follower.line)
+        assert "<b>Prado" not in app.line._activity.value + follower.line._activity.value
+        assert "Changed on another page" not in seen(app.line)
+        assert "el-running" not in app.make.widget._dom_classes
+        made = 1 if end == "done" else 0
+        assert len(steps(app)) == len(steps(follower)) == 1 + made or not made
+
+    run(scenario)
+
+
+def test_an_edit_that_begins_on_another_page_is_seen_and_may_be_cancelled_here() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        live, app = watching(page, lab), page.app
+        await live.look()
+        app.make.form.prompt.value = "half a"
+        await ask(lab.edit, app.session, [Fact("The {} is in the city of", "Prado", "Oslo")])
+        await live.look()
+        assert "Editing: The Prado" in seen(app.line)
+        assert app.timeline.undo.disabled
+        assert app.make.form.prompt.value == "half a"
+        app.make.job.cancel.click()
+        await app.runner.idle()
+        assert "The edit on another page was cancelled" in seen(app.line)
+        assert "el-running" not in app.make.widget._dom_classes
+        await live.look()
+        assert "was cancelled" in seen(app.line)
+
+    run(scenario)
+
+
+def test_an_edit_that_had_ended_before_the_page_was_loaded_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[bool] = []
+
+    async def once(live: Live) -> None:
+        looked.append(await live.look())
+
+    monkeypatch.setattr(Live, "watch", once)
+
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        again = Page()
+        again.open(lab, page.app.session)
+        await until(lambda: len(looked) == 2)
+        assert "Ready." in seen(again.app.line)
+
+    run(scenario)
+
+
+def test_a_branch_is_said_to_be_made_before_the_lab_answers() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        app, said = page.app, []
+        real = lab.duplicate
+
+        def slow(*arguments: object) -> str:
+            said.append(seen(app.line))
+            return real(*arguments)  # type: ignore[arg-type]
+
+        lab.duplicate = slow  # type: ignore[method-assign]
+        buttons(steps(app)[1])["Branch"].click()
+        await until(lambda: page.app is not app)
+        assert "Making the branch…" in said[0]
 
     run(scenario)
 
@@ -233,6 +367,26 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         assert copy.session not in lab.sessions
         assert key in lab.sessions
         assert page.app.session not in (key, copy.session)
+
+    run(scenario)
+
+
+def test_the_browser_s_back_leads_to_the_session_before() -> None:
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        await edited(page, "Prado")
+        back = field(page, "Session of the browser's history")
+        first = page.app.session
+        for _ in range(2):
+            app = page.app
+            buttons(steps(app)[1])["Branch"].click()
+            await until(lambda app=app: page.app is not app)  # type: ignore[misc]
+            branch = page.app
+            assert branch.session != first
+            back.value = first
+            await until(lambda branch=branch: page.app is not branch)  # type: ignore[misc]
+            assert page.app.session == first
+            assert back.value == ""
 
     run(scenario)
 

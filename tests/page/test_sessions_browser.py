@@ -78,6 +78,9 @@ def test_the_link_to_follow_follows_live_and_has_nothing_to_press(visit: Open) -
     other.locator(".el-make").wait_for()
     assert wait_until(lambda: "session=" in other.url and follow not in other.url)
     assert "1 edit" in other.locator(".el-state").inner_text()
+    other.go_back()
+    other.locator(".el-following").wait_for()
+    assert follow in other.url
 
 
 def test_pages_at_once_each_have_their_own_edits_and_no_others(visit: Open) -> None:

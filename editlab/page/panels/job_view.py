@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from markupsafe import Markup
 
 from editlab.core.progress import Progress
-from editlab.lab.api import Job
 from editlab.page.controls import box, button, html, show_if
 from editlab.report.html import percent, plural, sparkline, tag
 
@@ -40,6 +40,17 @@ def progress_bar(progress: Progress, waiting: bool = False) -> Markup:
     return tag("div", words, "el-progress-words") + bar
 
 
+class UnderWay(Protocol):
+    """A job, or a report on one."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def ahead(self) -> int: ...
+    @property
+    def progress(self) -> Progress: ...
+
+
 class JobView:
     def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._p_new: list[float] = []
@@ -62,7 +73,7 @@ class JobView:
     def hide(self) -> None:
         show_if(self.widget, False)
 
-    def show(self, job: Job) -> None:
+    def show(self, job: UnderWay) -> None:
         if job.status == "queued":
             ahead = f"Waiting: {plural(job.ahead, 'job')} before yours" if job.ahead else "Waiting for the model"
             self._text.value = progress_bar(Progress(ahead), waiting=True)

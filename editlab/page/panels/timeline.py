@@ -20,6 +20,7 @@ from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.pill import risk_pill, status_pill
+from editlab.page.words import action_words
 from editlab.report.html import empty, fact_line, joined, number, percent, tag
 
 ROWS = 50  # drawn at once, at most
@@ -209,13 +210,12 @@ class Timeline:
             self._draw(self._state)
 
     def _draw(self, state: SessionState) -> None:
-        self.undo.disabled = self._locked or state.position == 0
-        self.redo.disabled = self._locked or state.position == len(state.steps) - 1
+        undo, redo = state.undo, state.redo
+        self.undo.disabled, self.redo.disabled = self._locked or undo is None, self._locked or redo is None
+        back = action_words(state, undo.before, undo.switched) if undo else "nothing yet"
+        again = action_words(state, redo.after, redo.switched) if redo else "nothing"
+        self.undo.tooltip, self.redo.tooltip = f"Undo: {back}", f"Redo: {again}"
         self.find.disabled = not any(step.facts and step.in_force for step in state.steps)
-        self.undo.tooltip = f"Undo edit {state.position}" if state.position else "Nothing to undo"
-        self.redo.tooltip = (
-            f"Redo edit {state.position + 1}" if state.position < len(state.steps) - 1 else "Nothing to redo"
-        )
         sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
         frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
         shown = self._range(state)
