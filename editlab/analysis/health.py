@@ -188,7 +188,7 @@ class Judge:
             if reasons:
                 return Health(status, reasons[0], tuple(changes))
         reasons = [verdict.reason for name, verdict in judged.items() if name != WEIGHTS_ALONE]
-        more = [f"{n} more as little changed"] if (n := len(judged) - len(reasons[:LEVELS_TOLD])) else []
+        more = [f"{n} more as little changed"] if (n := len(reasons) - LEVELS_TOLD) > 0 else []
         told = "; ".join([*reasons[:LEVELS_TOLD], *more])
         last = max((points[-1].step.index for name, points in series.items() if name != WEIGHTS_ALONE), default=0)
         if last == standing[-1].index:

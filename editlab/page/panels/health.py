@@ -152,7 +152,7 @@ def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[f
     """A tile with a number now, the same of the unedited model, and its course."""
     now, base = read(state.steps[state.position]), unedited(state.steps, read)
     words = [now.of if now else "not measured here" if state.position else "not measured yet"]
-    if base is not None and state.position:
+    if base is not None and state.position and read is not unrelated_outcome:  # of what the unedited model knows
         words.append(f"unedited {form(base)}")
     course = [o.value for _, o in outcomes(state.steps[: state.position + 1], read) if math.isfinite(o.value)]
     return _tile(title, form(now.value) if now else NOTHING, words, course)
