@@ -19,7 +19,7 @@ from editlab.core.records import Step
 from editlab.editing.editor import Editor
 from editlab.measures import EditedFact, MeasureInput, Measures, State, StateCache, standard
 from editlab.measures._measure import fixed_sample
-from editlab.measures.bleeding import BleedingOfPanel, bleeding
+from editlab.measures.bleeding import BleedingOfPanel, BleedingOfSample, bleeding
 from editlab.measures.counterfact import OfAll, counterfact
 from editlab.measures.generation import GenerationEntropy, generation_entropy, ngram_entropy, sampled_texts, words
 from editlab.measures.perplexity import PerplexityOfText, perplexity, window_nll
@@ -433,3 +433,23 @@ def test_drift_and_size_of_one_edit_are_one_number() -> None:
     drift, size = step.measurement.drift[2], step.size[2]
     assert drift.norm == pytest.approx(size.norm, rel=1e-6)
     assert step.trace.layers[2].weight_norm == session.model.base_norm(2)
+
+
+def test_the_sample_of_unrelated_facts_is_the_same_in_every_state_and_a_part_of_all(gpt2_editor: Editor) -> None:
+    whole, sample = BleedingOfPanel(), BleedingOfSample()
+    base, now, later = (State(gpt2_editor.model, (), StateCache()) for _ in range(3))
+    for state in (base, now, later):
+        for fact in whole._facts:
+            state.cache.objects[fact.text, fact.target_true] = ObjectScore(
+                1.0, state is base or len(fact.text) % 2 == 0
+            )
+    every = whole(MeasureInput(now, base, (), ()), quiet)
+    one, two = (sample(MeasureInput(state, base, (), ()), quiet) for state in (now, later))
+    assert one == two
+    assert one.n == sample.limit
+    assert 0 < len(one.broken) < one.n
+    assert set(one.broken) < set(every.broken)
+    edited = next(fact for fact in whole._facts if fact.text == one.broken[0].prompt)
+    without = sample(MeasureInput(now, base, (), (EditedFact(edited, "a", 0, True, False),)), quiet)
+    assert edited.text not in {each.prompt for each in without.broken}
+    assert without.n < one.n
