@@ -21,7 +21,7 @@ from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
 
-DEFAULT = ("preservation", "counterfact", "retention", "perplexity", "says_it")
+DEFAULT = ("preservation", "unrelated", "counterfact", "retention", "perplexity", "says_it")
 PLAN = {"counterfact": 1, "retention": 1, "parity": 2}
 
 
