@@ -88,7 +88,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     page.locator(".el-probe-run").get_by_role("button", name="Probe", exact=True).click()
     page.locator(".el-table-probe th", has_text="r-ROME").wait_for()
     judged = 300  # seconds at most: the table may be there before the unedited model is measured
-    assert wait_until(lambda: cells(page, ".el-table-probe", "the model")[-1].endswith("Sound"), judged)
+    assert wait_until(lambda: cells(page, ".el-table-probe", "the model")[-1].endswith("Healthy"), judged)
 
     # One that harms the model, found and switched off
     page.get_by_label("Words", exact=True).fill("")
