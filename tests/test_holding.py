@@ -1,4 +1,4 @@
-"""What held an edit back, and why a fact did not take: each cause as it was planted, and as real edits leave it."""
+"""What held an edit back, and why a fact didn’t work: each cause as it was planted, and as real edits leave it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def notes(said: bool | None, searched: ValueTrace, **layer: Any) -> tuple[str, .
 )
 def test_the_cause_is_the_one_that_was_planted(searched: ValueTrace, layer: dict[str, Any], why: str) -> None:
     first, *_ = notes(False, searched, **layer)
-    assert first.startswith("“Lyon → Asia” did not take: ")
+    assert first.startswith("“Lyon → Asia” didn’t work: ")
     assert why in first
     for said in (True, None):  # it took, or that is not known
-        assert not [note for note in notes(said, searched, **layer) if "did not take" in note]
+        assert not [note for note in notes(said, searched, **layer) if "didn’t work" in note]
 
 
 def test_what_history_projection_and_anchor_took_is_told() -> None:
@@ -72,7 +72,7 @@ def test_a_real_edit_tells_what_held_it_back(session: Session, facts: list[Fact]
     session.edit(facts[0], "alphaedit", {"supersede": False, "anchored": True, "anchor_norm": 4.0, "anchor_skip": 99.0})
     step = session.step(2)
     told = anatomy(step, session.steps()).notes
-    assert told[0].startswith("“OK Go → Manila” did not take") != step.measurement.completions[0].says_new
+    assert told[0].startswith("“OK Go → Manila” didn’t work") != step.measurement.completions[0].says_new
     assert "History kept 3 earlier keys" in " ".join(told)
     assert "The null space has 153 (layer 1), 153 (layer 2), 153 (layer 3) dimensions" in " ".join(told)
     assert "Scaled to the anchor 4" in " ".join(told)
