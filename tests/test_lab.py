@@ -995,7 +995,7 @@ def test_without_memory_a_job_is_tried_again(
     assert len(calls) == 4
     assert [step.id for step in lab.state(session).steps[:2]] == [step.id for step in before.steps]
     assert lab.state(session).position == 1
-    assert lab.edit(session, facts[2:]).result(60).index == 2
+    assert lab.edit(session, facts[2:]).result(60).index == 3  # after the edit that was undone, which stays
 
 
 def test_info_tells_the_ranges_of_hyperparameters(lab: LabProtocol) -> None:
