@@ -73,12 +73,13 @@ def test_the_layers_to_try_are_of_the_model() -> None:
     assert candidates(MEMIT, GPT2) == [{"layers": (0, 1, 2, 3)}, {"layers": (2, 3, 4, 5, 6)}]
 
 
-def test_a_preset_is_not_replaced_and_a_damaged_file_is_left_out() -> None:
+def test_a_preset_is_not_replaced_and_a_damaged_file_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Kept({"layer": 3}, "a model", "2026-11-27", 8, 0.5)
     keep("rome", SMOLLM2_135M, found)
     assert ROME.for_shape(SMOLLM2_135M).layer == 6
     assert ROME.preset_of(SMOLLM2_135M).startswith("Set for")
     alphaedit = method_class("alphaedit")
+    monkeypatch.setattr(alphaedit, "untried", (SMOLLM2_135M,))  # as if its preset were a guess
     assert alphaedit.preset_of(SMOLLM2_135M).startswith("A guess")
     keep("alphaedit", SMOLLM2_135M, Kept({"layers": [3, 4]}, "a model", "2026-11-27", 8, 0.5))
     assert alphaedit.for_shape(SMOLLM2_135M).layers == (3, 4)
