@@ -92,7 +92,7 @@ class Inside(Pane):
         self._problem = html(css="el-problem el-live")
         self.job = JobView(handler(self._cancel))
 
-        self.view = segments([("Likeliest token", TOP), ("P(new)", P_NEW), ("P(true)", P_TRUE)], "Shown")
+        self.view = segments([("Likeliest token", TOP), ("New answer", P_NEW), ("Correct answer", P_TRUE)], "Shown")
         self.token, self.layer = choice("Token", []), choice("After block", [])
         self._lens, self._cell = html(NOT_READ, "el-inside-grids"), html(css="el-inside-cell")
         self._cell_row = box([self.token, self.layer], "el-fields")
@@ -101,7 +101,7 @@ class Inside(Pane):
         self.corruption = choice("Corrupted by", corrupted)
         self.kind = choice("Restored", [("a block", BLOCK), ("MLPs", MLP), ("attention", ATTENTION)])
         self.window = choice("Layers together", [(str(window), window) for window in WINDOWS], disabled=True)
-        self.answer = choice("Answer", [("the true object", TRUE), ("the new object", NEW), ("what it says", SAID)])
+        self.answer = choice("Answer", [("the correct answer", TRUE), ("the new answer", NEW), ("what it says", SAID)])
         self.trace = button("Trace", handler(lambda _: self._start(self._trace)), "el-primary")
         self._traced = html(css="el-inside-grids")
 
@@ -147,7 +147,7 @@ class Inside(Pane):
     def show(self, state: SessionState) -> None:
         """Offer the steps to compare with. What was read of another state stays, and says of which it is."""
         self._state = state
-        steps = [(f"step {step.index}", step.index) for step in state.steps[1 : state.position]]
+        steps = [(f"edit {step.index}", step.index) for step in state.steps[1 : state.position]]
         options = [("the unedited model", 0), *reversed(steps)]
         if tuple(options) != tuple(self.before.options):
             old = self.before.value

@@ -114,7 +114,13 @@ class View:
 
     def draw(self, state: SessionState) -> None:
         self.state = state
-        for part in (self.line, self.health, self.after, self.timeline, self.analysis):
+        for part in (
+            self.line,
+            self.health,
+            self.timeline,
+            self.after,
+            self.analysis,
+        ):  # a stale pin ends
             part.show(state)
 
     def start(self) -> None:

@@ -117,7 +117,7 @@ def test_before_and_after_shows_what_the_model_says() -> None:
     cards = "".join(part.value for part in shown.children[1].children[0].children if hasattr(part, "value"))
     (fact,) = lab.state(key).steps[1].facts
     assert fact.subject in cards
-    assert "P(new)" in cards
+    assert "New answer" in cards
 
 
 @pytest.mark.parametrize("kind", [*CHARTS, editlab.BeforeAfter])

@@ -250,7 +250,7 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
             assert job.status == "running"
         await live.look()
         await live_follower.look()
-        assert "step 4 of 12" in seen(app.make.job)
+        assert "4 of 12" in seen(app.make.job)
         assert "optimising the value, 4 of 12" in seen(follower.line)
         if end == "cancelled":
             app.make.job.cancel.click()
@@ -353,7 +353,7 @@ def test_a_session_is_named_copied_and_deleted() -> None:
         assert lab.about(key).name == "<b>Sights</b>"
         assert 'data-name="&lt;b&gt;Sights&lt;/b&gt;"' in text(page)
         assert "<b>Sights" not in text(page).replace(app.panel.name.value, "")
-        assert app.panel.duplicate.description == "Duplicate up to step 1"
+        assert app.panel.duplicate.description == "Duplicate up to edit 1"
         app.panel.duplicate.click()
         await until(lambda: page.app is not app)
         copy = page.app

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from editlab.core.errors import Unreachable
+from editlab.core.facts import Fact
 from editlab.page import start, work
 from editlab.page.app import App
 from editlab.page.follower import Follower
@@ -83,6 +84,8 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
             lambda: app.analysis["Plan"].rows["bleeding"].every.set_trait("value", 1),
             lambda: app.measuring.ask("bleeding"),
             lambda: app.analysis["Methods"].remake.click(), lambda: app.analysis["Methods"].remake.click(),
+            app.analysis["Lens and trace"].read.click, app.analysis["Lens and trace"].trace.click,
+            app.analysis["Lens and trace"].sweep.click,
             app.make.apply.click, lambda: buttons(steps(app)[1])["Later again"].click(),
             lambda: buttons(steps(app)[1])["Branch"].click(),
         ):  # fmt: skip
@@ -93,6 +96,10 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         await app.comparing.open(app.session)
         await Live(lab, app.session, LiveCallbacks(app.changed, app.away, app.back, lambda _: None)).look()
         app.make.apply.click()
+        app.make.job.cancel.click()
+        await app.runner.idle()
+        await work.ask(lab.edit, app.session, [Fact(PROMPT, "Louvre", "Oslo")])  # as another page does
+        app.editing_now(await work.ask(lab.editing, app.session))
         app.make.job.cancel.click()
         await app.runner.idle()
         follower = Follower(lab, await work.ask(opened, lab, lab.about(app.session).follow), lambda *_: None)
