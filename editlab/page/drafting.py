@@ -40,6 +40,7 @@ class Drafting:
         self._number = 0  # of the latest request
         self._request: Request | None = None
         self._stopped = False
+        self._warned: Draft | None = None  # whose high risk was on the screen
         self._said: Fact | None = None  # the fact whose completions are shown
         self._assessed: Draft | None = None
 
@@ -63,6 +64,7 @@ class Drafting:
         """
         if draft == self._assessed:
             return True
+        warned = draft == self._warned
         self._stopped, number = False, -1
         while number != self._number:  # the log may have changed meanwhile, and the risk with it
             self.drop()
@@ -72,7 +74,7 @@ class Drafting:
                 raise Cancelled
             if draft != self._make.draft:  # the visitor went on typing
                 return False
-        if not self._make.risk.wants_a_word:
+        if warned or not self._make.risk.wants_a_word:
             return True
         self._make.risk.ask_first()
         return False
@@ -140,3 +142,5 @@ class Drafting:
         if number == self._number:
             self._assessed = draft
             line.show(draft.method, risks)
+            if line.wants_a_word:
+                self._warned = draft

@@ -63,8 +63,14 @@ def type_fact(page: Any, prompt: str, subject: str, new: str, true: str = "") ->
 
 
 def apply(page: Any, edits: str) -> None:
-    page.get_by_role("button", name="Apply edit").click()
-    page.locator(".el-state", has_text=edits).wait_for()
+    """Press Apply, and once more where the page asks whether a high risk is to be taken."""
+    press, made = page.get_by_role("button", name="Apply edit"), page.locator(".el-state", has_text=edits)
+    asked = page.locator(".el-risk [role=alert]")
+    press.click()
+    made.or_(asked).first.wait_for()
+    if asked.count():
+        press.click()
+    made.wait_for()
 
 
 def open_panel(page: Any, name: str) -> None:
