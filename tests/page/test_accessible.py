@@ -107,6 +107,7 @@ def test_focus_is_seen_wherever_the_tab_key_goes(visit_fake: Open) -> None:
     type_fact(page, "The Prado is located in the city of", "Prado", "Oslo", "Madrid")
     apply(page, "1 edit")
     page.locator(".el-card-rewrite").wait_for()
+    page.locator(".el-analysis canvas").first.wait_for()
     unseen, reached = [], []
     for _ in range(300):
         page.keyboard.press("Tab")

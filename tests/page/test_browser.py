@@ -235,7 +235,7 @@ def test_a_bad_fact_gives_a_sentence_and_keeps_the_form(visit: Open) -> None:
     page.get_by_label("New answer", exact=True).press("Enter")
     problem = page.locator(".el-problem [role=alert]").first
     problem.wait_for()
-    assert "'Eiffel <b>Tower</b>' must occur in the prompt" in problem.inner_text()
+    assert "“Eiffel <b>Tower</b>” isn’t in the sentence" in problem.inner_text()
     assert page.get_by_label("About", exact=True).input_value() == "Eiffel <b>Tower</b>"
 
 
