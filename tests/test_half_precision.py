@@ -30,8 +30,7 @@ def test_preview_edit_undo_preview(family: str, dtype: torch.dtype, facts: list[
     weights = [editor.model.weight(layer).clone() for layer in range(5)]
     editor.prepare()
     for method in editor.methods:
-        session.edit(facts[0], method)
-        edited = session.step(1).measurement.completions
+        edited = session.edit(facts[0], method).measurement.completions
         session.undo()
         session.measurements._caches.clear()  # what was found is asked again
         assert session.preview(facts[0]) == first

@@ -447,12 +447,8 @@ def test_an_edit_under_way_is_told_to_whoever_opens_the_session_and_stopped_by_i
     for key in (session, follow):
         report = any_lab.editing(key)
         assert report is not None
-        assert (report.facts, report.method, report.status, report.is_open) == (
-            tuple(facts[:1]),
-            "rome",
-            "queued",
-            True,
-        )
+        assert (report.facts, report.method, report.is_open) == (tuple(facts[:1]), "rome", True)
+        assert report.status in ("queued", "running")
     with pytest.raises(ReadOnly):
         any_lab.cancel_edits(follow)
     stopped = any_lab.cancel_edits(session)
