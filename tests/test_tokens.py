@@ -119,12 +119,15 @@ def test_bytes_of_several_characters_are_told_apart() -> None:
     assert model.token_text(len(model.tokenizer) + 3) == f"⟨token {len(model.tokenizer) + 3}⟩"
 
 
-def test_the_first_token_of_an_object_is_known_as_such(model: EditableModel) -> None:
+def test_a_token_that_is_an_object_is_known_as_such_and_a_piece_of_one_is_nobodys(model: EditableModel) -> None:
     for prompt, target in (("It is", "Rome"), ("首都是", "罗马")):
         first = model.token_text(model.target_ids(target, prompt)[0])
-        assert role_of(first, target, "Paris") == "new"
-        assert role_of(first, "Paris", target) == "true"
+        whole = first.strip() == target
+        assert role_of(first, target, "Paris") == ("new" if whole else "")
+        assert role_of(first, "Paris", target) == ("true" if whole else "")
         assert role_of(first, "Paris", "巴黎") == ""
+    assert role_of(" Rome", "Rome", "Paris") == "new"
+    assert role_of("罗马", "Paris", "罗马") == "true"
 
 
 def test_no_two_of_the_likeliest_tokens_are_shown_alike(model: EditableModel) -> None:
