@@ -32,7 +32,7 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Ask something else",
-                "A prompt of your own under Before and after shows whether the model now lives with the new fact, or "
+                "A prompt of your own under What changed shows whether the model now lives with the new fact, or "
                 "only repeats it. What follows from a fact often does not change with it.",
                 lambda scene: bool(scene.state.watched) and bool(scene.in_force),
                 lambda scene: own_words(scene, scene.state.watched),
