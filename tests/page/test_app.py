@@ -221,6 +221,20 @@ def test_search_by_relation_and_case_id() -> None:
     run(scenario)
 
 
+def test_next_is_of_the_query_that_was_typed_though_its_facts_come_later() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        finder = app.make.finder
+        finder.search.set(True)
+        await app.runner.idle()
+        finder.case_id.value = "203"
+        finder.next.click()
+        assert app.make.form.subject.value == ""
+        await app.runner.idle()
+        assert app.make.form.read().case_id == lab.facts[11].case_id
+
+    run(scenario)
+
+
 def test_undo_redo_go_to_and_off() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         for subject in ("Prado", "Hofburg", "Big Ben"):

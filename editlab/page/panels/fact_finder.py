@@ -42,6 +42,7 @@ class FactFinder:
         self._found: list[Fact] = []
         self._known: tuple[bool | None, ...] = ()
         self._limit, self._drawing = 0, False
+        self._asking = self._picks = False  # for the facts of a query; whether the next is taken once they are there
         self.text = field("Words", "any")
         self.relation = choice("Relation", [("any", ""), *((name, name) for name in info.relations)])
         self.case_id = field("Case id", "any")
@@ -89,7 +90,9 @@ class FactFinder:
 
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
         self._found, self._known, self._limit = list(facts), (None,) * len(facts), limit
+        self._asking = False
         self._list()
+        self._pick_if_wanted()
 
     def show_asking(self) -> None:
         """Show that the lab is finding out which facts the model knows."""
@@ -99,6 +102,7 @@ class FactFinder:
         """Show for every fact found, in order, whether the model knows it."""
         self._known = tuple(known)
         self._list()
+        self._pick_if_wanted()
 
     def take_drawn(self, fact: Fact, seed: int) -> None:
         """Take the fact that was drawn for a seed; the next draw uses the next seed."""
@@ -110,9 +114,18 @@ class FactFinder:
         self._count.value = note(sentence)
 
     def pick_next(self) -> None:
+        """Take the next fact of the list; of a query whose facts are not there yet, the first once they are."""
+        if self._asking:
+            self._picks = True
+            return
         count = len(self.results.options)
         if count:
             self.results.index = 0 if self.results.index is None else (self.results.index + 1) % count
+
+    def _pick_if_wanted(self) -> None:
+        if self._picks and self.results.options:
+            self._picks = False
+            self.pick_next()
 
     def _list(self) -> None:
         """List the facts found, all or only those that the model knows; the choice is kept."""
@@ -144,6 +157,7 @@ class FactFinder:
             self._asked()
 
     def _asked(self, _: object = None) -> None:
+        self._asking, self._picks = True, False
         case = self.case_id.value.strip() or None
         self._on.search(Query(self.text.value, self.relation.value or None, case))
 
