@@ -113,7 +113,7 @@ def test_after_the_device_has_failed_nothing_is_computed(lab: Lab, facts: list[F
     for session in (mine, yours):
         lab.edit(session, facts[:1]).result(60)
     before = [lab.state(session) for session in (mine, yours)]
-    in_flight, waiting = lab.edit(mine, facts[1:2]), lab.preview(yours, facts[2])
+    in_flight, waiting = lab.edit(mine, facts[1:2]), lab.edit(yours, facts[1:2])
     failing.set()
     for job in (in_flight, waiting):
         with pytest.raises(LabError, match=NOT_DONE):

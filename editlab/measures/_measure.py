@@ -113,14 +113,19 @@ class State:
         return self.cache.objects
 
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
-        """This state's completions of the watched prompts, from the cache or else from the model."""
+        """This state's completions of the watched prompts, from the cache or else from the model.
+
+        A prompt that was answered among other prompts keeps its answer: asked anew, it would differ by rounding.
+        """
         cache = self.cache
         if not watched:
             return ()
         if watched not in cache.completions:
             report(Progress("measuring"))
             self.put_in_force()
-            completions = cache.completions[watched] = complete(self.model, watched)
+            known = {w: said for some, them in cache.completions.items() for w, said in zip(some, them, strict=True)}
+            found = zip(watched, complete(self.model, watched), strict=True)
+            completions = cache.completions[watched] = tuple(known.get(w, said) for w, said in found)
             for w, said in zip(watched, completions, strict=True):
                 for target, p, right in (
                     (w.target_new, said.p_new, said.says_new),

@@ -274,8 +274,7 @@ def _answers(cache: StateCache, watched: tuple[Watched, ...]) -> dict[Watched, C
     if (together := cache.completions.get(watched)) is not None:
         return dict(zip(watched, together, strict=True))
     cached = cache.completions.copy()  # at once: the worker may be adding to it
-    first_told = reversed(cached.items())  # answers asked for later, among other prompts, are the same but for rounding
-    return {w: answer for some, found in first_told for w, answer in zip(some, found, strict=True)}
+    return {w: answer for some, found in cached.items() for w, answer in zip(some, found, strict=True)}
 
 
 def _topic(about: Sequence[Any]) -> str:
