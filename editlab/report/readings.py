@@ -53,7 +53,7 @@ def says_it_words(found: SaysIt, praised: bool = True) -> Markup:
         parts.append(Markup("Asked freely, it says {} of {} new objects").format(*_count(rewrites, "said")))
     for kind, words, name in (
         ("paraphrase", "says it elsewhere {} of {}", "said"),
-        ("neighborhood", "neighbours’ answers unchanged {} of {}", "unchanged"),
+        ("neighborhood", "neighbours’ answers the same word for word {} of {}", "unchanged"),
     ):
         some = [answer for answer in found.answers if answer.kind == kind]
         if some:
