@@ -51,6 +51,11 @@ class StateCache:
             if kept.issuperset([w for w in prompts if w.kind != "own"] or prompts)
         }
 
+    def answers(self) -> dict[Watched, Completion]:
+        """What was answered to each prompt, among whichever others it was asked."""
+        cached = self.completions.copy()  # at once: the worker may be adding to it
+        return {w: said for some, found in cached.items() for w, said in zip(some, found, strict=True)}
+
     def to_json(self) -> dict[str, Any]:
         """The results that took time, as JSON types: objects and pieces."""
         objects = [(*question, score.nll, score.said) for question, score in self.objects.items()]
@@ -123,7 +128,7 @@ class State:
         if watched not in cache.completions:
             report(Progress("measuring"))
             self.put_in_force()
-            known = {w: said for some, them in cache.completions.items() for w, said in zip(some, them, strict=True)}
+            known = cache.answers()
             found = zip(watched, complete(self.model, watched), strict=True)
             completions = cache.completions[watched] = tuple(known.get(w, said) for w, said in found)
             for w, said in zip(watched, completions, strict=True):

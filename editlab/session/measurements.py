@@ -273,8 +273,7 @@ def _answers(cache: StateCache, watched: tuple[Watched, ...]) -> dict[Watched, C
     """The cached completions of a state: of these prompts together, or else of all cached ones."""
     if (together := cache.completions.get(watched)) is not None:
         return dict(zip(watched, together, strict=True))
-    cached = cache.completions.copy()  # at once: the worker may be adding to it
-    return {w: answer for some, found in cached.items() for w, answer in zip(some, found, strict=True)}
+    return cache.answers()
 
 
 def _topic(about: Sequence[Any]) -> str:
