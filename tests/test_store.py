@@ -26,7 +26,8 @@ from editlab.lab import schema
 from editlab.lab.database import Run, connect
 from editlab.lab.lab import Lab
 from editlab.lab.limits import Limits
-from editlab.lab.store import Store, time_text
+from editlab.lab.store import SessionRecord, Store, time_text
+from editlab.session.measurements import COMPLETIONS, Finding
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.test_lab import YES_NO
@@ -323,6 +324,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_what_was_found_is_read_in_the_order_of_finding(place: str) -> None:
+    """Whatever its keys are, and in a copy too: the answer told first to a prompt is told again."""
+    found = [Finding((), "", COMPLETIONS, "", f'["{letter}"]', letter) for letter in "hbxaqmzdk"]
+    one, two = (SessionRecord(id, id, id, id, "", "", "", "") for id in ("one", "two"))
+    with closing(Store(place)) as store:
+        store.add(one)
+        for some in (found[:4], found[4:]):
+            store.learn(one.id, [], some)
+        store.copy(one.id, two)
+        assert store.findings(one.id) == store.findings(two.id) == found
 
 
 @in_file

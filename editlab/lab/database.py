@@ -35,6 +35,8 @@ Run = Callable[..., Sequence[Row]]  # runs a statement with named values and ret
 class Database(Protocol):
     """Statements and transactions. Any thread may call; errors are LabErrors, after which nothing was changed."""
 
+    in_order: str  # the column by which a table without a key of its own has its rows in the order of insertion
+
     def read(self, statement: str, **values: Any) -> Sequence[Row]:
         """The rows of a query."""
 
@@ -64,6 +66,8 @@ def connect(place: str) -> Database:
 
 class SQLite:
     """A file that one process at a time has open."""
+
+    in_order = "rowid"
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -133,6 +137,8 @@ class PostgreSQL:
     Claims are PostgreSQL's advisory locks, which end with their connection: while a transaction can be made on this
     connection, the claims hold.
     """
+
+    in_order = "place"
 
     def __init__(self, url: str) -> None:
         try:

@@ -149,7 +149,7 @@ class Store:
                 old=id,
                 position=row.position,
             )
-            _copy_found(run, id, row.id)
+            _copy_found(run, id, row.id, self._database.in_order)
 
     def branch(
         self, id: str, row: SessionRecord, log: Sequence[Entry], kept: int, findings: Iterable[Finding] = ()
@@ -159,7 +159,7 @@ class Store:
             _insert(run, row)
             for number, entry in enumerate(log, 1):
                 if number == kept + 1:
-                    _copy_found(run, id, row.id)
+                    _copy_found(run, id, row.id, self._database.in_order)
                 if not run("SELECT 1 FROM edits WHERE id = :id", id=entry.id):
                     _insert_edit(run, entry)
                 _insert_entry(run, row.id, number, entry)
@@ -223,10 +223,10 @@ class Store:
     # --- measurements ---
 
     def findings(self, id: str) -> list[Finding]:
-        """The findings on a session's states."""
+        """The findings on a session's states, in the order in which they were stored."""
         log = [row["edit"] for row in self._read("SELECT edit FROM log WHERE session = :id ORDER BY number", id=id)]
         places = {edit: place for place, edit in enumerate(log, 1)}
-        rows = self._read("SELECT * FROM found WHERE session = :id", id=id)
+        rows = self._read(f"SELECT * FROM found WHERE session = :id ORDER BY {self._database.in_order}", id=id)
 
         @functools.cache  # a state has many findings
         def ids(last: str, without: str) -> tuple[str, ...]:
@@ -284,12 +284,12 @@ def _switched(entry: Entry, on: bool) -> Entry:
     return entry if entry.enabled == on else replace(entry, enabled=on)
 
 
-def _copy_found(run: Run, old: str, new: str) -> None:
+def _copy_found(run: Run, old: str, new: str, in_order: str) -> None:
     """Copy the measurements of a session's states to another one, which has these edits and no others."""
     run(
         "INSERT INTO found SELECT :new, edit, without, step, name, setting, about, found FROM found "
         "WHERE session = :old AND (edit = '' OR edit IN (SELECT edit FROM log WHERE session = :new)) "
-        "AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new))",
+        f"AND (step = '' OR step IN (SELECT edit FROM log WHERE session = :new)) ORDER BY {in_order}",
         old=old,
         new=new,
     )

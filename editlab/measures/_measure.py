@@ -54,7 +54,8 @@ class StateCache:
     def answers(self) -> dict[Watched, Completion]:
         """What was answered to each prompt, among whichever others it was asked."""
         cached = self.completions.copy()  # at once: the worker may be adding to it
-        return {w: said for some, found in cached.items() for w, said in zip(some, found, strict=True)}
+        first_told = reversed(cached.items())  # among other prompts, an answer would be the same but for rounding
+        return {w: said for some, found in first_told for w, said in zip(some, found, strict=True)}
 
     def to_json(self) -> dict[str, Any]:
         """The results that took time, as JSON types: objects and pieces."""
@@ -118,19 +119,14 @@ class State:
         return self.cache.objects
 
     def complete(self, watched: tuple[Watched, ...], report: OnProgress) -> tuple[Completion, ...]:
-        """This state's completions of the watched prompts, from the cache or else from the model.
-
-        A prompt that was answered among other prompts keeps its answer: asked anew, it would differ by rounding.
-        """
+        """This state's completions of the watched prompts, from the cache or else from the model."""
         cache = self.cache
         if not watched:
             return ()
         if watched not in cache.completions:
             report(Progress("measuring"))
             self.put_in_force()
-            known = cache.answers()
-            found = zip(watched, complete(self.model, watched), strict=True)
-            completions = cache.completions[watched] = tuple(known.get(w, said) for w, said in found)
+            completions = cache.completions[watched] = complete(self.model, watched)
             for w, said in zip(watched, completions, strict=True):
                 for target, p, right in (
                     (w.target_new, said.p_new, said.says_new),
