@@ -239,7 +239,11 @@ def test_command_lines_are_the_command_lines_own(line: str) -> None:
 
 @pytest.mark.build
 def test_the_reference_of_the_modules_builds(tmp_path: Path) -> None:
+    """By the command of its page, of two rooms: all take half a minute."""
     (command,) = (block.text for block in blocks(ROOT / "docs" / "reference.md") if block.text.startswith("pdoc "))
+    modules = "editlab/*/[!_]*.py editlab/*/*/[!_]*.py"
+    assert modules in command
+    command = command.replace(modules, "editlab/methods/[!_]*.py editlab/lab/[!_]*.py")
     done = subprocess.run(
         ["bash", "-c", command.replace("-o site", f"-o {tmp_path}")],
         cwd=ROOT,
