@@ -1,5 +1,5 @@
 """The page of one session that may be edited. Panels draw and call back. Only this module and its helpers talk to the
-lab: `editing`, `drafting`, `measuring`, `probing`, `repairing`, `sharing`."""
+lab: `editing`, `drafting`, `suggesting`, `measuring`, `probing`, `repairing`, `sharing`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide
 from editlab.page.probing import Probes, Probing
 from editlab.page.repairing import Repairing
 from editlab.page.sharing import OpenSession, Sharing
+from editlab.page.suggesting import Suggesting
 from editlab.page.view import SessionActions, View
 from editlab.page.words import moved_words
 from editlab.page.work import SENTENCES, Runner, sentence
@@ -63,6 +64,7 @@ class App(View):
         )
         self._changing = 0  # changes of the log that the lab has not answered yet
         self.browsing = Browsing(lab, session, runner, self.make.finder, settle)
+        self.suggesting = Suggesting(lab, runner, self.make.form, settle)
         self.drafting = Drafting(
             lab, session, self.info, runner, self.make, settle, lambda *said: self.guide.teaching.said(*said)
         )
@@ -210,6 +212,7 @@ class App(View):
 
     def _drafted(self, draft: Draft | None) -> None:
         self.drafting.changed(draft, ask=not self.editing.busy)
+        self.suggesting.changed()
 
     async def _pick_scanned(self, case_id: CaseId | None) -> None:
         """Put a fact of the scan into the form."""

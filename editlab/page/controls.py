@@ -124,6 +124,13 @@ class Fold:
     def is_open(self) -> bool:
         return self._child.layout.display != "none"
 
+    def name(self, closed: str, opened: str) -> None:
+        """Label the button anew."""
+        self._names = (closed, opened)
+        label = self._names[self.is_open]
+        if self.button.description != label:
+            self.button.description = self.button.tooltip = label
+
     def set(self, opened: bool) -> None:
         show_if(self._child, opened)
         self.button.description = self.button.tooltip = self._names[opened]

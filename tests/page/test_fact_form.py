@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import ipywidgets as widgets
@@ -12,10 +13,14 @@ from editlab.core.fact_files import SkippedRow
 from editlab.core.facts import Fact
 from editlab.core.follow_ups import FollowUp
 from editlab.core.records import Completion
+from editlab.page.app import App
 from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
 from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
 from tests.page.fake_lab import FakeLab
+from tests.page.seen import buttons, field, seen
+from tests.page.test_app import apply, run
+from tests.page.test_app import fill as fill_page
 
 CHAT = ChatFrame("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
 FACT = Fact("Where is the {}?", "Prado", "Rome", "Madrid", ("The Prado is in",), ("The Louvre is in",), case_id=3)
@@ -166,3 +171,70 @@ def test_follow_ups_are_typed_one_a_line_and_kept() -> None:
         form.read()
     again.fill(FACT)
     assert again.read() == FACT
+
+
+def own_fact(scenario: Callable[[App, FakeLab], Awaitable[None]]) -> None:
+    """With a fact of a visitor's own in the form, of which the lab's facts know the relation."""
+
+    async def begin(app: App, lab: FakeLab) -> None:
+        fill_page(app, "The Giralda is located in the city of", "Giralda", "Rome", lab.facts[0].target_true or "")
+        await app.runner.idle()
+        await scenario(app, lab)
+
+    run(begin)
+
+
+def test_what_else_to_ask_of_an_own_fact_is_offered_and_asked_only_after_a_click() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        assert "See what else changes. Suggested" in seen(app.make)
+        assert f"The {lab.facts[0].subject} is located in the city of" in seen(app.make)
+        asked = app.make.draft
+        assert asked is not None
+        assert (asked.fact.paraphrase_prompts, asked.fact.neighborhood_prompts) == ((), ())
+        buttons(app.make)["Ask these too"].click()
+        await apply(app)
+        assert "See what else changes" not in seen(app.make)
+        (fact,) = [call for call in lab.calls if call[0] == "edit"][-1][2]
+        assert fact.neighborhood_prompts[0] == f"The {lab.facts[0].subject} is located in the city of"
+        assert field(app.make, "Neighbours").value.splitlines() == list(fact.neighborhood_prompts)
+        assert "Giralda" in fact.paraphrase_prompts[0]
+
+    own_fact(scenario)
+
+
+def test_prompts_that_were_taken_can_be_changed_and_go_with_their_sentence() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        buttons(app.make)["Ask these too"].click()
+        lines = field(app.make, "Rewordings")
+        lines.value = "Whoever sees the Giralda is in\n\n"
+        assert app.make.form.read().paraphrase_prompts == ("Whoever sees the Giralda is in",)
+        field(app.make, "Correct answer").value = "Lisbon"
+        assert app.make.form.read().neighborhood_prompts == ()
+        field(app.make, "Sentence to complete").value = "The Belem tower is located in the city of"
+        field(app.make, "About").value = "Belem tower"
+        assert field(app.make, "Neighbours").value == ""
+        assert "lacks “Belem tower”" in seen(app.make)  # what was typed is kept, and doubted
+        app.make.form.fill(lab.facts[1])
+        assert app.make.form.read() == lab.facts[1]
+
+    own_fact(scenario)
+
+
+def test_an_offer_never_stands_beside_another_sentence() -> None:
+    async def scenario(app: App, _lab: FakeLab) -> None:
+        field(app.make, "About").value = "Giral"
+        assert "See what else changes" not in seen(app.make)
+        app.make.form.take.click()  # as in a browser that is a moment behind
+        assert app.make.form.read().paraphrase_prompts == ()
+
+    own_fact(scenario)
+
+
+def test_texts_of_a_browser_that_is_behind_bring_no_prompts_of_another_sentence_back() -> None:
+    form, _ = form_of(None)
+    form.fill(FACT)
+    behind = {control.description: control.value for control in form.texts}
+    form.take_typed({**behind, "Sentence to complete": "The Louvre is in", "About": "Louvre"})
+    assert form.read() == Fact.typed("The Louvre is in", "Louvre", "Rome", "Madrid")
+    form.take_typed({**behind, "Sentence to complete": "The Louvre is in", "About": "Louvre", "Rewordings": "a\nb"})
+    assert form.read().paraphrase_prompts == ("a", "b")

@@ -1,11 +1,12 @@
 """The four fields of a fact, the prompt with its subject marked, and the sentence when something is wrong.
 
 The prompt is kept to the last character; what is given to the model may be that prompt as a message of a chat.
+What else is asked, rewordings and neighbours, stands in fields of its own; suggestions get there by a click only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import ipywidgets as widgets
@@ -14,8 +15,9 @@ from editlab.core.chat import ChatFrame
 from editlab.core.facts import Fact, in_one_line
 from editlab.core.follow_ups import KINDS, FollowUp
 from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
-from editlab.page.controls import Fold, box, check, choice, field, html, on_enter, text_area
-from editlab.report.html import arrow_to, marked_prompt, tag
+from editlab.core.suggestions import Suggestions
+from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter, show_if, text_area
+from editlab.report.html import arrow_to, joined, marked_prompt, tag
 
 START = "Write a sentence that stops just before the answer and contains the subject."
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
@@ -26,6 +28,34 @@ HELP = tag(
     + ". For two_hops add (was: …), the answer before. Portability and overfitting are measured on them.",
     "el-note",
 )
+ASKED_HELP = tag(
+    "p",
+    "One a line. Rewordings ask the same question in other words. Neighbours ask it about other subjects with the same "
+    "correct answer. They are asked before and after the edit, and change nothing in it.",
+    "el-note",
+)
+
+
+class PromptLines:
+    """A field of prompts, one a line. Those that were put there are kept as they were while nobody types."""
+
+    def __init__(self, label: str, placeholder: str) -> None:
+        self.text = text_area(label, placeholder, "el-wide")
+        self._put: tuple[str, ...] = ()
+        self._as_put = ""
+
+    @property
+    def is_as_put(self) -> bool:
+        return self.text.value == self._as_put
+
+    def put(self, prompts: Sequence[str]) -> None:
+        self._put = tuple(prompts)
+        self.text.value = self._as_put = "\n".join(map(in_one_line, prompts))
+
+    def read(self) -> tuple[str, ...]:
+        if self.is_as_put:
+            return self._put
+        return tuple(line.strip() for line in self.text.value.splitlines() if line.strip())
 
 
 class FactForm:
@@ -51,6 +81,13 @@ class FactForm:
         self.as_chat.disabled = chat is None
         self.joined = choice("The answer follows", JOINED)
         self.follow_ups = text_area("Follow-ups", "alias: The Iron Lady is in the city of -> Rome", "el-wide")
+        self.rewordings = PromptLines("Rewordings", "The Eiffel Tower stands in the city of")
+        self.neighbours = PromptLines("Neighbours", "The Louvre is located in the city of")
+        self._suggested: Suggestions | None = None
+        self._suggestion = html(css="el-suggestion el-live")
+        self.take = button("Ask these too", lambda _: self._take(), "el-small", "They can be changed below")
+        self._offer = box([self._suggestion, self.take], "el-row el-suggested")
+        self._asked = Fold("", "", box([self.rewordings.text, self.neighbours.text, html(ASKED_HELP)], "el-asked-too"))
         more = box([self.joined, self.follow_ups, html(HELP)])
         self._more = Fold("Follow-up prompts, joining…", "Less about the fact", more)
         self._shown = html(css="el-marked")
@@ -59,11 +96,12 @@ class FactForm:
             control.observe(self._changed, "value")
             if control is not self.prompt:  # where Enter is a line break
                 on_enter(control, on_enter_key)
-        for control in (self.as_chat, self.joined, self.follow_ups):
+        for control in (self.as_chat, self.joined, self.follow_ups, self.rewordings.text, self.neighbours.text):
             control.observe(self._changed, "value")
         fields = box(list(self._fields), "el-fields el-sentence-fields")
-        self.widget = box([fields, box([self._shown, self._problem], "el-told")], "el-form")
-        self.options = box([self._more.widget, self.as_chat], "el-options")
+        self.widget = box([fields, box([self._shown, self._offer, self._problem], "el-told")], "el-form")
+        self.options = box([self._asked.widget, self._more.widget, self.as_chat], "el-options")
+        self.offer(None)
         self._mark()
 
     @property
@@ -73,7 +111,16 @@ class FactForm:
     @property
     def texts(self) -> tuple[widgets.Text | widgets.Textarea, ...]:
         """The fields in which something can be typed."""
-        return (*self._fields, self.follow_ups)
+        return (*self._fields, self.follow_ups, self.rewordings.text, self.neighbours.text)
+
+    def take_typed(self, texts: Mapping[str, str]) -> None:
+        """Put the texts of the browser's fields, by label, into those here.
+
+        A field of prompts in which nobody typed is left alone: what stands there follows the sentence.
+        """
+        typed = [control for control in self.texts if texts.get(control.description, control.value) != control.value]
+        for control in typed:
+            control.value = texts[control.description]
 
     def fill(self, fact: Fact, why: str = "") -> None:
         """Put `fact` into the fields, its paraphrases and neighbours kept behind them; `why` is shown while it stays.
@@ -92,6 +139,8 @@ class FactForm:
                 control.value = text
             self.joined.value = fact.joined_by
             self.follow_ups.value = "\n".join(each.line for each in fact.follow_ups)
+            self.rewordings.put(fact.paraphrase_prompts)
+            self.neighbours.put(fact.neighborhood_prompts)
         finally:
             self._filling = False
         self._changed()
@@ -106,7 +155,21 @@ class FactForm:
         """The fact as the model is given it: as a message of a chat while the switch is on."""
         return self._chat.around(fact) if self._chat and self.as_chat.value else fact
 
+    @property
+    def typed(self) -> Fact | None:
+        """The fact in the fields, as the visitor typed it; None while they hold none."""
+        try:
+            return self._read()
+        except ValueError:
+            return None
+
     def _read(self) -> Fact:
+        return replace(
+            self._core(), paraphrase_prompts=self.rewordings.read(), neighborhood_prompts=self.neighbours.read()
+        )
+
+    def _core(self) -> Fact:
+        """The fact in the four fields, with the picked fact's other prompts as far as they still fit."""
         prompt = self.prompt.value
         subject, new, true = (control.value.strip() for control in (self.subject, self.new, self.true))
         picked = self._picked
@@ -124,6 +187,45 @@ class FactForm:
             neighborhood_prompts=picked.neighborhood_prompts if same_truth else (),
             case_id=None,
         )
+
+    def _follow(self) -> None:
+        """Have the fields of prompts hold what fits the sentence now, where nobody typed in them."""
+        try:
+            fact = self._core()
+        except ValueError:
+            return  # half typed
+        fitting = fact.paraphrase_prompts, fact.neighborhood_prompts
+        for lines, prompts in zip((self.rewordings, self.neighbours), fitting, strict=True):
+            if lines.is_as_put and lines.read() != prompts:
+                lines.put(prompts)
+
+    def offer(self, found: Suggestions | None) -> None:
+        """Offer prompts to ask too; None takes the offer away."""
+        self._suggested = found
+        show_if(self._offer, bool(found))
+        if found:
+            lines = []
+            for name, prompts in (("Reworded", found.rewordings), ("Neighbours", found.neighbours)):
+                if prompts:
+                    quoted = joined((tag("q", prompt) for prompt in prompts), " ")
+                    lines.append(tag("span", joined([tag("b", name), " ", quoted])))
+            head = tag("span", f"See what else changes. Suggested, {found.source}:", "el-why")
+            self._suggestion.value = joined([head, *lines])
+
+    def _take(self) -> None:
+        """Keep what is offered, as if the fact had been picked with it: it goes when the sentence does."""
+        found, fact = self._suggested, self.typed
+        if found is None or fact is None:
+            return
+        self._picked, self._why = (
+            replace(
+                fact,
+                paraphrase_prompts=fact.paraphrase_prompts or found.rewordings,
+                neighborhood_prompts=fact.neighborhood_prompts or found.neighbours,
+            ),
+            "",
+        )
+        self._changed()
 
     @property
     def wrong(self) -> str:
@@ -148,12 +250,24 @@ class FactForm:
             return f"The new answer and the correct answer are both “{new}”: one of them must be another."
         return sentence
 
+    def _of_another(self, subject: str) -> str:
+        """A sentence where a rewording that somebody typed lacks the subject; "" where none does."""
+        if self.rewordings.is_as_put:
+            return ""
+        lacking = [text for text in self.rewordings.read() if subject.casefold() not in text.casefold()]
+        return f"The rewording “{lacking[0]}” lacks “{subject}”: is it of another sentence?" if lacking else ""
+
     def complain(self, sentence: str) -> None:
         self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
     def _changed(self, _: object = None) -> None:
         if self._filling:
             return
+        self._filling = True
+        try:
+            self._follow()
+        finally:
+            self._filling = False
         self.complain("")
         self._mark()
         try:
@@ -164,6 +278,8 @@ class FactForm:
 
     def _mark(self) -> None:
         prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
+        counts = [len(lines.read()) for lines in (self.rewordings, self.neighbours)]
+        self._asked.name(f"Rewordings ({counts[0]}), neighbours ({counts[1]})…", "Hide the rewordings and neighbours")
         if not prompt.strip():
             self._shown.value = tag("p", START, "el-note")
             return
@@ -184,6 +300,6 @@ class FactForm:
             self._picked.text, self._picked.subject, self._picked.target_new
         )  # fmt: skip
         why = tag("p", self._why, "el-why") if picked and self._why else ""
-        if wrong := self.wrong:
+        if wrong := self.wrong or self._of_another(subject):
             why = tag("p", wrong, "el-note")
         self._shown.value = tag("p", shown + arrow, "el-sentence") + why

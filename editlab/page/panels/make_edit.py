@@ -146,7 +146,8 @@ class MakeEdit:
         if not typed:
             return
         texts = json.loads(typed)
-        for control in (*self.form.texts, *self.method.texts, self.pasted.text):
+        self.form.take_typed(texts)
+        for control in (*self.method.texts, self.pasted.text):
             control.value = texts.get(control.description, control.value)
 
     def _fact_changed(self, fact: Fact | None) -> None:

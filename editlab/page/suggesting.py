@@ -1,0 +1,50 @@
+"""What else to ask of a typed fact, looked up among the lab's facts; the form offers it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+from editlab.core.facts import Fact
+from editlab.core.suggestions import ending, suggestions
+from editlab.lab.api import LabProtocol
+from editlab.page.panels.fact_form import FactForm
+from editlab.page.work import SENTENCES, Runner, ask
+
+LOOKED_AT = 300  # facts of each search
+
+
+class Suggesting:
+    """Offers rewordings and neighbours for a fact that lacks them, once the fact has settled."""
+
+    def __init__(self, lab: LabProtocol, runner: Runner, form: FactForm, settle: float) -> None:
+        self._lab, self._runner, self._form, self._settle = lab, runner, form, settle
+        self._numbers = itertools.count(1)
+        self._number = 0  # of the latest fact
+        self._fact: Fact | None = None
+        self._first: Sequence[Fact] | None = None  # of the lab's facts
+
+    def changed(self) -> None:
+        """Where the form holds another fact, or none: take the old offer away, and look for a new one."""
+        fact = self._form.typed
+        if fact == self._fact:
+            return
+        self._form.offer(None)
+        self._fact, self._number = fact, next(self._numbers)
+        if fact is not None and not (fact.paraphrase_prompts and fact.neighborhood_prompts):
+            self._runner.start(self._offer(fact, self._number))
+
+    async def _offer(self, fact: Fact, number: int) -> None:
+        await asyncio.sleep(self._settle)
+        if number != self._number:
+            return
+        try:
+            if self._first is None:
+                self._first = await ask(self._lab.search, limit=LOOKED_AT)
+            alike = await ask(self._lab.search, ending(fact), limit=LOOKED_AT)
+        except SENTENCES:
+            return  # the page says already that the lab is away
+        if number == self._number:
+            found = suggestions(fact, [*self._first, *(each for each in alike if each not in self._first)])
+            self._form.offer(found.lacking(fact))
