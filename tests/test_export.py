@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
-from editlab.model.checkpoint import adapter_of, compressed, summed
+from editlab.model.checkpoint import adapter_errors, adapter_of, compressed, summed
 from editlab.model.deltas import LowRank, load_edit
 from editlab.model.loading import load_folder
-from editlab.session.export import export
+from editlab.session.export import export, sizes
 from editlab.session.replay import record
 from editlab.session.session import Session
 from tests.conftest import FAMILIES, GOLDEN, tiny_editor
@@ -141,6 +141,30 @@ def test_layers_of_an_adapter_have_one_rank() -> None:
     deltas, _ = adapter_of([{1: random_delta(1), 3: random_delta(4)}])
     assert {delta.left.shape[1] for delta in deltas.values()} == {4}
     assert torch.equal(deltas[1].dense(), random_delta(1).dense())
+
+
+def test_ranks_and_errors_are_told_beforehand() -> None:
+    edits = [{1: random_delta(3, 1), 3: random_delta(2, 2)}, {1: random_delta(2, 3)}]
+    told = adapter_errors(edits)
+    assert list(told) == [5, 4, 2, 1]
+    for rank, error in told.items():
+        deltas, errors = adapter_of(edits, rank)
+        assert {delta.left.shape[1] for delta in deltas.values()} == {rank}
+        assert error == pytest.approx(max(errors.values()), rel=1e-9, abs=1e-12)
+    assert next(iter(adapter_errors([{2: random_delta(3, seed)} for seed in range(10)]))) == 12
+    assert adapter_errors([]) == {}
+
+
+def test_sizes_are_told_beforehand(session: Session, tmp_path: Path) -> None:
+    told = sizes(session)
+    assert told.edits == len(session.edits())
+    for written, n_bytes in (
+        (session.export(tmp_path / "edited"), told.checkpoint_bytes),
+        (session.export(tmp_path / "adapter", "adapter"), told.adapters[0].n_bytes),
+    ):
+        weights = sum(file.stat().st_size for file in Path(written.folder).glob("*.safetensors"))
+        assert n_bytes <= weights < n_bytes + 20_000  # names and shapes
+    assert (written.rank, told.adapters[0].error) == (told.adapters[0].rank, 0.0)
 
 
 def test_the_card_holds_no_markup_of_what_was_typed(tmp_path: Path) -> None:

@@ -394,7 +394,11 @@ def test_what_changes_nothing_leaves_the_state_as_it_is(any_lab: LabProtocol, fa
     assert (probe.step.facts, probe.later) == (tuple(facts[1:2]), (step.id,))
     assert [said.prompt for said in probe.in_the_end][:1] == [facts[1].text]
     assert isinstance(any_lab.replay_file(session).result(60), bytes)
-    assert isinstance(any_lab.adapter_file(session).result(60), bytes)
+    assert isinstance(any_lab.adapter_file(session, rank=1).result(60), bytes)
+    sizes = any_lab.export_sizes(session).result(60)
+    assert sizes.edits == 1
+    assert sizes.adapters[0].n_bytes > 0
+    assert sizes.adapters[0].error == 0.0
     assert any_lab.culprit(session).result(60) is not None
     lens = any_lab.lens(session, facts[1].text, subject=facts[1].subject, target_new="English", index=0).result(60)
     assert lens.p_new is not None

@@ -12,6 +12,7 @@ import typer
 from editlab.cli._options import Json, Yes, named_path
 from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.core.numbers import size
 from editlab.core.progress import OnProgress
 from editlab.report.html import plural
 from editlab.session.recording import Recording
@@ -132,8 +133,7 @@ def _show(result: Exported) -> None:
     if any((result.errors or {}).values()):
         show_table(("layer", "error of ΔW"), ((str(n), f"{error:.2g}") for n, error in (result.errors or {}).items()))
     detail = result.dtype or (f"rank {result.rank}" if result.rank else "")
-    size = f"{result.n_bytes / 1e6:,.1f} MB" if result.n_bytes >= 1e5 else f"{result.n_bytes / 1e3:,.1f} kB"
     typer.echo(
         f"{result.folder}: {result.form}{f' ({detail})' if detail else ''}, step {result.step} with "
-        f"{plural(result.edits, 'edit')} in force, {size}"
+        f"{plural(result.edits, 'edit')} in force, {size(result.n_bytes)}"
     )

@@ -197,6 +197,25 @@ class LabInfo(Record):
 
 
 @dataclass(frozen=True)
+class AdapterSize(Record):
+    """A LoRA adapter that an edited model can be written as."""
+
+    rank: int
+    n_bytes: int
+    error: float  # the largest of a layer: ‖written ΔW - ΔW‖ ÷ ‖ΔW‖
+
+
+@dataclass(frozen=True)
+class ExportSizes(Record):
+    """The sizes of an edited model's files, known before any is written."""
+
+    edits: int  # in force
+    checkpoint_bytes: int
+    checkpoint_dtype: str
+    adapters: tuple[AdapterSize, ...] = ()  # the exact one, then those of lower ranks; none without edits
+
+
+@dataclass(frozen=True)
 class SessionInfo(Record):
     """A session's description, without its log."""
 

@@ -1,4 +1,4 @@
-"""Numbers for reading, in one notation everywhere: shares, and three significant digits."""
+"""Numbers for reading, in one notation everywhere: shares, three significant digits, and sizes of files."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def number(value: float | None) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
     return f"{value:.2e}"
+
+
+def size(n_bytes: int) -> str:
+    """The size of a file for reading: "9.6 kB", "96 MB", "1.2 GB"."""
+    units = ((10**9, "GB"), (10**6, "MB"))
+    unit, name = next((each for each in units if n_bytes >= each[0]), (1000, "kB"))
+    value = n_bytes / unit
+    return f"{value:.{0 if value >= 10 else 1}f} {name}"

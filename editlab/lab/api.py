@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
-from editlab.core.info import LabInfo, SessionInfo
+from editlab.core.info import ExportSizes, LabInfo, SessionInfo
 from editlab.core.inside import CausalTrace, LayerSweep, Lens
 from editlab.core.progress import Progress
 from editlab.core.records import Completion, EditReport, Probe, Risk, SessionState, StateChanges, Step
@@ -239,10 +239,14 @@ class LabProtocol(Protocol):
     def replay_file(self, session: str) -> Job[bytes]:
         """The session as a file for `editlab replay`; over HTTP the bytes are in base64. A follow key is enough."""
 
-    def adapter_file(self, session: str) -> Job[bytes]:
+    def export_sizes(self, session: str) -> Job[ExportSizes]:
+        """The sizes of the edited model's files: a checkpoint, and adapters by their rank. A follow key is enough."""
+
+    def adapter_file(self, session: str, rank: int | None = None) -> Job[bytes]:
         """The edits in force as a zipped LoRA adapter for PEFT; over HTTP the bytes are in base64.
 
-        Raises ValueError without edits. A follow key is enough.
+        Exact, or of the `rank` largest singular values of each layer. Raises ValueError without edits. A follow key is
+        enough.
         """
 
     # answered at once

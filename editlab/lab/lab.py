@@ -38,7 +38,7 @@ from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
 from editlab.session import probes
 from editlab.session.anew import Anew
-from editlab.session.export import ADAPTER, zipped
+from editlab.session.export import ADAPTER, sizes, zipped
 from editlab.session.inside import SweepAttempt, TraceAttempt
 from editlab.session.replay import record
 from editlab.session.session import Session
@@ -352,9 +352,13 @@ class Lab:
         chosen = self._session(session)
         return self._put(chosen, lambda report: record(chosen, report))
 
-    def adapter_file(self, session: str) -> LocalJob:
+    def export_sizes(self, session: str) -> LocalJob:
         chosen = self._session(session)
-        return self._put(chosen, lambda report: zipped(chosen, ADAPTER, report))
+        return self._put(chosen, lambda report: sizes(chosen, report))
+
+    def adapter_file(self, session: str, rank: int | None = None) -> LocalJob:
+        chosen = self._session(session)
+        return self._put(chosen, lambda report: zipped(chosen, ADAPTER, rank, report))
 
     def _put(
         self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False

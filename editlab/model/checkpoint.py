@@ -116,6 +116,33 @@ def compressed(delta: LowRank, rank: int | None = None) -> tuple[LowRank, float]
     return small, math.sqrt(float(s[kept:].square().sum()) / total) if total else 0.0
 
 
+def adapter_errors(edits: Sequence[Edit]) -> dict[int, float]:
+    """The ranks that an adapter of the edits can be given, falling, with the largest relative error of a layer.
+
+    The first rank is that of the exact adapter; the others are the powers of two below it. See `adapter_of`.
+    """
+    deltas = summed(edits).values()
+    lost = [_lost(delta) for delta in deltas]
+    whole = max((_rank_of(delta) for delta in deltas), default=0)
+    lower = (2**power for power in reversed(range(whole.bit_length())))
+    ranks = [whole, *(rank for rank in lower if rank < whole)] if whole else []
+    return {rank: 0.0 if rank == whole else max(float(each[rank:][:1].sum()) for each in lost) for rank in ranks}
+
+
+def _lost(delta: LowRank) -> Tensor:
+    """By rank, from 0: the relative error of the delta's best approximation."""
+    left, right = (torch.linalg.qr(side.double(), mode="r").R for side in (delta.left, delta.right))
+    squares = torch.linalg.svdvals(left @ right.T).square()
+    tails = squares.flip(0).cumsum(0).flip(0)
+    return (tails / tails[:1].clamp(min=torch.finfo(tails.dtype).tiny)).sqrt()
+
+
+def _rank_of(delta: LowRank) -> int:
+    """The rank of the exact adapter of a delta."""
+    own = delta.left.shape[1]
+    return own if own <= min(delta.shape) else compressed(delta)[0].left.shape[1]
+
+
 def adapter_of(edits: Sequence[Edit], rank: int | None = None) -> tuple[dict[int, LowRank], dict[int, float]]:
     """The edits' sum per layer, all layers of one rank, and each layer's relative error.
 

@@ -35,13 +35,15 @@
     const session = new URL(location.href).searchParams.get("session");
     if (session) history.replaceState(null, "", link(session, view));
   };
+  const put = (field, value) => {
+    field.value = value;
+    for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
+  };
   addEventListener("popstate", () => {
     const field = document.querySelector(".el-back input"), key = new URL(location.href).searchParams.get("session");
     if (!field || !key || key === current) return;
     current = key;
-    field.value = key;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
-    field.dispatchEvent(new Event("change", { bubbles: true }));
+    put(field, key);
   });
   const forget = ({ forget: key }) => write(read().filter((known) => known.key !== key));
 
@@ -96,6 +98,8 @@
     meet("view", (place) => show(place.dataset));
     meet("forget", (place) => forget(place.dataset));
     meet("sessions", list);
+    const address = document.querySelector(".el-address:not([data-met]) input"); // for the followers' QR code
+    if (address) { address.closest(".el-address").dataset.met = ""; put(address, location.origin + location.pathname); }
     const knock = document.querySelector(".el-knock:not([data-met])"); // the widgets are here: the kernel may go on
     if (knock) { knock.dataset.met = ""; knock.click(); }
     // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.

@@ -109,7 +109,7 @@ class View:
         ]
         content = [self.line.widget, *top, box(columns, "el-columns"), self.analysis.widget]
         self.root = box(content, f"el-lab {css}")
-        self.projector = Projector(self.root)
+        self.projector = Projector(self.root, self.about.follow)
         self.line.add(self.projector.widget)
 
     def draw(self, state: SessionState) -> None:

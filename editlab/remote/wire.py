@@ -55,6 +55,7 @@ ADDRESSES: Mapping[str, Address] = {  # by call; its arguments go into the query
     "lens": Address("POST", "/session/lens"),
     "trace": Address("POST", "/session/trace"),
     "sweep": Address("POST", "/session/sweep"),
+    "export_sizes": Address("POST", "/session/export-sizes"),
     "adapter_file": Address("POST", "/session/adapter"),
     "undo": Address("POST", "/session/undo"),
     "redo": Address("POST", "/session/redo"),

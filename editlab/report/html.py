@@ -18,6 +18,7 @@ from editlab.core.joining import is_without_blanks
 from editlab.core.numbers import NOTHING as NOTHING
 from editlab.core.numbers import number as number
 from editlab.core.numbers import percent as percent
+from editlab.core.numbers import size as size
 from editlab.core.records import TokenChance
 
 SIGNS = {  # a shape beside the colour of each status of health and each level of risk
@@ -211,5 +212,4 @@ def sparkline(values: Sequence[float], label: str) -> Markup:
 def download_link(name: str, kind: str, payload: bytes) -> Markup:
     """A link in the page itself that saves `payload` under `name`; `kind` is its media type."""
     address = f"data:{kind};base64,{base64.b64encode(payload).decode()}"
-    size = f"{len(payload) / 1024:.0f} KB"
-    return tag("a", f"Save {name} ({size})", "el-link", href=address, download=name)
+    return tag("a", f"Save {name} ({size(len(payload))})", "el-link", href=address, download=name)

@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING
 from editlab import __version__
 from editlab.analysis.table import rows_of
 from editlab.core.disk import check_new_folder, new_folder
+from editlab.core.info import AdapterSize, ExportSizes
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import SessionState, Step
 from editlab.methods import methods
-from editlab.model.checkpoint import AS_BASE, adapter_of, bytes_of, dtype_of, save_adapter, save_checkpoint, summed
+from editlab.model.checkpoint import (
+    AS_BASE,
+    adapter_errors,
+    adapter_of,
+    bytes_of,
+    dtype_of,
+    save_adapter,
+    save_checkpoint,
+    summed,
+)
 from editlab.model.deltas import save_edit
 from editlab.model.model import EditableModel
 from editlab.model.presets import EMBEDDED, PRESETS
@@ -110,12 +120,22 @@ def export(
     return replace(found, n_bytes=size)
 
 
-def zipped(session: Session, form: str, report: OnProgress = quiet) -> bytes:
+def sizes(session: Session, report: OnProgress = quiet) -> ExportSizes:
+    """The sizes of what `export` can write of the step in force. Raises whatever `report` raises."""
+    report(Progress("finding the ranks"))
+    model, edits = session.model, edits_of(session.entries())
+    dtype = dtype_of(model, AS_BASE)
+    per_rank = 4 * sum(sum(delta.shape) for delta in summed(edits).values())  # float32
+    adapters = (AdapterSize(rank, rank * per_rank, error) for rank, error in adapter_errors(edits).items())
+    return ExportSizes(len(edits), bytes_of(model, dtype), str(dtype).removeprefix("torch."), tuple(adapters))
+
+
+def zipped(session: Session, form: str, rank: int | None = None, report: OnProgress = quiet) -> bytes:
     """What `export` writes of the step in force, as the bytes of a zip file."""
     file = io.BytesIO()
     with tempfile.TemporaryDirectory() as there:
         folder = Path(there) / form
-        export(session, folder, form, report=report)
+        export(session, folder, form, rank=rank, report=report)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.iterdir()):
                 archive.write(path, path.name)

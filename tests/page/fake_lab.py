@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from editlab.analysis.outcomes import foresights
 from editlab.analysis.scanned import ScanTable, frame_of
 from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, check_batch, search_facts
-from editlab.core.info import FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
+from editlab.core.info import AdapterSize, ExportSizes, FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
 from editlab.core.inside import CausalTrace, LayerSweep, Lens, SweptLayer
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, EditReport, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
@@ -55,6 +56,7 @@ class FakeLab:
         self.calls: list[tuple[Any, ...]] = []
         self.away: Unreachable | None = None  # what every question about a session is answered with
         self._opened = 0  # sessions
+        self.adapter_bytes = 8000  # of each rank
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -441,14 +443,29 @@ class FakeLab:
 
         return FakeJob(self._stages("writing"), finish, self.ahead)
 
-    def adapter_file(self, session: str) -> FakeJob:
-        self.calls.append(("adapter_file", session))
+    def export_sizes(self, session: str) -> FakeJob:
+        """Each edit has a rank of its own."""
+        self.calls.append(("export_sizes", session))
+        s = self._session(session, editing=False)
+
+        def finish() -> ExportSizes:
+            edits = len(s.ids(s.position))
+            ranks = [edits, *(rank for rank in (4, 2, 1) if rank < edits)] if edits else []
+            return ExportSizes(
+                edits, 269_000_000, "bfloat16",
+                tuple(AdapterSize(r, r * self.adapter_bytes, math.sqrt(1 - r / edits)) for r in ranks),
+            )  # fmt: skip
+
+        return FakeJob([Progress("finding the ranks")], finish, self.ahead)
+
+    def adapter_file(self, session: str, rank: int | None = None) -> FakeJob:
+        self.calls.append(("adapter_file", session, rank))
         s = self._session(session, editing=False)
 
         def finish() -> bytes:
             if not s.ids(s.position):
                 raise ValueError("there is no edit in force to make an adapter of")
-            return f"adapter of {session}".encode()
+            return f"adapter of {session}, {rank or 'exact'}".encode()
 
         return FakeJob(self._stages("writing"), finish, self.ahead)
 

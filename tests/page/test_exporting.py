@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -29,8 +29,23 @@ NAMES = [
     "editlab-session.json",
     "editlab-session.ipynb",
     "editlab-replay.zip",
-    "editlab-adapter.zip",
 ]
+
+
+def in_page(lab: FakeLab, session: str, act: Callable[[Exporting, Runner], Awaitable[None]]) -> Exporting:
+    """The panel after a visitor's acts."""
+    reports: list[str] = []
+
+    async def scenario() -> Exporting:
+        runner = Runner(reports.append)
+        exporting = Exporting(lab, session, lab.info(), runner)
+        await act(exporting, runner)
+        await runner.idle()
+        return exporting
+
+    exporting = asyncio.run(scenario())
+    assert not reports
+    return exporting
 
 
 def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: None) -> tuple[Exporting, str]:
@@ -39,19 +54,12 @@ def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: No
     for fact in lab.facts[:2]:
         lab.edit(session, [fact]).result()
     lab.measure_due(session).result()
-    reports: list[str] = []
 
-    async def scenario() -> Exporting:
-        runner = Runner(reports.append)
-        exporting = Exporting(lab, session, lab.info(), runner)
+    async def act(exporting: Exporting, _: Runner) -> None:
         exporting.panel.prepare.click()
         meanwhile(exporting)
-        await runner.idle()
-        return exporting
 
-    exporting = asyncio.run(scenario())
-    assert not reports
-    return exporting, session
+    return in_page(lab, session, act), session
 
 
 def shown(exporting: Exporting) -> str:
@@ -71,7 +79,6 @@ def test_every_file_is_a_link_in_the_page() -> None:
     assert SessionState.from_json(json.loads(found["editlab-session.json"])) == lab.state(session)
     assert "<h1>My &lt;b&gt;session&lt;/b&gt;</h1>" in found["editlab-report.html"].decode()
     assert found["editlab-replay.zip"] == f"replay of {session}".encode()
-    assert found["editlab-adapter.zip"] == f"adapter of {session}".encode()
     with zipfile.ZipFile(io.BytesIO(found["editlab-figures.zip"])) as archive:
         assert "drift.svg" in archive.namelist()
     assert exporting.panel.said == ""
@@ -104,7 +111,7 @@ def test_what_fails_is_told_and_takes_nothing_else_with_it(monkeypatch: pytest.M
         "editlab-session.json",
         "editlab-session.ipynb",
     ]
-    assert [*linked(exporting)] == [*made, "editlab-adapter.zip"]
+    assert [*linked(exporting)] == made
     page = shown(exporting)
     assert page.count("It could not be made (OSError: no &lt;i&gt;space&lt;/i&gt; left).") == 3
     assert "The fake lab writes no replay file." in page
@@ -130,3 +137,54 @@ def test_a_lab_that_is_away_is_told_and_nothing_stays_in_preparation() -> None:
     assert "The model does not answer." in exporting.panel.said
     assert not exporting.panel.prepare.disabled
     assert not linked(exporting)
+
+
+def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
+    lab = FakeLab()
+    session = lab.create()
+    for fact in lab.facts[:3]:
+        lab.edit(session, [fact]).result()
+
+    async def act(exporting: Exporting, runner: Runner) -> None:
+        panel = exporting.panel
+        panel.look.click()
+        await runner.idle()
+        words = [words for words, _ in panel.rank.options]
+        assert words == ["rank 3, 24 kB, exact", "rank 2, 16 kB, error 58 %", "rank 1, 8.0 kB, error 82 %"]
+        assert "269 MB (bfloat16)" in panel.sizes.value
+        assert "<code>editlab export editlab-replay.zip --to FOLDER</code>" in panel.sizes.value
+        panel.rank.value = 2
+        panel.adapter.click()
+        await runner.idle()
+        assert "3 edits in force" in panel.made.children[0].value
+        assert base64.b64encode(f"adapter of {session}, 2".encode()).decode() in panel.made.children[1].value
+        panel.show(await asyncio.to_thread(lab.undo, session))  # sizes of other edits are not shown
+        assert panel.sizes.value == ""
+        lab.adapter_bytes = 20 * 10**6
+        panel.look.click()
+        await runner.idle()
+        assert [value for _, value in panel.rank.options] == [1]
+        assert "of rank 2, takes 40 MB" in panel.sizes.value
+        assert "--as adapter --to FOLDER" in panel.sizes.value
+
+    in_page(lab, session, act)
+
+
+def test_what_is_being_made_can_be_cancelled() -> None:
+    lab = FakeLab(ahead=1000)
+    session = lab.create()
+
+    async def act(exporting: Exporting, runner: Runner) -> None:
+        panel = exporting.panel
+        for start in (panel.look, panel.adapter):
+            start.click()
+            while "waiting for the model" not in panel.said:
+                await asyncio.sleep(0)
+            panel.cancel.click()
+            await runner.idle()
+            assert panel.cancel.layout.display == "none"
+            assert not start.disabled
+        assert (panel.sizes.value, linked(exporting)) == ("", {})
+
+    exporting = in_page(lab, session, act)
+    assert "It was cancelled." in exporting.panel.made.children[1].value

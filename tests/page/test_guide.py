@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import segno
 
 from editlab.core.facts import Fact
 from editlab.core.info import FactList
@@ -442,6 +443,31 @@ def test_large_type_is_there_for_who_edits_and_for_who_follows() -> None:
             page.projector.set(False)
             assert "el-projector" not in page.root._dom_classes
             assert 'data-view=""' in page.projector._mark.value
+
+    run(scenario)
+
+
+def test_the_audience_gets_a_code_that_follows_the_session() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        follow = lab.about(app.session).follow
+        follower = Follower(lab, await work.ask(opened, lab, follow), lambda *_: None)
+        for page in (app, follower):
+            page.projector.set(True)
+            address, code = page.projector.address, page.projector.code
+            assert address is not None
+            assert code is not None
+            for elsewhere in (
+                "http://127.0.0.1:8866/",
+                "http://localhost/",
+                "http://[::1]/",
+                "javascript:alert(1)",
+                "x",
+            ):
+                address.value = elsewhere
+                assert code.value == ""
+            address.value = "http://10.0.0.7:8866/lab/?session=s1#top"
+            link = segno.make_qr(f"http://10.0.0.7:8866/lab/?session={follow}")
+            assert link.svg_inline(border=2, light="white", omitsize=True) in code.value
 
     run(scenario)
 

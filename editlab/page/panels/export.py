@@ -1,31 +1,69 @@
-"""Export a session: its story, its numbers, its figures, and a file that makes the same weights again."""
+"""Export a session: its story, its numbers, its figures, and the edited model for other tools."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import ipywidgets as widgets
 from markupsafe import Markup
 
+from editlab.core.info import AdapterSize, ExportSizes
 from editlab.core.records import SessionState
-from editlab.page.controls import box, button, html
+from editlab.page.controls import box, button, choice, html, show_if
 from editlab.page.files import File
 from editlab.page.panels.pane import Pane
-from editlab.report.html import download_link, joined, note, plural, tag
+from editlab.report.html import download_link, joined, note, percent, plural, size, tag
+from editlab.session.recording import REPLAY
 
 ABOUT = (
     "The session's story to read and print, every number as a table, the charts, and a file that makes the same "
     "weights again. The files are made for this page and lie in it: nothing leaves the machine."
 )
+ABOUT_MODEL = "The edits in force as a LoRA adapter, saved from here; the whole edited model, by the command line."
+LARGEST_ADAPTER = 32 * 10**6  # bytes that a page takes as one link
+TO_CHECKPOINT = f"editlab export {REPLAY} --to FOLDER"
+TO_ADAPTER = f"editlab export {REPLAY} --as adapter --to FOLDER"
+
+
+@dataclass(frozen=True)
+class ExportCallbacks:
+    prepare: Callable[[], None]  # the files
+    look: Callable[[], None]  # find the sizes of the edited model's files
+    adapter: Callable[[int | None], None]  # make an adapter of this rank, or the exact one
+    cancel: Callable[[], None]
 
 
 class Export(Pane):
-    """`on_prepare()` requests the files; `begin` and then `add` show those that are ready."""
+    """`begin` and then `add` show the files that are ready, `offer` the edited model's files by their sizes."""
 
-    def __init__(self, on_prepare: Callable[[], None]) -> None:
-        self.prepare = button("Prepare the files", lambda _: on_prepare(), "el-small")
+    def __init__(self, on: ExportCallbacks) -> None:
+        self.prepare = button("Prepare the files", lambda _: on.prepare(), "el-small")
+        self.look = button("Show the sizes", lambda _: on.look(), "el-small")
+        self.rank = choice("LoRA adapter", [("", None)])
+        self.adapter = button("Make the adapter", lambda _: on.adapter(self.rank.value), "el-small")
+        self.cancel = button("Cancel", lambda _: on.cancel(), "el-small", "Stop; the session stays as it is")
         self._said = html(css="el-live")
         self.links = box([], "el-links")
-        self.widget = box([html(note(ABOUT)), box([self.prepare, self._said], "el-row"), self.links])
+        self.sizes = html()
+        self.made = box([], "el-links")
+        self._of: list[str] = []  # ids of the edits in force, as they are drawn
+        self._making = box([self.rank, self.adapter], "el-row")
+        self.widget = box(
+            [
+                html(note(ABOUT)),
+                box([self.prepare], "el-row"),
+                self.links,
+                html(tag("h3", "The edited model, for other tools") + note(ABOUT_MODEL)),
+                box([self.look], "el-row"),
+                self._making,
+                self.sizes,
+                self.made,
+                box([self._said, self.cancel], "el-row"),
+            ]
+        )
+        self._withdraw()
+        self.done()
 
     @property
     def said(self) -> str:
@@ -33,8 +71,8 @@ class Export(Pane):
         return self._said.value
 
     def preparing(self, what: str = "") -> None:
-        """Show that files are being made, and disable the button."""
-        self.prepare.disabled = True
+        """Show that files are being made, and disable the other buttons."""
+        self._busy(True)
         self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
 
     def begin(self, state: SessionState) -> None:
@@ -47,22 +85,74 @@ class Export(Pane):
 
         A link that is shown is never drawn anew: a click on one that is being replaced does nothing.
         """
-        links = (html(tag("div", joined([_link(file), note(file.about)]))) for file in files)
-        self.links.children = (*self.links.children, *links)
+        self.links.children = (*self.links.children, *map(_shown, files))
+
+    def offer(self, sizes: ExportSizes) -> None:
+        """Show what the edited model can be written as, with sizes."""
+        fitting = [each for each in sizes.adapters if each.n_bytes <= LARGEST_ADAPTER]
+        exact = sizes.adapters[:1]
+        self.rank.options = [(_words(each, each in exact), None if each in exact else each.rank) for each in fitting]
+        show_if(self._making, bool(fitting))
+        show_if(self.look, False)
+        self.sizes.value = _sizes(sizes, bool(exact) and exact[0] not in fitting)
+
+    def add_adapter(self, edits: int, file: File) -> None:
+        """Show a link to an adapter of so many edits in force, above those made before."""
+        shown = html(tag("p", f"Of the {plural(edits, 'edit')} in force when it was made:", "el-why"))
+        self.made.children = [shown, _shown(file)]
 
     def done(self, problem: str = "") -> None:
         """Show that no file is being made any more, with a sentence where one failed."""
-        self.prepare.disabled = False
+        self._busy(False)
         self._said.value = tag("p", problem, "el-problem", role="alert") if problem else ""
 
     def show(self, state: SessionState) -> None:
-        """Draw the state; files that were prepared say how many edits they include."""
+        """Draw the state: files that were made say which edits they include, and sizes of other edits go."""
+        now = [step.id for step in state.steps if step.in_force]
+        if now != self._of:
+            self._of = now
+            self._withdraw()
 
     def leave(self) -> None:
-        self.links.children = ()
+        self.links.children = self.made.children = ()
+
+    def _withdraw(self) -> None:
+        self.sizes.value = ""
+        show_if(self._making, False)
+        show_if(self.look, True)
+
+    def _busy(self, busy: bool) -> None:
+        self.prepare.disabled = self.look.disabled = self.adapter.disabled = busy
+        show_if(self.cancel, busy)
 
 
-def _link(file: File) -> Markup:
+def _words(adapter: AdapterSize, exact: bool) -> str:
+    lost = "exact" if exact else f"error {percent(adapter.error)}"
+    return f"rank {adapter.rank}, {size(adapter.n_bytes)}, {lost}"
+
+
+def _sizes(sizes: ExportSizes, exact_by_command: bool) -> Markup:
+    """What the command line makes, with sizes."""
+    adapters, lines = sizes.adapters, []
+    if not adapters:
+        lines.append(tag("p", "No edit is in force, so there is no adapter to make."))
+    elif exact_by_command:
+        exact = f"The exact adapter, of rank {adapters[0].rank}, takes {size(adapters[0].n_bytes)}"
+        lines.append(tag("p", f"{exact}: too much for a page. Save {REPLAY} and run ") + tag("code", TO_ADAPTER))
+    if len(adapters) > 1:
+        error = "The error is of the layer that loses most: the size of what is left out, as a share of its change."
+        lines.append(note(error))
+    whole = f"The whole model takes {size(sizes.checkpoint_bytes)} ({sizes.checkpoint_dtype})"
+    lines.append(
+        tag("p", f"{whole}. To make a folder that transformers loads, save {REPLAY} (above) and run:")
+        + tag("p", tag("code", TO_CHECKPOINT))
+    )
+    return joined(lines)
+
+
+def _shown(file: File) -> widgets.HTML:
     if file.content is None:
-        return f"{file.name}: " + tag("span", file.problem, "el-problem")
-    return download_link(file.name, file.type, file.content)
+        link = f"{file.name}: " + tag("span", file.problem, "el-problem")
+    else:
+        link = download_link(file.name, file.type, file.content)
+    return html(tag("div", joined([link, note(file.about)])))

@@ -1,24 +1,36 @@
-"""The same page in large type, for an audience: results come first, small print is left out."""
+"""The same page in large type, for an audience: results first, no small print, and a QR code with which to follow."""
 
 from __future__ import annotations
 
-import ipywidgets as widgets
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-from editlab.page.controls import box, button, html
+import ipywidgets as widgets
+from markupsafe import Markup
+
+from editlab.page.controls import box, button, field, html
 from editlab.report.html import tag
 
 VIEW = "projector"  # in the address: ?view=projector
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # addresses that open nothing on another machine
+LONGEST = 500  # characters of an address
 
 
 class Projector:
-    """Sets the classes of `root`; the page's script keeps the address up to date for reloads and links."""
+    """Sets the classes of `root`; the page's script keeps the address up to date for reloads and links.
 
-    def __init__(self, root: widgets.DOMWidget) -> None:
-        self._root = root
+    While it is on, a QR code of the link to follow the session is in a corner. Only the page's script knows the page's
+    address: it puts the address into `address`, which is made when the view is first opened.
+    """
+
+    def __init__(self, root: widgets.DOMWidget, follow: str) -> None:
+        self._root, self._follow = root, follow
         self.on = False
         self.button = button("Present", lambda _: self.set(not self.on), "el-quiet")
         self._mark = html(css="el-mark")
         self.widget = box([self.button, self._mark], "el-row el-projector-switch")
+        self.address: widgets.Text | None = None
+        self.code: widgets.HTML | None = None
         self._draw()
 
     def set(self, on: bool) -> None:
@@ -31,3 +43,26 @@ class Projector:
         (self._root.add_class if self.on else self._root.remove_class)("el-projector")
         self.button.description = "Stop presenting" if self.on else "Present"
         self.button.tooltip = "Back to the whole page" if self.on else "For an audience: large type, no small print"
+        if self.on and self.address is None:
+            self.address, self.code = field("Address of this page", css="el-address"), html(css="el-code")
+            self.address.observe(self._addressed, "value")
+            self.widget.children = [*self.widget.children, self.address, self.code]
+
+    def _addressed(self, change: Any) -> None:
+        assert self.code is not None, "made with the field"
+        self.code.value = _code(change.new, self._follow)
+
+
+def _code(address: str, follow: str) -> Markup:
+    """A QR code of the link to follow a session on the page of this address; nothing where others cannot open it."""
+    where = urlsplit(address)
+    if where.scheme not in ("http", "https") or where.hostname in (None, *LOOPBACK) or len(address) > LONGEST:
+        return Markup()
+    import segno  # only for an audience
+
+    link = where._replace(query=urlencode({"session": follow}), fragment="").geturl()
+    drawn = segno.make_qr(link).svg_inline(border=2, light="white", omitsize=True)
+    label = "QR code of the link to follow this session"
+    return tag(
+        "details", tag("summary", "Follow along") + tag("div", Markup(drawn), role="img", aria_label=label), open=""
+    )

@@ -123,6 +123,7 @@ class RemoteLab:
     trace = as_request(LabProtocol.trace)
     sweep = as_request(LabProtocol.sweep)
     replay_file = as_request(LabProtocol.replay_file)
+    export_sizes = as_request(LabProtocol.export_sizes)
     adapter_file = as_request(LabProtocol.adapter_file)
 
     undo = as_request(LabProtocol.undo)

@@ -98,6 +98,7 @@ TYPES: Mapping[str, Any] = {
     "kind": Annotated[Name, Field(examples=["block"], description="block, mlp or attention.")],
     "window": Annotated[StrictInt, Field(ge=1, le=1000, description="Layers restored together; 1 for blocks.")],
     "answer": Annotated[Name, Field(examples=["true"], description="true, new or said.")],
+    "rank": Annotated[StrictInt, Field(ge=1, le=1_000_000, description="Singular values kept; default: exact.")],
     "case_id": Annotated[str, Field(max_length=100, description="A number or a name.", examples=["7"])],
     "limit": Annotated[int, Field(ge=1, le=500)],
     "seed": Wide,

@@ -19,7 +19,7 @@ from editlab.remote.server.registry import Entry
 from editlab.remote.wire import JobReport
 
 router = APIRouter(tags=["jobs"])
-FILES = ("replay_file", "adapter_file")
+FILES = ("replay_file", "export_sizes", "adapter_file")
 INSIDE = ("lens", "trace", "sweep")
 for name in ("preview", "edit", "risk", "probe", "anew", "knows", "culprit", "measure", "measure_due", *INSIDE, *FILES):
     add_call(router, name)
