@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from editlab.core.inside import Lens
 from editlab.core.joining import AUTO
 from editlab.inside.corruption import subject_span
-from editlab.model.fast.blocks import logits
+from editlab.model.fast.blocks import log_probs
 from editlab.model.model import EditableModel
 from editlab.model.tokens import TokenIds
 
@@ -71,12 +71,11 @@ def lens(
     hidden = block_outputs(model, tokens.ids)[:, positions].transpose(0, 1).flatten(0, 1)  # positions × layers
     ids, chances, asked = [], [], []
     for some in hidden.split(ROWS_AT_ONCE):
-        scores = logits(model, some)
+        scores = log_probs(model, some)
         best = scores.topk(min(TEN, model.n_vocabulary))
-        norm = scores.logsumexp(-1, keepdim=True)
         ids.append(best.indices)
-        chances.append((best.values - norm).exp())
-        asked.append((scores[:, [each or 0 for each in objects]] - norm).exp())
+        chances.append(best.values.exp())
+        asked.append(scores[:, [each or 0 for each in objects]].exp())
     shape = len(positions), model.n_layers
     top, p = (torch.cat(each).view(*shape, -1).tolist() for each in (ids, chances))
     of_objects = torch.cat(asked).view(*shape, 2)

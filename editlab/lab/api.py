@@ -203,7 +203,8 @@ class LabProtocol(Protocol):
     ) -> Job[Lens]:
         """What the model would say after every block, for any prompt, at step `index` (default: in force).
 
-        At every token, or else at the subject's last token and the last one. Changes nothing.
+        At every token, or else at the subject's last token and the last one. Changes nothing, so a follow key is
+        enough.
         """
 
     def trace(

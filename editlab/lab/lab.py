@@ -305,7 +305,7 @@ class Lab:
         every_token: bool = True,
         index: int | None = None,
     ) -> LocalJob:
-        chosen = self._open(session)
+        chosen = self._session(session)
         chosen.entries(index)
         for name, text in (("the prompt", prompt), ("the subject", subject)):
             self.limits.check_text(name, text)

@@ -8,7 +8,9 @@ from typing import Any
 from editlab.core.errors import ReadOnly
 from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
+from editlab.page.lens import LensPane
 from editlab.page.opening import Opened
+from editlab.page.panels.analysis import Place
 from editlab.page.panels.session import FollowPanel
 from editlab.page.sharing import OpenSession
 from editlab.page.view import SessionActions, View
@@ -31,7 +33,8 @@ class Follower(View):
         self._open_session = open_session
         self._editing = False  # as this page has told
         self.panel = FollowPanel(self.session, self.about, runner.handler(self._duplicate))
-        self.lay_out([self.panel.widget], [], css="el-follows")
+        lens = Place("Inside the edit", "Lens", lambda: LensPane(lab, self.session, runner))
+        self.lay_out([self.panel.widget], [lens], css="el-follows")
         self.draw(opened.state)
 
     def draw(self, state: SessionState) -> None:

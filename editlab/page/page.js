@@ -151,6 +151,23 @@
     if (next) { next.focus(); rove(); }
   });
   document.addEventListener("focusin", rove);
+  /* A cell of the lens is chosen by two lists, or by a click on it; the chosen one is marked. */
+  const point = () => document.querySelectorAll(".el-lens").forEach((lens) => {
+    const [row, layer] = [...lens.closest(".el-inside").querySelectorAll(".el-cell select")].map((list) => list.selectedIndex);
+    const chosen = [...lens.querySelectorAll("tbody")].map((body) => body.rows[row]?.cells[layer + 1]);
+    lens.querySelectorAll(".el-pointed").forEach((cell) => { if (!chosen.includes(cell)) cell.classList.remove("el-pointed"); });
+    chosen.forEach((cell) => { if (cell && !cell.matches(".el-pointed")) cell.classList.add("el-pointed"); });
+  });
+  document.addEventListener("click", (event) => {
+    const cell = event.target.closest?.(".el-lens td");
+    if (!cell) return;
+    const at = [cell.parentElement.sectionRowIndex, cell.cellIndex - 1];
+    cell.closest(".el-inside").querySelectorAll(".el-cell select").forEach((list, i) => {
+      list.selectedIndex = at[i];
+      list.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+  });
+  document.addEventListener("change", point);
 
   /* What is typed reaches the kernel a moment late, a click at once: all texts go before the click (panels/make_edit.py). */
   const send = () => {
@@ -242,6 +259,7 @@
     Object.entries(PARTS).forEach(([id, part]) => name(part, { id, tabindex: "-1" }));
     refocus();
     unfold();
+    point();
     rove();
     name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
   };

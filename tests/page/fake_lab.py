@@ -380,8 +380,10 @@ class FakeLab:
         chances = tuple(
             tuple((max(p, 0.9 - p), min(p, 0.9 - p)) for p in row) for row in p_new
         )  # fmt: skip
+        rows = range(len(tokens)) if every_token else sorted({min(1, len(tokens) - 1), len(tokens) - 1})
+        top, chances, p_new, p_true = (tuple(grid[i] for i in rows) for grid in (top, chances, p_new, p_true))
         lens = Lens(
-            tokens, tuple(range(len(tokens))), 1, words, top, chances, p_new if target_new else None,
+            tokens, tuple(rows), 1, words, top, chances, p_new if target_new else None,
             p_true if target_true else None, (1,) if edited else (),
         )  # fmt: skip
         return FakeJob([Progress("reading")], lambda: lens)
