@@ -21,7 +21,7 @@ MODEL = typer.Option(
     help=f"One of {', '.join(PRESETS)}; a folder; a hub id like org/name; or auto: gpt2-xl where there is CUDA and "
     f"its weights are there (or --yes), else {DEFAULT.name}.",
 )
-DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1.")
+DEVICE = typer.Option(help="auto, cpu, cuda, cuda:1, or split: over all GPUs.")
 DTYPE = typer.Option(help="float32, float32-packed, bfloat16, float16 or bfloat16-tail; edits are always float32.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, DEVICE]

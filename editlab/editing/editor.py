@@ -6,7 +6,8 @@ An editor computes edits and keeps no log. It changes weights only to sample fro
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -146,7 +147,9 @@ class Editor:
         method = next(iter(self.methods.values()))
         self.model.hold(layer for each in self.methods.values() if each.needs_moments for layer in each.edited_layers)
         self.contexts(method)
-        self.moments(method.edited_layers, report).warm(method.edited_layers, method.ridge, self.model.device)
+        moments = self.moments(method.edited_layers, report)
+        for layer in method.edited_layers:
+            moments.warm([layer], method.ridge, self.model.device_of(layer))
 
     def forget(self) -> None:
         """Drop everything that is kept only for speed."""
@@ -175,7 +178,7 @@ class Editor:
             edit, trace = computed(
                 method, self.model, facts, moments=moments, contexts=contexts, report=report, earlier=earlier
             )
-        edit = {layer: delta.contiguous() for layer, delta in edit.items()}
+        edit = {layer: delta.contiguous() for layer, delta in self.model.placed(edit).items()}
         for layer, delta in edit.items():
             if not delta.is_finite():
                 raise FloatingPointError(
@@ -194,7 +197,7 @@ class Editor:
         return {
             "name": model.name,
             "family": model.kind,
-            "device": device_name(model.device),
+            "device": devices_named(model.devices),
             "dtype": model.precision,
             "layers": model.n_layers,
             "parameters": model.n_parameters(),
@@ -209,7 +212,7 @@ class Editor:
             "model_revision": self.model.revision,
             "model_fingerprint": self.model.fingerprint(),
             "dtype": self.model.precision,
-            "device": device_name(self.model.device),
+            "device": devices_named(self.model.devices),
             "threads": torch.get_num_threads(),
             "seed": self.seed,
             "versions": dict(_versions()),
@@ -223,6 +226,7 @@ def _versions() -> dict[str, str]:
     return {**found, **{name: version(name) for name in ("torch", "transformers")}}
 
 
-def device_name(device: torch.device) -> str:
-    """ "CPU", or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+def devices_named(devices: Iterable[torch.device]) -> str:
+    """ "CPU", or the name of the GPU; of several, each name with its number."""
+    names = Counter(torch.cuda.get_device_name(each) if each.type == "cuda" else each.type.upper() for each in devices)
+    return " + ".join(f"{n} × {name}" if n > 1 else name for name, n in names.items())

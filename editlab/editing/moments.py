@@ -168,7 +168,7 @@ def compute(
             keys = model.keys_of(padded, layers)
             mask = padded.attention_mask.bool()
             for layer in layers:
-                k = keys[layer][mask].float()  # (tokens, d_in)
+                k = keys[layer][mask.to(keys[layer].device)].float()  # (tokens, d_in)
                 product = (k.T @ k).double()
                 sums[layer] = product if layer not in sums else sums[layer] + product
             seen += int(mask.sum())

@@ -275,7 +275,7 @@ def _is_identity(sequence: Mapping[str, Any]) -> bool:
 
 def _with_identity(model: EditableModel, layers: Sequence[int]) -> Editor:
     """An editor that takes the identity for C."""
-    identity = {layer: torch.eye(model.weight(layer).shape[1], device=model.device) for layer in layers}
+    identity = {layer: torch.eye(model.weight(layer).shape[1], device=model.device_of(layer)) for layer in layers}
     return Editor(model, moments=SecondMoments(identity, {"name": "identity"}))
 
 

@@ -136,7 +136,8 @@ class Scanner:
         editor, model = self.editor, self.editor.model
         method = editor.anchored(self.method, report)
         moments, contexts = editor.moments_for(method, report), editor.contexts(method)
-        moments.warm(moments.matrices.keys() & set(method.edited_layers), method.ridge, model.device)
+        for layer in moments.matrices.keys() & set(method.edited_layers):
+            moments.warm([layer], method.ridge, model.device_of(layer))
         with model.unedited(), in_full_float32():
             probe = HealthProbe(model, self.probe_tokens, min(method.edited_layers))
             base, since = probe(), time.perf_counter()

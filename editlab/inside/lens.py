@@ -38,7 +38,7 @@ def block_outputs(model: EditableModel, ids: TokenIds) -> Tensor:
         for layer, block in enumerate(model.blocks):
             hooks.callback(block.register_forward_hook(keeping(layer)).remove)
         model.hidden(model.batch([ids]))
-    return torch.stack([seen[layer] for layer in range(model.n_layers)])
+    return torch.stack([seen[layer].to(model.device) for layer in range(model.n_layers)])
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ class Tracer:
         if self._kind == BLOCK:
             clean = self._clean.inputs[enter][0, starts]
             return self._measured(suffixes.run(inputs.index_copy(0, first, clean), last), rows)
-        values = {layer: self._clean.outputs[layer][starts] for layer in layers}
+        values = {layer: self._clean.outputs[layer][starts.to(self._model.device_of(layer))] for layer in layers}
         with self._restoring(values, starts, first, len(inputs)):
             return self._measured(suffixes.run(inputs, last), rows)
 
@@ -144,10 +144,10 @@ class Tracer:
                 if len(flat) == n_tokens:  # suffix after suffix
                     where, what = first, value
                 elif len(flat) == len(rows):  # only the last tokens
-                    where, what = rows[ends], value[ends]
+                    where, what = rows[ends], value[ends.to(value.device)]
                 else:  # padded
                     where, what = rows * longest, value
-                return flat.index_copy(0, where, what.to(flat.dtype)).view_as(output)
+                return flat.index_copy(0, where.to(flat.device), what.to(flat)).view_as(output)
 
             return hook
 
@@ -198,7 +198,7 @@ class _Run:
         if not n_tokens:
             return Past()
         kept = {
-            layer: (keys[rows, :, :n_tokens], values[rows, :, :n_tokens])
+            layer: (keys[rows.to(keys.device), :, :n_tokens], values[rows.to(values.device), :, :n_tokens])
             for layer, (keys, values) in self._past.kept.items()
             if layer >= first_layer
         }

@@ -477,7 +477,7 @@ class Lab:
         return {
             "sessions_stored": self._store.count(),
             "sessions_in_memory": self.sessions.in_memory,
-            "device_memory_bytes": used_bytes(self.editor.model.device),
+            "device_memory_bytes": sum(map(used_bytes, self.editor.model.devices)),
         }
 
     def on_change(self, listener: OnChange) -> None:

@@ -340,7 +340,7 @@ class Sessions:
 
     def _fill(self, session: Session, row: SessionRecord) -> None:
         """Make a session what the store holds."""
-        entries = self._store.entries(row.id, self._editor.model.device, session.log)
+        entries = self._store.entries(row.id, session.log)
         findings = [*self._store.unedited(self._fingerprint), *self._store.findings(row.id)]
         history = self._store.history(row.id)
         with session.lock:

@@ -167,8 +167,8 @@ class Store:
 
     # --- a session's log ---
 
-    def entries(self, id: str, device: Any = "cpu", known: Sequence[Entry] = ()) -> list[Entry]:
-        """The log of a session, in order, with its deltas on a device.
+    def entries(self, id: str, known: Sequence[Entry] = ()) -> list[Entry]:
+        """The log of a session, in order.
 
         Entries of the log that `known` has at the same place are not read again.
         """
@@ -179,7 +179,7 @@ class Store:
             WHERE session = :id AND number > :known ORDER BY number"""
         for row in self._read(query, id=id, known=len(same)) if len(same) < len(rows) else ():
             made = Made.from_json(json.loads(row["made"]))
-            entries.append(Entry(edit_from_bytes(row["delta"], device), made, bool(row["enabled"])))
+            entries.append(Entry(edit_from_bytes(row["delta"]), made, bool(row["enabled"])))
         return entries
 
     def append(

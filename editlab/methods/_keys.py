@@ -71,7 +71,7 @@ class SubjectPass:
         if self._reached is not None and self._keys is not None:
             layer, hidden = self._reached
             change = (self._keys.to(delta.right.dtype) @ delta.right) @ delta.left.T
-            self._reached, self._keys = (layer, hidden + change.to(hidden.dtype)), None
+            self._reached, self._keys = (layer, hidden + change.to(hidden)), None
 
 
 def subject_passes(

@@ -78,7 +78,7 @@ class Scene:
         if part == "mlp":
             self._outputs = model.projection(layer)(self._keys).float()
         elif part == "block":
-            self._outputs = at(starts, hidden).float()
+            self._outputs = at(starts, hidden).float().to(self._keys.device)
         else:
             raise ValueError(f'part must be "mlp" or "block", got {part!r}')
         self._places = list(self._places_of(self._all))
@@ -137,7 +137,8 @@ class Scene:
         ]
         rows, positions = torch.tensor(reading, device=device).T
         self._read = self._suffixes.first[rows] + positions
-        self._targets = [torch.tensor(each.target, device=device).repeat(len(each.contexts)) for each in self._active]
+        there = self._keys.device  # where δ and the losses are
+        self._targets = [torch.tensor(each.target, device=there).repeat(len(each.contexts)) for each in self._active]
 
     @torch.no_grad()
     def keep(self, numbers: Sequence[int]) -> None:
@@ -154,13 +155,13 @@ class Scene:
         A block that adds its MLP's output to its input as it is lets δ be added to the block's output, for both parts.
         """
         hidden = self._suffixes.hidden
-        entering = torch.stack(list(deltas))[self._fact_of_row].to(hidden.dtype)
+        entering = torch.stack(list(deltas)).to(hidden)[self._fact_of_row]
         if self._model.family.adds_mlp:
             last = self._suffixes.run(hidden.index_add(0, self._suffixes.first, entering), self._read)
         else:
             with self._written_by_mlp(entering):
                 last = self._suffixes.run(hidden, self._read)
-        said = log_probs(self._model, last)
+        said = log_probs(self._model, last).to(self._keys.device)
         parts = said.split([len(target) + 1 for target in self._targets])
         return [
             self._said(part, target, len(each.contexts))
@@ -172,7 +173,7 @@ class Scene:
         """Within the block the layer's projection also writes each row's δ (n, d_out) at the row's first token."""
 
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-            return output + torch.nn.functional.pad(deltas[:, None], (0, 0, 0, output.shape[1] - 1))
+            return output + torch.nn.functional.pad(deltas[:, None], (0, 0, 0, output.shape[1] - 1)).to(output.device)
 
         handle = self._model.projection(self._layer).register_forward_hook(hook)
         try:

@@ -77,7 +77,7 @@ class SpreadMethod(HistoryMethod):
             found = [(v.target, v.trace, v.position, v.entering if len(facts) == 1 else None) for v in results]
         targets, traces, positions, entering = zip(*found, strict=True)
         with watch.stage("insertion"):
-            z = torch.stack(targets, dim=1).double()
+            z = torch.stack(targets, dim=1).double().to(model.device)
             reached = None if entering[0] is None else (self.layers[0], entering[0])
             edit, layers = self.insertion(
                 model, facts, z, reached, moments=moments, contexts=contexts, report=report, earlier=earlier
@@ -109,7 +109,7 @@ class SpreadMethod(HistoryMethod):
                 read = [each.read(layer, self.layers[-1]) for each in passes]
             keys = torch.cat([typed_mean(keys) for keys, _ in read]).double().T  # K (d_in, n)
             current = torch.cat([outputs for _, outputs in read]).double().T  # cur (d_out, n)
-            residual = (z - current) / (len(self.layers) - done)  # (d_out, n)
+            residual = ((z - current) / (len(self.layers) - done)).to(keys.device)  # (d_out, n)
             right, told = self.right(moments, layer, keys, self.kept(layer, facts, earlier))
             edit[layer] = LowRank(residual.float(), right.float(), keys.float())
             for each in passes:

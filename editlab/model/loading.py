@@ -25,6 +25,7 @@ DTYPES = {
 }
 
 DEVICES = ("cpu", "cuda")
+SPLIT = "split"  # a name for all GPUs, over which accelerate divides a model's blocks
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,18 @@ def load(
 ) -> EditableModel:
     """The model of a preset's name, a folder or a hub id; its `reason` says why it was chosen.
 
-    `device`: "auto" (CUDA if there is a device, else the CPU), "cpu", "cuda" or "cuda:1". The model runs in `dtype`,
-    its edited layers in float32. "bfloat16-tail" is float32, except above the edited layer in searches for a value:
-    faster on a GPU, not exact. "float32-packed" is float32 with products that read packed copies of the weights, on a
-    CPU. A preset or hub id that is not on this machine is downloaded only if `allow_download`.
-    Raises ValueError for an unknown name, device or dtype, or if a download is needed but not allowed.
+    `device`: "auto" (CUDA if there is a device, else the CPU), "cpu", "cuda", "cuda:1", or "split": the blocks divided
+    over all GPUs, by accelerate. The model runs in `dtype`, its edited layers in float32. "bfloat16-tail" is float32,
+    except above the edited layer in searches for a value: faster on a GPU, not exact. "float32-packed" is float32 with
+    products that read packed copies of the weights, on a CPU. A preset or hub id that is not on this machine is
+    downloaded only if `allow_download`.
+    Raises ValueError for an unknown name, device or dtype, if a download is needed but not allowed, or if the GPUs are
+    too small for a split model.
     """
-    where = check_place(device, dtype)
+    found = check_place(device, dtype)
     _check_folder(model)
-    chosen, reason = choose(model, where.type == "cuda", allow_download)
+    chosen, reason = choose(model, found.type == "cuda", allow_download)
+    where = SPLIT if device == SPLIT else found
     report(Progress("loading the model"))
     if isinstance(chosen, Preset) and chosen.source == EMBEDDED:
         loaded = load_folder(embedded.fetch(report), where, DTYPES[dtype], name=chosen.name)
@@ -105,7 +109,9 @@ def _check_folder(name: str) -> None:
         raise ValueError(f"{folder} is a file, not a folder" if folder.exists() else f"there is no folder {folder}")
 
 
-def _from_hub(source: Preset | str, device: torch.device, dtype: torch.dtype, allow_download: bool) -> EditableModel:
+def _from_hub(
+    source: Preset | str, device: str | torch.device, dtype: torch.dtype, allow_download: bool
+) -> EditableModel:
     hub_id, name, size = source, source, ""
     if isinstance(source, Preset):
         hub_id, name, size = source.source, source.name, f" ({source.download_gb:g} GB)"
@@ -126,17 +132,37 @@ def _pretrained(
     config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
     check_config(config if isinstance(config, dict) else {}, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
-    hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only)
-    loaded = EditableModel(hf.to(device), tokenizer, name, getattr(hf.config, "_commit_hash", None))
+    placing = {"device_map": "auto"} if device == SPLIT else {}
+    hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only, **placing)
+    if device == SPLIT:
+        _check_whole(hf, name)
+    else:
+        hf = hf.to(device)
+    loaded = EditableModel(hf, tokenizer, name, getattr(hf.config, "_commit_hash", None))
     stored = config.get("dtype", config.get("torch_dtype"))
     loaded.stored_dtype = str(stored).removeprefix("torch.") if stored else None
     return loaded
 
 
+def _check_whole(hf: Any, name: str) -> None:
+    """Raises ValueError if accelerate has left some of a split model's weights to the host."""
+    away = [each.device.type == "meta" for each in hf.parameters()]
+    if any(away):
+        raise ValueError(
+            f"{name} does not fit on the GPUs here: {sum(away)} of its {len(away)} weights would stay on the host, and "
+            "an edit needs all of them on a GPU; take more GPUs, bfloat16 instead of float32, or a smaller model"
+        )
+
+
 def check_place(device: str, dtype: str) -> torch.device:
-    """The device that a name stands for here. Raises ValueError for one that is not there, or for a dtype of none."""
+    """The device that a name stands for here, of several the first.
+
+    Raises ValueError for one that is not there, for an unknown dtype, or for a split model's that must be plain.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if device == SPLIT and dtype in (BF16_TAIL, PACKED):
+        raise ValueError(f"a model split over GPUs runs in float32, bfloat16 or float16, not in {dtype}")
     return _device(device)
 
 
@@ -144,11 +170,11 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device: torch.device | None = torch.device(name)
+        device: torch.device | None = torch.device("cuda" if name == SPLIT else name)
     except RuntimeError:
         device = None
     if device is None or device.type not in DEVICES:  # others lack float64, which solving for second moments needs
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:0' and so on, got {name!r}")
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0' and so on, or 'split', got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but this torch sees no CUDA device")
     return device

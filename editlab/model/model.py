@@ -101,6 +101,7 @@ class EditableModel(TextReader):
         self.kind = kind
         self.family = FAMILIES[kind]
         self.blocks: Sequence[nn.Module] = hf.get_submodule(self.family.blocks)
+        self.devices: tuple[torch.device, ...] = tuple(dict.fromkeys(p.device for p in hf.parameters()))
         self._base: dict[int, Tensor] = {}  # layer -> W₀ (d_out, d_in), kept once the layer is first written
         self._raised: dict[int, _Raised] = {}  # edited layers of a half-precision model, which run in float32
         self._written: list[Edit] | None = []  # the edits in the weights; None after an interrupted write
@@ -130,8 +131,13 @@ class EditableModel(TextReader):
         return self.hf.get_input_embeddings().weight.dtype
 
     @property
+    def is_split(self) -> bool:
+        """Whether the layers are on several devices; then `device` is that of tokens, hidden states and logits."""
+        return len(self.devices) > 1
+
+    @property
     def multiplies_float32_on_a_cpu(self) -> bool:
-        return (self.device.type, self.dtype) == ("cpu", torch.float32)
+        return (self.device.type, self.dtype) == ("cpu", torch.float32) and not self.is_split
 
     @property
     def precision(self) -> str:
@@ -150,6 +156,16 @@ class EditableModel(TextReader):
         """A live view of the present W (d_out, d_in)."""
         stored = self.projection(layer).weight
         return stored.T if self.family.transposed else stored  # type: ignore[union-attr,return-value,operator]
+
+    def device_of(self, layer: int) -> torch.device:
+        """The device of a layer's weight, keys and deltas."""
+        return self.weight(layer).device
+
+    def placed(self, edit: Edit) -> Edit:
+        """The edit with every delta on the device of its layer; itself if that is so already."""
+        if all(delta.right.device == self.device_of(layer) for layer, delta in edit.items()):
+            return edit
+        return {layer: delta.to(self.device_of(layer)) for layer, delta in edit.items()}
 
     def base_weight(self, layer: int) -> Tensor:
         """A view of the unedited W₀ (d_out, d_in), not to be written to."""
@@ -231,7 +247,7 @@ class EditableModel(TextReader):
         for n, edit in enumerate(rest, begun + 1):
             for layer, delta in edit.items():
                 self._raise(layer)
-                self.weight(layer).add_((delta.left @ delta.right.T).to(self.weight(layer).device))
+                self.weight(layer).add_(delta.dense())
             if n % SUM_EVERY == 0 and n < len(edits):
                 self._keep_sum(edits[:n])
         self._written = edits
@@ -416,7 +432,7 @@ class EditableModel(TextReader):
 
     def hidden(self, batch: Batch) -> Tensor:
         """The head's input: hidden states after the final norm (n, t, d)."""
-        return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state
+        return self.hf.base_model(**batch.inputs(), use_cache=False).last_hidden_state.to(self.device)
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """Log-probabilities (..., vocabulary) of the next token, float32, from the result of `hidden`."""
@@ -424,7 +440,7 @@ class EditableModel(TextReader):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of the next token, float32, from the result of `hidden`."""
-        logits = self.hf.get_output_embeddings()(hidden).float()
+        logits = self.hf.get_output_embeddings()(hidden).to(self.device).float()
         cap = getattr(self.hf.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 

@@ -153,17 +153,12 @@ def restored(editor: Editor, recording: Recording, log: Sequence[Entry], measure
     """
     check_model(editor, recording, log)
     session = Session(editor, measures)
-    device = editor.model.device
-    session.restore([_on(device, entry) for entry in log])
+    session.restore(log)
     session.goto(recording.state.position)
     session.watch(recording.state.watched)
     known = session.measures.by_name
     session.set_plan({name: every for name, every in recording.state.plan.items() if name in known})
     return session
-
-
-def _on(device: torch.device, entry: Entry) -> Entry:
-    return replace(entry, edit={layer: delta.to(device) for layer, delta in entry.edit.items()})
 
 
 def check_model(editor: Editor, recording: Recording, log: Sequence[Entry]) -> None:

@@ -193,7 +193,8 @@ class Session:
 
     def restore(self, entries: Sequence[Entry], position: int | None = None) -> None:
         """Take over an existing log, in force as far as `position` (default: all of it). Nothing is computed."""
-        self.log = tuple(entries)
+        placed = [(entry, self.model.placed(entry.edit)) for entry in entries]
+        self.log = tuple(entry if edit is entry.edit else replace(entry, edit=edit) for entry, edit in placed)
         self.position = len(self.entries(len(entries) if position is None else position))
         self.history = History()
 

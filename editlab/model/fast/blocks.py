@@ -23,7 +23,8 @@ NEVER = 2**31  # a position that no token attends to
 
 def at(positions: Tensor, activations: Tensor) -> Tensor:
     """Activations (n, t, d) at one position per row: (n, d)."""
-    return activations[torch.arange(len(positions), device=activations.device), positions]
+    device = activations.device
+    return activations[torch.arange(len(positions), device=device), positions.to(device)]
 
 
 def row_positions(ids: Tensor) -> Tensor:
@@ -37,8 +38,8 @@ def embed(model: EditableModel, ids: Tensor, positions: Tensor | None = None) ->
     if model.family.learned_positions is None:
         return hidden
     learned: Any = model.hf.get_submodule(model.family.learned_positions)
-    positions = row_positions(ids) if positions is None else positions
-    return hidden + functional.embedding(positions + getattr(learned, "offset", 0), learned.weight)
+    positions = (row_positions(ids) if positions is None else positions).to(learned.weight.device)
+    return hidden + functional.embedding(positions + getattr(learned, "offset", 0), learned.weight).to(hidden.device)
 
 
 def mask(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
@@ -55,7 +56,11 @@ def run(
     attention_mask: Tensor | None = None,
     past: Past | None = None,
 ) -> Tensor:
-    """The output of the last of these blocks (n, t, d) for the first one's input (default: rows that start at 0)."""
+    """The output of the last of these blocks (n, t, d) for the first one's input (default: rows that start at 0).
+
+    It is on the input's device, wherever the blocks are.
+    """
+    device = hidden.device
     if positions is None:
         positions = row_positions(hidden[..., 0])
     if attention_mask is None:
@@ -68,7 +73,7 @@ def run(
     for layer in layers:
         output = model.blocks[layer](hidden, **arguments, **angles(layer))
         hidden = output[0] if isinstance(output, tuple) else output
-    return hidden
+    return hidden.to(device)
 
 
 def _angles(model: EditableModel, hidden: Tensor, positions: Tensor) -> Callable[[int], dict[str, Any]]:
@@ -123,7 +128,10 @@ class Past:
     def only(self, rows: Tensor) -> Past:
         """A Past with only these rows."""
         fewer = copy.copy(self)
-        fewer.kept = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.kept.items()}
+        fewer.kept = {
+            layer: (keys[rows.to(keys.device)], values[rows.to(values.device)])
+            for layer, (keys, values) in self.kept.items()
+        }
         return fewer
 
 

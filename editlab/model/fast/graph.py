@@ -19,7 +19,7 @@ def can_replay(model: EditableModel) -> bool:
     """Whether the model's searches should replay CUDA graphs, and its device supports them."""
     if model.graphs and model.device.type != "cuda":
         log.warning("%s runs on %s, which has no CUDA graphs: it searches without", model.name, model.device.type)
-    return model.graphs and model.device.type == "cuda"
+    return model.graphs and model.device.type == "cuda" and not model.is_split
 
 
 class Replayed(Generic[T]):

@@ -35,6 +35,7 @@ def can_repeat(model: EditableModel) -> bool:
         and kind.is_written_out(model.hf.config)
         and model.dtype == torch.float32
         and (model.device.type == "cpu" or model.written_out_on_gpu)
+        and not model.is_split
         and not model.bf16_tail
         and not model.is_overlaid
     )
