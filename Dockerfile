@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE app.ipynb ./
 COPY editlab editlab
 COPY data data
-RUN pip install --no-cache-dir -c constraints.txt . && rm -r /src/*
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres,ray]' && rm -r /src/*
 
 USER editlab
 WORKDIR /home/editlab

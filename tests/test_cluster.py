@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,15 +12,21 @@ import psutil
 import pytest
 import torch
 
+from editlab.core.errors import LabError
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress, quiet
-from editlab.experiments.cluster import Cluster, run_on, scan_on
+from editlab.experiments.cluster import Cluster
 from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
 from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import Scanner, scan
+from editlab.experiments.spread import run_on, scan_on
+from editlab.lab.lab import Lab
 from editlab.model.loading import ModelChoice
+from editlab.remote.workers.on_ray import pool_on
+from editlab.session.session import Session
 from tests.conftest import GOLDEN, TEXT
+from tests.serving import soon
 from tests.test_run import nearly, told
 from tests.test_scan import MORE, same
 
@@ -81,7 +87,7 @@ class KillOne:
 def test_a_scan_by_two_workers_is_the_scan_by_one_though_one_is_killed(
     cluster: Cluster, source: str, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("editlab.experiments.cluster.FACTS_AT_ONCE", 1)
+    monkeypatch.setattr("editlab.experiments.spread.FACTS_AT_ONCE", 1)
     loading = (MODEL, "rome", source, 0, 40)
     everything = [*facts, *MORE, *(Fact("{} is in", name, "Rome", "Paris") for name in ("Lyon", "Turin", "Graz"))]
     report = KillOne("ScanWorker")
@@ -122,3 +128,43 @@ def test_what_is_wrong_is_told_as_without_a_cluster(
 ) -> None:
     with pytest.raises(ValueError, match="no facts match --where"):
         scan_on(cluster, (MODEL, "rome", source, 0, 40), facts, ["position=99"], None, tmp_path, quiet)
+
+
+def test_a_lab_of_two_workers_loses_nothing_though_one_is_killed_in_an_edit(
+    cluster: Cluster, facts: list[Fact], new_postgres: Callable[[], str]
+) -> None:
+    arguments = {"model": str(GOLDEN), "device": "cpu", "store": new_postgres()}
+    lab = pool_on(cluster, arguments)
+    try:
+        keys = [lab.create(), lab.create()]
+        for key in keys:
+            assert lab.edit(key, facts[:1]).result(60).index == 1
+        jobs = [lab.edit(key, facts[1:2]) for key in keys]
+        asked = lab.measure(keys[0], ["retention"])
+        assert soon(lambda: any(job.status == "running" for job in jobs))
+        kill = KillOne("Worker")
+        kill(Progress("", 1))
+        assert kill.killed == 1
+        for job in jobs:
+            with suppress(LabError):
+                assert job.result(60).index == 2
+        assert asked.result(60).measurement.retention is not None
+        for key, job in zip(keys, jobs, strict=True):
+            assert lab.about(key).edits == 1 + (job.status == "done")
+            assert lab.editing(key).status == job.status
+            lab.edit(key, facts[2:]).result(60)
+        assert lab.counts()["worker_restarts"] == 1
+    finally:
+        lab.close()
+    here = Lab.load(**arguments)
+    try:
+        for key in keys:
+            session, alone = here.sessions.open(key), Session(here.editor)
+            for entry in session.log:
+                alone.edit(*entry.facts)
+            for one, other in zip(session.log, alone.log, strict=True):
+                for layer, delta in one.edit.items():
+                    assert torch.equal(delta.left, other.edit[layer].left)
+                    assert torch.equal(delta.right, other.edit[layer].right)
+    finally:
+        here.close()

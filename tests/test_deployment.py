@@ -25,9 +25,9 @@ from tests.page.fake_lab import FakeLab
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVICES: dict[str, dict[str, Any]] = {name: one for name, one in COMPOSE["services"].items() if "build" in one}
 BY_USER = ("EDITLAB_STORE",)  # defaults that are another for every user
-PROFILES = {"cpu", "cuda"}
+PROFILES = {"cpu", "cuda", "workers"}
 
 
 def told(value: Any) -> str:
@@ -120,6 +120,18 @@ def test_each_profile_is_one_backend_and_a_page_that_finds_it(profile: str) -> N
     assert f"--backend http://{name}:{port} " in page["command"]
     assert f":{port}/healthz" in backend["healthcheck"]["test"][-1]
     assert page["ports"] == [f"127.0.0.1:{PageSettings().port}:{PageSettings().port}"]
+
+
+def test_the_database_is_the_one_that_the_workers_keep_their_sessions_in() -> None:
+    database, backend = COMPOSE["services"]["database"], SERVICES["backend-workers"]
+    assert database["profiles"] == backend["profiles"] == ["workers"]
+    assert list(backend["depends_on"]) == ["database"]
+    user, password = (database["environment"][f"POSTGRES_{name}"] for name in ("USER", "PASSWORD"))
+    store = backend["environment"]["EDITLAB_STORE"]
+    assert store == f"postgresql://{user}:{password}@database/{user}"
+    assert Settings(store=store, workers=2).has_workers
+    assert [volume.split(":")[0] for volume in database["volumes"]] == ["database"]
+    assert "database" in COMPOSE["volumes"]
 
 
 def test_the_token_file_is_read_as_the_pages_token_for_its_backend(

@@ -16,6 +16,8 @@ from editlab.remote.client import RemoteLab
 from editlab.remote.client.job import RemoteJob
 from editlab.remote.server import Loader, create_app
 from editlab.remote.wire import ADDRESSES, SESSION_HEADER, call_of
+from editlab.remote.workers import WorkerPool
+from editlab.remote.workers.job import PoolJob
 from editlab.serving.settings import Settings
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
@@ -42,7 +44,7 @@ def test_every_call_is_on_the_wire_but_the_end() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("lab", [Lab, RemoteLab, FakeLab])
+@pytest.mark.parametrize("lab", [Lab, RemoteLab, WorkerPool, FakeLab])
 def test_a_lab_takes_what_the_protocol_says(lab: type, name: str) -> None:
     assert takes(getattr(lab, name)) == takes(getattr(LabProtocol, name))
 
@@ -65,7 +67,7 @@ def test_a_route_takes_what_the_protocol_says(api: dict[str, Any], name: str) ->
     assert route["description"].startswith(call.about)
 
 
-@pytest.mark.parametrize("job", [LocalJob, RemoteJob, FakeJob])
+@pytest.mark.parametrize("job", [LocalJob, RemoteJob, PoolJob, FakeJob])
 def test_a_job_takes_what_the_protocol_says(job: type) -> None:
     for name in ("cancel", "result"):
         assert takes(getattr(job, name)) == takes(getattr(Job, name))

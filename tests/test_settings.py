@@ -101,3 +101,11 @@ def test_what_is_wrong_is_said_in_one_sentence(
 def test_a_mistaken_name_is_refused() -> None:
     with pytest.raises(ValueError, match="prot"):
         Settings(prot=1)
+
+
+@pytest.mark.parametrize("given", [{"workers": 2}, {"ray": "auto"}])
+def test_workers_share_a_database(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="share their sessions, which a file cannot be: .* PostgreSQL"):
+        Settings(**given)
+    assert Settings(**given, store="postgresql://editlab@127.0.0.1/editlab").has_workers
+    assert not Settings(workers=1).has_workers

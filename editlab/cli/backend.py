@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,9 +38,25 @@ def backend(
     text: Annotated[str | None, TEXT] = None,
     scan: Annotated[str | None, SCAN] = None,
     seed: Annotated[int | None, SEED] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Models, each in a process of its own; the store must be PostgreSQL, and Ray be there (pip install "
+            "'editlab[ray,postgres]'). With --ray the default is one per GPU, or one per machine without any.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers on a Ray cluster: auto for the one that this machine belongs to, local for one of "
+            "its own (the default with --workers), or an address.",
+        ),
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Serve the lab over HTTP, until Ctrl-C: one model, many sessions, kept on disk.
+    """Serve the lab over HTTP, until Ctrl-C: many sessions, kept on disk, and one model or several.
 
     Every option is an EDITLAB_ variable too (EDITLAB_MODEL, EDITLAB_PORT, ...); further variables set limits, origins
     and rates. An option takes precedence over its variable. The printed address has the API's documentation at /docs.
@@ -49,6 +66,8 @@ def backend(
         editlab backend
 
         editlab backend --host 0.0.0.0 --token-file /run/secrets/editlab --model gpt2-xl --yes
+
+        EDITLAB_STORE=postgresql://... editlab backend --workers 4 --model gpt2-xl --yes
     """
     with sentences():
         given: dict[str, Any] = {
@@ -66,6 +85,8 @@ def backend(
             "text": text,
             "scan": scan,
             "seed": seed,
+            "workers": workers,
+            "ray": ray,
             "allow_download": yes or None,
         }
         serve_lab(Settings(**{name: value for name, value in given.items() if value is not None}))
@@ -77,7 +98,14 @@ def serve_lab(settings: Settings) -> None:
     from editlab.remote.server.logs import log_as_json
     from editlab.remote.server.running import run
 
+    if settings.has_workers and importlib.util.find_spec("ray") is None:
+        raise ValueError("workers need Ray: pip install 'editlab[ray]'")
+
     def load(report: OnProgress) -> LabProtocol:
+        if settings.has_workers:
+            from editlab.remote.workers.on_ray import pool_on_ray
+
+            return pool_on_ray(settings.ray or "local", settings.workers, settings.of_lab(), report)
         from editlab.lab.lab import Lab
 
         return Lab.load(**settings.of_lab(), progress=report)

@@ -128,7 +128,8 @@ def _run_all(config: RunConfig, out: Path, model: ModelChoice, ray: str | None, 
                 experiment.run(name, RunFolder(out / name), bars)
                 RunFolder(out / name).finish()
         else:
-            from editlab.experiments.cluster import Cluster, run_on
+            from editlab.experiments.cluster import Cluster
+            from editlab.experiments.spread import run_on
 
             with Cluster(ray, workers, model.device) as cluster:
                 run_on(cluster, config, facts, model, out, bars)

@@ -126,7 +126,8 @@ def scan(
                 scanner = Scanner.load(*loading, report=bars)
                 frame = scan_facts(scanner, scanner.choose(known, where or (), limit), out, bars)
             else:
-                from editlab.experiments.cluster import Cluster, scan_on
+                from editlab.experiments.cluster import Cluster
+                from editlab.experiments.spread import scan_on
 
                 with Cluster(ray, workers, device) as cluster:
                     frame = scan_on(cluster, loading, known, where or (), limit, out, bars)

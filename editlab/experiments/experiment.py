@@ -1,6 +1,6 @@
 """A comparison: several methods and orders over the same facts, each a run in a folder of its own.
 
-The runs are made here one after another, or side by side on a cluster (`editlab.experiments.cluster`).
+The runs are made here one after another, or side by side on a cluster (`editlab.experiments.spread`).
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from editlab.core.facts import Fact
-from editlab.core.records import EditReport
-from editlab.lab.jobs import LocalJob
+from editlab.core.records import EditReport, Step
+from editlab.lab.api import Job
 
 REMEMBERED = 1_000  # sessions without an edit under way whose last edit is still told
 
 
 @dataclass(frozen=True)
 class _Edit:
-    job: LocalJob
+    job: Job[Step]
     facts: tuple[Fact, ...]
     method: str
 
@@ -30,11 +30,11 @@ class Edits:
         self._by_session: dict[str, tuple[_Edit, ...]] = {}  # by id, the last one asked comes last
         self._lock = threading.Lock()
 
-    def add(self, job: LocalJob, facts: Sequence[Fact], method: str) -> None:
+    def add(self, session: str, job: Job[Step], facts: Sequence[Fact], method: str) -> None:
         with self._lock:
-            known = self._by_session.pop(job.session, ())
+            known = self._by_session.pop(session, ())
             going = tuple(edit for edit in known if edit.report.is_open)
-            self._by_session[job.session] = (*going, _Edit(job, tuple(facts), method))
+            self._by_session[session] = (*going, _Edit(job, tuple(facts), method))
             self._forget()
 
     def _forget(self) -> None:

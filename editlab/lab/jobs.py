@@ -66,7 +66,7 @@ class LocalJob:
         self.priority = priority
         self.changes_log = changes_log
         self.progress = Progress("waiting")
-        self.seconds = 0.0  # of work in earlier turns
+        self.seconds = 0.0  # of work in the turns that have ended
         self.last_report = 0.0  # time of the last progress report
         self._start = 0.0
         self._queue = queue
@@ -89,9 +89,18 @@ class LocalJob:
     def ahead(self) -> int:
         return self._queue.jobs_before(self)
 
+    @property
+    def worked(self) -> float:
+        """Seconds of work done for the job so far."""
+        return self.seconds + (self.running_for if self._begun and self._outcome is None else 0.0)
+
     def cancel(self) -> None:
         self._cancel.set()
-        self._queue.forget(self)
+        self.withdraw()
+
+    def withdraw(self) -> bool:
+        """End the job as cancelled if it waits, and tell whether it did."""
+        return self._queue.forget(self)
 
     def result(self, timeout: float | None = None) -> Any:
         if self._outcome is None and not self._ended.wait(timeout):
@@ -127,6 +136,8 @@ class LocalJob:
     def end(self, outcome: _Outcome) -> None:
         """Publish the outcome and wake the threads that wait for it."""
         self._on_end()
+        if self._begun:
+            self.seconds += self.running_for
         self._outcome = outcome
         del self._work, self._on_end  # frees the session that they hold
         self._ended.set()
@@ -300,8 +311,8 @@ class Queue:
         for job in jobs:
             job.cancel()
 
-    def forget(self, job: LocalJob) -> None:
-        """Remove a waiting job from the queue."""
+    def forget(self, job: LocalJob) -> bool:
+        """Remove a job from the queue if it waits there; whether it did."""
         with self._changed:
             waits = job in self._waiting
             if waits:
@@ -310,6 +321,7 @@ class Queue:
         if waits:
             job.end(_Outcome("cancelled", exception=Cancelled("the job was cancelled")))
             self.tell(None)
+        return waits
 
     @property
     def silence(self) -> float:

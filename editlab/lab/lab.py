@@ -213,7 +213,7 @@ class Lab:
             return step
 
         job = self._put(chosen, work, changes_log=True)
-        self._edits.add(job, facts, method)
+        self._edits.add(chosen.id, job, facts, method)
         self.sessions.changed(chosen)
         return job
 
@@ -473,8 +473,10 @@ class Lab:
         return name
 
     def counts(self) -> dict[str, int]:
-        """The number of sessions, stored and in memory, and the bytes used on a GPU."""
+        """The number of sessions, stored and in memory, the bytes used on a GPU, and this lab's worker."""
         return {
+            "workers": 1,
+            "worker_restarts": 0,
             "sessions_stored": self._store.count(),
             "sessions_in_memory": self.sessions.in_memory,
             "device_memory_bytes": sum(map(used_bytes, self.editor.model.devices)),

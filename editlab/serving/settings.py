@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import (
@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     token_file: Path | None = None  # a file to read `token` from
     allowed_hosts: Texts = ()  # further host names of the backend
     allowed_origins: Texts = ()  # web pages that may call the backend from a browser: "https://lab.example.org"
+    workers: int | None = Field(default=None, ge=1)  # models, each in a process of its own; None: one, in the backend
+    ray: str | None = None  # the Ray cluster that the workers are on; None: one of this machine's own
     max_request_bytes: int = Field(1_000_000, ge=1_000)
     requests_per_minute: int = Field(1_200, ge=1)  # per session, and per address for all other requests
     sessions_per_hour: int = Field(400, ge=1)  # new ones, copies among them, per address
@@ -135,6 +137,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{file} holds no token")
             values = {**values, "token": token}
         return values
+
+    @model_validator(mode="after")
+    def _check_store(self) -> Self:
+        if self.has_workers and not str(self.store).startswith(SCHEMES):
+            raise ValueError(
+                "workers share their sessions, which a file cannot be: set the store to a PostgreSQL database, "
+                "postgresql://USER@HOST/DATABASE"
+            )
+        return self
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether models are in processes of their own."""
+        return self.ray is not None or (self.workers or 1) > 1
 
     @field_serializer("token", when_used="json")
     def _reveal(self, token: SecretStr | None) -> str | None:

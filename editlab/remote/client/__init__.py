@@ -5,20 +5,18 @@ Imports no torch: a page's kernel and an analyst's script stay small.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from editlab.core.errors import LabError, Unreachable
 from editlab.core.progress import Progress
 from editlab.core.record import plain
 from editlab.core.records import SessionState
-from editlab.lab.api import LabProtocol
+from editlab.remote.calls import Calls
 from editlab.remote.client.connection import Connection, pause, read_answer
 from editlab.remote.client.job import RemoteJob
 from editlab.remote.wire import Call, JobReport, Readiness, call_of
@@ -26,7 +24,6 @@ from editlab.remote.wire import Call, JobReport, Readiness, call_of
 if TYPE_CHECKING:
     import httpx
 
-F = TypeVar("F", bound=Callable[..., Any])
 STATES_KEPT = 8
 
 
@@ -65,22 +62,7 @@ def backend_of_environment(environment: Mapping[str, str] | None = None) -> tupl
     return (url, given.get("EDITLAB_TOKEN") or None) if url else None
 
 
-def as_request(method: F) -> F:
-    """A call of the protocol as a method of `RemoteLab` that sends its arguments, by its signature, to the backend."""
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def ask(self: RemoteLab, *arguments: Any, **named: Any) -> Any:
-        bound = signature.bind(self, *arguments, **named)
-        bound.apply_defaults()
-        given = dict(bound.arguments)
-        del given["self"]
-        return self._ask(call_of(method.__name__), given.pop("session", None), given)
-
-    return cast(F, ask)
-
-
-class RemoteLab:
+class RemoteLab(Calls):
     """Sends the calls of `editlab.lab.api.LabProtocol` to a backend; `timeout` is in seconds, per answer.
 
     Also raises LabError for an answer that is not a backend's.
@@ -98,44 +80,6 @@ class RemoteLab:
     def readiness(self) -> Readiness:
         """The backend's readiness, which it reports from its first second on."""
         return read_answer(Readiness, self._connection.send("GET", "/loading"))
-
-    info = as_request(LabProtocol.info)
-    create = as_request(LabProtocol.create)
-    about = as_request(LabProtocol.about)
-    list_sessions = as_request(LabProtocol.list_sessions)
-    rename = as_request(LabProtocol.rename)
-    duplicate = as_request(LabProtocol.duplicate)
-    changes = as_request(LabProtocol.changes)
-    revision = as_request(LabProtocol.revision)
-    editing = as_request(LabProtocol.editing)
-    cancel_edits = as_request(LabProtocol.cancel_edits)
-
-    preview = as_request(LabProtocol.preview)
-    edit = as_request(LabProtocol.edit)
-    risk = as_request(LabProtocol.risk)
-    probe = as_request(LabProtocol.probe)
-    anew = as_request(LabProtocol.anew)
-    knows = as_request(LabProtocol.knows)
-    culprit = as_request(LabProtocol.culprit)
-    measure = as_request(LabProtocol.measure)
-    measure_due = as_request(LabProtocol.measure_due)
-    lens = as_request(LabProtocol.lens)
-    trace = as_request(LabProtocol.trace)
-    sweep = as_request(LabProtocol.sweep)
-    replay_file = as_request(LabProtocol.replay_file)
-    export_sizes = as_request(LabProtocol.export_sizes)
-    adapter_file = as_request(LabProtocol.adapter_file)
-
-    undo = as_request(LabProtocol.undo)
-    redo = as_request(LabProtocol.redo)
-    goto = as_request(LabProtocol.goto)
-    toggle = as_request(LabProtocol.toggle)
-    watch = as_request(LabProtocol.watch)
-    plan = as_request(LabProtocol.plan)
-
-    search = as_request(LabProtocol.search)
-    random = as_request(LabProtocol.random)
-    scan = as_request(LabProtocol.scan)
 
     def delete(self, session: str) -> None:
         self._send(call_of("delete"), session)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from statistics import mean
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI
@@ -50,10 +51,18 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
     registry = JobRegistry(metrics)
     backend = Backend(loader, registry, metrics, boot=secrets.token_hex(4))
     metrics.watch("queue_length", "Jobs that wait or run.", lambda: len(registry.open()))
+    for name, of_all in (("most", max), ("mean", mean)):
+        metrics.watch(
+            f"session_service_seconds_{name}",
+            f"Work done for one session in ten minutes: {name} of the sessions with a job.",
+            partial(_of_service, registry, of_all),
+        )
     for name, words in (
         ("sessions_stored", "Sessions kept."),
         ("sessions_in_memory", "Sessions in memory."),
         ("device_memory_bytes", "GPU memory that the model and its copies use; 0 without a GPU."),
+        ("workers", "Models that answer."),
+        ("worker_restarts", "Workers that ended and were replaced."),
     ):
         metrics.watch(name, words, partial(loader.count, name))
 
@@ -86,6 +95,10 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
             expose_headers=["ETag", "Location", "Retry-After"],
         )
     return app
+
+
+def _of_service(registry: JobRegistry, of_all: Callable[[list[float]], float]) -> float:
+    return of_all(registry.service() or [0.0])
 
 
 @asynccontextmanager

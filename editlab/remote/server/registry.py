@@ -6,8 +6,9 @@ import logging
 import secrets
 import threading
 import time
+from collections import defaultdict
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from editlab.core.errors import Cancelled
 from editlab.core.record import plain
@@ -20,6 +21,14 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 600.0  # after the job's end, for late requests
 KEPT = 1_000  # ended jobs, at most
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A job that knows how many seconds of work were done for it so far."""
+
+    @property
+    def worked(self) -> float: ...
 
 
 class Entry:
@@ -99,6 +108,15 @@ class JobRegistry:
         """The jobs that wait or run."""
         with self._lock:
             return [entry for entry in self._entries.values() if entry.ended is None]
+
+    def service(self) -> list[float]:
+        """Seconds of work done for each session, in the jobs that are kept here."""
+        found: dict[str, float] = defaultdict(float)
+        with self._lock:
+            for entry in self._entries.values():
+                if isinstance(entry.job, Timed):
+                    found[entry.session] += entry.job.worked
+        return list(found.values())
 
     def sweep(self) -> None:
         """Note which jobs have ended, and forget those that ended long ago."""

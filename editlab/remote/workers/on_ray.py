@@ -1,0 +1,68 @@
+"""Workers as actors of a Ray cluster, which finds a machine and a GPU for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, cast
+
+from editlab.core.errors import LabError
+from editlab.core.progress import OnProgress, Progress, quiet
+from editlab.experiments.cluster import Cluster
+from editlab.remote.workers.pool import WorkerPool
+from editlab.remote.workers.worker import Worker, WorkerCalls, WorkerDied, load_lab
+
+CALLS_AT_ONCE = 32  # of one worker; each takes a thread
+
+
+class RayWorker:
+    """An actor on the cluster; see `WorkerCalls`."""
+
+    def __init__(self, cluster: Cluster, arguments: Mapping[str, Any]) -> None:
+        """`arguments`: those of `Lab.load`."""
+        self._cluster = cluster
+        self._actor = cluster.worker_of(Worker, partial(load_lab, arguments), threads=CALLS_AT_ONCE)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        from ray.exceptions import RayError, RayTaskError
+
+        def ask(*arguments: Any) -> Any:
+            try:
+                return self._cluster.result(getattr(self._actor, name).remote(*arguments))
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                raise WorkerDied(str(error)) from None
+
+        return ask
+
+    def end(self) -> None:
+        self._cluster.end(self._actor)
+
+
+def pool_on_ray(address: str, workers: int | None, arguments: Mapping[str, Any], report: OnProgress) -> WorkerPool:
+    """A lab of workers on the Ray cluster at this address; see `Cluster`. `arguments`: those of `Lab.load`."""
+    report(Progress("starting the workers"))
+    thread = ThreadPoolExecutor(1)  # Ray's own processes end with the thread that began them
+    try:
+        cluster = thread.submit(Cluster, address, workers, arguments.get("device", "auto")).result()
+    except (ImportError, ConnectionError) as error:
+        raise LabError(str(error)) from error
+
+    def stop() -> None:
+        cluster.leave()
+        thread.shutdown()
+
+    return pool_on(cluster, arguments, report, stop)
+
+
+def pool_on(
+    cluster: Cluster, arguments: Mapping[str, Any], report: OnProgress = quiet, stop: Callable[[], None] = lambda: None
+) -> WorkerPool:
+    """As `pool_on_ray`, on a cluster that is there; `stop` is called at the end."""
+
+    def start() -> WorkerCalls:
+        return cast(WorkerCalls, RayWorker(cluster, arguments))
+
+    return WorkerPool(start, cluster.workers, report, stop)

@@ -1,0 +1,302 @@
+"""A lab of several workers is one lab: whichever worker answers, and also where one dies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+
+from editlab.core.errors import Cancelled, LabError, ReadOnly, UnknownSession
+from editlab.core.facts import Fact
+from editlab.core.info import SessionInfo
+from editlab.core.progress import OnProgress, Progress
+from editlab.lab.jobs import FIRST, Queue
+from editlab.lab.lab import Lab
+from editlab.lab.store import Store
+from editlab.remote.client import connect
+from editlab.remote.wire import Loading
+from editlab.remote.workers import WorkerPool, pool
+from editlab.remote.workers.worker import Worker, WorkerDied
+from editlab.session.session import Session
+from tests.conftest import tiny_editor
+from tests.serving import serving, soon
+from tests.test_lab import YES_NO
+
+
+class Here:
+    """A worker in this process. Once it is killed, nothing more is heard of it."""
+
+    def __init__(self, load: Callable[[OnProgress], Any]) -> None:
+        self.worker, self.killed = Worker(load, lambda _code: self.kill()), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*arguments: Any) -> Any:
+            if not self.killed.is_set():
+                answer = getattr(self.worker, name)(*arguments)
+                if not self.killed.is_set():
+                    return answer
+            raise WorkerDied
+
+        return ask
+
+    def news(self, seen: int, _seconds: float) -> Any:
+        return self.__getattr__("news")(seen, 0.02)
+
+    def kill(self) -> None:
+        self.killed.set()
+
+    def end(self) -> None:
+        self.kill()
+        with suppress(AttributeError):  # it was never loaded
+            self.worker.end()
+
+
+@pytest.fixture
+def started() -> list[Here]:
+    """Every worker that was started, the first one first."""
+    return []
+
+
+@pytest.fixture
+def url(new_postgres: Callable[[], str]) -> str:
+    return new_postgres()
+
+
+@pytest.fixture
+def workers(url: str, facts: list[Fact], started: list[Here]) -> Iterator[WorkerPool]:
+    """A lab of two workers."""
+
+    def load(_report: OnProgress) -> Lab:
+        return Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts", store=Store(url))
+
+    def start() -> Here:
+        started.append(Here(load))
+        return started[-1]
+
+    found = WorkerPool(start, 2)
+    assert soon(lambda: found.counts()["workers"] == 2, 30)
+    yield found
+    found.close()
+    for worker in started:
+        worker.end()
+
+
+class Gate(threading.Event):
+    """Until it is set, an edit waits just before it is stored; `failing`: it is not stored then."""
+
+    failing = False
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    opened, append = Gate(), Store.append
+
+    def waiting(store: Store, *arguments: object) -> int:
+        assert opened.wait(60)
+        if opened.failing:
+            opened.failing = False
+            raise LabError("the process is gone")
+        return append(store, *arguments)
+
+    monkeypatch.setattr(Store, "append", waiting)
+    yield opened
+    opened.set()
+
+
+def weights_of(url: str, keys: list[str], facts: list[Fact]) -> list[torch.Tensor]:
+    """The weights of each session, as a lab that has just been started has them."""
+    lab = Lab(tiny_editor("gpt2"), {}, facts, "three facts", store=Store(url))
+    try:
+        found = []
+        for key in keys:
+            lab.sessions.open(key).put_in_force()
+            found.append(lab.editor.model.weight(2).clone())
+        return found
+    finally:
+        lab.close()
+
+
+def test_sessions_at_two_workers_have_the_weights_that_they_have_alone(
+    workers: WorkerPool, url: str, facts: list[Fact]
+) -> None:
+    with serving(workers) as address:
+        lab = connect(address)
+        keys = [lab.create(f"{number}") for number in range(4)]
+        for turn in range(2):
+            jobs = [lab.edit(key, [facts[(number + turn) % 3]]) for number, key in enumerate(keys)]
+            assert [job.result(60).index for job in jobs] == [turn + 1] * 4
+        assert lab.measure(keys[0], ["parity"]).result(60).measurement.tasks["parity"].n == 4
+        assert lab.editing(keys[0]).status == "done"
+        assert lab.undo(keys[3]).position == 1
+        lab.goto(keys[3], 2)
+        before = lab.revision(keys[1])
+        lab.watch(keys[1], ["Rome is"])
+        assert lab.revision(keys[1]) != before
+        with pytest.raises(ValueError, match="step must be between"):
+            lab.goto(keys[1], 7)
+        with pytest.raises(ReadOnly):
+            lab.edit(lab.about(keys[1]).follow, facts[:1])
+        copied = lab.duplicate(lab.about(keys[1]).follow)
+        assert [one.edits for one in lab.list_sessions([*keys, copied])] == [2] * 5
+        lab.delete(copied)
+        with pytest.raises(UnknownSession):
+            lab.state(copied)
+    for number, weights in enumerate(weights_of(url, keys, facts)):
+        alone = Session(tiny_editor("gpt2"))
+        for turn in range(2):
+            alone.edit(facts[(number + turn) % 3])
+        assert torch.equal(weights, alone.model.weight(2))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_edit_whose_worker_dies_is_told_as_it_is(
+    workers: WorkerPool, started: list[Here], url: str, facts: list[Fact], gate: Gate, stored: bool
+) -> None:
+    """Not made, or made and stored, though nobody had heard of it; what waits is done by another worker."""
+    key = workers.create()
+    edit = workers.edit(key, facts[:1])
+    measured = workers.measure(key, ["parity"])
+    assert soon(lambda: edit.status == "running")
+    (home,) = [one for one in started if one.worker._jobs]
+    home.kill()
+    gate.failing = not stored
+    gate.set()
+    if stored:
+        assert edit.result(60).facts == (facts[0],)
+    else:
+        with pytest.raises(LabError, match="not made: the session is as it was before"):
+            edit.result(60)
+    assert measured.result(60).index == int(stored)
+    assert workers.editing(key).status == ("done" if stored else "failed")
+    assert workers.edit(key, facts[1:2]).result(60).index == 1 + stored
+    alone = Session(tiny_editor("gpt2"))
+    for fact in facts[1 - stored : 2]:
+        alone.edit(fact)
+    assert torch.equal(weights_of(url, [key], facts)[0], alone.model.weight(2))
+    assert soon(lambda: workers.counts()["workers"] == 2, 30)
+    assert workers.counts()["worker_restarts"] == 1
+    assert len(started) == 3
+
+
+# --- with labs whose work is to wait ---
+
+
+class Waiting:
+    """A lab as far as a pool needs one; its edits and measurements take a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.queue, self.silence = seconds, Queue(), 0.0
+        self.sessions = self
+        self.on_change = self.queue.listen
+        self.close = self.queue.close
+
+    def on_failure(self, listener: Callable[[], None]) -> None:
+        self.fail = listener
+
+    def info(self) -> str:
+        return "waiting"
+
+    def id_of(self, key: str) -> str:
+        return key
+
+    def about(self, key: str) -> SessionInfo:
+        return SessionInfo(key, key, "", "", 0, "none", True, key, None)
+
+    def counts(self) -> Mapping[str, int]:
+        return {"sessions_stored": 1, "workers": 1}
+
+    def risk(self, key: str, **_given: Any) -> Any:
+        return self._put(key, FIRST)
+
+    def knows(self, key: str, **_given: Any) -> Any:
+        def die(_report: OnProgress) -> None:
+            self.fail()
+
+        return self.queue.put(key, die)
+
+    def _put(self, key: str, priority: int) -> Any:
+        def work(report: OnProgress) -> str:
+            for done in range(5):
+                time.sleep(self.seconds / 5)
+                report(Progress("waiting", done, 5))
+            return threading.current_thread().name
+
+        return self.queue.put(key, work, priority)
+
+
+@pytest.fixture
+def idle(started: list[Here], monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerPool]:
+    """Two workers whose jobs take 20 ms."""
+    for name in ("MOVING_SECONDS", "BALANCE_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(pool, name, 0.005)
+    monkeypatch.setattr(pool, "TURN_SECONDS", 0.02)
+
+    def start() -> Here:
+        started.append(Here(lambda _report: Waiting(0.02)))
+        return started[-1]
+
+    found = WorkerPool(start, 2)
+    assert soon(lambda: found.counts()["workers"] == 2)
+    yield found
+    found.close()
+
+
+FACT = Fact("{} is in", "Rome", "Spain")
+
+
+def test_sessions_that_wait_move_to_a_worker_that_idles(idle: WorkerPool, started: list[Here]) -> None:
+    with idle._changed:
+        for number in range(6):
+            idle._homes[str(number)] = idle._seats[0]
+    jobs = [idle.risk(str(number), FACT) for number in range(6)]
+    assert all(job.result(10) for job in jobs)
+    assert set(idle._homes.values()) == set(idle._seats)
+
+
+def test_three_visitors_of_two_workers_are_served_alike(idle: WorkerPool) -> None:
+    done: Counter[str] = Counter()
+    end = time.monotonic() + 1.2
+
+    def visit(name: str) -> None:
+        while time.monotonic() < end:
+            idle.risk(name, FACT).result(10)
+            done[name] += 1
+
+    threads = [threading.Thread(target=visit, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(done.values()) <= 1.5 * min(done.values())
+
+
+def test_a_job_that_ends_two_workers_is_given_up(idle: WorkerPool, started: list[Here]) -> None:
+    with pytest.raises(LabError, match="so did the one that did it again"):
+        idle.knows("one", [FACT]).result(20)
+    assert soon(lambda: idle.counts()["workers"] == 2, 20)
+    assert idle.risk("one", FACT).result(10)
+
+
+def test_without_a_worker_the_lab_loads(idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "FIRST_PAUSE", 1.0)
+    for worker in started:
+        worker.kill()
+    assert soon(lambda: idle.counts()["worker_restarts"] == 2)
+    with pytest.raises(Loading, match="starting anew"):
+        idle.about("one")
+
+
+def test_a_cancelled_job_is_cancelled_wherever_it_is(idle: WorkerPool) -> None:
+    jobs = [idle.risk("one", FACT) for _ in range(4)]
+    for job in jobs[1:]:
+        job.cancel()
+    for job in jobs[1:]:
+        with pytest.raises(Cancelled):
+            job.result(10)
+    assert jobs[0].result(10)
