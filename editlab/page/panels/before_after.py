@@ -241,6 +241,7 @@ def _nothing_yet(state: SessionState) -> Markup:
     if state.position == 0:
         return empty(
             "The unedited model",
-            "Make an edit: what the model says to it, reworded and to neighbours appears here, before and after.",
+            "Press Apply edit: what the model says to your sentence, to it reworded and to neighbours appears here, "
+            "before and after.",
         )
     return empty("No prompts for this edit", "Add a prompt of your own below.")
