@@ -169,7 +169,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def table_of_rows(rows: Sequence[dict[str, Any]]) -> str:
     """One line per row of edits."""
     lines = [
-        "| setting | n | took | of those, recalled | paraphrase | neighborhood | unrelated facts still right "
+        "| setting | n | took | of those, remembered | paraphrase | neighborhood | unrelated facts still right "
         "| perplexity | drift | preservation error | s per edit |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]

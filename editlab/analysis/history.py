@@ -25,10 +25,10 @@ class Between:
 
 @dataclass(frozen=True)
 class Recalled:
-    """Which edited facts were recalled, at every step that measured their retention."""
+    """Which edited facts were remembered, at every step that measured their retention."""
 
     by_step: Mapping[EditedFact, Mapping[int, bool]]
-    took: Mapping[EditedFact, bool]  # whether the fact was recalled right after its edit
+    took: Mapping[EditedFact, bool]  # whether the fact was remembered right after its edit
     made: Mapping[str, int]  # id of a step -> its number
 
     @classmethod
@@ -46,7 +46,7 @@ class Recalled:
         return cls(by_step, took, {step.id: step.index for step in steps})
 
     def lost(self) -> dict[EditedFact, Between]:
-        """For every fact that was recalled right after its edit and later was not: the edits with which it was lost."""
+        """For every fact remembered right after its edit and not later: the edits with which it was lost."""
         found: dict[EditedFact, Between] = {}
         for fact, row in self.by_step.items():
             lost = next((index for index, recalled in row.items() if not recalled), None)
@@ -57,7 +57,7 @@ class Recalled:
 
 
 def recall_map(steps: Sequence[Step]) -> Mapping[EditedFact, Mapping[int, bool]]:
-    """Edits × steps: whether an edited fact was recalled, at every step that measured its retention."""
+    """Edits × steps: whether an edited fact was remembered, at every step that measured its retention."""
     return Recalled.at(steps).by_step
 
 

@@ -224,7 +224,7 @@ class CounterFact(Record):
 
 @dataclass(frozen=True, slots=True)
 class Recall(Record):
-    """Whether one edited fact is still recalled."""
+    """Whether one edited fact is still remembered."""
 
     edit: str  # id of its step
     number: int  # of the fact among the step's facts, from 0
@@ -236,13 +236,13 @@ class Recall(Record):
 
 @functools.lru_cache(maxsize=20_000)
 def _shared(recall: Recall) -> Recall:
-    """The same object for equal ones: most facts are recalled at a step as they were at the step before."""
+    """The same object for equal ones: most facts are remembered at a step as they were at the step before."""
     return recall
 
 
 @dataclass(frozen=True)
 class Retention(Record):
-    """Which edited facts of a state are still recalled (forgetting, in the papers), oldest first."""
+    """Which edited facts of a state are remembered (forgetting, in the papers), oldest first."""
 
     recalls: tuple[Recall, ...]
     of: int  # edited facts in force; more than the recalls where a fixed sample was taken

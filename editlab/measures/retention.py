@@ -1,4 +1,4 @@
-"""Retention, the forgetting of Gupta et al. (arXiv 2401.07453): which earlier edits are still recalled.
+"""Retention, the forgetting of Gupta et al. (arXiv 2401.07453): which earlier edits are remembered.
 
 Retention is the share of the successful edits (the new object was the argmax at every token right after the edit) that
 still succeed. P(new) > P(true) is reported too, with its level before any edit: a wrecked model prefers the new object

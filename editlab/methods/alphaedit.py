@@ -29,7 +29,7 @@ class AlphaEdit(SpreadMethod):
 
     name: ClassVar[str] = "alphaedit"
     title: ClassVar[str] = "AlphaEdit"
-    help: ClassVar[str] = "Several layers, changed only in directions that ordinary text hardly uses."
+    help: ClassVar[str] = "Changes several layers, only in directions that ordinary text hardly uses."
     paper: ClassVar[Paper | None] = Paper(
         "Fang, Jiang, Wang, Ma, Jie, Wang, He, Chua",
         2025,

@@ -39,7 +39,7 @@ class EMMET(HistoryMethod, ValueMethod):
 
     name: ClassVar[str] = "emmet"
     title: ClassVar[str] = "EMMET"
-    help: ClassVar[str] = "ROME's exact fit for one fact or a batch, in one layer, with MEMIT's keys and values."
+    help: ClassVar[str] = "Changes one layer. Writes one fact or many at once, each fitted exactly."
     paper: ClassVar[Paper | None] = Paper(
         "Gupta, Sajnani, Anumanchipalli",
         2024,

@@ -26,7 +26,7 @@ class ENCORE(MEMIT):
 
     name: ClassVar[str] = "encore"
     title: ClassVar[str] = "ENCORE"
-    help: ClassVar[str] = "MEMIT that keeps what earlier edits wrote, with a bound on its norm and a shorter search."
+    help: ClassVar[str] = "Like MEMIT, but keeps what earlier edits wrote, and keeps each change small."
     paper: ClassVar[Paper | None] = Paper(
         "Gupta, Prateepamornkul, Lu, Alaa, Hartvigsen, Anumanchipalli",
         2025,

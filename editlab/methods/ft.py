@@ -40,7 +40,7 @@ class FT(Method):
 
     name: ClassVar[str] = "ft"
     title: ClassVar[str] = "FT"
-    help: ClassVar[str] = "Plain fine-tuning of one layer's projection, the baseline of the papers."
+    help: ClassVar[str] = "Plain fine-tuning of one layer: the baseline of the papers."
     paper: ClassVar[Paper | None] = Paper(
         "Zhu, Rawat, Zaheer, Bhojanapalli, Li, Yu, Kumar",
         2020,

@@ -21,7 +21,7 @@ class FTL(FT):
 
     name: ClassVar[str] = "ft-l"
     title: ClassVar[str] = "FT-L"
-    help: ClassVar[str] = "Fine-tuning of one layer's projection in which no weight changes by more than a bound."
+    help: ClassVar[str] = "Fine-tuning of one layer in which no weight changes by more than a bound."
     presets: ClassVar[Mapping[Shape, Mapping[str, Any]]] = {
         GPT2_XL: {"layer": 0, "bound": 5e-4},
         GPT2_LARGE: {"layer": 0, "bound": 1e-3},

@@ -26,7 +26,7 @@ class MEMIT(SpreadMethod, ValueMethod):
 
     name: ClassVar[str] = "memit"
     title: ClassVar[str] = "MEMIT"
-    help: ClassVar[str] = "A smaller change in each of several layers; one fact or many at once."
+    help: ClassVar[str] = "Makes a smaller change in each of several layers. Writes one fact or many at once."
     paper: ClassVar[Paper | None] = Paper(
         "Meng, Sen Sharma, Andonian, Belinkov, Bau",
         2023,

@@ -22,7 +22,7 @@ class RROME(ROME):
 
     name: ClassVar[str] = "r-rome"
     title: ClassVar[str] = "r-ROME"
-    help: ClassVar[str] = "ROME with the averaged key throughout, so that no divisor vanishes."
+    help: ClassVar[str] = "Like ROME, without the tiny divisor by which ROME sometimes breaks the model."
     paper: ClassVar[Paper | None] = Paper(
         "Gupta, Baskaran, Anumanchipalli",
         2024,

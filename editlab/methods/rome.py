@@ -31,7 +31,7 @@ class ROME(OneLayerMethod):
 
     name: ClassVar[str] = "rome"
     title: ClassVar[str] = "ROME"
-    help: ClassVar[str] = "One rank-one change of one layer; exact at the bare prompt, sometimes explosive."
+    help: ClassVar[str] = "Changes one layer. Precise, but sometimes breaks the model."
     paper: ClassVar[Paper | None] = Paper(
         "Meng, Bau, Andonian, Belinkov",
         2022,

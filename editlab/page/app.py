@@ -108,6 +108,8 @@ class App(View):
 
     def start(self) -> None:
         self.measuring.measure_due()
+        if len(self._drawn().steps) == 1 and not any(field.value for field in self.make.form.texts):
+            self.make.finder.pick_example()
 
     def _more_places(self, scan: ScanTable | None) -> list[Place]:
         """The panels of a visitor who may edit."""

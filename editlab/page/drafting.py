@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
@@ -47,6 +48,7 @@ class Drafting:
     def changed(self, draft: Draft | None, ask: bool = True) -> None:
         """Take the old answers off the screen at once, where they are not this draft's; `ask` once it has settled."""
         self.drop()
+        self._carry_over(draft)
         if draft is None or draft.fact != self._said:
             self._said = None
             self._make.show_no_preview()
@@ -56,6 +58,16 @@ class Drafting:
         if draft is not None and ask:
             self._number = next(self._numbers)
             self._runner.start(self._ask(draft, self._number))
+
+    def _carry_over(self, draft: Draft | None) -> None:
+        """What was answered holds where only prompts to be asked besides have changed."""
+        if draft is None:
+            return
+        if self._said is not None and _alone(self._said) == _alone(draft.fact):
+            self._said = draft.fact
+        assessed = self._assessed and replace(self._assessed, fact=_alone(self._assessed.fact))
+        if assessed == replace(draft, fact=_alone(draft.fact)):
+            self._assessed = draft
 
     async def agreed(self, draft: Draft) -> bool:
         """Whether the edit may be made: a high risk must have been on the screen when Apply was pressed.
@@ -144,3 +156,8 @@ class Drafting:
             line.show(draft.method, risks)
             if line.wants_a_word:
                 self._warned = draft
+
+
+def _alone(fact: Fact) -> Fact:
+    """The fact without what is asked besides."""
+    return replace(fact, paraphrase_prompts=(), neighborhood_prompts=())

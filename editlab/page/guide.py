@@ -14,6 +14,7 @@ from editlab.page.panels.lesson import LessonPanel
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.player import PlayerCallbacks, PlayerPanel
 from editlab.page.playing import Player, Stage
+from editlab.page.summary import summary
 from editlab.page.teaching import Teaching
 from editlab.page.work import Runner
 
@@ -51,7 +52,7 @@ class Guide:
                 "undo": lambda _: actions.undo(),
                 "find": lambda _: actions.find(),
             },
-            lambda: self.panel.draw(self.teaching.course),
+            self._draw,
         )
         self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
         self.lessons = Fold("Guided tour", "Close the tour", self.panel.widget, on_switch=self._switched)
@@ -73,6 +74,10 @@ class Guide:
 
     def _switched(self, opened: bool) -> None:
         self.teaching.enter(self.panel.choice.value if opened else None)
+
+    def _draw(self) -> None:
+        course = self.teaching.course
+        self.panel.draw(course, summary(course, self._actions.state()) if any(course.done) else "")
 
     def _set_speed(self, seconds: float) -> None:
         self.player.seconds = seconds

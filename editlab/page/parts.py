@@ -172,7 +172,7 @@ class DriftChart(SessionChart):
 
 
 class OverviewChart(SessionChart):
-    """Drift, edits recalled, perplexity and the accuracy on `task`, as far as they are measured, over one axis."""
+    """Drift, edits remembered, perplexity and the accuracy on `task`, as far as they are measured, over one axis."""
 
     name = "overview"
 
@@ -192,7 +192,7 @@ class OverviewChart(SessionChart):
 
 
 class RecallMap(SessionChart):
-    """Which edit is recalled at which step, edits by steps, and where it was first forgotten. Needs `retention`."""
+    """Which edit is remembered at which step, edits by steps, and where it was first forgotten. Needs `retention`."""
 
     name = "forgetting"
 

@@ -134,8 +134,10 @@ def tally_words(rows: Sequence[Compared], target_new: str) -> str:
         found.append(f"Reworded, {reworded.said} of {reworded.n} say {target_new}{before}.")
     if others := neighbours(rows):
         asked, changed = others
-        which = f" ({changes_words(changed)})" if changed else ""
-        found.append(f"{len(changed)} of {len(asked)} neighbours changed too{which}.")
+        if changed:
+            found.append(f"{len(changed)} of {len(asked)} neighbours changed too ({changes_words(changed)}).")
+        else:
+            found.append(f"{len(asked)} of {len(asked)} neighbours are unchanged.")
     return " ".join(found)
 
 

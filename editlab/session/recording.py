@@ -42,7 +42,7 @@ class Recording(Record):
 
     format: int
     state: SessionState  # step 0 names the model, device, torch and threads of the digests
-    said_new: tuple[tuple[bool, ...], ...]  # per edit and fact: recalled when it was made
+    said_new: tuple[tuple[bool, ...], ...]  # per edit and fact: remembered when it was made
     preferred_new: tuple[tuple[bool | None, ...], ...]  # per edit and fact: P(new) > P(true) in the unedited model
     weights: tuple[Mapping[int, LayerWeights], ...]  # per step, the unedited model first: every layer that is edited
 

@@ -191,7 +191,11 @@ def test_what_else_to_ask_of_an_own_fact_is_offered_and_asked_only_after_a_click
         asked = app.make.draft
         assert asked is not None
         assert (asked.fact.paraphrase_prompts, asked.fact.neighborhood_prompts) == ((), ())
+        risks = [call for call in lab.calls if call[0] == "risk"]
         buttons(app.make)["Ask these too"].click()
+        assert "About the usual size" in seen(app.make.risk)  # of the same edit: it stays
+        await app.runner.idle()
+        assert [call for call in lab.calls if call[0] == "risk"] == risks
         await apply(app)
         assert "See what else changes" not in seen(app.make)
         (fact,) = [call for call in lab.calls if call[0] == "edit"][-1][2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -68,8 +70,7 @@ async def act(app: App) -> None:
 
 def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        panel = app.guide.panel
-        await act(app)
+        panel = app.guide.panel  # the example is in the form, and what the model says to it on the page
         assert done(app)[BELIEVES] == 1
         assert "P(Paris) is 49 %" in seen(panel.rows[0])
         assert "Done: Ask it. 1 of 4 done." in seen(panel)
@@ -96,7 +97,7 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
 
 def test_a_closed_lesson_does_not_go_on_and_keeps_its_ticks() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        await act(app)
+        assert done(app)[BELIEVES] == 1
         app.guide.lessons.button.click()
         await click(app, app.make.apply)
         assert done(app)[BELIEVES] == 1
@@ -218,6 +219,51 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         assert "over the layers is -1.00" in seen[WHERE, 3]
 
     run(scenario, WHERE)
+
+
+def test_a_task_is_ticked_by_what_came_of_it_and_not_by_the_click() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await click(app, app.make.apply)
+        assert done(app)[BELIEVES] == 2
+        lesson, state = app.guide.teaching.course.lessons[BELIEVES], lab.state(app.session)
+        asked = Scene(replace(state, watched=("The mayor of Eiffel Tower is",)))
+        assert advance(lesson, 2, asked) == 2  # asked, and not answered yet
+        app.draw(lab.watch(app.session, asked.state.watched))
+        assert done(app)[BELIEVES] == 3
+        for number, lesson in enumerate(app.guide.teaching.course.lessons):
+            for place in range(done(app)[number]):
+                assert app.guide.teaching.course.seen[number, place], lesson.tasks[place].title
+
+    run(scenario, BELIEVES)
+
+
+def test_the_tour_gives_a_page_to_print_of_what_was_done_and_seen() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await click(app, app.make.apply)
+        (address,) = re.findall(r'href="data:text/html;base64,([^"]*)"', app.guide.panel._summary.value)
+        page = base64.b64decode(address).decode()
+        assert "2 of 25 tasks done. Model: fake-1m." in page
+        assert "P(Rome) went from 1.5 % to 74 %" in page
+        assert f"<td>{lab.facts[0]}</td><td>rome</td>" in page
+        assert "What else changed" not in page  # a lesson that was not begun
+        assert "<script" not in page
+
+    run(scenario, BELIEVES)
+
+
+def test_a_first_visit_has_an_example_ready_and_a_session_with_edits_keeps_its_form() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        assert app.make.form.read() == lab.facts[0]
+        assert "The model says now" in seen(app.make.preview)
+        assert "Press Apply edit: what the model says to your sentence" in seen(app.after)
+        await click(app, app.make.apply)
+        assert lab.state(app.session).position == 1
+        again = App(lab, await work.ask(opened, lab, app.session), settle=0.0)
+        again.start()
+        await again.runner.idle()
+        assert again.make.form.subject.value == ""
+
+    run(scenario)
 
 
 def test_tasks_are_done_in_their_order_and_lessons_need_no_material() -> None:

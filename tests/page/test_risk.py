@@ -26,7 +26,6 @@ def asked(lab: FakeLab) -> list[tuple]:
 def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         line = app.make.risk
-        assert seen(line) == ""
         fill(app, PROMPT, "Prado", "Oslo")
         await app.runner.idle()
         assert f"{SIGNS['low']} Low" in seen(line)

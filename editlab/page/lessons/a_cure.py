@@ -115,9 +115,9 @@ def _both(scene: Scene, material: Material) -> str:
 
 def _price(scene: Scene, material: Material) -> str:
     last, before = scene.in_force[-1], _by(scene.in_force, BEFORE)
-    if last.method != material.cure or last.trace is None:
+    if last.method != material.cure:
         return ""
     words = f"This edit took {last.seconds:.1f} s"
     if before:
         words += f", ROME’s {median(step.seconds for step in before):.1f} s"
-    return " ".join([f"{words}.", *history_words(last.trace)])
+    return " ".join([f"{words}.", *(history_words(last.trace) if last.trace else ())])

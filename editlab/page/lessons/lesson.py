@@ -93,13 +93,19 @@ class Action:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do. `seen` gives the outcome as plain text; "" while there is none."""
+    """Something to do. `seen` gives the outcome as plain text; "" while there is none.
+
+    A task is ticked off by its outcome: what was done counts once there is something to see of it.
+    """
 
     title: str
     text: str
     done: Callable[[Scene], bool]
     seen: Callable[[Scene], str]
     action: Action | None = None
+
+    def is_over(self, scene: Scene) -> bool:
+        return self.done(scene) and bool(self.seen(scene))
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Lesson:
 
 def advance(lesson: Lesson, done: int, scene: Scene) -> int:
     """The number of tasks done, given that the first `done` were; tasks are done in order."""
-    while done < len(lesson.tasks) and lesson.tasks[done].done(scene):
+    while done < len(lesson.tasks) and lesson.tasks[done].is_over(scene):
         done += 1
     return done
 

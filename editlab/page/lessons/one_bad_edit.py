@@ -100,14 +100,16 @@ def _why(scene: Scene) -> str:
                 f"Here the keys’ cosine is {layer.key_cosine:.2f}, and the divisor "
                 f"{percent(abs(layer.divisor_ratio))} of what it would be if they agreed."
             )
-    return ""
+    return f"{size_words(step)}." if step else ""
 
 
 def _repaired(scene: Scene) -> str:
     now, before = _perplexity(scene.step), _perplexity(scene.state.steps[0])
     off = any(_disabling(step) and not step.enabled for step in scene.edits)
-    if not off or now is None or before is None:
+    if not off or (now is None and "perplexity" in scene.state.plan):
         return ""
+    if now is None or before is None:
+        return "The edit is off, and the weights are as if it had never been made."
     return f"Perplexity is {number(now)} again, {number(before)} unedited: everything the edit broke is restored."
 
 

@@ -81,8 +81,10 @@ def _unrelated(scene: Scene) -> str:
 def _edited(scene: Scene) -> str:
     step = _latest(scene, "retention")
     found = step.measurement.retention if step and step.measurement else None
-    if found is None:
+    if "" not in scene.played:
         return ""
+    if found is None:
+        return "Each edit was put in force as it was: nothing was computed anew."
     words = f"And the edits themselves: {retention_words(found)}"
     return f"{words} In our own run of a hundred they faded later than unrelated facts."
 

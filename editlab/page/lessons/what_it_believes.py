@@ -63,8 +63,8 @@ def _edited(scene: Scene) -> str:
     if not scene.in_force:
         return ""
     step = scene.in_force[-1]
-    words = f"{size_words(step)}; no other layer was touched."
     for now, base in said_of(step, "rewrite")[:1]:
         was = chance(base.p_new, base.p_new_joint, percent) if base else "?"
-        words += f" P({step.facts[0].target_new}) went from {was} to {chance(now.p_new, now.p_new_joint, percent)}."
-    return words
+        went = f"P({step.facts[0].target_new}) went from {was} to {chance(now.p_new, now.p_new_joint, percent)}."
+        return f"{size_words(step)}; no other layer was touched. {went}"
+    return ""  # not asked yet

@@ -28,7 +28,7 @@ def lesson(material: Material) -> Lesson:
                 "At which token does the model read the fact, and up to which layer? Write your guess down, then open "
                 "Lens and trace. Read shows what the model would say if each block were its last.",
                 lambda scene: scene.tab == PANEL,
-                lambda scene: "",
+                lambda scene: "Keep your guess: the trace answers it next." if scene.tab == PANEL else "",
                 Action("Open Lens and trace", "tab", PANEL),
             ),
             Task(

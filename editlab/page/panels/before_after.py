@@ -227,11 +227,10 @@ def _summary(rows: Sequence[Compared], fact: Fact, praised: bool) -> Markup:
 
 
 def _neighbours_line(asked: Sequence[Compared], changed: Sequence[Compared], praised: bool) -> Markup:
-    share = tag("b", f"{len(changed)} of {len(asked)}")
     if not changed:
-        css = "el-good" if praised else ""
-        return Markup("neighbours: {} {}").format(share, tag("span", "changed", css))
-    judged = tag("span", "changed too", "el-bad")
+        share, css = tag("b", f"{len(asked)} of {len(asked)}"), "el-good" if praised else ""
+        return Markup("neighbours: {} {}").format(share, tag("span", "unchanged", css))
+    share, judged = tag("b", f"{len(changed)} of {len(asked)}"), tag("span", "changed too", "el-bad")
     return Markup("neighbours: {} {} {}").format(share, judged, tag("small", f"({changes_words(changed)})"))
 
 
@@ -241,6 +240,7 @@ def _nothing_yet(state: SessionState) -> Markup:
     if state.position == 0:
         return empty(
             "The unedited model",
-            "Make an edit: what the model says to it, reworded and to neighbours appears here, before and after.",
+            "Press Apply edit: what the model says to your sentence, to it reworded and to neighbours appears here, "
+            "before and after.",
         )
     return empty("No prompts for this edit", "Add a prompt of your own below.")

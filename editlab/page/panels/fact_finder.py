@@ -39,6 +39,7 @@ class FactFinder:
 
     def __init__(self, info: LabInfo, on: FinderCallbacks, on_pick: Callable[[Fact, str], None]) -> None:
         self._on, self._on_pick = on, on_pick
+        self._examples = info.presets
         self._found: list[Fact] = []
         self._known: tuple[bool | None, ...] = ()
         self._limit, self._drawing = 0, False
@@ -87,6 +88,12 @@ class FactFinder:
             for preset in presets
         ]
         return [html(tag("span", "Examples"), "el-label"), box(chips, "el-row el-presets")] if chips else []
+
+    def pick_example(self) -> None:
+        """Take the first example, where the model has one: a first result needs no typing."""
+        ordinary = [preset for preset in self._examples if not preset.disabling]
+        if ordinary:
+            self._on_pick(ordinary[0].fact, ordinary[0].why)
 
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
         self._found, self._known, self._limit = list(facts), (None,) * len(facts), limit

@@ -17,7 +17,7 @@ from editlab.core.follow_ups import KINDS, FollowUp
 from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
 from editlab.core.suggestions import Suggestions
 from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter, show_if, text_area
-from editlab.report.html import arrow_to, joined, marked_prompt, tag
+from editlab.report.html import arrow_to, joined, marked_prompt, plural, tag
 
 START = "Write a sentence that stops just before the answer and contains the subject."
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
@@ -87,9 +87,8 @@ class FactForm:
         self._suggestion = html(css="el-suggestion el-live")
         self.take = button("Ask these too", lambda _: self._take(), "el-small", "They can be changed below")
         self._offer = box([self._suggestion, self.take], "el-row el-suggested")
-        self._asked = Fold("", "", box([self.rewordings.text, self.neighbours.text, html(ASKED_HELP)], "el-asked-too"))
-        more = box([self.joined, self.follow_ups, html(HELP)])
-        self._more = Fold("Follow-up prompts, joining…", "Less about the fact", more)
+        asked = [self.rewordings.text, self.neighbours.text, html(ASKED_HELP), self.follow_ups, html(HELP), self.joined]
+        self._more = Fold("", "", box(asked))
         self._shown = html(css="el-marked")
         self._problem = html(css="el-problem el-live")
         for control in self._fields:
@@ -100,7 +99,7 @@ class FactForm:
             control.observe(self._changed, "value")
         fields = box(list(self._fields), "el-fields el-sentence-fields")
         self.widget = box([fields, box([self._shown, self._offer, self._problem], "el-told")], "el-form")
-        self.options = box([self._asked.widget, self._more.widget, self.as_chat], "el-options")
+        self.options = box([self._more.widget, self.as_chat], "el-options")
         self.offer(None)
         self._mark()
 
@@ -204,13 +203,12 @@ class FactForm:
         self._suggested = found
         show_if(self._offer, bool(found))
         if found:
-            lines = []
+            lines = [tag("span", f"See what else changes. Suggested, {found.source}:", "el-why")]
             for name, prompts in (("Reworded", found.rewordings), ("Neighbours", found.neighbours)):
                 if prompts:
                     quoted = joined((tag("q", prompt) for prompt in prompts), " ")
-                    lines.append(tag("span", joined([tag("b", name), " ", quoted])))
-            head = tag("span", f"See what else changes. Suggested, {found.source}:", "el-why")
-            self._suggestion.value = joined([head, *lines])
+                    lines.append(tag("span", joined([tag("b", name), " ", quoted]), title="\n".join(prompts)))
+            self._suggestion.value = joined(lines)
 
     def _take(self) -> None:
         """Keep what is offered, as if the fact had been picked with it: it goes when the sentence does."""
@@ -279,7 +277,8 @@ class FactForm:
     def _mark(self) -> None:
         prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
         counts = [len(lines.read()) for lines in (self.rewordings, self.neighbours)]
-        self._asked.name(f"Rewordings ({counts[0]}), neighbours ({counts[1]})…", "Hide the rewordings and neighbours")
+        told = f"Also asked: {plural(counts[0], 'rewording')}, {plural(counts[1], 'neighbour')}…"
+        self._more.name(told if any(counts) else "Rewordings, neighbours, follow-ups…", "Hide what else is asked")
         if not prompt.strip():
             self._shown.value = tag("p", START, "el-note")
             return

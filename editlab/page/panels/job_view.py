@@ -75,8 +75,7 @@ class JobView:
 
     def show(self, job: UnderWay) -> None:
         if job.status == "queued":
-            ahead = f"Waiting: {plural(job.ahead, 'job')} before yours" if job.ahead else "Waiting for the model"
-            self._text.value = progress_bar(Progress(ahead), waiting=True)
+            self._text.value = progress_bar(Progress(_waiting_words(job.ahead)), waiting=True)
             return
         progress = job.progress
         if progress.p_new is not None and (not self._p_new or self._p_new[-1] != progress.p_new):
@@ -90,3 +89,10 @@ class JobView:
                 "el-rising",
             )
         self._text.value = drawn
+
+
+def _waiting_words(ahead: int) -> str:
+    """A place in the queue: so many jobs are done first."""
+    if not ahead:
+        return "Waiting for the model"
+    return "Another job is running; you’re next" if ahead == 1 else f"Waiting: {plural(ahead, 'job')} before yours"

@@ -10,7 +10,7 @@ from editlab.page.controls import box, button, html, panel, segments, show_if
 from editlab.page.lessons import Action, Lesson, Task
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.teaching import Course
-from editlab.report.html import joined, tag
+from editlab.report.html import download_link, joined, tag
 
 
 class TaskRow:
@@ -58,13 +58,22 @@ class LessonPanel:
         self._told = html(css="el-live el-lesson-told")
         self.next = button("Next lesson", lambda _: self._go_on(), "el-primary")
         self._papers = html(css="el-lesson-papers")
+        self._summary = html(css="el-lesson-papers")
         self.rows: list[TaskRow] = []
         self._shown: int | None = None
-        content = [self.choice, self._intro, self._tasks, box([self._told, self.next], "el-row"), self._papers]
+        content = [
+            self.choice,
+            self._intro,
+            self._tasks,
+            box([self._told, self.next], "el-row"),
+            self._summary,
+            self._papers,
+        ]
         self.widget = panel("Guided tour", content, "el-lessons")
         self.choice.observe(lambda change: on_open(change.new), "value")
 
-    def draw(self, course: Course) -> None:
+    def draw(self, course: Course, summary: str) -> None:
+        """`summary` is the page to keep of it, "" while there is none."""
         number = self.choice.value
         lesson, done = course.lessons[number], course.done[number]
         if self._shown != number:
@@ -79,6 +88,8 @@ class LessonPanel:
         if finished:
             words += " That is the whole lesson."
         self._told.value = tag("p", words, role="status")
+        link = download_link("editlab-tour.html", "text/html", summary.encode()) if summary else ""
+        self._summary.value = tag("p", joined([link, " What you did and saw, to print or to hand in."])) if link else ""
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
     def _turn(self, number: int, lesson: Lesson) -> None:

@@ -28,6 +28,8 @@ from editlab.page.panels.pasted_facts import PastedFacts
 from editlab.page.panels.risk_line import RiskLine
 from editlab.report.html import bars, empty, joined, percent, tag
 
+SHOWN = 5  # of the likeliest next tokens: what an edit will do stays in sight below
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -124,7 +126,7 @@ class MakeEdit:
         parts = [tag("h2", "The model says now")]
         for completion in completions[:1]:
             parts.append(tag("p", tag("b", f"…{completion.completion}"), "el-continuation"))
-            parts.append(bars(completion.top, new=fact.target_new, true=fact.target_true))
+            parts.append(bars(completion.top[:SHOWN], new=fact.target_new, true=fact.target_true))
             chances = ["New answer " + tag("b", chance(completion.p_new, completion.p_new_joint, percent))]
             if fact.target_true:
                 chances.append(

@@ -10,7 +10,7 @@ from editlab.page.controls import box, button, choice, html, panel
 from editlab.page.playing import STEPS, Playing
 from editlab.report.html import plural, tag
 
-SPEEDS = (("slowly", 5.0), ("at ease", 2.0), ("fast", 0.5))
+SPEEDS = (("slow", 5.0), ("normal", 2.0), ("fast", 0.5))
 
 
 @dataclass(frozen=True)

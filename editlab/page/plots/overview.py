@@ -1,4 +1,4 @@
-"""The run at a glance: drift, edits recalled, perplexity and one skill, stacked over one axis of steps."""
+"""The run at a glance: drift, edits remembered, perplexity and one skill, stacked over one axis of steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forgetting map, edits × steps: which edit is recalled at which step, and where it was first forgotten."""
+"""The forgetting map, edits × steps: which edit is remembered at which step, and where it was first forgotten."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RecallRow:
     edit: int  # its step
     fact: Fact
     states: Mapping[int, str]  # step -> one of the four words
-    forgotten: Between | None  # the edits with one of which a fact that had been recalled was lost
+    forgotten: Between | None  # the edits with one of which a fact that had been remembered was lost
 
 
 def mapped(state: SessionState) -> range:

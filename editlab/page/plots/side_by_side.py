@@ -50,7 +50,7 @@ def drift_outcome(step: Step) -> Outcome | None:
 
 
 def compared_by(info: LabInfo) -> list[ComparedOutcome]:
-    """Drift, edits recalled, unrelated facts, perplexity and every task of the lab."""
+    """Drift, edits remembered, unrelated facts, perplexity and every task of the lab."""
     tasks = [ComparedOutcome(task.name, task.title, task_outcome(task.name), share=True) for task in info.tasks]
     return [
         ComparedOutcome("drift", "Drift ÷ ‖W₀‖", drift_outcome, share=True, bounded=False),

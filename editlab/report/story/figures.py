@@ -183,7 +183,7 @@ def _cell(row: Row | None, axis: Axis) -> str:
     return _says(row.value, axis) + interval
 
 
-# --- which edit is recalled when ---
+# --- which edit is remembered when ---
 
 
 def recall_rows(steps: Sequence[Step]) -> dict[tuple[str, int], Mapping[int, str]]:
