@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,13 +15,15 @@ import torch
 
 from editlab.core.errors import LabError
 from editlab.core.facts import Fact
+from editlab.core.inside import BLOCK, NOISE
 from editlab.core.progress import Progress, quiet
 from editlab.experiments.cluster import Cluster
 from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
 from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import Scanner, scan
-from editlab.experiments.spread import run_on, scan_on
+from editlab.experiments.spread import run_on, scan_on, trace_on
+from editlab.experiments.tracing import FactTracer, settings_of, trace_facts
 from editlab.lab.lab import Lab
 from editlab.model.loading import ModelChoice
 from editlab.remote.workers.on_ray import pool_on
@@ -29,6 +32,7 @@ from tests.conftest import GOLDEN, TEXT
 from tests.serving import soon
 from tests.test_run import nearly, told
 from tests.test_scan import MORE, same
+from tests.test_traced_facts import known_facts
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'editlab[ray]'")
 pytestmark = pytest.mark.cluster
@@ -98,6 +102,19 @@ def test_a_scan_by_two_workers_is_the_scan_by_one_though_one_is_killed(
     same(frame, scan(scanner, scanner.choose(everything, early, 7), tmp_path / "alone"))
     numbers = [json.loads(line)["number"] for line in (tmp_path / "spread" / "scan.jsonl").read_text().splitlines()]
     assert sorted(numbers) == list(range(7)) == list(frame.number)
+
+
+def test_traces_by_two_workers_are_those_by_one(cluster: Cluster, tmp_path: Path) -> None:
+    known = known_facts()
+    given = [known[0], replace(known[0], target_true="French", subject="OK Go"), *known[1:6]]
+    loading = (MODEL, NOISE, settings_of([BLOCK], [1]), given)
+    (spread,) = trace_on(cluster, loading, given, 4, tmp_path / "spread", quiet)
+    (alone,) = trace_facts(FactTracer.load(*loading), given, 4, tmp_path / "alone")
+    assert (spread.facts, spread.total) == (4, pytest.approx(alone.total))
+    for ours, theirs in zip(spread.groups, alone.groups, strict=True):
+        assert ours.means == pytest.approx(theirs.means, abs=1e-7)
+    lines = [json.loads(line) for line in (tmp_path / "spread" / "trace.jsonl").read_text().splitlines()]
+    assert sorted(line["number"] for line in lines) == list(range(5))
 
 
 def test_runs_by_two_workers_are_the_runs_by_one_though_one_is_killed(

@@ -27,7 +27,7 @@ from editlab.analysis.traced import (
 from editlab.cli import app
 from editlab.core.facts import Fact
 from editlab.core.inside import BLOCK, MLP, NEW, SAID, TRUE, CausalTrace, SweptLayer
-from editlab.experiments.tracing import settings_of, trace_facts
+from editlab.experiments.tracing import FactTracer, settings_of, trace_facts
 from editlab.inside.corruption import replacements
 from editlab.inside.facts import FactTrace, answer_of
 from editlab.model.reading import next_token
@@ -143,8 +143,9 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     given = [facts[0], unknown, *facts[1:3]]
     settings = settings_of([BLOCK, MLP], [4, 1])
     assert settings == [(BLOCK, 1), (MLP, 4), (MLP, 1)]
-    trace_facts(model, given, 1, tmp_path, settings=settings)
-    resumed = trace_facts(model, given, 3, tmp_path, settings=settings)
+    tracer = FactTracer(model, kinds=settings)
+    trace_facts(tracer, given, 1, tmp_path)
+    resumed = trace_facts(tracer, given, 3, tmp_path)
     assert [each.facts for each in resumed] == [3, 3, 3]
     lines = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["number"], line["why"]) for line in lines] == [
@@ -155,7 +156,7 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     assert len(rows) - 1 == sum(len(group.means) for each in resumed for group in each.groups)
     assert (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8").startswith("<svg")
     with pytest.raises(ValueError, match=r"holds traces with other settings \(settings\)"):
-        trace_facts(model, given, 3, tmp_path)
+        trace_facts(FactTracer(model), given, 3, tmp_path)
 
 
 def test_the_command_traces_one_fact_and_an_average(tmp_path: Path) -> None:

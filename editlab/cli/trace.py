@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editlab.cli._options import Device, Dtype, Facts, JoinedBy, Json, Model, Yes
+from editlab.cli._options import Device, Dtype, Facts, JoinedBy, Json, Model, Ray, Workers, Yes
 from editlab.cli._setup import FactOptions
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.core.disk import check_folder
@@ -53,6 +53,8 @@ def trace(
     model: Model = AUTO,
     device: Device = "auto",
     dtype: Dtype = "float32",
+    ray: Ray = None,
+    workers: Workers = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +62,8 @@ def trace(
 
     A cell is the effect at one token and layer: the answer's probability with that place restored, less the probability
     with nothing restored (by replacement: the share of the logit difference that comes back). --n averages over facts
-    by group of tokens, with 95 % intervals, as a table and figures; rerun with the same --out to resume.
+    by group of tokens, with 95 % intervals, as a table and figures; rerun with the same --out to resume. --ray spreads
+    the facts over a cluster.
 
     Examples:
 
@@ -69,21 +72,26 @@ def trace(
         editlab trace --case-id 900254 --kind mlp --window 10
 
         editlab trace --facts counterfact.json --n 100 --out traces/smollm2
+
+        editlab trace --facts hub --n 1000 --model gpt2-xl --ray auto --out traces/gpt2-xl
     """
     with sentences():
-        from editlab.experiments.tracing import settings_of, trace_facts
+        from editlab.experiments.tracing import FactTracer, settings_of, trace_facts
         from editlab.inside.facts import check_settings
-        from editlab.model.loading import load
+        from editlab.model.loading import ModelChoice
 
         check_settings(corruption, BLOCK, 1, TRUE)
         given = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by)
         chosen = settings_of(kind or (KINDS if n is not None else (BLOCK,)), window or WINDOWS)
+        choice = ModelChoice(model, device, dtype, yes)
         if n is None:
             if out is not None:
                 raise ValueError("--out is the folder of an average over facts: say --n too")
+            if ray is not None:
+                raise ValueError("--ray spreads an average over facts: say --n too")
             (fact, *_) = given.read()
             with Bars() as bars:
-                loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
+                loaded = choice.load(bars)
                 traces = _one(loaded, fact, facts, corruption, chosen, bars)
             if as_json:
                 show_json({"traces": [each.to_json() for each in traces]})
@@ -97,9 +105,16 @@ def trace(
             raise ValueError("--n averages over --facts: leave --prompt and --case-id out")
         check_folder(out)
         known = facts_told(facts).facts
+        loading = (choice, corruption, chosen, known)
         with Bars() as bars:
-            loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
-            averages = trace_facts(loaded, known, n, out, corruption, chosen, bars)
+            if ray is None:
+                averages = trace_facts(FactTracer.load(*loading, report=bars), known, n, out, bars)
+            else:
+                from editlab.experiments.cluster import Cluster
+                from editlab.experiments.spread import trace_on
+
+                with Cluster(ray, workers, device) as cluster:
+                    averages = trace_on(cluster, loading, known, n, out, bars)
         if as_json:
             show_json({"averages": [each.to_json() for each in averages]})
         else:

@@ -1,4 +1,4 @@
-"""Scans and experiments on a Ray cluster: one model per worker, one folder of results on the driver's machine.
+"""Scans, experiments and averages of traces on a Ray cluster: a model per worker, one folder on the driver's machine.
 
 The rules of the folder make this safe: a worker that dies is restarted and repeats its work; a driver that dies can be
 restarted with the same folder.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editlab.analysis.scanned import Scanned
+from editlab.analysis.traced import TraceAverage
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress
 from editlab.experiments.cluster import Cluster
@@ -18,6 +19,7 @@ from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
 from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import ScanFolder, Scanner
+from editlab.experiments.tracing import FactTracer, TracedFact, TraceFolder
 from editlab.model.loading import ModelChoice
 
 if TYPE_CHECKING:
@@ -111,3 +113,35 @@ def run_on(
         for name in cluster.each(workers, lambda worker, name: worker.run.remote(name, folders[name]), names, tell):
             RunFolder(out / name).finish()
             tell()
+
+
+class TraceWorker:
+    """A `FactTracer` on the cluster."""
+
+    def __init__(self, *loading: Any) -> None:
+        self._tracer = FactTracer.load(*loading)
+
+    def settings(self) -> dict[str, Any]:
+        return self._tracer.settings()
+
+    def row(self, numbered: tuple[int, Fact]) -> TracedFact:
+        return self._tracer.row(*numbered)
+
+
+def trace_on(
+    cluster: Cluster, loading: Sequence[Any], facts: Sequence[Fact], n: int, folder: Path, report: OnProgress
+) -> list[TraceAverage]:
+    """As `editlab.experiments.tracing.trace_facts`, by workers; `loading` holds the arguments of `FactTracer.load`."""
+    disk = TraceFolder(folder, facts, n)
+    with cluster.workers_of(TraceWorker, *loading) as workers:
+        report(Progress("loading the model on the cluster"))
+        disk.begin(cluster.get(workers[0].settings.remote()))
+
+        def tell() -> None:
+            report(disk.progress())
+
+        while left := disk.left():
+            for row in cluster.each(workers, lambda worker, numbered: worker.row.remote(numbered), left, tell):
+                disk.add(row)
+                tell()
+    return disk.finish()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from editlab.analysis.traced import TraceAverage, average_of
 from editlab.core.disk import JsonLines, read_json, write_json
@@ -21,6 +21,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.inside.corruption import replacements
 from editlab.inside.facts import FactTrace, answer_of, check_settings
+from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
 from editlab.model.reading import next_token
 from editlab.report.story.axis import Axis
@@ -42,85 +43,121 @@ class TracedFact(Record):
 
 
 def trace_facts(
-    model: EditableModel,
-    facts: Sequence[Fact],
-    n: int,
-    folder: Path,
-    corruption: str = NOISE,
-    settings: Sequence[tuple[str, int]] = SETTINGS,
-    report: OnProgress = quiet,
+    tracer: FactTracer, facts: Sequence[Fact], n: int, folder: Path, report: OnProgress = quiet
 ) -> list[TraceAverage]:
     """Trace the first `n` facts that the model knows, or resume the run in `folder`; the averages are written there.
 
     A fact is known if the likeliest next token is the first of its true object. Raises ValueError if the folder holds a
     run with other settings or if no fact is known, and whatever `report` raises.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted: dict[str, Any] = {
-        "model": f"{model.name}, {model.fingerprint()}",
-        "corruption": corruption,
-        "settings": [list(each) for each in settings],
-    }
-    file, lines = folder / "trace.json", JsonLines(folder / "trace.jsonl")
-    if file.exists():
-        held = read_json(file)
-        if other := [name for name in wanted if held.get(name) != wanted[name]]:
-            raise ValueError(f"{folder} holds traces with other settings ({', '.join(other)}); choose an empty folder")
-    else:
-        write_json(file, wanted)
-    rows = [TracedFact.from_json(line) for line in lines.read()]
-    done = {(row.prompt, row.subject) for row in rows}
-    traced = [row for row in rows if row.traces]
-    with model.unedited():
-        for number, fact in enumerate(facts):
-            if len(traced) >= n:
-                break
-            if fact.target_true is None or (fact.prompt, fact.subject) in done:
-                continue
-            row = _traced(model, number, fact, facts, corruption, settings, len(traced), n, report)
-            lines.append(row.to_json())
-            if row.traces:
-                traced.append(row)
-    if not traced:
-        raise ValueError("no fact could be traced: the model knows none of them, or no subject can replace another")
-    averages = [average_of(some) for some in zip(*(row.traces for row in traced[:n]), strict=True)]
-    _write(folder, averages)
-    return averages
+    disk = TraceFolder(folder, facts, n)
+    disk.begin(tracer.settings())
+    while left := disk.left():
+        for numbered in left:
+            report(disk.progress())
+            disk.add(tracer.row(*numbered, lambda _inner: report(disk.progress())))
+    return disk.finish()
 
 
-def _traced(
-    model: EditableModel,
-    number: int,
-    fact: Fact,
-    facts: Sequence[Fact],
-    corruption: str,
-    settings: Sequence[tuple[str, int]],
-    done: int,
-    n: int,
-    report: OnProgress,
-) -> TracedFact:
-    report(Progress("tracing", done, n))
+class FactTracer:
+    """Traces facts on the unedited model, each in every kind and window. `pool` holds subjects that may replace one."""
 
-    def tell(_inner: Progress) -> None:
-        report(Progress("tracing", done, n))
+    def __init__(
+        self,
+        model: EditableModel,
+        corruption: str = NOISE,
+        kinds: Sequence[tuple[str, int]] = SETTINGS,
+        pool: Sequence[Fact] = (),
+    ) -> None:
+        self._model, self._corruption, self._kinds, self._pool = model, corruption, tuple(kinds), pool
 
-    try:
-        model.check(fact)
-        answer = answer_of(model, fact, TRUE)
-        if next_token(model, fact.text) != answer:
-            return TracedFact(number, fact.prompt, fact.subject, False, (), "the model does not know it")
-        others = replacements(model, fact, answer, facts) if corruption == REPLACEMENT else ()
-        traces = tuple(FactTrace(model, fact, answer, kind, window, others)(tell) for kind, window in settings)
-    except ValueError as error:
-        return TracedFact(number, fact.prompt, fact.subject, False, (), str(error))
-    return TracedFact(number, fact.prompt, fact.subject, True, traces)
+    @classmethod
+    def load(
+        cls, model: ModelChoice, corruption: str, kinds: Sequence[tuple[str, int]], pool: Sequence[Fact],
+        report: OnProgress = quiet,
+    ) -> Self:  # fmt: skip
+        """A tracer with a newly loaded model. Raises ValueError."""
+        return cls(model.load(report), corruption, kinds, pool)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of a run, as JSON reads them back: a run is resumed only with equal settings."""
+        return {
+            "model": f"{self._model.name}, {self._model.fingerprint()}",
+            "corruption": self._corruption,
+            "settings": [list(each) for each in self._kinds],
+        }
+
+    def row(self, number: int, fact: Fact, report: OnProgress = quiet) -> TracedFact:
+        """The line of a fact with this number in the file. Raises whatever `report` raises."""
+        model = self._model
+        try:
+            with model.unedited():
+                model.check(fact)
+                answer = answer_of(model, fact, TRUE)
+                if next_token(model, fact.text) != answer:
+                    return TracedFact(number, fact.prompt, fact.subject, False, (), "the model does not know it")
+                others = replacements(model, fact, answer, self._pool) if self._corruption == REPLACEMENT else ()
+                traces = tuple(
+                    FactTrace(model, fact, answer, kind, window, others)(report) for kind, window in self._kinds
+                )
+        except ValueError as error:
+            return TracedFact(number, fact.prompt, fact.subject, False, (), str(error))
+        return TracedFact(number, fact.prompt, fact.subject, True, traces)
 
 
-def _write(folder: Path, averages: Sequence[TraceAverage]) -> None:
-    write_json(folder / "averages.json", [each.to_json() for each in averages])
-    (folder / "averages.csv").write_text(table_of(averages), encoding="utf-8")
-    for each in averages:
-        (folder / f"{each.name}.svg").write_text(figure_of(each), encoding="utf-8")
+class TraceFolder:
+    """A run on disk: its settings, and the lines so far, in any order. It ends with the first `n` facts traced."""
+
+    def __init__(self, folder: Path, facts: Sequence[Fact], n: int) -> None:
+        self.folder, self._facts, self._n = folder, facts, n
+        self._lines = JsonLines(folder / "trace.jsonl")
+        self._rows: list[TracedFact] = []
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Raises ValueError if the folder holds a run with other settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "trace.json"
+        if file.exists():
+            held = read_json(file)
+            if other := [name for name in settings if held.get(name) != settings[name]]:
+                raise ValueError(
+                    f"{self.folder} holds traces with other settings ({', '.join(other)}); choose an empty folder"
+                )
+        else:
+            write_json(file, settings)
+        self._rows = [TracedFact.from_json(line) for line in self._lines.read()]
+
+    def left(self) -> list[tuple[int, Fact]]:
+        """The next facts of the file, as many as traces are missing; the model may not know all of them."""
+        done = {(row.prompt, row.subject) for row in self._rows}
+        left: dict[tuple[str, str], tuple[int, Fact]] = {}
+        for number, fact in enumerate(self._facts):
+            if fact.target_true is not None and (fact.prompt, fact.subject) not in done:
+                left.setdefault((fact.prompt, fact.subject), (number, fact))
+        return list(left.values())[: max(0, self._n - self.traced)]
+
+    @property
+    def traced(self) -> int:
+        return sum(bool(row.traces) for row in self._rows)
+
+    def progress(self) -> Progress:
+        return Progress("tracing", self.traced, self._n)
+
+    def add(self, row: TracedFact) -> None:
+        self._lines.append(row.to_json())
+        self._rows.append(row)
+
+    def finish(self) -> list[TraceAverage]:
+        """Write the averages, and return them. Raises ValueError if no fact was traced."""
+        traced = sorted((row for row in self._rows if row.traces), key=lambda row: row.number)[: self._n]
+        if not traced:
+            raise ValueError("no fact could be traced: the model knows none of them, or no subject can replace another")
+        averages = [average_of(some) for some in zip(*(row.traces for row in traced), strict=True)]
+        write_json(self.folder / "averages.json", [each.to_json() for each in averages])
+        (self.folder / "averages.csv").write_text(table_of(averages), encoding="utf-8")
+        for each in averages:
+            (self.folder / f"{each.name}.svg").write_text(figure_of(each), encoding="utf-8")
+        return averages
 
 
 def rows_of(averages: Sequence[TraceAverage]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The logit lens of a session's step: what the model would say after every block, before and after the edits in force."""
+"""The logit lens of a session: what the model would say after every block, before and after the edits in force."""
 
 from __future__ import annotations
 

@@ -367,7 +367,7 @@ class FakeLab:
     ) -> FakeJob:
         """A word is a token; the first block says the true object, the others do so until an edit is in force."""
         self.calls.append(("lens", session, prompt, subject, target_new, target_true, joined_by, every_token, index))
-        s = self._session(session)
+        s = self._session(session, editing=False)
         where = s.position if index is None else _within(index, 0, len(s.log))
         if "impossible" in prompt:
             raise ValueError("the fake lab reads no impossible prompt")
