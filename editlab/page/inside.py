@@ -26,11 +26,11 @@ from editlab.core.inside import (
 )
 from editlab.lab.api import Job, LabProtocol
 from editlab.page.controls import box, button, choice, html, show_if
-from editlab.page.heat import heat_table, marked, plain, signed, trace_cells
+from editlab.page.heat import Cell, heat_table, heat_tables, hundredths, marked, plain, signed, trace_cells
 from editlab.page.lens import EDIT, FORM, PROMPT, LensPane
 from editlab.page.panels.make_edit import Draft
 from editlab.page.work import Runner
-from editlab.report.html import NOTHING, joined, note, number, percent, table, tag
+from editlab.report.html import NOTHING, note, number, tag
 
 LAYER = "layer"
 FOUND_BEFORE = Markup(
@@ -43,7 +43,10 @@ ABOUT_TRACES = (
     "Noise leaves the texts that a model knows; another subject does not, and its numbers are shares of the logit "
     "difference between the two objects."
 )
-ABOUT_SWEEPS = "The fact is edited at every layer in turn, each time alone on the step in force; nothing of it is kept."
+ABOUT_SWEEPS = (
+    "The fact is edited at every layer in turn, each time alone on the step in force; nothing of it is kept. The "
+    "traced effect is that at the subject’s last token."
+)
 
 
 class Inside(LensPane):
@@ -76,13 +79,13 @@ class Inside(LensPane):
         self.window = choice("Layers together", [(str(window), window) for window in WINDOWS], disabled=True)
         self.answer = choice("Answer", [("the correct answer", TRUE), ("the new answer", NEW), ("what it says", SAID)])
         self.trace = button("Trace", handler(lambda _: self._start(self._trace)), "el-primary")
-        self._traced = html(css="el-inside-grids")
+        self._traced = html()
 
         at_one = [m for m in info.methods if any(each.name == LAYER for each in m.hyperparameters)]
         self.method = choice("Method", [(method.title, method.name) for method in at_one])
         self.sweep = button("Sweep the layers", handler(lambda _: self._start(self._sweep_layers)), "el-primary")
         self.take = button("Edit at the best layer of the sweep", handler(lambda _: self._take()), "el-small")
-        self._swept = html(css="el-inside-sweep")
+        self._swept = html()
         self.kind.observe(lambda _: setattr(self.window, "disabled", self.kind.value == BLOCK), "value")
         super().__init__(lab, session, runner)
         show_if(self.take, False)
@@ -90,12 +93,10 @@ class Inside(LensPane):
     def _more_parts(self) -> list[widgets.Widget]:
         return [
             html(tag("h3", "Which activations carry the fact?") + note(ABOUT_TRACES)),
-            box([self.corruption, self.kind, self.window, self.answer], "el-fields"),
-            box([self.trace], "el-row"),
+            box([self.corruption, self.kind, self.window, self.answer, self.trace], "el-fields el-inside-ask"),
             self._traced,
             html(tag("h3", "Where can it be edited?") + note(ABOUT_SWEEPS)),
-            box([self.method], "el-fields"),
-            box([self.sweep, self.take], "el-row"),
+            box([self.method, self.sweep, self.take], "el-fields el-inside-ask"),
             self._swept,
         ]
 
@@ -137,27 +138,31 @@ class Inside(LensPane):
         if grid and any(value is not None for value in grid[-1]):
             most = max(abs(value) for row in grid for value in row if value is not None) or 1.0
             cells = [
-                [(NOTHING, None, "") if value is None else (number(value), value / most, "") for value in row]
+                [
+                    (NOTHING, None, "") if value is None else (f"{value:.2f}", value / most, number(value))
+                    for value in row
+                ]
                 for row in grid
             ]
             rows = [str(token) for token in range(len(grid))]
-            self._traced.value = heat_table("Score so far, by token and layer", rows, cells, ())
+            filling = heat_table("Score so far, by token and layer", rows, cells)
+            self._traced.value = heat_tables(filling, layers=len(grid[0]))
 
     def _draw_traces(self, before: CausalTrace | None, after: CausalTrace) -> None:
         self._traces = before, after
         some = [trace for trace in (before, after) if trace is not None]
         most = max((abs(value) for trace in some for row in trace.effects for value in row), default=0) or 1.0
-        named = [("Effect", after)] if before is None else [("Effect before", before), ("Effect after", after)]
+        named = [("Effect, %", after)] if before is None else [("Effect before, %", before), ("Effect after, %", after)]
         start, end = after.subject
         rows = marked(after.tokens, range(start, end))
         parts = [heat_table(name, rows, trace_cells(trace, most), after.edited) for name, trace in named]
         if before is not None:
             cells = [
-                [(signed(b - a), (b - a) / most, "") for a, b in zip(*pair, strict=True)]
+                [(hundredths(b - a, "+"), (b - a) / most, f"{b - a:+.3f}") for a, b in zip(*pair, strict=True)]
                 for pair in zip(before.effects, after.effects, strict=True)
             ]
-            parts.append(heat_table("Difference", rows, cells, after.edited))
-        self._traced.value = note(_trace_words(after)) + joined(parts)
+            parts.append(heat_table("Difference, %", rows, cells, after.edited))
+        self._traced.value = note(_trace_words(after)) + heat_tables(*parts, layers=len(after.scores[0]))
         self._draw_sweep()
 
     # The sweep
@@ -179,25 +184,11 @@ class Inside(LensPane):
         fact, found = self._sweep
         best, after = best_layer(found.layers), self._traces[1] if self._traces and self._of == fact else None
         curve = subject_curve(after) if after is not None else None
-        rows = [
-            (
-                f"{row.layer}{' ★ best' if row.layer == best else ''}",
-                NOTHING if curve is None or row.layer >= len(curve) else signed(curve[row.layer]),
-                percent(row.p_new),
-                "yes" if row.says_new else "no",
-                percent(row.paraphrases),
-                percent(row.unrelated),
-                number(row.relative_size),
-                number(row.d),
-            )
-            for row in found.layers
-        ]
-        header = (
-            "layer", "traced effect at the subject’s last token", "P(new)", "says it", "paraphrases", "unrelated facts",
-            "‖ΔW‖ ÷ ‖W₀‖", "D",
-        )  # fmt: skip
+        rows = _sweep_rows(found, curve)
         told = f"{fact.text} → {fact.target_new}, edited at each layer"
-        self._swept.value = table(told, header, rows, css="el-facing") + self._agreement(curve, found)
+        layers = [row.layer for row in found.layers]
+        grid = heat_table(told, list(rows), list(rows.values()), best=best, first="after the edit", layers=layers)
+        self._swept.value = heat_tables(grid, layers=len(layers)) + self._agreement(curve, found)
 
     def _tell(self) -> None:
         """Tell the trace and the sweep of the fact that was traced, or of the one that was swept."""
@@ -217,6 +208,31 @@ class Inside(LensPane):
         if self._sweep is not None:
             fact, found = self._sweep
             self._on_layer(fact, found.method, best_layer(found.layers))
+
+
+def _sweep_rows(found: LayerSweep, curve: Sequence[float] | None) -> dict[str, list[Cell]]:
+    """The measures of a sweep by name, a cell per layer; first the traced effect at the subject's last token."""
+    traced = {layer: effect for layer, effect in enumerate(curve or ()) if layer in {row.layer for row in found.layers}}
+    most = max(map(abs, traced.values()), default=0.0) or 1.0
+
+    def share(value: float | None, full: float | None = 1.0, sign: str = "") -> Cell:
+        """In %; the darkest is `full`, if it is coloured."""
+        if value is None:
+            return NOTHING, None, ""
+        return hundredths(value, sign), value / full if full else None, f"{value:{sign}.3g}"
+
+    def effect(layer: int) -> Cell:
+        return share(traced[layer], most, "+") if layer in traced else (NOTHING, None, "")
+
+    return {
+        "traced effect, %": [effect(row.layer) for row in found.layers],
+        "P(new), %": [share(row.p_new) for row in found.layers],
+        "says it": [("yes" if row.says_new else "no", None, "") for row in found.layers],
+        "paraphrases, %": [share(row.paraphrases) for row in found.layers],
+        "unrelated facts, %": [share(row.unrelated) for row in found.layers],
+        "‖ΔW‖ ÷ ‖W₀‖, %": [share(row.relative_size, None) for row in found.layers],
+        "D, %": [share(row.d, None) for row in found.layers],
+    }
 
 
 def _trace_words(trace: CausalTrace) -> str:

@@ -15,14 +15,34 @@ from editlab.core.inside import Lens
 from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
 from editlab.page.controls import box, button, choice, field, html, on_enter, segments, show_if
-from editlab.page.heat import P_NEW, P_TRUE, TOP, grid_of, heat_table, lens_cells, lens_changes, marked, plain
+from editlab.page.heat import (
+    P_NEW,
+    P_TRUE,
+    TOP,
+    grid_of,
+    heat_table,
+    heat_tables,
+    lens_cells,
+    lens_changes,
+    marked,
+    plain,
+)
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.pane import Pane
 from editlab.page.work import SENTENCES, Request, Runner, sentence
-from editlab.report.html import bars, empty, joined, tag
+from editlab.report.html import bars, empty, note, tag
 
 FORM, EDIT, PROMPT = "form", "edit", "prompt"
 SOURCES = {FORM: "The fact in the form", EDIT: "The edit in force", PROMPT: "Any prompt"}
+SHOWN = {
+    TOP: "likeliest next token after each block, the darker the likelier",
+    P_NEW: "probability of the new answer in %",
+    P_TRUE: "probability of the correct answer in %",
+}
+MARKS = (
+    "Rows are tokens of the prompt, columns are blocks; ● is an edited layer. The subject’s last token and the last "
+    "one are marked. Choose a cell for its ten likeliest tokens."
+)
 NOT_READ = empty("Nothing read yet", "Read shows, for each token and after every block, what the model would say next.")
 
 
@@ -55,8 +75,8 @@ class LensPane(Pane):
         self.job = JobView(handler(self._cancel))
         self.view = segments([("Likeliest token", TOP), ("New answer", P_NEW), ("Correct answer", P_TRUE)], "Shown")
         self.token, self.layer = choice("Token", []), choice("After block", [])
-        self._lens, self._cell = html(NOT_READ, "el-inside-grids el-lens"), html(css="el-inside-cell")
-        self._cell_row = box([self.token, self.layer], "el-fields el-cell")
+        self._lens, self._cell = html(NOT_READ, "el-lens"), html(css="el-inside-cell")
+        self._cell_row = box([self.token, self.layer], "el-fields el-lens-cell")
 
         on_enter(self.prompt, handler(lambda: self._start(self._read)))
         self.source.observe(lambda _: self._source_chosen(), "value")
@@ -70,8 +90,7 @@ class LensPane(Pane):
 
     def _parts(self) -> list[widgets.Widget]:
         return [
-            box([self.source, self.prompt, self.before], "el-fields"),
-            box([self.read], "el-row"),
+            box([self.source, self.before, self.prompt, self.read], "el-fields el-inside-ask"),
             self._problem,
             self.job.widget,
             self.view,
@@ -89,6 +108,7 @@ class LensPane(Pane):
     def show(self, state: SessionState) -> None:
         """Offer the steps to compare with. What was read of another state stays, and says of which it is."""
         self._state = state
+        show_if(self.before, state.position > 0)
         steps = [(f"edit {step.index}", step.index) for step in state.steps[1 : state.position]]
         options = [("the unedited model", 0), *reversed(steps)]
         if tuple(options) != tuple(self.before.options):
@@ -196,13 +216,20 @@ class LensPane(Pane):
             self._lens.value = empty("No object", "This prompt belongs to no fact with such an object.")
             return
         shown = partial(lens_cells, view=self.view.value)
-        grids = [("Now", shown(after))]
+        what = SHOWN[self.view.value]
+        grids = [(f"Now: {what}", shown(after))]
         if before is not None:
             change = lens_changes(before, after, self.view.value)
-            grids = [("Before", shown(before)), ("After", shown(after)), ("Difference", change)]
+            changed = "likeliest tokens that are others now" if self.view.value == TOP else f"change of the {what}"
+            grids = [
+                (f"Before: {what}", shown(before)),
+                (f"After: {what}", shown(after)),
+                (f"Difference: {changed}", change),
+            ]
         names = marked(after.tokens, (after.subject_last, len(after.tokens) - 1))
         rows = [names[i] for i in after.positions]
-        self._lens.value = joined(heat_table(name, rows, cells, after.edited) for name, cells in grids)
+        tables = [heat_table(name, rows, cells, after.edited) for name, cells in grids]
+        self._lens.value = note(MARKS) + heat_tables(*tables, layers=len(after.top[0]))
         self._draw_cell()
 
     def _draw_cell(self) -> None:

@@ -153,7 +153,7 @@
   document.addEventListener("focusin", rove);
   /* A cell of the lens is chosen by two lists, or by a click on it; the chosen one is marked. */
   const point = () => document.querySelectorAll(".el-lens").forEach((lens) => {
-    const [row, layer] = [...lens.closest(".el-inside").querySelectorAll(".el-cell select")].map((list) => list.selectedIndex);
+    const [row, layer] = [...lens.closest(".el-inside").querySelectorAll(".el-lens-cell select")].map((list) => list.selectedIndex);
     const chosen = [...lens.querySelectorAll("tbody")].map((body) => body.rows[row]?.cells[layer + 1]);
     lens.querySelectorAll(".el-pointed").forEach((cell) => { if (!chosen.includes(cell)) cell.classList.remove("el-pointed"); });
     chosen.forEach((cell) => { if (cell && !cell.matches(".el-pointed")) cell.classList.add("el-pointed"); });
@@ -162,7 +162,7 @@
     const cell = event.target.closest?.(".el-lens td");
     if (!cell) return;
     const at = [cell.parentElement.sectionRowIndex, cell.cellIndex - 1];
-    cell.closest(".el-inside").querySelectorAll(".el-cell select").forEach((list, i) => {
+    cell.closest(".el-inside").querySelectorAll(".el-lens-cell select").forEach((list, i) => {
       list.selectedIndex = at[i];
       list.dispatchEvent(new Event("change", { bubbles: true }));
     });

@@ -50,9 +50,9 @@ def test_the_lens_of_the_form_before_and_after_an_edit_with_the_edited_layer_mar
         assert "After" in words
         assert "1 ● edited" in words
         inside(app).view.value = "p_new"
-        assert "+0.60" in seen(inside(app))
+        assert "+60" in seen(inside(app))
         inside(app).view.value = "top"
-        assert 'title="was Paris"' in inside(app)._lens.value
+        assert 'title="Rome, was Paris"' in inside(app)._lens.value
 
     run(scenario)
 
