@@ -506,7 +506,10 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(any_lab: LabPro
     assert (told.id, told.name, told.edits) == (any_lab.about(session).id, "mine", 1)
     assert (any_lab.about(session).may_edit, told.may_edit, told.follow) == (True, False, follow)
     assert any_lab.state(follow) == any_lab.state(session)
+    assert any_lab.lens(follow, "Rome is in", every_token=False).result(60).edited
     for call in (
+        lambda: any_lab.trace(follow, facts[1]),
+        lambda: any_lab.sweep(follow, facts[1]),
         lambda: any_lab.edit(follow, facts[1:2]),
         lambda: any_lab.preview(follow, facts[1]),
         lambda: any_lab.risk(follow, facts[1]),

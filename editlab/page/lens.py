@@ -34,14 +34,10 @@ from editlab.report.html import bars, empty, note, tag
 
 FORM, EDIT, PROMPT = "form", "edit", "prompt"
 SOURCES = {FORM: "The fact in the form", EDIT: "The edit in force", PROMPT: "Any prompt"}
-SHOWN = {
-    TOP: "likeliest next token after each block, the darker the likelier",
-    P_NEW: "probability of the new answer in %",
-    P_TRUE: "probability of the correct answer in %",
-}
+SHOWN = {TOP: "likeliest next token", P_NEW: "P(new answer), %", P_TRUE: "P(correct answer), %"}
 MARKS = (
     "Rows are tokens of the prompt, columns are blocks; ● is an edited layer. The subject’s last token and the last "
-    "one are marked. Choose a cell for its ten likeliest tokens."
+    "one are marked. The darker, the likelier. Choose a cell for its ten likeliest tokens."
 )
 NOT_READ = empty("Nothing read yet", "Read shows, for each token and after every block, what the model would say next.")
 
@@ -220,7 +216,7 @@ class LensPane(Pane):
         grids = [(f"Now: {what}", shown(after))]
         if before is not None:
             change = lens_changes(before, after, self.view.value)
-            changed = "likeliest tokens that are others now" if self.view.value == TOP else f"change of the {what}"
+            changed = "tokens that changed" if self.view.value == TOP else what
             grids = [
                 (f"Before: {what}", shown(before)),
                 (f"After: {what}", shown(after)),

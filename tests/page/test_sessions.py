@@ -169,7 +169,14 @@ def test_the_link_to_follow_shows_what_happens_and_changes_nothing() -> None:
         await follower.runner.idle()
         assert REFUSAL in seen(follower.line)
         assert lab.state(key).position == 1
-        assert lab.calls[calls:] == made  # a follower asks for no job
+        assert lab.calls[calls:] == made  # a follower asks for no job by itself
+        follower.analysis.open("Lens")
+        lens = follower.analysis["Lens"]
+        assert [value for _, value in lens.source.options] == ["edit", "prompt"]
+        lens.read.click()
+        await follower.runner.idle()
+        assert "After: likeliest next token" in seen(lens)
+        assert "1 ● edited" in seen(lens)
         assert "el-follows" in follower.root._dom_classes
 
     run(scenario)
