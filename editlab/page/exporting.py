@@ -48,7 +48,7 @@ class Exporting:
             if sizes.edits != _in_force(state):
                 raise ValueError("the edits in force have changed meanwhile: show the sizes again")
             self.panel.show(state)
-            self.panel.offer(sizes)
+            self.panel.show_sizes(sizes)
 
     async def _adapter(self, rank: int | None) -> None:
         with self._making("The adapter could not be made; the log has more."):

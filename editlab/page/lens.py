@@ -192,10 +192,10 @@ class LensPane(Pane):
             read = partial(self._ask, self.job.show, self._lab.lens, looked.prompt, every_token=every_token, **named)
             after = await read(index=now)
             self._lenses = (None if before is None else await read(index=before)), after
-            self._offer_cells(after)
+            self._list_cells(after)
             self._draw_lens()
 
-    def _offer_cells(self, lens: Lens) -> None:
+    def _list_cells(self, lens: Lens) -> None:
         """Offer the lens's cells, and choose the last one of the subject's last token."""
         self.token.options = [(f"{i} {plain(lens.tokens[i])}", row) for row, i in enumerate(lens.positions)]
         self.layer.options = [(str(layer), layer) for layer in range(len(lens.top[0]))]

@@ -35,7 +35,7 @@ class ExportCallbacks:
 
 
 class Export(Pane):
-    """`begin` and then `add` show the files that are ready, `offer` the edited model's files by their sizes."""
+    """`begin` and then `add` show the files that are ready, `show_sizes` the edited model's files by their sizes."""
 
     def __init__(self, on: ExportCallbacks) -> None:
         self.prepare = button("Prepare the files", lambda _: on.prepare(), "el-small")
@@ -87,7 +87,7 @@ class Export(Pane):
         """
         self.links.children = (*self.links.children, *map(_shown, files))
 
-    def offer(self, sizes: ExportSizes) -> None:
+    def show_sizes(self, sizes: ExportSizes) -> None:
         """Show what the edited model can be written as, with sizes."""
         fitting = [each for each in sizes.adapters if each.n_bytes <= LARGEST_ADAPTER]
         exact = sizes.adapters[:1]
