@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_a_mistaken_name_is_refused() -> None:
 
 @pytest.mark.parametrize("given", [{"workers": 2}, {"ray": "auto"}])
 def test_workers_share_a_database(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="share their sessions, which a file cannot be: .* PostgreSQL"):
+    with pytest.raises(ValueError, match=r"share their sessions, which a file cannot be: .* PostgreSQL"):
         Settings(**given)
     assert Settings(**given, store="postgresql://editlab@127.0.0.1/editlab").has_workers
     assert not Settings(workers=1).has_workers
