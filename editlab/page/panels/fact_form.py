@@ -17,7 +17,7 @@ from editlab.core.follow_ups import KINDS, FollowUp
 from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
 from editlab.core.suggestions import Suggestions
 from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter, show_if, text_area
-from editlab.report.html import arrow_to, joined, marked_prompt, plural, tag
+from editlab.report.html import arrow_to, joined, marked_prompt, tag
 
 START = "Write a sentence that stops just before the answer and contains the subject."
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
@@ -86,7 +86,7 @@ class FactForm:
         self._suggested: Suggestions | None = None
         self._suggestion = html(css="el-suggestion el-live")
         self.take = button("Ask these too", lambda _: self._take(), "el-small", "They can be changed below")
-        self._suggested = box([self._suggestion, self.take], "el-row el-suggested")
+        self._proposal = box([self._suggestion, self.take], "el-row el-suggested")
         asked = [self.rewordings.text, self.neighbours.text, html(ASKED_HELP), self.follow_ups, html(HELP), self.joined]
         self._more = Fold("", "", box(asked))
         self._shown = html(css="el-marked")
@@ -98,9 +98,9 @@ class FactForm:
         for control in (self.as_chat, self.joined, self.follow_ups, self.rewordings.text, self.neighbours.text):
             control.observe(self._changed, "value")
         fields = box(list(self._fields), "el-fields el-sentence-fields")
-        self.widget = box([fields, box([self._shown, self._suggested, self._problem], "el-told")], "el-form")
+        self.widget = box([fields, box([self._shown, self._proposal, self._problem], "el-told")], "el-form")
         self.options = box([self._more.widget, self.as_chat], "el-options")
-        self.suggest(None)
+        self.propose(None)
         self._mark()
 
     @property
@@ -198,10 +198,10 @@ class FactForm:
             if lines.is_as_put and lines.read() != prompts:
                 lines.put(prompts)
 
-    def suggest(self, found: Suggestions | None) -> None:
-        """Suggest prompts to ask too; None takes the suggestion away."""
+    def propose(self, found: Suggestions | None) -> None:
+        """Offer prompts to ask too; None takes the offer away."""
         self._suggested = found
-        show_if(self._suggested, bool(found))
+        show_if(self._proposal, bool(found))
         if found:
             lines = [tag("span", f"See what else changes. Suggested, {found.source}:", "el-why")]
             for name, prompts in (("Reworded", found.rewordings), ("Neighbours", found.neighbours)):
@@ -277,8 +277,7 @@ class FactForm:
     def _mark(self) -> None:
         prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
         counts = [len(lines.read()) for lines in (self.rewordings, self.neighbours)]
-        told = f"Also asked: {plural(counts[0], 'rewording')}, {plural(counts[1], 'neighbour')}…"
-        self._more.name(told if any(counts) else "Rewordings, neighbours, follow-ups…", "Hide what else is asked")
+        self._more.name(f"Also asked ({sum(counts)})…" if any(counts) else "Also ask…", "Hide what else is asked")
         if not prompt.strip():
             self._shown.value = tag("p", START, "el-note")
             return
