@@ -156,7 +156,7 @@ def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
         panel.rank.value = 2
         panel.adapter.click()
         await runner.idle()
-        assert "3 edits in force" in panel.made.children[0].value
+        assert "With 3 edits in force" in panel.made.children[0].value
         assert base64.b64encode(f"adapter of {session}, 2".encode()).decode() in panel.made.children[1].value
         panel.show(await asyncio.to_thread(lab.undo, session))  # sizes of other edits are not shown
         assert panel.sizes.value == ""

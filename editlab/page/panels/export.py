@@ -48,7 +48,7 @@ class Export(Pane):
         self.sizes = html()
         self.made = box([], "el-links")
         self._of: list[str] = []  # ids of the edits in force, as they are drawn
-        self._making = box([self.rank, self.adapter], "el-row")
+        self._making = box([self.rank, self.adapter], "el-row el-adapter")
         self.widget = box(
             [
                 html(note(ABOUT)),
@@ -98,7 +98,7 @@ class Export(Pane):
 
     def add_adapter(self, edits: int, file: File) -> None:
         """Show a link to an adapter of so many edits in force, above those made before."""
-        shown = html(tag("p", f"Of the {plural(edits, 'edit')} in force when it was made:", "el-why"))
+        shown = html(tag("p", f"With {plural(edits, 'edit')} in force, as they were when it was made:", "el-why"))
         self.made.children = [shown, _shown(file)]
 
     def done(self, problem: str = "") -> None:
