@@ -26,6 +26,7 @@ from editlab.page.app import App
 from editlab.page.follower import REFUSAL, Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading
+from editlab.page.opening import opened
 from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.page.work import ask
@@ -86,9 +87,12 @@ def test_a_page_is_told_in_one_piece_and_each_widget_after_those_in_it(monkeypat
     monkeypatch.setattr(comm, "create_comm", Recorded)
     monkeypatch.setattr(controls, "_shared_models", {})
 
+    lab = FakeLab()
+    found = opened(lab, "")
+
     async def main() -> None:
         with controls.building():
-            Page(awaited=True).open(FakeLab())
+            App(lab, found)
 
     asyncio.run(main())
     known: set[str] = set()
