@@ -151,6 +151,7 @@ def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
         await runner.idle()
         words = [words for words, _ in panel.rank.options]
         assert words == ["rank 3, 24 kB, exact", "rank 2, 16 kB, error 58 %", "rank 1, 8.0 kB, error 82 %"]
+        assert panel.rank.label == words[0]
         assert "269 MB (bfloat16)" in panel.sizes.value
         assert "<code>editlab export editlab-replay.zip --to FOLDER</code>" in panel.sizes.value
         panel.rank.value = 2
