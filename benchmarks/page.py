@@ -2,7 +2,8 @@
 
 A backend of its own, whose model is loaded beforehand, and the page beside it, once without kernels that wait (cold)
 and once with one (preheated). Each visit is by Chromium with an empty cache. A click works when the kernel has
-answered it: the button of the lessons is pressed as soon as it is there, and the lessons are waited for.
+answered it: the button of the lessons is pressed as soon as it is there, and the lessons are waited for. Afterwards
+nothing is done for a minute, in which an idle page sends and gets nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from editlab.serving.settings import Settings
 
 KERNEL = "editlab.page.kernel"
 STILL_SECONDS = 2.0  # a kernel that used no processor for so long waits for its visitor
+SETTLE_SECONDS = 10.0  # after a visit's last click, until nothing is on its way any more
+IDLE_SECONDS = 60.0
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
 
 
@@ -123,6 +126,10 @@ def visit(browser: Browser, served: Served) -> dict[str, float]:
     page.wait_for_timeout(1000)  # what is still on its way
     told = {"requests": traffic.requests, "bytes": traffic.bytes}
     told |= {"socket_frames": traffic.frames, "socket_bytes": traffic.socket_bytes}
+    page.wait_for_timeout(1000 * SETTLE_SECONDS)
+    before_idle = traffic.requests, traffic.frames
+    page.wait_for_timeout(1000 * IDLE_SECONDS)
+    told |= {"idle_requests": traffic.requests - before_idle[0], "idle_frames": traffic.frames - before_idle[1]}
     # Of a preheated visit it is the one that waited; the one that is started in its place comes later.
     kernel = min(served.kernels(), key=lambda each: (each.pid not in before, each.create_time()))
     memory = kernel.memory_full_info()

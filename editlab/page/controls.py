@@ -1,13 +1,16 @@
 """The few kinds of widgets that the page is made of, each with its class in style.css.
 
 A browser is told of every model and of every change to one, and a page has hundreds of widgets. So their classes are
-there from the start, and widgets that look alike share the models of their layout and style.
+there from the start, widgets that look alike share the models of their layout and style, and while a page is being
+built (`building`) nothing is told: at the end each widget is told once, as it then is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import ipywidgets as widgets
 import traitlets
@@ -16,15 +19,64 @@ from markupsafe import Markup, escape
 from editlab.report.html import tag
 
 W = TypeVar("W", bound=widgets.Widget)
-_shared_models: dict[tuple[Any, ...], widgets.Widget] = {}
+_shared_models: dict[tuple[Any, ...], Any] = {}
+_untold: list[_Told] | None = None  # while a page is being built
 
 
-def _shared(kind: type[widgets.Widget], **traits: Any) -> widgets.Widget:
+class _Told:
+    """A widget that a front end is told of when it is made, or else at the end of `building`."""
+
+    waits = False
+
+    def open(self) -> None:
+        self.waits = _untold is not None
+        if _untold is None:
+            super().open()  # type: ignore[misc]  # of the widget
+        else:
+            _untold.append(self)
+
+    def tell(self) -> None:
+        """Tell of the widgets that this one refers to, and then of this one."""
+        if not self.waits:
+            return
+        for name in self.keys:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, _Told):
+                    each.tell()
+        self.open()
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Tell of the widgets that the block makes at its end, as they are then."""
+    global _untold
+    if _untold is not None:
+        yield
+        return
+    made_here = _untold = []
+    try:
+        yield
+    finally:
+        _untold = None
+        for widget in made_here:
+            widget.tell()
+
+
+@functools.cache
+def _told(kind: Any) -> Any:
+    """The class of widgets of this kind that are told of as `building` has it."""
+    return type(kind.__name__, (_Told, kind), {})
+
+
+def _shared(kind: type[W], **traits: Any) -> W:
     """The one model of this kind with these traits."""
     key = (kind, *traits.items())
-    if key not in _shared_models or _shared_models[key].comm is None:  # a notebook may close all widgets
-        _shared_models[key] = kind(**traits)
-    return _shared_models[key]
+    known: Any = _shared_models.get(key)
+    if known is None or (known.comm is None and not known.waits):  # a notebook may close all widgets
+        known = _shared_models[key] = _told(cast(Any, kind))(**traits)
+    shared: W = known
+    return shared
 
 
 def made(kind: type[W], css: str, **traits: Any) -> W:
@@ -32,7 +84,8 @@ def made(kind: type[W], css: str, **traits: Any) -> W:
     looks = {"layout": _shared(widgets.Layout)}
     if "style" in kind.class_traits():
         looks["style"] = _shared(kind.class_traits()["style"].klass)
-    return kind(_dom_classes=tuple(css.split()), **looks, **traits)
+    widget: W = _told(cast(Any, kind))(_dom_classes=tuple(css.split()), **looks, **traits)
+    return widget
 
 
 class _Escaped(traitlets.Unicode):

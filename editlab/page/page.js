@@ -98,8 +98,6 @@
     meet("view", (place) => show(place.dataset));
     meet("forget", (place) => forget(place.dataset));
     meet("sessions", list);
-    const address = document.querySelector(".el-address:not([data-met]) input"); // for the followers' QR code
-    if (address) { address.closest(".el-address").dataset.met = ""; put(address, location.origin + location.pathname); }
     const knock = document.querySelector(".el-knock:not([data-met])"); // the widgets are here: the kernel may go on
     if (knock) { knock.dataset.met = ""; knock.click(); }
     // Widgets cannot carry ARIA attributes of their own, so what must be announced is marked by class and named here.
@@ -271,7 +269,11 @@
     const over = next.getBoundingClientRect().bottom + 12 - dock.getBoundingClientRect().bottom;
     if (over > 0) dock.scrollTop += over;
   };
-  const changed = () => { pressed(); follow(); coach(); };
+  const locate = () => { // the address, for the followers' QR code
+    const place = document.querySelector(".el-address:not([data-met])");
+    if (place) { place.dataset.met = ""; put(place.querySelector("input"), location.origin + location.pathname); }
+  };
+  const changed = () => { pressed(); follow(); coach(); locate(); };
   new MutationObserver(changed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });
   new MutationObserver(attend).observe(document.documentElement, { childList: true, subtree: true });
   if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) document.documentElement.classList.add("el-loopback");

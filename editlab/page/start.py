@@ -16,7 +16,7 @@ from editlab.core.progress import Progress
 from editlab.lab.api import LabProtocol
 from editlab.page.app import App
 from editlab.page.bokeh_widget import bring_bokeh_into_notebook
-from editlab.page.controls import box, button, field, html, show_if
+from editlab.page.controls import box, building, button, field, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading, load_lab
@@ -134,7 +134,8 @@ class Page:
     def _show(self, found: Opened, says: str) -> None:
         lab, key = self._lab, found.session
         assert lab is not None, "a session is opened in a lab"
-        shown = App(lab, found, self._go) if found.about.may_edit else Follower(lab, found, self._go)
+        with building():
+            shown = App(lab, found, self._go) if found.about.may_edit else Follower(lab, found, self._go)
         shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
         self._leave()
         self.app = shown
@@ -202,12 +203,13 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
     """
     if not is_served():
         bring_bokeh_into_notebook()
-    page = Page(awaited=is_served())
-    loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
-    wait_for_visitor()
-    key = session or session_asked_for()
-    if loading is not None:
-        page.load(loading, key)
-    elif lab is not None:
-        page.open(lab, key)
+    with building():
+        page = Page(awaited=is_served())
+        loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
+        wait_for_visitor()
+        key = session or session_asked_for()
+        if loading is not None:
+            page.load(loading, key)
+        elif lab is not None:
+            page.open(lab, key)
     return page.root

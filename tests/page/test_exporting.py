@@ -151,12 +151,13 @@ def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
         await runner.idle()
         words = [words for words, _ in panel.rank.options]
         assert words == ["rank 3, 24 kB, exact", "rank 2, 16 kB, error 58 %", "rank 1, 8.0 kB, error 82 %"]
+        assert panel.rank.label == words[0]
         assert "269 MB (bfloat16)" in panel.sizes.value
         assert "<code>editlab export editlab-replay.zip --to FOLDER</code>" in panel.sizes.value
         panel.rank.value = 2
         panel.adapter.click()
         await runner.idle()
-        assert "3 edits in force" in panel.made.children[0].value
+        assert "With 3 edits in force" in panel.made.children[0].value
         assert base64.b64encode(f"adapter of {session}, 2".encode()).decode() in panel.made.children[1].value
         panel.show(await asyncio.to_thread(lab.undo, session))  # sizes of other edits are not shown
         assert panel.sizes.value == ""

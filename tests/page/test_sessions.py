@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import comm
 import pytest
+from comm.base_comm import BaseComm
 from websockets.sync.server import ServerConnection, serve
 
 from editlab.core.errors import LabError, Unreachable
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
+from editlab.page import controls
 from editlab.page.app import App
 from editlab.page.follower import REFUSAL, Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import Loading
+from editlab.page.opening import opened
 from editlab.page.start import Page
 from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.page.work import ask
@@ -69,6 +75,32 @@ async def edited(page: Page, subject: str) -> None:
 def text(page: Page) -> str:
     """All HTML that is on the page."""
     return " ".join(str(getattr(widget, "value", "")) for widget in everything(page.root, hidden=True))
+
+
+def test_a_page_is_told_in_one_piece_and_each_widget_after_those_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, str, str]] = []
+
+    class Recorded(BaseComm):
+        def publish_msg(self, msg_type: str, data: Any = None, *_: Any, **__: Any) -> None:
+            told.append((msg_type, self.comm_id, json.dumps(data["state"], default=str)))
+
+    monkeypatch.setattr(comm, "create_comm", Recorded)
+    monkeypatch.setattr(controls, "_shared_models", {})
+
+    lab = FakeLab()
+    found = opened(lab, "")
+
+    async def main() -> None:
+        with controls.building():
+            App(lab, found)
+
+    asyncio.run(main())
+    known: set[str] = set()
+    for kind, id, state in told:
+        known |= {id} if kind == "comm_open" else set()
+        assert set(re.findall(r"IPY_MODEL_(\w+)", state)) <= known
+    assert 100 < len(known) < 300
+    assert len(told) == len(known)
 
 
 def test_without_a_key_a_session_is_begun_and_its_key_told_to_the_address() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from editlab.core.records import SessionState
-from editlab.page.controls import box, panel, segments, show_if
+from editlab.page.controls import box, building, panel, segments, show_if
 from editlab.page.measuring import Activity
 from editlab.page.panels.pane import Pane
 
@@ -54,7 +54,8 @@ class Analysis:
     def __getitem__(self, name: str) -> Any:
         """The panel of this name, made now if it has not been open yet."""
         if name not in self._made:
-            self._made[name] = self._places[name].make()
+            with building():
+                self._made[name] = self._places[name].make()
         return self._made[name]
 
     @property

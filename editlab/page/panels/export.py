@@ -22,6 +22,7 @@ ABOUT = (
 )
 ABOUT_MODEL = "The edits in force as a LoRA adapter, saved from here; the whole edited model, by the command line."
 LARGEST_ADAPTER = 32 * 10**6  # bytes that a page takes as one link
+EXACT = 0  # stands for the rank of the exact adapter: a choice of None may choose nothing
 TO_CHECKPOINT = f"editlab export {REPLAY} --to FOLDER"
 TO_ADAPTER = f"editlab export {REPLAY} --as adapter --to FOLDER"
 
@@ -40,15 +41,15 @@ class Export(Pane):
     def __init__(self, on: ExportCallbacks) -> None:
         self.prepare = button("Prepare the files", lambda _: on.prepare(), "el-small")
         self.look = button("Show the sizes", lambda _: on.look(), "el-small")
-        self.rank = choice("LoRA adapter", [("", None)])
-        self.adapter = button("Make the adapter", lambda _: on.adapter(self.rank.value), "el-small")
+        self.rank = choice("LoRA adapter", [("", EXACT)])
+        self.adapter = button("Make the adapter", lambda _: on.adapter(self.rank.value or None), "el-small")
         self.cancel = button("Cancel", lambda _: on.cancel(), "el-small", "Stop; the session stays as it is")
         self._said = html(css="el-live")
         self.links = box([], "el-links")
         self.sizes = html()
         self.made = box([], "el-links")
         self._of: list[str] = []  # ids of the edits in force, as they are drawn
-        self._making = box([self.rank, self.adapter], "el-row")
+        self._making = box([self.rank, self.adapter], "el-row el-adapter")
         self.widget = box(
             [
                 html(note(ABOUT)),
@@ -91,14 +92,14 @@ class Export(Pane):
         """Show what the edited model can be written as, with sizes."""
         fitting = [each for each in sizes.adapters if each.n_bytes <= LARGEST_ADAPTER]
         exact = sizes.adapters[:1]
-        self.rank.options = [(_words(each, each in exact), None if each in exact else each.rank) for each in fitting]
+        self.rank.options = [(_words(each, each in exact), EXACT if each in exact else each.rank) for each in fitting]
         show_if(self._making, bool(fitting))
         show_if(self.look, False)
         self.sizes.value = _sizes(sizes, bool(exact) and exact[0] not in fitting)
 
     def add_adapter(self, edits: int, file: File) -> None:
         """Show a link to an adapter of so many edits in force, above those made before."""
-        shown = html(tag("p", f"Of the {plural(edits, 'edit')} in force when it was made:", "el-why"))
+        shown = html(tag("p", f"With {plural(edits, 'edit')} in force, as they were when it was made:", "el-why"))
         self.made.children = [shown, _shown(file)]
 
     def done(self, problem: str = "") -> None:

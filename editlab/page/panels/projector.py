@@ -62,7 +62,6 @@ def _code(address: str, follow: str) -> Markup:
 
     link = where._replace(query=urlencode({"session": follow}), fragment="").geturl()
     drawn = segno.make_qr(link).svg_inline(border=2, light="white", omitsize=True)
-    label = "QR code of the link to follow this session"
-    return tag(
-        "details", tag("summary", "Follow along") + tag("div", Markup(drawn), role="img", aria_label=label), open=""
-    )
+    label = "QR code of the link to follow this session; a click makes it larger or smaller"
+    code = tag("div", Markup(drawn), role="img", aria_label=label)
+    return tag("details", tag("summary", code + tag("span", "Follow along")))
