@@ -263,7 +263,15 @@
     rove();
     name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
   };
-  const changed = () => { pressed(); follow(); };
+  /* The task of the tour that is next stays in sight in its dock, also when what came of the ones before has grown. */
+  const coach = () => {
+    const next = document.querySelector(".el-lessons .el-todo-next"), dock = next?.closest(".el-lessons");
+    if (!next || !shown(next) || next.dataset.told === next.textContent) return;
+    next.dataset.told = next.textContent;
+    const over = next.getBoundingClientRect().bottom + 12 - dock.getBoundingClientRect().bottom;
+    if (over > 0) dock.scrollTop += over;
+  };
+  const changed = () => { pressed(); follow(); coach(); };
   new MutationObserver(changed).observe(document.documentElement, { attributeFilter: ["class"], subtree: true });
   new MutationObserver(attend).observe(document.documentElement, { childList: true, subtree: true });
   if (["localhost", "127.0.0.1", "[::1]"].includes(location.hostname)) document.documentElement.classList.add("el-loopback");

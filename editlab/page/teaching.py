@@ -58,7 +58,9 @@ class Teaching:
         self._tell(state=state) if self._scene else self._begin(state)
 
     def said(self, fact: Fact, completions: Sequence[Completion]) -> None:
-        if completions:
+        """What the model says to the fact in the form; after an edit of it, that is the edit's doing, and not told."""
+        edited = self._scene.in_force if self._scene else ()
+        if completions and not any(each.text == fact.text for step in edited for each in step.facts):
             self._tell(said=(fact, completions[0]))
 
     def tab(self, name: str) -> None:

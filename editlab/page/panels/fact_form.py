@@ -17,7 +17,7 @@ from editlab.core.follow_ups import KINDS, FollowUp
 from editlab.core.joining import AUTO, BLANK, NOTHING, is_direct
 from editlab.core.suggestions import Suggestions
 from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter, show_if, text_area
-from editlab.report.html import arrow_to, joined, marked_prompt, plural, tag
+from editlab.report.html import arrow_to, joined, marked_prompt, tag
 
 START = "Write a sentence that stops just before the answer and contains the subject."
 JOINED = (("as usual in its script", AUTO), ("after a blank", BLANK), ("directly", NOTHING))
@@ -277,8 +277,7 @@ class FactForm:
     def _mark(self) -> None:
         prompt, subject, new = self.prompt.value, self.subject.value.strip(), self.new.value.strip()
         counts = [len(lines.read()) for lines in (self.rewordings, self.neighbours)]
-        told = f"Also asked: {plural(counts[0], 'rewording')}, {plural(counts[1], 'neighbour')}…"
-        self._more.name(told if any(counts) else "Rewordings, neighbours, follow-ups…", "Hide what else is asked")
+        self._more.name(f"Also asked ({sum(counts)})…" if any(counts) else "Also ask…", "Hide what else is asked")
         if not prompt.strip():
             self._shown.value = tag("p", START, "el-note")
             return
