@@ -1,4 +1,4 @@
-"""What else to ask of a typed fact, looked up among the lab's facts; the form offers it."""
+"""What else to ask of a typed fact, looked up among the lab's facts; the form proposes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOKED_AT = 300  # facts of each search
 
 
 class Suggesting:
-    """Offers rewordings and neighbours for a fact that lacks them, once the fact has settled."""
+    """Proposes rewordings and neighbours for a fact that lacks them, once the fact has settled."""
 
     def __init__(self, lab: LabProtocol, runner: Runner, form: FactForm, settle: float) -> None:
         self._lab, self._runner, self._form, self._settle = lab, runner, form, settle
@@ -26,16 +26,16 @@ class Suggesting:
         self._first: Sequence[Fact] | None = None  # of the lab's facts
 
     def changed(self) -> None:
-        """Where the form holds another fact, or none: take the old suggestion away, and look for a new one."""
+        """Where the form holds another fact, or none: take the old proposal away, and look for a new one."""
         fact = self._form.typed
         if fact == self._fact:
             return
-        self._form.suggest(None)
+        self._form.propose(None)
         self._fact, self._number = fact, next(self._numbers)
         if fact is not None and not (fact.paraphrase_prompts and fact.neighborhood_prompts):
-            self._runner.start(self._suggest(fact, self._number))
+            self._runner.start(self._propose(fact, self._number))
 
-    async def _suggest(self, fact: Fact, number: int) -> None:
+    async def _propose(self, fact: Fact, number: int) -> None:
         await asyncio.sleep(self._settle)
         if number != self._number:
             return
@@ -47,4 +47,4 @@ class Suggesting:
             return  # the page says already that the lab is away
         if number == self._number:
             found = suggestions(fact, [*self._first, *(each for each in alike if each not in self._first)])
-            self._form.suggest(found.lacking(fact))
+            self._form.propose(found.lacking(fact))

@@ -86,7 +86,7 @@ class FactForm:
         self._suggested: Suggestions | None = None
         self._suggestion = html(css="el-suggestion el-live")
         self.take = button("Ask these too", lambda _: self._take(), "el-small", "They can be changed below")
-        self._suggested = box([self._suggestion, self.take], "el-row el-suggested")
+        self._proposal = box([self._suggestion, self.take], "el-row el-suggested")
         asked = [self.rewordings.text, self.neighbours.text, html(ASKED_HELP), self.follow_ups, html(HELP), self.joined]
         self._more = Fold("", "", box(asked))
         self._shown = html(css="el-marked")
@@ -98,9 +98,9 @@ class FactForm:
         for control in (self.as_chat, self.joined, self.follow_ups, self.rewordings.text, self.neighbours.text):
             control.observe(self._changed, "value")
         fields = box(list(self._fields), "el-fields el-sentence-fields")
-        self.widget = box([fields, box([self._shown, self._suggested, self._problem], "el-told")], "el-form")
+        self.widget = box([fields, box([self._shown, self._proposal, self._problem], "el-told")], "el-form")
         self.options = box([self._more.widget, self.as_chat], "el-options")
-        self.suggest(None)
+        self.propose(None)
         self._mark()
 
     @property
@@ -198,10 +198,10 @@ class FactForm:
             if lines.is_as_put and lines.read() != prompts:
                 lines.put(prompts)
 
-    def suggest(self, found: Suggestions | None) -> None:
-        """Suggest prompts to ask too; None takes the suggestion away."""
+    def propose(self, found: Suggestions | None) -> None:
+        """Propose prompts to ask too; None takes the proposal away."""
         self._suggested = found
-        show_if(self._suggested, bool(found))
+        show_if(self._proposal, bool(found))
         if found:
             lines = [tag("span", f"See what else changes. Suggested, {found.source}:", "el-why")]
             for name, prompts in (("Reworded", found.rewordings), ("Neighbours", found.neighbours)):
@@ -211,7 +211,7 @@ class FactForm:
             self._suggestion.value = joined(lines)
 
     def _take(self) -> None:
-        """Keep what is offered, as if the fact had been picked with it: it goes when the sentence does."""
+        """Keep what is proposed, as if the fact had been picked with it: it goes when the sentence does."""
         found, fact = self._suggested, self.typed
         if found is None or fact is None:
             return
