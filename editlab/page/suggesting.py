@@ -1,4 +1,4 @@
-"""What else to ask of a typed fact, looked up among the lab's facts; the form offers it."""
+"""What else to ask of a typed fact, looked up among the lab's facts; the form proposes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOKED_AT = 300  # facts of each search
 
 
 class Suggesting:
-    """Offers rewordings and neighbours for a fact that lacks them, once the fact has settled."""
+    """Proposes rewordings and neighbours for a fact that lacks them, once the fact has settled."""
 
     def __init__(self, lab: LabProtocol, runner: Runner, form: FactForm, settle: float) -> None:
         self._lab, self._runner, self._form, self._settle = lab, runner, form, settle
@@ -26,7 +26,7 @@ class Suggesting:
         self._first: Sequence[Fact] | None = None  # of the lab's facts
 
     def changed(self) -> None:
-        """Where the form holds another fact, or none: take the old offer away, and look for a new one."""
+        """Where the form holds another fact, or none: take the old proposal away, and look for a new one."""
         fact = self._form.typed
         if fact == self._fact:
             return

@@ -199,7 +199,7 @@ class FactForm:
                 lines.put(prompts)
 
     def propose(self, found: Suggestions | None) -> None:
-        """Offer prompts to ask too; None takes the offer away."""
+        """Propose prompts to ask too; None takes the proposal away."""
         self._suggested = found
         show_if(self._proposal, bool(found))
         if found:
@@ -211,7 +211,7 @@ class FactForm:
             self._suggestion.value = joined(lines)
 
     def _take(self) -> None:
-        """Keep what is offered, as if the fact had been picked with it: it goes when the sentence does."""
+        """Keep what is proposed, as if the fact had been picked with it: it goes when the sentence does."""
         found, fact = self._suggested, self.typed
         if found is None or fact is None:
             return
