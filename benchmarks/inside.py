@@ -32,7 +32,8 @@ LENS_TOKENS = 30
 
 def main(
     model: Annotated[str, typer.Option(help="a model's name, with its real weights")] = "smollm2-135m",
-    facts: Annotated[int, typer.Option(help=f"facts, at most {len(FACTS)}")] = len(FACTS),
+    dtype: Annotated[str, typer.Option(help="float32 or float32-packed")] = "float32",
+    facts: Annotated[int, typer.Option(help=f"facts, at most {len(FACTS)}; 0: only the lens")] = len(FACTS),
     kind: Annotated[str, typer.Option(help="block, mlp or attention")] = BLOCK,
     window: Annotated[int, typer.Option(help="layers restored together; 1 for blocks")] = 1,
     cells: Annotated[int, typer.Option(help="cells of a fact that are run in the plain way, a random sample")] = 6,
@@ -47,19 +48,21 @@ def main(
     """
     torch.set_num_threads(threads)
     clock = time.process_time if cpu_time else time.perf_counter
-    loaded = load(model)
+    loaded = load(model, dtype=dtype)
     rows = [_traced(loaded, fact, kind, window, cells, clock) for fact in FACTS[:facts]]
     read = [_lens(loaded, every, repeats, clock) for every in (False, True)]
     told: dict[str, Any] = {
         "model": model,
+        "dtype": dtype,
         "kind": kind,
         "window": window,
         "threads": threads,
         "clock": "processor" if cpu_time else "wall",
         "facts": rows,
-        "ratio": sum(row["plain"] for row in rows) / sum(row["fast"] for row in rows),
+        "ratio": sum(row["plain"] for row in rows) / sum(row["fast"] for row in rows) if rows else None,
         "lens_of_two_tokens": read[0],
         "lens_of_every_token": read[1],
+        "output_layer_of_every_token": _output_layer(loaded, repeats, clock),
     }
     if as_json:
         typer.echo(json.dumps(told, indent=2))
@@ -69,8 +72,14 @@ def main(
             f"{row['prompt']}: {row['tokens']} tokens, fast {row['fast']:.2f} s, plain {row['plain']:.1f} s, "
             f"{row['plain'] / row['fast']:.1f} ×, largest difference {row['difference']:.1e}"
         )
-    typer.echo(f"together {told['ratio']:.1f} ×, {told['clock']} time")
-    typer.echo(f"lens of {LENS_TOKENS} tokens: {1000 * read[0]:.0f} ms at two of them, {1000 * read[1]:.0f} ms at all")
+    if rows:
+        typer.echo(f"together {told['ratio']:.1f} ×, {told['clock']} time")
+    shape = f"{LENS_TOKENS} tokens × {loaded.n_layers} layers × {loaded.n_vocabulary} words"
+    typer.echo(
+        f"lens, {told['clock']} time of {threads} threads, {dtype}: {1000 * read[0]:.0f} ms at two tokens, "
+        f"{1000 * read[1]:.0f} ms at all ({shape}), of which the output layer's product alone takes "
+        f"{1000 * told['output_layer_of_every_token']:.0f} ms"
+    )
 
 
 def _traced(
@@ -96,10 +105,21 @@ def _lens(model: EditableModel, every_token: bool, repeats: int, clock: Callable
     """The median of a lens's seconds."""
     words = model.tokens(" ".join(setting.TEN_TOKENS)).ids[:LENS_TOKENS]
     prompt = model.continuation((), words)
+    return _median(lambda: lens(model, prompt, every_token=every_token, subject=(0, 5)), repeats, clock)
 
+
+@torch.no_grad()
+def _output_layer(model: EditableModel, repeats: int, clock: Callable[[], float]) -> float:
+    """The median of the seconds of a lens's largest product: the output layer, once for every cell."""
+    layer: Any = model.hf.get_output_embeddings()
+    cells = torch.randn(LENS_TOKENS * model.n_layers, layer.weight.shape[1], dtype=layer.weight.dtype)
+    return _median(lambda: layer(cells), repeats, clock)
+
+
+def _median(call: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
     def seconds() -> float:
         start = clock()
-        lens(model, prompt, every_token=every_token, subject=(0, 5))
+        call()
         return clock() - start
 
     seconds()

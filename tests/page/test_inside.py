@@ -133,6 +133,7 @@ def test_the_sweep_fills_the_form_with_its_best_layer() -> None:
 
 def test_what_cannot_be_done_is_told_and_work_can_be_stopped() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "", "", "")
         app.analysis.open("Lens and trace")
         await click(app, inside(app).trace)
         assert alerts(inside(app)) == ["The form holds no fact: type one, or choose one from the list."]
