@@ -43,17 +43,6 @@ MANY = [
 ]
 
 
-def begun(tries: int = 3) -> Cluster:
-    """Ray gives its own processes half a minute to start, which is not enough on a busy machine: it is tried again."""
-    try:
-        return Cluster("local", workers=2)
-    except Exception as error:
-        if tries == 1 or "timed out during startup" not in str(error):
-            raise
-        ray.shutdown()
-        return begun(tries - 1)
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers, in the tests' own cache and with the tests' own second moments."""
@@ -61,7 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     before = os.environ.get("EDITLAB_CACHE")
     os.environ["EDITLAB_CACHE"] = str(folder / "cache")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    with begun() as cluster:
+    with Cluster("local", workers=2) as cluster:
         yield cluster
     os.environ.pop("EDITLAB_CACHE") if before is None else os.environ.update(EDITLAB_CACHE=before)
 

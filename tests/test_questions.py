@@ -110,3 +110,28 @@ def test_the_log_stays_locked_and_time_is_not_charged_while_a_question_is_answer
         assert seen[1] == ("done", "queued", True)
     finally:
         queue.close()
+
+
+def test_the_seconds_left_are_those_of_the_jobs_before_and_its_own() -> None:
+    queue, gate = Queue(), threading.Event()
+    queue.learn("edit", 20.0)
+    queue.learn("measure", 4.0)
+    begun = threading.Event()
+
+    def hold(_report: object) -> None:
+        begun.set()
+        assert gate.wait(30)
+
+    edit = queue.put("a", hold, kind="edit")
+    assert begun.wait(30)
+    measure = queue.put("b", lambda _report: None, LATER, kind="measure")
+    unknown = queue.put("c", lambda _report: None, kind="trace")  # goes before, and counts as an average job
+    later = queue.put("d", lambda _report: None, LATER, kind="measure")
+    left = [job.seconds_left for job in (edit, measure, later)]
+    assert left == pytest.approx([20, 20 + 12 + 4, 20 + 12 + 4 + 4], abs=5)  # the clock goes on
+    assert left == sorted(left)
+    assert unknown.seconds_left is None
+    gate.set()
+    later.result(30)
+    assert edit.seconds_left is None
+    queue.close()

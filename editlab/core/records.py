@@ -751,6 +751,7 @@ class EditReport(Record):
     progress: Progress
     ahead: int = 0  # jobs that run before it
     error: str | None = None  # a sentence, once it has failed
+    seconds_left: float | None = None  # if jobs take as long as they did lately; None: unknown
 
     @property
     def is_open(self) -> bool:

@@ -32,13 +32,23 @@ class Cluster:
         self._ray = ray
         self._begun = not ray.is_initialized()
         if self._begun:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False, **_SILENT)
+            self._begin(address)
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
         machines = sum(node["Alive"] for node in ray.nodes())
         self.workers = workers or gpus or machines
         cpus = max(1, int(resources.get("CPU", 1)) // self.workers)
         self._each = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0}
+
+    def _begin(self, address: str, tries: int = 3) -> None:
+        """Start or join Ray. It gives its own processes half a minute to start, too little on a busy machine."""
+        try:
+            self._ray.init(address=address, log_to_driver=False, include_dashboard=False, **_SILENT)
+        except Exception as error:
+            if tries == 1 or "timed out during startup" not in str(error):
+                raise
+            self._ray.shutdown()
+            self._begin(address, tries - 1)
 
     def __enter__(self) -> Self:
         return self

@@ -42,6 +42,10 @@ class Job(Protocol[R_co]):
     def progress(self) -> Progress: ...
 
     @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the job has ended if jobs take as long as they did lately; null (None) if that is unknown."""
+
+    @property
     def error(self) -> str | None:
         """A sentence for the user once the status is "failed"; the traceback goes to the log."""
 

@@ -22,7 +22,7 @@ class _Edit:
     @property
     def report(self) -> EditReport:
         job = self.job
-        return EditReport(self.facts, self.method, job.status, job.progress, job.ahead, job.error)
+        return EditReport(self.facts, self.method, job.status, job.progress, job.ahead, job.error, job.seconds_left)
 
 
 class Edits:

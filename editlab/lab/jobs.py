@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,9 @@ class LocalJob:
         priority: int = FIRST,
         changes_log: bool = False,
         on_end: Callable[[], None] = lambda: None,
+        kind: str = "",
     ) -> None:
+        self.kind = kind
         self.session = session
         self.priority = priority
         self.changes_log = changes_log
@@ -88,6 +90,10 @@ class LocalJob:
     @property
     def ahead(self) -> int:
         return self._queue.jobs_before(self)
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self._queue.seconds_left(self)
 
     @property
     def worked(self) -> float:
@@ -138,6 +144,8 @@ class LocalJob:
         self._on_end()
         if self._begun:
             self.seconds += self.running_for
+        if outcome.status == "done":
+            self._queue.learn(self.kind, self.seconds)
         self._outcome = outcome
         del self._work, self._on_end  # frees the session that they hold
         self._ended.set()
@@ -181,6 +189,9 @@ class Queue:
         self._running: LocalJob | None = None
         self._host: LocalJob | None = None  # the job in whose midst a question is answered
         self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None once the queue has changed
+        self._typical: dict[
+            str, float
+        ] = {}  # kind -> seconds of work that the last jobs took, the latest weighing most
         self._listeners: list[OnChange] = []
         self._changing: set[str] = set()  # sessions whose log is being changed at once
         self._changed = threading.Condition()
@@ -195,12 +206,14 @@ class Queue:
         priority: int = FIRST,
         changes_log: bool = False,
         on_end: Callable[[], None] = lambda: None,
+        kind: str = "",
     ) -> LocalJob:
-        """Queue a job of a session. `on_end` is called once, just before the job has ended.
+        """Queue a job of a session. `on_end` is called once, just before the job has ended; jobs of one `kind` take
+        about as long.
 
         Raises LimitReached if too many jobs wait, LabError once the queue takes no more.
         """
-        job = LocalJob(self, session, work, priority, changes_log, on_end)
+        job = LocalJob(self, session, work, priority, changes_log, on_end, kind)
         with self._changed:
             if self._closed:
                 raise LabError(self._closed)
@@ -264,10 +277,34 @@ class Queue:
     def jobs_before(self, job: LocalJob) -> int:
         """The number of jobs that run before this one; 0 once this one runs."""
         with self._changed:
-            if self._places is None:
-                order = sorted(self._waiting, key=self._order)  # stable: equals stay in the order of arrival
-                self._places = {one: place + (self._running is not None) for place, one in enumerate(order)}
-            return self._places.get(job, 0)
+            return self._arranged().get(job, 0)
+
+    def _arranged(self) -> Mapping[LocalJob, int]:
+        """The waiting jobs, and the number of jobs that run before each."""
+        if self._places is None:
+            order = sorted(self._waiting, key=self._order)  # stable: equals stay in the order of arrival
+            self._places = {one: place + (self._running is not None) for place, one in enumerate(order)}
+        return self._places
+
+    def learn(self, kind: str, seconds: float) -> None:
+        """Note how long a job of this kind took."""
+        with self._changed:
+            self._typical[kind] = (self._typical.get(kind, seconds) + seconds) / 2
+
+    def seconds_left(self, job: LocalJob) -> float | None:
+        """Seconds until a job has ended if jobs take as long as the last ones of their kinds; None if that is unknown.
+
+        A kind of which no job has ended is taken for an average one before this job.
+        """
+        with self._changed:
+            if job.kind not in self._typical or not any(job is other for other in self._jobs()):
+                return None
+            places = self._arranged()
+            average = sum(self._typical.values()) / len(self._typical)
+            place = places.get(job, -1)
+            before = [other for other in self._jobs() if place >= 0 and places.get(other, -1) < place]
+            times = ((self._typical.get(one.kind, average), one.worked) for one in (*before, job))
+            return float(math.ceil(sum(max(0.0, typical - worked) for typical, worked in times)))
 
     def should_give_way(self, job: LocalJob) -> bool:
         """Whether a more urgent job waits; after this job's turn, also whether one of a less served session waits."""

@@ -189,7 +189,7 @@ class Lab:
 
     def preview(self, session: str, fact: Fact) -> LocalJob:
         chosen = self._open(session, [fact])
-        return self._put(chosen, lambda _report: chosen.preview(fact), QUESTION)
+        return self._put("preview", chosen, lambda _report: chosen.preview(fact), QUESTION)
 
     def edit(
         self,
@@ -212,7 +212,7 @@ class Lab:
             self.sessions.changed(chosen)
             return step
 
-        job = self._put(chosen, work, changes_log=True)
+        job = self._put(f"edit by {method}", chosen, work, changes_log=True)
         self._edits.add(chosen.id, job, facts, method)
         self.sessions.changed(chosen)
         return job
@@ -231,7 +231,7 @@ class Lab:
         def work(report: OnProgress) -> dict[str, Risk]:
             return chosen.risk(fact, methods, hyperparameters, report)
 
-        return self._put(chosen, work, QUESTION)
+        return self._put("risk", chosen, work, QUESTION)
 
     def probe(
         self,
@@ -250,7 +250,7 @@ class Lab:
         attempt = probes.ProbeAttempt(
             chosen, fact, method, hyperparameters, earlier=earlier, later=later, anew=anew, names=names
         )
-        return self._put(chosen, lambda report: attempt(report, steady(report)), ASKED)
+        return self._put("probe", chosen, lambda report: attempt(report, steady(report)), ASKED)
 
     def anew(self, session: str, index: int, name: str = "") -> LocalJob:
         chosen, name = self._open(session), self._name(name)
@@ -262,11 +262,11 @@ class Lab:
             made = attempt(report, steady(report))
             return self.sessions.branch(session, made, index, name)
 
-        return self._put(chosen, work, ASKED)
+        return self._put("anew", chosen, work, ASKED)
 
     def knows(self, session: str, facts: Sequence[Fact]) -> LocalJob:
         chosen = self._open(session, facts)
-        return self._put(chosen, lambda report: probes.knows(chosen, facts, report))
+        return self._put("knows", chosen, lambda report: probes.knows(chosen, facts, report))
 
     def culprit(self, session: str) -> LocalJob:
         chosen = self._open(session)
@@ -275,13 +275,15 @@ class Lab:
         def work(report: OnProgress) -> Culprit:
             return probes.culprit(chosen, report, entries)
 
-        return self._put(chosen, work, ASKED)
+        return self._put("culprit", chosen, work, ASKED)
 
     def measure(self, session: str, names: Sequence[str] = (), index: int | None = None) -> LocalJob:
         chosen = self._open(session)
         self.measures.check(names)
         entries = chosen.entries(index)  # the log may change before the job's turn
-        return self._put(chosen, lambda report: chosen.measure(names, report, entries), ASKED if names else QUESTION)
+        return self._put(
+            "measure", chosen, lambda report: chosen.measure(names, report, entries), ASKED if names else QUESTION
+        )
 
     def measure_due(self, session: str) -> LocalJob:
         chosen = self._open(session)
@@ -291,7 +293,7 @@ class Lab:
             self.sessions.keep_findings(chosen)
             return self.sessions.state(chosen)
 
-        return self._put(chosen, work, LATER)
+        return self._put("measure_due", chosen, work, LATER)
 
     def lens(
         self,
@@ -318,7 +320,7 @@ class Lab:
                 every_token=every_token, index=index,
             )  # fmt: skip
 
-        return self._put(chosen, work)
+        return self._put("lens", chosen, work)
 
     def trace(
         self,
@@ -335,7 +337,7 @@ class Lab:
         attempt = TraceAttempt(
             chosen, fact, corruption=corruption, kind=kind, window=window, answer=answer, index=index, pool=self.facts
         )
-        return self._put(chosen, attempt, ASKED)
+        return self._put("trace", chosen, attempt, ASKED)
 
     def sweep(
         self,
@@ -346,24 +348,32 @@ class Lab:
     ) -> LocalJob:
         chosen = self._open(session, [fact])
         attempt = SweepAttempt(chosen, fact, method, hyperparameters)
-        return self._put(chosen, lambda report: attempt(report, steady(report)), ASKED)
+        return self._put("sweep", chosen, lambda report: attempt(report, steady(report)), ASKED)
 
     def replay_file(self, session: str) -> LocalJob:
         chosen = self._session(session)
-        return self._put(chosen, lambda report: record(chosen, report))
+        return self._put("replay_file", chosen, lambda report: record(chosen, report))
 
     def export_sizes(self, session: str) -> LocalJob:
         chosen = self._session(session)
-        return self._put(chosen, lambda report: sizes(chosen, report))
+        return self._put("export_sizes", chosen, lambda report: sizes(chosen, report))
 
     def adapter_file(self, session: str, rank: int | None = None) -> LocalJob:
         chosen = self._session(session)
-        return self._put(chosen, lambda report: zipped(chosen, ADAPTER, rank, report))
+        return self._put("adapter_file", chosen, lambda report: zipped(chosen, ADAPTER, rank, report))
 
     def _put(
-        self, session: Session, work: Callable[[OnProgress], T], priority: int = FIRST, changes_log: bool = False
+        self,
+        kind: str,
+        session: Session,
+        work: Callable[[OnProgress], T],
+        priority: int = FIRST,
+        changes_log: bool = False,
     ) -> LocalJob:
-        """Queue a job that stores its measurements as they come, so that they survive if the job is stopped."""
+        """Queue a job that stores its measurements as they come, so that they survive if the job is stopped.
+
+        Jobs of one `kind` take about as long.
+        """
 
         def keeping(report: OnProgress) -> T:
             before = session.log
@@ -383,11 +393,11 @@ class Lab:
                 self.sessions.forget_previews(session)
 
         if not changes_log:
-            return self._queue.put(session.id, keeping, priority)
+            return self._queue.put(session.id, keeping, priority, kind=kind)
         self.sessions.claim(session)
         release = partial(self.sessions.release, session)
         try:
-            return self._queue.put(session.id, keeping, priority, changes_log, release)
+            return self._queue.put(session.id, keeping, priority, changes_log, release, kind)
         except BaseException:
             release()
             raise

@@ -14,7 +14,7 @@ from editlab.page.panels.analysis import Place
 from editlab.page.panels.session import FollowPanel
 from editlab.page.sharing import OpenSession
 from editlab.page.view import SessionActions, View
-from editlab.page.words import facts_words, progress_words
+from editlab.page.words import facts_words, progress_words, waiting_words
 from editlab.page.work import Runner
 
 REFUSAL = "You are following this session: make your own copy to change something."
@@ -66,7 +66,7 @@ class Follower(View):
 
 
 def _progress(edit: EditReport) -> str:
-    return progress_words(edit.progress) if edit.status == "running" else "waiting for the model"
+    return progress_words(edit.progress) if edit.status == "running" else waiting_words(edit.ahead, edit.seconds_left)
 
 
 def _refuse(*_: Any) -> None:

@@ -49,6 +49,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 9.5 else f"{max(seconds, 0.1):.1f} s"
 
 
+def waiting_words(ahead: int, seconds_left: float | None) -> str:
+    """A place in the queue: so many jobs are done first, and when the job will be done if that is known."""
+    if not ahead:
+        words = "Waiting for the model"
+    elif ahead == 1:
+        words = "Another job is running; you’re next"
+    else:
+        words = f"Waiting: {plural(ahead, 'job')} before yours"
+    return f"{words}, done in about {duration(max(10.0, seconds_left))}" if seconds_left else words
+
+
 def cost_words(cost: Cost | None) -> str:
     """The time that a measurement would take; "about" where that is only an estimate."""
     if cost is None:

@@ -148,6 +148,7 @@ class JobReport(Record):
     error: str | None = None  # a sentence, once the job has failed
     failure: str | None = None  # one of ERRORS, or "failed"
     result: Any = None  # JSON types, once the job is done
+    seconds_left: float | None = None  # until its end, if jobs take as long as they did lately; null: unknown
 
     @property
     def ended(self) -> bool:

@@ -119,6 +119,7 @@ class Session:
         kept, later = self.log[: self.position], range(self.position + 1, len(self.log) + 1)
         off = [number for number in later if self.log[number - 1].enabled]
         earlier = switched(self.log, off)  # in force: `kept`
+        report(Progress("switching to this session"))
         with self.ending_in_force():
             self.put_in_force()
             check_facts(chosen, self.model, facts)
@@ -140,7 +141,7 @@ class Session:
             unedited = base.objects(
                 [question for fact in facts for question in questions_of((fact.text,), fact)], report
             )
-            report(Progress("done"))
+            report(Progress("storing" if keep else "done"))
             made = Made(
                 id=uuid.uuid4().hex[:12],
                 facts=facts,

@@ -44,6 +44,10 @@ class FakeJob:
         return max(0, -self._tick)
 
     @property
+    def seconds_left(self) -> float | None:
+        return 40.0 if self.is_open else None
+
+    @property
     def progress(self) -> Progress:
         return self._stages[min(max(self._tick - 1, 0), len(self._stages) - 1)]
 

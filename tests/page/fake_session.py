@@ -23,7 +23,7 @@ class FakeEditJob:
     @property
     def report(self) -> EditReport:
         job = self.job
-        return EditReport(self.facts, self.method, job.seen, job.progress, job.ahead, job.error)
+        return EditReport(self.facts, self.method, job.seen, job.progress, job.ahead, job.error, job.seconds_left)
 
 
 @dataclass

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from editlab.core.progress import Progress
 from editlab.page.controls import box, button, html, show_if
-from editlab.report.html import percent, plural, sparkline, tag
+from editlab.page.words import waiting_words
+from editlab.report.html import percent, sparkline, tag
 
 
 def progress_bar(progress: Progress, waiting: bool = False) -> Markup:
@@ -49,6 +50,8 @@ class UnderWay(Protocol):
     def ahead(self) -> int: ...
     @property
     def progress(self) -> Progress: ...
+    @property
+    def seconds_left(self) -> float | None: ...
 
 
 class JobView:
@@ -75,7 +78,7 @@ class JobView:
 
     def show(self, job: UnderWay) -> None:
         if job.status == "queued":
-            self._text.value = progress_bar(Progress(_waiting_words(job.ahead)), waiting=True)
+            self._text.value = progress_bar(Progress(waiting_words(job.ahead, job.seconds_left)), waiting=True)
             return
         progress = job.progress
         if progress.p_new is not None and (not self._p_new or self._p_new[-1] != progress.p_new):
@@ -89,10 +92,3 @@ class JobView:
                 "el-rising",
             )
         self._text.value = drawn
-
-
-def _waiting_words(ahead: int) -> str:
-    """A place in the queue: so many jobs are done first."""
-    if not ahead:
-        return "Waiting for the model"
-    return "Another job is running; you’re next" if ahead == 1 else f"Waiting: {plural(ahead, 'job')} before yours"

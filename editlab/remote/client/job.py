@@ -63,6 +63,10 @@ class RemoteJob:
         return self._report.progress
 
     @property
+    def seconds_left(self) -> float | None:
+        return self._report.seconds_left
+
+    @property
     def error(self) -> str | None:
         return self._report.error
 

@@ -60,7 +60,8 @@ class Entry:
 
     def glance(self) -> JobReport:
         """A report on the job, without its result."""
-        return JobReport(self.id, self.kind, self.look(), self.job.ahead, self.job.progress)
+        job = self.job
+        return JobReport(self.id, self.kind, self.look(), job.ahead, job.progress, seconds_left=job.seconds_left)
 
     def report(self) -> JobReport:
         """A report on the job, with its result once it is done."""

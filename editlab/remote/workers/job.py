@@ -54,6 +54,10 @@ class PoolJob:
         return self.note.progress
 
     @property
+    def seconds_left(self) -> float | None:
+        return self.note.seconds_left
+
+    @property
     def error(self) -> str | None:
         return self.note.error
 
@@ -94,7 +98,9 @@ class PoolJob:
         with self._lock:
             last, self.seat = self.note, None
             if not last.ended:
-                self.note = replace(last, status="queued", ahead=0, seconds=0.0, progress=Progress(stage))
+                self.note = replace(
+                    last, status="queued", ahead=0, seconds=0.0, seconds_left=None, progress=Progress(stage)
+                )
         self._changed(self)
         return last
 

@@ -33,6 +33,7 @@ class Note:
     progress: Progress = WAITING
     priority: int = 0  # see `editlab.lab.jobs`
     seconds: float = 0.0  # of work so far
+    seconds_left: float | None = None
     error: str | None = None
     exception: BaseException | None = None
     result: Any = None
@@ -191,7 +192,7 @@ class Worker:
 
 
 def _note_of(job: LocalJob) -> Note:
-    note = Note(job.status, job.ahead, job.progress, job.priority, job.worked)
+    note = Note(job.status, job.ahead, job.progress, job.priority, job.worked, job.seconds_left)
     if not note.ended:
         return note
     note = replace(note, ahead=0, progress=job.progress, error=job.error, seconds=job.worked)  # as they are at the end
