@@ -5,14 +5,8 @@ One table, `COLUMNS`, maps columns to a fact's fields. A row that gives no fact 
 
 from __future__ import annotations
 
-import ast
-import csv
-import gzip
-import io
-import json
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +19,7 @@ from editlab.core.follow_ups import follow_ups_in
 from editlab.core.joining import AUTO
 from editlab.core.paths import resource
 from editlab.core.record import Record
+from editlab.core.rows import NoRows, json_rows, rows_in
 
 # The fields of a fact, and the columns that may hold them; the first column that is not empty counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -139,8 +134,8 @@ def read_facts(path: str | Path) -> FactFile:
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     try:
-        return facts_in(_rows(content, path.name), path.name)
-    except _NoRows as error:
+        return facts_in(rows_in(content, path.name), path.name)
+    except NoRows as error:
         raise ValueError(f"{path} {error}") from None
 
 
@@ -155,8 +150,8 @@ def facts_in_text(text: str) -> FactFile:
         return FactFile(name, ())
     if re.match(r"\s*(\[|\{\s*\")", text):
         try:
-            return facts_in(_json(text), name)
-        except _NoRows as error:
+            return facts_in(json_rows(text), name)
+        except NoRows as error:
             raise ValueError(f"{name} {error}") from None
     lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
     return facts_in(((number, _row_of_parts(line)) for number, line in lines), name)
@@ -370,107 +365,3 @@ def _printable(name: object) -> str:
 def _kind(value: object) -> str:
     names: Mapping[type, str] = {dict: "an object", list: "a list", str: "a text", type(None): "nothing"}
     return names.get(type(value), f"{value!r:.100}")
-
-
-# --- from bytes to rows ---
-
-
-class _NoRows(ValueError):
-    """The file holds no rows; the message continues a sentence that begins with the file's name."""
-
-
-def _rows(content: bytes, name: str) -> Iterator[tuple[int, object]]:
-    """The numbered rows of a file; a line that holds no row gives its ValueError instead. Raises _NoRows."""
-    if content.startswith(b"\x1f\x8b"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise _NoRows(f"is a damaged gzip file: {error}") from None
-    if content.startswith(b"PAR1"):
-        return enumerate(_parquet(content), 1)
-    text = _decoded(content)
-    if not text.strip():
-        raise _NoRows("is empty")
-    endings = name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    if text.lstrip()[0] not in "[{":
-        if endings in ("csv", "tsv"):
-            return _csv(text)
-        raise _NoRows("is not a JSON file, nor JSON Lines, CSV (by its name) or Parquet")
-    return _json(text)
-
-
-def _decoded(content: bytes) -> str:
-    utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return content.decode("utf-16" if utf_16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _NoRows(f"is not text in UTF-8: {error}") from None
-
-
-def _json(text: str) -> Iterator[tuple[int, object]]:
-    """The rows of a JSON list, of one JSON object, or of JSON Lines."""
-    try:
-        values = _parsed(text)
-    except ValueError as error:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        rows = [(number, _row_of_line(line)) for number, line in lines]
-        if not any(isinstance(row, Mapping) for _, row in rows):
-            raise _NoRows(f"is not a JSON file: {error}") from None
-        return iter(rows)
-    if isinstance(values, Mapping):
-        held = values.get("facts")  # the form of a run's `run.json` and of a request
-        values = held if isinstance(held, list) else [values]
-    return enumerate(values, 1)
-
-
-def _row_of_line(line: str) -> object:
-    try:
-        return _parsed(line)
-    except ValueError as error:
-        return ValueError(f"not JSON: {error}")
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deep") from None
-
-
-def _csv(text: str) -> Iterator[tuple[int, object]]:
-    """The rows of a CSV file with a header; lists and objects in its cells are JSON."""
-    text = text.lstrip()
-    delimiter = max(",;\t", key=text.split("\n")[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise _NoRows(f"is not a CSV file: line {reader.line_num}: {error}") from None
-    for number, row in enumerate(rows, 1):
-        if None in row:
-            yield number, ValueError("the row has more cells than the header")
-        else:
-            yield number, {name.strip(): _cell(value) for name, value in row.items()}
-
-
-def _cell(value: str | None) -> object:
-    """A cell's list or object, written in JSON or as Python (and so pandas) writes it; else the cell's text."""
-    if value is not None and value.lstrip()[:1] in ("[", "{"):
-        for parse in (_parsed, ast.literal_eval):
-            try:
-                found = parse(value.strip())
-            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-                continue  # not this notation; perhaps a text that begins with a bracket
-            if isinstance(found, list | dict):
-                return found
-    return value
-
-
-def _parquet(content: bytes) -> list[dict[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise _NoRows(f"is a damaged Parquet file: {error}") from None

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from editlab.methods._base import hyperparameter
+from editlab.methods._base import BY_TRIAL, hyperparameter
 from editlab.methods._risk import Foreseen, Read, Solve
 from editlab.methods.ft import FT, PUBLISHED
-from editlab.model.shapes import GPT2_LARGE, GPT2_XL, GPT_J_6B, Shape
+from editlab.model.shapes import GPT2_LARGE, GPT2_XL, GPT_J_6B, SMOLLM2_135M, Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,12 @@ class FTL(FT):
         GPT2_XL: {"layer": 0, "bound": 5e-4},
         GPT2_LARGE: {"layer": 0, "bound": 1e-3},
         GPT_J_6B: {"layer": 0, "bound": 5e-5},
+        SMOLLM2_135M: {"layer": 10, "bound": 5e-3},
     }
-    sources: ClassVar[Mapping[Shape, str]] = dict.fromkeys((GPT2_XL, GPT2_LARGE, GPT_J_6B), PUBLISHED)
+    sources: ClassVar[Mapping[Shape, str]] = {
+        **dict.fromkeys((GPT2_XL, GPT2_LARGE, GPT_J_6B), PUBLISHED),
+        SMOLLM2_135M: BY_TRIAL,
+    }
 
     layer: int = hyperparameter(0, "the layer whose MLP output projection is trained")
     bound: float = hyperparameter(5e-4, "ε, the largest change of a single weight", 1e-9, 1.0)

@@ -13,7 +13,7 @@ from editlab.page.lessons import Action, course, material_of
 from editlab.page.panels.lesson import LessonPanel
 from editlab.page.panels.make_edit import Draft, MakeEdit
 from editlab.page.panels.player import PlayerCallbacks, PlayerPanel
-from editlab.page.playing import Player, Stage
+from editlab.page.playing import Player, Playing, Stage
 from editlab.page.summary import summary
 from editlab.page.teaching import Teaching
 from editlab.page.work import Runner
@@ -57,7 +57,7 @@ class Guide:
         self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
         self.lessons = Fold("Guided tour", "Close the tour", self.panel.widget, on_switch=self._switched)
         stage = Stage(actions.state, actions.goto, self._edit, actions.cancel)
-        self.player = Player(runner, stage, lambda playing: self.player_panel.show(playing), self.teaching.played)
+        self.player = Player(runner, stage, self._show_playing, self.teaching.played)
         self.player_panel = PlayerPanel(
             info.lists,
             PlayerCallbacks(
@@ -78,6 +78,10 @@ class Guide:
     def _draw(self) -> None:
         course = self.teaching.course
         self.panel.draw(course, summary(course, self._actions.state()) if any(course.done) else "")
+
+    def _show_playing(self, playing: Playing) -> None:
+        self.player_panel.show(playing)
+        self.teaching.playing(playing.running)
 
     def _set_speed(self, seconds: float) -> None:
         self.player.seconds = seconds

@@ -76,6 +76,9 @@ class Teaching:
         """Another run is shown beside this one."""
         self._tell(other=other)
 
+    def playing(self, running: bool) -> None:
+        self._tell(playing=running)
+
     def played(self, what: str) -> None:
         """A list of facts, or "" for the session's own steps, was played to its end."""
         if self._scene:

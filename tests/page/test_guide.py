@@ -20,9 +20,11 @@ from editlab.page.app import App
 from editlab.page.follower import Follower
 from editlab.page.lessons import Material, Scene, advance, course, material_of
 from editlab.page.lessons.lesson import PAPERS
+from editlab.page.lessons.run_of_edits import MANY
 from editlab.page.opening import new_session, opened
 from editlab.page.playing import STEPS, Player, Playing, Stage
 from editlab.page.start import Page
+from editlab.page.teaching import Course
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
@@ -174,12 +176,19 @@ def test_the_fifth_lesson_makes_the_same_edits_by_a_method_that_keeps_them(monke
     info = FakeLab().info()
     cured = replace(info.methods[2], name="encore", title="ENCORE")
     monkeypatch.setattr(FakeLab, "info", lambda self: replace(info, methods=(*info.methods, cured)))
+    scenes: list[Scene] = []
+    look = Course.look
+    monkeypatch.setattr(Course, "look", lambda self, n, scene: scenes.append(scene) or look(self, n, scene))
 
     async def scenario(app: App, lab: FakeLab) -> None:
         seen = app.guide.teaching.course.seen
         app.make.method.take("memit")
         await act(app)  # plays the run by ROME
         assert {step.method for step in lab.state(app.session).steps[1:]} == {"rome"}
+        running = [scene for scene in scenes if scene.playing]
+        assert max(len(scene.in_force) for scene in running) >= MANY  # enough edits, but more are being made
+        assert not any(advance(app.guide.teaching.course.lessons[CURE], 0, scene) for scene in running)
+        assert done(app)[CURE] == 1
         await act(app)
         await click(app, app.analysis["Forgetting"].bleeding.start)
         assert done(app)[CURE] == 2

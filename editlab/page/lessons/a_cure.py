@@ -26,7 +26,7 @@ def lesson(material: Material) -> Lesson:
             Task(
                 "The edits by ROME",
                 "Play the run of lesson 3 once more, from the unedited model; if it is in force still, it counts.",
-                lambda scene: len(_by(scene.in_force, BEFORE)) >= MANY,
+                lambda scene: not scene.playing and len(_by(scene.in_force, BEFORE)) >= MANY,
                 lambda scene: _made(scene.in_force, BEFORE, material),
                 Action(f"Play {plural(len(run.facts), 'edit')} by ROME", "play", run, BEFORE) if run else None,
             ),

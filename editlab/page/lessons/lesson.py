@@ -65,6 +65,7 @@ class Scene:
     other: SessionState | None = None  # the run that is compared with this one
     traced: CausalTrace | None = None
     swept: LayerSweep | None = None
+    playing: bool = False  # the player is running
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
     @property
