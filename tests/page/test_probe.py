@@ -60,6 +60,7 @@ def test_the_method_of_the_step_is_probed_as_it_was_set_for_the_step() -> None:
 
 def test_a_fact_that_stands_in_the_form_is_probed_without_an_edit() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "", "", "")
         app.analysis.open("Probe")
         assert app.analysis["Probe"].fact.value == FORM
         await probe(app)
