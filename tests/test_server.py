@@ -552,4 +552,4 @@ def _example(api: dict[str, Any], schema: dict[str, Any]) -> Any:
         name: _example(api, properties[name])
         for name in properties
         if name in schema.get("required", ()) or "examples" in properties[name]
-    } or ([] if schema.get("type") == "array" else 0)
+    } or {"array": [], "object": {}}.get(schema.get("type", ""), 0)

@@ -31,7 +31,7 @@ THERE = frozenset(  # what such a machine has, of what editlab and those package
     }
 )
 NOT_NEEDED = frozenset(  # by the check: the page's, and reading data sets from the hub
-    {"bokeh", "datasets", "ipykernel", "ipywidgets", "jupyter-bokeh", "voila", "websockets"}
+    {"bokeh", "datasets", "ipykernel", "ipywidgets", "jupyter-bokeh", "segno", "voila", "websockets"}
 )
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PYTHON = "3.12"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from editlab.core.follow_ups import FollowUp, follow_ups_in
-from editlab.core.joining import AUTO, JOINTS, Question, is_without_blanks, joint, question
+from editlab.core.joining import AUTO, Question, check_joint, is_without_blanks, joint, question
 
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
@@ -105,8 +105,7 @@ class Fact:
         if self.relation is not None:
             _text("relation", self.relation, MAX_NAME_CHARACTERS)
         put("case_id", case_id_of(self.case_id))
-        if not (isinstance(self.joined_by, str) and self.joined_by in JOINTS):
-            raise ValueError(f"joined_by must be one of {', '.join(JOINTS)}, got {self.joined_by!r:.100}")
+        check_joint(self.joined_by)
         if not isinstance(self.follow_ups, list | tuple) or not all(isinstance(f, FollowUp) for f in self.follow_ups):
             raise ValueError("follow_ups must be a list of prompts with their kinds and answers")
         put("follow_ups", tuple(self.follow_ups))

@@ -15,6 +15,12 @@ OPENING = ("Ps", "Pi")  # Unicode's categories of opening brackets and quotation
 WIDE_PUNCTUATION = ("IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH", "RIGHT CORNER", "RIGHT DOUBLE ANGLE")
 
 
+def check_joint(chosen: object) -> None:
+    """Check what should be one of `JOINTS`. Raises ValueError."""
+    if not (isinstance(chosen, str) and chosen in JOINTS):
+        raise ValueError(f"joined_by must be one of {', '.join(JOINTS)}, got {chosen!r:.100}")
+
+
 def joint(prompt: str, target: str, chosen: str = AUTO) -> str:
     """The separator between a prompt and its object: "" or " ", as one of `JOINTS` chooses.
 

@@ -20,6 +20,7 @@ from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
 from editlab.core.info import LabInfo, SessionInfo
 from editlab.core.inside import Lens
+from editlab.core.joining import check_joint
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import EditReport, Risk, SessionState, StateChanges, Step
 from editlab.editing.editor import Editor
@@ -311,6 +312,7 @@ class Lab:
         chosen.entries(index)
         for name, text in (("the prompt", prompt), ("the subject", subject)):
             self.limits.check_text(name, text)
+        check_joint(joined_by)
         self.editor.model.check_row(self.editor.model.tokens(prompt).ids)
 
         def work(report: OnProgress) -> Lens:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from editlab.core.facts import Fact, place_of
 from editlab.core.inside import BLOCK, NOISE, REPLACEMENT, TRUE, CausalTrace, LayerSweep, Lens, SweptLayer
-from editlab.core.joining import AUTO
+from editlab.core.joining import AUTO, check_joint
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.inside.corruption import Replacement, replacements
 from editlab.inside.facts import FactTrace, answer_of, check_settings
@@ -47,6 +47,7 @@ def read_lens(
 
     Without `subject`, or where the prompt lacks it, the prompt has no subject.
     """
+    check_joint(joined_by)
     state = session.measurements.state(session.entries(index))
     start = place_of(subject, prompt) if subject and subject in prompt else None
     with session.ending_in_force():

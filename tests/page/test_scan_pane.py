@@ -14,7 +14,7 @@ from editlab.page.plots.scan import DRAWN, scan_chart, scan_columns
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import make_facts, make_scan
 from tests.page.seen import seen
-from tests.page.test_app import _quick, run
+from tests.page.test_app import _quick, fill, run
 
 __all__ = ["_quick"]  # a fixture that every test here uses
 ROWS = make_scan(make_facts())
@@ -70,6 +70,7 @@ def test_a_click_puts_the_fact_into_the_form() -> None:
 
 def test_a_fact_that_is_not_here_is_named_in_a_sentence() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, "", "", "")
         pane = opened(app)
         pane.kind.value = "All"
         unknown = next(place for place, row in enumerate(pane._listed) if row.case_id is None)

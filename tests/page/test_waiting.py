@@ -78,7 +78,8 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         for press in (
             app.timeline.undo.click, app.timeline.redo.click, lambda: buttons(steps(app)[1])["Off"].click(),
             lambda: buttons(steps(app)[2])["Go to"].click(), app.timeline.find.click,
-            app.analysis["Export"].prepare.click,
+            app.analysis["Export"].prepare.click, app.analysis["Export"].look.click,
+            app.analysis["Export"].adapter.click,
             app.panel.rename.click, app.analysis["Probe"].run.click, app.make.finder.random.click,
             lambda: app.make.finder.search.set(True),
             lambda: app.analysis["Plan"].rows["bleeding"].every.set_trait("value", 1),
