@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ DTYPES = {
 
 DEVICES = ("cpu", "cuda")
 SPLIT = "split"  # a name for all GPUs, over which accelerate divides a model's blocks
+_LOADING = threading.Lock()  # while transformers loads, it changes torch for all threads
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,10 @@ def _pretrained(
     check_config(config if isinstance(config, dict) else {}, name)
     tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
     placing = {"device_map": "auto"} if device == SPLIT else {}
-    hf: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local_files_only, **placing)
+    with _LOADING:
+        hf: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, local_files_only=local_files_only, **placing
+        )
     if device == SPLIT:
         _check_whole(hf, name)
     else:

@@ -62,11 +62,11 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(page: Any)
         page.mouse.move(x, y, steps=4)
         return wait_until(lambda: set(page.evaluate(MARKED)) == {1}, 1)
 
-    assert wait_until(pointed)
+    told = page.get_by_text("1 · Prado → Oslo").first
+    assert wait_until(lambda: pointed() and told.is_visible())
     assert len(page.evaluate(MARKED)) >= 2
     page.locator(".el-step-pointed", has_text="Prado").wait_for()
     assert page.locator(".el-step-pointed").count() == 1
-    page.get_by_text("1 · Prado → Oslo").first.wait_for()
     page.mouse.move(5, 5)
     page.locator(".el-step-pointed").wait_for(state="detached")
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})

@@ -106,9 +106,11 @@ def _why(scene: Scene) -> str:
 def _repaired(scene: Scene) -> str:
     now, before = _perplexity(scene.step), _perplexity(scene.state.steps[0])
     off = any(_disabling(step) and not step.enabled for step in scene.edits)
-    if not off or (now is None and "perplexity" in scene.state.plan):
+    if not off:
         return ""
     if now is None or before is None:
+        if "perplexity" in scene.state.plan:
+            return ""
         return "The edit is off, and the weights are as if it had never been made."
     return f"Perplexity is {number(now)} again, {number(before)} unedited: everything the edit broke is restored."
 
