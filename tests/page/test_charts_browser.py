@@ -40,6 +40,7 @@ def page_of_two(browser: Any, served_fake: Served) -> Iterator[Any]:
         for number, subject in enumerate(("Prado", "Hofburg"), 1):
             type_fact(page, f"The {subject} is located in the city of", subject, "Oslo", "Madrid")
             apply(page, f"{number} edit")
+        page.locator(".el-says-ready").wait_for(state="attached")  # nothing is measured any more
         yield page
 
 
@@ -73,13 +74,21 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(page: Any)
 
 
 def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(page: Any) -> None:
+    def hovered() -> bool:  # a row may be drawn anew meanwhile
+        page.mouse.move(5, 5)
+        page.locator(".el-step", has_text="Hofburg").hover()
+        return wait_until(lambda: set(page.evaluate(MARKED)) == {2}, 1)
+
+    def focused() -> bool:
+        page.get_by_label("About", exact=True).focus()
+        page.locator(".el-step", has_text="Prado").focus()
+        return wait_until(lambda: set(page.evaluate(MARKED)) == {1}, 1)
+
     assert len(page.evaluate(MARKED)) >= 2
-    page.locator(".el-step", has_text="Hofburg").hover()
-    assert wait_until(lambda: set(page.evaluate(MARKED)) == {2})
+    assert wait_until(hovered)
     page.mouse.move(5, 5)
     assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
-    page.locator(".el-step", has_text="Prado").focus()
-    assert wait_until(lambda: set(page.evaluate(MARKED)) == {1})
+    assert wait_until(focused)
     page.get_by_label("About", exact=True).focus()
 
 
