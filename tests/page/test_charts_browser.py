@@ -61,16 +61,22 @@ def test_pointing_at_a_step_is_seen_in_all_charts_and_in_the_timeline(page: Any)
         x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
         page.mouse.move(x + 40, y)
         page.mouse.move(x, y, steps=4)
-        return wait_until(lambda: set(page.evaluate(MARKED)) == {1}, 1)
+        return wait_until(lambda: set(page.evaluate(MARKED)) == {1} and told.is_visible(), 1)
 
-    told = page.get_by_text("1 · Prado → Oslo").first
-    assert wait_until(lambda: pointed() and told.is_visible())
+    told = page.get_by_text("1 · Prado → Oslo").locator("visible=true").first
+    assert wait_until(pointed)
     assert len(page.evaluate(MARKED)) >= 2
     page.locator(".el-step-pointed", has_text="Prado").wait_for()
     assert page.locator(".el-step-pointed").count() == 1
-    page.mouse.move(5, 5)
-    page.locator(".el-step-pointed").wait_for(state="detached")
-    assert wait_until(lambda: set(page.evaluate(MARKED)) == {None})
+
+    def left() -> bool:  # by way of the chart's inside: of one leap out of a chart that is drawn anew, it is not told
+        x, y, _ = page.evaluate(PLACE_OF, [1, page.evaluate(DRIFT_AT, 1)])
+        page.mouse.move(x + 40, y)
+        page.mouse.move(5, 5, steps=4)
+        return wait_until(lambda: set(page.evaluate(MARKED)) == {None} and not row.count(), 1)
+
+    row = page.locator(".el-step-pointed")
+    assert wait_until(left)
 
 
 def test_a_row_that_is_pointed_at_or_has_the_focus_is_marked_in_all_charts(page: Any) -> None:
