@@ -189,9 +189,7 @@ class Queue:
         self._running: LocalJob | None = None
         self._host: LocalJob | None = None  # the job in whose midst a question is answered
         self._places: dict[LocalJob, int] | None = None  # of the waiting jobs; None once the queue has changed
-        self._typical: dict[
-            str, float
-        ] = {}  # kind -> seconds of work that the last jobs took, the latest weighing most
+        self._typical: dict[str, float] = {}  # kind -> seconds that the last jobs took, the latest weighing most
         self._listeners: list[OnChange] = []
         self._changing: set[str] = set()  # sessions whose log is being changed at once
         self._changed = threading.Condition()
