@@ -221,10 +221,14 @@ def test_search_by_relation_and_case_id() -> None:
     run(scenario)
 
 
-def test_next_is_of_the_query_that_was_typed_though_its_facts_come_later() -> None:
+@pytest.mark.parametrize("chosen", [0, 1, 3])
+def test_next_is_of_the_query_that_was_typed_though_its_facts_come_later(chosen: int) -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         finder = app.make.finder
         finder.search.set(True)
+        await app.runner.idle()
+        for _ in range(chosen):  # of the list before
+            finder.next.click()
         await app.runner.idle()
         finder.case_id.value = "203"
         before = app.make.form.subject.value

@@ -98,6 +98,7 @@ class FactFinder:
     def show_found(self, facts: Sequence[Fact], limit: int) -> None:
         self._found, self._known, self._limit = list(facts), (None,) * len(facts), limit
         self._asking = False
+        self.results.index = None  # the choice was one of another list
         self._list()
         self._pick_if_wanted()
 
