@@ -222,8 +222,17 @@
     for (const line of (window.Bokeh?.documents ?? []).flatMap((one) => [...one.all_models]))
       if (line.name === "pointed") line.setv({ location: step, visible: step >= 0 }, { sync: false });
   };
+  let charted = false; // the pointer is in a chart: one that is drawn anew meanwhile does not tell that it was left
   for (const kind of ["pointerover", "focusin"])
-    document.addEventListener(kind, (event) => mark(event.target.closest?.(".el-step")));
+    document.addEventListener(kind, (event) => {
+      const inside = event.composedPath().some((one) => one instanceof ShadowRoot);
+      if (charted && !inside) {
+        document.querySelectorAll(".el-step-pointed").forEach((row) => row.classList.remove("el-step-pointed"));
+        marked = null;
+      }
+      charted = inside;
+      mark(event.target.closest?.(".el-step"));
+    });
   /* A new edit has all rows drawn anew: what had the focus in one has it again. */
   let focused = null; // in the timeline: the element, its row's step, and which of the row's it is
   document.addEventListener("focusin", ({ target }) => {
