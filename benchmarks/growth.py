@@ -30,6 +30,7 @@ from editlab.core.record import plain
 from editlab.core.records import SessionState
 from editlab.page.app import App
 from editlab.page.files import files_of
+from editlab.page.opening import opened
 from editlab.remote.client import connect
 
 MODEL = Path(__file__).parents[1] / "tests" / "golden" / "tiny-gpt2"
@@ -123,7 +124,7 @@ class Growing:
 
     async def drawn(self) -> dict[str, float]:
         """What the page sends and how long it takes once it knows that an edit was made, with any tab open."""
-        app, after = App(self.lab, self.key), self.look()
+        app, after = App(self.lab, opened(self.lab, self.key)), self.look()
         before = _without_last(after)
         took, sent = {}, {}
         for tab in ("Overview", "Steps", "Facts", "Forgetting", "Skills", "Weights"):

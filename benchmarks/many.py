@@ -12,6 +12,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import numpy
@@ -74,7 +75,7 @@ class Lab:
 
     def run(self, visitors: int, seconds: float) -> None:
         for session in range(visitors):
-            self.at(self.think(), lambda session=session: self._ask(session))
+            self.at(self.think(), partial(self._ask, session))
         while self._events and self._events[0][0] < seconds:
             self.now, _, event = heapq.heappop(self._events)
             event()
@@ -122,7 +123,7 @@ class Lab:
         worker.waiting.remove(job)
         job.waited += self.now - job.since
         job.since, worker.running, worker.turn = self.now, job, worker.turn + 1
-        self.at(job.left, lambda turn=worker.turn: self._end(worker, turn))
+        self.at(job.left, partial(self._end, worker, worker.turn))
 
     def _stop(self, worker: Worker) -> Job:
         job, worker.running = worker.running, None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -83,7 +83,7 @@ def main(
             with plain_products([editor.model.hf]):
                 return plain.memit_insertion(editor.model, [fact], values, method, moments, rows)
 
-        sides = {
+        sides: dict[str, Callable[[], Any]] = {
             "plain": slow,
             "fast": fast,
             "plain_insertion": slow_insertion,

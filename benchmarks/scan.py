@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -74,7 +75,7 @@ def main(
     setting.tell({**about, **results}, as_json)
 
 
-def edits(editor: Editor, method: Method, moments: SecondMoments, facts: list[Fact]) -> list[Edit]:
+def edits(editor: Editor, method: Method, moments: SecondMoments, facts: Sequence[Fact]) -> list[Edit]:
     """The edit of every fact alone; values are searched for several at once."""
     values = method.values(editor.model, facts, setting.MEMIT_CONTEXTS, quiet)
     return [

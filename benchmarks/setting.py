@@ -27,7 +27,7 @@ from editlab.model.deltas import Edit
 from editlab.model.loading import DTYPES, load, multiplying_as
 from editlab.model.model import EditableModel
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},
     "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
     "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},

@@ -160,9 +160,12 @@ def test_data() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the embedded model take longest and come first, before all files with a browser and among them.
 
-    Those come last: once it is open, playwright keeps an event loop running in this thread.
+    Those come last: once it is open, playwright keeps an event loop running in this thread. What fails in a browser is
+    tried once more, and the summary names it (RERUN): a browser on a busy machine may be late at any moment.
     """
     for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if any(item.get_closest_marker(name) for name in SLOW):
             item.add_marker("slow")
     browser, model = ({item.path for item in items if item.get_closest_marker(name)} for name in ("browser", "model"))

@@ -39,7 +39,7 @@ from tests import plain
 RIDGE = 1e-4  # random weights may leave second moments that are singular in float32
 FACT = setting.FACTS[1]
 EXAMPLES, PLAIN_EXAMPLES = 200, 10
-TINY = {"n_embd": 48, "n_layer": 5, "n_head": 4, "n_positions": 1024}
+TINY: dict[str, Any] = {"n_embd": 48, "n_layer": 5, "n_head": 4, "n_positions": 1024}
 TARGETS = {"rome": 0.3, "memit": 0.4, "scores": 0.5}  # seconds, of GPT-2 XL's shape on one H100
 SEARCHES = {  # how a search runs the blocks: with CUDA graphs, with their gradients written out
     "as it is": (False, False),
