@@ -102,7 +102,7 @@ class DownloadHandler(JupyterHandler, tornado.web.StaticFileHandler):
     """A file that a page has made, for whoever may open pages and has its address, which nobody can guess."""
 
     @tornado.web.authenticated
-    async def get(self, path: str, include_body: bool = True) -> None:
+    async def get(self, path: str, include_body: bool = True) -> None:  # type: ignore[override]
         await tornado.web.StaticFileHandler.get(self, path, include_body)
 
     def set_extra_headers(self, path: str) -> None:
