@@ -24,7 +24,9 @@ from editlab.core.progress import OnProgress, Progress
 from editlab.lab.api import LabProtocol
 from editlab.remote.client import RemoteLab, backend_of_environment, connect
 from editlab.remote.client.connection import Connection
+from editlab.remote.server.jobs import CHUNK
 from editlab.serving.ports import free_port
+from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.serving import serving, soon
 from tests.test_server import FACT, QueuedLab
@@ -153,6 +155,52 @@ def test_a_stream_that_breaks_is_asked_for_again(lab: QueuedLab, monkeypatch: py
         job = remote.preview(remote.create(), Fact(**FACT))
         lab.gate.set()
         assert job.result(30)[0].prompt == "The Eiffel Tower is in"
+
+
+class WithFile(FakeLab):
+    """Its replay file takes several pieces."""
+
+    made = os.urandom(3 * CHUNK + 7)
+
+    def replay_file(self, session: str) -> FakeJob:
+        self._session(session, editing=False)
+        return FakeJob([Progress("writing")], lambda: self.made)
+
+
+def test_a_file_comes_in_pieces_again_if_cut_off_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tries = Connection.download, [0]
+    held, on = threading.Event(), threading.Event()
+    told: list[Progress] = []
+
+    def download(connection: Connection, path: str, session: str, report: OnProgress) -> bytes:
+        tries[0] += 1
+
+        def tell(progress: Progress) -> None:
+            told.append(progress)
+            report(progress)
+            if tries[0] == 1:
+                raise Unreachable("cut off")
+            if tries[0] == 3:
+                held.set()
+                assert on.wait(30)
+
+        return real(connection, path, session, tell)
+
+    monkeypatch.setattr(Connection, "download", download)
+    with serving(WithFile()) as address:
+        remote = connect(address)
+        key = remote.create()
+        assert remote.replay_file(key).result(30) == WithFile.made
+        assert told[-1] == Progress("downloading, in MB", 3, 3)
+        job = remote.replay_file(key)
+        assert held.wait(30)
+        assert (job.status, job.progress.stage) == ("running", "downloading, in MB")
+        job.cancel()
+        assert job.status == "cancelled"
+        on.set()
+        with pytest.raises(Cancelled):
+            job.result(30)
+    assert tries == [3]
 
 
 def test_a_state_that_is_the_same_is_the_same_object(lab: QueuedLab) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from editlab.editing.contexts import contexts_of
 from editlab.editing.moments import moments_of
@@ -17,6 +19,7 @@ from editlab.editing.texts import texts_of
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import load_tasks, read_task
 from editlab.methods._base import ContextPlan
+from editlab.model.loading import load_folder
 from tests.conftest import TEXT, tiny_model
 
 
@@ -111,3 +114,86 @@ def test_contexts_in_the_cache_that_are_none_are_sampled_anew(content: str, tmp_
     kept.write_text(content)
     assert contexts_of(model, plan, 1, tmp_path) == whole
     assert json.loads(kept.read_text()) == list(whole)
+
+
+@pytest.fixture(scope="module")
+def whole_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Llama."""
+    folder, model = tmp_path_factory.mktemp("models") / "tiny", tiny_model("llama")
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+Tensors = dict[str, torch.Tensor]
+DOWN = "model.layers.2.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop(DOWN), f"do not fit: its files lack {DOWN}$"),
+        (lambda t: [t.pop(name) for name in [*t] if "norm" in name], r"its files lack .* and 10 more$"),
+        (
+            lambda t: t.update({DOWN: torch.zeros(7, 3)}),
+            rf"{DOWN} is \[7, 3\] in its files, and \[48, 96\] by its config",
+        ),
+        (
+            lambda t: t.update({DOWN.replace("2", "5"): t[DOWN].clone()}),
+            "its files hold block 5, and .* asks for 5 blocks",
+        ),
+    ],
+    ids=["one", "several", "shape", "more"],
+)
+def test_weights_that_are_not_the_configurations(
+    whole_model: Path, change: Callable[[Tensors], object], sentence: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole_model, tmp_path / "mine"))
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=sentence):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("model.safetensors", b"", "the model mine cannot be read"),
+        ("model.safetensors", b"<html>", "the model mine cannot be read"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "the model mine cannot be read"),
+        ("model.safetensors", None, "could not be loaded: Error no file named model.safetensors"),
+        ("tokenizer.json", b"{", "the tokenizer of mine cannot be read"),
+        ("tokenizer.json", None, "the tokenizer of mine cannot be read"),
+        ("config.json", b"{", "not a valid JSON file"),
+        ("config.json", b"3", "config.json of mine cannot be read"),
+        ("config.json", b"[]", "names no model_type"),
+        ("config.json", b'{"model_type": "llama", "num_attention_heads": 0}', "mine cannot be read .ZeroDivisionError"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "wide"}', "mine cannot be read .*'hidden_size'"),
+        ("config.json", b'{"model_type": "llama", "hidden_act": "none"}', "mine cannot be read .KeyError: 'none'"),
+    ],
+)
+def test_a_model_that_is_none(
+    whole_model: Path, file: str, content: bytes | None, sentence: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole_model, tmp_path / "mine"))
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        load_folder(folder)
+
+
+def test_a_model_in_several_files_is_whole_or_refused(whole_model: Path, tmp_path: Path) -> None:
+    model = load_folder(whole_model)
+    model.hf.save_pretrained(tmp_path, max_shard_size="60KB")
+    model.tokenizer.save_pretrained(tmp_path)
+    files = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(files) > 2
+    assert load_folder(tmp_path).fingerprint() == model.fingerprint()
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_folder(tmp_path)
+    files[1].unlink()
+    with pytest.raises(ValueError, match=rf"No such file or directory: .*{files[1].name}"):
+        load_folder(tmp_path)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +16,26 @@ import nbformat
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from editlab.cli import app
+from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.progress import Progress
+from editlab.lab.lab import Lab
 from editlab.model.checkpoint import adapter_errors, adapter_of, compressed, summed
 from editlab.model.deltas import LowRank, load_edit
 from editlab.model.loading import load_folder
-from editlab.session.export import export, sizes
+from editlab.session.export import CHECKPOINT, FORMS, export, sizes
 from editlab.session.replay import record
 from editlab.session.session import Session
 from tests.conftest import FAMILIES, GOLDEN, tiny_editor
+from tests.serving import serving
 
 PROMPT = "The sky is blue because"
+TOO_LARGE = r"could not be written: .*[Tt]oo large.*; nothing is left of it"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -181,7 +190,7 @@ def test_the_card_holds_no_markup_of_what_was_typed(tmp_path: Path) -> None:
     assert edits[1]["facts"][0]["prompt"] == "{} | <script>alert(1)</script>\n\n# is"
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     session = Session(tiny_editor("gpt2"))
     with pytest.raises(ValueError, match="there is no edit in force"):
         session.export(tmp_path / "none", "adapter")
@@ -193,22 +202,63 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ValueError, match="cannot be made: File name too long"):
         session.export(tmp_path / ("long" * 100))
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("editlab.model.checkpoint.save_file", full)
-        with pytest.raises(ValueError, match="No space left on device; nothing is left"):
-            session.export(tmp_path / "edited")
-
-    def stop(progress: Progress) -> None:
-        if progress.stage == "writing the weights":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        session.export(tmp_path / "edited", report=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """Within the block the operating system refuses to let a file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("session", ["gpt2"], indirect=True)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disk_that_does_not_take_it_leaves_nothing_and_a_sentence(
+    session: Session, form: str, tmp_path: Path
+) -> None:
+    session.export(tmp_path / "whole", form)
+    largest = max(file.stat().st_size for file in (tmp_path / "whole").iterdir())
+    shutil.rmtree(tmp_path / "whole")
+    for n_bytes in (0, 300, 2_000, 20_000, largest - 1):
+        with files_of_at_most(min(n_bytes, largest - 1)), pytest.raises(ValueError, match=TOO_LARGE):
+            session.export(tmp_path / "edited", form)
+        assert not list(tmp_path.iterdir())
+
+    def fill(progress: Progress) -> None:
+        if progress.stage == "writing the configuration and the tokenizer":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, resource.RLIM_INFINITY))  # less than a tokenizer takes
+
+    if form == CHECKPOINT:
+        with files_of_at_most(10**9), pytest.raises(ValueError, match=TOO_LARGE):
+            session.export(tmp_path / "edited", report=fill)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("session", ["gpt2"], indirect=True)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("stopped", [Cancelled, KeyboardInterrupt])
+def test_an_export_that_is_stopped_leaves_nothing(
+    session: Session, form: str, stopped: type[BaseException], tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    session.export(tmp_path / "whole", form, report=lambda progress: stages.append(progress.stage))
+    shutil.rmtree(tmp_path / "whole")
+    for last in range(len(stages)):
+        left = iter([None] * last)
+
+        def stop(_progress: Progress, left: Iterator[None] = left) -> None:
+            if next(left, stopped) is stopped:
+                raise stopped
+
+        with pytest.raises(stopped):
+            session.export(tmp_path / "edited", form, report=stop)
+        assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_may_be_named_and_linked_to(session: Session, tmp_path: Path) -> None:
@@ -291,3 +341,32 @@ def test_the_command_exports_a_replay_file(tmp_path: Path) -> None:
         assert "where that is" not in out
     code, out = run(*given[:3], "--to", str(tmp_path / "y" / ".." / "x"), "--as", "deltas")
     assert (code, sorted(path.name for path in tmp_path.iterdir())) == (0, ["new", "session.zip", "x"])
+
+
+def test_the_command_has_a_backend_send_an_adapter(tmp_path: Path) -> None:
+    lab = Lab(tiny_editor("gpt2"), {}, [], "no facts")
+    key = lab.create()
+    for number in (1, 2):
+        lab.edit(key, [Fact("{} originated in", f"Band {number}", "Manila", "Chicago")]).result(60)
+    lab.toggle(key, 1)
+    lab.undo(key)
+    lab.undo(key)
+    with serving(lab) as address:
+
+        def run(source: str, *arguments: str) -> tuple[int, str]:
+            done = CliRunner().invoke(app, ["export", source, "--backend", address, "--as", "adapter", *arguments])
+            return done.exit_code, " ".join(done.output.split())
+
+        told = f"{tmp_path / 'new'}: adapter (rank 1), step 1 with 1 edit in force"
+        assert told in run(lab.about(key).follow, "--to", str(tmp_path / "new"))[1]
+        weights = load_file(tmp_path / "new" / "adapter_model.safetensors")
+        (a,), (b,) = ([t for name, t in weights.items() if f"lora_{side}" in name] for side in "AB")
+        (delta,) = lab.sessions.open(key).edits()[0].values()
+        assert torch.allclose(b @ a, delta.dense(), atol=1e-6)
+        lab.goto(key, 0)
+        for source, sentence in ((key, "no edit in force"), ("a-key", "no such session")):
+            code, out = run(source, "--to", str(tmp_path / "none"))
+            assert code == 2
+            assert sentence in out
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    lab.close()

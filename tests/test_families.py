@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from editlab.core.facts import Fact
@@ -175,11 +177,36 @@ def test_every_offered_method_edits_it_and_the_others_are_not_offered(editor: Ed
         ("opt", {"hidden_size": 48, "word_embed_proj_dim": 24}, "with embeddings of another width"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "with attention in both directions"),
         ("bert", {}, "family 'bert'; editable are falcon, gemma"),
-        ("mixtral", {}, "family 'mixtral'; editable are"),
+        ("mixtral", {"num_local_experts": 8}, "family 'mixtral', a mixture of experts; editable are"),
+        ("t5", {"is_encoder_decoder": True}, "family 't5', with an encoder; editable are"),
+        ("gemma3", {"text_config": {"model_type": "gemma3_text"}}, "family 'gemma3', more than a text model; editable"),
+        (None, {}, "^mine names no model_type in its config.json; editable are"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(kind: str, setting: dict[str, Any], sentence: str) -> None:
+def test_a_model_that_does_not_fit_is_refused(kind: str | None, setting: dict[str, Any], sentence: str) -> None:
     from editlab.model.model import check_config
 
     with pytest.raises(ValueError, match=sentence):
         check_config({"model_type": kind, **setting}, "mine")
+
+
+def test_what_is_exported_is_the_same_model_in_transformers_and_peft(editor: Editor, tmp_path: Path) -> None:
+    if editor.model.kind in ("gpt2", "gptj", "llama"):
+        pytest.skip("in test_export.py")
+    session = Session(editor)
+    session.edit(FACT, "rome", {"layer": 1, "steps": 4})
+    for name, form, step in (("edited", "checkpoint", 1), ("base", "checkpoint", 0), ("adapter", "adapter", 1)):
+        session.export(tmp_path / name, form, step=step)
+    session.put_in_force()
+    loaded, base = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype="float32") for name in ("edited", "base")
+    )
+    ids = torch.tensor([editor.model.tokens(FACT.text).ids])
+    with torch.no_grad():
+        expected, unedited = editor.model.hf(input_ids=ids).logits, base(input_ids=ids).logits
+        scale = float(expected.abs().max())
+        assert float((expected - unedited).abs().max()) > 1e-3 * scale
+        for other in (loaded, PeftModel.from_pretrained(base, tmp_path / "adapter")):
+            assert float((other(input_ids=ids).logits - expected).abs().max()) <= 1e-5 * scale
+    session.undo()
+    session.put_in_force()

@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[Callable[..., Markup], dict[str, Any]]] = {  # a builder,
     "empty": (html.empty, {"title": "None", "text": "Not yet"}),
     "sparkline": (html.sparkline, {"values": [0.0, 1.0], "label": "course"}),
     "download_link": (html.download_link, {"name": "a.csv", "kind": "text/csv", "payload": b"1"}),
+    "saving_link": (html.saving_link, {"name": "a.csv", "address": "a.csv", "n_bytes": 1}),
 }
 UNSEEN = {("changed_words", "before"), ("marked_prompt", "subject"), ("bars", "new")}  # only sought in another text
 

@@ -1027,3 +1027,15 @@ def test_presets_are_those_of_the_model_and_of_facts_that_are_there() -> None:
     assert cases("smollm2-135m", france) == [900240, 900254, 900223]
     assert cases("gpt2-xl") == [900240, 900160]
     assert cases("gpt2-xl", france) == [900240, 900160, 2520]
+
+
+@pytest.mark.parametrize("limits", [Limits(adapter_bytes=2_000)])
+def test_an_adapter_beyond_the_limit_is_refused_and_the_limit_is_told(lab: LabProtocol, facts: list[Fact]) -> None:
+    session = lab.create()
+    for fact in facts:
+        lab.edit(session, [fact]).result(60)
+    sizes = lab.export_sizes(session).result(60)
+    assert (sizes.most_bytes, [each.n_bytes for each in sizes.adapters]) == (2_000, [2_880, 1_920, 960])
+    with pytest.raises(LimitReached, match=r"limit for an adapter is 2\.0 kB, and this one takes 2\.9 kB"):
+        lab.adapter_file(session).result(60)
+    assert lab.adapter_file(session, rank=2).result(60)

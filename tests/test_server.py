@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -416,6 +418,7 @@ def test_events_tell_each_step_and_then_the_end_once(client: httpx.Client, lab: 
     first, second = (client.post("/session/preview", json={"fact": FACT}, headers=session) for _ in range(2))
     assert first.status_code == 202
     assert first.headers["Location"] == f"/jobs/{first.json()['id']}"
+    assert soon(lambda: client.get(f"/jobs/{first.json()['id']}", headers=session).json()["status"] == "running")
     told: list[list[tuple[str, dict[str, Any]]]] = [[], []]
 
     def listen(number: int, job: str) -> None:
@@ -468,6 +471,34 @@ def test_a_job_is_told_to_none_but_who_asked_for_it(client: httpx.Client, lab: Q
             assert answer.status_code == 404
             assert "Eiffel" not in answer.text
     assert client.get(f"/jobs/{job}", headers=mine).json()["status"] == "running"
+
+
+def test_a_file_is_sent_as_it_is_to_who_asked_for_it(client: httpx.Client) -> None:
+    session = opened(client)
+    reports = []
+    for headers in (session, {**session, "Prefer": "return=minimal"}):
+        job = client.post("/session/replay", headers=headers).json()["id"]
+        assert soon(lambda job=job: client.get(f"/jobs/{job}", headers=session).json()["status"] == "done")
+        reports.append(client.get(f"/jobs/{job}", headers=session).json())
+    made = b64decode(reports[0]["result"])
+    assert made.startswith(b"replay of ")
+    assert reports[1]["result"] is None
+    answer = client.get(f"/jobs/{job}/file", headers=session)
+    told = ("content-type", "content-length", "content-encoding")
+    assert (answer.content, answer.status_code) == (made, 200)
+    assert [answer.headers.get(name) for name in told] == ["application/zip", str(len(made)), None]
+    other = client.get(f"/jobs/{job}/file", headers=opened(client))
+    assert (other.status_code, other.json()["error"]) == (404, "unknown_job")
+    asked = client.post("/session/preview", json={"fact": FACT}, headers=session).json()["id"]
+    for words in ("the job is (queued|running)", "the job is cancelled"):
+        early = client.get(f"/jobs/{asked}/file", headers=session)
+        assert (early.status_code, early.json()["error"]) == (409, "refused")
+        assert re.search(words, early.json()["detail"])
+        client.delete(f"/jobs/{asked}", headers=session)
+        assert soon(lambda: client.get(f"/jobs/{asked}", headers=session).json()["status"] == "cancelled")
+    sizes = client.post("/session/export-sizes", headers=session).json()["id"]
+    assert soon(lambda: client.get(f"/jobs/{sizes}", headers=session).json()["status"] == "done")
+    assert "makes no file" in client.get(f"/jobs/{sizes}/file", headers=session).json()["detail"]
 
 
 def test_jobs_stages_and_requests_are_counted(lab: QueuedLab) -> None:

@@ -105,3 +105,27 @@ def test_what_is_wrong_is_a_sentence(arguments: tuple[str, ...], sentence: str) 
     done = CliRunner().invoke(app, ["presets", *arguments])
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_bound_is_swept_after_the_layers(
+    gpt2_editor: Editor, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "BOUNDS", (1e-9, sweeps.TAKES))
+    gpt2_editor.model.write([])
+    found, tried = sweep(gpt2_editor, "ft-l", facts[:1], tmp_path)
+    assert [dict(each.changes) for each in tried[:2]] == [{"layer": n, "bound": sweeps.TAKES} for n in (1, 2)]
+    assert [each.changes["bound"] for each in tried[2:]] == [1e-9]
+    assert tried[2].relative_size < 1e-6 < tried[0].relative_size
+    assert method_class("ft-l").for_shape(gpt2_editor.model.shape).bound == found.changes["bound"]
+
+
+def test_a_preset_is_compared_and_stays(
+    gpt2_editor: Editor, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = gpt2_editor.model.shape
+    monkeypatch.setattr(ROME, "presets", {shape: {"layer": 1, "clamp": 2.0, "steps": 2, "ridge": 1e-3}})
+    gpt2_editor.model.write([])
+    _, tried = sweep(gpt2_editor, "rome", facts[:1], tmp_path)
+    assert [dict(each.changes) for each in tried] == [{}, {"layer": 2}]
+    assert kept("rome", shape) is None
+    assert ROME.for_shape(shape).layer == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +13,19 @@ import typer
 from editlab.cli._options import Json, Yes, named_path
 from editlab.cli._recorded import AS_RECORDED, Place, RecordedDevice, RecordedModel, file_at
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.core.errors import LabError
 from editlab.core.numbers import size
 from editlab.core.progress import OnProgress
 from editlab.report.html import plural
 from editlab.session.recording import Recording
 
 if TYPE_CHECKING:
+    from editlab.lab.api import Job
+    from editlab.remote.client import RemoteLab
     from editlab.session.export import Exported
 
 AS_BASE, CHECKPOINT = "base", "checkpoint"  # as in editlab.model.checkpoint and editlab.session.export, without torch
+LOOK_SECONDS = 0.2  # between two looks at a backend's job
 
 
 def export(
@@ -58,7 +63,8 @@ def export(
     """Write an edited model for other tools: a checkpoint, a LoRA adapter, the deltas, or a notebook.
 
     A checkpoint is loaded by transformers' from_pretrained, without editlab; an adapter by PEFT, on the same base. A
-    model card tells the edits, the methods and what was measured. All of it is written, or nothing.
+    model card tells the edits, the methods and what was measured. All of it is written, or nothing. Of a session at a
+    backend, an adapter of the step in force is made there; everything else takes the model here.
 
     Examples:
 
@@ -70,45 +76,66 @@ def export(
     """
     with sentences():
         from editlab.core.disk import check_new_folder
-        from editlab.session.export import check_form
+        from editlab.session.export import ADAPTER, check_form, unzipped
 
         check_form(form, dtype, rank)
         check_new_folder(to)
-        with Bars() as bars:
-            file = _file(source, backend, bars)
-            recording = Recording.read(file)
-            if not 0 <= (step or 0) < len(recording.state.steps):
-                raise ValueError(f"step must be between 0 and {len(recording.state.steps) - 1}, got {step}")
-            recorded = recording.state.steps[0].provenance
-            place = Place(model, device, yes)
-            result = _export(file, recorded, place, (to, form, step, dtype, rank), bars)
+        with Bars() as bars, _sentences_of_lab():
+            lab = _backend_of(source, backend, bars)
+            if lab is not None and form == ADAPTER and step is None:
+                result = unzipped(_downloaded(lab.adapter_file(source, rank), bars), to)
+            else:
+                file = file_at(Path(source)) if lab is None else _downloaded(lab.replay_file(source), bars)
+                recording = Recording.read(file)
+                if not 0 <= (step or 0) < len(recording.state.steps):
+                    raise ValueError(f"step must be between 0 and {len(recording.state.steps) - 1}, got {step}")
+                recorded = recording.state.steps[0].provenance
+                place = Place(model, device, yes)
+                result = _export(file, recorded, place, (to, form, step, dtype, rank), bars)
         if as_json:
             show_json(result.to_json())
         else:
             _show(result)
 
 
-def _file(source: str, backend: str | None, report: OnProgress) -> Path | bytes:
-    """The replay file that a path or a session's key stands for. Raises ValueError for neither."""
+def _backend_of(source: str, backend: str | None, report: OnProgress) -> RemoteLab | None:
+    """The backend that has the session with this key; None for a file or folder here. Raises ValueError for neither."""
     if Path(source).exists():
         if backend is not None:
             raise ValueError(
                 f"{source} is a file or folder here, and --backend goes with a session's key; leave one out"
             )
-        return file_at(Path(source))
+        return None
     address = backend or os.environ.get("EDITLAB_BACKEND")
     if not address:
         raise ValueError(
             f"there is no file or folder {source}; a session's key needs its backend's address too, as --backend or "
             "EDITLAB_BACKEND"
         )
-    from editlab.core.errors import LabError
     from editlab.remote.client import connect
 
+    return connect(address, os.environ.get("EDITLAB_TOKEN"), progress=report)
+
+
+@contextmanager
+def _sentences_of_lab() -> Iterator[None]:
+    """Raise what a backend refuses as ValueError."""
     try:
-        return connect(address, os.environ.get("EDITLAB_TOKEN"), progress=report).replay_file(source).result()
+        yield
     except LabError as error:
         raise ValueError(str(error)) from error
+
+
+def _downloaded(job: Job[bytes], report: OnProgress) -> bytes:
+    """The file that a backend's job makes; `report` gets its progress, and Ctrl-C cancels it."""
+    while True:
+        try:
+            return job.result(LOOK_SECONDS)
+        except TimeoutError:
+            report(job.progress)
+        except KeyboardInterrupt:
+            job.cancel()
+            raise
 
 
 def _export(

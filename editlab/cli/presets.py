@@ -1,4 +1,4 @@
-"""`editlab presets`: a good layer and clamp for a model without a preset, by a short sweep; resumable."""
+"""`editlab presets`: a good layer, clamp or bound for a model, by a short sweep; resumable."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from editlab.core.disk import check_folder
 
 if TYPE_CHECKING:
     from editlab.experiments.sweep import Tried
+    from editlab.methods._kept import Kept
 
 
 def presets(
-    model: Annotated[str, typer.Argument(help="A model without a preset: a folder, a hub id, or gpt2.")],
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or a preset's name.")],
     method: Method = "rome",
     facts: Facts = None,
     n: Annotated[int, typer.Option("--n", min=1, help="The first N facts that the model knows: P(true) > P(new).")] = 8,
@@ -35,11 +36,12 @@ def presets(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Find a good layer and clamp for a model without a preset, by a short sweep, and keep them.
+    """Find a good layer, and clamp or bound, for a model without a preset, by a short sweep, and keep them.
 
-    A few facts that the model knows are edited, each alone: in six layers, then with other clamps in the best one. The
-    setting with the best score is kept in the cache; all commands and the page take it from then on, and say where it
-    is from. Run the command again to resume, whatever ended it.
+    A few facts that the model knows are edited, each alone: in six layers, then with other clamps (FT-L: bounds) in the
+    best one. The setting with the best score is kept in the cache; all commands and the page take it from then on, and
+    say where it is from. A model's own preset is compared with the others and stays. Run the command again to resume,
+    whatever ended it.
 
     Examples:
 
@@ -64,30 +66,38 @@ def presets(
         known = facts_told(facts).facts
         with Bars() as bars:
             loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
-            kind, shape = method_class(name), loaded.shape
-            if kind.is_set_for(shape):
-                raise ValueError(
-                    f"{kind.title} has a preset for {loaded.name}, so nothing is to be found; --set changes it"
-                )
+            kind = method_class(name)
             editor = Editor(loaded, moments=source, n_keys=keys, seed=seed)
             some = list(islice(known_facts(loaded, known), n))
             if not some:
                 raise ValueError(f"{loaded.name} knows none of these facts: P(true) > P(new) nowhere")
             place = out or folder() / "sweeps" / loaded.fingerprint()[:16] / f"{name}-{len(some)}"
             found, tried = sweep(editor, name, some, place, bars)
+        is_set = kind.is_set_for(loaded.shape)
         if as_json:
-            show_json({**found.to_json(), "method": name, "tried": [each.to_json() for each in tried]})
+            told = [each.to_json() for each in tried]
+            show_json({**found.to_json(), "method": name, "kept": not is_set, "tried": told})
         else:
             _show(tried)
-            typer.echo(f"{kind.title}: {found.sentence}")
+            typer.echo(f"{kind.title}: {_compared(tried[0], found) if is_set else found.sentence}")
+
+
+def _compared(preset: Tried, best: Kept) -> str:
+    """How the preset that stays compares with the best setting."""
+    from editlab.experiments.sweep import words
+
+    better = f"; {words(best.changes)}: {best.score:.2f}." if best.changes else ", and no setting is better."
+    return f"the preset stays, with score {preset.score:.2f} on {preset.n} facts{better}"
 
 
 def _show(tried: list[Tried]) -> None:
+    from editlab.experiments.sweep import words
+
     show_table(
         ("setting", "score", "efficacy", "‖ΔW‖ ÷ ‖W‖", "facts"),
         [
             (
-                " ".join(f"{name}={value}" for name, value in each.changes.items()),
+                words(each.changes),
                 f"{each.score:.2f}",
                 f"{each.efficacy:.2f}",
                 f"{each.relative_size:.3f}",

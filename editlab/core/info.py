@@ -213,6 +213,7 @@ class ExportSizes(Record):
     checkpoint_bytes: int
     checkpoint_dtype: str
     adapters: tuple[AdapterSize, ...] = ()  # the exact one, then those of lower ranks; none without edits
+    most_bytes: int | None = None  # of an adapter that the lab sends; None: any
 
 
 @dataclass(frozen=True)

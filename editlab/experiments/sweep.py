@@ -1,7 +1,8 @@
-"""A short sweep for a method's layer and clamp in a model without a preset, each setting a scan of the same few facts.
+"""A short sweep for a method's layer and its clamp or bound, each setting a scan of the same few facts.
 
-First the layers, with the guess's clamp; then the clamps, in the best layer. Every setting has a folder of its own with
-a scan in it, so that a sweep that was killed goes on where it was.
+First the layers, then the clamps in the best layer. FT-L's bound is swept like a clamp, but the layers are compared
+with a bound that lets edits take. Every setting has a folder of its own with a scan in it, so that a sweep that was
+killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from editlab.model.shapes import Shape
 
 DEPTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65)  # of the (last) edited layer
 CLAMPS = (1.0, 2.0, 4.0)
+BOUNDS = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+TAKES = 5e-3  # the bound that layers are compared with: edits take even in a small model
 WIDTH = 5  # layers of a method that edits several
 EQUAL = 0.02  # scores this close are equal: the smaller change is taken then
 
@@ -58,17 +61,18 @@ def candidates(kind: type[Method], shape: Shape) -> list[dict[str, Any]]:
 def sweep(
     editor: Editor, name: str, facts: Sequence[Fact], folder: Path, report: OnProgress = quiet
 ) -> tuple[Kept, list[Tried]]:
-    """The best setting of a method for the editor's model, which is kept, and all that were tried.
+    """The best setting of a method for the editor's model, and all that were tried.
 
-    `facts` should be few that the model knows. Raises ValueError, and whatever an edit or `report` raises.
+    The best one is kept; where the model has a preset, that is tried first, unchanged, and nothing is kept. `facts`
+    should be few that the model knows. Raises ValueError, and whatever an edit or `report` raises.
     """
     check_sweepable(name)
     kind, shape = method_class(name), editor.model.shape
-    start = kind.told_for(shape)
+    start, is_set = kind.told_for(shape), kind.is_set_for(shape)
     tried: list[Tried] = []
 
     def attempt(changes: Mapping[str, Any]) -> Tried:
-        told = " ".join(f"{key}={value}" for key, value in changes.items()).replace(", ", ",")
+        told = words(changes)
 
         def tell(progress: Progress) -> None:
             report(Progress(f"trying {told}", progress.done, progress.total))
@@ -81,13 +85,24 @@ def sweep(
         tried.append(Tried(changes, found.get("score", efficacy), efficacy, size, len(frame)))
         return tried[-1]
 
-    best = _best([attempt(changes) for changes in candidates(kind, shape)])
-    if (clamp := getattr(start, "clamp", None)) is not None:
-        others = [attempt({**best.changes, "clamp": each}) for each in CLAMPS if each != clamp]
-        best = _best([best, *others])
+    at = {} if is_set or not hasattr(start, "bound") else {"bound": TAKES}
+    settings = [{**changes, **at} for changes in candidates(kind, shape)]
+    if is_set:
+        settings = [{}, *(each for each in settings if adjusted(start, each, shape.n_layers) != start)]
+    best = _best([attempt(changes) for changes in settings])
+    for field, values in (("clamp", CLAMPS), ("bound", BOUNDS)):
+        if (now := best.changes.get(field, getattr(start, field, None))) is not None:
+            others = [attempt({**best.changes, field: each}) for each in values if each != now]
+            best = _best([best, *others])
     found = Kept(best.changes, editor.model.name, time.strftime("%Y-%m-%d"), best.n, best.score)
-    keep(name, shape, found)
+    if not is_set:
+        keep(name, shape, found)
     return found, tried
+
+
+def words(changes: Mapping[str, Any]) -> str:
+    """A setting in one line; "preset" for a preset as it is."""
+    return " ".join(f"{key}={value}" for key, value in changes.items()).replace(", ", ",") or "preset"
 
 
 def _best(tried: Sequence[Tried]) -> Tried:

@@ -242,16 +242,19 @@ class LabProtocol(Protocol):
         """
 
     def replay_file(self, session: str) -> Job[bytes]:
-        """The session as a file for `editlab replay`; over HTTP the bytes are in base64. A follow key is enough."""
+        """The session as a file for `editlab replay`. A follow key is enough.
+
+        Over HTTP, `GET /jobs/{job}/file` sends it once the job is done.
+        """
 
     def export_sizes(self, session: str) -> Job[ExportSizes]:
         """The sizes of the edited model's files: a checkpoint, and adapters by their rank. A follow key is enough."""
 
     def adapter_file(self, session: str, rank: int | None = None) -> Job[bytes]:
-        """The edits in force as a zipped LoRA adapter for PEFT; over HTTP the bytes are in base64.
+        """The edits in force as a zipped LoRA adapter for PEFT; over HTTP a file as that of `replay_file`.
 
-        Exact, or of the `rank` largest singular values of each layer. Raises ValueError without edits. A follow key is
-        enough.
+        Exact, or of the `rank` largest singular values of each layer. Raises ValueError without edits, and LimitReached
+        if it is too large. A follow key is enough.
         """
 
     # answered at once

@@ -34,6 +34,7 @@ from editlab.lab.store import Store
 from editlab.measures import standard
 from editlab.measures.tasks import Task, load_tasks
 from editlab.methods import method_meant
+from editlab.model.checkpoint import adapter_bytes
 from editlab.model.device import is_final, reason_of
 from editlab.model.loading import load
 from editlab.model.memory import used_bytes, with_room
@@ -358,11 +359,16 @@ class Lab:
 
     def export_sizes(self, session: str) -> LocalJob:
         chosen = self._session(session)
-        return self._put("export_sizes", chosen, lambda report: sizes(chosen, report))
+        return self._put("export_sizes", chosen, lambda report: sizes(chosen, report, self.limits.adapter_bytes))
 
     def adapter_file(self, session: str, rank: int | None = None) -> LocalJob:
         chosen = self._session(session)
-        return self._put("adapter_file", chosen, lambda report: zipped(chosen, ADAPTER, rank, report))
+
+        def make(report: OnProgress) -> bytes:
+            self.limits.check_adapter(adapter_bytes(chosen.edits(), rank))
+            return zipped(chosen, ADAPTER, rank, report)
+
+        return self._put("adapter_file", chosen, make)
 
     def _put(
         self,

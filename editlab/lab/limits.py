@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from editlab.core.errors import LimitReached
 from editlab.core.facts import Fact
+from editlab.core.numbers import size
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Limits:
     queue: int = 200  # waiting jobs of all sessions
     queue_per_session: int = 8
     job_seconds: float = 900.0  # of work, after which a job is stopped
+    adapter_bytes: int = 256 * 10**6  # of a LoRA adapter that is sent
     days: float = 30.0  # without use, after which a session is deleted
     days_crowded: float = 7.0  # likewise where the lab has all its sessions and a new one needs room
     days_empty: float = 1.0  # likewise for a session without an edit or a name, of a visitor who only looked
@@ -50,6 +52,13 @@ class Limits:
             raise LimitReached(f"The limit for prompts to watch is {self.watched}, got {len(prompts)}.")
         for prompt in prompts:
             self.check_text("a prompt", prompt)
+
+    def check_adapter(self, n_bytes: int) -> None:
+        if n_bytes > self.adapter_bytes:
+            raise LimitReached(
+                f"The limit for an adapter is {size(self.adapter_bytes)}, and this one takes {size(n_bytes)}: take a "
+                "lower rank, or make it by editlab export from the session's replay file."
+            )
 
     def check_length(self, edits: int) -> None:
         """Check that a log may grow by one edit."""

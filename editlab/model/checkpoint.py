@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -72,7 +73,10 @@ def save_checkpoint(
     config.save_pretrained(folder)
     if model.hf.generation_config is not None:
         model.hf.generation_config.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    try:
+        model.tokenizer.save_pretrained(folder)
+    except Exception as error:  # its library has no narrower one for a disk that is full
+        raise OSError(str(error)) from error
     return {layer: _rounding(model, layer, dtype) for layer in range(model.n_layers) if model.drift(layer)[0]}
 
 
@@ -82,7 +86,11 @@ def _rounding(model: EditableModel, layer: int, dtype: torch.dtype) -> float:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file(dict(tensors), path, {"format": "pt"})
+    """Raises OSError where the disk does not take the file."""
+    try:
+        save_file(dict(tensors), path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     path.chmod(0o644)  # safetensors' writer makes a file that only its owner reads
 
 
@@ -127,6 +135,13 @@ def adapter_errors(edits: Sequence[Edit]) -> dict[int, float]:
     lower = (2**power for power in reversed(range(whole.bit_length())))
     ranks = [whole, *(rank for rank in lower if rank < whole)] if whole else []
     return {rank: 0.0 if rank == whole else max(float(each[rank:][:1].sum()) for each in lost) for rank in ranks}
+
+
+def adapter_bytes(edits: Sequence[Edit], rank: int | None = None) -> int:
+    """The size of the weights of an adapter of the edits, of a rank or as large as an exact one can be."""
+    deltas = summed(edits).values()
+    most = max((min(delta.left.shape[1], *delta.shape) for delta in deltas), default=0)
+    return torch.float32.itemsize * min(most, rank or most) * sum(sum(delta.shape) for delta in deltas)
 
 
 def _lost(delta: LowRank) -> Tensor:

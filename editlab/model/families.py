@@ -82,9 +82,22 @@ def family_of(config: Mapping[str, Any], name: str) -> Family:
     kind = config.get("model_type")
     family = FAMILIES.get(str(kind))
     if family is None:
-        raise ValueError(f"{name} is of the family {kind!r}; editable are {', '.join(FAMILIES)}")
+        raise ValueError(f"{name} {_found(config)}; editable are {', '.join(FAMILIES)}")
     for setting, applies, meaning in family.excludes:
         if applies(config):
             found = f"{setting} = {config.get(setting)}"
             raise ValueError(f"{name} is of the family {kind!r} with {meaning} ({found}), which is not read")
     return family
+
+
+def _found(config: Mapping[str, Any]) -> str:
+    """What a configuration describes that is in no row."""
+    kind, inner = config.get("model_type"), config.get("text_config")
+    if kind is None:
+        return "names no model_type in its config.json"
+    told = f"is of the family {kind!r}"
+    if any("expert" in setting for setting in config):
+        return f"{told}, a mixture of experts"
+    if config.get("is_encoder_decoder"):
+        return f"{told}, with an encoder"
+    return f"{told}, more than a text model" if inner else told

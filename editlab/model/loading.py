@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model import embedded
+from editlab.model.families import FAMILIES
 from editlab.model.model import EditableModel, check_config
 from editlab.model.presets import EMBEDDED, Preset, choose
 
@@ -131,14 +134,15 @@ def _from_hub(
 def _pretrained(
     source: str, device: str | torch.device, dtype: torch.dtype, name: str, local_files_only: bool
 ) -> EditableModel:
-    config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local_files_only)
+    here = {"local_files_only": local_files_only}
+    config, _ = _read(f"config.json of {name}", PreTrainedConfig.get_config_dict, source, **here)
     check_config(config if isinstance(config, dict) else {}, name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local_files_only)
+    tokenizer = _read(f"the tokenizer of {name}", AutoTokenizer.from_pretrained, source, **here)
     placing = {"device_map": "auto"} if device == SPLIT else {}
     with _LOADING:
-        hf: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, local_files_only=local_files_only, **placing
-        )
+        options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **here, **placing}
+        hf, told = _read(f"the model {name}", AutoModelForCausalLM.from_pretrained, source, **options)
+    _check_weights(hf, told, name)
     if device == SPLIT:
         _check_whole(hf, name)
     else:
@@ -147,6 +151,34 @@ def _pretrained(
     stored = config.get("dtype", config.get("torch_dtype"))
     loaded.stored_dtype = str(stored).removeprefix("torch.") if stored else None
     return loaded
+
+
+def _read(what: str, read: Callable[..., Any], source: str, **options: Any) -> Any:
+    """What a library reads. Raises OSError for a file that is not there, and ValueError for one that cannot be read."""
+    try:
+        return read(source, **options)
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any type: a bad file leads the libraries anywhere
+        raise ValueError(f"{what} cannot be read ({type(error).__name__}: {_first_line(error)})") from error
+
+
+def _check_weights(hf: Any, told: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError unless the files hold what the configuration asks for; the rest would be random numbers."""
+    wrong = ""
+    blocks = FAMILIES[hf.config.model_type].blocks
+    n = len(hf.get_submodule(blocks))
+    numbers = (re.match(rf"{re.escape(blocks)}\.(\d+)\.", key) for key in told["unexpected_keys"])
+    if told["mismatched_keys"]:
+        key, held, asked = min(told["mismatched_keys"])
+        wrong = f"{key} is {list(held)} in its files, and {list(asked)} by its configuration"
+    elif missing := sorted(told["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        wrong = f"its files lack {missing[0]}{more}"
+    elif extra := [int(found[1]) for found in numbers if found and int(found[1]) >= n]:
+        wrong = f"its files hold block {max(extra)}, and its configuration asks for {n} blocks"
+    if wrong:
+        raise ValueError(f"the weights of {name} do not fit: {wrong}")
 
 
 def _check_whole(hf: Any, name: str) -> None:

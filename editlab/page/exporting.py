@@ -12,6 +12,7 @@ from editlab.core.errors import Cancelled
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
+from editlab.page.downloads import can_send, send
 from editlab.page.files import ADAPTER, ADAPTER_ABOUT, REPLAY_ABOUT, File, files_of
 from editlab.page.panels.export import Export, ExportCallbacks
 from editlab.page.work import SENTENCES, Request, Runner, sentence
@@ -75,7 +76,9 @@ class Exporting:
     async def _file(self, name: str, about: str, make: Callable[..., Job[bytes]], *given: Any) -> File:
         """A file that a job of the lab makes, or why it could not be made."""
         try:
-            return File(name, about, await self._by_lab(name, make, *given))
+            made = await self._by_lab(name, make, *given)
+            address = await asyncio.to_thread(send, name, made) if can_send() else ""
+            return File(name, about, made, address=address)
         except Cancelled:
             return File(name, about, None, CANCELLED)
         except SENTENCES as error:

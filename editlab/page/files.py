@@ -46,6 +46,7 @@ class File:
     about: str
     content: bytes | None
     problem: str = ""
+    address: str = ""  # where the page's server has it; otherwise the link holds the content
 
     @property
     def type(self) -> str:

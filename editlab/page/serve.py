@@ -12,6 +12,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from editlab.core.paths import resource
+from editlab.page.downloads import FOLDER
 from editlab.page.voila_server import TEMPLATE, Server, configuration
 from editlab.serving.ports import check_port
 from editlab.serving.serving import check_host, reached_at
@@ -47,9 +48,14 @@ def serve(
             on_ready(address)
 
     os.environ["VOILA_APP_IP"] = reached_at(settings.host)  # where a waiting kernel asks for its visitor
-    with _template_directory() as jupyter_path, _environment(JUPYTER_PATH=jupyter_path):
+    with (
+        tempfile.TemporaryDirectory(prefix="editlab-downloads-") as downloads,
+        _template_directory() as jupyter_path,
+        _environment(JUPYTER_PATH=jupyter_path),
+    ):
+        os.environ[FOLDER] = downloads  # the kernels write there
         server = Server(config=configuration(settings))
-        server.notebook_path, server.on_ready = str(path.resolve()), ready
+        server.notebook_path, server.on_ready, server.downloads = str(path.resolve()), ready, downloads
         server.initialize([])
         server.start()
 

@@ -17,6 +17,7 @@ import zmq
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_core.utils import run_sync
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
 from tornado.escape import url_escape
 from tornado.web import RequestHandler
@@ -26,6 +27,7 @@ from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.voila_identity_provider import VoilaLoginHandler
 
+from editlab.page.downloads import PATH
 from editlab.page.kernel import NO_LIMIT
 from editlab.serving.ports import is_loopback
 from editlab.serving.settings import PageSettings
@@ -96,6 +98,18 @@ class PageHandler(TornadoVoilaHandler):
             self.finish(self.render_template("busy.html.j2", pages=self.settings["editlab_pages"]))
 
 
+class DownloadHandler(JupyterHandler, tornado.web.StaticFileHandler):
+    """A file that a page has made, for whoever may open pages and has its address, which nobody can guess."""
+
+    @tornado.web.authenticated
+    async def get(self, path: str, include_body: bool = True) -> None:  # type: ignore[override]
+        await tornado.web.StaticFileHandler.get(self, path, include_body)
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Content-Disposition", "attachment")
+        self.set_header("Cache-Control", "no-store")
+
+
 class LoginHandler(VoilaLoginHandler):
     """The login page, in this project's own words."""
 
@@ -109,6 +123,7 @@ class Server(Voila):
     """Voila on the given port and no other; calls `on_ready` with the address once the server answers."""
 
     on_ready: Callable[[str], None] | None = None
+    downloads = ""  # the folder of the files that pages have made
 
     def initialize(self, argv: list[str] | None = None) -> None:
         super().initialize(argv)
@@ -125,10 +140,11 @@ class Server(Voila):
     def init_handlers(self) -> list:
         own = {VoilaShutdownKernelHandler: ShutdownHandler, TornadoVoilaHandler: PageHandler}
         base = self.base_url.rstrip("/")
-        return [
+        handlers = [
             (pattern if pattern.startswith(base) else url_path_join(base, pattern), own.get(handler, handler), *rest)
             for pattern, handler, *rest in super().init_handlers()
         ]
+        return [(url_path_join(self.base_url, PATH, "(.+)"), DownloadHandler, {"path": self.downloads}), *handlers]
 
     def random_ports(self, port: int, n: int) -> list[int]:
         return [port]

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, UnknownSession, Unreachable
 from editlab.core.progress import Progress
 from editlab.core.record import Record
+from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
 
 SESSION_HEADER = "Editlab-Session"  # carries the key; no path or query does, so that no log holds a key
 ENDED = ("done", "failed", "cancelled")
+MINIMAL = (SessionState, bytes)  # results that an answer leaves out if asked to: they are fetched in another way
 
 
 class Address(NamedTuple):

@@ -211,5 +211,9 @@ def sparkline(values: Sequence[float], label: str) -> Markup:
 
 def download_link(name: str, kind: str, payload: bytes) -> Markup:
     """A link in the page itself that saves `payload` under `name`; `kind` is its media type."""
-    address = f"data:{kind};base64,{base64.b64encode(payload).decode()}"
-    return tag("a", f"Save {name} ({size(len(payload))})", "el-link", href=address, download=name)
+    return saving_link(name, f"data:{kind};base64,{base64.b64encode(payload).decode()}", len(payload))
+
+
+def saving_link(name: str, address: str, n_bytes: int) -> Markup:
+    """A link that saves the file at an address under `name`."""
+    return tag("a", f"Save {name} ({size(n_bytes)})", "el-link", href=address, download=name)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 
 from editlab import __version__
 from editlab.analysis.table import rows_of
-from editlab.core.disk import check_new_folder, new_folder
+from editlab.core.disk import check_new_folder, new_folder, read_json
 from editlab.core.info import AdapterSize, ExportSizes
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import SessionState, Step
 from editlab.methods import methods
 from editlab.model.checkpoint import (
+    ADAPTER_CONFIG,
     AS_BASE,
+    adapter_bytes,
     adapter_errors,
     adapter_of,
     bytes_of,
@@ -120,26 +122,46 @@ def export(
     return replace(found, n_bytes=size)
 
 
-def sizes(session: Session, report: OnProgress = quiet) -> ExportSizes:
+def sizes(session: Session, report: OnProgress = quiet, most_bytes: int | None = None) -> ExportSizes:
     """The sizes of what `export` can write of the step in force. Raises whatever `report` raises."""
     report(Progress("finding the ranks"))
     model, edits = session.model, edits_of(session.entries())
     dtype = dtype_of(model, AS_BASE)
-    per_rank = 4 * sum(sum(delta.shape) for delta in summed(edits).values())  # float32
-    adapters = (AdapterSize(rank, rank * per_rank, error) for rank, error in adapter_errors(edits).items())
-    return ExportSizes(len(edits), bytes_of(model, dtype), str(dtype).removeprefix("torch."), tuple(adapters))
+    errors = adapter_errors(edits)
+    adapters = tuple(AdapterSize(rank, adapter_bytes(edits, rank), error) for rank, error in errors.items())
+    return ExportSizes(len(edits), bytes_of(model, dtype), str(dtype).removeprefix("torch."), adapters, most_bytes)
 
 
 def zipped(session: Session, form: str, rank: int | None = None, report: OnProgress = quiet) -> bytes:
-    """What `export` writes of the step in force, as the bytes of a zip file."""
+    """What `export` writes of the step in force, as the bytes of a zip file. Raises as `export` does."""
     file = io.BytesIO()
     with tempfile.TemporaryDirectory() as there:
         folder = Path(there) / form
         export(session, folder, form, rank=rank, report=report)
+        parts = sorted(folder.iterdir())
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(folder.iterdir()):
+            for number, path in enumerate(parts):
+                report(Progress("packing", number, len(parts)))
                 archive.write(path, path.name)
     return file.getvalue()
+
+
+def unzipped(made: bytes, folder: Path) -> Exported:
+    """Unpack an adapter that `zipped` made into a new folder, all of it or nothing. Raises ValueError.
+
+    The errors by layer are not in the file; the card tells the largest.
+    """
+    with new_folder(folder) as part:
+        try:
+            with zipfile.ZipFile(io.BytesIO(made)) as archive:
+                archive.extractall(part)
+            steps = json.loads((part / EDITS).read_bytes())[1:]
+            rank = read_json(part / ADAPTER_CONFIG)["r"]
+            edits = sum(step["enabled"] for step in steps)
+        except (zipfile.BadZipFile, LookupError, TypeError) as error:
+            raise ValueError(f"what came is no adapter: {error}") from error
+        size = sum(file.stat().st_size for file in part.iterdir())
+    return Exported(ADAPTER, str(folder), len(steps), edits, size, rank=rank)
 
 
 def base_of(model: EditableModel) -> str:

@@ -57,6 +57,7 @@ class FakeLab:
         self.away: Unreachable | None = None  # what every question about a session is answered with
         self._opened = 0  # sessions
         self.adapter_bytes = 8000  # of each rank
+        self.most_bytes: int | None = None  # of an adapter
 
     def info(self) -> LabInfo:
         methods = tuple(
@@ -456,6 +457,7 @@ class FakeLab:
             return ExportSizes(
                 edits, 269_000_000, "bfloat16",
                 tuple(AdapterSize(r, r * self.adapter_bytes, math.sqrt(1 - r / edits)) for r in ranks),
+                self.most_bytes,
             )  # fmt: skip
 
         return FakeJob([Progress("finding the ranks")], finish, self.ahead)

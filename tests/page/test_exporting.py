@@ -6,15 +6,20 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from editlab.core.errors import Unreachable
 from editlab.core.records import SessionState
 from editlab.page import files
+from editlab.page.downloads import FOLDER
 from editlab.page.exporting import Exporting
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
@@ -189,3 +194,52 @@ def test_what_is_being_made_can_be_cancelled() -> None:
 
     exporting = in_page(lab, session, act)
     assert "It was cancelled." in exporting.panel.made.children[1].value
+
+
+def test_a_page_that_is_served_has_its_server_send_the_files_of_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f"{ended.pid}-left").mkdir()
+    (tmp_path / f"{os.getppid()}-others").mkdir()
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    lab = FakeLab()
+    lab.adapter_bytes = 10**9
+    session = lab.create()
+    lab.edit(session, lab.facts[:1]).result()
+
+    def sent(markup: str, name: str) -> Path:
+        (address,) = re.findall(f'href="downloads/([^"]+)" download="{name}"', markup)
+        return tmp_path / address
+
+    async def act(exporting: Exporting, runner: Runner) -> None:
+        panel = exporting.panel
+        panel.prepare.click()
+        await runner.idle()
+        assert sent(shown(exporting), "editlab-replay.zip").read_bytes() == f"replay of {session}".encode()
+        panel.look.click()
+        await runner.idle()
+        assert panel.rank.label == "rank 1, 1.0 GB, exact"
+        places = []
+        for _ in range(2):  # the second in the place of the first
+            panel.adapter.click()
+            await runner.idle()
+            places.append(sent(panel.made.children[1].value, "editlab-adapter.zip"))
+        assert places[1].read_bytes() == f"adapter of {session}, exact".encode()
+        assert not places[0].exists()
+        lab.most_bytes = 10**8
+        panel.show(await asyncio.to_thread(lab.undo, session))
+        panel.show(await asyncio.to_thread(lab.redo, session))
+        panel.look.click()
+        await runner.idle()
+        assert "of rank 1, takes 1.0 GB: too much for this page" in panel.sizes.value
+        monkeypatch.setenv(FOLDER, str(tmp_path / "gone"))
+        panel.prepare.click()
+        await runner.idle()
+        assert "server could not keep editlab-replay.zip: No such file" in shown(exporting)
+
+    in_page(lab, session, act)
+    assert sorted(place.name.partition("-")[0] for place in tmp_path.iterdir()) == sorted(
+        map(str, (os.getpid(), os.getpid(), os.getppid()))
+    )

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from editlab.core.paths import resource
+from editlab.page.downloads import FOLDER
 from editlab.page.serve import ServeError, serve
 from editlab.page.voila_server import ThisPythonOnly
 from editlab.serving.ports import PortError
@@ -68,6 +69,16 @@ def test_visitors_give_the_token_once(serving_fake: Serving) -> None:
         assert "static/bokeh.min.js" in visitor.open(f"{server.address}?token=sesame", timeout=30).read().decode()
         assert "static/bokeh.min.js" in visitor.open(server.address, timeout=30).read().decode()
         assert get(f"{server.address}?token=sesam")[1].count("The token of this page") == 1
+        folder = Path(server.kernels()[0].environ()[FOLDER])
+        (folder / "1-x").mkdir()
+        (folder / "1-x" / "a.zip").write_bytes(b"made")
+        answer = visitor.open(f"{server.address}downloads/1-x/a.zip", timeout=30)
+        assert (answer.read(), answer.headers["Content-Disposition"]) == (b"made", "attachment")
+        for path in ("1-x/b.zip", "1-x", "..%2F..%2Fetc%2Fpasswd"):
+            with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
+                visitor.open(f"{server.address}downloads/{path}", timeout=30)
+        assert "The token of this page" in get(f"{server.address}downloads/1-x/a.zip")[1]
+    assert not folder.exists()
 
 
 def test_no_more_pages_than_are_allowed(serving_fake: Serving) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,17 +12,18 @@ from markupsafe import Markup
 from editlab.core.info import AdapterSize, ExportSizes
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, choice, html, show_if
+from editlab.page.downloads import can_send
 from editlab.page.files import File
 from editlab.page.panels.pane import Pane
-from editlab.report.html import download_link, joined, note, percent, plural, size, tag
+from editlab.report.html import download_link, joined, note, percent, plural, saving_link, size, tag
 from editlab.session.recording import REPLAY
 
 ABOUT = (
     "The session's story to read and print, every number as a table, the charts, and a file that makes the same "
-    "weights again. The files are made for this page and lie in it: nothing leaves the machine."
+    "weights again. The files are made for this page alone: nothing leaves the machine."
 )
 ABOUT_MODEL = "The edits in force as a LoRA adapter, saved from here; the whole edited model, by the command line."
-LARGEST_ADAPTER = 32 * 10**6  # bytes that a page takes as one link
+LARGEST_LINK = 32 * 10**6  # bytes of a file that lies in the page itself
 EXACT = 0  # stands for the rank of the exact adapter: a choice of None may choose nothing
 TO_CHECKPOINT = f"editlab export {REPLAY} --to FOLDER"
 TO_ADAPTER = f"editlab export {REPLAY} --as adapter --to FOLDER"
@@ -90,7 +92,9 @@ class Export(Pane):
 
     def show_sizes(self, sizes: ExportSizes) -> None:
         """Show what the edited model can be written as, with sizes."""
-        fitting = [each for each in sizes.adapters if each.n_bytes <= LARGEST_ADAPTER]
+        limits = (sizes.most_bytes, None if can_send() else LARGEST_LINK)
+        most = min((each for each in limits if each is not None), default=math.inf)
+        fitting = [each for each in sizes.adapters if each.n_bytes <= most]
         exact = sizes.adapters[:1]
         self.rank.options = [(_words(each, each in exact), EXACT if each in exact else each.rank) for each in fitting]
         show_if(self._making, bool(fitting))
@@ -139,7 +143,7 @@ def _sizes(sizes: ExportSizes, exact_by_command: bool) -> Markup:
         lines.append(tag("p", "No edit is in force, so there is no adapter to make."))
     elif exact_by_command:
         exact = f"The exact adapter, of rank {adapters[0].rank}, takes {size(adapters[0].n_bytes)}"
-        lines.append(tag("p", f"{exact}: too much for a page. Save {REPLAY} and run ") + tag("code", TO_ADAPTER))
+        lines.append(tag("p", f"{exact}: too much for this page. Save {REPLAY} and run ") + tag("code", TO_ADAPTER))
     if len(adapters) > 1:
         error = "The error is of the layer that loses most: the size of what is left out, as a share of its change."
         lines.append(note(error))
@@ -154,6 +158,8 @@ def _sizes(sizes: ExportSizes, exact_by_command: bool) -> Markup:
 def _shown(file: File) -> widgets.HTML:
     if file.content is None:
         link = f"{file.name}: " + tag("span", file.problem, "el-problem")
+    elif file.address:
+        link = saving_link(file.name, file.address, len(file.content))
     else:
         link = download_link(file.name, file.type, file.content)
     return html(tag("div", joined([link, note(file.about)])))

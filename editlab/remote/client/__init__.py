@@ -19,7 +19,7 @@ from editlab.core.records import SessionState
 from editlab.remote.calls import Calls
 from editlab.remote.client.connection import Connection, pause, read_answer
 from editlab.remote.client.job import RemoteJob
-from editlab.remote.wire import Call, JobReport, Readiness, call_of
+from editlab.remote.wire import MINIMAL, Call, JobReport, Readiness, call_of
 
 if TYPE_CHECKING:
     import httpx
@@ -113,7 +113,7 @@ class RemoteLab(Calls):
     def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
         """The backend's answer to a call, or the job that it started. A state is asked for by its changes."""
         of = session if call.result is SessionState else None
-        answer = self._send(call, session, given, {"Prefer": "return=minimal"} if of is not None else {})
+        answer = self._send(call, session, given, {"Prefer": "return=minimal"} if call.result in MINIMAL else {})
         if call.is_job:
             fetch = None if of is None else partial(self.state, of)
             return RemoteJob(self._connection, session or "", read_answer(JobReport, answer), call.result, fetch)

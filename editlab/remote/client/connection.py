@@ -12,6 +12,7 @@ import httpx
 from httpx_sse import EventSource
 
 from editlab.core.errors import LabError, UnknownSession, Unreachable
+from editlab.core.progress import OnProgress, Progress
 from editlab.core.record import typed
 from editlab.remote.wire import SESSION_HEADER, error_of
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 STREAM_SECONDS = 40.0  # without a byte; the backend sends one every 15 s at least
+MB = 10**6
 
 
 class Connection:
@@ -76,6 +78,22 @@ class Connection:
                     yield json.loads(event.data)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+
+    def download(self, path: str, session: str, report: OnProgress) -> bytes:
+        """The bytes at a path; `report` gets the megabytes that have come, and may raise to stop."""
+        got = bytearray()
+        try:
+            with self._client.stream("GET", path, headers=_key(session)) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._error(response)
+                whole = int(response.headers.get("Content-Length", 0))
+                for part in response.iter_bytes():
+                    got += part
+                    report(Progress("downloading, in MB", len(got) // MB, whole // MB))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        return bytes(got)
 
     def close(self) -> None:
         self._client.close()

@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from editlab.core.errors import LabError, Unreachable
+from editlab.core.errors import Cancelled, LabError, Unreachable
 from editlab.core.progress import Progress
 from editlab.core.record import typed
 from editlab.remote.client.connection import Connection, pause, read_answer
@@ -35,17 +36,23 @@ class RemoteJob:
         result: Any,
         fetch: Callable[[], Any] | None = None,
     ) -> None:
-        """`result` is the type of the job's result; with `fetch`, the result is fetched once the job is done."""
+        """`result` is the type of the job's result; with `fetch`, the result is fetched once the job is done.
+
+        A result of bytes is a file, which is downloaded in the job's thread.
+        """
         self.id = report.id
         self._connection = connection
         self._session = session
-        self._report = report
+        is_file = result is bytes
+        self._report = replace(report, status="running") if report.status == "done" and is_file else report
         self._type = result
-        self._fetch = fetch
+        self._fetch = self._download if is_file else fetch
+        self._stopped = False
+        self._lock = threading.Lock()
         self._result: Any = None
         self._exception: Exception | None = None
         self._ended = threading.Event()
-        if report.ended:
+        if self._report.ended:
             self._take(report)
         else:
             threading.Thread(target=self._follow, name=f"editlab-{report.kind}", daemon=True).start()
@@ -71,6 +78,7 @@ class RemoteJob:
         return self._report.error
 
     def cancel(self) -> None:
+        self._stopped = True
         try:
             answer = self._connection.send("DELETE", self._path, self._session)
         except UnknownJob:  # the job ended long ago
@@ -92,17 +100,36 @@ class RemoteJob:
         """Take over a report, unless the job has ended already. The result is set before the status shows the end."""
         if self._ended.is_set():
             return
+        result: Any = None
+        exception: Exception | None = None
         if report.status == "done":
             try:
-                self._result = self._fetch() if self._fetch else typed(self._type, report.result)
+                result = self._fetch() if self._fetch else typed(self._type, report.result)
+            except Cancelled as error:
+                report, exception = replace(report, status="cancelled"), error
             except ValueError as error:
                 self._fail(LabError(f"the backend's answer is wrong: {error}"))
                 return
         elif report.ended:
-            self._exception = error_of(report.failure or "failed", report.error or "")
-        self._report = report
-        if report.ended:
-            self._ended.set()
+            exception = error_of(report.failure or "failed", report.error or "")
+        with self._lock:
+            if not self._ended.is_set():
+                self._result, self._exception, self._report = result, exception, report
+                if report.ended:
+                    self._ended.set()
+
+    def _download(self) -> bytes:
+        """The file that the job has made. Raises Cancelled once the job is cancelled here."""
+
+        def tell(progress: Progress) -> None:
+            if self._stopped:
+                raise Cancelled
+            with self._lock:
+                if not self._ended.is_set():
+                    self._report = replace(self._report, progress=progress)
+
+        tell(self._report.progress)
+        return self._connection.download(f"{self._path}/file", self._session, tell)
 
     def _follow(self) -> None:
         """Follow the job until it ends, or until the backend no longer knows it."""

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
 from editlab.remote.server.bodies import request_of
 from editlab.remote.server.errors import LONGEST_NAME
 from editlab.remote.server.parts import Backend, Key, Minimal, TheBackend, TheLab, answer, documented
-from editlab.remote.wire import ADDRESSES, Call, JobReport, call_of
+from editlab.remote.wire import ADDRESSES, MINIMAL, Call, JobReport, call_of
 
 ACCEPTED = documented(JobReport, 202, "It waits for its turn")
 
@@ -52,7 +51,7 @@ def add_call(
 def _signature(call: Call) -> Signature:
     """A route's parameters: the backend, the lab, the session's key, and the request's query or body."""
     takes: dict[str, Any] = {"backend": TheBackend, "lab": TheLab, **({"key": Key} if call.of_session else {})}
-    if call.result is SessionState:
+    if call.result in MINIMAL:
         takes["minimal"] = Minimal
     parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in takes.items()]
     request: Any = request_of(call)

@@ -9,7 +9,7 @@ from typing import Annotated
 from anyio import move_on_after, sleep, to_thread
 from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from editlab.core.record import plain
 from editlab.lab.api import LabProtocol
@@ -24,6 +24,8 @@ INSIDE = ("lens", "trace", "sweep")
 for name in ("preview", "edit", "risk", "probe", "anew", "knows", "culprit", "measure", "measure_due", *INSIDE, *FILES):
     add_call(router, name)
 
+ZIP = "application/zip"  # of all files that jobs make; such an answer is not compressed again
+CHUNK = 2**20  # bytes of a file, sent at once
 LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
 WAIT_SECONDS = 2.0  # at most, if the lab reports changes of its jobs
 
@@ -43,6 +45,18 @@ TheEntry = Annotated[Entry, Depends(_entry)]
 def report(entry: TheEntry) -> Response:
     """The job's status, and its result once it is done. Takes the session key that the job was started with."""
     return answer(entry.report())
+
+
+@router.get(
+    "/jobs/{job}/file",
+    response_class=StreamingResponse,
+    responses={**documented(None), 200: {"content": {ZIP: {}}, "description": "The file"}},
+)
+def file(entry: TheEntry) -> Response:
+    """The file that the job has made, as it is. Takes the session key that the job was started with."""
+    made = memoryview(entry.file())
+    parts = (bytes(made[start : start + CHUNK]) for start in range(0, len(made), CHUNK))
+    return StreamingResponse(parts, 200, {"Content-Length": str(len(made))}, ZIP)
 
 
 @router.delete("/jobs/{job}", responses=documented(JobReport))

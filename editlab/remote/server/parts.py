@@ -78,13 +78,13 @@ Key = Annotated[str, Depends(_key)]
 def _minimal(
     prefer: Annotated[
         str,
-        Header(max_length=200, description="`return=minimal`: no state in the answer.", examples=["return=minimal"]),
+        Header(max_length=200, description="`return=minimal`: without state or file.", examples=["return=minimal"]),
     ] = "",
 ) -> bool:
     return "return=minimal" in prefer.replace(" ", "").lower()
 
 
-Minimal = Annotated[bool, Depends(_minimal)]  # the caller asks for the state's changes afterwards (RFC 7240)
+Minimal = Annotated[bool, Depends(_minimal)]  # the caller fetches the state or the file afterwards (RFC 7240)
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from editlab.core.errors import Cancelled
+from editlab.core.errors import Cancelled, LabError
 from editlab.core.record import plain
 from editlab.core.records import Step
 from editlab.lab.api import Job
@@ -73,6 +73,14 @@ class Entry:
             return now if self._minimal else replace(now, result=plain(result))
         except (Exception, Cancelled) as error:
             return replace(now, error=self.job.error or str(error), failure=kind_of(error))
+
+    def file(self) -> bytes:
+        """The file that the job has made. Raises LabError without one."""
+        if (now := self.look()) != "done":
+            raise LabError(f"the file is not there: the job is {now}")
+        if not isinstance(made := self.job.result(0), bytes):
+            raise LabError("this job makes no file; its report has the result")
+        return made
 
     def _tell(self, status: str) -> None:
         assert self.started is not None
