@@ -139,7 +139,7 @@ class ProbePane(Pane):
         own = self._own_step()
         fact = own.facts[0] if own else self._on.draft()
         if fact is None:
-            raise ValueError("The form holds no fact yet: fill it in, or choose an edit of the timeline.")
+            raise ValueError("The form holds no fact yet: fill it in, or choose an edit of yours.")
         earlier, later, place = self._placed(own)
         names = tuple(name for name, control in self.measures.items() if control.value)
         anew = self.anew.value and bool(earlier or later)
