@@ -216,7 +216,9 @@
     held = { part: target, around };
     if (!moving) left = null;
   });
-  document.addEventListener("focusout", ({ target, relatedTarget }) => { if (!relatedTarget && usable(target)) held = null; });
+  document.addEventListener("focusout", ({ target, relatedTarget }) => { // by the visitor's will, unless it is gone right after
+    if (!relatedTarget) setTimeout(() => { if (held?.part === target && usable(target)) held = null; });
+  });
   const keep = () => {
     const now = document.activeElement;
     if (!held || usable(held.part) || (now !== document.body && now !== held.part)) return;
@@ -231,7 +233,7 @@
   let keeping = false;
   if (!matchMedia("(pointer: coarse)").matches)
     new MutationObserver(() => {
-      if (!keeping) requestAnimationFrame(() => { keeping = false; keep(); });
+      if (!keeping) setTimeout(() => { keeping = false; keep(); }, 100); // when all that comes with it is drawn too
       keeping = true;
     }).observe(document.documentElement, { attributeFilter: ["class", "style", "disabled"], childList: true, subtree: true });
   /* An edit that has ended: its result is brought into sight. */
