@@ -34,7 +34,7 @@ from itertools import pairwise
 
 from editlab.analysis.outcomes import AS_LARGE, DISABLING, HARMFUL
 from editlab.analysis.scores import compare
-from editlab.core.numbers import percent
+from editlab.core.numbers import number, percent
 from editlab.core.records import ChangePoint, Health, Step, TaskScore
 
 HISTORY = 8  # other increments that a run needs for this comparison
@@ -109,7 +109,7 @@ INDICATORS: Mapping[str, Indicator] = {
         trend=math.inf,
         degraded=1.0,  # as large as the output itself
         collapsed=math.inf,
-        form="{:.2g}".format,
+        form=number,
         base=0.0,
     ),
 }

@@ -54,7 +54,9 @@ class Guide:
             },
             self._draw,
         )
-        self.panel = LessonPanel(lessons, handler(self.teaching.enter), handler(self.teaching.act))
+        self.panel = LessonPanel(
+            lessons, handler(self.teaching.enter), handler(self.teaching.act), handler(self.teaching.bet)
+        )
         self.lessons = Fold("Guided tour", "Close the tour", self.panel.widget, on_switch=self._switched)
         stage = Stage(actions.state, actions.goto, self._edit, actions.cancel)
         self.player = Player(runner, stage, self._show_playing, self.teaching.played)

@@ -200,14 +200,47 @@
     const open = unfolded.get(row.dataset.row);
     if (open !== undefined && row.open !== open) row.open = open;
   });
-  /* An edit that has ended: its result is brought into sight, and the focus is where it was, or on Apply. */
-  let edited = null, running = false;
-  document.addEventListener("focusin", ({ target }) => { edited = target.closest?.(".el-make") ? target : null; });
+  /* What has the focus may go, or be hidden or disabled by what it did. Then the focus goes to Apply where an edit is made,
+     elsewhere to what is next to it, and back as soon as it is there again. On touch screens a field would open the keys. */
+  const CONTROLS = "button, input, select, textarea, summary, a[href], [tabindex='0']";
+  const usable = (part) => part.isConnected && shown(part);
+  const beside = (part, place) => {
+    const others = [...place.querySelectorAll(CONTROLS)].filter((one) => one !== part && one.tabIndex >= 0 && shown(one));
+    const after = (one) => part.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING;
+    return part.isConnected ? others.find(after) || others.at(-1) : others[0];
+  };
+  let held = null, left = null, moving = false; // what has the focus, with all that is around it; what had it before it went
+  document.addEventListener("focusin", ({ target }) => {
+    const around = [];
+    for (let up = target.parentElement; up && up !== document.body; up = up.parentElement) around.push(up);
+    held = { part: target, around };
+    if (!moving) left = null;
+  });
+  document.addEventListener("focusout", ({ target, relatedTarget }) => { // by the visitor's will, unless it is gone right after
+    if (!relatedTarget) setTimeout(() => { if (held?.part === target && usable(target)) held = null; });
+  });
+  const keep = () => {
+    const now = document.activeElement;
+    if (!held || usable(held.part) || (now !== document.body && now !== held.part)) return;
+    const { part, around } = held, make = around.find((place) => place.matches(".el-make"));
+    const next = [left, make?.querySelector(".el-apply button")].find((one) => one && usable(one))
+      || around.filter((place) => place.isConnected).map((place) => beside(part, place)).find(Boolean);
+    left = left || part;
+    moving = true;
+    next?.focus({ preventScroll: true });
+    moving = false;
+  };
+  let keeping = false;
+  if (!matchMedia("(pointer: coarse)").matches)
+    new MutationObserver(() => {
+      if (!keeping) setTimeout(() => { keeping = false; keep(); }, 100); // when all that comes with it is drawn too
+      keeping = true;
+    }).observe(document.documentElement, { attributeFilter: ["class", "style", "disabled"], childList: true, subtree: true });
+  /* An edit that has ended: its result is brought into sight. */
+  let running = false;
   const follow = () => {
     const was = running, make = document.querySelector(".el-make");
     running = Boolean(make?.classList.contains("el-running"));
-    if (edited && document.activeElement === document.body && !(edited.isConnected && shown(edited)))
-      make?.querySelector(".el-apply button")?.focus({ preventScroll: true });
     if (!was || running || make.querySelector("[role=alert]")) return;
     const result = document.querySelector(".el-columns"), { top } = result.getBoundingClientRect();
     if (top < 0 || top > innerHeight - 240) result.scrollIntoView({ block: "start" });
@@ -270,11 +303,14 @@
     rove();
     name(".el-chart", { role: "group", "aria-label": "Chart; its numbers are in the table below it" });
   };
-  /* The task of the tour that is next stays in sight in its dock, also when what came of the ones before has grown. */
+  /* The task of the tour that is next, or the way to the next lesson, stays in sight in its dock, also when what came of
+     the tasks before has grown. */
   const coach = () => {
-    const next = document.querySelector(".el-lessons .el-todo-next"), dock = next?.closest(".el-lessons");
-    if (!next || !shown(next) || next.dataset.told === next.textContent) return;
-    next.dataset.told = next.textContent;
+    const dock = document.querySelector(".el-lessons");
+    const next = dock && [...dock.querySelectorAll(".el-todo-next, .el-primary")].find(shown);
+    const told = next && dock.querySelector(".el-lesson-intro").textContent + next.textContent;
+    if (!next || dock.dataset.told === told) return;
+    dock.dataset.told = told;
     const over = next.getBoundingClientRect().bottom + 12 - dock.getBoundingClientRect().bottom;
     if (over > 0) dock.scrollTop += over;
   };

@@ -20,6 +20,7 @@ class Course:
         self.lessons = tuple(lessons)
         self.done = [0] * len(lessons)
         self.seen: dict[tuple[int, int], str] = {}  # the comment on a finished task, by lesson and task
+        self.bet: int | None = None  # on a layer
 
     def look(self, number: int, scene: Scene) -> bool:
         """Advance in this lesson as far as the scene allows. Returns whether a task was ticked off.
@@ -71,6 +72,11 @@ class Teaching:
 
     def inside(self, traced: CausalTrace | None, swept: LayerSweep | None) -> None:
         self._tell(traced=traced, swept=swept)
+
+    def bet(self, layer: int) -> None:
+        """The visitor bets on a layer."""
+        self.course.bet = layer
+        self._tell(bet=layer)
 
     def compared(self, other: SessionState) -> None:
         """Another run is shown beside this one."""

@@ -127,6 +127,7 @@ class View:
         """Start the work that the page does by itself."""
 
     def show_activity(self, activity: Activity) -> None:
+        self.line.show_activity(activity)
         self.health.show_activity(activity)
         self.analysis.show_activity(activity)
 

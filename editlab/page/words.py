@@ -38,8 +38,13 @@ def risk_words(risk: Risk) -> str:
     if risk.level == "low":
         return "About the usual size." if times is None or times >= 0.5 else "Smaller than usual."
     breaks = "would probably break the model" if risk.level == "high" else "could harm the model"
-    larger = "" if times is None else f"would be about {times:.2g} times larger than usual and "
+    larger = "" if times is None else f"would be about {_about(times)} times larger than usual and "
     return f"This edit {larger}{breaks}{', ' * bool(because)}{because}."
+
+
+def _about(times: float) -> str:
+    """A factor to two digits: "1.5", "54", "130"."""
+    return f"{round(float(f'{times:.2g}')):,}".replace(",", " ") if times >= 10 else f"{times:.2g}"
 
 
 def duration(seconds: float) -> str:

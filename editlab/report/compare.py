@@ -137,7 +137,7 @@ def tally_words(rows: Sequence[Compared], target_new: str) -> str:
         if changed:
             found.append(f"{len(changed)} of {len(asked)} neighbours changed too ({changes_words(changed)}).")
         else:
-            found.append(f"{len(asked)} of {len(asked)} neighbours are unchanged.")
+            found.append(f"{len(asked)} of {len(asked)} neighbours give the same answer.")
     return " ".join(found)
 
 

@@ -37,10 +37,11 @@ def _row(reading: Reading) -> list[str]:
     return [reading.title + forced, value_of(reading.base, reading), now, n, reading.rule]
 
 
-def says_it_words(found: SaysIt, praised: bool = True) -> Markup:
+def says_it_words(found: SaysIt, praised: bool = True, others: bool = True) -> Markup:
     """What the model says when asked freely, in a sentence: the headline of an edit.
 
-    `praised`: whether a success is one; in a model that has collapsed it is none.
+    `praised`: whether a success is one; in a model that has collapsed it is none. `others`: what it says to reworded
+    prompts and to neighbours too.
     """
     parts: list[str] = []
     rewrites = [answer for answer in found.answers if answer.kind == "rewrite"]
@@ -56,7 +57,7 @@ def says_it_words(found: SaysIt, praised: bool = True) -> Markup:
         ("neighborhood", "neighbours’ answers the same word for word {} of {}", "unchanged"),
     ):
         some = [answer for answer in found.answers if answer.kind == kind]
-        if some:
+        if some and others:
             parts.append(Markup(words).format(*_count(some, name)))
     return joined(parts, "; ") + "."
 

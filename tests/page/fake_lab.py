@@ -80,7 +80,7 @@ class FakeLab:
             )
         )
         return LabInfo(
-            model={"name": "fake-1m", "device": "cpu"},
+            model={"name": "fake-1m", "device": "cpu", "layers": LAYERS},
             methods=methods,
             tasks=TASKS,
             presets=make_presets(self.facts),

@@ -496,7 +496,7 @@ def test_a_neighbour_changed_too_only_where_its_first_answer_is_another_than_une
         await apply(app)
         state = lab.state(app.session)
         app.after.show(_with_neighbour(state, "Paris", "Paris", likely))
-        assert "neighbours: 1 of 1 unchanged" in seen(app.after)
+        assert "neighbours: 1 of 1 same answer" in seen(app.after)
         assert "changed too" not in seen(app.after)
         app.after.show(_with_neighbour(state, "Paris", "India", likely))
         assert "neighbours: 1 of 1 changed too (Paris → India)" in seen(app.after)

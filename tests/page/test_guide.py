@@ -28,7 +28,7 @@ from editlab.page.teaching import Course
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
-from tests.page.seen import buttons, seen, steps, until
+from tests.page.seen import buttons, everything, field, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
 BELIEVES, SIDE_EFFECTS, RUN, BAD, CURE, WHERE = range(6)
@@ -215,16 +215,24 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         seen = app.guide.teaching.course.seen
         await act(app)  # a fact into the form
         assert "P(" in seen[WHERE, 0]
+        bet = field(app.guide.panel.rows[1], "Your bet: layer")
+        for layer in (1, 0):  # it can be changed until the trace is there
+            bet.value = layer
+            await app.runner.idle()
+            assert seen[WHERE, 1] == f"Your bet: layer {layer}."
         await act(app)
         assert app.analysis.opened == "Lens and trace"
         panel = app.analysis["Lens and trace"]
         panel.trace.click()
         await app.runner.idle()
         assert "the effect is largest at layer 2: +0.30 of +0.50" in seen[WHERE, 2]
+        assert "You bet on layer 0: 2 layers earlier." in seen[WHERE, 2]
+        assert bet not in list(everything(app.guide.panel))
         panel.sweep.click()
         await app.runner.idle()
         assert done(app)[WHERE] == 4
         assert "takes at 1 of 3 layers, best at layer 0" in seen[WHERE, 3]
+        assert "at layer 0, your bet, the edit takes" in seen[WHERE, 3]
         assert "over the layers is -1.00" in seen[WHERE, 3]
 
     run(scenario, WHERE)

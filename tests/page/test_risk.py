@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from editlab.core.facts import Fact
 from editlab.page.app import App
 from editlab.page.panels.guard_form import GuardForm
+from editlab.page.words import risk_words
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
-from tests.page.fake_model import DISABLING
+from tests.page.fake_model import DISABLING, risk_of
 from tests.page.seen import buttons, field, row, seen, steps
 from tests.page.test_app import _quick, apply, fill, run, visible
 
@@ -21,6 +24,12 @@ PROMPT = "The {} is located in the city of"
 
 def asked(lab: FakeLab) -> list[tuple]:
     return [call[2:] for call in lab.calls if call[0] == "risk"]
+
+
+@pytest.mark.parametrize(("times", "words"), [(1.53, "1.5"), (54.4, "54"), (132.0, "130"), (12345.0, "12 000")])
+def test_a_factor_is_told_without_an_exponent(times: float, words: str) -> None:
+    risk = replace(risk_of(Fact(PROMPT, DISABLING, "Oslo"), "rome"), times_median=times)
+    assert f"about {words} times larger than usual" in risk_words(risk)
 
 
 def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from editlab.core.facts import Fact
@@ -35,6 +35,7 @@ class Material:
     ordinary: Fact | None = None
     disabling: Fact | None = None
     run: FactList | None = None
+    layers: int = 0  # of the model
     fallback: str = ""  # the method by which the disabling edit does no harm
     cure: str = ""  # the method that keeps earlier edits
     titles: Mapping[str, str] = field(default_factory=dict)  # of methods
@@ -48,6 +49,7 @@ def material_of(info: LabInfo) -> Material:
         ordinary=next(iter(presets[False]), None),
         disabling=next(iter(presets[True]), None),
         run=next(iter(info.lists), None),
+        layers=int(info.model.get("layers", 0)),
         fallback=fallback or "",
         cure=CURE if CURE in titles else "",
         titles=titles,
@@ -65,6 +67,7 @@ class Scene:
     other: SessionState | None = None  # the run that is compared with this one
     traced: CausalTrace | None = None
     swept: LayerSweep | None = None
+    bet: int | None = None  # the layer that the visitor bet on
     playing: bool = False  # the player is running
     played: frozenset[str] = frozenset()  # to its end, since a task was ticked off; "": the timeline
 
@@ -96,7 +99,8 @@ class Action:
 class Task:
     """Something to do. `seen` gives the outcome as plain text; "" while there is none.
 
-    A task is ticked off by its outcome: what was done counts once there is something to see of it.
+    A task is ticked off by its outcome: what was done counts once there is something to see of it. A bet is entered in
+    the task itself, and can be changed until the next task is done.
     """
 
     title: str
@@ -104,6 +108,7 @@ class Task:
     done: Callable[[Scene], bool]
     seen: Callable[[Scene], str]
     action: Action | None = None
+    bets: Sequence[int] = ()  # the layers to bet on, in a task that asks for a bet
 
     def is_over(self, scene: Scene) -> bool:
         return self.done(scene) and bool(self.seen(scene))
@@ -140,7 +145,8 @@ def prefers_new(completion: Completion | None) -> bool:
 def size_words(step: Step) -> str:
     layers = ", ".join(map(str, sorted(step.size)))
     size = percent(step.relative_size)
-    return f"The change is {size} of ‖W₀‖ in layer{'s' if len(step.size) > 1 else ''} {layers}"
+    where = f"layer{'s' if len(step.size) > 1 else ''} {layers}"
+    return f"The change is {size} of ‖W₀‖, the size of the unedited weights, in {where}"
 
 
 def own_words(scene: Scene, prompts: tuple[str, ...]) -> str:

@@ -35,10 +35,10 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Why",
-                "Open Weights, or press Why? above. ROME divides by k_bare · C⁻¹k̄: k̄ is the key averaged over the "
-                "prompt with texts before it, k_bare that of the bare prompt. A subject of one token at the prompt’s "
-                "start stands at position 0 when bare, where activations are unlike any other’s. Then the two keys "
-                "disagree, the divisor is tiny, and the change huge.",
+                "Open Weights, or press Why? under Health. ROME divides by k_bare · C⁻¹k̄: k̄ is the key averaged over "
+                "the prompt with texts before it, k_bare that of the bare prompt. A subject of one token at the "
+                "prompt’s start stands at position 0 when bare, where activations are unlike any other’s. Then the two "
+                "keys disagree, the divisor is tiny, and the change huge.",
                 lambda scene: scene.tab == "Weights",
                 _why,
                 Action("Open Weights", "tab", "Weights"),

@@ -44,7 +44,7 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Stop halfway",
-                "Go back to an edit in the middle: in the timeline, or by a click on a chart’s point.",
+                "Go back to an edit in the middle: in Your edits, or by a click on a chart’s point.",
                 lambda scene: 0 < scene.state.position < len(scene.state.steps) - 1,
                 _halfway,
             ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from editlab.analysis.traced import best_layer, rank_correlation, subject_curve
+from editlab.core.inside import CausalTrace
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
-from editlab.report.html import percent
+from editlab.report.html import percent, plural
 
 PANEL = "Lens and trace"
 
@@ -25,11 +26,12 @@ def lesson(material: Material) -> Lesson:
             ),
             Task(
                 "Bet on a layer",
-                "At which token does the model read the fact, and up to which layer? Write your guess down, then open "
-                "Lens and trace. Read shows what the model would say if each block were its last.",
-                lambda scene: scene.tab == PANEL,
-                lambda scene: "Keep your guess: the trace answers it next." if scene.tab == PANEL else "",
+                "At the subject’s last token, which layer matters most for the answer? For a hint, press Read in Lens "
+                "and trace: it shows what the model would say if each layer were its last.",
+                lambda scene: scene.bet is not None,
+                _bet,
                 Action("Open Lens and trace", "tab", PANEL),
+                range(material.layers),
             ),
             Task(
                 "Trace it",
@@ -59,17 +61,30 @@ def _known(scene: Scene) -> str:
     return f"P({fact.target_true}) is {percent(said.p_true)}."
 
 
+def _bet(scene: Scene) -> str:
+    return "" if scene.bet is None else f"Your bet: layer {scene.bet}."
+
+
+def _largest(trace: CausalTrace) -> int:
+    """The layer of the largest effect at the subject's last token."""
+    curve = subject_curve(trace)
+    return max(range(len(curve)), key=curve.__getitem__)
+
+
 def _traced(scene: Scene) -> str:
     if scene.traced is None:
         return ""
-    trace = scene.traced
-    curve = subject_curve(trace)
-    layer = max(range(len(curve)), key=curve.__getitem__)
+    trace, layer = scene.traced, _largest(scene.traced)
     token = trace.tokens[trace.subject[1] - 1].strip()
-    return (
-        f"At the subject’s last token, “{token}”, the effect is largest at layer {layer}: {curve[layer]:+.2f} of "
-        f"{trace.clean - trace.low:+.2f}."
+    words = (
+        f"At the subject’s last token, “{token}”, the effect is largest at layer {layer}: "
+        f"{subject_curve(trace)[layer]:+.2f} of {trace.clean - trace.low:+.2f}."
     )
+    if scene.bet is None:
+        return words
+    off = scene.bet - layer
+    far = f"{plural(abs(off), 'layer')} {'later' if off > 0 else 'earlier'}" if off else "exactly right"
+    return f"{words} You bet on layer {scene.bet}: {far}."
 
 
 def _swept(scene: Scene) -> str:
@@ -78,5 +93,12 @@ def _swept(scene: Scene) -> str:
     curve, rows = subject_curve(scene.traced), scene.swept.layers
     said = [row.layer for row in rows if row.says_new]
     value = rank_correlation([curve[row.layer] for row in rows], [row.p_new for row in rows])
-    agreement = "" if value is None else f" The rank correlation of effect and P(new) over the layers is {value:+.2f}."
-    return f"The edit takes at {len(said)} of {len(rows)} layers, best at layer {best_layer(rows)}.{agreement}"
+    words = [f"The edit takes at {len(said)} of {len(rows)} layers, best at layer {best_layer(rows)}."]
+    if scene.bet is not None:
+        takes = "takes" if scene.bet in said else "does not take"
+        words.append(
+            f"The trace pointed to layer {_largest(scene.traced)}; at layer {scene.bet}, your bet, the edit {takes}."
+        )
+    if value is not None:
+        words.append(f"The rank correlation of effect and P(new) over the layers is {value:+.2f}.")
+    return " ".join(words)

@@ -102,7 +102,7 @@ class BeforeAfter:
             compared(step.measurement, pinned.measurement if pinned else None),
             step.facts[0] if step.facts else None,
         )
-        show_if(self.against, any(row.base or row.before or row.pinned for row in rows))
+        show_if(self.against, bool(state.position) and any(row.base or row.before or row.pinned for row in rows))
         main = [row for row in rows if row.now.kind in ("rewrite", "own")]
         others = [row for row in rows if row not in main]
         others.sort(key=lambda row: row.now.kind == "neighborhood" and not is_changed(row))  # what changed comes first
@@ -127,7 +127,7 @@ class BeforeAfter:
 
     def _card(self, row: Compared, fact: Fact | None) -> Markup:
         now, which = row.now, self.against.value
-        past = row.past(which)
+        past = row.past(which) if self._state and self._state.position else None  # the unedited model has no past
         new, true, subject = (fact.target_new, fact.target_true, fact.subject) if fact else (None, None, None)
         head = tag("span", NAMES.get(now.kind, now.kind), f"el-kind el-kind-{now.kind}") + tag(
             "span", marked_prompt(now.prompt, subject), "el-prompt"
@@ -201,7 +201,7 @@ def _chance_line(now: Completion, past: Completion | None) -> Markup:
 def _headline(step: Step, praised: bool) -> Markup:
     """What the model says when asked freely: the headline of the edit, once it is measured."""
     found = step.measurement.says_it if step.measurement else None
-    return tag("p", says_it_words(found, praised), "el-headline") if found else Markup()
+    return tag("p", says_it_words(found, praised, others=False), "el-headline") if found else Markup()
 
 
 def _summary(rows: Sequence[Compared], fact: Fact, praised: bool) -> Markup:
@@ -229,7 +229,7 @@ def _summary(rows: Sequence[Compared], fact: Fact, praised: bool) -> Markup:
 def _neighbours_line(asked: Sequence[Compared], changed: Sequence[Compared], praised: bool) -> Markup:
     if not changed:
         share, css = tag("b", f"{len(asked)} of {len(asked)}"), "el-good" if praised else ""
-        return Markup("neighbours: {} {}").format(share, tag("span", "unchanged", css))
+        return Markup("neighbours: {} {}").format(share, tag("span", "same answer", css))
     share, judged = tag("b", f"{len(changed)} of {len(asked)}"), tag("span", "changed too", "el-bad")
     return Markup("neighbours: {} {} {}").format(share, judged, tag("small", f"({changes_words(changed)})"))
 
@@ -243,4 +243,4 @@ def _nothing_yet(state: SessionState) -> Markup:
             "Press Apply edit: what the model says to your sentence, to it reworded and to neighbours appears here, "
             "before and after.",
         )
-    return empty("No prompts for this edit", "Add a prompt of your own below.")
+    return empty("No prompts for this edit", "Add a prompt of your own above.")

@@ -13,7 +13,7 @@ from editlab.core.records import ChangePoint, Health, SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.job_view import progress_bar
-from editlab.page.panels.pill import health_pill, status_pill
+from editlab.page.panels.pill import health_pill, is_checking
 from editlab.page.panels.repair import Repair, RepairCallbacks
 from editlab.page.plots.outcomes import (
     Read,
@@ -29,9 +29,9 @@ from editlab.page.plots.outcomes import (
 from editlab.page.words import term
 from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
 
-CHECKING = "What else the edit changed is being measured."
+CHECKING = {True: "What else the edit changed is being measured.", False: "The unedited model is being measured."}
 FIRST_TILES = 3  # that are always shown
-FLAT = 0.02  # of the largest value: a course that moves less is not drawn
+FLAT = 0.1  # of the largest value: a course that moves less is not drawn
 HARMED = ("degrading", "collapsed")
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
 
@@ -62,6 +62,7 @@ class HealthBand:
         self._skill = info.tasks[0] if info.tasks else None
         self._step = 0
         self._health: Health | None = None
+        self._edited = False
         self._measuring = False
         self._words = html(css="el-health-words el-live")
         self.goto = button("Go there", lambda _: on.goto(self._step), "el-small")
@@ -81,18 +82,16 @@ class HealthBand:
 
     def show(self, state: SessionState) -> None:
         self._health = state.health
+        self._edited = any(step.in_force and step.facts for step in state.steps)
         self._say()
         self.repair.show(state)
         change = culprit(state.health)
         show_if(self._ways, state.health is not None and state.health.status in HARMED)
-        show_if(self.goto, change is not None)
+        show_if(self.goto, change is not None and change.step != state.position)
         show_if(self.why, change is not None)
         if change is not None:
             self._step = change.step
-            here = change.step == state.position
-            self.goto.disabled = here
-            self.goto.description = f"Edit {change.step} is in force" if here else f"Go to edit {change.step}"
-            self.goto.tooltip = change.sentence
+            self.goto.description, self.goto.tooltip = f"Go to edit {change.step}", change.sentence
         tiles = self._tile_list(state)
         self._tiles.value = tag("dl", joined(tiles[:FIRST_TILES]))
         self._other_tiles.value = tag("dl", joined(tiles[FIRST_TILES:]))
@@ -100,13 +99,13 @@ class HealthBand:
     def _say(self) -> None:
         """Draw the verdict, which may still change while the plan is being measured."""
         health, change = self._health, culprit(self._health)
-        checking = self._measuring and (health is None or health.status == "unchecked")
+        checking = is_checking(health, self._measuring)
         soon = tag("small", "so far; still measuring") if self._measuring and not checking else ""
-        reason = CHECKING if checking else health.reason if health else "Not checked yet."
+        reason = CHECKING[self._edited] if checking else health.reason if health else "Not checked yet."
         words = tag("p", reason, "el-reason")
         if health is not None and change is not None and not _is_told(change, health):
             words += tag("p", change.sentence, "el-note")
-        pill = status_pill("unchecked", "Checking") if checking else health_pill(health)
+        pill = health_pill(health, self._measuring)
         self._words.value = tag("h2", Markup("Health: {} {}").format(pill, soon)) + words
 
     def _tile_list(self, state: SessionState) -> list[str]:
@@ -151,10 +150,11 @@ def _drift_tile(state: SessionState) -> str:
 def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> Markup:
     """A tile with a number now, the same of the unedited model, and its course."""
     now, base = read(state.steps[state.position]), unedited(state.steps, read)
-    words = [now.of if now else "not measured here" if state.position else "not measured yet"]
+    words = [now.of if now else "not measured yet"]
     if base is not None and state.position and read is not unrelated_outcome:  # of what the unedited model knows
         words.append(f"unedited {form(base)}")
-    course = [o.value for _, o in outcomes(state.steps[: state.position + 1], read) if math.isfinite(o.value)]
+    so_far = outcomes(state.steps[: state.position + 1], read) if now else []
+    course = [o.value for _, o in so_far if math.isfinite(o.value)]
     return _tile(title, form(now.value) if now else NOTHING, words, course)
 
 
@@ -163,5 +163,5 @@ def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float])
     moves = highest - lowest > FLAT * highest  # a flat line would look like a stray rule
     name = Markup(title).striptags()
     drawn = sparkline([value / highest for value in course], f"{name}, edit by edit") if moves else ""
-    small = tag("small", joined((tag("span", part) for part in words), " · "))
+    small = tag("small", joined((tag("span", part) for part in words), " "))
     return tag("div", tag("dt", title) + tag("dd", tag("b", value) + drawn + small))

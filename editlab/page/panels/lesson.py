@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from editlab.page.controls import box, button, html, panel, segments, show_if
+from editlab.page.controls import box, button, choice, html, panel, segments, show_if
 from editlab.page.lessons import Action, Lesson, Task
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.teaching import Course
@@ -16,7 +16,10 @@ from editlab.report.html import download_link, joined, tag
 class TaskRow:
     """One task: a tick or its number, its text while it is next, and its outcome once it is done."""
 
-    def __init__(self, number: int, task: Task, on_act: Callable[[Action], None]) -> None:
+    def __init__(
+        self, number: int, task: Task, on_act: Callable[[Action], None], on_bet: Callable[[int], None], bet: int | None
+    ) -> None:
+        """`bet`: what was bet already."""
         self._number, self._task = number, task
         self._words = html(css="el-task-words")
         children: list[widgets.Widget] = [self._words]
@@ -25,10 +28,15 @@ class TaskRow:
             action = task.action
             self.act = button(action.label, lambda _: on_act(action), "el-small")
             children.append(self.act)
+        self.bet: widgets.Dropdown | None = None
+        if task.bets:
+            self.bet = choice("Your bet: layer", [(str(layer), layer) for layer in task.bets], value=bet)
+            self.bet.observe(lambda change: on_bet(change.new), "value")
+            children.insert(1, self.bet)
         self.widget = box(children, "el-todo")
 
-    def show(self, place: str, seen: str) -> None:
-        """`place` is "done", "next" or "later"."""
+    def show(self, place: str, seen: str, is_open: bool) -> None:
+        """`place` is "done", "next" or "later"; `is_open`: a bet may be made, or still be changed."""
         mark = "✓" if place == "done" else str(self._number)
         state = {"done": "done: ", "next": "next: ", "later": ""}[place]
         title = tag("span", state, "el-visually-hidden") + self._task.title
@@ -40,17 +48,26 @@ class TaskRow:
         self._words.value = tag("span", mark, "el-tick", aria_hidden="true") + tag("div", lines, "el-task-lines")
         if self.act is not None:
             show_if(self.act, place == "next")
+        if self.bet is not None:
+            show_if(self.bet, is_open)
         for name in ("done", "next", "later"):
             (self.widget.add_class if name == place else self.widget.remove_class)(f"el-todo-{name}")
 
 
 class LessonPanel:
-    """`on_open(number)` is called when a lesson is chosen, `on_act(action)` when a task's button is pressed."""
+    """`on_open(number)` is called when a lesson is chosen, `on_act(action)` when a task's button is pressed.
+
+    `on_bet(layer)` is called when a bet is entered in a task.
+    """
 
     def __init__(
-        self, lessons: Sequence[Lesson], on_open: Callable[[int], None], on_act: Callable[[Action], None]
+        self,
+        lessons: Sequence[Lesson],
+        on_open: Callable[[int], None],
+        on_act: Callable[[Action], None],
+        on_bet: Callable[[int], None],
     ) -> None:
-        self._lessons, self._on_act = tuple(lessons), on_act
+        self._lessons, self._on_act, self._on_bet = tuple(lessons), on_act, on_bet
         options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(lessons, 1)]
         self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
@@ -77,10 +94,10 @@ class LessonPanel:
         number = self.choice.value
         lesson, done = course.lessons[number], course.done[number]
         if self._shown != number:
-            self._turn(number, lesson)
+            self._turn(number, lesson, course.bet)
         for place, row in enumerate(self.rows):
             kind = "done" if place < done else "next" if place == done else "later"
-            row.show(kind, course.seen.get((number, place), ""))
+            row.show(kind, course.seen.get((number, place), ""), done - 1 <= place <= done)
         finished = done == len(lesson.tasks)
         words = f"{done} of {len(lesson.tasks)} done."
         if done:
@@ -92,10 +109,12 @@ class LessonPanel:
         self._summary.value = tag("p", joined([link, " What you did and saw, to print or to hand in."])) if link else ""
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
-    def _turn(self, number: int, lesson: Lesson) -> None:
+    def _turn(self, number: int, lesson: Lesson, bet: int | None) -> None:
         self._shown = number
         self._intro.value = tag("h3", lesson.title) + tag("p", lesson.text)
-        self.rows = [TaskRow(place, task, self._on_act) for place, task in enumerate(lesson.tasks, 1)]
+        self.rows = [
+            TaskRow(place, task, self._on_act, self._on_bet, bet) for place, task in enumerate(lesson.tasks, 1)
+        ]
         self._tasks.children = [row.widget for row in self.rows]
         links = [
             tag("a", f"{PAPERS[id]}, arXiv {id}", "el-link", href=f"https://arxiv.org/abs/{id}",

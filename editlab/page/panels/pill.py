@@ -8,8 +8,15 @@ from editlab.core.records import Health
 from editlab.report.html import HEALTH_WORDS, SIGNS, tag
 
 
-def health_pill(health: Health | None) -> Markup:
-    """The pill of a session's health; empty where the session has not been judged."""
+def is_checking(health: Health | None, measuring: bool) -> bool:
+    """Whether a session is not judged yet, but will be by what is being measured."""
+    return measuring and (health is None or health.status == "unchecked")
+
+
+def health_pill(health: Health | None, measuring: bool = False) -> Markup:
+    """The pill of a session's health; empty where the session has not been judged, and is not being measured."""
+    if is_checking(health, measuring):
+        return status_pill("unchecked", "Checking")
     return status_pill(health.status, HEALTH_WORDS[health.status]) if health else Markup()
 
 

@@ -94,7 +94,7 @@ class ProbePane(Pane):
         self._state = state
         now = state.steps[state.position]
         others = [step for step in reversed(state.steps) if step.facts and step is not now]
-        options = [(f"In force: edit {now.index}, {step_title(now)}", NOW)] if now.facts else []
+        options = [(f"Edit {now.index}, {'now' if now.enabled else 'off'}: {step_title(now)}", NOW)] if now.facts else []
         options += [(f"Edit {step.index}: {step_title(step)}", step.id) for step in others]
         appears = now.facts and NOW not in [value for _, value in self.fact.options]
         _set_options(self.fact, [*options, ("What stands in the form", FORM)])
@@ -139,7 +139,7 @@ class ProbePane(Pane):
         own = self._own_step()
         fact = own.facts[0] if own else self._on.draft()
         if fact is None:
-            raise ValueError("The form holds no fact yet: fill it in, or choose an edit of the timeline.")
+            raise ValueError("The form holds no fact yet: fill it in, or choose an edit of yours.")
         earlier, later, place = self._placed(own)
         names = tuple(name for name, control in self.measures.items() if control.value)
         anew = self.anew.value and bool(earlier or later)

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, html
+from editlab.page.measuring import PLAN, Activity
 from editlab.page.panels.pill import health_pill
 from editlab.report.html import joined, percent, plural, tag
 
@@ -17,6 +18,8 @@ class StateLine:
         self._info = info
         self._facts = html(css="el-facts")
         self._activity = html(css="el-activity el-live")
+        self._state: SessionState | None = None
+        self._measuring = False
         self._said = Markup("")
         self._warned = ""
         self._warning = html(css="el-warning el-live")
@@ -27,8 +30,15 @@ class StateLine:
         """Put a control at the right end."""
         self._controls.children = [*self._controls.children, control]
 
+    def show_activity(self, activity: Activity) -> None:
+        """Say of a session that is not judged yet whether it is being measured."""
+        if self._measuring != (PLAN in activity.running):
+            self._measuring = not self._measuring
+            if self._state is not None:
+                self.show(self._state)
+
     def show(self, state: SessionState) -> None:
-        model = state.model
+        self._state, model = state, state.model
         parts = [
             tag("b", "editlab", "el-brand"),
             tag(
@@ -37,7 +47,7 @@ class StateLine:
                 "el-model",
             ),
             *self._summary(state),
-            tag("span", health_pill(state.health)),
+            tag("span", health_pill(state.health, self._measuring)),
         ]
         self._facts.value = joined(parts)
 

@@ -88,4 +88,4 @@ def _as_table(state: SessionState, unit: Unit) -> Markup:
     cells = [
         [str(step.index), step_title(step), *map(form, values)] for step, values in zip(state.steps, rows, strict=True)
     ]
-    return table(f"Drift and size of the edits: {unit.label}", ["step", "edit", *header], cells)
+    return table(f"Drift and size of the edits: {unit.label}", ["edit", "fact", *header], cells)

@@ -101,7 +101,7 @@ def recall_chart(rows: Sequence[RecallRow], first: int = 0) -> Chart:
     sources = blank(recall_columns(NO_STEPS, ()))
     tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
     since = f" from {first} on" if first else ""
-    title = f"Edits (rows) after each later edit{since}: remembered or forgotten"
+    title = f"Edits (rows) after each later edit{since}"
     plot = new_figure(title, height=tall * (len(rows) + 1) + 84)
     plot.x_range.update(start=first - 0.6)
     plot.y_range = Range1d(start=len(rows) - 0.4, end=-1.2)
