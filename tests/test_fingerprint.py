@@ -9,9 +9,11 @@ import torch
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
-from transformers import PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
 from editlab.model.deltas import LowRank
+from editlab.model.families import FAMILIES, family_of
+from editlab.model.fingerprint import _SETTINGS
 from editlab.model.model import EditableModel
 from tests.conftest import tiny_model
 
@@ -78,6 +80,28 @@ def test_what_the_weights_do_not_say_changes_it(name: str, value: object) -> Non
     first = model.fingerprint()
     setattr(model.hf.config, name, value)
     assert again(model).fingerprint() != first
+
+
+# Settings that change no output: told by the tensors' shapes, of training or of generation, or turned into others.
+NO_OUTPUT = {
+    *("vocab_size", "hidden_size", "n_embd", "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"),
+    *("attention_bias", "mlp_bias", "bias", "enable_bias", "layer_norm_elementwise_affine", "add_cross_attention"),
+    "tie_word_embeddings",
+    *("initializer_range", "init_std", "dropout", "attention_dropout", "hidden_dropout", "classifier_dropout"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "layerdrop", "use_cache", "pretraining_tp", "is_decoder"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "reorder_and_upcast_attn", "max_window_layers"),
+    *("no_rope_layer_interval", "original_max_position_embeddings"),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_setting_of_a_family_is_hashed_or_changes_no_output(kind: str) -> None:
+    made = CONFIG_MAPPING[kind]
+    excluded = {setting for setting, *_ in family_of({"model_type": kind}, kind).excludes}
+    hashed = {made.attribute_map.get(name, name) for name in _SETTINGS}
+    declared = {name for name in made.__annotations__ if not name.startswith(("summary_", "base_model_"))}
+    assert len(declared) > 10
+    assert declared - hashed - excluded - NO_OUTPUT - {"model_type"} == set()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -18,6 +18,10 @@ _SETTINGS = (
     "model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
     "activation_function", "layer_norm_epsilon", "rms_norm_eps", "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx", "rotary_dim", "rope_parameters", "max_position_embeddings",
+    "activation", "attn_logit_softcapping", "final_logit_softcapping", "hidden_activation", "layer_norm_eps",
+    "layer_types", "multi_query", "new_decoder_architecture", "no_rope_layers", "num_kv_heads",
+    "num_ln_in_parallel_attn", "parallel_attn", "query_pre_attn_scalar", "sliding_window", "use_parallel_residual",
+    "use_sliding_window",
 )  # fmt: skip
 
 
