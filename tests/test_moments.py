@@ -223,7 +223,10 @@ def test_published_files_of_several_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["transformer.h.3.mlp.c_proj_mom2.npz", "model.layers.3.mlp.down_proj.npz", "layer3.npz", "layer_3_mom2.npz"],
+    [
+        *("transformer.h.3.mlp.c_proj_mom2.npz", "model.layers.3.mlp.down_proj.npz", "layer3.npz", "layer_3_mom2.npz"),
+        *("layer-3.npz", "gpt2_L3.npz", "Layer 3.npz", "transformer-h-3-mlp.npz", "BLOCK=3.npz"),
+    ],
 )
 def test_a_published_file_of_another_layer_is_refused(tmp_path: Path, name: str) -> None:
     file = published(tmp_path / name, 1000)

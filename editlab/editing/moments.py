@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy
 import torch
@@ -32,6 +30,7 @@ KEYS_PER_DIMENSION = 10
 TOKENS_PER_ROW = 256
 ROWS_PER_BATCH = 8
 FACTORS_KEPT = 16  # of the layers and ridges that were used last
+ROWS_COMPARED = 256  # of a published matrix with its columns
 
 log = logging.getLogger(__name__)
 
@@ -355,7 +354,7 @@ def _warned(moments: SecondMoments, layers: Sequence[int]) -> SecondMoments:
 
 # --- the reference project's files ---
 
-_LAYER_IN_NAME = re.compile(r"(?:^|[._])(?:h|layers?|blocks?)[._]?(\d+)(?=[._]|$)")
+_LAYER_IN_NAME = re.compile(r"(?:^|[\W_])(?:h|l|layers?|blocks?)[\W_]?(\d+)(?=[\W_]|$)", re.IGNORECASE)
 
 
 def _is_npz(source: str) -> bool:
@@ -401,12 +400,16 @@ def _read_npz(path: Path, layer: int, d_in: int) -> SecondMoments:
         raise ValueError(f"no such file of second moments: {path}") from None
     except KeyError as missing:
         raise ValueError(f"{path} is not the reference project's file: {missing}") from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged archive or header may raise anything
         raise ValueError(f"{path} cannot be read as the reference project's .npz file: {error}") from None
-    if total.shape != (d_in, d_in):
-        raise ValueError(f"{path} holds a matrix {total.shape}, layer {layer} needs ({d_in}, {d_in})")
-    if count < 1 or not numpy.isfinite(total).all():
+    if total.shape != (d_in, d_in) or total.dtype.kind not in "fiu":
+        raise ValueError(f"{path} holds a matrix {total.shape} of {total.dtype}, layer {layer} needs ({d_in}, {d_in})")
+    matrix = torch.from_numpy(total / max(count, 1)).float()
+    if count < 1 or not torch.isfinite(matrix).all():
         raise ValueError(f"{path} holds no second moment: its sum must be finite, and of 1 key or more, not {count}")
+    some = slice(None, None, d_in // ROWS_COMPARED + 1)
+    if not numpy.allclose(total[some], total[:, some].T):
+        raise ValueError(f"{path} holds no second moment: its sum must be symmetric, as every sum of k kᵀ is")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     provenance = {"name": f"npz:{path.name}", "digest": digest, "keys": count}
-    return SecondMoments({layer: torch.from_numpy(total / count).float()}, provenance)
+    return SecondMoments({layer: matrix}, provenance)
