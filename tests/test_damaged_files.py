@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from editlab.editing.contexts import contexts_of
 from editlab.editing.moments import moments_of
 from editlab.editing.texts import texts_of
+from editlab.experiments.config import RunConfig
 from editlab.measures.perplexity import PerplexityOfText
 from editlab.measures.tasks import load_tasks, read_task
 from editlab.methods._base import ContextPlan
@@ -32,6 +33,28 @@ def test_a_text_that_is_none(content: bytes, tmp_path: Path) -> None:
         texts_of(str(path), model, 100, 0)
     with pytest.raises(ValueError, match=r"latin\.txt cannot be read as text"):
         PerplexityOfText(str(path)).windows(model)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_task_or_a_run(tmp_path: Path) -> None:
+    rows = [{"sentence": f"{i}", "label": i % 2} for i in range(4)]
+    texts = {"sst2.json": json.dumps(rows), "sst2.jsonl": "\n".join(map(json.dumps, rows))}
+    found = []
+    for name, text in texts.items():
+        for mark in (b"", b"\xef\xbb\xbf"):
+            folder = tmp_path / f"{name}-{len(mark)}"
+            folder.mkdir()
+            (folder / name).write_bytes(mark + text.encode())
+            found.append(load_tasks(str(folder))["sst2"])
+    assert all(task == found[0] for task in found)
+    task = {"name": "a", "title": "A", "template": "{x}", "labels": ["p", "q"], "examples": [{"x": "y", "label": 0}]}
+    (tmp_path / "task.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(task).encode())
+    assert read_task(tmp_path / "task.json").name == "a"
+    for name, text in (
+        ("r.toml", 'methods = ["rome"]\nschedule = {retention = 1}'),
+        ("r.json", '{"methods": ["rome"], "schedule": {"retention": 1}}'),
+    ):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert RunConfig.read(tmp_path / name).methods == ("rome",)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
@@ -68,6 +91,14 @@ def npz(d_in: int, **changed: object) -> bytes:
     return file.getvalue()
 
 
+def locked(archive: bytes) -> bytes:
+    """The archive, whose members are said to be encrypted."""
+    changed = bytearray(archive)
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        changed[changed.index(mark) + flags] |= 1
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -78,8 +109,13 @@ def npz(d_in: int, **changed: object) -> bytes:
         (npz(192, **{"mom2.count": 0}), "of 1 key or more, not 0"),
         (npz(192, **{"mom2.mom2": numpy.full((192, 192), numpy.nan)}), "its sum must be finite"),
         (npz(3), "holds a matrix"),
+        (npz(192, **{"mom2.count": numpy.inf}), "cannot be read as the reference project's"),
+        (npz(192, **{"mom2.mom2": numpy.full((192, 192), "x")}), r"holds a matrix \(192, 192\) of <U1"),
+        (npz(192, **{"mom2.mom2": numpy.eye(192) * 1j}), "of complex128, layer 2 needs"),
+        (npz(192, **{"mom2.mom2": numpy.triu(numpy.ones((192, 192)))}), "its sum must be symmetric"),
+        (locked(npz(192)), "cannot be read as the reference project's"),
     ],
-    ids=["cut", "hole", "npy", "counts", "no-keys", "nan", "small"],
+    ids=["cut", "hole", "npy", "counts", "no-keys", "nan", "small", "endless", "texts", "complex", "half", "locked"],
 )
 def test_a_published_second_moment_that_is_none(content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "m.npz").write_bytes(content)

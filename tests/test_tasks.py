@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from editlab.measures.tasks import BY_NAME, GLUE_EXAMPLES, OURS, load_tasks, read_task
@@ -70,11 +71,21 @@ def test_labels_are_read_from_the_last_to_the_first(tmp_path: Path) -> None:
         ({"labels": [], "examples": [{"word": "e", "label": 0, "options": ["No"]}], "shots": []}, "1 needs options"),
         ({"labels": [], "examples": [{"word": "e", "label": 2, "options": ["a", "b"]}], "shots": []}, "from 0 to 1"),
         ({"rules": ["guessing"]}, "rules must be among scores, generation"),
+        ({"rules": [["scores"]]}, "rules must be among scores, generation"),
         ({"source": {"file": "x"}}, "source needs the texts file and split"),
         ({"source": SOURCE}, "fields must say"),
         ({"source": SOURCE, "fields": {"word": "w"}}, "label must say"),
         ({"source": SOURCE, "fields": {"word": "w"}, "label": "y", "sample": 0}, "above 0"),
         ({"source": SOURCE, "fields": {"word": "w"}, "label": "y"}, "say where they are, 'hub' or a folder"),
+        (
+            {"source": SOURCE, "fields": {"w": "w"}, "label": "y"},
+            "fields must say where a row has word, which the template",
+        ),
+        ({"source": SOURCE, "fields": {"word": "w"}, "label": {"value": 3, "among": "y"}}, "label must say"),
+        (
+            {"source": SOURCE, "fields": {"word": "w"}, "label": "y", "shots": {"split": "train", "n": -1}},
+            "say where they are|shots must be examples, or a split and n",
+        ),
         ({"name": "sentiment"}, "two tasks are called 'sentiment'"),
     ],
 )
@@ -191,6 +202,9 @@ def test_published_data_sets_are_read_as_they_are(tmp_path: Path, name: str) -> 
     assert len(task.examples) == 200
     assert len(task.shots) == (4 if name == "boolq" else 5)
     assert not set(map(str, task.shots)) & set(map(str, task.examples))
+    (tmp_path / "parquet").mkdir()
+    pandas.DataFrame(made).to_parquet(tmp_path / "parquet" / f"{name}.parquet")
+    assert load_tasks(str(tmp_path / "parquet"), [name])[name] == task
     assert task.rules == ("scores",)
     words = task.words(task.examples[0])
     assert len(words) == (2 if name == "boolq" else 4)

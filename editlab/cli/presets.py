@@ -52,7 +52,7 @@ def presets(
     with sentences():
         from editlab.editing.editor import Editor
         from editlab.editing.texts import check_source
-        from editlab.experiments.config import known_facts
+        from editlab.experiments.config import fitting, known_facts
         from editlab.experiments.sweep import check_sweepable, sweep
         from editlab.methods import method_class, method_meant
         from editlab.methods._kept import folder
@@ -68,7 +68,7 @@ def presets(
             loaded = load(model, device=device, dtype=dtype, allow_download=yes, report=bars)
             kind = method_class(name)
             editor = Editor(loaded, moments=source, n_keys=keys, seed=seed)
-            some = list(islice(known_facts(loaded, known), n))
+            some = list(islice(known_facts(loaded, fitting(loaded, known)), n))
             if not some:
                 raise ValueError(f"{loaded.name} knows none of these facts: P(true) > P(new) nowhere")
             place = out or folder() / "sweeps" / loaded.fingerprint()[:16] / f"{name}-{len(some)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
 import random
 import tomllib
@@ -13,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from editlab.core.facts import CaseId, Fact, case_id_of
+from editlab.core.facts import CaseId, Fact, case_id_of, check_batch
 from editlab.core.guarding import WARN
 from editlab.core.records import LEVELS
 from editlab.editing.guard import Guard
@@ -24,6 +25,8 @@ from editlab.methods import check_changes, is_file, method_class, method_meant
 from editlab.model.model import EditableModel
 from editlab.model.presets import AUTO, PRESETS
 from editlab.model.reading import object_nlls
+
+log = logging.getLogger(__name__)
 
 EVERYTHING = "everything"
 FACTS_AT_ONCE = 25  # facts scored together to find those that the model knows
@@ -149,7 +152,7 @@ class RunConfig:
     def read(cls, path: Path) -> Self:
         """The configuration in a .toml or .json file. Raises ValueError with the reason if the file is wrong."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
         except FileNotFoundError:
             raise ValueError(f"no such file: {path}") from None
@@ -229,15 +232,38 @@ class RunConfig:
                 raise ValueError(f"no facts with the case ids {', '.join(map(str, missing))}")
             facts = [fact for case in wanted for fact in by_id[case]]
         n = self.n or (self.n_facts if self.case_ids is None else len(facts))
+        unfit: list[str] = []
         with model.unedited():
-            chosen = list(islice(known_facts(model, facts) if self.known else facts, n))
+            fit = fitting(model, facts, unfit.append)
+            chosen = list(islice(known_facts(model, fit) if self.known else fit, n))
         if len(chosen) < n:
-            unknown = len(facts) - len(chosen)
-            why = f": {unknown} of {len(facts)} are left out, {UNKNOWN}" if self.known and unknown else ""
-            raise ValueError(f"n = {n}, but only {len(chosen)} facts are available{why}")
+            unknown = len(facts) - len(unfit) - len(chosen)
+            why = [f"{unknown} of {len(facts)} are left out, {UNKNOWN}"] if self.known and unknown else []
+            why += [f"{len(unfit)} of {len(facts)} cannot be edited here ({unfit[0]})"] if unfit else []
+            told = f": {'; '.join(why)}" if why else ""
+            raise ValueError(f"n = {n}, but only {len(chosen)} facts are available{told}")
         if order:
             random.Random(order).shuffle(chosen)
+        for number, start in enumerate(range(0, n, self.batch_size), 1):
+            try:
+                check_batch(chosen[start : start + self.batch_size])
+            except ValueError as error:
+                raise ValueError(f"edit {number}: {error}") from None
         return chosen
+
+
+def fitting(
+    model: EditableModel, facts: Iterable[Fact], unfit: Callable[[str], object] = lambda _why: None
+) -> Iterator[Fact]:
+    """The facts that the model can take, in order. The others are left out with a warning; `unfit` is told why."""
+    for fact in facts:
+        try:
+            model.check(fact)
+        except ValueError as error:
+            log.warning("case %s is left out: %s", fact.case_id, error)
+            unfit(str(error))
+        else:
+            yield fact
 
 
 def known_facts(model: EditableModel, facts: Iterable[Fact]) -> Iterator[Fact]:

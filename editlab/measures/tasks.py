@@ -115,7 +115,7 @@ def read_task(path: str | Path, glue: str | None = None) -> Task:
     """The task of one file in the form above, or of BY_NAME. Raises ValueError with the reason if the file is wrong."""
     path = resource("tasks") / f"{path}.json" if str(path) in BY_NAME else Path(path).expanduser()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read a task from {path}: {error}") from error
     try:
@@ -138,7 +138,7 @@ def _task(values: Any, glue: str | None) -> Task:
     if own and labels:
         raise ValueError("a task has labels, or examples with options of their own, not both")
     rules = values.get("rules", ["scores"] if own else list(RULE_NAMES))
-    if not isinstance(rules, list) or not rules or not set(rules) <= set(RULE_NAMES[: 1 if own else 2]):
+    if not isinstance(rules, list) or not rules or any(rule not in RULE_NAMES[: 1 if own else 2] for rule in rules):
         raise ValueError(f"rules must be among {', '.join(RULE_NAMES[: 1 if own else 2])}, got {rules!r}")
     for i, word in enumerate(labels):
         hidden = next((later for later in labels[i + 1 :] if later in word), None)
@@ -147,6 +147,8 @@ def _task(values: Any, glue: str | None) -> Task:
     if not isinstance(note := values.get("note", ""), str):
         raise ValueError(f"note must be text, got {note!r}")
     fields = _fields(template)
+    if source is not None and (missing := [name for name in fields if name not in source.fields]):
+        raise ValueError(f"fields must say where a row has {', '.join(missing)}, which the template names")
     subset = values.get("glue")
     if source is not None:
         shot_rows, rows = source.rows(values.get("shots", []), glue, template)
@@ -173,6 +175,10 @@ def _has_options(values: Mapping[str, Any]) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _fields(template: str) -> tuple[str, ...]:
@@ -239,7 +245,8 @@ class _Source:
         fields, label = values.get("fields"), values.get("label")
         if not isinstance(fields, Mapping) or not all(map(_is_text, fields.values())):
             raise ValueError("fields must say for every field where a row has it")
-        if not _is_text(label) and not (isinstance(label, Mapping) and set(label) == {"value", "among"}):
+        told = isinstance(label, Mapping) and set(label) == {"value", "among"} and all(map(_is_text, label.values()))
+        if not _is_text(label) and not told:
             raise ValueError(f"label must say where a row has it, or its value and what it is among, got {label!r}")
         sample, longest = values.get("sample", GLUE_EXAMPLES), values.get("longest", 10_000)
         if any(type(number) is not int or number < 1 for number in (sample, longest)):
@@ -252,7 +259,7 @@ class _Source:
         random.Random(GLUE_SEED).shuffle(found)
         if isinstance(shots, list):
             return shots, found[: self.sample]
-        if not isinstance(shots, Mapping) or not _is_text(shots.get("split")) or type(shots.get("n")) is not int:
+        if not isinstance(shots, Mapping) or not _is_text(shots.get("split")) or not _is_count(shots.get("n")):
             raise ValueError(f"shots must be examples, or a split and n, got {shots!r}")
         others = self._read(shots["split"], glue, missing_is_none=True)
         if others is None:  # a folder without that split: the first of the sample are shots instead
@@ -287,7 +294,10 @@ class _Source:
         found = {name: _at(row, path) for name, path in self.fields.items()}
         label = self.label
         if isinstance(label, Mapping):
-            among, value = list(_at(row, label["among"])), _at(row, label["value"])
+            among, value = _at(row, label["among"]), _at(row, label["value"])
+            if not isinstance(among, list | tuple | str):
+                raise ValueError(f"a row must have a list at {label['among']!r}, got {row!r:.200}")
+            among = list(among)
             if value not in among:
                 raise ValueError(f"{self.place['file']} has a row whose label {value!r} is not among {among!r}")
             return {**found, "label": among.index(value)}
@@ -344,13 +354,15 @@ def _read_table(file: Path) -> list[dict[str, Any]]:
 
 def _table(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".json":
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     if file.suffix == ".jsonl":
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if file.suffix == ".parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(file).to_pylist()
     import pandas
 
-    if file.suffix == ".parquet":
-        return pandas.read_parquet(file).to_dict("records")
     names = ["source", "label", "mark", "sentence"] if file.stem == "cola" else None  # as GLUE ships it: no header
     frame = pandas.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE, names=names)
     frame = frame.rename(columns={"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"})

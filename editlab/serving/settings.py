@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         file = values.get("token_file")
         if file and not values.get("token"):
             try:
-                token = Path(file).expanduser().read_text(encoding="utf-8").strip()
+                token = Path(file).expanduser().read_text(encoding="utf-8-sig").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"the token cannot be read from {file}: {error}") from None
             if not token:
