@@ -220,6 +220,25 @@ def test_a_true_object_may_be_written_in_every_way(truth: Any) -> None:
     assert one({**without(FLAT, "locality_ground_truth"), "ground_truth": truth}) == FACT
 
 
+@pytest.mark.parametrize(
+    ("number", "text"), [(1889, "1889"), (1889.0, "1889"), (-3, "-3"), (2.5, "2.5"), ([1889, "x"], "1889")]
+)
+def test_an_object_that_is_a_number_is_its_text(number: Any, text: str) -> None:
+    other = without(FLAT, "ground_truth", "locality_ground_truth")
+    assert one({**other, "target_new": number}).target_new == text
+    fact = one({**FLAT, "ground_truth": number, "locality_ground_truth": number})
+    assert (fact.target_true, fact.neighborhood_prompts) == (text, FACT.neighborhood_prompts)
+    asked = {"Reasoning": [{"prompt": "Ada Example was born in", "ground_truth": number}]}
+    assert [each.answer for each in one({**FLAT, "portability": asked}).follow_ups] == [text]
+
+
+@pytest.mark.parametrize("column", ["target_new", "ground_truth", "locality_ground_truth"])
+@pytest.mark.parametrize("cell", [True, float("inf"), b"French", [b"French"], {"str": b"French"}])
+def test_an_object_that_is_no_text_is_told(column: str, cell: Any) -> None:
+    with pytest.raises(ValueError, match="object must be text, got"):
+        one({**FLAT, column: cell})
+
+
 @pytest.mark.parametrize("name", ["paraphrase_prompts", "rephrase_prompt", "rephrase"])
 @pytest.mark.parametrize(
     ("told", "kept"),
@@ -244,6 +263,10 @@ def test_neighbours_are_those_with_the_same_right_answer() -> None:
     assert unused(other) == ["locality_prompt"]
     many = {**FLAT, "locality_prompt": ["x is", "y is"], "locality_ground_truth": ["French"]}
     assert one(many).neighborhood_prompts == ("x is", "y is")
+    each = {"locality_prompt": ["x is", "y is"], "locality_ground_truth": ["Dutch", ["French", "x"]]}
+    assert one({**FLAT, **each}).neighborhood_prompts == ("y is",)  # each has its own answer
+    table = {"neighborhood": {"prompt": ["x is", "y is"], "ground_truth": ["French", "Dutch"]}}
+    assert one({**without(FLAT, *each), "locality": table}).neighborhood_prompts == ("x is",)
     pairs = [{"prompt": "x is", "target": "French"}, {"prompt": "y is", "target": "Dutch"}, "z is"]
     assert one({**COUNTERFACT, "neighborhood_prompts": pairs}).neighborhood_prompts == ("x is", "z is")
 
@@ -272,7 +295,7 @@ def test_a_row_that_cannot_be_used_says_why(row: Any, sentence: str) -> None:
 
 def test_ids_that_are_no_numbers_are_kept() -> None:
     assert one({**FLAT, "case_id": "Q42"}).case_id == "Q42"
-    assert one({**FLAT, "case_id": 7.0}).case_id == 7
+    assert one({**FLAT, "case_id": 7.0}).case_id == one({**FLAT, "case_id": "7.0"}).case_id == 7
     assert one({**without(FLAT, "case_id"), "id": "nq-3"}).case_id == "nq-3"
 
 
@@ -404,6 +427,7 @@ def test_a_damaged_line_is_a_row_that_is_left_out(tmp_path: Path) -> None:
         ("a.json.gz", b"\x1f\x8b broken", "is a damaged gzip file"),
         ("a.csv", b"a,b\n1,2\n", "row 1: the row lacks prompt"),
         ("a.csv", b'a,b\n"1,2\n', "is not a CSV file: line"),
+        ("a.csv", b"prompt,prompt ,a\n1,2,3\n", "has several columns called 'prompt'"),
         ("a.parquet", as_parquet(ROWS)[:-20], "is a damaged Parquet file"),
         ("a.parquet", b"PAR1", "is a damaged Parquet file"),
     ],

@@ -16,8 +16,12 @@ from editlab.core.follow_ups import FollowUp
 from editlab.core.progress import quiet
 from editlab.core.records import Measurement
 from editlab.editing.editor import Editor
+from editlab.measures.counterfact import OfAll
+from editlab.measures.counterfact_plus import CounterFactPlusOfAll
 from editlab.measures.overfit import OverfitOfAll
 from editlab.measures.portability import Asked, PortabilityOfAll, _Found, ripples
+from editlab.measures.says_it import SaysItOfAll
+from tests.conftest import attempt
 from tests.test_counterfact_plus import mean_nll
 from tests.test_says_it import inputs_of, plain_answer
 
@@ -43,6 +47,26 @@ def test_they_survive_json_and_are_typed_as_lines() -> None:
 def test_a_wrong_line_is_refused_in_a_sentence(line: str) -> None:
     with pytest.raises(ValueError, match="a follow-up"):
         FollowUp.typed(line)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ((["alias"], "a", "b"), "kind must be one of relation"),
+        (("alias", "\ud800", "b"), "prompt must be Unicode text"),
+        (("alias", "a", "b\udcff"), "answer must be Unicode text"),
+        (("alias", "a", "b", "\ud800"), "before must be Unicode text"),
+        (("alias", "a", 3), "answer must be text, got int"),
+        (("alias", "a" * 2_001, "b"), "prompt must be at most 2000 characters"),
+        (("alias", "a", "b", " "), "before must not be blank"),
+    ],
+)
+def test_a_wrong_one_is_refused_and_so_is_its_row(values: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        FollowUp(*values)
+    row = {**REWRITE, "follow_ups": [dict(zip(("kind", "prompt", "answer", "before"), values, strict=False))]}
+    with pytest.raises(ValueError, match=sentence):
+        facts_of_row(row)
 
 
 def test_the_unedited_version_of_each_kind() -> None:
@@ -87,6 +111,15 @@ def test_the_unedited_version_of_each_kind() -> None:
             {"questions": ["Who rules it?", "Its head is who?"], "answer": "A", "new_answer": "B"},
             [FollowUp("two_hops", "Who rules it?", "B", "A"), FollowUp("two_hops", "Its head is who?", "B", "A")],
         ),
+        (
+            {
+                "portability": {
+                    "Reasoning": {"prompt": ["It speaks", "It eats"], "ground_truth": ["Spanish", ["Rice", "x"]]}
+                }
+            },
+            [FollowUp("two_hops", "It speaks", "Spanish"), FollowUp("two_hops", "It eats", "Rice")],
+        ),
+        ({"questions": "Who rules it?", "new_answer": 7}, [FollowUp("two_hops", "Who rules it?", "7")]),
         ({"follow_ups": ["alias: The city is in -> Peru"]}, [FollowUp("alias", "The city is in", "Peru")]),
         ({"portability": "nothing that is known"}, []),
     ],
@@ -204,3 +237,21 @@ def test_shares_are_over_those_that_the_unedited_model_passes() -> None:
     assert (found.asked, found.n, found.said, found.preferred, found.said_of_all) == (3, 2, 0.5, 0.5, 2 / 3)
     assert ripples([unknown])["alias"].said is None
     assert Asked(FOLLOW_UPS[2], ("The band from Chicago is", "OK Go")).before is None
+
+
+def test_whatever_fact_a_model_takes_can_be_measured(gpt2_editor: Editor) -> None:
+    """Prompts of every length up to the model's: what is too long is told when the fact is taken, not by a measure."""
+    model, taken = gpt2_editor.model, 0
+    model.write([])
+    for n in (60, 61, 62, 63):
+        text = "x y " * n
+        follow_up = FollowUp("two_hops", text, "Peru", "Chile")
+        fact = Fact("{} is in", "Rome", "Peru", "Italy", (text,), (text,), (text,), follow_ups=(follow_up,))
+        if isinstance(attempt(model.check, fact), str):
+            continue
+        taken += 1
+        inputs = inputs_of(model, (fact,))
+        for measure in (OverfitOfAll(), PortabilityOfAll(), CounterFactPlusOfAll(), SaysItOfAll(), OfAll()):
+            assert measure(inputs, quiet) is not None
+    assert 0 < taken < 4
+    model.write([])

@@ -12,6 +12,7 @@ import torch
 from tokenizers import AddedToken
 
 from editlab.core.facts import Fact
+from editlab.core.follow_ups import FollowUp
 from editlab.core.joining import is_direct, joined, joint
 from editlab.editing import contexts
 from editlab.editing.contexts import sample_contexts
@@ -253,6 +254,17 @@ LONG = "so very " * 200
         ({"paraphrase_prompts": ("Rome is", LONG)}, "paraphrase prompt 2 and object may be at most 256 tokens"),
         ({"neighborhood_prompts": (LONG,)}, "neighborhood prompt 1 and object may be at most 256 tokens"),
         ({"generation_prompts": (LONG,)}, "generation prompt 1 may be at most 256 tokens"),
+        (
+            {"neighborhood_prompts": ("x y" * 82,)},
+            "neighborhood prompt 1 behind the edited statement and object may be",
+        ),
+        ({"follow_ups": (FollowUp("alias", LONG, "x"),)}, "follow-up 1 and object may be at most 256 tokens"),
+        ({"follow_ups": (FollowUp("alias", "It is", LONG),)}, "follow-up 1 and object may be at most 256 tokens"),
+        ({"follow_ups": (FollowUp("alias", "It is", "x", LONG),)}, "follow-up 1 and object may be at most 256 tokens"),
+        (
+            {"follow_ups": (FollowUp("reverse", "old " * 50, "x"),), "target_true": "x y " * 20},
+            "follow-up 1, unedited, may be at most 256 tokens",
+        ),
     ],
 )
 def test_every_prompt_of_a_fact_is_measured_in_tokens(
@@ -262,7 +274,7 @@ def test_every_prompt_of_a_fact_is_measured_in_tokens(
     fields = {"prompt": "{} is", "subject": "Rome", "target_new": "old", "target_true": "new"} | changes
     with pytest.raises(ValueError, match=re.escape(which)) as error:
         tiny_model("gpt2").check(Fact(**fields))
-    assert re.search(r"got \d+: '.*…'$", str(error.value))
+    assert re.search(r"got \d+: '.*'$", str(error.value))
 
 
 def test_a_watched_prompt_that_is_too_long_is_a_sentence() -> None:

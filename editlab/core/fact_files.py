@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, overload
 
 from editlab.core.facts import CaseId, Fact, case_id_of
-from editlab.core.follow_ups import follow_ups_in
+from editlab.core.follow_ups import follow_ups_in, paired
 from editlab.core.joining import AUTO
 from editlab.core.paths import resource
 from editlab.core.record import Record
 from editlab.core.rows import NoRows, json_rows, rows_in
+from editlab.core.text import text_of
 
 # The fields of a fact, and the columns that may hold them; the first column that is not empty counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -225,8 +226,10 @@ def _fact(row: Mapping[str, Any], used: set[str]) -> Fact:
         raise ValueError(f"the row lacks {', '.join(missing)}; it has {_names(row) or 'nothing'}")
     values = {name: row[column] for name, column in columns.items() if column is not None}
     subject = _one("subject", values["subject"]).strip()
-    true = _first(values.get("target_true"))
-    fact = Fact.typed(_one("prompt", values["prompt"]), subject, _one("new object", values["target_new"]), true)
+    new, true = _first(values["target_new"]), _first(values.get("target_true"))
+    if new is None:
+        raise ValueError(f"new object must be text, got {_kind(values['target_new'])}")
+    fact = Fact.typed(_one("prompt", values["prompt"]), subject, new, true)
     used.update(column for column in columns.values() if column is not None)
 
     def prompts(name: str) -> tuple[str, ...]:
@@ -284,7 +287,7 @@ def _neighbours(row: Mapping[str, Any], column: str | None, true: str | None, us
     if (answered := ANSWERS.get(column)) is not None:
         used.add(answered)
         answer = row.get(answered)
-        pairs += [(prompt, answer) for prompt in _texts(column, row[column])]
+        pairs += [(text, right) for some, right in paired(row[column], answer) for text in _texts(column, some)]
     else:
         pairs += _pairs(column, row[column])
     kept = [prompt for prompt, answer in pairs if answer is None or (true and true in _answers(answer))]
@@ -302,8 +305,9 @@ def _pairs(column: str, value: Any) -> Iterator[tuple[str, Any]]:
                 yield from _pairs(column, part)
         elif not _empty(prompt):
             answer = next((value[name] for name in ANSWER if name in value), None)
-            for text in _texts(column, prompt):
-                yield text, answer
+            for some, right in paired(prompt, answer):
+                for text in _texts(column, some):
+                    yield text, right
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _pairs(column, part)
@@ -312,14 +316,16 @@ def _pairs(column: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _answers(value: Any) -> list[str]:
-    """All texts in an answer (a text, or lists of aliases), stripped."""
-    if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
+    """All texts in an answer (a text, a number, or lists of aliases), stripped. Raises ValueError for anything else."""
+    if _empty(value):
+        return []
     if isinstance(value, Mapping):
         return _answers(next((value[name] for name in ("str", "value") if name in value), None))
     if isinstance(value, list | tuple):
         return [text for part in value for text in _answers(part)]
-    return []
+    if (text := text_of(value)) is None:
+        raise ValueError(f"an object must be text, got {_kind(value)}")
+    return [text.strip()]
 
 
 def _first(value: Any) -> str | None:
@@ -331,7 +337,7 @@ def _one(name: str, value: Any) -> str:
     """The one text of a column: a text, an object's {"str": ...}, or the first text of a list."""
     if isinstance(value, str):
         return value
-    text = _first(value)
+    text = _first(value) if isinstance(value, Mapping | list | tuple) else None
     if text is None:
         raise ValueError(f"{name} must be text, got {_kind(value)}")
     return text
@@ -347,6 +353,9 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _case_id(value: Any) -> CaseId | None:
+    """The case id in a cell; 7.0, as a table with gaps among its whole numbers has it, is 7."""
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}\.0", value.strip()):
+        value = value.strip()[:-2]
     return case_id_of(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 

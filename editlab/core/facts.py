@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from editlab.core.follow_ups import FollowUp, follow_ups_in
-from editlab.core.joining import AUTO, Question, check_joint, is_without_blanks, joint, question
+from editlab.core.joining import AUTO, Question, check_joint, is_without_blanks, joined, joint, question
+from editlab.core.text import check_text
 
 MAX_PROMPT_CHARACTERS = 2_000  # a chat template's system message among them
 MAX_TARGET_CHARACTERS = 100
@@ -23,24 +24,10 @@ JOINING = ("-", "\u2010", "\u2011", ".", ",")  # join two letters or digits into
 CaseId = int | str  # a number, or a name such as "Q42"
 
 
-def _text(name: str, text: object, limit: int) -> str:
-    if not isinstance(text, str):
-        raise ValueError(f"{name} must be text, got {type(text).__name__}")
-    if not text.strip():
-        raise ValueError(f"{name} must not be blank")
-    if len(text) > limit:
-        raise ValueError(f"{name} must be at most {limit} characters, got {len(text)}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} must be Unicode text, got half of a surrogate pair in {text!r}") from None
-    return text
-
-
 def _prompts(name: str, texts: object) -> tuple[str, ...]:
     if not isinstance(texts, list | tuple):
         raise ValueError(f"{name} must be a list of texts, got {type(texts).__name__}")
-    return tuple(_text(name, text, MAX_PROMPT_CHARACTERS) for text in texts)
+    return tuple(check_text(name, text, MAX_PROMPT_CHARACTERS) for text in texts)
 
 
 def case_id_of(value: object) -> CaseId | None:
@@ -55,7 +42,7 @@ def case_id_of(value: object) -> CaseId | None:
     text = value.strip()
     if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", text):
         return int(text)
-    return _text("case_id", text, MAX_NAME_CHARACTERS) if text else None
+    return check_text("case_id", text, MAX_NAME_CHARACTERS) if text else None
 
 
 @dataclass(frozen=True)
@@ -86,11 +73,11 @@ class Fact:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        _text("prompt", self.prompt, MAX_PROMPT_CHARACTERS)
-        put("subject", _text("subject", self.subject, MAX_PROMPT_CHARACTERS).strip())
-        put("target_new", _text("new object", self.target_new, MAX_TARGET_CHARACTERS).strip())
+        check_text("prompt", self.prompt, MAX_PROMPT_CHARACTERS)
+        put("subject", check_text("subject", self.subject, MAX_PROMPT_CHARACTERS).strip())
+        put("target_new", check_text("new object", self.target_new, MAX_TARGET_CHARACTERS).strip())
         if self.target_true is not None:
-            put("target_true", _text("true object", self.target_true, MAX_TARGET_CHARACTERS).strip())
+            put("target_true", check_text("true object", self.target_true, MAX_TARGET_CHARACTERS).strip())
         if "{" in self.subject or "}" in self.subject:
             raise ValueError(f"subject must not contain braces, got {self.subject!r}")
         if self.prompt.count("{}") != 1 or self.prompt.count("{") != 1 or self.prompt.count("}") != 1:
@@ -103,7 +90,7 @@ class Fact:
         for name in ("paraphrase_prompts", "neighborhood_prompts", "generation_prompts"):
             put(name, _prompts(name, getattr(self, name)))
         if self.relation is not None:
-            _text("relation", self.relation, MAX_NAME_CHARACTERS)
+            check_text("relation", self.relation, MAX_NAME_CHARACTERS)
         put("case_id", case_id_of(self.case_id))
         check_joint(self.joined_by)
         if not isinstance(self.follow_ups, list | tuple) or not all(isinstance(f, FollowUp) for f in self.follow_ups):
@@ -119,6 +106,10 @@ class Fact:
     def joint(self) -> str:
         """What stands between the prompt and its new object: "" or " "."""
         return joint(self.text, self.target_new, self.joined_by)
+
+    def behind(self, prompt: str) -> str:
+        """A prompt with the edited statement before it: the fact's text, the new object, a full stop."""
+        return f"{joined(self.text, self.target_new, self.joined_by)}. {prompt}"
 
     def question(self, prompt: str, target: str) -> Question:
         """Whether an object follows a prompt, joined as this fact chooses."""
@@ -147,8 +138,8 @@ class Fact:
         cls, prompt: str, subject: str, target_new: str, target_true: str | None = None, joined_by: str = AUTO
     ) -> Fact:
         """A Fact from a prompt that holds ``{}`` or the subject itself; `place_of` finds the subject."""
-        prompt = _text("prompt", prompt, MAX_PROMPT_CHARACTERS)
-        subject = _text("subject", subject, MAX_PROMPT_CHARACTERS).strip()
+        prompt = check_text("prompt", prompt, MAX_PROMPT_CHARACTERS)
+        subject = check_text("subject", subject, MAX_PROMPT_CHARACTERS).strip()
         if "{}" not in prompt:
             place = place_of(subject, prompt)
             prompt = f"{prompt[:place]}{{}}{prompt[place + len(subject) :]}"

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from editlab.core.text import check_text, text_of
+
 RELATION, ALIAS, REVERSE, TWO_HOPS = "relation", "alias", "reverse", "two_hops"
 KINDS: Mapping[str, str] = {
     RELATION: "same subject, other relation: should stay",
@@ -42,14 +44,13 @@ class FollowUp:
     before: str | None = None  # right before the edit; None: the same for "relation", the true object for "alias"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if not (isinstance(self.kind, str) and self.kind in KINDS):
             raise ValueError(f"a follow-up's kind must be one of {', '.join(KINDS)}, got {self.kind!r:.100}")
         for name in ("prompt", "answer", "before"):
             text = getattr(self, name)
             if name == "before" and text is None:
                 continue
-            if not isinstance(text, str) or not text.strip() or len(text) > MAX_CHARACTERS:
-                raise ValueError(f"a follow-up's {name} must be a text of 1 to {MAX_CHARACTERS} characters")
+            text = check_text(f"a follow-up's {name}", text, MAX_CHARACTERS)
             if name != "prompt":
                 object.__setattr__(self, name, text.strip())
 
@@ -102,7 +103,8 @@ def follow_ups_in(row: Mapping[str, Any], used: set[str], subject: str = "") -> 
         elif column in BY_KIND:
             some = list(_asked(BY_KIND[column], value))
         elif column == "questions" and "new_answer" in row:  # MQuAKE (arXiv 2305.14795)
-            some = [each for text in value for each in _made(TWO_HOPS, text, row["new_answer"], row.get("answer"))]
+            asked = value if isinstance(value, list | tuple) else [value]
+            some = [each for text in asked for each in _made(TWO_HOPS, text, row["new_answer"], row.get("answer"))]
             used.update(name for name in ("new_answer", "answer") if some and name in row)
         else:
             continue
@@ -137,7 +139,8 @@ def _asked(kind: str, value: Any) -> Iterator[FollowUp]:
             yield from _asked(kind, value["test_queries"])
             return
         answer = next((value[name] for name in ("ground_truth", "answers", "answer", "target") if name in value), None)
-        yield from _made(kind, value.get("prompt"), answer, None)
+        for prompt, right in paired(value.get("prompt"), answer):
+            yield from _made(kind, prompt, right, None)
 
 
 def _made(kind: str, prompt: Any, answer: Any, before: Any) -> Iterator[FollowUp]:
@@ -147,11 +150,20 @@ def _made(kind: str, prompt: Any, answer: Any, before: Any) -> Iterator[FollowUp
         yield FollowUp(kind, texts[0], texts[1], texts[2])
 
 
+def paired(prompts: Any, answers: Any) -> list[tuple[Any, Any]]:
+    """Prompts with their answers: of two lists of one length each with its own, else each with all of the answers."""
+    if not isinstance(prompts, list | tuple):
+        return [(prompts, answers)]
+    if isinstance(answers, list | tuple) and len(answers) == len(prompts) > 1:
+        return list(zip(prompts, answers, strict=True))
+    return [(prompt, answers) for prompt in prompts]
+
+
 def _text(value: Any) -> str | None:
-    """The first text in a cell: a text, a list of aliases, or an object with a value."""
+    """The first text in a cell: a text, a number, a list of aliases, or an object with a value."""
     if isinstance(value, Mapping):
         value = next((value[name] for name in ("value", "str") if name in value), None)
     while isinstance(value, list | tuple):
-        value = value[0] if value else None
-        value = _text(value)
-    return value if isinstance(value, str) and value.strip() and len(value) <= MAX_CHARACTERS else None
+        value = _text(value[0]) if value else None
+    text = text_of(value)
+    return text if text and text.strip() and len(text) <= MAX_CHARACTERS else None

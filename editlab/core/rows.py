@@ -80,9 +80,12 @@ def _csv(text: str) -> Iterator[tuple[int, object]]:
     delimiter = max(",;\t", key=text.split("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        names = [name.strip() for name in reader.fieldnames or ()]
         rows = list(reader)
     except csv.Error as error:
         raise NoRows(f"is not a CSV file: line {reader.line_num}: {error}") from None
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise NoRows(f"has several columns called {twice[0]!r}")
     for number, row in enumerate(rows, 1):
         if None in row:
             yield number, ValueError("the row has more cells than the header")

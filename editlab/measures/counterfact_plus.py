@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact
-from editlab.core.joining import Question, joined
+from editlab.core.joining import Question
 from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import CounterFactPlus, Neighborhood
 from editlab.measures._measure import MeasureInput, State, questions_of, sampled_facts, tokens_of
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 def pairs_of(facts: Iterable[Fact]) -> list[Pair]:
     """The neighborhood prompts of all facts with a true object."""
     return [
-        Pair(fact, prompt, f"{joined(fact.text, fact.target_new, fact.joined_by)}. {prompt}")
+        Pair(fact, prompt, fact.behind(prompt))
         for fact in facts
         if fact.target_true is not None
         for prompt in fact.neighborhood_prompts

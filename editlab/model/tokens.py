@@ -218,6 +218,15 @@ class TextReader:
             for number, text in enumerate(getattr(fact, f"{name}_prompts"), 1):
                 objects = [] if name == "generation" else targets
                 self._check_prompt(f"{name} prompt {number}", fact, text, objects, self.max_tokens)
+        if fact.target_true is not None:
+            for number, text in enumerate(fact.neighborhood_prompts, 1):
+                which = f"neighborhood prompt {number} behind the edited statement"
+                self._check_prompt(which, fact, fact.behind(text), targets, self.max_tokens)
+        for number, each in enumerate(fact.follow_ups, 1):
+            objects = [*targets, each.answer, *([] if each.before is None else [each.before])]
+            self._check_prompt(f"follow-up {number}", fact, each.prompt, objects, self.max_tokens)
+            if unedited := each.unedited(fact.target_new, fact.target_true):
+                self._check_prompt(f"follow-up {number}, unedited,", fact, unedited[0], [], self.max_tokens)
 
     def _check_prompt(self, which: str, fact: Fact, prompt: str, targets: Sequence[str], room: int) -> None:
         longest = max((len(self.target_ids(target, prompt, fact.joined_by)) for target in targets), default=0)
