@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,34 @@ def test_a_file_is_a_method_of_a_scan_elsewhere_and_of_a_lab(
         assert "mine" in [method.name for method in lab.info().methods]
     finally:
         lab.close()
+
+
+def test_a_run_and_a_scan_go_on_only_with_the_code_that_they_were_begun_with(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "facts.json").write_text(
+        json.dumps([{"prompt": "{} is in", "subject": name, "target_new": "Rome"} for name in ("Ann", "Bo")])
+    )
+    for n in (1, 2):
+        config = {"methods": ["mine.py"], "model": str(GOLDEN), "facts": "facts.json", "known": False, "n": n}
+        (tmp_path / f"{n}.json").write_text(json.dumps({**config, "schedule": {"retention": 1}}))
+    monkeypatch.chdir(tmp_path)
+    first, run = (("run", f"{n}.json", "--out", "run") for n in (1, 2))
+    scan = ("scan", "--method", "mine.py", "--model", str(GOLDEN), "--facts", "facts.json", "--out", "scan")
+
+    def told(*arguments: str) -> tuple[int, str]:
+        """In a process of its own, as far as the method's file goes."""
+        methods.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("mine_")]:
+            del sys.modules[name]
+        done = CliRunner().invoke(app, arguments)
+        assert not done.exception or isinstance(done.exception, SystemExit), done.output
+        return done.exit_code, done.stderr
+
+    for arguments in (first, run, scan, scan):
+        code, said = told(*arguments)
+        assert code == 0, said
+    mine.write_text(MINE.replace("steps: int = 2", "steps: int = 2  # and another line"))
+    for arguments, named in ((run, "the code of mine"), (scan, "(code)")):
+        code, said = told(*arguments)
+        assert (code, named in said) == (2, True), said

@@ -260,6 +260,20 @@ def test_a_measure_of_another_package_is_planned_measured_kept_and_told(install:
     assert measured is None or measured.others["in-force"].value == 2.0
 
 
+@pytest.mark.parametrize("decorated", [True, False])
+def test_a_measure_is_named_by_its_code_and_not_by_its_place_in_memory(install: Install, decorated: bool) -> None:
+    def setting(text: str) -> str:
+        sys.modules.pop("parity_measure", None)
+        file.write_text(text if decorated else text.replace("@dataclass(frozen=True)", ""))
+        return standard().setting("in-force")
+
+    install("parity_measure", MEASURE, measures="parity_measure:Parity")
+    file = Path(next(folder for folder in sys.path if folder.endswith("site-parity_measure"))) / "parity_measure.py"
+    first = setting(MEASURE)
+    assert setting(MEASURE) == first
+    assert setting(MEASURE.replace("float(len(subject.edited))", "0.5")) != first
+
+
 FAILS = {
     "raise KeyError('no such head')": r"the method outer failed \(KeyError: 'no such head'\)",
     "raise ValueError('a line\\nand another')": r"the method outer failed \(ValueError: a line and another\)",

@@ -12,7 +12,9 @@ from typing import Any
 import pandas
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from editlab.cli import app
 from editlab.cli.run import changed
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
@@ -172,6 +174,22 @@ def test_a_line_that_was_cut_off_is_measured_again(start: Callable, tmp_path: Pa
     file = tmp_path / "run" / "measured.jsonl"
     file.write_bytes(file.read_bytes()[:-20])
     assert told(start(tmp_path / "run")) == nearly(whole)
+
+
+def test_a_run_without_a_step_is_told(start: Callable, tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    lines = (tmp_path / "run" / "measured.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "measured.jsonl").write_text("".join(line for line in lines if '"step": 0' not in line))
+    with pytest.raises(ValueError, match=r"holds a damaged measured\.jsonl: it lacks a step"):
+        read_run(tmp_path / "run")
+    (tmp_path / "run" / "measured.jsonl").write_text("")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert (done.exit_code, "was begun, and nothing is measured yet" in done.stderr) == (2, True)
+    state = {"id": "", "steps": [], "position": 0, "watched": [], "model": {}}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    for command in ("report", "cite"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "state.json")])
+        assert (done.exit_code, "it lacks the step in force" in done.stderr) == (2, True)
 
 
 def test_reading_a_run_leaves_a_line_that_is_being_written_alone(start: Callable, tmp_path: Path) -> None:
@@ -377,6 +395,31 @@ def test_the_facts_of_a_config(gpt2_editor: Editor, facts: list[Fact]) -> None:
         RunConfig(("rome",), {"retention": 1}, n=9, known=False).choose(model, facts)
     with pytest.raises(ValueError, match="case ids 7"):
         RunConfig(("rome",), {"retention": 1}, n=1, case_ids=(7,)).choose(model, facts)
+
+
+def test_a_fact_that_the_model_cannot_take_is_left_out_before_the_first_edit(
+    gpt2_editor: Editor, facts: list[Fact], caplog: pytest.LogCaptureFixture
+) -> None:
+    long = replace(facts[0], paraphrase_prompts=("so " * 600,), case_id=9)
+    for known in (False, True):
+        config = RunConfig(("rome",), {"retention": 1}, n=1, known=known)
+        assert config.choose(gpt2_editor.model, [long, *facts]) == config.choose(gpt2_editor.model, facts)
+        assert "case 9 is left out: paraphrase prompt 1 and object may be at most 256 tokens" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"n = 4, but only 3 facts.*: 1 of 4 cannot be edited here \(paraphrase prompt 1"
+    ):
+        replace(config, n=4, known=False).choose(gpt2_editor.model, [long, *facts])
+
+
+def test_a_batch_that_contradicts_itself_is_told_before_the_first_edit(gpt2_editor: Editor, facts: list[Fact]) -> None:
+    config = RunConfig(("memit",), {"retention": 1}, n=4, batch_size=2, known=False)
+    for other, wrong in (
+        (facts[2], "are the same"),
+        (replace(facts[2], target_new="drums"), "write different objects"),
+    ):
+        with pytest.raises(ValueError, match=f"edit 2: facts 1 and 2 of the batch {wrong}"):
+            config.choose(gpt2_editor.model, [*facts, other])
+        assert replace(config, batch_size=1).choose(gpt2_editor.model, [*facts, other])
 
 
 def test_case_ids_say_how_many_and_in_which_order(gpt2_editor: Editor, facts: list[Fact]) -> None:

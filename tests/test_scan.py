@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -168,6 +169,7 @@ def test_the_probe_is_the_plain_perplexity_of_its_tokens(editor: Editor) -> None
         (["relation=P36"], [2]),
         (["relation=P36,P19"], [2, 3]),
         (["case_id=1, 3", "relation=P30"], [1]),
+        (["case_id=1 3"], [1, 3]),
         (["relation=P1"], []),
     ],
 )
@@ -195,8 +197,21 @@ def test_where_reads_values_from_a_file(gpt2_editor: Editor, tmp_path: Path) -> 
     file = tmp_path / "cases.txt"
     file.write_text(f"{known[1]}\n{known[0]}, 999999\n", encoding="utf-8")
     assert [fact.case_id for fact in choose(gpt2_editor.model, MORE, [f"case_id=@{file}"])] == known[:2]
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert [fact.case_id for fact in choose(gpt2_editor.model, MORE, [f"case_id=@{file}"])] == known[:2]
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"cases\.txt cannot be read as text"):
+        choose(gpt2_editor.model, MORE, [f"case_id=@{file}"])
     with pytest.raises(ValueError, match=r"none\.txt: no such file"):
         choose(gpt2_editor.model, MORE, [f"case_id=@{tmp_path / 'none.txt'}"])
+
+
+def test_a_relation_may_be_several_words(gpt2_editor: Editor) -> None:
+    named = [
+        replace(fact, relation=name) for fact, name in zip(MORE, ("mother tongue", "mother", "tongue"), strict=True)
+    ]
+    for where, cases in (("mother tongue", [1]), ("mother, mother tongue", [1, 2]), ("tongue", [3])):
+        assert [fact.case_id for fact in choose(gpt2_editor.model, named, [f"relation={where}"])] == cases
 
 
 def test_a_fact_that_the_model_cannot_take_is_left_out(gpt2_editor: Editor, caplog: pytest.LogCaptureFixture) -> None:

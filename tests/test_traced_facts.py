@@ -157,6 +157,9 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     assert (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8").startswith("<svg")
     with pytest.raises(ValueError, match=r"holds traces with other settings \(settings\)"):
         trace_facts(FactTracer(model), given, 3, tmp_path)
+    for other in (given[1:], [replace(given[0], target_true="Rome"), *given[1:]]):
+        with pytest.raises(ValueError, match=r"holds traces with other settings \(facts\)"):
+            trace_facts(tracer, other, 3, tmp_path)
 
 
 def test_the_command_traces_one_fact_and_an_average(tmp_path: Path) -> None:

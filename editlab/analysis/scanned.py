@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from editlab.analysis.outcomes import Foresight, foresights
 from editlab.analysis.table import with_case_ids
-from editlab.core.disk import JsonLines
+from editlab.core.disk import JsonLines, read_json
 from editlab.core.facts import CaseId, case_id_of
 from editlab.core.record import Record
 
@@ -101,7 +100,7 @@ def _read_folder(path: Path) -> tuple[list[Scanned], dict[str, Any]]:
         raise ValueError(f"{path} holds no scan: it has no scan.json and scan.jsonl")
     rows = [Scanned.from_json(line) for line in JsonLines(lines).read()]  # a scan may still be writing here
     rows.sort(key=lambda row: row.number)
-    return rows, json.loads(settings.read_text(encoding="utf-8"))
+    return rows, read_json(settings)
 
 
 def _read_parquet(path: Path) -> list[Scanned]:

@@ -52,7 +52,9 @@ def report(
         if not source.is_dir():
             file.write_text(story(session_in(source), methods=known), encoding="utf-8")
         elif (source / "run.json").is_file():
-            told = story(state_of(read_run(source), source.name), source.name, known)
+            if not (steps := read_run(source)):
+                raise ValueError(f"{source} holds a run that was begun, and nothing is measured yet")
+            told = story(state_of(steps, source.name), source.name, known)
             file.write_text(told, encoding="utf-8")
         else:
             check_folder(file.parent / "figures")
@@ -68,8 +70,11 @@ def session_in(file: Path) -> SessionState:
     if file.suffix != ".json":
         return Recording.read(file).state
     try:
-        return SessionState.from_json(json.loads(file.read_text(encoding="utf-8")))
+        state = SessionState.from_json(json.loads(file.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise ValueError(f"no such file: {file}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file.name} is not a session's JSON file") from error
+    if not 0 <= state.position < len(state.steps):
+        raise ValueError(f"{file.name} is not a session's JSON file: it lacks the step in force")
+    return state

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import logging
 import re
 import sys
@@ -105,6 +106,15 @@ def called(
         log.exception("%s, of another package, failed", what)
         told = " ".join(str(error).split())
         raise failed(f"{what} failed ({type(error).__name__}: {told})") from error
+
+
+def code_of(thing: Any) -> str:
+    """A hash of the file that defines a class, a function, or an object's class; "" without one, as in a notebook."""
+    try:
+        file = inspect.getsourcefile(thing if isinstance(thing, type) or inspect.isroutine(thing) else type(thing))
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    except (TypeError, OSError):
+        return ""
 
 
 def check_texts(thing: Any, names: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ from editlab.editing.guard import UNGUARDED, Guard
 from editlab.experiments.config import Schedule, measures_at
 from editlab.measures import StateCache
 from editlab.methods import completed, hyperparameters
+from editlab.methods._stranger import code_of
 from editlab.model.model import EditableModel
 from editlab.session.log import Entry
 from editlab.session.recording import REPLAY
@@ -50,6 +51,7 @@ class Sequenced(Record):
     measures: Mapping[str, str] = field(default_factory=dict)  # setting of every measure that is scheduled
     numbers: int = 0  # NUMBERS when it was begun
     batch_size: int = 1  # facts of one edit; the last edit may have fewer
+    code: str = ""  # hash of the method's file, where the method is not one of ours
 
     @property
     def batches(self) -> tuple[tuple[Fact, ...], ...]:
@@ -85,6 +87,7 @@ class Sequenced(Record):
             measures={name: session.measures.setting(name) for name in sorted(scheduled)},
             numbers=NUMBERS,
             batch_size=batch_size,
+            code=code_of(type(chosen)),
         )
         return cls.from_json(json.loads(json.dumps(made.to_json())))  # as a folder gives it back
 
@@ -106,6 +109,8 @@ class Sequenced(Record):
             ]
         if self.contexts != wanted.contexts:
             differs.append("contexts")
+        if self.code not in ("", wanted.code):  # "": it was not kept
+            differs.append(f"the code of {self.method}")
         differs += [
             f"what {name} is measured on"
             for name, setting in self.measures.items()
@@ -121,7 +126,7 @@ class Sequenced(Record):
             differs.append(f"the facts of the last edit, which is not of {self.batch_size} there")
         if differs:
             raise ValueError("; ".join(differs))
-        return replace(self, facts=wanted.facts, measures={**self.measures, **wanted.measures})
+        return replace(self, facts=wanted.facts, measures={**self.measures, **wanted.measures}, code=wanted.code)
 
 
 def _short(value: Any) -> str:
@@ -281,7 +286,7 @@ def read_log(folder: Path, model: EditableModel) -> list[Entry]:
 
 
 def read_run(folder: Path) -> tuple[Step, ...]:
-    """The steps that a run has made so far, with their measurements."""
+    """The steps that a run has made so far, with their measurements; none before the unedited model is measured."""
     steps: dict[int, dict[str, Any]] = {}
     untold = {f.name for f in fields(Measurement)}
     try:
@@ -291,9 +296,12 @@ def read_run(folder: Path) -> tuple[Step, ...]:
             else:
                 measurement, name = steps[line["step"]]["measurement"], line["measure"]
                 (measurement if name in untold else measurement["tasks"])[name] = line["found"]
-        return tuple(Step.from_json(steps[index]) for index in sorted(steps))
+        found = tuple(Step.from_json(steps[index]) for index in sorted(steps))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds a damaged measured.jsonl: {error!r}") from None
+    if [step.index for step in found] != list(range(len(found))):
+        raise ValueError(f"{folder} holds a damaged measured.jsonl: it lacks a step")
+    return found
 
 
 def read_runs(folder: Path) -> dict[str, tuple[Step, ...]]:

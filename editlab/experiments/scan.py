@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from editlab.analysis.outcomes import DISABLING, is_disabling
 from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
-from editlab.core.disk import JsonLines, read_json, write_json
+from editlab.core.disk import JsonLines, read_json, read_text, write_json
 from editlab.core.facts import Fact
 from editlab.core.info import SCAN
 from editlab.core.joining import AUTO
@@ -37,7 +38,7 @@ from editlab.measures.counterfact import OfStep as CounterFactOfStep
 from editlab.measures.perplexity import PROBE_TOKENS, HealthProbe
 from editlab.measures.says_it import NEIGHBOURS, SaysItOfStep
 from editlab.methods import Method, completed, hyperparameters, method_meant, offered
-from editlab.methods._stranger import computed, values_of
+from editlab.methods._stranger import code_of, computed, values_of
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.loading import ModelChoice
 from editlab.model.model import EditableModel
@@ -112,10 +113,9 @@ class Scanner:
         """The settings of a scan, as JSON reads them back: a scan is resumed only with equal settings."""
         editor, method = self.editor, self.method
         moments = editor.moments_for(method, report)
-        listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
         reference = reference_for(editor.model, method)
         settings = {
-            "facts": f"{len(facts)}, SHA-256 {hashlib.sha256(listed.encode()).hexdigest()}",
+            "facts": digest_of(facts),
             "method": method.name,
             "hyperparameters": hyperparameters(method),
             "model": f"{editor.model.name}, {editor.model.fingerprint()}",
@@ -124,6 +124,8 @@ class Scanner:
             "reference": None if reference is None else reference.to_json(),
             "probe": f"the first {self.probe_tokens} tokens of perplexity.txt, disabling from {DISABLING:g} times on",
         }
+        if code := code_of(type(method)):
+            settings["code"] = code
         if self.standard:
             settings["standard"] = f"CounterFact's measures and free answers, {NEIGHBOURS} neighbours' at most"
         return json.loads(json.dumps(settings))
@@ -193,6 +195,12 @@ def _standard(now: State, unedited: State, fact: Fact, report: OnProgress) -> di
     }
 
 
+def digest_of(facts: Sequence[Fact]) -> str:
+    """The number of these facts, and a hash of them in their order: what a scan or traces are of."""
+    listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
+    return f"{len(facts)}, SHA-256 {hashlib.sha256(listed.encode()).hexdigest()}"
+
+
 def _identity(fact: Fact) -> dict[str, Any]:
     """A fact as a scan's settings hash it: without a choice that is the default, which older scans do not know."""
     return {name: value for name, value in fact.to_json().items() if (name, value) != ("joined_by", AUTO)}
@@ -233,6 +241,7 @@ class ScanFolder:
                 )
             write_json(file, settings)
         held = read_json(file)
+        held.setdefault("code", settings.get("code"))  # before it was kept
         if isinstance(known := held.get("hyperparameters"), dict):  # those that came later change nothing
             held["hyperparameters"] = completed(str(held.get("method")), known)
         if other := [name for name in settings if held.get(name) != settings[name]]:
@@ -356,5 +365,6 @@ def _condition(text: str) -> tuple[str, frozenset[str]]:
         file = Path(values[1:]).expanduser()
         if not file.is_file():
             raise ValueError(f"--where {text}: no such file")
-        values = file.read_text(encoding="utf-8")
-    return name, frozenset(values.replace(",", " ").split())
+        values = read_text(file)
+    between = r"[,\r\n]" if name == "relation" else r"[,\s]"  # a relation may be several words
+    return name, frozenset(filter(None, map(str.strip, re.split(between, values))))

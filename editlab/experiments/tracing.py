@@ -19,6 +19,7 @@ from editlab.core.facts import Fact
 from editlab.core.inside import ATTENTION, BLOCK, MLP, NOISE, REPLACEMENT, TRUE, WINDOWS, CausalTrace
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
+from editlab.experiments.scan import digest_of
 from editlab.inside.corruption import replacements
 from editlab.inside.facts import FactTrace, answer_of, check_settings
 from editlab.model.loading import ModelChoice
@@ -116,9 +117,9 @@ class TraceFolder:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Raises ValueError if the folder holds a run with other settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "trace.json"
+        file, settings = self.folder / "trace.json", {**settings, "facts": digest_of(self._facts)}
         if file.exists():
-            held = read_json(file)
+            held = {"facts": settings["facts"], **read_json(file)}  # before 0.2 the facts were not told
             if other := [name for name in settings if held.get(name) != settings[name]]:
                 raise ValueError(
                     f"{self.folder} holds traces with other settings ({', '.join(other)}); choose an empty folder"

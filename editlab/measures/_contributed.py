@@ -6,10 +6,11 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from editlab.core.plugins import called, check_texts, plugins
+from editlab.core.plugins import called, check_texts, code_of, plugins
 from editlab.core.progress import OnProgress
 from editlab.core.records import Number
 from editlab.measures._measure import MeasureInput
@@ -28,7 +29,7 @@ class MeasureFailed(ValueError):
 class ContributedMeasure:
     """Another package's measure: its result must be a `Number`, and its exceptions become sentences."""
 
-    measure: Any
+    measure: Any = field(repr=False)
     name: str
     title: str
     help: str
@@ -48,6 +49,12 @@ class ContributedMeasure:
         if not callable(measure):
             raise ValueError("it must be callable: what it gives of a state is a Number, or None")
         return cls(measure, measure.name, measure.title, measure.help, every, of_step)
+
+    @cached_property
+    def content(self) -> str:
+        """What decides the measure's results: its code, and its fields where it is a dataclass."""
+        own = repr(self.measure) if is_dataclass(self.measure) else ""
+        return f"{code_of(self.measure)} {own}"
 
     def tokens(self, subject: MeasureInput) -> int:
         """The measure's own estimate; 0 without one."""

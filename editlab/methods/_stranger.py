@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from editlab.core import plugins
 from editlab.core.facts import Fact
 from editlab.core.plugins import called
 from editlab.core.progress import OnProgress, quiet
@@ -94,6 +95,11 @@ def _reading(method: Method, model: EditableModel, work: Callable[[OnProgress], 
 
 def _is_ours(method: Method) -> bool:
     return type(method).__module__.partition(".")[0] == "editlab"
+
+
+def code_of(kind: type[Method]) -> str:
+    """A hash of the file of another package's method, which decides its numbers; "" for one of ours."""
+    return "" if kind.__module__.partition(".")[0] == "editlab" else plugins.code_of(kind)
 
 
 def _failed(method: Method, how: str) -> MethodFailed:
