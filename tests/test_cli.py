@@ -364,6 +364,7 @@ def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> No
     for arguments, sentence in (
         (("edit", *named), "ROME edits 1 fact at a time, got 2; for several: "),
         (("probe", *named), "a probe is of one fact, and this row holds 2: Rome is in → Spain"),
+        (("trace", *named), "a trace is of one fact, and this row holds 2: Rome is in → Spain"),
         (("edit", "--facts", str(file), "--case-id", "5"), "2 rows of rows.json have the case id 5: Rome is → old"),
         (("edit", "--facts", str(file), "--case-id", "6"), "no fact with the case id 6 in rows.json"),
         (("edit", "--facts", str(file), "--case-id", " "), "no fact with the case id"),
@@ -679,6 +680,16 @@ def test_bars_follow_the_stages(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "optimising: 100%" in drawn
     assert "P(new)=0.875" in drawn
     assert "waiting" in drawn
+
+
+def test_an_object_of_json_holds_no_number_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    _terminal.show_json({"perplexity": float("inf"), "layers": {1: [float("nan"), 2.5]}})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    told = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert told == {"perplexity": "Infinity", "layers": {"1": ["NaN", 2.5]}}
 
 
 def test_quoted_text_cannot_drive_the_terminal() -> None:

@@ -49,6 +49,7 @@ def test_many_facts_are_edited_and_told_one_by_one(
         scores = state.objects([fact.asks_new for fact in facts], lambda _: None)
     for fact, each in zip(facts, told["facts"], strict=True):
         assert each["p_new"]["after"] == pytest.approx(scores[fact.asks_new].p, rel=1e-3)
+        assert each["p_new_joint"]["after"] == pytest.approx(scores[fact.asks_new].p_joint, rel=1e-3)
         assert each["took"] == scores[fact.asks_new].said
     assert told["took"] == sum(each["took"] for each in told["facts"])
     assert told["counterfact"]["n_facts"] == 3
@@ -58,6 +59,7 @@ def test_the_table_says_which_took(file: Path, tmp_path: Path) -> None:
     done = edit(file, "--n", "2", *FAST, "--replay", str(tmp_path / "replay.zip"))
     assert done.exit_code == 0, done.output
     assert "took (forced)" in done.output
+    assert " per token) → " in done.output  # of an object of several tokens: both of its probabilities
     assert "ft on tiny-gpt2, 1 edit: " in done.output
     assert " of 2 facts took, " in " ".join(done.output.split())
     assert (tmp_path / "replay.zip").is_file()
@@ -77,3 +79,13 @@ def test_what_cannot_be_done_is_a_sentence(file: Path, options: tuple[str, ...],
     done = edit(file, *options)
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.split())
+
+
+def test_a_fact_that_the_model_cannot_take_is_told_before_the_first_edit(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([*rows[:2], {**rows[2], "paraphrase_prompts": "so " * 600}]))
+    monkeypatch.setattr(Session, "edit", lambda *_arguments: pytest.fail("an edit is made"))
+    done = edit(file, "--n", "3", *FAST, "--one-by-one")
+    assert (done.exit_code, "paraphrase prompt 1 and object may be at most 256 tokens" in done.output) == (2, True)

@@ -63,6 +63,13 @@ class FactOptions:
         return rows[0]
 
 
+def single(what: str, facts: Sequence[Fact]) -> Fact:
+    """The one fact of a row. Raises ValueError for several."""
+    if len(facts) > 1:
+        raise ValueError(f"{what} is of one fact, and this row holds {len(facts)}: {facts[0]}, and others")
+    return facts[0]
+
+
 def check_number(name: str, facts: Sequence[Fact]) -> None:
     """Raises ValueError for more facts than the method of that name edits at a time."""
     from editlab.methods import method_class, methods

@@ -24,6 +24,7 @@ from editlab.core.errors import Cancelled
 from editlab.core.fact_files import FactFile, facts_of
 from editlab.core.facts import in_one_line
 from editlab.core.progress import Progress
+from editlab.core.record import plain
 from editlab.model.embedded import FetchError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -119,8 +120,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str
 
 
 def show_json(values: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
-    typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    """One JSON object on stdout; a number that is not finite is a text there, as in records."""
+    typer.echo(json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def quoted(text: str) -> str:

@@ -200,12 +200,11 @@ def _edit_many(
     with Bars() as bars:
         editor = setup.editor(bars)
         session = Session(editor, watches_facts=False)
-        facts: list[Fact] = []
-        steps = []
-        for batch in batches:
-            given = setup.given(batch, editor)
-            steps.append(session.edit(given, method, changes, bars, guard))
-            facts += given
+        given = [setup.given(batch, editor) for batch in batches]
+        facts = [fact for batch in given for fact in batch]
+        for fact in facts:
+            editor.model.check(fact)  # before the first edit
+        steps = [session.edit(batch, method, changes, bars, guard) for batch in given]
         inputs = replaced(session.measurements.inputs(session.entries()), facts=tuple(facts), before=None)
         with session.ending_in_force():
             counterfact, says_it = OfStep()(inputs, bars), SaysItOfStep()(inputs, bars)
@@ -222,6 +221,8 @@ def _edit_many(
                 "fact": fact.to_json(),
                 "p_new": {"before": before[new].p, "after": after[new].p},
                 "p_true": {"before": before[true].p, "after": after[true].p} if true else None,
+                "p_new_joint": {"before": before[new].p_joint, "after": after[new].p_joint},
+                "p_true_joint": {"before": before[true].p_joint, "after": after[true].p_joint} if true else None,
                 "took": after[new].said,
                 "says_it": answer.said,
                 "answer": answer.answer,
@@ -251,14 +252,15 @@ def _questions(fact: Fact) -> list[Question]:
 def _show_many(result: dict[str, Any]) -> None:
     """Which facts took, and the means of all."""
 
-    def moved(p: dict[str, float] | None) -> str:
-        return "" if p is None else f"{p['before']:.3g} → {p['after']:.3g}"
+    def moved(each: dict[str, Any], name: str) -> str:
+        p, joint = each[name], each[f"{name}_joint"]
+        return "" if p is None else " → ".join(chance(p[when], joint[when], "{:.3g}".format) for when in p)
 
     rows = [
         (
             str(Fact.from_json(each["fact"])),
-            moved(each["p_new"]),
-            moved(each["p_true"]),
+            moved(each, "p_new"),
+            moved(each, "p_true"),
             "yes" if each["took"] else "no",
             "yes" if each["says_it"] else "no",
             quoted(each["answer"]),

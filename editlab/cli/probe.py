@@ -26,7 +26,7 @@ from editlab.cli._options import (
     Yes,
     settings_of,
 )
-from editlab.cli._setup import FactOptions, Setup
+from editlab.cli._setup import FactOptions, Setup, single
 from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.disk import check_file
 from editlab.core.facts import Fact
@@ -77,7 +77,8 @@ def probe(
         if table is not None:
             check_table_name(table)
             check_file(table)
-        (fact,) = _single(FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by).read())
+        given = FactOptions(prompt, subject, target, target_true, case_id, facts, joined_by)
+        fact = single("a probe", given.read())
         from editlab.methods import method_meant
 
         method = list(map(method_meant, method or ()))
@@ -90,13 +91,6 @@ def probe(
             show_json({"unedited": base.to_json(), **{str(step.method): step.to_json() for step in steps}})
         else:
             _show(fact, base, steps)
-
-
-def _single(facts: Sequence[Fact]) -> Sequence[Fact]:
-    """The one fact of a row. Raises ValueError for several."""
-    if len(facts) > 1:
-        raise ValueError(f"a probe is of one fact, and this row holds {len(facts)}: {facts[0]}, and others")
-    return facts
 
 
 def _probe_all(

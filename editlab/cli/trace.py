@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editlab.cli._options import Device, Dtype, Facts, JoinedBy, Json, Model, Ray, Workers, Yes
-from editlab.cli._setup import FactOptions
+from editlab.cli._setup import FactOptions, single
 from editlab.cli._terminal import Bars, facts_told, sentences, show_json, show_table
 from editlab.core.disk import check_folder
 from editlab.core.inside import BLOCK, CORRUPTIONS, KINDS, NOISE, REPLACEMENT, TRUE, WINDOWS, CausalTrace
@@ -89,7 +89,7 @@ def trace(
                 raise ValueError("--out is the folder of an average over facts: say --n too")
             if ray is not None:
                 raise ValueError("--ray spreads an average over facts: say --n too")
-            (fact, *_) = given.read()
+            fact = single("a trace", given.read())
             with Bars() as bars:
                 loaded = choice.load(bars)
                 traces = _one(loaded, fact, facts, corruption, chosen, bars)

@@ -128,12 +128,13 @@ class State:
             self.put_in_force()
             completions = cache.completions[watched] = complete(self.model, watched)
             for w, said in zip(watched, completions, strict=True):
-                for target, p, right in (
-                    (w.target_new, said.p_new, said.says_new),
-                    (w.target_true, said.p_true, said.says_true),
+                for target, p, joint, right in (
+                    (w.target_new, said.p_new, said.p_new_joint, said.says_new),
+                    (w.target_true, said.p_true, said.p_true_joint, said.says_true),
                 ):
                     if target is not None and p:
-                        cache.objects.setdefault(w.question(target), ObjectScore(-math.log(p), bool(right)))
+                        score = ObjectScore(-math.log(p), bool(right), -math.log(joint) if joint else None)
+                        cache.objects.setdefault(w.question(target), score)
         return cache.completions[watched]
 
     def piece(self, key: Piece, compute: Callable[[], T]) -> T:

@@ -226,7 +226,7 @@ def _sweep_rows(found: LayerSweep, curve: Sequence[float] | None) -> dict[str, l
 
     return {
         "traced effect, %": [effect(row.layer) for row in found.layers],
-        "P(new), %": [share(row.p_new) for row in found.layers],
+        "P(new) per token, %": [share(row.p_new) for row in found.layers],
         "says it": [("yes" if row.says_new else "no", None, "") for row in found.layers],
         "paraphrases, %": [share(row.paraphrases) for row in found.layers],
         "unrelated facts, %": [share(row.unrelated) for row in found.layers],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from editlab.analysis.chances import chance
 from editlab.analysis.traced import best_layer, rank_correlation, subject_curve
 from editlab.core.inside import CausalTrace
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
@@ -58,7 +59,7 @@ def _known(scene: Scene) -> str:
     if scene.said is None:
         return ""
     fact, said = scene.said
-    return f"P({fact.target_true}) is {percent(said.p_true)}."
+    return f"P({fact.target_true}) is {chance(said.p_true, said.p_true_joint, percent)}."
 
 
 def _bet(scene: Scene) -> str:
