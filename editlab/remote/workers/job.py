@@ -13,7 +13,7 @@ from editlab.core.progress import Progress
 from editlab.remote.workers.worker import Note
 
 if TYPE_CHECKING:
-    from editlab.remote.workers.pool import Seat
+    from editlab.remote.workers.seats import Seat
 
 RESUMABLE = ("measure", "measure_due")  # what was measured is in the store, and another worker goes on from there
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
-from editlab.core.errors import LabError
+from editlab.core.errors import LabError, WorkerDied
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.experiments.cluster import Cluster
 from editlab.remote.workers.pool import WorkerPool
-from editlab.remote.workers.worker import Worker, WorkerCalls, WorkerDied, load_lab
+from editlab.remote.workers.worker import Worker, WorkerCalls, load_lab
 
 CALLS_AT_ONCE = 32  # of one worker; each takes a thread
 

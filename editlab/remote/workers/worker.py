@@ -57,10 +57,6 @@ class News:
     silence: float  # seconds since the running job's last report
 
 
-class WorkerDied(Exception):
-    """The worker's process has ended."""
-
-
 class WorkerCalls(Protocol):
     """What a pool asks of a worker. Every call raises WorkerDied once the worker's process has ended."""
 
