@@ -282,13 +282,18 @@ def test_a_job_that_ends_two_workers_is_given_up(idle: WorkerPool, started: list
     assert idle.risk("one", FACT).result(10)
 
 
-def test_without_a_worker_the_lab_loads(idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_worker_calls_and_jobs_say_that_the_model_is_being_loaded(
+    idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 1.0)
+    says = "the model is being loaded again, which takes about 1 s"
+    jobs = [idle.risk("one", FACT) for _ in range(6)]
     for worker in started:
         worker.kill()
-    assert soon(lambda: idle.counts()["worker_restarts"] == 2)
-    with pytest.raises(Loading, match="starting anew"):
+    assert soon(lambda: jobs[-1].progress.stage == says)
+    with pytest.raises(Loading, match=says):
         idle.about("one")
+    assert jobs[-1].result(10)
 
 
 def test_a_cancelled_job_is_cancelled_wherever_it_is(idle: WorkerPool) -> None:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from editlab.core.errors import Cancelled, LabError, WorkerDied
+from editlab.core.progress import WAITING, Progress
 from editlab.core.records import Step
 from editlab.remote.wire import Loading
 from editlab.remote.workers.job import PoolJob
@@ -29,7 +30,6 @@ LOOK_SECONDS = 0.02  # between two looks whether it has
 LOCKS = 64
 TRIES, TRIES_WAITING = 2, 5  # of a job that ran, and of one that waited, whenever its worker ended
 
-LOST = "its worker ended; looking for another one"
 NOT_MADE = "The worker that made this edit ended. The edit was not made: the session is as it was before."
 TWICE = "The worker that did this job ended, and so did the one that did it again; the session is as it was."
 
@@ -61,7 +61,7 @@ class Dispatcher:
         """End all jobs, once the workers have ended."""
         self._balancing.join(5)
         for job in self._seats.jobs():
-            job.leave("stopping")
+            job.leave(WAITING)
             job.end(exception=Cancelled("the backend is stopping"))
 
     def _turn(self, session: str) -> AbstractContextManager[object]:
@@ -104,9 +104,9 @@ class Dispatcher:
         for listener in self.listeners:
             listener(job)
 
-    def _take_away(self, job: PoolJob, stage: str) -> Note:
+    def _take_away(self, job: PoolJob) -> Note:
         """Take a job from its worker. Returns the worker's last note."""
-        note = job.leave(stage)
+        note = job.leave(WAITING if self._seats.ready() else Progress(self._seats.loading))
         if not note.ended:
             self._seats.count(job.session, note.seconds)
         return note
@@ -141,7 +141,7 @@ class Dispatcher:
                 for job in again:
                     self._seats.remove(job)
             for job in again:
-                self._take_away(job, "waiting")
+                self._take_away(job)
                 try:
                     self._give(job, target)
                 except Exception as error:
@@ -152,7 +152,7 @@ class Dispatcher:
 
     def lost(self, jobs: Sequence[PoolJob]) -> None:
         """Give the jobs of a worker that died to another one, as far as they can be done again."""
-        notes = [(job, self._take_away(job, LOST)) for job in jobs]
+        notes = [(job, self._take_away(job)) for job in jobs]
         if notes:
             threading.Thread(target=self._recover, args=(notes,), daemon=True).start()
 

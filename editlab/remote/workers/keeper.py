@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -53,7 +54,7 @@ class Keeper:
 
     def _loaded(self, report: OnProgress) -> WorkerCalls:
         """A new worker, once it is loaded. Raises what it raises as it loads."""
-        worker = self._start()
+        begun, worker = time.monotonic(), self._start()
         try:
             with ThreadPoolExecutor(1) as pool:
                 loading = pool.submit(worker.load)
@@ -67,6 +68,7 @@ class Keeper:
         except BaseException:
             worker.end()
             raise
+        self._seats.load_seconds = time.monotonic() - begun
         return worker
 
     def _keep(self, seat: Seat) -> None:

@@ -24,7 +24,6 @@ from editlab.remote.workers.worker import WorkerCalls
 MOVING_SECONDS = 0.3  # that it takes to give a session to another worker, until it was measured
 KNOWN = 10_000  # sessions whose worker is remembered
 
-NO_WORKER = "the backend's workers are starting anew"
 UNSURE = "The worker ended during this call; look at the session before you ask again."
 
 T = TypeVar("T")
@@ -55,6 +54,7 @@ class Seats:
         self.changed = threading.Condition(threading.RLock())  # of all that is kept here, never during a call
         self.closed = threading.Event()
         self.restarts = 0
+        self.load_seconds = 0.0  # that the last worker took to load
         self._jobs: dict[int, PoolJob] = {}  # that wait or run, in the order in which they were asked for
         self._homes: OrderedDict[str, Seat] = OrderedDict()  # session -> seat of the worker that served it last
         self._served: OrderedDict[str, float] = OrderedDict()  # session -> seconds of work done for it
@@ -65,6 +65,11 @@ class Seats:
     def ready(self) -> list[Seat]:
         """The seats that have a worker."""
         return [seat for seat in self.all if seat.worker is not None]
+
+    @property
+    def loading(self) -> str:
+        """What is waited for while no seat has a worker, in words."""
+        return f"the model is being loaded again, which takes about {max(1.0, self.load_seconds):.0f} s"
 
     def fill(self, seat: Seat, worker: WorkerCalls) -> None:
         with self.changed:
@@ -98,7 +103,7 @@ class Seats:
                 self.vacate(seat, worker)
                 if changes:
                     raise LabError(UNSURE) from None
-        raise Loading(NO_WORKER)
+        raise Loading(self.loading)
 
     def close(self) -> None:
         """Tell those who wait for a worker that none will come."""
@@ -146,7 +151,7 @@ class Seats:
             if seat is None or seat.worker is None:
                 seat = min(self.ready(), key=lambda one: (len(self._before(one)), self._at_home(one)), default=None)
                 if seat is None:
-                    raise Loading(NO_WORKER)
+                    raise Loading(self.loading)
             if session is not None:
                 self.settle(session, seat)
             return seat
