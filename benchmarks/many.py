@@ -1,6 +1,6 @@
 """A thousand visitors and many workers, simulated: how long they wait, and what breaks first.
 
-Discrete events, with the rules of `editlab.remote.workers.pool` and `editlab.lab.jobs`: a session stays with its
+Discrete events, with the rules of `editlab.remote.workers.seats` and `editlab.lab.jobs`: a session stays with its
 worker until it waits there and fewer sessions are before it elsewhere; edits go before measurements, which give way;
 among equals the least served session is next. No model, no network: every duration is an argument.
 """

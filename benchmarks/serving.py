@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,19 +51,22 @@ class Running:
 @contextmanager
 def backend(
     model: str,
-    store: Path,
+    store: Path | str,
     threads: int = 1,
     port: int = 0,
     limits: Mapping[str, int] | None = None,
     module: str = "editlab.cli.supervised",
+    options: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """`editlab backend` on a loopback address, ready, until the block ends; `module` is what runs it.
+    """`editlab backend` on a loopback address, ready, until the block ends.
 
-    Raises LabError with the backend's sentence where it has no lab to offer.
+    `module` is what runs it, and `options` are further ones of the command. Raises LabError with the backend's
+    sentence where it has no lab to offer.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment |= {f"EDITLAB_LIMITS_{name}".upper(): str(value) for name, value in (limits or {}).items()}
     command = ["backend", "--host", "127.0.0.1", "--port", str(port), "--store", str(store), "--model", model]
+    command += options
     process = subprocess.Popen(  # `supervised`: it ends with this process, however that ends
         [sys.executable, "-m", module, *command],
         env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -1,10 +1,11 @@
-"""The simulation of many visitors, where what it must find is known."""
+"""Many visitors, simulated and measured: what must be found is known here."""
 
 from __future__ import annotations
 
 import pytest
 
 from benchmarks.many import shares, simulate
+from benchmarks.workers import missed, unevenness
 
 
 def test_a_visitor_alone_never_waits() -> None:
@@ -25,3 +26,15 @@ def test_shares_by_hand() -> None:
     found = shares(visitors=100, edits_per_second=1.0, think=60.0, request=0.01, commit=0.005)
     assert found["backend"] == pytest.approx((60 / 5 + 40 / 1 + 10) * 0.01)  # 60 of the visitors think
     assert found["database"] == pytest.approx(3 * 0.005)
+
+
+def test_service_is_compared_when_the_first_visitor_has_all_of_his() -> None:
+    assert unevenness([[1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5, 9.0], [1.2, 4.0, 8.0, 9.0]]) == 4 / 2
+    assert unevenness([[1.0, 2.0], [2.5, 3.0]]) == float("inf")
+
+
+def test_a_target_that_is_missed_is_told_and_one_that_was_not_tried_is_not() -> None:
+    well = {"ratio": 1.7, "uneven_2": 1.3, "errors": 0, "lost": 0, "back_seconds_most": 5.0, "load_seconds": 5.0}
+    assert missed(well) == missed({}) == []
+    for name, value in {"ratio": 1.6, "uneven_2": 1.4, "errors": 1, "lost": 1, "back_seconds_most": 5.1}.items():
+        assert len(missed(well | {name: value})) == 1

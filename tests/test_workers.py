@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from editlab.core.errors import Cancelled, LabError, ReadOnly, UnknownSession
+from editlab.core.errors import Cancelled, LabError, ReadOnly, UnknownSession, WorkerDied
 from editlab.core.facts import Fact
 from editlab.core.info import SessionInfo
 from editlab.core.progress import OnProgress, Progress
@@ -21,8 +21,8 @@ from editlab.lab.lab import Lab
 from editlab.lab.store import Store
 from editlab.remote.client import connect
 from editlab.remote.wire import Loading
-from editlab.remote.workers import WorkerPool, pool
-from editlab.remote.workers.worker import Worker, WorkerDied
+from editlab.remote.workers import WorkerPool, dispatcher, keeper, seats
+from editlab.remote.workers.worker import Worker
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
 from tests.serving import serving, soon
@@ -233,9 +233,9 @@ class Waiting:
 @pytest.fixture
 def idle(started: list[Here], monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerPool]:
     """Two workers whose jobs take 20 ms."""
-    for name in ("MOVING_SECONDS", "BALANCE_SECONDS", "LOOK_SECONDS"):
-        monkeypatch.setattr(pool, name, 0.005)
-    monkeypatch.setattr(pool, "TURN_SECONDS", 0.02)
+    for module, name in ((seats, "MOVING_SECONDS"), (dispatcher, "BALANCE_SECONDS"), (keeper, "LOOK_SECONDS")):
+        monkeypatch.setattr(module, name, 0.005)
+    monkeypatch.setattr(seats, "TURN_SECONDS", 0.02)
 
     def start() -> Here:
         started.append(Here(lambda _report: Waiting(0.02)))
@@ -251,12 +251,11 @@ FACT = Fact("{} is in", "Rome", "Spain")
 
 
 def test_sessions_that_wait_move_to_a_worker_that_idles(idle: WorkerPool, started: list[Here]) -> None:
-    with idle._changed:
-        for number in range(6):
-            idle._homes[str(number)] = idle._seats[0]
+    for number in range(6):
+        idle._seats.settle(str(number), idle._seats.all[0])
     jobs = [idle.risk(str(number), FACT) for number in range(6)]
     assert all(job.result(10) for job in jobs)
-    assert set(idle._homes.values()) == set(idle._seats)
+    assert {idle._seats.of(str(number)) for number in range(6)} == set(idle._seats.all)
 
 
 def test_three_visitors_of_two_workers_are_served_alike(idle: WorkerPool) -> None:
@@ -283,13 +282,18 @@ def test_a_job_that_ends_two_workers_is_given_up(idle: WorkerPool, started: list
     assert idle.risk("one", FACT).result(10)
 
 
-def test_without_a_worker_the_lab_loads(idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "FIRST_PAUSE", 1.0)
+def test_without_a_worker_calls_and_jobs_say_that_the_model_is_being_loaded(
+    idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "FIRST_PAUSE", 1.0)
+    says = "the model is being loaded again, which takes about 1 s"
+    jobs = [idle.risk("one", FACT) for _ in range(6)]
     for worker in started:
         worker.kill()
-    assert soon(lambda: idle.counts()["worker_restarts"] == 2)
-    with pytest.raises(Loading, match="starting anew"):
+    assert soon(lambda: jobs[-1].progress.stage == says)
+    with pytest.raises(Loading, match=says):
         idle.about("one")
+    assert jobs[-1].result(10)
 
 
 def test_a_cancelled_job_is_cancelled_wherever_it_is(idle: WorkerPool) -> None:

@@ -33,3 +33,7 @@ class Unreachable(LabError, ConnectionError):
 
 class Cancelled(Exception):
     """Raised inside a job that was asked to stop; log, weights and measurements are as before it began."""
+
+
+class WorkerDied(RuntimeError):
+    """A worker's process has ended for good, or could not be started."""

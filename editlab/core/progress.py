@@ -19,6 +19,8 @@ class Progress(Record):
     grid: tuple[tuple[float | None, ...], ...] = ()  # of a trace: tokens × layers; None where nothing is known yet
 
 
+WAITING = Progress("waiting")  # of a job in the queue, where nothing else is waited for
+
 OnProgress = Callable[[Progress], None]
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster and the workers on it, each with a model: of scans and runs, and of a backend.
+"""A Ray cluster and the workers on it, each with a model: of scans, runs and traces, and of a backend.
 
 Only this file and those that use it know Ray, which is an optional extra.
 """
@@ -12,12 +12,17 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from editlab.core.errors import WorkerDied
+
 RESTARTS = 3  # of one worker that dies
 POLL_SECONDS = 0.5
 
 
 class Cluster:
-    """Ray, started or joined for the block: `with Cluster("auto") as cluster`."""
+    """Ray, started or joined for the block: `with Cluster("auto") as cluster`.
+
+    What asks a worker raises what the worker raised, and WorkerDied once it has ended for good.
+    """
 
     def __init__(self, address: str, workers: int | None = None, device: str = "auto") -> None:
         """`address`: "local" for a new cluster on this machine, "auto" for this machine's own cluster, or an address.
@@ -61,26 +66,28 @@ class Cluster:
         if self._begun:
             self._ray.shutdown()
 
+    def start(self, kind: type, *arguments: Any, restarts: int = RESTARTS, threads: int = 1) -> Any:
+        """A worker of a class, which answers so many calls at a time.
+
+        If it dies, it is started again, at most `restarts` times, and repeats the calls that it had not answered.
+        """
+        how = {"max_restarts": restarts, "max_task_retries": restarts, "max_concurrency": threads}
+        return self._ray.remote(**self._each, **how)(kind).remote(*arguments)
+
+    def end(self, worker: Any) -> None:
+        """End a worker at once; Ray alone would let it hold its processors for half a minute longer."""
+        self._ray.kill(worker)
+
     @contextmanager
     def workers_of(self, kind: type, *arguments: Any, most: int | None = None) -> Iterator[list[Any]]:
-        """Workers of a class, each with a model, for the block; a worker that dies is started again."""
-        restarting = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS}
-        remote = self._ray.remote(**self._each, **restarting)(kind)
+        """Workers of a class, as many as there is room for, for the block."""
         given = [self._ray.put(argument) for argument in arguments]  # kept for workers that are started again
-        started = [remote.remote(*given) for _ in range(min(self.workers, most or self.workers))]
+        started = [self.start(kind, *given) for _ in range(min(self.workers, most or self.workers))]
         try:
             yield started
         finally:
-            for worker in started:  # Ray alone would let them hold their processors for half a minute longer
-                self._ray.kill(worker)
-
-    def worker_of(self, kind: type, *arguments: Any, threads: int) -> Any:
-        """One worker of a class, which answers so many calls at a time and is not started again."""
-        return self._ray.remote(**self._each, max_restarts=0, max_concurrency=threads)(kind).remote(*arguments)
-
-    def end(self, worker: Any) -> None:
-        """End a worker at once."""
-        self._ray.kill(worker)
+            for worker in started:
+                self.end(worker)
 
     def here(self, kind: type, *arguments: Any) -> Any:
         """An actor of a class on this machine, to be called by workers."""
@@ -89,24 +96,20 @@ class Cluster:
         stay = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, scheduling_strategy=stay)(kind).remote(*arguments)
 
-    def result(self, reference: Any) -> Any:
-        """The result of a call. Raises Ray's own exceptions."""
-        return self._ray.get(reference)
-
-    def get(self, reference: Any) -> Any:
-        """The result of a call. Raises what the call raised."""
+    def ask(self, worker: Any, name: str, *arguments: Any) -> Any:
+        """The result of a worker's method."""
         with _as_raised():
-            return self.result(reference)
+            return self._ray.get(getattr(worker, name).remote(*arguments))
 
     def each(
-        self, workers: Sequence[Any], call: Callable[[Any, Any], Any], values: Sequence[Any], idle: Callable[[], None]
+        self, workers: Sequence[Any], name: str, calls: Sequence[tuple[Any, ...]], idle: Callable[[], None]
     ) -> Iterator[Any]:
-        """The workers' results for each value, as they come, calling `idle()` meanwhile. Raises what they raise."""
+        """The results of a method for each of these arguments, as they come; `idle()` is called meanwhile."""
         from ray.util import ActorPool
 
         pool = ActorPool(list(workers))
-        for value in values:
-            pool.submit(call, value)
+        for arguments in calls:
+            pool.submit(lambda worker, given: getattr(worker, name).remote(*given), arguments)
         while pool.has_next():
             try:
                 with _as_raised():
@@ -120,15 +123,14 @@ class Cluster:
 _SILENT: Mapping[str, Any] = {"logging_level": "ERROR"}
 
 
-class _as_raised:  # noqa: N801
+@contextmanager
+def _as_raised() -> Iterator[None]:
     """Raises the worker's exception itself, instead of Ray's wrapper."""
+    from ray.exceptions import RayError, RayTaskError
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        from ray.exceptions import RayActorError, RayTaskError
-
-        if isinstance(error, RayTaskError):
-            raise error.cause from None
-        if isinstance(error, RayActorError):
-            raise RuntimeError(f"a worker died more than {RESTARTS} times, or could not be started: {error}") from None
+    try:
+        yield
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise WorkerDied(f"a worker ended for good, or could not be started: {error}") from None

@@ -59,14 +59,14 @@ def scan_on(
     done = 0
     with cluster.workers_of(ScanWorker, *loading) as workers:
         report(Progress("loading the model on the cluster"))
-        chosen, settings = cluster.get(workers[0].begin.remote(facts, where, limit))
+        chosen, settings = cluster.ask(workers[0], "begin", facts, where, limit)
         left = disk.begin(chosen, settings)
-        chunks = [left[i : i + FACTS_AT_ONCE] for i in range(0, len(left), FACTS_AT_ONCE)]
+        chunks = [(left[i : i + FACTS_AT_ONCE],) for i in range(0, len(left), FACTS_AT_ONCE)]
 
         def tell() -> None:
             report(Progress("scanning", done, len(left)))
 
-        for rows in cluster.each(workers, lambda worker, chunk: worker.rows.remote(chunk), chunks, tell):
+        for rows in cluster.each(workers, "rows", chunks, tell):
             for row in rows:
                 disk.add(row)
             done += len(rows)
@@ -110,7 +110,7 @@ def run_on(
         report(Progress("editing on the cluster", made, config.length * len(names)))
 
     with cluster.workers_of(RunWorker, config, facts, model, most=len(names)) as workers:
-        for name in cluster.each(workers, lambda worker, name: worker.run.remote(name, folders[name]), names, tell):
+        for name in cluster.each(workers, "run", list(folders.items()), tell):
             RunFolder(out / name).finish()
             tell()
 
@@ -124,8 +124,8 @@ class TraceWorker:
     def settings(self) -> dict[str, Any]:
         return self._tracer.settings()
 
-    def row(self, numbered: tuple[int, Fact]) -> TracedFact:
-        return self._tracer.row(*numbered)
+    def row(self, number: int, fact: Fact) -> TracedFact:
+        return self._tracer.row(number, fact)
 
 
 def trace_on(
@@ -135,13 +135,13 @@ def trace_on(
     disk = TraceFolder(folder, facts, n)
     with cluster.workers_of(TraceWorker, *loading) as workers:
         report(Progress("loading the model on the cluster"))
-        disk.begin(cluster.get(workers[0].settings.remote()))
+        disk.begin(cluster.ask(workers[0], "settings"))
 
         def tell() -> None:
             report(disk.progress())
 
         while left := disk.left():
-            for row in cluster.each(workers, lambda worker, numbered: worker.row.remote(numbered), left, tell):
+            for row in cluster.each(workers, "row", left, tell):
                 disk.add(row)
                 tell()
     return disk.finish()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from editlab.core.errors import Busy, Cancelled, LabError, LimitReached
-from editlab.core.progress import OnProgress, Progress
+from editlab.core.progress import WAITING, OnProgress, Progress
 from editlab.lab.limits import Limits
 
 QUESTION, FIRST, ASKED, LATER = range(4)  # priorities; jobs that are ASKED or LATER can be interrupted, and resume
@@ -67,7 +67,7 @@ class LocalJob:
         self.session = session
         self.priority = priority
         self.changes_log = changes_log
-        self.progress = Progress("waiting")
+        self.progress = WAITING
         self.seconds = 0.0  # of work in the turns that have ended
         self.last_report = 0.0  # time of the last progress report
         self._start = 0.0
@@ -127,7 +127,7 @@ class LocalJob:
             return _Outcome("done", self._work(self._report))
         except _GaveWay:
             self.seconds += self.running_for
-            self._begun, self.progress = False, Progress("waiting")
+            self._begun, self.progress = False, WAITING
             raise
         except Cancelled as cancelled:
             return _Outcome("cancelled", exception=cancelled)

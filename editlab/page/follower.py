@@ -66,7 +66,9 @@ class Follower(View):
 
 
 def _progress(edit: EditReport) -> str:
-    return progress_words(edit.progress) if edit.status == "running" else waiting_words(edit.ahead, edit.seconds_left)
+    if edit.status == "running":
+        return progress_words(edit.progress)
+    return waiting_words(edit.progress, edit.ahead, edit.seconds_left)
 
 
 def _refuse(*_: Any) -> None:

@@ -19,12 +19,13 @@ from editlab.page.bokeh_widget import bring_bokeh_into_notebook
 from editlab.page.controls import box, building, button, field, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
-from editlab.page.loading import Loading, load_lab
+from editlab.page.loading import AGAIN_SECONDS, Loading, load_lab
 from editlab.page.opening import Opened, opened
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
 from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
 from editlab.page.work import ASKING, JobError, Runner, answered, begin, follow, sentence
+from editlab.remote.wire import Loading as ModelLoading
 from editlab.report.html import joined, tag
 
 STYLES = ("style.css", "session.css", "guide.css", "inside.css")
@@ -94,8 +95,8 @@ class Page:
         self._lab = lab
         answer = begin(opened, lab, key)
         wait([answer], AT_ONCE_SECONDS)
-        if not answer.done():
-            self._body.children = [html(tag("p", ASKING), "el-loading el-live")]
+        if not answer.done() or isinstance(answer.exception(), ModelLoading):
+            self._wait(ASKING)
             self._opening = self._runner.start(self._opened(key, answer, "Ready."))
         elif error := answer.exception():
             self._refused(key, error)
@@ -114,17 +115,32 @@ class Page:
             return
         assert self._lab is not None, "a session is opened in a lab"
         if self.app is not None:
-            self.app.line.say(ASKING, "busy")
+            self._wait(ASKING)
         self._opening = self._runner.start(self._opened(key, begin(opened, self._lab, key), says))
 
     async def _opened(self, key: str, answer: Future[Any], says: str) -> None:
-        try:
-            found = await answered(answer)
-        except LabError as error:
-            self._refused(key, error)
-            return
+        """Show the session once it is there; while the lab loads its model, ask again and again."""
+        found = None
+        while found is None:
+            try:
+                found = await answered(answer)
+            except ModelLoading as error:
+                await self._until_shown()
+                self._wait(f"{sentence(error).rstrip('.')}. The session opens as soon as the model is there.")
+                await asyncio.sleep(AGAIN_SECONDS)
+                answer = begin(opened, self._lab, key)
+            except LabError as error:
+                self._refused(key, error)
+                return
         await self._until_shown()
         self._show(found, says)
+
+    def _wait(self, words: str) -> None:
+        """Say what is waited for: in the place of the session, or in its line while one is shown."""
+        if self.app is not None:
+            self.app.line.say(words, "busy")
+        else:
+            self._body.children = [html(tag("p", words), "el-loading el-live")]
 
     def _refused(self, key: str, error: BaseException) -> None:
         if not isinstance(error, LabError):

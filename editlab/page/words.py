@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from editlab.core.facts import Fact
 from editlab.core.info import LabInfo, MeasureInfo
-from editlab.core.progress import Progress
+from editlab.core.progress import WAITING, Progress
 from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, TaskScore
 from editlab.report.html import plural, tag
 
@@ -54,9 +54,14 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 9.5 else f"{max(seconds, 0.1):.1f} s"
 
 
-def waiting_words(ahead: int, seconds_left: float | None) -> str:
-    """A place in the queue: so many jobs are done first, and when the job will be done if that is known."""
-    if not ahead:
+def waiting_words(progress: Progress, ahead: int = 0, seconds_left: float | None = None) -> str:
+    """What a job in the queue waits for: a model that is being loaded, or so many jobs that are done first.
+
+    Also when the job will be done, if that is known.
+    """
+    if progress.stage != WAITING.stage:
+        words = progress.stage[:1].upper() + progress.stage[1:]
+    elif not ahead:
         words = "Waiting for the model"
     elif ahead == 1:
         words = "Another job is running; you’re next"

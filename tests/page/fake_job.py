@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from editlab.core.errors import Cancelled
-from editlab.core.progress import Progress
+from editlab.core.progress import WAITING, Progress
 from tests.page.on_the_loop import JOB_CALLS, guarded
 
 
@@ -49,7 +49,7 @@ class FakeJob:
 
     @property
     def progress(self) -> Progress:
-        return self._stages[min(max(self._tick - 1, 0), len(self._stages) - 1)]
+        return self._stages[min(self._tick, len(self._stages)) - 1] if self._tick > 0 else WAITING
 
     @property
     def error(self) -> str | None:

@@ -12,13 +12,17 @@ import pytest
 
 from editlab.core.errors import Unreachable
 from editlab.core.facts import Fact
+from editlab.core.progress import WAITING, Progress
+from editlab.core.records import EditReport
 from editlab.page import start, work
 from editlab.page.app import App
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.opening import opened
+from editlab.page.panels.job_view import JobView
 from editlab.page.start import Page
 from editlab.page.work import ASKING, NoAnswer, Runner, sentence
+from editlab.remote.wire import Loading
 from tests.page import on_the_loop
 from tests.page.fake_lab import FakeLab
 from tests.page.on_the_loop import CALLS
@@ -265,3 +269,37 @@ def test_no_answer_is_one_sentence_without_an_address(error: Exception) -> None:
 
     asyncio.run(main())
     assert sentence(NoAnswer(20.04)) == "The model does not answer: tried for 20 s."
+
+
+ABOUT = "The model is being loaded again, which takes about 12 s"
+
+
+def test_a_page_that_comes_while_the_model_is_being_loaded_says_so_and_opens_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def watch(_: Live) -> None: ...
+
+    monkeypatch.setattr(Live, "watch", watch)
+    monkeypatch.setattr(start, "AGAIN_SECONDS", 0.01)
+
+    async def main() -> None:
+        lab, page = FakeLab(), Page()
+        lab.away = Loading(ABOUT[0].lower() + ABOUT[1:])
+        page.open(lab)
+        await until(lambda: f"{ABOUT}. The session opens as soon as the model is there." in seen(page))
+        assert not alerts(page)
+        lab.away = None
+        await until(lambda: isinstance(page.app, App))
+        assert ABOUT not in seen(page)
+
+    asyncio.run(main())
+
+
+def test_a_job_that_waits_for_a_model_says_so_in_place_of_a_place_in_the_queue() -> None:
+    view = JobView(lambda: None)
+    view.begin()
+    loading = Progress(ABOUT[0].lower() + ABOUT[1:])
+    view.show(EditReport((), "rome", "queued", loading))
+    assert ABOUT in seen(view)
+    view.show(EditReport((), "rome", "queued", WAITING, ahead=2, seconds_left=40.0))
+    assert "Waiting: 2 jobs before yours, done in about 40 s" in seen(view)

@@ -78,7 +78,9 @@ class JobView:
 
     def show(self, job: UnderWay) -> None:
         if job.status == "queued":
-            self._text.value = progress_bar(Progress(waiting_words(job.ahead, job.seconds_left)), waiting=True)
+            self._text.value = progress_bar(
+                Progress(waiting_words(job.progress, job.ahead, job.seconds_left)), waiting=True
+            )
             return
         progress = job.progress
         if progress.p_new is not None and (not self._p_new or self._p_new[-1] != progress.p_new):

@@ -13,7 +13,7 @@ from editlab.core.progress import Progress
 from editlab.remote.workers.worker import Note
 
 if TYPE_CHECKING:
-    from editlab.remote.workers.pool import Seat
+    from editlab.remote.workers.seats import Seat
 
 RESUMABLE = ("measure", "measure_due")  # what was measured is in the store, and another worker goes on from there
 
@@ -93,14 +93,12 @@ class PoolJob:
             self._ended.set()
         self._changed(self)
 
-    def leave(self, stage: str) -> Note:
-        """Leave the worker, and return its last note; until the job is given to another one, this is its stage."""
+    def leave(self, waiting: Progress) -> Note:
+        """Leave the worker, and return its last note; until the job is given to another one, it waits like this."""
         with self._lock:
             last, self.seat = self.note, None
             if not last.ended:
-                self.note = replace(
-                    last, status="queued", ahead=0, seconds=0.0, seconds_left=None, progress=Progress(stage)
-                )
+                self.note = replace(last, status="queued", ahead=0, seconds=0.0, seconds_left=None, progress=waiting)
         self._changed(self)
         return last
 

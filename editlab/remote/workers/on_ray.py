@@ -11,7 +11,7 @@ from editlab.core.errors import LabError
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.experiments.cluster import Cluster
 from editlab.remote.workers.pool import WorkerPool
-from editlab.remote.workers.worker import Worker, WorkerCalls, WorkerDied, load_lab
+from editlab.remote.workers.worker import Worker, WorkerCalls, load_lab
 
 CALLS_AT_ONCE = 32  # of one worker; each takes a thread
 
@@ -22,20 +22,10 @@ class RayWorker:
     def __init__(self, cluster: Cluster, arguments: Mapping[str, Any]) -> None:
         """`arguments`: those of `Lab.load`."""
         self._cluster = cluster
-        self._actor = cluster.worker_of(Worker, partial(load_lab, arguments), threads=CALLS_AT_ONCE)
+        self._actor = cluster.start(Worker, partial(load_lab, arguments), restarts=0, threads=CALLS_AT_ONCE)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        from ray.exceptions import RayError, RayTaskError
-
-        def ask(*arguments: Any) -> Any:
-            try:
-                return self._cluster.result(getattr(self._actor, name).remote(*arguments))
-            except RayTaskError as error:
-                raise error.cause from None
-            except RayError as error:
-                raise WorkerDied(str(error)) from None
-
-        return ask
+        return partial(self._cluster.ask, self._actor, name)
 
     def end(self) -> None:
         self._cluster.end(self._actor)

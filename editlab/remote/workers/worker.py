@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from editlab.core.errors import Busy, Cancelled
-from editlab.core.progress import OnProgress, Progress
+from editlab.core.progress import WAITING, OnProgress, Progress
 from editlab.remote.wire import ENDED, kind_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from editlab.lab.lab import Lab
 
 DEVICE_FAILED = 70  # exit code
-WAITING = Progress("waiting")
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,6 @@ class News:
     version: int
     notes: Mapping[int, Note]
     silence: float  # seconds since the running job's last report
-
-
-class WorkerDied(Exception):
-    """The worker's process has ended."""
 
 
 class WorkerCalls(Protocol):
