@@ -129,7 +129,8 @@ def unevenness(ended: Sequence[Sequence[float]]) -> float:
     """
     first = min((times[-1] for times in ended), default=0.0)
     done = [sum(time <= first for time in times) for times in ended]
-    return max(done) / min(done) if done and min(done) else float("inf")
+    least = min(done, default=0)
+    return max(done) / least if least else float("inf")
 
 
 def against_one(
