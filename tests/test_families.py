@@ -15,6 +15,7 @@ from editlab.editing.editor import Editor
 from editlab.editing.moments import SecondMoments, compute, rows_of_texts
 from editlab.model.families import FAMILIES
 from editlab.model.fast.blocks import embed, logits, run
+from editlab.model.loading import load_folder
 from editlab.model.model import EditableModel
 from editlab.session.session import Session
 from tests.conftest import CONTEXTS, GOLDEN, TEXT
@@ -210,3 +211,9 @@ def test_what_is_exported_is_the_same_model_in_transformers_and_peft(editor: Edi
             assert float((other(input_ids=ids).logits - expected).abs().max()) <= 1e-5 * scale
     session.undo()
     session.put_in_force()
+
+
+def test_a_folder_without_a_tokenizer_is_refused(editor: Editor, tmp_path: Path) -> None:
+    editor.model.hf.config.save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"mine has no tokenizer|the tokenizer of mine cannot be read"):
+        load_folder(tmp_path / "mine")

@@ -30,6 +30,7 @@ DTYPES = {
 
 DEVICES = ("cpu", "cuda")
 SPLIT = "split"  # a name for all GPUs, over which accelerate divides a model's blocks
+FEW = 100  # tokens: transformers makes up a tokenizer of special ones where no file holds any
 _LOADING = threading.Lock()  # while transformers loads, it changes torch for all threads
 
 
@@ -138,6 +139,9 @@ def _pretrained(
     config, _ = _read(f"config.json of {name}", PreTrainedConfig.get_config_dict, source, **here)
     check_config(config if isinstance(config, dict) else {}, name)
     tokenizer = _read(f"the tokenizer of {name}", AutoTokenizer.from_pretrained, source, **here)
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if len(tokenizer) < FEW and special.issuperset(tokenizer.get_vocab()):
+        raise ValueError(f"{name} has no tokenizer: none of its files holds one")
     placing = {"device_map": "auto"} if device == SPLIT else {}
     with _LOADING:
         options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **here, **placing}
