@@ -192,8 +192,6 @@ def test_a_model_that_does_not_fit_is_refused(kind: str | None, setting: dict[st
 
 
 def test_what_is_exported_is_the_same_model_in_transformers_and_peft(editor: Editor, tmp_path: Path) -> None:
-    if editor.model.kind in ("gpt2", "gptj", "llama"):
-        pytest.skip("in test_export.py")
     session = Session(editor)
     session.edit(FACT, "rome", {"layer": 1, "steps": 4})
     for name, form, step in (("edited", "checkpoint", 1), ("base", "checkpoint", 0), ("adapter", "adapter", 1)):

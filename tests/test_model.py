@@ -114,9 +114,9 @@ def test_a_quantised_model_is_refused_before_its_weights_are_read(tmp_path: Path
         ('{"model_type": "mamba"}', r"is of the family 'mamba'; editable are falcon, gemma"),
         ('{"model_type": ["gpt2"]}', r"is of the family \['gpt2'\]"),
         ('{"model_type": "gpt2", "quantization_config": "gptq"}', r"is quantised \(an unknown method\)"),
-        ("[]", "is of the family None"),
+        ("[]", "names no model_type in its config.json"),
         ("{", "could not be loaded"),
-        ('{"model_type": "gpt2"}', "could not be loaded"),
+        ('{"model_type": "gpt2"}', "has no tokenizer"),
     ],
 )
 def test_a_folder_of_something_else_gets_a_sentence_by_its_config_alone(
