@@ -94,8 +94,8 @@ class ProbePane(Pane):
         self._state = state
         now = state.steps[state.position]
         others = [step for step in reversed(state.steps) if step.facts and step is not now]
-        placed = f"Edit {now.index}, {'now' if now.enabled else 'off'}"
-        options = [(f"{placed}: {step_title(now)}", NOW)] if now.facts else []
+        status = "now" if now.enabled else "off"
+        options = [(f"Edit {now.index}, {status}: {step_title(now)}", NOW)] if now.facts else []
         options += [(f"Edit {step.index}: {step_title(step)}", step.id) for step in others]
         appears = now.facts and NOW not in [value for _, value in self.fact.options]
         _set_options(self.fact, [*options, ("What stands in the form", FORM)])
