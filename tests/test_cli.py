@@ -364,7 +364,6 @@ def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> No
     for arguments, sentence in (
         (("edit", *named), "ROME edits 1 fact at a time, got 2; for several: "),
         (("probe", *named), "a probe is of one fact, and this row holds 2: Rome is in → Spain"),
-        (("trace", *named), "a trace is of one fact, and this row holds 2: Rome is in → Spain"),
         (("edit", "--facts", str(file), "--case-id", "5"), "2 rows of rows.json have the case id 5: Rome is → old"),
         (("edit", "--facts", str(file), "--case-id", "6"), "no fact with the case id 6 in rows.json"),
         (("edit", "--facts", str(file), "--case-id", " "), "no fact with the case id"),
@@ -373,6 +372,8 @@ def test_a_row_of_several_rewrites_is_one_edit(text: Path, tmp_path: Path) -> No
     ):
         refused = run(*arguments, "--model", "no/", "--source", str(text))
         assert (refused.exit_code, sentence in refused.stderr) == (2, True), refused.stderr
+    result = run("trace", *named, "--model", str(GOLDEN))
+    assert (result.exit_code, "a trace is of one fact, and this row holds 2" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["run", "scan"])
