@@ -42,6 +42,8 @@ KNOWN = 10_000  # sessions whose worker is remembered
 LOCKS = 64
 TRIES, TRIES_WAITING = 2, 5  # of a job that ran, and of one that waited, whenever its worker ended
 
+OF_INVITATIONS = ("invitation", "join")  # calls whose key opens no session
+
 LOST = "its worker ended; looking for another one"
 NOT_MADE = "The worker that made this edit ended. The edit was not made: the session is as it was before."
 UNSURE = "The worker ended during this call; look at the session before you ask again."
@@ -116,8 +118,8 @@ class WorkerPool(Calls):
     def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
         if call.name == "info":
             return self._info
-        if session is None:
-            return self._answer(call, None, None, given)
+        if session is None or call.name in OF_INVITATIONS:
+            return self._answer(call, session, None, given)
         id = self._id_of(session)
         if call.name == "editing":
             return self._edits.report(id)
