@@ -1,4 +1,4 @@
-"""A class on the page of its teacher, who sees where everyone is, and on a member's, which tells its place in the tour."""
+"""A class on its teacher's page, with where everyone is; on a member's page, its place in the tour is told to the class."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         buttons(joining)["Join"].click()
         await until(lambda: isinstance(joining.app, App), 60)
         joining.app.classroom.at_lesson("1 of 5")
-        await joining.app.runner.idle()
+        await until(lambda: "at_lesson" in lab.asked, 60)
         not_needed = {"list_sessions", "close", "changes"}  # a client asks for changes by itself
         assert lab.asked - not_needed == {*CALLS} - not_needed
         assert on_the_loop.breaches == []

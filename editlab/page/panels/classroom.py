@@ -63,7 +63,7 @@ class ClassPanel:
             show_if(self._about, False)
             show_if(self._open, True)
             copy = tag("button", "Copy link to join", "el-copy", type="button", data_copy=room.join, data_as=CLASS)
-            self._link.value = copy + note("Whoever has it can join. It opens no session that is there.", "el-why")
+            self._link.value = copy + note("Whoever has it can join. It opens nobody’s session.", "el-why")
             self._draw_code()
         drawn = _table(room)
         if drawn != self._members.value:  # a link that has the focus is not replaced by the same
