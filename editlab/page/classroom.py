@@ -1,4 +1,4 @@
-"""A class on its teacher's page, with where everyone is; on a member's page, its place in the tour is told to the class."""
+"""A class: on the page of its teacher, where everyone in it is; a member's page tells it the place in the tour."""
 
 from __future__ import annotations
 
