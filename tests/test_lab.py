@@ -536,6 +536,95 @@ def test_a_key_that_follows_reads_and_copies_and_changes_nothing(any_lab: LabPro
     assert any_lab.state(session).position == 1
 
 
+def test_a_class_is_read_by_its_teacher_and_edited_by_its_members(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    teacher = any_lab.create("<b>Class</b> 7")
+    assert any_lab.classroom(teacher) is None
+    join = any_lab.open_class(teacher).join
+    assert any_lab.invitation(join) == "<b>Class</b> 7"
+    ann, bob = any_lab.join(join, " Ann  Lee "), any_lab.join(join)
+    any_lab.create("elsewhere")
+    any_lab.edit(ann, facts[:1]).result(60)
+    told = any_lab.at_lesson(ann, "2 of 5")
+    assert (told.lesson, told.class_of) == ("2 of 5", any_lab.about(teacher).id)
+    room = any_lab.classroom(teacher)
+    assert any_lab.open_class(teacher) == room
+    members = {one.session.id: one for one in room.members}
+    of_ann = members[any_lab.about(ann).id]
+    assert (of_ann.session.name, of_ann.session.edits, of_ann.session.lesson) == ("Ann Lee", 1, "2 of 5")
+    assert len(members) == 2
+    for key in (ann, bob):
+        member = members[any_lab.about(key).id]
+        read = member.session.follow
+        assert not member.session.may_edit
+        assert member.session == any_lab.about(read)
+        assert any_lab.state(read) == any_lab.state(key)
+        assert member.health == any_lab.state(key).health.status
+        for call in (any_lab.undo, any_lab.delete, any_lab.classroom, any_lab.open_class, any_lab.measure_due):
+            with pytest.raises(ReadOnly, match="only follows"):
+                call(read)
+    any_lab.undo(ann)
+    any_lab.measure(ann).result(60)
+    after = {one.session.id: one.health for one in any_lab.classroom(teacher).members}
+    assert after[of_ann.session.id] == any_lab.state(ann).health.status
+    any_lab.delete(teacher)
+    assert [any_lab.about(key).class_of for key in (ann, bob)] == [None, None]
+    with pytest.raises(UnknownSession, match="no such session"):
+        any_lab.state(of_ann.session.follow)
+    with pytest.raises(UnknownSession, match="no such class"):
+        any_lab.join(join)
+
+
+def test_no_key_of_a_class_opens_more_than_it_is_for(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    teacher, stranger = any_lab.create(), any_lab.create()
+    join = any_lab.open_class(teacher).join
+    ann = any_lab.join(join, "Ann")
+    for call in (
+        lambda: any_lab.state(join),
+        lambda: any_lab.about(join),
+        lambda: any_lab.revision(join),
+        lambda: any_lab.editing(join),
+        lambda: any_lab.edit(join, facts[:1]),
+        lambda: any_lab.duplicate(join),
+        lambda: any_lab.delete(join),
+        lambda: any_lab.classroom(join),
+        lambda: any_lab.open_class(join),
+        lambda: any_lab.at_lesson(join, "1 of 5"),
+    ):
+        with pytest.raises(UnknownSession, match="no such session"):
+            call()
+    assert any_lab.list_sessions([join]) == []
+    for key in ("", "nobody", teacher, stranger, ann, any_lab.about(teacher).follow, any_lab.about(teacher).id):
+        for ask in (any_lab.invitation, any_lab.join):
+            with pytest.raises(UnknownSession, match="no such class" if key else "no such"):
+                ask(key)
+    for call in (any_lab.classroom, any_lab.open_class, lambda key: any_lab.at_lesson(key, "1 of 5")):
+        with pytest.raises(ReadOnly):
+            call(any_lab.about(teacher).follow)
+    assert any_lab.classroom(ann) is None
+    with pytest.raises(LabError, match="belongs to a class already"):
+        any_lab.open_class(ann)
+
+
+def test_a_member_s_own_copies_stay_in_the_class_and_no_others(any_lab: LabProtocol, facts: list[Fact]) -> None:
+    teacher = any_lab.create()
+    ann = any_lab.join(any_lab.open_class(teacher).join, "Ann")
+    any_lab.edit(ann, facts[:1]).result(60)
+    any_lab.at_lesson(ann, "1 of 5")
+    (member,) = any_lab.classroom(teacher).members
+    own = any_lab.duplicate(ann, name="Ann's copy")
+    branch = any_lab.anew(ann, 0, "Ann's branch").result(60)
+    others = [
+        any_lab.duplicate(ann, temporary=True),
+        any_lab.duplicate(any_lab.about(ann).follow),
+        any_lab.duplicate(member.session.follow),
+        any_lab.duplicate(teacher),
+    ]
+    assert [any_lab.about(key).class_of for key in others] == [None] * 4
+    there = [one.session for one in any_lab.classroom(teacher).members]
+    assert [(one.name, one.lesson) for one in there] == [("Ann", "1 of 5"), ("Ann's copy", ""), ("Ann's branch", "")]
+    assert [one.id for one in there] == [any_lab.about(key).id for key in (ann, own, branch)]
+
+
 def test_the_revision_is_another_one_whenever_the_state_is(any_lab: LabProtocol, facts: list[Fact]) -> None:
     session, other = any_lab.create(), any_lab.create()
     seen = [(any_lab.revision(session), any_lab.state(session))]

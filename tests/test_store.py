@@ -443,7 +443,9 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
     before, weights = lab.state(key), weights_of(lab, key)
     lab.close()
     with tables(str(file)) as run:
-        for column in ("temporary", "history", "version"):
+        for index in ("sessions_of_class", "session_of_invite", "session_of_teacher"):
+            run(f"DROP INDEX {index}")
+        for column in ("temporary", "history", "version", "class_of", "invite", "teacher", "lesson"):
             run(f"ALTER TABLE sessions DROP COLUMN {column}")
         run("DROP TABLE found")
         run("DROP TABLE unedited")
@@ -514,6 +516,51 @@ def test_a_session_that_nothing_was_done_in_is_deleted_sooner(opened: Open, plac
     assert [lab.about(key).edits for key in (named, used)] == [0, 1]
     with pytest.raises(UnknownSession):
         lab.about(looked)
+
+
+def test_a_class_is_kept_with_its_sessions_and_without_their_keys(opened: Open, place: str, facts: list[Fact]) -> None:
+    lab = opened()
+    teacher = lab.create()
+    join = lab.open_class(teacher).join
+    ann, empty = lab.join(join, "Ann"), lab.join(join)
+    lab.edit(ann, facts[:1]).result(60)
+    lab.at_lesson(ann, "2 of 5")
+    before = lab.classroom(teacher)
+    of_ann = next(member.session for member in before.members if member.session.name)
+    lab = opened()
+    assert lab.classroom(teacher) == before
+    read = of_ann.follow
+    assert told(lab.state(read)) == told(lab.state(ann))
+    lab.close()
+    with tables(place) as run:
+        kept = {value for row in run("SELECT * FROM sessions") for value in dict(row).values()}
+        assert not {teacher, join, ann, empty, *(member.session.follow for member in before.members)} & kept
+        used_before(run, 48, "name", ["", "Ann"])
+    lab = opened()
+    lab.state(read)
+    (member,) = lab.classroom(
+        teacher
+    ).members  # an untouched one is gone; the class, with neither edit nor name, is not
+    assert member.session.used < of_ann.used  # that the teacher looks at a session is no use of it
+    lab.state(ann)
+    assert lab.classroom(teacher).members[0].session.used > of_ann.used
+
+
+def test_a_class_gives_way_last_and_grows_no_further_than_the_store(opened: Open, place: str) -> None:
+    lab = opened(limits=Limits(sessions=3))
+    teacher = lab.create()
+    join = lab.open_class(teacher).join
+    lab.join(join, "Ann")
+    lab.join(join)
+    with pytest.raises(LimitReached, match="keeps 3 sessions"):
+        lab.join(join, "one too many")
+    ids = [lab.about(teacher).id, *(member.session.id for member in lab.classroom(teacher).members)]
+    lab.close()
+    with tables(place) as run:
+        used_before(run, 2, "id", ids)
+    lab = opened(limits=Limits(sessions=3))
+    lab.join(join, "Bob")
+    assert [member.session.name for member in lab.classroom(teacher).members] == ["Ann", "Bob"]
 
 
 def test_so_many_sessions_are_kept(opened: Open) -> None:

@@ -147,6 +147,13 @@ def test_sessions_at_two_workers_have_the_weights_that_they_have_alone(
         lab.delete(copied)
         with pytest.raises(UnknownSession):
             lab.state(copied)
+        room = lab.open_class(keys[1])
+        assert lab.invitation(room.join) == "1"
+        joined = lab.join(room.join, "Ann")
+        (ann,) = lab.classroom(keys[1]).members
+        assert (ann.session.name, lab.state(ann.session.follow).position) == ("Ann", 0)
+        assert lab.edit(joined, facts[:1]).result(60).index == 1
+        assert [member.session.edits for member in lab.classroom(keys[1]).members] == [1]
     for number, weights in enumerate(weights_of(url, keys, facts)):
         alone = Session(tiny_editor("gpt2"))
         for turn in range(2):

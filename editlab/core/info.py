@@ -229,3 +229,21 @@ class SessionInfo(Record):
     may_edit: bool  # with the key that was used
     follow: str  # the key that only follows
     branch_of: str | None = None  # id of the session that it was copied from
+    class_of: str | None = None  # id of the class's session that it belongs to; its own id where the class is its own
+    lesson: str = ""  # where its visitor is in the guided tour, as the visitor's page last told; only for a class
+
+
+@dataclass(frozen=True)
+class Member(Record):
+    """A session of a class, as its teacher sees it."""
+
+    session: SessionInfo  # its `follow` is a key of the teacher's own, which only reads
+    health: str | None  # status of the step in force; null (None) where the lab runs another model
+
+
+@dataclass(frozen=True)
+class Classroom(Record):
+    """A class: the sessions of those who joined it, in the order of joining."""
+
+    join: str  # the key with which to join; it opens no session
+    members: tuple[Member, ...]

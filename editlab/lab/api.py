@@ -6,7 +6,8 @@ signatures. A call that takes long returns a `Job`. A call that only changes a s
 answers at once, because the weights follow when the next job needs them.
 
 A session has two keys: the key from `create` edits it, `SessionInfo.follow` only reads it. Without a key, a caller
-learns nothing about the session.
+learns nothing about the session. A session can be a class's: the key `Classroom.join` opens no session, but makes ones
+that belong to the class, and whoever edits the class's session can read them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from editlab.analysis.culprit import Culprit
 from editlab.core.facts import CaseId, Fact
-from editlab.core.info import ExportSizes, LabInfo, SessionInfo
+from editlab.core.info import Classroom, ExportSizes, LabInfo, SessionInfo
 from editlab.core.inside import CausalTrace, LayerSweep, Lens
 from editlab.core.progress import Progress
 from editlab.core.records import Completion, EditReport, Probe, Risk, SessionState, StateChanges, Step
@@ -108,6 +109,28 @@ class LabProtocol(Protocol):
 
     def cancel_edits(self, session: str) -> EditReport | None:
         """Ask the session's edits that wait or run to stop, whoever asked for them; the result is that of `editing`."""
+
+    # classes
+    def open_class(self, session: str) -> Classroom:
+        """The class of the session, which others can join from now on. The session's name is the class's."""
+
+    def classroom(self, session: str) -> Classroom | None:
+        """The class of the session, with the sessions of those who joined; null (None) before `open_class`.
+
+        Not with a follow key, since it tells keys that read those sessions.
+        """
+
+    def invitation(self, session: str) -> str:
+        """The name of the class that this key, a `Classroom.join`, is for."""
+
+    def join(self, session: str, name: str = "") -> str:
+        """The key of a new session in the class that this key, a `Classroom.join`, is for.
+
+        Its copies belong to the class too, if they are made with its key.
+        """
+
+    def at_lesson(self, session: str, lesson: str) -> SessionInfo:
+        """Note where the session's visitor is in the guided tour, in words, for the teacher of the class."""
 
     # jobs
     def preview(self, session: str, fact: Fact) -> Job[tuple[Completion, ...]]:

@@ -18,7 +18,7 @@ from editlab.analysis.scanned import ScanTable, read_scan
 from editlab.core.errors import DeviceFailed
 from editlab.core.fact_files import SkippedRow, facts_of
 from editlab.core.facts import CaseId, Fact, check_batch, random_fact, search_facts
-from editlab.core.info import LabInfo, SessionInfo
+from editlab.core.info import Classroom, LabInfo, SessionInfo
 from editlab.core.inside import Lens
 from editlab.core.joining import check_joint
 from editlab.core.progress import OnProgress, Progress, quiet
@@ -186,6 +186,23 @@ class Lab:
         id = self.sessions.id_of(session, editing=True)
         self._edits.cancel(id)
         return self._edits.report(id)
+
+    # --- classes ---
+
+    def open_class(self, session: str) -> Classroom:
+        return with_room(lambda: self.sessions.open_class(session), self.sessions.forget_unused)
+
+    def classroom(self, session: str) -> Classroom | None:
+        return with_room(lambda: self.sessions.classroom(session), self.sessions.forget_unused)
+
+    def invitation(self, session: str) -> str:
+        return self.sessions.invitation(session)
+
+    def join(self, session: str, name: str = "") -> str:
+        return self.sessions.join(session, self._name(name))
+
+    def at_lesson(self, session: str, lesson: str) -> SessionInfo:
+        return self.sessions.at_lesson(session, self._name(lesson))
 
     # --- jobs ---
 

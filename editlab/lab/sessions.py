@@ -22,7 +22,7 @@ from itertools import chain
 from weakref import WeakValueDictionary
 
 from editlab.core.errors import Busy, LabError, LimitReached, ReadOnly, UnknownSession
-from editlab.core.info import SessionInfo
+from editlab.core.info import Classroom, Member, SessionInfo
 from editlab.core.records import SessionState
 from editlab.editing.editor import Editor
 from editlab.lab.limits import Limits
@@ -46,7 +46,21 @@ READERS = 64  # sessions that can be read from the store at once
 
 def follow_key(key: str) -> str:
     """The key that only follows the session of this key; the editing key cannot be derived from it."""
-    return hashlib.sha256(f"follow {key}".encode()).hexdigest()[:32]
+    return _derived("follow", key)
+
+
+def join_key(key: str) -> str:
+    """The key with which to join the class of this key's session; it opens no session."""
+    return _derived("join", key)
+
+
+def teacher_key(key: str, id: str) -> str:
+    """The key with which the teacher, who has the key of the class's session, reads the session of this id."""
+    return _derived("teacher", f"{key} {id}")
+
+
+def _derived(what: str, key: str) -> str:
+    return hashlib.sha256(f"{what} {key}".encode()).hexdigest()[:32]
 
 
 def digest(key: str) -> str:
@@ -71,6 +85,7 @@ class Sessions:
         self._revisions: dict[str, int] = {}
         self._states: dict[str, SessionState] = {}  # cached until the next revision
         self._versions: dict[str, int] = {}  # of the stored sessions, as far as they are known here
+        self._verdicts: dict[str, tuple[int, str | None]] = {}  # of classes' sessions: version and health
         self._making = threading.Lock()
         self._most_of_base = COMPLETIONS_KEPT
         self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
@@ -107,7 +122,8 @@ class Sessions:
         if not 0 <= index <= length:
             raise ValueError(f"step must be between 0 and {length}, got {index}")
         copied = _new_key()
-        new = self._copy(row, copied, name or f"{row.name} (copy of step {index})", index)
+        own = row.key == digest(key) and not temporary
+        new = self._copy(row, copied, name or f"{row.name} (copy of step {index})", index, own)
         with self._room_for_one():
             self._store.copy(row.id, replace(new, temporary=temporary))
         return copied
@@ -115,7 +131,7 @@ class Sessions:
     def branch(self, key: str, made: Session, index: int, name: str) -> str:
         """Key of a new session with the log of `made`, which up to step `index` is that of the session of `key`."""
         row, branched = self._find(key, editing=True), _new_key()
-        new = self._copy(row, branched, name or f"{row.name} (edits after {index} made again)", len(made.log))
+        new = self._copy(row, branched, name or f"{row.name} (edits after {index} made again)", len(made.log), own=True)
         with self._room_for_one():
             self._store.branch(row.id, new, made.log, index, made.measurements.unsaved)
         return branched
@@ -137,11 +153,75 @@ class Sessions:
         for id in self._store.unused_since(_ago(limits.days), _ago(limits.days_empty), _ago(DAYS_TEMPORARY)):
             self._forget(id)
 
+    # --- classes ---
+
+    def open_class(self, key: str) -> Classroom:
+        """Let others join the class of a session. Raises LabError for a session that belongs to another one's class."""
+        row = self._find(key, editing=True)
+        if row.class_of not in (None, row.id):
+            raise LabError("This session belongs to a class already: start another class in a session of your own.")
+        if row.class_of is None:
+            with self._storing(row.id) as stored:
+                stored(self._store.change(row.id, class_of=row.id, invite=digest(join_key(key))))
+        return self._classroom(key, row.id)
+
+    def classroom(self, key: str) -> Classroom | None:
+        """The class of a session; None if nobody can join it."""
+        row = self._find(key, editing=True)
+        return self._classroom(key, row.id) if row.class_of == row.id else None
+
+    def invitation(self, key: str) -> str:
+        """The name of the class that one joins with this key."""
+        return self._class(key).name
+
+    def join(self, key: str, name: str) -> str:
+        """The key of a new session in the class that one joins with this key."""
+        of, joined = self._class(key), _new_key()
+        with self._room_for_one():
+            self._store.add(replace(self._row(joined, name), class_of=of.id))
+        return joined
+
+    def at_lesson(self, key: str, lesson: str) -> SessionInfo:
+        """Note where the visitor of a session is in the guided tour."""
+        id = self._find(key, editing=True).id
+        with self._storing(id) as stored:
+            stored(self._store.change(id, lesson=lesson))
+        return self.about(key)
+
+    def _class(self, key: str) -> SessionRecord:
+        """The session of the class that one joins with a key. Raises UnknownSession."""
+        row = self._store.find_class(digest(key))
+        if row is None or self._expired(row):
+            raise UnknownSession("There is no such class: it was deleted, has expired, or never was.")
+        self._renew(row)
+        return row
+
+    def _classroom(self, key: str, id: str) -> Classroom:
+        rows = [row for row in self._store.members(id) if not self._expired(row)]
+        keys = {row.id: teacher_key(key, row.id) for row in rows}
+        if new := {row.id: digest(keys[row.id]) for row in rows if row.teacher is None}:
+            self._store.admit_teacher(new)
+        members = tuple(Member(self._info(keys[row.id], row), self._health(row)) for row in rows)
+        return Classroom(join_key(key), members)
+
+    def _health(self, row: SessionRecord) -> str | None:
+        """The status of a session's health, judged anew only after a change; None for a session of another model."""
+        version, health = self._verdicts.get(row.id, (-1, None))
+        if version != row.version:
+            health = None
+            with suppress(LabError):
+                judged = self.state(self._opened(row)).health
+                health = judged.status if judged else None
+            self._verdicts[row.id] = row.version, health
+        return health
+
     # --- sessions ---
 
     def open(self, key: str, editing: bool = False) -> Session:
         """The session of a key; every caller gets the same object."""
-        row = self._find(key, editing)
+        return self._opened(self._find(key, editing))
+
+    def _opened(self, row: SessionRecord) -> Session:
         if not self._editor.model.is_named(row.fingerprint):
             raise LabError(f"This session is of {row.model}; this lab runs {self._editor.model.name}.")
         if row.fingerprint != self._fingerprint:
@@ -268,15 +348,21 @@ class Sessions:
         return self._editor.model.fingerprint()
 
     def _find(self, key: str, editing: bool = False) -> SessionRecord:
-        row = self._store.find(digest(key))
+        opened_by = digest(key)
+        row = self._store.find(opened_by)
         if row is None or self._expired(row):
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
-        if editing and row.key != digest(key):
+        if editing and row.key != opened_by:
             raise ReadOnly("This link only follows the session; make a copy of it to edit.")
+        if row.teacher != opened_by:  # a class tells when its members used their sessions
+            self._renew(row)
+        return row
+
+    def _renew(self, row: SessionRecord) -> None:
+        """Note from time to time that a session is read."""
         if row.used < _ago(DAYS_RENEWED):
             with suppress(LabError):  # a store that cannot be written can still be read
                 self._store.renew(row.id)
-        return row
 
     def _expired(self, row: SessionRecord) -> bool:
         return row.used < _ago(DAYS_TEMPORARY if row.temporary else self.limits.days)
@@ -307,11 +393,12 @@ class Sessions:
             )
         return least
 
-    def _copy(self, row: SessionRecord, key: str, name: str, position: int) -> SessionRecord:
-        """A new session's row, with the settings of another session."""
+    def _copy(self, row: SessionRecord, key: str, name: str, position: int, own: bool) -> SessionRecord:
+        """A new session's row, with the settings of another session; one's `own` copy stays in the class."""
+        class_of = row.class_of if own and row.class_of != row.id else None
         return replace(
             self._row(key, name.strip()), position=position, watched=row.watched, plan=row.plan, branch_of=row.id,
-            model=row.model, fingerprint=row.fingerprint,
+            model=row.model, fingerprint=row.fingerprint, class_of=class_of,
         )  # fmt: skip
 
     def _row(self, key: str, name: str) -> SessionRecord:
@@ -325,7 +412,8 @@ class Sessions:
         follow = follow_key(key) if may_edit else key
         edits = self._store.length(row.id)
         return SessionInfo(
-            row.id, row.name, row.created, row.used, edits, row.model, may_edit, follow, row.branch_of
+            row.id, row.name, row.created, row.used, edits, row.model, may_edit, follow, row.branch_of, row.class_of,
+            row.lesson,
         )  # fmt: skip
 
     def _reader(self, id: str) -> threading.Lock:
@@ -381,7 +469,7 @@ class Sessions:
             self._store.delete(id)
             self._recent.pop(id, None)
             self._alive.pop(id, None)
-            for kept in (self._states, self._revisions, self._versions):
+            for kept in (self._states, self._revisions, self._versions, self._verdicts):
                 kept.pop(id, None)
 
     def _revise(self, id: str) -> int:

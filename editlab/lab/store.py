@@ -48,6 +48,10 @@ class SessionRecord:
     branch_of: str | None = None
     temporary: bool = False
     version: int = 0  # one more after each change of the session, its log or its measurements
+    class_of: str | None = None  # id of the class's session that it belongs to, or its own where it is that session
+    invite: str | None = None  # SHA-256 of the key with which to join its class
+    teacher: str | None = None  # SHA-256 of the key that only reads, of its class's teacher
+    lesson: str = ""
 
     def values(self) -> dict[str, Any]:
         texts = {"watched": json.dumps(self.watched), "plan": json.dumps(self.plan)}
@@ -85,12 +89,26 @@ class Store:
 
     def find(self, digest: str) -> SessionRecord | None:
         """The session that a key of this SHA-256 opens."""
-        found = self._read("SELECT * FROM sessions WHERE key = :digest OR follow = :digest", digest=digest)
-        return SessionRecord.of(found[0]) if found else None
+        query = "SELECT * FROM sessions WHERE key = :digest OR follow = :digest OR teacher = :digest"
+        return self._one(query, digest=digest)
+
+    def find_class(self, digest: str) -> SessionRecord | None:
+        """The session of the class that one joins with the key of this SHA-256."""
+        return self._one("SELECT * FROM sessions WHERE invite = :digest", digest=digest)
 
     def by_id(self, id: str) -> SessionRecord | None:
-        found = self._read("SELECT * FROM sessions WHERE id = :id", id=id)
-        return SessionRecord.of(found[0]) if found else None
+        return self._one("SELECT * FROM sessions WHERE id = :id", id=id)
+
+    def members(self, id: str) -> list[SessionRecord]:
+        """The sessions that belong to the class of a session, the oldest first."""
+        query = "SELECT * FROM sessions WHERE class_of = :id AND id <> :id ORDER BY created, id"
+        return [SessionRecord.of(row) for row in self._read(query, id=id)]
+
+    def admit_teacher(self, digests: Mapping[str, str]) -> None:
+        """Let keys of these SHA-256s, by the sessions' ids, read the sessions."""
+        with self._transaction() as run:
+            for id, digest in digests.items():
+                run("UPDATE sessions SET teacher = :digest WHERE id = :id", digest=digest, id=id)
 
     def count(self) -> int:
         return int(self._read("SELECT count(*) AS n FROM sessions")[0]["n"])
@@ -102,21 +120,23 @@ class Store:
     def unused_since(self, time: str, empty: str, temporary: str) -> list[str]:
         """Ids of the sessions last used before `time`.
 
-        Temporary ones: before `temporary`; those with neither an edit nor a name: before `empty`.
+        Temporary ones: before `temporary`; those with neither an edit nor a name nor a class: before `empty`.
         """
         query = """SELECT id FROM sessions WHERE used < :time OR used < :temporary AND temporary = 1
-            OR used < :empty AND name = '' AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
+            OR used < :empty AND name = '' AND invite IS NULL
+                AND NOT EXISTS (SELECT 1 FROM log WHERE session = sessions.id)"""
         return [row["id"] for row in self._read(query, time=time, empty=empty, temporary=temporary)]
 
     def least_missed(self, time: str, bare: str) -> str | None:
         """Id of the session to delete where a new one needs room, the least lately used of its kind; None without any.
 
         First come sessions that are temporary or have neither an edit nor a name, then others without an edit of their
-        own, such as a copy that nothing was done in; they must have been used last before `bare`. All others come last,
-        if before `time`.
+        own, such as a copy that nothing was done in; they must have been used last before `bare`. All others, and those
+        of classes, come last, if before `time`.
         """
         query = """SELECT id FROM (
                 SELECT id, used, CASE
+                    WHEN invite IS NOT NULL THEN 0
                     WHEN temporary = 1 OR last.edit IS NULL AND name = '' THEN 2
                     WHEN last.edit IS NULL OR branch_of IS NOT NULL
                         AND EXISTS (SELECT 1 FROM log WHERE edit = last.edit AND session <> sessions.id) THEN 1
@@ -134,8 +154,10 @@ class Store:
             run("UPDATE sessions SET used = :used WHERE id = :id", used=_not_before_any(run, now()), id=id)
 
     def delete(self, id: str) -> None:
+        """Delete a session. If it was a class's, those who joined keep their sessions, in no class."""
         with self._transaction() as run:
             _empty(run, id)
+            run("UPDATE sessions SET class_of = NULL, teacher = NULL WHERE class_of = :id AND id <> :id", id=id)
             run("DELETE FROM sessions WHERE id = :id", id=id)
 
     def copy(self, id: str, row: SessionRecord) -> None:
@@ -203,7 +225,7 @@ class Store:
         return version
 
     def change(self, id: str, enabled: Mapping[int, bool] | None = None, **columns: Any) -> int:
-        """Change columns of a session (name, position, history, watched, plan), and switch entries of its log.
+        """Change columns of a session, such as its name or its position, and switch entries of its log.
 
         Returns the session's version.
         """
@@ -247,6 +269,10 @@ class Store:
         """The findings on an unedited model."""
         rows = self._read("SELECT * FROM unedited WHERE model = :model", model=fingerprint)
         return [Finding((), "", row["name"], row["setting"], "[]", row["found"]) for row in rows]
+
+    def _one(self, query: str, **values: str) -> SessionRecord | None:
+        found = self._read(query, **values)
+        return SessionRecord.of(found[0]) if found else None
 
 
 def now() -> str:

@@ -10,6 +10,7 @@ from editlab.core.facts import CaseId, Fact
 from editlab.core.records import EditReport, SessionState
 from editlab.lab.api import LabProtocol
 from editlab.page.browsing import Browsing
+from editlab.page.classroom import ClassWatch
 from editlab.page.comparing import Comparing
 from editlab.page.controls import Fold
 from editlab.page.drafting import SETTLE_SECONDS, Drafting
@@ -74,6 +75,7 @@ class App(View):
         )  # fmt: skip
         self.repairing = Repairing(lab, session, runner, self.health.repair, self.line, self._drawn)
         self.probing = Probing(lab, session, runner, self._probed)
+        self.classroom = ClassWatch(lab, session, self.about, runner)
         self.panel = SessionPanel(
             session,
             self.about,
@@ -82,6 +84,7 @@ class App(View):
                 duplicate=handler(lambda: self.sharing.duplicate()),
                 delete=handler(lambda: self.sharing.delete()),
             ),
+            [] if self.classroom.is_member else [self.classroom.widget],
         )
         self.sharing = Sharing(lab, session, runner, self.panel, self.line, open_session)
         self.share = Fold("Share", "Close Share", self.panel.widget, on_switch=self._shared)
@@ -94,7 +97,7 @@ class App(View):
             self._drawn,
             lambda other: self.guide.teaching.compared(other),
         )
-        self.guide = Guide(self.info, runner, self.make, self._page_actions())
+        self.guide = Guide(self.info, runner, self.make, self._page_actions(), self.classroom.at_lesson)
         self.line.add(self.guide.lessons.button)
         self.lay_out(
             [self.panel.widget, self.guide.panel.widget, self.make.widget],
@@ -190,6 +193,10 @@ class App(View):
     def editing_now(self, edit: EditReport | None) -> None:
         self.editing.report(edit)
 
+    def looked(self) -> None:
+        if self.share.is_open:
+            self.classroom.looked()
+
     def back(self) -> None:
         super().back()
         self.runner.start(self._recover())
@@ -201,6 +208,8 @@ class App(View):
     def _shared(self, opened: bool) -> None:
         if opened:
             self.panel.name.focus()  # brings it into sight
+            if self.classroom.is_taught:
+                self.classroom.fold.set(True)
 
     def _drawn(self) -> SessionState:
         assert self.state is not None, "a page is drawn as soon as it is made"

@@ -36,8 +36,17 @@ class PageActions:
 
 
 class Guide:
-    def __init__(self, info: LabInfo, runner: Runner, make: MakeEdit, actions: PageActions) -> None:
-        self._make, self._actions = make, actions
+    """`on_progress` is called with the place in the tour, in words, whenever it may be another."""
+
+    def __init__(
+        self,
+        info: LabInfo,
+        runner: Runner,
+        make: MakeEdit,
+        actions: PageActions,
+        on_progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._make, self._actions, self._on_progress = make, actions, on_progress
         handler = runner.handler
         lessons = course(material_of(info))
         self.teaching = Teaching(
@@ -80,6 +89,9 @@ class Guide:
     def _draw(self) -> None:
         course = self.teaching.course
         self.panel.draw(course, summary(course, self._actions.state()) if any(course.done) else "")
+        number = self.panel.choice.value
+        lesson, done = course.lessons[number], course.done[number]
+        self._on_progress(f"{number + 1} {lesson.title}: {done} of {len(lesson.tasks)} done")
 
     def _show_playing(self, playing: Playing) -> None:
         self.player_panel.show(playing)

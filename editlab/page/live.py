@@ -23,6 +23,7 @@ class LiveCallbacks:
     back: Callable[[], None]  # the lab answers again
     gone: Callable[[LabError], None]  # the session cannot be opened any more
     editing: Callable[[EditReport | None], None] = lambda _: None  # an edit began, went on, or has ended
+    looked: Callable[[], None] = lambda: None  # at the end of each look that was answered
 
 
 class Live:
@@ -73,4 +74,5 @@ class Live:
         if edit != before:
             self._edit = edit
             self._on.editing(edit)
+        self._on.looked()
         return True

@@ -29,11 +29,18 @@ def opened(lab: LabProtocol, key: str = "") -> Opened:
 
 
 def new_session(lab: LabProtocol) -> str:
-    """Key of a session with the lab's own plan, and with one task: a page without any skill would miss the point.
+    """Key of a new session. A lab soon forgets an untouched one, so a mere visit leaves nothing behind."""
+    return _planned(lab, lab.create())
 
-    A lab soon forgets an untouched session, so a mere visit leaves nothing behind.
-    """
-    info, session = lab.info(), lab.create()
+
+def joined_session(lab: LabProtocol, invitation: str, name: str) -> str:
+    """Key of a new session in the class that one joins with this key."""
+    return _planned(lab, lab.join(invitation, name))
+
+
+def _planned(lab: LabProtocol, session: str) -> str:
+    """The session, with the lab's own plan and one task: a page without any skill would miss the point."""
+    info = lab.info()
     plan = {measure.name: measure.every for measure in info.measures if measure.every}
     lab.plan(session, {**plan, **{task.name: 1 for task in info.tasks[:1]}})
     return session

@@ -14,9 +14,9 @@
   const write = (sessions) => {
     try { localStorage.setItem(STORE, JSON.stringify(sessions.slice(0, KEPT))); } catch { /* a browser that keeps nothing */ }
   };
-  const link = (key, view = "") => {
+  const link = (key, view = "", opens = "session") => {
     const url = new URL(location.href);
-    url.search = new URLSearchParams({ session: key, ...(view && { view }) });
+    url.search = new URLSearchParams({ [opens]: key, ...(view && { view }) });
     url.hash = "";
     return url.href;
   };
@@ -73,7 +73,7 @@
   };
 
   const copy = async (button) => {
-    const words = button.textContent, address = link(button.dataset.copy);
+    const words = button.textContent, address = link(button.dataset.copy, "", button.dataset.as);
     try {
       await navigator.clipboard.writeText(address);
       button.textContent = "Copied";
@@ -267,13 +267,18 @@
       mark(event.target.closest?.(".el-step"));
     });
   /* A new edit has all rows drawn anew: what had the focus in one has it again. */
-  let focused = null; // in the timeline: the element, its row's step, and which of the row's it is
+  let focused = null; // in the timeline: the element, its row's step, and which of the row's it is; or a class's member
   document.addEventListener("focusin", ({ target }) => {
-    const row = target.closest?.(".el-step");
-    focused = row && { target, step: stepOf(row), part: [...row.querySelectorAll("button")].indexOf(target) };
+    const row = target.closest?.(".el-step"), member = target.dataset?.member;
+    focused = member ? { target, member }
+      : row && { target, step: stepOf(row), part: [...row.querySelectorAll("button")].indexOf(target) };
   });
   const refocus = () => {
     if (!focused || focused.target.isConnected || document.activeElement !== document.body) return;
+    if (focused.member) {
+      document.querySelector(`[data-member="${focused.member}"]`)?.focus({ preventScroll: true });
+      return;
+    }
     const row = [...document.querySelectorAll(".el-steps .el-step")].find((one) => stepOf(one) === focused.step);
     if (row) (row.querySelectorAll("button")[focused.part] || row).focus({ preventScroll: true });
   };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from importlib.resources import files
 from typing import Any
@@ -20,11 +21,12 @@ from editlab.page.controls import box, building, button, field, html, show_if
 from editlab.page.follower import Follower
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.loading import AGAIN_SECONDS, Loading, load_lab
-from editlab.page.opening import Opened, opened
+from editlab.page.opening import Opened, joined_session, opened
+from editlab.page.panels.classroom import JoinForm
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.projector import VIEW
-from editlab.page.visit import is_served, session_asked_for, view_asked_for, wait_for_visitor
-from editlab.page.work import ASKING, JobError, Runner, answered, begin, follow, sentence
+from editlab.page.visit import class_asked_for, is_served, session_asked_for, view_asked_for, wait_for_visitor
+from editlab.page.work import ASKING, SENTENCES, JobError, Runner, answered, ask, begin, follow, sentence
 from editlab.remote.wire import Loading as ModelLoading
 from editlab.report.html import joined, tag
 
@@ -43,10 +45,12 @@ class Page:
     """The frame around a session: style, title, and the words shown while there is no lab or no session.
 
     A browser copies all widgets at one moment, and misses their changes from then until it has built them, which may
-    take seconds. So when `awaited`, nothing changes by itself until the browser reports.
+    take seconds. So when `awaited`, nothing changes by itself until the browser reports. `invitation` is the key of the
+    class that the visitor may join instead of opening a session.
     """
 
     def __init__(self, awaited: bool = False) -> None:
+        self.invitation = ""
         title = tag("h1", "editlab") + tag("p", "Change a fact inside a language model, and watch what else changes.")
         self._body = box([], "el-body")
         self._runner = Runner(self._failed)
@@ -88,11 +92,14 @@ class Page:
             self.open(lab, key)
 
     def open(self, lab: LabProtocol, key: str = "") -> None:
-        """Show the session with this key in `lab`; without a key, a new one.
+        """Show the session with this key in `lab`; without a key, a new one, or the form to join a class.
 
         A browser gets a page in one piece faster than piece by piece, so the answer is waited for, but not for long.
         """
         self._lab = lab
+        if self.invitation and not key:
+            self._opening = self._runner.start(self._invited(lab))
+            return
         answer = begin(opened, lab, key)
         wait([answer], AT_ONCE_SECONDS)
         if not answer.done() or isinstance(answer.exception(), ModelLoading):
@@ -102,6 +109,31 @@ class Page:
             self._refused(key, error)
         else:
             self._show(answer.result(), "Ready.")
+
+    async def _invited(self, lab: LabProtocol) -> None:
+        """Ask the visitor whether to join the class."""
+        self._body.children = [html(tag("p", ASKING), "el-loading el-live")]
+        await self._until_shown()
+        try:
+            name = await ask(lab.invitation, self.invitation)
+        except LabError as error:
+            self._closed("", error, "This class cannot be joined", lambda: self.open(lab))
+            return
+        form = JoinForm(name, lambda typed: self._join(lab, form, typed))
+        self._body.children = [form.widget]
+
+    def _join(self, lab: LabProtocol, form: JoinForm, name: str) -> None:
+        if self._opening is None or self._opening.done():
+            self._opening = self._runner.start(self._joined(lab, form, name))
+
+    async def _joined(self, lab: LabProtocol, form: JoinForm, name: str) -> None:
+        form.wait("Joining…")
+        try:
+            key = await ask(joined_session, lab, self.invitation, name)
+        except SENTENCES as error:
+            form.complain(sentence(error))
+            return
+        await self._opened(key, begin(opened, lab, key), "You have joined the class.")
 
     def _back(self, change: Any) -> None:
         """Open the session to which the browser's Back or Forward leads; page.js puts its key into the field."""
@@ -159,8 +191,9 @@ class Page:
         shown.line.say(says)
         shown.editing_now(found.edit)
         on = LiveCallbacks(
-            shown.changed, shown.away, shown.back, lambda error: self._closed(key, error), shown.editing_now
-        )
+            shown.changed, shown.away, shown.back, lambda error: self._closed(key, error), shown.editing_now,
+            shown.looked,
+        )  # fmt: skip
         self._watching = shown.runner.start(self._go_on(shown, Live(lab, key, on, found.edit)))
 
     async def _go_on(self, shown: App | Follower, live: Live) -> None:
@@ -179,18 +212,24 @@ class Page:
             self._watching.cancel()
         self._watching = self.app = None
 
-    def _closed(self, key: str, error: LabError) -> None:
+    def _closed(
+        self,
+        key: str,
+        error: LabError,
+        title: str = "This session cannot be opened",
+        again: Callable[[], None] | None = None,
+    ) -> None:
         """Say why the session cannot be opened, and what can be done."""
         self._leave()
         lost = isinstance(error, UnknownSession)
-        words = tag("h2", "This session cannot be opened") + tag("p", sentence(error), role="alert")
+        words = tag("h2", title) + tag("p", sentence(error), role="alert")
         words += tag("span", "", hidden="", data_forget=key) if lost else ""
-        again = button("Try again", lambda _: self._go(key, "Ready."), "el-small")
+        retry = button("Try again", lambda _: again() if again else self._go(key, "Ready."), "el-small")
         new = button("Start a new session", lambda _: self._go("", "A new session."), "el-primary")
         others = html(
             tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions=""), "el-served"
         )
-        self._body.children = [box([html(words), box([new] if lost else [again, new], "el-row"), others], "el-failed")]
+        self._body.children = [box([html(words), box([new] if lost else [retry, new], "el-row"), others], "el-failed")]
 
     def _failed(self, why: str) -> None:
         words = tag("h2", "The lab could not be opened") + tag("p", why, role="alert")
@@ -224,6 +263,7 @@ def show(lab: LabProtocol | None = None, session: str = "") -> widgets.Widget:
         loading = Loading(load_lab) if lab is None else None  # begins before the visitor comes
         wait_for_visitor()
         key = session or session_asked_for()
+        page.invitation = class_asked_for()
         if loading is not None:
             page.load(loading, key)
         elif lab is not None:

@@ -141,6 +141,9 @@ class View:
     def editing_now(self, edit: EditReport | None) -> None:
         """Tell of an edit under way that this page has not asked for, and of its end."""
 
+    def looked(self) -> None:
+        """The lab was asked for news of the session, and has answered."""
+
     def away(self, error: Unreachable) -> None:
         self.line.warn(
             f"{sentence(error).rstrip('.')}. What was made is kept, and this page goes on as soon as the lab does."

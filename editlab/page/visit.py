@@ -29,12 +29,21 @@ def wait_for_visitor() -> None:
 
 def session_asked_for() -> str:
     """The key in the page's address, `?session=KEY`; "" if the address has none."""
-    return parse_qs(os.environ.get("QUERY_STRING", "")).get("session", [""])[0]
+    return _asked_for("session")
+
+
+def class_asked_for() -> str:
+    """The key of the class to join in the page's address, `?class=KEY`; "" if the address has none."""
+    return _asked_for("class")
 
 
 def view_asked_for() -> str:
     """How the page is to be shown, `?view=projector`; "" if the address does not say."""
-    return parse_qs(os.environ.get("QUERY_STRING", "")).get("view", [""])[0]
+    return _asked_for("view")
+
+
+def _asked_for(name: str) -> str:
+    return parse_qs(os.environ.get("QUERY_STRING", "")).get(name, [""])[0]
 
 
 def _is_waiting() -> bool:

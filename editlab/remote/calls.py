@@ -44,6 +44,12 @@ class Calls:
     editing = handed_on(LabProtocol.editing)
     cancel_edits = handed_on(LabProtocol.cancel_edits)
 
+    open_class = handed_on(LabProtocol.open_class)
+    classroom = handed_on(LabProtocol.classroom)
+    invitation = handed_on(LabProtocol.invitation)
+    join = handed_on(LabProtocol.join)
+    at_lesson = handed_on(LabProtocol.at_lesson)
+
     preview = handed_on(LabProtocol.preview)
     edit = handed_on(LabProtocol.edit)
     risk = handed_on(LabProtocol.risk)

@@ -13,9 +13,19 @@ from editlab.analysis.culprit import Suspect, find_culprit
 from editlab.analysis.health import health_of
 from editlab.analysis.outcomes import foresights
 from editlab.analysis.scanned import ScanTable, frame_of
-from editlab.core.errors import Busy, ReadOnly, UnknownSession, Unreachable
+from editlab.core.errors import Busy, LabError, ReadOnly, UnknownSession, Unreachable
 from editlab.core.facts import CaseId, Fact, check_batch, search_facts
-from editlab.core.info import AdapterSize, ExportSizes, FactList, HyperparameterInfo, LabInfo, MethodInfo, SessionInfo
+from editlab.core.info import (
+    AdapterSize,
+    Classroom,
+    ExportSizes,
+    FactList,
+    HyperparameterInfo,
+    LabInfo,
+    Member,
+    MethodInfo,
+    SessionInfo,
+)
 from editlab.core.inside import CausalTrace, LayerSweep, Lens, SweptLayer
 from editlab.core.progress import Progress
 from editlab.core.records import Cost, EditReport, Guarded, Perplexity, Probe, SessionState, StateChanges, Step
@@ -37,6 +47,8 @@ from tests.page.fake_session import FakeEditJob, FakeSession, Ids
 from tests.page.on_the_loop import CALLS, guarded
 
 FOLLOW = "follow-"  # the key that only follows the session "s1" is "follow-s1"
+JOIN = "join-"  # one joins the class of "s1" with "join-s1", and "s1" reads its member "s2" with "teacher-s1-s2"
+TEACHER = "teacher-"
 LAYERS = 3
 NAMED = "fake-"  # and its id, which opens nothing, "fake-s1"
 WHEN = "2026-01-02T03:04:05.678+00:00"
@@ -106,12 +118,19 @@ class FakeLab:
     def _session(self, key: str, editing: bool = True) -> FakeSession:
         if self.away is not None:
             raise self.away
-        own = key.removeprefix(FOLLOW)
+        own = self._own(key)
         if own not in self.sessions:
             raise UnknownSession("There is no such session: it was deleted, has expired, or never was.")
         if editing and own != key:
             raise ReadOnly("This link only follows the session; make a copy of it to edit.")
         return self.sessions[own]
+
+    def _own(self, key: str) -> str:
+        """The key that edits the session which a key opens."""
+        if not key.startswith(TEACHER):
+            return key.removeprefix(FOLLOW)
+        teacher, _, own = key.removeprefix(TEACHER).partition("-")
+        return own if own in self.sessions and self.sessions[own].class_of == teacher != own else ""
 
     def _changed(self, key: str) -> FakeSession:
         """The session whose log is to change at once."""
@@ -134,13 +153,15 @@ class FakeLab:
                 raise ValueError(f"no measure {name!r}; available: {', '.join(known)}")
 
     def about(self, session: str) -> SessionInfo:
-        s, own = self._session(session, editing=False), session.removeprefix(FOLLOW)
+        s, own = self._session(session, editing=False), self._own(session)
+        follow, class_of = FOLLOW + own if own == session else session, s.class_of and NAMED + s.class_of
         return SessionInfo(
-            NAMED + own, s.name, WHEN, WHEN, len(s.log), "fake-1m", own == session, FOLLOW + own, s.branch_of
-        )
+            NAMED + own, s.name, WHEN, WHEN, len(s.log), "fake-1m", own == session, follow, s.branch_of, class_of,
+            s.lesson,
+        )  # fmt: skip
 
     def list_sessions(self, keys: Sequence[str]) -> list[SessionInfo]:
-        return [self.about(key) for key in keys if key.removeprefix(FOLLOW) in self.sessions]
+        return [self.about(key) for key in keys if self._own(key) in self.sessions]
 
     def rename(self, session: str, name: str) -> SessionInfo:
         self.calls.append(("rename", session, name))
@@ -152,6 +173,8 @@ class FakeLab:
         s = self._session(session, editing=False)
         position = s.position if index is None else _within(index, 0, len(s.log))
         made = replace(s, log=s.log[:position], position=position, name=name, said=set(s.said), found=set(s.found))
+        stays = self._own(session) == session != s.class_of and not temporary
+        made = replace(made, class_of=s.class_of if stays else None, lesson="")
         return self._enter(replace(made, edits=[], asked=0, branch_of=self.about(session).id, history=History()))
 
     def delete(self, session: str) -> None:
@@ -159,6 +182,8 @@ class FakeLab:
         for edit in self._session(session).edits:
             edit.job.cancel()
         del self.sessions[session]
+        for other in self.sessions.values():
+            other.class_of = None if other.class_of == session else other.class_of
 
     def revision(self, session: str) -> int:
         return zlib.crc32(repr((self.state(session), self._session(session, editing=False).asked)).encode())
@@ -172,6 +197,48 @@ class FakeLab:
         for edit in self._session(session).edits:
             edit.job.cancel()
         return self.editing(session)
+
+    # classes
+
+    def open_class(self, session: str) -> Classroom:
+        s = self._session(session)
+        if s.class_of not in (None, session):
+            raise LabError("This session belongs to a class already: start another class in a session of your own.")
+        s.class_of = session
+        return self._classroom(session)
+
+    def classroom(self, session: str) -> Classroom | None:
+        return self._classroom(session) if self._session(session).class_of == session else None
+
+    def _classroom(self, session: str) -> Classroom:
+        keys = [f"{TEACHER}{session}-{key}" for key, s in self.sessions.items() if s.class_of == session != key]
+        return Classroom(JOIN + session, tuple(Member(self.about(key), self._health(key)) for key in keys))
+
+    def _health(self, key: str) -> str | None:
+        health = self.state(key).health
+        return health and health.status
+
+    def _class(self, key: str) -> FakeSession:
+        if self.away is not None:
+            raise self.away
+        s = self.sessions.get(key.removeprefix(JOIN)) if key.startswith(JOIN) else None
+        if s is None or s.class_of != key.removeprefix(JOIN):
+            raise UnknownSession("There is no such class: it was deleted, has expired, or never was.")
+        return s
+
+    def invitation(self, session: str) -> str:
+        return self._class(session).name
+
+    def join(self, session: str, name: str = "") -> str:
+        of = self._class(session).class_of
+        key = self.create(name)
+        self.sessions[key].class_of = of
+        return key
+
+    def at_lesson(self, session: str, lesson: str) -> SessionInfo:
+        self.calls.append(("at_lesson", session, lesson))
+        self._session(session).lesson = lesson
+        return self.about(session)
 
     # state
 
@@ -303,7 +370,8 @@ class FakeLab:
             off = tuple(edit.id for edit in log if not edit.enabled)
             made = [replace(edit, id=f"{edit.id}-again", without=off) if edit in again else edit for edit in log]
             branch = replace(s, log=made, position=len(made), said=set(s.said), found=set(s.found), edits=[])
-            branch.history, branch.asked = History(), 0
+            branch.history, branch.asked, branch.lesson = History(), 0, ""
+            branch.class_of = None if s.class_of == session else s.class_of
             called = name or f"{about.name} (edits after {index} made again)".strip()
             return self._enter(replace(branch, name=called, branch_of=about.id))
 

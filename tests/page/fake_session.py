@@ -38,6 +38,8 @@ class FakeSession:
     found: set[tuple[Ids, str]] = field(default_factory=set)  # states, and what was measured of them
     name: str = ""
     branch_of: str | None = None
+    class_of: str | None = None  # key of the class's session, its own where the class is its own
+    lesson: str = ""
     edits: list[FakeEditJob] = field(default_factory=list)  # those that are open, and some that have ended
     asked: int = 0  # edits so far
 

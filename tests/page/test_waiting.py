@@ -110,6 +110,20 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         follower = Follower(lab, await work.ask(opened, lab, lab.about(app.session).follow), lambda *_: None)
         follower.changed(await work.ask(lab.state, app.session))
         await follower.runner.idle()
+        app.share.button.click()
+        app.classroom.fold.button.click()
+        await app.runner.idle()
+        app.classroom.panel.start.click()
+        await app.runner.idle()
+        app.classroom.panel.export.click()
+        joining = Page()
+        joining.invitation = f"join-{app.session}"
+        joining.open(lab)
+        await joining._runner.idle()
+        buttons(joining)["Join"].click()
+        await until(lambda: isinstance(joining.app, App), 60)
+        joining.app.classroom.at_lesson("1 of 5")
+        await until(lambda: "at_lesson" in lab.asked, 60)
         not_needed = {"list_sessions", "close", "changes"}  # a client asks for changes by itself
         assert lab.asked - not_needed == {*CALLS} - not_needed
         assert on_the_loop.breaches == []

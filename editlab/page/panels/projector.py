@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 import ipywidgets as widgets
-from markupsafe import Markup
 
 from editlab.page.controls import box, button, field, html
+from editlab.page.panels.qr_code import qr_code
 from editlab.report.html import tag
 
 VIEW = "projector"  # in the address: ?view=projector
-LOOPBACK = ("localhost", "127.0.0.1", "::1")  # addresses that open nothing on another machine
-LONGEST = 500  # characters of an address
 
 
 class Projector:
@@ -50,18 +47,4 @@ class Projector:
 
     def _addressed(self, change: Any) -> None:
         assert self.code is not None, "made with the field"
-        self.code.value = _code(change.new, self._follow)
-
-
-def _code(address: str, follow: str) -> Markup:
-    """A QR code of the link to follow a session on the page of this address; nothing where others cannot open it."""
-    where = urlsplit(address)
-    if where.scheme not in ("http", "https") or where.hostname in (None, *LOOPBACK) or len(address) > LONGEST:
-        return Markup()
-    import segno  # only for an audience
-
-    link = where._replace(query=urlencode({"session": follow}), fragment="").geturl()
-    drawn = segno.make_qr(link).svg_inline(border=2, light="white", omitsize=True)
-    label = "QR code of the link to follow this session; a click makes it larger or smaller"
-    code = tag("div", Markup(drawn), role="img", aria_label=label)
-    return tag("details", tag("summary", code + tag("span", "Follow along")))
+        self.code.value = qr_code(change.new, {"session": self._follow}, "follow this session", "Follow along")

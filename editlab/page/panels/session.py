@@ -6,9 +6,10 @@ browser has opened. A notebook has neither, and shows neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import ipywidgets as widgets
 from markupsafe import Markup
 
 from editlab.core.info import SessionInfo
@@ -38,9 +39,9 @@ def mark(key: str, about: SessionInfo) -> Markup:
 
 
 class SessionPanel:
-    """The panel of a visitor who may edit, behind the button of the state line."""
+    """The panel of a visitor who may edit, behind the button of the state line; `more` is placed at its end."""
 
-    def __init__(self, key: str, about: SessionInfo, on: SessionCallbacks) -> None:
+    def __init__(self, key: str, about: SessionInfo, on: SessionCallbacks, more: Sequence[widgets.Widget] = ()) -> None:
         self._key = key
         self.name = field("Name", UNNAMED, about.name)
         self.rename = button("Rename", lambda _: on.rename(self.name.value), "el-small")
@@ -61,9 +62,8 @@ class SessionPanel:
             ]
         )
         links = html(_links(key, about.follow), "el-served el-share")
-        self.widget = panel(
-            "This session", [box([own, links, html(OTHERS, "el-served")], "el-session-parts"), self._mark], "el-session"
-        )
+        parts = box([own, links, html(OTHERS, "el-served")], "el-session-parts")
+        self.widget = panel("This session", [parts, *more, self._mark], "el-session")
         self._ask(False)
         self.show(about)
 
@@ -71,7 +71,8 @@ class SessionPanel:
         self._shown = about
         self._mark.value = mark(self._key, about)
         copied = " · a copy of another session" if about.branch_of else ""
-        self._about.value = f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}"
+        in_class = " · in a class whose teacher can look at it" if about.class_of not in (None, about.id) else ""
+        self._about.value = f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}{in_class}"
 
     def drawn(self, state: SessionState) -> None:
         edits = len(state.steps) - 1

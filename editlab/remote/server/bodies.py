@@ -69,6 +69,7 @@ Wide = Annotated[int, Field(ge=-(2**53), le=2**53)]
 # The type of an argument in a request, by the argument's name in the protocol.
 TYPES: Mapping[str, Any] = {
     "name": Annotated[Text, Field(examples=["Capitals"])],
+    "lesson": Annotated[Text, Field(examples=["2 of 5 in Side effects"])],
     "keys": Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MOST)],
     "index": Annotated[Index, Field(examples=[1])],
     "prompts": Annotated[list[Text], Field(max_length=MOST, examples=[["The Eiffel Tower is in"]])],

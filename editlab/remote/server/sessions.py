@@ -1,4 +1,4 @@
-"""Routes of sessions: creating, naming, copying and deleting them, their state, and the calls answered at once."""
+"""Routes of sessions and classes: making, naming, copying and deleting them, their state, calls answered at once."""
 
 from __future__ import annotations
 
@@ -28,14 +28,21 @@ class Revision(BaseModel):
     revision: int
 
 
+class Invitation(BaseModel):
+    name: str = Field(description="The name of the class.")
+
+
 def _opened(lab: LabProtocol, key: str) -> dict[str, Any]:
     return {"key": key, "session": lab.about(key)}
 
 
-for name in ("create", "duplicate"):
+for name in ("create", "duplicate", "join"):
     add_call(router, name, 201, Opened, _opened)
 add_call(router, "revision", 200, Revision, lambda _lab, revision: {"revision": revision})
+add_call(router, "invitation", 200, Invitation, lambda _lab, name: {"name": name})
 for name in ("about", "list_sessions", "rename", "changes", "editing", "cancel_edits"):
+    add_call(router, name)
+for name in ("open_class", "classroom", "at_lesson"):
     add_call(router, name)
 for name in ("undo", "redo", "goto", "toggle", "watch", "plan"):
     add_call(router, name)

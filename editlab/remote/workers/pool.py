@@ -21,6 +21,8 @@ from editlab.remote.workers.keeper import Keeper
 from editlab.remote.workers.seats import KNOWN, Seats
 from editlab.remote.workers.worker import WorkerCalls
 
+OF_INVITATIONS = ("invitation", "join")  # calls whose key opens no session
+
 
 class WorkerPool(Calls):
     """A lab whose calls are answered by workers; see `editlab.lab.api.LabProtocol`.
@@ -59,8 +61,8 @@ class WorkerPool(Calls):
     def _ask(self, call: Call, session: str | None, given: Mapping[str, Any]) -> Any:
         if call.name == "info":
             return self._info
-        if session is None:
-            return self._answer(call, None, None, given)
+        if session is None or call.name in OF_INVITATIONS:
+            return self._answer(call, session, None, given)
         id = self._id_of(session)
         if call.name == "editing":
             return self._edits.report(id)
