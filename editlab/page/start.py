@@ -112,7 +112,7 @@ class Page:
 
     async def _invited(self, lab: LabProtocol) -> None:
         """Ask the visitor whether to join the class."""
-        self._body.children = [html(tag("p", ASKING), "el-loading el-live")]
+        self._wait(ASKING)
         await self._until_shown()
         try:
             name = await ask(lab.invitation, self.invitation)
