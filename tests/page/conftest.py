@@ -41,6 +41,12 @@ def _off_the_loop() -> Iterator[None]:
     assert found == []
 
 
+@pytest.fixture(autouse=True)
+def _in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session is in the page from the start, however busy the machine is."""
+    monkeypatch.setattr("editlab.page.start.AT_ONCE_SECONDS", 20.0)
+
+
 @dataclass
 class Served:
     """A running server: its process and its address."""
