@@ -505,7 +505,7 @@ def damaged(draw: st.DrawFn) -> Any:
         inner = row.get("requested_rewrite", row.get("fact"))
         if isinstance(inner, dict) and draw(st.booleans()):
             table = inner
-        table[draw(st.sampled_from(NAMES) | st.sampled_from(sorted(table)))] = draw(values)
+        table[draw(st.sampled_from(NAMES) | st.sampled_from(sorted(table) or NAMES))] = draw(values)
     return row
 
 
