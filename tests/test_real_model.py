@@ -131,11 +131,11 @@ def test_glue_is_read_from_a_folder_and_scored_by_both_rules(embedded: Editor, t
 
 
 def test_edits_of_real_counterfact_take(embedded: Editor, test_data: Path) -> None:
-    """Facts that the model knows: four alone by ROME, and two together by MEMIT."""
+    """Facts that the model knows: three alone by ROME, and two together by MEMIT."""
     facts = read_facts(test_data / "counterfact" / "counterfact-full-schema-250.json")[:40]
     asked = [(fact.text, target) for fact in facts for target in (fact.target_new, fact.target_true)]
     nlls = object_nlls(embedded.model, asked)
-    known = [fact for fact, new, true in zip(facts, nlls[::2], nlls[1::2], strict=True) if true < new][:4]
+    known = [fact for fact, new, true in zip(facts, nlls[::2], nlls[1::2], strict=True) if true < new][:3]
     for name, facts in (*(("rome", [fact]) for fact in known), ("memit", known[:2])):
         edit, _, _ = embedded.compute(facts, embedded.method(name))
         embedded.model.write([edit])
