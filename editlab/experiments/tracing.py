@@ -119,7 +119,7 @@ class TraceFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         file, settings = self.folder / "trace.json", {**settings, "facts": digest_of(self._facts)}
         if file.exists():
-            held = {"facts": settings["facts"], **read_json(file)}  # before 0.2 the facts were not told
+            held = {"facts": settings["facts"], **read_json(file)}  # before they were kept
             if other := [name for name in settings if held.get(name) != settings[name]]:
                 raise ValueError(
                     f"{self.folder} holds traces with other settings ({', '.join(other)}); choose an empty folder"

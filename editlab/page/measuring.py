@@ -12,7 +12,7 @@ from typing import Any
 from editlab.core.errors import Cancelled
 from editlab.core.progress import Progress
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.words import waiting_words
+from editlab.page.words import shown_progress
 from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 PLAN = "the plan"
@@ -133,9 +133,7 @@ class Measuring:
 
     def _draw(self, name: str, job: Job) -> None:
         waiting = job.status == "queued"
-        self._running[name] = MeasureProgress(
-            Progress(waiting_words(job.progress)) if waiting else job.progress, waiting
-        )
+        self._running[name] = MeasureProgress(shown_progress(job.progress, waiting), waiting)
         self._tell()
         if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
             self._stage, self._drawn = job.progress.stage, time.monotonic()

@@ -11,7 +11,7 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.core.records import Probe
 from editlab.lab.api import Job, LabProtocol
-from editlab.page.words import waiting_words
+from editlab.page.words import shown_progress
 from editlab.page.work import SENTENCES, Request, Runner, sentence
 
 
@@ -102,7 +102,7 @@ class Probing:
 
     def _draw(self, job: Job) -> None:
         waiting = job.status == "queued"
-        self._tell(progress=Progress(waiting_words(job.progress)) if waiting else job.progress, waiting=waiting)
+        self._tell(progress=shown_progress(job.progress, waiting), waiting=waiting)
 
     def _tell(self, **changed: object) -> None:
         self.probes = replace(self.probes, **changed)  # type: ignore[arg-type]

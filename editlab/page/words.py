@@ -70,6 +70,11 @@ def waiting_words(progress: Progress, ahead: int = 0, seconds_left: float | None
     return f"{words}, done in about {duration(max(10.0, seconds_left))}" if seconds_left else words
 
 
+def shown_progress(progress: Progress, waiting: bool) -> Progress:
+    """A job's progress; of one that waits in the queue, what it waits for."""
+    return Progress(waiting_words(progress)) if waiting else progress
+
+
 def cost_words(cost: Cost | None) -> str:
     """The time that a measurement would take; "about" where that is only an estimate."""
     if cost is None:
