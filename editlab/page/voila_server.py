@@ -135,7 +135,7 @@ class Server(Voila):
         settings = super().init_settings()
         self.kernel_manager.context.setsockopt(zmq.RCVHWM, NO_LIMIT)  # as the kernels publish
         self.identity_provider.login_handler_class = LoginHandler
-        return settings
+        return {**settings, "compress_response": True}
 
     def init_handlers(self) -> list:
         own = {VoilaShutdownKernelHandler: ShutdownHandler, TornadoVoilaHandler: PageHandler}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -106,6 +107,12 @@ def test_it_serves_only_this_machine_and_ends_with_its_kernels(lab_environment: 
         assert "cdn.jsdelivr.net" not in page
         assert "static/bokeh.min.js" in page
         assert get(f"http://{host}/voila/files/app.ipynb")[0] == 403
+        script = urllib.request.Request(
+            f"{server.address}voila/templates/editlab/static/bokeh.min.js", headers={"Accept-Encoding": "gzip"}
+        )
+        with urllib.request.urlopen(script, timeout=30) as sent:
+            small = sent.read()
+        assert len(gzip.decompress(small)) > 3 * len(small)
         kernels = [kernel.pid for kernel in server.kernels()]
         assert len(kernels) == 1
         os.kill(server.process.pid, signal.SIGINT)
