@@ -142,7 +142,7 @@ def test_several_layers_share_the_residual() -> None:
     run = [step(i, memit(1.0), method="memit") for i in range(1, 6)]
     found = told(memit(1.2), run=run, method="memit")
     assert [each.share for each in found.layers] == [pytest.approx(s) for s in (0.3, 0.3, 0.4)]
-    assert found.sentence.startswith("Layers 4, 5, 6 share the residual (30%, 30%, 40%), each taking an equal part")
+    assert found.sentence.startswith("Layers 4, 5, 6 share the residual (30 %, 30 %, 40 %), each taking an equal part")
     compared = "7.2 % of ‖W₀‖, 1.2 times the median of the run's 5 other edits like it"
     assert found.sentence.endswith(f"{compared}: nothing unusual.")
     assert told(memit(5.0), run=run, method="memit").cause == "residual"

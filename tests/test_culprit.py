@@ -52,7 +52,7 @@ def test_where_several_share_the_harm_it_says_so() -> None:
     found = find_culprit(edits(4), additive(dict.fromkeys(("e1", "e2", "e3"), 1.0)), 256)
     assert found.restored == pytest.approx(1 / 3, abs=0.01)
     assert found.sentence.startswith("No single edit is the culprit: without the best one to remove, edit ")
-    assert found.sentence.endswith("33% of the way back.")
+    assert found.sentence.endswith("33 % of the way back.")
 
 
 def test_two_far_apart_in_a_long_log_are_no_single_culprit() -> None:

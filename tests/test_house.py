@@ -145,6 +145,12 @@ def test_html_is_escaped_by_its_builders(room: str) -> None:
     assert [each for each in found if each[1] in ("html", "html.escape")] == []
 
 
+def test_a_share_is_written_in_one_way_only() -> None:
+    """By `editlab.core.numbers.percent`: "42 %", never "42%"."""
+    files = [file for room in ROOMS for file in files_of(room)]
+    assert [file for file in files if re.search(r":[^{}\"']*%\}", file.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.parametrize("tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
 def test_tools_find_nothing(tool: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -237,7 +237,7 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
 
 def _spread(layers: Sequence[LayerAnatomy]) -> str:
     """How the layers share the residual, and why no layer's change explodes."""
-    shares = ", ".join(f"{layer.share:.0%}" for layer in layers)
+    shares = ", ".join(percent(layer.share) for layer in layers)
     floor = "the second moment" if layers[0].get("projected") is None else "the weight of ‖ΔW‖²"
     return (
         f"layers {', '.join(str(layer.layer) for layer in layers)} share the residual ({shares}), each taking an equal "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from editlab.core.facts import Fact
+from editlab.core.numbers import percent
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 
@@ -113,6 +114,6 @@ def _sentence(best: Suspect, unedited: float, in_force: float, left: float, rest
     named = f"edit {best.index} ({best.fact.subject} → {best.fact.target_new})"
     values = f"short perplexity is {left:.4g} instead of {in_force:.4g} ({unedited:.4g} unedited)"
     if restored >= MOST:
-        return f"{named[:1].upper()}{named[1:]} is the culprit: without it {values}, {restored:.0%} of the way back."
+        return f"{named[:1].upper()}{named[1:]} is the culprit: without it {values}, {percent(restored)} of the way back."
     best_one = f"without the best one to remove, {named}, {values}"
-    return f"No single edit is the culprit: {best_one}, {restored:.0%} of the way back."
+    return f"No single edit is the culprit: {best_one}, {percent(restored)} of the way back."

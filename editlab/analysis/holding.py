@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
+from editlab.core.numbers import percent
 from editlab.core.records import LayerTrace, Step, Trace, ValueTrace
 
 SHARED = 0.5  # of a key left free by history, below which the key counts as an earlier edit's
@@ -51,10 +52,10 @@ def _why(step: Step, trace: Trace, value: ValueTrace) -> str:
         )
     free = _least(trace.layers.values(), "free")
     if free < SHARED:
-        return f"its key is nearly an earlier edit's, which the history keeps: {free:.0%} of it was free"
+        return f"its key is nearly an earlier edit's, which the history keeps: {percent(free)} of it was free"
     projected = _least(trace.layers.values(), "projected")
     if projected < LITTLE:
-        return f"the null space left {projected:.0%} of its key"
+        return f"the null space left {percent(projected)} of its key"
     return "the search found it, but the change of the weights falls short of the value"
 
 
@@ -64,7 +65,7 @@ def history_words(trace: Trace) -> Iterable[str]:
     if known:
         free, layer, n = min(known)
         keys = "1 earlier key" if n == 1 else f"{n} earlier keys"
-        yield f"History kept {keys}; it took {1 - free:.0%} of this edit's own at layer {layer}, where it took most."
+        yield f"History kept {keys}; it took {percent(1 - free)} of this edit's own at layer {layer}, where it took most."
 
 
 def _null_space(layers: Iterable[tuple[int, LayerTrace]]) -> Iterable[str]:
@@ -74,7 +75,7 @@ def _null_space(layers: Iterable[tuple[int, LayerTrace]]) -> Iterable[str]:
     dimensions = ", ".join(f"{trace.null_dimensions} (layer {layer})" for _, layer, trace in known)
     projected, layer, _ = min(known, key=lambda each: each[0])
     yield (
-        f"The null space has {dimensions} dimensions; the projection took {1 - projected:.0%} of the key at layer "
+        f"The null space has {dimensions} dimensions; the projection took {percent(1 - projected)} of the key at layer "
         f"{layer}, where it took most."
     )
     thin = [trace.keys_per_dimension for _, _, trace in known if trace.keys_per_dimension is not None]

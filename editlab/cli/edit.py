@@ -275,7 +275,7 @@ def _show_many(result: dict[str, Any]) -> None:
     low, high = wilson(took, total)
     typer.echo(
         f"{result['method']} on {result['model']['name']}, {plural(result['edits'], 'edit')}: {took} of {total} facts "
-        f"took, {took / total:.0%} (95 %: {low:.0%} to {high:.0%}), {result['seconds']:.1f} s"
+        f"took, {percent(took / total)} (95 %: {percent(low)} to {percent(high)}), {result['seconds']:.1f} s"
     )
 
 

@@ -6,13 +6,14 @@ NOTHING = "–"  # where there is no number
 
 
 def percent(p: float | None) -> str:
-    """A probability for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
+    """A share for reading: "42 %", "4.2 %", "0.31 %", "< 0.01 %"."""
     if p is None:
         return NOTHING
     value = 100 * p
     if 0 < value < 0.01:
         return "< 0.01 %"
-    digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
+    size = abs(value)
+    digits = 0 if size >= 9.95 or size == 0 else 1 if size >= 0.995 else 2
     return f"{value:.{digits}f} %"
 
 

@@ -10,7 +10,7 @@ from editlab.core.facts import Fact
 from editlab.core.info import LabInfo, MeasureInfo
 from editlab.core.progress import WAITING, Progress
 from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, TaskScore
-from editlab.report.html import plural, tag
+from editlab.report.html import percent, plural, tag
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
 EVERY = (1, 2, 5, 10, 25)
@@ -102,7 +102,7 @@ def every_words(every: int) -> str:
 
 def f1_words(score: TaskScore) -> str:
     text = f"weighted F1 {score.f1:.2f} (chance {score.chance_f1:.2f})"
-    return text if score.rule == "scores" else f"{text}, {score.invalid:.0%} of answers name no label"
+    return text if score.rule == "scores" else f"{text}, {percent(score.invalid)} of answers name no label"
 
 
 def retention_words(found: Retention) -> str:

@@ -232,7 +232,7 @@ def test_a_skill_is_measured_on_demand_and_compared() -> None:
         assert "the label that a generated answer names" in seen(generated)
         generated.ask.start.click()
         await app.runner.idle()
-        assert "10% of answers name no label" in seen(generated)
+        assert "10 % of answers name no label" in seen(generated)
 
     run(scenario)
 
