@@ -39,7 +39,7 @@ def notes(said: bool | None, searched: ValueTrace, **layer: Any) -> tuple[str, .
         (value((1, 4)), {}, "the search did not get there in 2 steps (it hit 4 of 6 tokens in its contexts)"),
         (value((1, 4), 7.5), {}, "did not get there in 2 steps, with δ as long as the clamp of 0.75 allows"),
         (value(anchored=SCALED), {}, "its value, scaled from 20 to the anchor 5, says 2 of 6 tokens only"),
-        (value(), {"free": 0.2, "history": 7}, "nearly an earlier edit's, which the history keeps: 20 % of it was free"),
+        (value(), {"free": 0.2, "history": 7}, "an earlier edit's, which the history keeps: 20 % of it was free"),
         (value(), {"free": 0.9, "history": 7, "projected": 0.1}, "null space left 10 % of its key"),
         (value(), {}, "the change of the weights falls short of the value"),
     ],

@@ -113,7 +113,7 @@ def _log(perplexity: float) -> float:
 def _sentence(best: Suspect, unedited: float, in_force: float, left: float, restored: float) -> str:
     named = f"edit {best.index} ({best.fact.subject} → {best.fact.target_new})"
     values = f"short perplexity is {left:.4g} instead of {in_force:.4g} ({unedited:.4g} unedited)"
+    back = f"{values}, {percent(restored)} of the way back."
     if restored >= MOST:
-        return f"{named[:1].upper()}{named[1:]} is the culprit: without it {values}, {percent(restored)} of the way back."
-    best_one = f"without the best one to remove, {named}, {values}"
-    return f"No single edit is the culprit: {best_one}, {percent(restored)} of the way back."
+        return f"{named[:1].upper()}{named[1:]} is the culprit: without it {back}"
+    return f"No single edit is the culprit: without the best one to remove, {named}, {back}"

@@ -64,8 +64,8 @@ def history_words(trace: Trace) -> Iterable[str]:
     known = [(each.free, layer, each.history) for layer, each in trace.layers.items() if each.free is not None]
     if known:
         free, layer, n = min(known)
-        keys = "1 earlier key" if n == 1 else f"{n} earlier keys"
-        yield f"History kept {keys}; it took {percent(1 - free)} of this edit's own at layer {layer}, where it took most."
+        keys, took = "1 earlier key" if n == 1 else f"{n} earlier keys", percent(1 - free)
+        yield f"History kept {keys}; it took {took} of this edit's own at layer {layer}, where it took most."
 
 
 def _null_space(layers: Iterable[tuple[int, LayerTrace]]) -> Iterable[str]:
