@@ -14,7 +14,7 @@ from editlab.core.records import Completion, SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.opening import opened
-from editlab.page.panels.side_by_side import key_of
+from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide, key_of
 from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
@@ -83,6 +83,13 @@ def test_levels_do_not_stretch_the_axis() -> None:
     for chart in (size_chart(), perplexity_chart(30.0)):
         (plot,) = chart.figures
         assert all(type(renderer.glyph).__name__ != "Text" for renderer in plot.y_range.renderers)
+
+
+@pytest.mark.parametrize("edits", [1, 2, 9])
+def test_the_axis_ends_with_the_last_edit(edits: int) -> None:
+    chart = size_chart()
+    chart.draw({}, edits)
+    assert edits < chart.figures[0].x_range.end < edits + 1
 
 
 def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
@@ -194,6 +201,17 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
         assert len(lab.sessions) == made  # the first other run is gone
 
     run(scenario)
+
+
+def test_a_method_that_did_not_make_the_edits_is_proposed_until_one_is_chosen() -> None:
+    nothing = CompareCallbacks(*3 * [lambda *_: None])
+    panel = SideBySide(FakeLab().info(), nothing, lambda _: None)
+    for methods, proposed in ((("rome", "rome"), "r-rome"), (("rome", "r-rome"), "memit"), (("memit",), "rome")):
+        panel.show(state_of(*methods))
+        assert panel.method.value == proposed
+    panel.method.value = "memit"  # by the visitor
+    panel.show(state_of("memit"))
+    assert panel.method.value == "memit"
 
 
 def test_what_cannot_be_opened_beside_is_told() -> None:

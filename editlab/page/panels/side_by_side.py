@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +13,7 @@ from editlab.core.progress import Progress
 from editlab.core.records import SessionState, Step
 from editlab.page.chart_view import ChartView, GoTo
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
+from editlab.page.lessons.lesson import CURE
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import health_pill
@@ -34,6 +35,13 @@ def key_of(text: str) -> str:
     return keys[0] if keys else text.strip()
 
 
+def another_method(info: LabInfo, used: Sequence[str | None]) -> str:
+    """The method to compare these edits with: the last one's fallback, else the one that spares most, else any other."""
+    fallbacks = {method.name: method.fallback for method in info.methods}
+    wanted = [fallbacks.get(used[-1] or "") if used else None, CURE, *fallbacks]
+    return next((name for name in wanted if name in fallbacks and name not in used), info.methods[0].name)
+
+
 class SideBySide(Pane):
     def __init__(self, info: LabInfo, on: CompareCallbacks, on_goto: GoTo) -> None:
         self._by = compared_by(info)
@@ -41,6 +49,7 @@ class SideBySide(Pane):
         self._state: SessionState | None = None
         self._other: tuple[str, SessionState] | None = None
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
+        self._proposed = self.method.value
         self.remake = button("Make them", lambda _: on.remake(self.method.value), "el-small")
         self.link = field("Or another session's link")
         self.open = button("Open beside", lambda _: self._ask(on), "el-small")
@@ -64,7 +73,10 @@ class SideBySide(Pane):
 
     def show(self, state: SessionState) -> None:
         self._state = state
-        self.remake.disabled = not any(step.facts and step.in_force for step in state.steps)
+        edits = [step for step in state.steps if step.facts and step.in_force]
+        self.remake.disabled = not edits
+        if self.method.value == self._proposed:
+            self.method.value = self._proposed = another_method(self._info, [step.method for step in edits])
         self._draw()
 
     def working(self, progress: Progress, waiting: bool = False) -> None:

@@ -27,7 +27,7 @@ CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that stacked plots are aligned
 LETTER = 6  # pixels of one letter in a level's words
 FLAG = 0.95  # height of a change's flag, as a share of the plot
-FEWEST_STEPS = 4  # steps that the axis shows at least
+FEWEST_STEPS = 1  # edits that the axis shows at least
 
 SAVE = """
 const [kind] = cb_obj.tags, view = Bokeh.index.find_one(cb_obj)

@@ -35,7 +35,7 @@ from editlab.report.html import number, percent
 
 LAYERS = ("#2452c7", "#b3460b", "#11734b", "#7b3fb5", "#0c6f80", "#a8326e", "#6b5a00", "#4a5568")
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot")
-BARS_WIDTH = 0.7  # total width of a step's bars
+BARS_WIDTH, FEW = 0.7, 5  # total width of a step's bars; with fewer steps they are narrower
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def drift_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False)
 def size_columns(state: SessionState, unit: Unit = UNITS[0], log: bool = False) -> Columns:
     """One bar per edit and layer; MEMIT's layers stand side by side."""
     layers = [layer for layer, _, _ in _layers(state)]
-    width = BARS_WIDTH / max(1, max((len(step.size) for step in state.steps), default=1))
+    width = BARS_WIDTH * min(1.0, len(state.steps) / FEW)
+    width /= max(1, max((len(step.size) for step in state.steps), default=1))
     names = ("step", "x", "size", "width", "color", "alpha", "layer", "title", "says")
     bars: dict[str, list[Any]] = {name: [] for name in names}
     for step in state.steps:
