@@ -98,6 +98,7 @@ def test_a_teacher_sees_where_everyone_is_and_opens_any_session_to_read_it() -> 
     async def scenario(page: Page, lab: FakeLab) -> None:
         app, panel = await taught(page, lab)
         assert "Nobody has joined yet" in seen(panel)
+        assert "a copy or a branch of it has none" in seen(panel)
         assert f'data-copy="join-{app.session}" data-as="class"' in markup(panel)
         ann = await joined(lab, f"join-{app.session}", "<b>Ann</b>")
         await joined(lab, f"join-{app.session}", "")

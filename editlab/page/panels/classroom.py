@@ -24,6 +24,10 @@ ABOUT = (
     "Everyone who opens the join link gets a session of their own. You see how far each of them is and can open every "
     "session to look at it. They see neither each other’s sessions nor yours."
 )
+ABOUT_LINK = (
+    "Whoever has it can join. It opens nobody’s session. The class stays with this session: a copy or a branch of it has "
+    "none."
+)
 ABOUT_JOINING = "You get a session of your own. Your teacher can look at it but not change it; nobody else sees it."
 ABOUT_FILE = "A row per edit: who made it, the fact, and what the model said before and after."
 NOBODY = "Nobody has joined yet."
@@ -63,7 +67,7 @@ class ClassPanel:
             show_if(self._about, False)
             show_if(self._open, True)
             copy = tag("button", "Copy link to join", "el-copy", type="button", data_copy=room.join, data_as=CLASS)
-            self._link.value = copy + note("Whoever has it can join. It opens nobody’s session.", "el-why")
+            self._link.value = copy + note(ABOUT_LINK, "el-why")
             self._draw_code()
         drawn = _table(room)
         if drawn != self._members.value:  # a link that has the focus is not replaced by the same
