@@ -69,7 +69,7 @@
       row.append(open, element("span", [edits, ago(known.time), ...(known.kind === "follow" ? ["following"] : [])].join(" · "), "el-why"));
       return row;
     });
-    place.replaceChildren(...(rows.length ? rows : [element("li", "None besides this one.", "el-why")]));
+    place.replaceChildren(...(rows.length ? rows : [element("li", here ? "None besides this one." : "None yet.", "el-why")]));
   };
 
   const copy = async (button) => {
@@ -201,7 +201,8 @@
     if (open !== undefined && row.open !== open) row.open = open;
   });
   /* What has the focus may go, or be hidden or disabled by what it did. Then the focus goes to Apply where an edit is made,
-     elsewhere to what is next to it, and back as soon as it is there again. On touch screens a field would open the keys. */
+     in the analysis to the button that stops what was begun, elsewhere to what is next to it, and back as soon as it is
+     there again. On touch screens a field would open the keys. */
   const CONTROLS = "button, input, select, textarea, summary, a[href], [tabindex='0']";
   const usable = (part) => part.isConnected && shown(part);
   const beside = (part, place) => {
@@ -223,7 +224,9 @@
     const now = document.activeElement;
     if (!held || usable(held.part) || (now !== document.body && now !== held.part)) return;
     const { part, around } = held, make = around.find((place) => place.matches(".el-make"));
-    const next = [left, make?.querySelector(".el-apply button")].find((one) => one && usable(one))
+    const pane = around.find((place) => place.matches(".el-pane"));
+    const stops = pane ? pane.querySelectorAll(".el-job button, .el-probe-run button") : [];
+    const next = [left, make?.querySelector(".el-apply button"), ...stops].find((one) => one && usable(one))
       || around.filter((place) => place.isConnected).map((place) => beside(part, place)).find(Boolean);
     left = left || part;
     moving = true;
