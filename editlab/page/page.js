@@ -306,6 +306,7 @@
     name(".el-step", { role: "listitem" });
     Object.entries(PARTS).forEach(([id, part]) => name(part, { id, tabindex: "-1" }));
     refocus();
+    opened();
     unfold();
     point();
     rove();
@@ -321,6 +322,19 @@
     dock.dataset.told = told;
     const over = next.getBoundingClientRect().bottom + 12 - dock.getBoundingClientRect().bottom;
     if (over > 0) dock.scrollTop += over;
+  };
+  /* A panel that a task opens is brought into sight: at once where it is open already, else as soon as it is drawn. */
+  let opening = null; // what is in the panel's place meanwhile
+  const reach = () => document.querySelector(".el-analysis")?.scrollIntoView({ block: "start" });
+  document.addEventListener("click", ({ target }) => {
+    opening = target.closest?.(".el-act-tab") ? { drawn: document.querySelector(".el-pane > *") } : null;
+    if (opening) reach();
+  });
+  const opened = () => {
+    const drawn = opening && document.querySelector(".el-pane > *");
+    if (!drawn || drawn === opening.drawn) return;
+    opening = null;
+    reach();
   };
   const locate = () => { // the address, for the followers' QR code
     const place = document.querySelector(".el-address:not([data-met])");

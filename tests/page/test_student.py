@@ -45,6 +45,7 @@ def test_a_student_sees_a_belief_change_and_a_model_break_and_mends_it(visit_mod
     assert "of ‖W₀‖" in ticked(page, "Now the other one")
     task(page, "Why").get_by_role("button").click()
     assert "divisor" in ticked(page, "Why")
+    assert wait_until(lambda: 0 <= page.locator(".el-because").bounding_box()["y"] < 600)  # in sight, not only done
     off = page.locator(".el-step", has_text="Cambridge").get_by_role("button", name="Off", exact=True)
     assert wait_until(off.is_enabled)
     off.press("Enter")

@@ -26,7 +26,7 @@ class TaskRow:
         self.act: widgets.Button | None = None
         if task.action is not None:
             action = task.action
-            self.act = button(action.label, lambda _: on_act(action), "el-small")
+            self.act = button(action.label, lambda _: on_act(action), f"el-small el-act-{action.what}")
             children.append(self.act)
         self.bet: widgets.Dropdown | None = None
         if task.bets:
