@@ -305,6 +305,25 @@ def test_sessions_that_wait_move_to_a_worker_that_idles(idle: WorkerPool, starte
     assert {idle._seats.of(str(number)) for number in range(6)} == set(idle._seats.all)
 
 
+def test_jobs_that_move_while_no_worker_is_there_wait_for_one(
+    idle: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        idle._seats.settle(str(number), idle._seats.all[0])
+    jobs = [idle.risk(str(number), FACT) for number in range(6) for _ in range(2)]
+    give, refused = idle._dispatcher._give, []
+
+    def refusing(job: Any, seat: Any) -> None:
+        if not refused:
+            refused.append(job)
+            raise Loading("the model is being loaded again")
+        give(job, seat)
+
+    monkeypatch.setattr(idle._dispatcher, "_give", refusing)
+    assert all(job.result(10) for job in jobs)
+    assert refused
+
+
 def test_three_visitors_of_two_workers_are_served_alike(idle: WorkerPool) -> None:
     done: Counter[str] = Counter()
     end = time.monotonic() + 1.2
