@@ -88,12 +88,13 @@ class TwoDevices(TorchFunctionMode):
         return FIRST if torch.device(device).index is None else torch.device(device)
 
 
-def split(model: EditableModel) -> EditableModel:
-    """The model with its upper blocks on SECOND, dispatched by accelerate; to be used within `TwoDevices`."""
+def split(model: EditableModel, first: torch.device = FIRST, second: torch.device = SECOND) -> EditableModel:
+    """The model with its upper blocks on `second`, dispatched by accelerate; within `TwoDevices` where one is there."""
     n = model.n_layers
-    blocks = {f"{model.family.blocks}.{layer}": SECOND if layer >= n // 2 else FIRST for layer in range(n)}
-    others = dict.fromkeys((name for name in _leaves(model) if not name.startswith(model.family.blocks)), FIRST)
-    hf = dispatch_model(model.hf, {**others, **blocks, model.family.norm: SECOND}, force_hooks=True)
+    blocks = {f"{model.family.blocks}.{layer}": second if layer >= n // 2 else first for layer in range(n)}
+    others = dict.fromkeys((name for name in _leaves(model) if not name.startswith(model.family.blocks)), first)
+    places = {**others, **blocks, model.family.norm: second}
+    hf = dispatch_model(model.hf, places, main_device=first, force_hooks=True)
     return EditableModel(hf, model.tokenizer, model.name)
 
 

@@ -12,6 +12,7 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from editlab.editing.contexts import contexts_of
 from editlab.editing.moments import moments_of
@@ -189,6 +190,17 @@ def test_weights_that_are_not_the_configurations(
     change(tensors)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=sentence):
+        load_folder(folder)
+
+
+def test_a_configuration_of_a_far_larger_model_is_refused_before_room_is_made_for_it(
+    whole_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(whole_model, tmp_path / "mine"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 9_600}))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("room is made for it"))
+    with pytest.raises(ValueError, match=r"its configuration asks for \d,\d{3},\d{3}, and its files hold \d+,\d{3}$"):
         load_folder(folder)
 
 

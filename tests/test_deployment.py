@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from editlab.core.paths import CACHE_VARIABLE
 from editlab.lab.limits import Limits
 from editlab.remote.client import backend_of_environment
 from editlab.remote.server import Loader, create_app
+from editlab.remote.server.operation import OPEN
 from editlab.serving.settings import PREFIX, PageSettings, Settings
 from tests.page.fake_lab import FakeLab
 
@@ -118,7 +120,10 @@ def test_each_profile_is_one_backend_and_a_page_that_finds_it(profile: str) -> N
     (name,) = backend["networks"]["default"]["aliases"]
     port = Settings.model_fields["port"].default
     assert f"--backend http://{name}:{port} " in page["command"]
-    assert f":{port}/healthz" in backend["healthcheck"]["test"][-1]
+    kind, program, option, code = backend["healthcheck"]["test"]
+    assert (kind, program, option) == ("CMD", "python", "-c")
+    compile(code, "healthcheck", "exec")
+    assert [f"http://127.0.0.1:{port}{path}" for path in OPEN if path in code] == re.findall(r"http://[^']+", code)
     assert page["ports"] == [f"127.0.0.1:{PageSettings().port}:{PageSettings().port}"]
 
 
@@ -150,5 +155,17 @@ def test_the_dockerfile_copies_what_there_is_and_starts_the_command() -> None:
     assert all((ROOT / source).exists() for sources in copied for source in sources)
     assert {"pyproject.toml", "editlab", "data", "app.ipynb"} <= {source for sources in copied for source in sources}
     assert 'ENTRYPOINT ["editlab"]' in lines
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (install,) = [line for line in lines if "pip install" in line]
+    extras = set(re.findall(r"\.\[([\w,]+)\]", install)[0].split(","))
+    assert extras == {"postgres", "ray"} <= set(project["optional-dependencies"])
+    assert "-c constraints.txt" in install
+    assert "constraints.txt" in {source for sources in copied for source in sources}
+    (volumes,) = [json.loads(line.removeprefix("VOLUME ")) for line in lines if line.startswith("VOLUME")]
+    mounted = {volume.split(":")[1] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert mounted == set(volumes)
+    (user,) = [line.removeprefix("USER ") for line in lines if line.startswith("USER")]
+    (make,) = [line for line in lines if "useradd" in line]
+    assert f"chown {user} {' '.join(volumes)}" in make  # a volume of a name gets the owner of the folder in the image
     (environment,) = [line.split()[1:] for line in lines if line.startswith("ENV")]
     assert {each.partition("=")[0] for each in environment} - {"HF_HOME"} <= set(settings())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from benchmarks import spread
 from benchmarks.many import shares, simulate
 from benchmarks.workers import missed, unevenness
+from editlab.core.progress import Progress
 
 
 def test_a_visitor_alone_never_waits() -> None:
@@ -38,3 +42,34 @@ def test_a_target_that_is_missed_is_told_and_one_that_was_not_tried_is_not() -> 
     assert missed(well) == missed({}) == []
     for name, value in {"ratio": 1.6, "uneven_2": 1.4, "errors": 1, "lost": 1, "back_seconds_most": 5.1}.items():
         assert len(missed(well | {name: value})) == 1
+
+
+def test_a_scan_is_timed_once_all_workers_are_loaded() -> None:
+    watch = spread.Watch(total=80, seen=[(9.0, 10), (10.0, 20), (11.0, 30), (16.0, 80)])
+    assert watch.rate == pytest.approx(60 / 6)
+    assert math.isnan(spread.Watch(total=80, seen=[(9.0, 80)]).rate)
+
+
+def test_workers_of_a_scan_are_killed_evenly_over_its_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    died: list[int] = []
+
+    class Process:
+        def kill(self) -> None:
+            died.append(done)
+
+    there: list[Process] = []
+    monkeypatch.setattr(spread, "working", lambda: there)
+    watch = spread.Watch(kills=3)
+    for done in range(0, 101, 5):
+        if done == 35:
+            there.append(Process())  # until then, all were being loaded
+        watch(Progress("scanning", done, 100))
+    assert died == [35, 50, 75]
+    assert watch.killed == 3
+
+
+def test_a_scan_that_misses_a_target_says_so() -> None:
+    well = {"ratio": 1.9, "kills": 20, "killed": 20, "table": True, "killed_table": True}
+    assert spread.missed(well) == []
+    for name, value in {"ratio": math.nan, "killed": 19, "table": False, "killed_table": False}.items():
+        assert len(spread.missed(well | {name: value})) == 1

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from editlab.core.errors import Cancelled, LabError, ReadOnly, UnknownSession, WorkerDied
+from editlab.core.errors import Busy, Cancelled, LabError, ReadOnly, UnknownSession, WorkerDied
 from editlab.core.facts import Fact
 from editlab.core.info import SessionInfo
 from editlab.core.progress import OnProgress, Progress
+from editlab.experiments.cluster import shared_out
 from editlab.lab.jobs import FIRST, Queue
 from editlab.lab.lab import Lab
 from editlab.lab.store import Store
 from editlab.remote.client import connect
 from editlab.remote.wire import Loading
-from editlab.remote.workers import WorkerPool, dispatcher, keeper, seats
+from editlab.remote.workers import WorkerPool, dispatcher, keeper, seats, worker
 from editlab.remote.workers.worker import Worker
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
@@ -30,13 +31,16 @@ from tests.test_lab import YES_NO
 
 
 class Here:
-    """A worker in this process. Once it is killed, nothing more is heard of it."""
+    """A worker in this process. Once it is killed, nothing more is heard of it; while it hangs, calls wait."""
 
     def __init__(self, load: Callable[[OnProgress], Any]) -> None:
         self.worker, self.killed = Worker(load, lambda _code: self.kill()), threading.Event()
+        self.hangs = False
 
     def __getattr__(self, name: str) -> Any:
         def ask(*arguments: Any) -> Any:
+            if self.hangs:
+                assert self.killed.wait(20)
             if not self.killed.is_set():
                 answer = getattr(self.worker, name)(*arguments)
                 if not self.killed.is_set():
@@ -46,13 +50,19 @@ class Here:
         return ask
 
     def news(self, seen: int, _seconds: float) -> Any:
+        if self.hangs:
+            raise WorkerDied
         return self.__getattr__("news")(seen, 0.02)
 
     def kill(self) -> None:
         self.killed.set()
 
     def end(self) -> None:
-        self.kill()
+        if not self.killed.is_set():
+            self.kill()
+            self.close()
+
+    def close(self) -> None:
         with suppress(AttributeError):  # it was never loaded
             self.worker.end()
 
@@ -69,8 +79,8 @@ def url(new_postgres: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def workers(url: str, facts: list[Fact], started: list[Here]) -> Iterator[WorkerPool]:
-    """A lab of two workers."""
+def start(url: str, facts: list[Fact], started: list[Here]) -> Callable[[], Here]:
+    """Starts a worker over the store."""
 
     def load(_report: OnProgress) -> Lab:
         return Lab(tiny_editor("gpt2"), {"parity": YES_NO}, facts, "three facts", store=Store(url))
@@ -79,12 +89,18 @@ def workers(url: str, facts: list[Fact], started: list[Here]) -> Iterator[Worker
         started.append(Here(load))
         return started[-1]
 
+    return start
+
+
+@pytest.fixture
+def workers(start: Callable[[], Here], started: list[Here]) -> Iterator[WorkerPool]:
+    """A lab of two workers."""
     found = WorkerPool(start, 2)
     assert soon(lambda: found.counts()["workers"] == 2, 30)
     yield found
     found.close()
-    for worker in started:
-        worker.end()
+    for one in started:
+        one.close()
 
 
 class Gate(threading.Event):
@@ -191,6 +207,30 @@ def test_an_edit_whose_worker_dies_is_told_as_it_is(
     assert len(started) == 3
 
 
+def test_backends_with_workers_that_share_a_store_share_their_sessions(
+    workers: WorkerPool, start: Callable[[], Here], facts: list[Fact], gate: Gate
+) -> None:
+    other = WorkerPool(start, 1)
+    try:
+        key = workers.create()
+        before = other.revision(key)
+        edit = workers.edit(key, facts[:1])
+        assert soon(lambda: edit.status == "running")
+        for change in (lambda: other.edit(key, facts[1:2]), lambda: other.watch(key, ["Rome is"])):
+            with pytest.raises(Busy, match="edited at another server"):
+                change()
+        gate.set()
+        assert edit.result(60).index == 1
+        assert other.edit(key, facts[1:2]).result(60).index == 2
+        assert other.revision(key) != before
+        assert [step.id for step in workers.state(key).steps] == [step.id for step in other.state(key).steps]
+        other.delete(key)
+        with pytest.raises(UnknownSession):
+            workers.edit(key, facts[2:])
+    finally:
+        other.close()
+
+
 # --- with labs whose work is to wait ---
 
 
@@ -265,6 +305,25 @@ def test_sessions_that_wait_move_to_a_worker_that_idles(idle: WorkerPool, starte
     assert {idle._seats.of(str(number)) for number in range(6)} == set(idle._seats.all)
 
 
+def test_jobs_that_move_while_no_worker_is_there_wait_for_one(
+    idle: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        idle._seats.settle(str(number), idle._seats.all[0])
+    jobs = [idle.risk(str(number), FACT) for number in range(6) for _ in range(2)]
+    give, refused = idle._dispatcher._give, []
+
+    def refusing(job: Any, seat: Any) -> None:
+        if not refused:
+            refused.append(job)
+            raise Loading("the model is being loaded again")
+        give(job, seat)
+
+    monkeypatch.setattr(idle._dispatcher, "_give", refusing)
+    assert all(job.result(10) for job in jobs)
+    assert refused
+
+
 def test_three_visitors_of_two_workers_are_served_alike(idle: WorkerPool) -> None:
     done: Counter[str] = Counter()
     end = time.monotonic() + 1.2
@@ -295,12 +354,14 @@ def test_without_a_worker_calls_and_jobs_say_that_the_model_is_being_loaded(
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 1.0)
     says = "the model is being loaded again, which takes about 1 s"
     jobs = [idle.risk("one", FACT) for _ in range(6)]
-    for worker in started:
-        worker.kill()
+    for one in started:
+        one.kill()
     assert soon(lambda: jobs[-1].progress.stage == says)
     with pytest.raises(Loading, match=says):
         idle.about("one")
+    assert idle.silence > 0
     assert jobs[-1].result(10)
+    assert idle.silence == 0
 
 
 def test_a_cancelled_job_is_cancelled_wherever_it_is(idle: WorkerPool) -> None:
@@ -311,3 +372,72 @@ def test_a_cancelled_job_is_cancelled_wherever_it_is(idle: WorkerPool) -> None:
         with pytest.raises(Cancelled):
             job.result(10)
     assert jobs[0].result(10)
+
+
+def test_calls_of_a_worker_that_hangs_are_answered_by_another(idle: WorkerPool, started: list[Here]) -> None:
+    job = idle.risk("one", FACT)
+    (home,) = [one for one in started if one is idle._seats.of("one").worker]
+    home.hangs = True
+    assert idle.about("one").id == "one"
+    assert job.result(10)
+    assert soon(lambda: idle.counts()["worker_restarts"] == 1)
+    assert home.killed.is_set()
+
+
+def test_a_change_that_no_worker_was_asked_for_is_asked_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not told as one that may have been made."""
+    found = seats.Seats(2)
+    found.fill(found.all[1], Here(lambda _report: Waiting(0.0)))
+    order = iter(found.all)
+    monkeypatch.setattr(found, "of", lambda _session: next(order))
+    assert found.answer("one", lambda _worker: "made", changes=True) == "made"
+
+
+def test_a_worker_tells_no_end_of_a_job_that_is_withdrawn_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be told as cancelled, although another worker has it by then."""
+    lab = Waiting(0.2)
+    one = Worker(lambda _report: lab)
+    one.load()
+    for number in range(2):
+        one.start(number, "risk", "one", {})
+    note_of = worker._note_of
+
+    def meanwhile(job: Any) -> Any:
+        one.withdraw([1])
+        return note_of(job)
+
+    monkeypatch.setattr(worker, "_note_of", meanwhile)
+    assert list(one.news(-1, 0.0).notes) == [0]
+    one.end()
+
+
+# --- where the workers are ---
+
+LARGE, SMALL, HEAD = {"CPU": 64.0, "GPU": 8.0}, {"CPU": 2.0}, {"node": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "on_gpus", "found"),
+    [
+        ([SMALL], 2, True, (2, 1, 0)),
+        ([SMALL], None, True, (1, 2, 0)),
+        ([LARGE], None, True, (8, 8, 1)),
+        ([LARGE], 4, True, (4, 8, 1)),  # the processors of the other four GPUs are left
+        ([LARGE, SMALL], None, True, (8, 8, 1)),
+        ([LARGE], 4, False, (4, 16, 0)),
+        ([SMALL, {"CPU": 14.0}], None, True, (2, 7, 0)),
+        ([HEAD, {"CPU": 8.0}, {"CPU": 8.0}], None, True, (2, 8, 0)),
+    ],
+)
+def test_processors_and_gpus_are_shared_out(
+    machines: list[dict[str, float]], workers: int | None, on_gpus: bool, found: tuple[int, int, int]
+) -> None:
+    assert shared_out(machines, workers, on_gpus, grows=False) == found
+
+
+def test_workers_for_whom_there_is_no_room_are_refused_unless_the_cluster_grows() -> None:
+    with pytest.raises(ValueError, match="has room for 2 workers with a processor each, not for 3"):
+        shared_out([SMALL], 3, True, grows=False)
+    with pytest.raises(ValueError, match="has room for 8 workers with a processor and a GPU each, not for 9"):
+        shared_out([LARGE], 9, True, grows=False)
+    assert shared_out([HEAD], 3, True, grows=True) == (3, 1, 0)

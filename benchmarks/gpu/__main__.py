@@ -38,6 +38,7 @@ PARTS = (
     Part("suite", "Tests on the device", 110),
     Part("gpt2", "GPT-2 XL's shape, float32, random weights", 220),
     Part("gptj", "GPT-J's shape, bfloat16, edited layers in float32, random weights", 80),
+    Part("split", "A model over two devices", 60),
     Part("model", "The embedded model", 110),
     Part("sessions", "Many sessions at once", 110),
     Part("fault", "A device-side assert in the backend", 60),

@@ -22,6 +22,7 @@ from benchmarks.gpu.table import Figure
 MODULES = {  # where each part is
     **dict.fromkeys(("there", "suite"), "machine"),
     **dict.fromkeys(("gpt2", "gptj"), "shapes"),
+    "split": "divided",
     **dict.fromkeys(("model", "sessions", "fault"), "product"),
 }
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "tiny-gpt2"

@@ -5,6 +5,8 @@ This module needs no model: `EditableModel.check` checks what depends on a token
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import unicodedata
@@ -207,6 +209,19 @@ def check_batch(facts: Sequence[Fact]) -> None:
             wrong = "are the same" if other.target_new == fact.target_new else "write different objects to one prompt"
             raise ValueError(f"facts {first} and {number} of the batch {wrong}: {other}, and {fact}; leave one out")
         seen[question] = number, fact
+
+
+def digest_of(facts: Iterable[Fact]) -> str:
+    """The number of these facts, and a hash of them in their order: what a scan or traces are of.
+
+    A choice of `joined_by` that is the default is left out, since older scans do not know it.
+    """
+    listed = [
+        {name: value for name, value in fact.to_json().items() if (name, value) != ("joined_by", AUTO)}
+        for fact in facts
+    ]
+    text = json.dumps(listed, ensure_ascii=False)
+    return f"{len(listed)}, SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def search_facts(

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from editlab.core.errors import WorkerDied
 
-RESTARTS = 3  # of one worker that dies
+RESTARTS = 20  # of one worker that dies
+RETRIES = 3  # of one call whose worker dies
 POLL_SECONDS = 0.5
 
 
@@ -27,7 +28,8 @@ class Cluster:
     def __init__(self, address: str, workers: int | None = None, device: str = "auto") -> None:
         """`address`: "local" for a new cluster on this machine, "auto" for this machine's own cluster, or an address.
 
-        Raises ImportError without Ray, and ConnectionError where there is no cluster.
+        Raises ImportError without Ray, ConnectionError where there is no cluster, and ValueError for more workers than
+        this machine has room for.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send nothing to anyone
         try:
@@ -38,12 +40,13 @@ class Cluster:
         self._begun = not ray.is_initialized()
         if self._begun:
             self._begin(address)
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
-        machines = sum(node["Alive"] for node in ray.nodes())
-        self.workers = workers or gpus or machines
-        cpus = max(1, int(resources.get("CPU", 1)) // self.workers)
-        self._each = {"num_cpus": cpus, "num_gpus": 1 if gpus else 0}
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        try:
+            self.workers, cpus, gpus = shared_out(machines, workers, device != "cpu", grows=address != "local")
+        except ValueError:
+            self.leave()
+            raise
+        self._each = {"num_cpus": cpus, "num_gpus": gpus}
 
     def _begin(self, address: str, tries: int = 3) -> None:
         """Start or join Ray. It gives its own processes half a minute to start, too little on a busy machine."""
@@ -69,9 +72,11 @@ class Cluster:
     def start(self, kind: type, *arguments: Any, restarts: int = RESTARTS, threads: int = 1) -> Any:
         """A worker of a class, which answers so many calls at a time.
 
-        If it dies, it is started again, at most `restarts` times, and repeats the calls that it had not answered.
+        If it dies, it is started again, at most `restarts` times, and repeats the calls that it had not answered, each
+        at most `RETRIES` times.
         """
-        how = {"max_restarts": restarts, "max_task_retries": restarts, "max_concurrency": threads}
+        retries = min(restarts, RETRIES)
+        how = {"max_restarts": restarts, "max_task_retries": retries, "max_concurrency": threads}
         return self._ray.remote(**self._each, **how)(kind).remote(*arguments)
 
     def end(self, worker: Any) -> None:
@@ -96,10 +101,10 @@ class Cluster:
         stay = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, scheduling_strategy=stay)(kind).remote(*arguments)
 
-    def ask(self, worker: Any, name: str, *arguments: Any) -> Any:
-        """The result of a worker's method."""
+    def ask(self, worker: Any, name: str, *arguments: Any, timeout: float | None = None) -> Any:
+        """The result of a worker's method. Raises WorkerDied too if there is none after `timeout` seconds."""
         with _as_raised():
-            return self._ray.get(getattr(worker, name).remote(*arguments))
+            return self._ray.get(getattr(worker, name).remote(*arguments), timeout=timeout)
 
     def each(
         self, workers: Sequence[Any], name: str, calls: Sequence[tuple[Any, ...]], idle: Callable[[], None]
@@ -118,6 +123,34 @@ class Cluster:
                 idle()
             else:
                 yield found
+
+
+def shared_out(
+    machines: Sequence[Mapping[str, float]], workers: int | None, on_gpus: bool, grows: bool
+) -> tuple[int, int, int]:
+    """How many workers there are on these machines, and the processors and GPUs of each: a GPU where there are any.
+
+    `machines`: the "CPU" and "GPU" of each. Without a number of workers there is one for each GPU, or one for each
+    machine. Processors are shared out by GPU, so a second program has its share where this one leaves GPUs. Raises
+    ValueError for more workers than there is room for, who would wait for ever, unless the cluster `grows`.
+    """
+    processors = [int(one.get("CPU", 0)) for one in machines]
+    gpus = [int(one.get("GPU", 0)) for one in machines]
+    on_gpus = on_gpus and any(gpus)
+
+    def room(each: int) -> int:
+        """For how many workers, with so many processors each."""
+        fit = [number // each for number in processors]
+        return sum(map(min, fit, gpus)) if on_gpus else sum(fit)
+
+    most = room(1)
+    wanted = workers or (most if on_gpus else sum(map(bool, processors))) or 1
+    if wanted > most and not grows:
+        kind = "a processor and a GPU" if on_gpus else "a processor"
+        raise ValueError(f"this machine has room for {most} workers with {kind} each, not for {wanted}")
+    share = most if on_gpus else wanted
+    each = max((each for each in range(1, max(processors, default=0) + 1) if room(each) >= share), default=1)
+    return wanted, each, int(on_gpus)
 
 
 _SILENT: Mapping[str, Any] = {"logging_level": "ERROR"}

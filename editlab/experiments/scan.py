@@ -9,7 +9,6 @@ project's own.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -24,9 +23,8 @@ from editlab.analysis.outcomes import DISABLING, is_disabling
 from editlab.analysis.scanned import Scanned, frame_of
 from editlab.analysis.table import write_table
 from editlab.core.disk import JsonLines, read_json, read_text, write_json
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, digest_of
 from editlab.core.info import SCAN
-from editlab.core.joining import AUTO
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 from editlab.core.records import Risk, Trace
@@ -193,17 +191,6 @@ def _standard(now: State, unedited: State, fact: Fact, report: OnProgress) -> di
         "neighborhood_says_it": read(answers.neighborhood, "said"),
         "answer": answers.answers[0].answer,
     }
-
-
-def digest_of(facts: Sequence[Fact]) -> str:
-    """The number of these facts, and a hash of them in their order: what a scan or traces are of."""
-    listed = json.dumps([_identity(fact) for fact in facts], ensure_ascii=False)
-    return f"{len(facts)}, SHA-256 {hashlib.sha256(listed.encode()).hexdigest()}"
-
-
-def _identity(fact: Fact) -> dict[str, Any]:
-    """A fact as a scan's settings hash it: without a choice that is the default, which older scans do not know."""
-    return {name: value for name, value in fact.to_json().items() if (name, value) != ("joined_by", AUTO)}
 
 
 def check_scannable(kind: type[Method]) -> None:

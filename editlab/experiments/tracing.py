@@ -15,11 +15,10 @@ from typing import Any, Self
 
 from editlab.analysis.traced import TraceAverage, average_of
 from editlab.core.disk import JsonLines, read_json, write_json
-from editlab.core.facts import Fact
+from editlab.core.facts import Fact, digest_of
 from editlab.core.inside import ATTENTION, BLOCK, MLP, NOISE, REPLACEMENT, TRUE, WINDOWS, CausalTrace
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
-from editlab.experiments.scan import digest_of
 from editlab.inside.corruption import replacements
 from editlab.inside.facts import FactTrace, answer_of, check_settings
 from editlab.model.loading import ModelChoice

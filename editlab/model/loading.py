@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.model import embedded
@@ -31,6 +34,7 @@ DTYPES = {
 DEVICES = ("cpu", "cuda")
 SPLIT = "split"  # a name for all GPUs, over which accelerate divides a model's blocks
 FEW = 100  # tokens: transformers makes up a tokenizer of special ones where no file holds any
+MOST_ASKED = 2  # times the weights that a model's files hold, by its configuration
 _LOADING = threading.Lock()  # while transformers loads, it changes torch for all threads
 
 
@@ -144,6 +148,8 @@ def _pretrained(
         raise ValueError(f"{name} has no tokenizer: none of its files holds one")
     placing = {"device_map": "auto"} if device == SPLIT else {}
     with _LOADING:
+        if Path(source).is_dir():
+            _check_size(Path(source), name)
         options = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True, **here, **placing}
         hf, told = _read(f"the model {name}", AutoModelForCausalLM.from_pretrained, source, **options)
     _check_weights(hf, told, name)
@@ -165,6 +171,26 @@ def _read(what: str, read: Callable[..., Any], source: str, **options: Any) -> A
         raise
     except Exception as error:  # of any type: a bad file leads the libraries anywhere
         raise ValueError(f"{what} cannot be read ({type(error).__name__}: {_first_line(error)})") from error
+
+
+def _check_size(folder: Path, name: str) -> None:
+    """Raises ValueError if a configuration asks for far more weights than the files hold, before memory is taken."""
+    held = 0
+    for file in folder.glob("*.safetensors"):
+        with suppress(SafetensorError, OSError), safe_open(file, "pt") as tensors:
+            held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    asked = _read(f"the model {name}", _weights_asked_for, str(folder)) if held else 0
+    if asked > MOST_ASKED * held:
+        raise ValueError(
+            f"the weights of {name} do not fit: its configuration asks for {asked:,}, and its files hold {held:,}"
+        )
+
+
+def _weights_asked_for(folder: str) -> int:
+    """The number of weights of a model of a folder's configuration; no memory is taken."""
+    with torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return sum(each.numel() for each in hf.parameters())
 
 
 def _check_weights(hf: Any, told: Mapping[str, Any], name: str) -> None:

@@ -140,10 +140,13 @@ class Dispatcher:
                 self._seats.settle(session, target)
                 for job in again:
                     self._seats.remove(job)
-            for job in again:
+            for number, job in enumerate(again):
                 self._take_away(job)
                 try:
                     self._give(job, target)
+                except Loading:  # all workers died meanwhile
+                    self.lost(again[number:])
+                    break
                 except Exception as error:
                     job.end(exception=error)
             self._seats.moved_in(time.monotonic() - start)

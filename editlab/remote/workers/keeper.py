@@ -100,7 +100,11 @@ class Keeper:
             if seat.worker is not worker:  # a call found it dead
                 worker.end()
                 raise WorkerDied
-            news = worker.news(seen, NEWS_SECONDS)
+            try:
+                news = worker.news(seen, NEWS_SECONDS)
+            except WorkerDied:
+                worker.end()  # one that hangs has not ended, and those who call it wait
+                raise
             seen = news.version
             for number, note in news.notes.items():
                 job = self._seats.job(number)

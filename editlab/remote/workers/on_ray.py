@@ -11,9 +11,10 @@ from editlab.core.errors import LabError
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.experiments.cluster import Cluster
 from editlab.remote.workers.pool import WorkerPool
-from editlab.remote.workers.worker import Worker, WorkerCalls, load_lab
+from editlab.remote.workers.worker import News, Worker, WorkerCalls, load_lab
 
 CALLS_AT_ONCE = 32  # of one worker; each takes a thread
+HUNG_SECONDS = 60.0  # without news of a worker, after which its process counts as hung
 
 
 class RayWorker:
@@ -26,6 +27,9 @@ class RayWorker:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return partial(self._cluster.ask, self._actor, name)
+
+    def news(self, seen: int, seconds: float) -> News:
+        return cast(News, self._cluster.ask(self._actor, "news", seen, seconds, timeout=seconds + HUNG_SECONDS))
 
     def end(self) -> None:
         self._cluster.end(self._actor)

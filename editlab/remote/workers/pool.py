@@ -116,6 +116,11 @@ class WorkerPool(Calls):
         stored = max((counts["sessions_stored"] for counts in found), default=0)
         return {**sums, "sessions_stored": stored, "worker_restarts": self._seats.restarts}
 
+    @property
+    def silence(self) -> float:
+        """Seconds for which no worker could answer; 0 while one can."""
+        return self._seats.silence
+
     def close(self) -> None:
         """End the workers; running jobs are cancelled."""
         self._seats.close()

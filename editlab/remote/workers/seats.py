@@ -55,6 +55,7 @@ class Seats:
         self.closed = threading.Event()
         self.restarts = 0
         self.load_seconds = 0.0  # that the last worker took to load
+        self._left = time.monotonic()  # when the last worker that died was found dead
         self._jobs: dict[int, PoolJob] = {}  # that wait or run, in the order in which they were asked for
         self._homes: OrderedDict[str, Seat] = OrderedDict()  # session -> seat of the worker that served it last
         self._served: OrderedDict[str, float] = OrderedDict()  # session -> seconds of work done for it
@@ -80,14 +81,24 @@ class Seats:
         """Ask this worker, which has died, no more."""
         with self.changed:
             if seat.worker is worker:
-                seat.worker = None
+                self._empty(seat)
 
     def lose(self, seat: Seat) -> list[PoolJob]:
         """Count a seat's worker as dead. Returns the jobs that it had."""
         with self.changed:
-            seat.worker = None
+            self._empty(seat)
             self.restarts += 1
             return [job for job in self._jobs.values() if job.seat is seat]
+
+    def _empty(self, seat: Seat) -> None:
+        if seat.worker is not None:
+            seat.worker, self._left = None, time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since there was a worker; 0 while there is one."""
+        with self.changed:
+            return 0.0 if self.ready() else time.monotonic() - self._left
 
     def answer(self, session: str | None, ask: Callable[[WorkerCalls], T], changes: bool = False) -> T:
         """The answer of a session's worker. Another worker is asked if one dies, unless the call `changes` something.
@@ -97,8 +108,10 @@ class Seats:
         for _ in self.all:
             seat = self.of(session)
             worker = seat.worker
+            if worker is None:
+                continue
             try:
-                return ask(seat.take())
+                return ask(worker)
             except WorkerDied:
                 self.vacate(seat, worker)
                 if changes:

@@ -87,7 +87,10 @@ class WorkerCalls(Protocol):
         """As `Lab.counts`."""
 
     def news(self, seen: int, seconds: float) -> News:
-        """The news, once there is a version other than `seen`, or after some seconds."""
+        """The news, once there is a version other than `seen`, or after some seconds.
+
+        Also raises WorkerDied if the worker's process does not answer at all: it hangs.
+        """
 
     def end(self) -> None:
         """End the worker at once."""
@@ -171,10 +174,11 @@ class Worker:
             self._changed.wait_for(lambda: self._version != seen, seconds)
             version, jobs = self._version, dict(self._jobs)
         notes = {number: _note_of(job) for number, job in jobs.items()}
-        with self._changed:
+        with self._changed:  # a job that was withdrawn meanwhile has no end to tell of
+            notes = {number: note for number, note in notes.items() if self._jobs.get(number) is jobs[number]}
             for number, note in notes.items():
                 if note.ended:
-                    self._jobs.pop(number, None)
+                    del self._jobs[number]
         return News(version, notes, self._lab.silence)
 
     def end(self) -> None:
