@@ -25,8 +25,8 @@ ABOUT = (
     "session to look at it. They see neither each other’s sessions nor yours."
 )
 ABOUT_LINK = (
-    "Whoever has it can join. It opens nobody’s session. The class stays with this session: a copy or a branch of it has "
-    "none."
+    "Whoever has it can join. It opens nobody’s session. The class stays with this session: a copy or a branch of it "
+    "has none."
 )
 ABOUT_JOINING = "You get a session of your own. Your teacher can look at it but not change it; nobody else sees it."
 ABOUT_FILE = "A row per edit: who made it, the fact, and what the model said before and after."
