@@ -156,6 +156,8 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
     plot = plain_figure(title, "edit", y_label, "linear", scale, height)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+    if scale == "linear":
+        plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)  # more would be crowded
     plot.xgrid.visible = False
     pinned = Span(
         name="pinned", dimension="height", line_color=PINNED, line_dash="dotdash", line_width=2, visible=False

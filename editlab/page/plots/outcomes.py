@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bokeh.models import (
-    BasicTicker,
     ColumnDataSource,
     DataRange1d,
     FixedTicker,
@@ -185,7 +184,6 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
         plot.yaxis.formatter = NumeralTickFormatter(format="0 a")
     else:
         plot.y_range.update(min_interval=1.0)
-        plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     return chart
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bokeh.models import HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import DataRange1d, HoverTool, NumeralTickFormatter, Range1d
 
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState, Step
@@ -100,6 +100,5 @@ def _chart(by: ComparedOutcome, legend: bool) -> Chart:
         horizontal_legend(plot)
     if by.share:
         plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
-    if by.bounded:
-        plot.y_range = Range1d(start=0, end=1.1)
+    plot.y_range = Range1d(start=0, end=1.1) if by.bounded else DataRange1d(start=0, range_padding=0.25)
     return Chart((plot,), sources)
