@@ -8,6 +8,7 @@ built (`building`) nothing is told: at the end each widget is told once, as it t
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -18,6 +19,7 @@ from markupsafe import Markup, escape
 
 from editlab.report.html import tag
 
+PERCENT = re.compile(r" (?<=\d )%")  # begins with a blank: a file in a link, which has none, is passed over fast
 W = TypeVar("W", bound=widgets.Widget)
 _shared_models: dict[tuple[Any, ...], Any] = {}
 _untold: list[_Told] | None = None  # while a page is being built
@@ -89,10 +91,10 @@ def made(kind: type[W], css: str, **traits: Any) -> W:
 
 
 class _Escaped(traitlets.Unicode):
-    """A trait for HTML: whatever is not `Markup` is text, and is escaped."""
+    """A trait for HTML: whatever is not `Markup` is text, and is escaped. A number and its % stay in one line."""
 
     def validate(self, obj: Any, value: Any) -> Markup:
-        return escape(value)
+        return Markup(PERCENT.sub("\N{NO-BREAK SPACE}%", escape(value)))
 
 
 class _Html(widgets.HTML):

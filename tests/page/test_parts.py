@@ -15,6 +15,7 @@ from editlab.analysis.history import Between
 from editlab.core.facts import Fact
 from editlab.core.info import HyperparameterInfo
 from editlab.core.records import Cost, PairedTest, SessionState
+from editlab.page.controls import html
 from editlab.page.files import files_of
 from editlab.page.panels.method_form import parsed, written
 from editlab.page.plots.chart import change_columns
@@ -30,7 +31,7 @@ from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recal
 from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, size_columns
 from editlab.page.words import cost_words, duration, every_words, measured_at, p_words, paired_words, plan_cost_words
 from editlab.report.compare import compared, wins
-from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table
+from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table, tag
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 
@@ -62,6 +63,13 @@ def state() -> SessionState:
 )
 def test_percent(p: float | None, text: str) -> None:
     assert percent(p) == text
+
+
+def test_a_number_and_its_percent_sign_stay_in_one_line() -> None:
+    shown = html("96 % of them, < 1 & 4.2 %")
+    assert shown.value == "96\xa0% of them, &lt; 1 &amp; 4.2\xa0%"
+    shown.value = tag("b", "100 %", title="7 %")
+    assert shown.value == '<b title="7\xa0%">100\xa0%</b>'
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_risk_stands_against_outcome() -> None:
         assert "16 facts, each edited alone on the unedited model by ROME" in words
         assert "2 disabling edits" in words
         low = words.split("Low</span>")[1].split("</tr>")[0]
-        assert [cell in low for cell in ("<td>14</td>", "<td>1</td>", "<td>7.1 %</td>")] == [True] * 3
+        assert [cell in low for cell in ("<td>14</td>", "<td>1</td>", "<td>7.1\xa0%</td>")] == [True] * 3
         assert [label for label, _ in pane.kind.options] == ["Disabling 2", "Missed 1", "False alarms 1", "All 16"]
 
     run(scenario)
