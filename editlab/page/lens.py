@@ -37,7 +37,7 @@ SOURCES = {FORM: "The fact in the form", EDIT: "The edit in force", PROMPT: "Any
 SHOWN = {TOP: "likeliest next token", P_NEW: "P(new answer), %", P_TRUE: "P(correct answer), %"}
 MARKS = (
     "Rows are tokens of the prompt, columns are blocks; ● is an edited layer. The subject’s last token and the last "
-    "one are marked. The darker, the likelier. Choose a cell for its ten likeliest tokens."
+    "one are marked. The stronger the colour, the likelier. Choose a cell for its ten likeliest tokens."
 )
 NOT_READ = empty("Nothing read yet", "Read shows, for each token and after every block, what the model would say next.")
 
