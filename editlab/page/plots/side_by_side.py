@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bokeh.models import DataRange1d, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import DataRange1d, FixedTicker, HoverTool, NumeralTickFormatter, Range1d
 
 from editlab.core.info import LabInfo
 from editlab.core.records import SessionState, Step
@@ -101,4 +101,6 @@ def _chart(by: ComparedOutcome, legend: bool) -> Chart:
     if by.share:
         plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     plot.y_range = Range1d(start=0, end=1.1) if by.bounded else DataRange1d(start=0, range_padding=0.25)
+    if by.bounded:
+        plot.yaxis.ticker = FixedTicker(ticks=[0, 0.5, 1])
     return Chart((plot,), sources)
