@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from editlab.model.loading import load_folder
 from tests.split import split as divide
 
 MOST_ERROR = 1e-3
-METHODS = ("rome", "memit")
+METHODS: dict[str, dict[str, Any]] = {"rome": {"layer": 1}, "memit": {"layers": (1, 2, 3)}}  # below, and on both sides
 
 
 def split(place: Place) -> None:
@@ -26,16 +27,16 @@ def split(place: Place) -> None:
     several = first.type == "cuda" and torch.cuda.device_count() > 1
     second = torch.device("cuda", (first.index + 1) % torch.cuda.device_count()) if several else torch.device("cpu")
     whole = Editor(load_folder(GOLDEN, first))
-    layers = sorted({layer for name in METHODS for layer in whole.method(name).edited_layers})
+    methods = [whole.method(name, changes) for name, changes in METHODS.items()]
+    layers = sorted({layer for method in methods for layer in method.edited_layers})
     matrices = {layer: matrix.cpu() for layer, matrix in whole.moments(layers).matrices.items()}
     model = divide(load_folder(GOLDEN), first, second)
     editor = Editor(model, moments=SecondMoments(matrices, whole.moments(layers).provenance))
     homes = [model.device_of(layer) for layer in range(model.n_layers)]
     place.tell("blocks", remark=", ".join(map(str, homes)), failed=set(homes) != {first, second})
     unedited = [model.weight(layer).clone() for layer in range(model.n_layers)]
-    for name in METHODS:
-        with place.stage(name):
-            method = whole.method(name)
+    for method in methods:
+        with place.stage(f"{method.title} edit"):
             asked = (setting.FACTS[:1], method, quiet, whole.contexts(method))
             expected, _, _ = whole.compute(*asked)
             run = timed(first, partial(editor.compute, *asked), runs=1)
@@ -44,7 +45,7 @@ def split(place: Place) -> None:
             here = {layer: LowRank(delta.left.to(first), delta.right.to(first)) for layer, delta in edit.items()}
             error = setting.error(here, expected)
             place.tell(
-                f"{method.title} edit of layers {', '.join(map(str, edit))}",
+                f"{method.title} edit, layer{'s' * (len(edit) > 1)} {', '.join(map(str, edit))}",
                 seconds=run.seconds,
                 remark=f"ΔW differs from the whole model's by {error:.1e}; "
                 + (f"not on their layers' devices: {away}" if away else "all on their layers' devices"),
