@@ -227,6 +227,14 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         await app.runner.idle()
         assert "the effect is largest at layer 2: +0.30 of +0.50" in seen[WHERE, 2]
         assert "You bet on layer 0: 2 layers earlier." in seen[WHERE, 2]
+        assert "An earlier token" not in seen[WHERE, 2]
+        scene, where = app.guide.teaching._scene, app.guide.teaching.course.lessons[WHERE]
+        assert scene is not None
+        assert scene.traced is not None
+        _, last = scene.traced.subject
+        moved = (*scene.traced.scores[1 : last - 1], *scene.traced.scores[last - 1 :], scene.traced.scores[0])
+        told = where.tasks[2].seen(replace(scene, traced=replace(scene.traced, scores=moved)))
+        assert "An earlier token of the subject carries more: “Eiffel”, +0.30 at layer 2." in told
         assert bet not in list(everything(app.guide.panel))
         panel.sweep.click()
         await app.runner.idle()

@@ -72,6 +72,16 @@ def _largest(trace: CausalTrace) -> int:
     return max(range(len(curve)), key=curve.__getitem__)
 
 
+def _elsewhere(trace: CausalTrace) -> str:
+    """The subject's token that carries most, where it is another one than the last."""
+    start, end = trace.subject
+    effect, layer, token = max((e, i, t) for t in range(start, end) for i, e in enumerate(trace.effects[t]))
+    if token == end - 1:
+        return ""
+    name = trace.tokens[token].strip()
+    return f" An earlier token of the subject carries more: “{name}”, {effect:+.2f} at layer {layer}."
+
+
 def _traced(scene: Scene) -> str:
     if scene.traced is None:
         return ""
@@ -79,7 +89,7 @@ def _traced(scene: Scene) -> str:
     token = trace.tokens[trace.subject[1] - 1].strip()
     words = (
         f"At the subject’s last token, “{token}”, the effect is largest at layer {layer}: "
-        f"{subject_curve(trace)[layer]:+.2f} of {trace.clean - trace.low:+.2f}."
+        f"{subject_curve(trace)[layer]:+.2f} of {trace.clean - trace.low:+.2f}.{_elsewhere(trace)}"
     )
     if scene.bet is None:
         return words
