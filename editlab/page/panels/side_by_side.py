@@ -38,7 +38,8 @@ def key_of(text: str) -> str:
 def another_method(info: LabInfo, used: Sequence[str | None]) -> str:
     """The method to compare these edits with: the last one's fallback, else the one that spares most, else another."""
     fallbacks = {method.name: method.fallback for method in info.methods}
-    wanted = [fallbacks.get(used[-1] or "") if used else None, CURE, *fallbacks]
+    last = fallbacks.get(used[-1] or "") if used else None
+    wanted = [last or "", CURE, *fallbacks]
     return next((name for name in wanted if name in fallbacks and name not in used), info.methods[0].name)
 
 
