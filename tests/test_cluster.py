@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,7 @@ import psutil
 import pytest
 import torch
 
-from editlab.core.disk import JsonLines
-from editlab.core.errors import LabError, WorkerDied
+from editlab.core.errors import LabError
 from editlab.core.facts import Fact
 from editlab.core.inside import BLOCK, NOISE
 from editlab.core.progress import Progress, quiet
@@ -136,25 +134,6 @@ def test_what_is_wrong_is_told_as_without_a_cluster(
 ) -> None:
     with pytest.raises(ValueError, match="no facts match --where"):
         scan_on(cluster, (MODEL, "rome", source, 0, 40), facts, ["position=99"], None, tmp_path, quiet)
-
-
-def test_a_worker_that_hangs_is_known_by_its_silence_and_can_be_ended(cluster: Cluster, tmp_path: Path) -> None:
-    def named() -> set[psutil.Process]:
-        found = psutil.Process().children(recursive=True)
-        return {each for each in found if each.is_running() and each.cmdline()[:1] == [f"ray::{JsonLines.__name__}"]}
-
-    worker = cluster.here(JsonLines, tmp_path / "lines")
-    assert cluster.ask(worker, "read") == []
-    (process,) = named()
-    process.suspend()
-    with pytest.raises(WorkerDied, match="timed out"):
-        cluster.ask(worker, "read", timeout=0.1)
-    with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(cluster.ask, worker, "read")
-        cluster.end(worker)
-        with pytest.raises(WorkerDied):
-            waits.result(30)
-    assert soon(lambda: not process.is_running())
 
 
 def test_a_lab_of_two_workers_loses_nothing_though_one_is_killed_in_an_edit(
