@@ -118,6 +118,12 @@ class TraceAttempt:
         return FactTrace(model, fact, answer, self._kind, self._window, others, sorted(layers_of(state.edits)))
 
 
+def check_swept(kind: type[Method]) -> None:
+    """Raises ValueError for a method that does not edit one layer."""
+    if not hasattr(kind, LAYER):
+        raise ValueError(f"{kind.title} edits several layers at once, so it cannot be swept over the layers")
+
+
 class SweepAttempt:
     """One fact edited at every layer, each time alone on the step in force; nothing is kept of the edits.
 
@@ -131,17 +137,20 @@ class SweepAttempt:
         fact: Fact,
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
+        layers: Sequence[int] | None = None,
     ) -> None:
+        """`layers` are those to edit; default: all that have a second moment."""
         session.model.check(fact)
         self._session, self._fact = session, fact
         changes = {name: value for name, value in (hyperparameters or {}).items() if name != LAYER}
-        chosen = session.editor.method(method, changes)
-        if not hasattr(chosen, LAYER):
-            raise ValueError(f"{chosen.title} edits several layers at once, so it cannot be swept over the layers")
+        check_swept(type(session.editor.method(method, changes)))
+        self._layers = session.editor.covered() if layers is None else list(layers)
         self._method, self._changes = method, changes
         self._entries: tuple[Entry, ...] = session.entries()
         self._done: list[SweptLayer] = []
-        asked = {"fact": fact.to_json(), "method": method, "hyperparameters": changes}
+        asked: dict[str, Any] = {"fact": fact.to_json(), "method": method, "hyperparameters": changes}
+        if layers is not None:
+            asked["layers"] = self._layers
         self._asked = json.dumps([asked], ensure_ascii=False)
 
     def __call__(self, report: OnProgress = quiet, steady: OnProgress | None = None) -> LayerSweep:
@@ -149,8 +158,9 @@ class SweepAttempt:
         session, measurements = self._session, self._session.measurements
         if (known := measurements.found_inside(SWEEP, self._entries, self._asked)) is not None:
             return known
-        layers = session.editor.covered()
+        layers = self._layers
         with session.ending_in_force():
+            session.editor.cache_moments(layers[len(self._done) :], steady or report)
             for layer in layers[len(self._done) :]:
                 progress = Progress("sweeping the layers", len(self._done), len(layers))
                 report(progress)
