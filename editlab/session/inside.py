@@ -127,7 +127,7 @@ def check_swept(kind: type[Method]) -> None:
 class SweepAttempt:
     """One fact edited at every layer, each time alone on the step in force; nothing is kept of the edits.
 
-    Stopped by an exception, a second call goes on with the next layer. Raises ValueError for a method that does not
+    Stopped by an exception, a second attempt at the same goes on with the next layer. Raises ValueError for a method that does not
     edit one layer.
     """
 
@@ -147,7 +147,6 @@ class SweepAttempt:
         self._layers = session.editor.covered() if layers is None else list(layers)
         self._method, self._changes = method, changes
         self._entries: tuple[Entry, ...] = session.entries()
-        self._done: list[SweptLayer] = []
         asked: dict[str, Any] = {"fact": fact.to_json(), "method": method, "hyperparameters": changes}
         if layers is not None:
             asked["layers"] = self._layers
@@ -158,17 +157,20 @@ class SweepAttempt:
         session, measurements = self._session, self._session.measurements
         if (known := measurements.found_inside(SWEEP, self._entries, self._asked)) is not None:
             return known
-        layers = self._layers
+        state = measurements.state(self._entries)
+        done: dict[int, SweptLayer] = state.cache.unfinished.setdefault(self._asked, {})
+        left = [layer for layer in self._layers if layer not in done]
         with session.ending_in_force():
-            session.editor.cache_moments(layers[len(self._done) :], steady or report)
-            for layer in layers[len(self._done) :]:
-                progress = Progress("sweeping the layers", len(self._done), len(layers))
+            session.editor.cache_moments(left, steady or report)
+            for layer in left:
+                progress = Progress("sweeping the layers", len(done), len(self._layers))
                 report(progress)
-                measurements.state(self._entries).put_in_force()
+                state.put_in_force()
                 method = session.editor.method(self._method, {**self._changes, LAYER: layer})
-                self._done.append(self._swept(method, partial(_instead, steady or report, progress)))
-        found = LayerSweep(self._method, tuple(self._done))
+                done[layer] = self._swept(method, partial(_instead, steady or report, progress))
+        found = LayerSweep(self._method, tuple(done[layer] for layer in self._layers))
         measurements.keep_inside(SWEEP, self._entries, self._asked, found)
+        state.cache.unfinished.pop(self._asked, None)
         return found
 
     def _swept(self, method: Method, report: OnProgress) -> SweptLayer:
