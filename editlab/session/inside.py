@@ -127,8 +127,8 @@ def check_swept(kind: type[Method]) -> None:
 class SweepAttempt:
     """One fact edited at every layer, each time alone on the step in force; nothing is kept of the edits.
 
-    Stopped by an exception, a second attempt at the same goes on with the next layer. Raises ValueError for a method that does not
-    edit one layer.
+    Stopped by an exception, a second attempt at the same goes on with the next layer. Raises ValueError for a method
+    that does not edit one layer.
     """
 
     def __init__(
