@@ -165,6 +165,9 @@ def test_version_is_the_installed_one() -> None:
         (("trace", "--kind", "norm"), "kind must be one of block, mlp, attention, got 'norm'"),
         (("trace", "--n", "3"), "--n needs --out"),
         (("trace", "--out", "x"), "say --n too"),
+        (("trace", "--sweep", "rome"), "say --n too"),
+        (("trace", "--every", "2"), "say --sweep METHOD too"),
+        (("trace", "--n", "3", "--sweep", "memit"), "it cannot be swept over the layers"),
     ],
 )
 def test_bad_input_is_refused_with_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:

@@ -97,8 +97,8 @@ def test_traces_by_two_workers_are_those_by_one(cluster: Cluster, tmp_path: Path
     known = known_facts()
     given = [known[0], replace(known[0], target_true="French", subject="OK Go"), *known[1:6]]
     loading = (MODEL, NOISE, settings_of([BLOCK], [1]), given)
-    (spread,) = trace_on(cluster, loading, given, 4, tmp_path / "spread", quiet)
-    (alone,) = trace_facts(FactTracer.load(*loading), given, 4, tmp_path / "alone")
+    (spread,) = trace_on(cluster, loading, given, 4, tmp_path / "spread", quiet).traces
+    (alone,) = trace_facts(FactTracer.load(*loading), given, 4, tmp_path / "alone").traces
     assert (spread.facts, spread.total) == (4, pytest.approx(alone.total))
     for ours, theirs in zip(spread.groups, alone.groups, strict=True):
         assert ours.means == pytest.approx(theirs.means, abs=1e-7)

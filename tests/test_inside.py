@@ -65,7 +65,11 @@ def test_a_sweep_is_an_edit_at_each_layer_on_the_step_in_force(session: Session,
 
 
 def test_what_was_stopped_goes_on(session: Session, facts: list[Fact]) -> None:
-    for attempt in (TraceAttempt(session, facts[0]), SweepAttempt(session, facts[0], "rome", {"steps": 2})):
+    def swept() -> SweepAttempt:
+        return SweepAttempt(session, facts[0], "rome", {"steps": 2})
+
+    trace = TraceAttempt(session, facts[0])
+    for attempt, again in ((trace, trace), (swept(), swept())):
         done: list[int] = []
 
         def stop(progress: Progress, done: list[int] = done) -> None:
@@ -76,7 +80,7 @@ def test_what_was_stopped_goes_on(session: Session, facts: list[Fact]) -> None:
         with pytest.raises(InterruptedError):
             attempt(stop)
         n = len(done)
-        attempt(stop)
+        again(stop)
         assert min(done[n:]) == 2
 
 

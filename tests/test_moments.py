@@ -15,7 +15,14 @@ from editlab.core.facts import Fact
 from editlab.core.progress import Progress
 from editlab.editing.contexts import check_contexts, contexts_of, sample_contexts
 from editlab.editing.editor import Editor
-from editlab.editing.moments import SecondMoments, compute, moments_as_recorded, moments_of, rows_of_texts
+from editlab.editing.moments import (
+    SecondMoments,
+    cache_moments,
+    compute,
+    moments_as_recorded,
+    moments_of,
+    rows_of_texts,
+)
 from editlab.methods._base import ContextPlan
 from tests.conftest import TEXT, tiny_model
 
@@ -60,7 +67,7 @@ def test_a_singular_moment_names_the_way_out() -> None:
     assert torch.isfinite(moments.solve(0, torch.ones(4, 1), ridge=0.1)).all()
 
 
-def test_moments_are_cached_by_layer_text_and_size(tmp_path: Path) -> None:
+def test_moments_are_cached_by_layer_text_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("gpt2")
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
@@ -73,6 +80,14 @@ def test_moments_are_cached_by_layer_text_and_size(tmp_path: Path) -> None:
     assert torch.equal(first.matrices[2], again.matrices[2])
     assert again.provenance["keys"] >= 800
     assert again.provenance["name"] == "text:text.txt"
+    monkeypatch.setattr("editlab.editing.moments.SUMS_AT_ONCE", 2 * first.matrices[2].numel())
+    cache_moments(model, range(5), str(text), 800, cache=tmp_path, report=stages.append)
+    assert [stage.done for stage in stages].count(0) == 2  # passes: two layers in each, of the three that are missing
+    stages.clear()
+    together = moments_of(model, [0], str(text), 800, cache=tmp_path, report=stages.append)
+    assert not stages
+    alone = moments_of(model, [0], str(text), 800, cache=tmp_path / "other")
+    assert torch.equal(together.matrices[0], alone.matrices[0])
     text.write_text(TEXT + "\n\nOne more text that was not there before.")
     moments_of(model, [2], str(text), 800, cache=tmp_path, report=stages.append)
     assert stages

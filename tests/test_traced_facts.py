@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
+import numpy
 import pytest
-from scipy.stats import spearmanr, t
+from scipy.stats import pearsonr, spearmanr, t
 
+from editlab.analysis.swept import Agreement, average_of_sweeps
 from editlab.analysis.traced import (
     AFTER,
     FIRST,
@@ -26,12 +30,13 @@ from editlab.analysis.traced import (
 )
 from editlab.cli import app
 from editlab.core.facts import Fact
-from editlab.core.inside import BLOCK, MLP, NEW, SAID, TRUE, CausalTrace, SweptLayer
-from editlab.experiments.tracing import FactTracer, settings_of, trace_facts
+from editlab.core.inside import BLOCK, MLP, NEW, SAID, TRUE, CausalTrace, LayerSweep, SweptLayer
+from editlab.experiments.tracing import FactSweeper, FactTracer, settings_of, trace_facts
 from editlab.inside.corruption import replacements
 from editlab.inside.facts import FactTrace, answer_of
 from editlab.model.reading import next_token
-from tests.conftest import GOLDEN, tiny_model
+from editlab.session.session import Session
+from tests.conftest import GOLDEN, tiny_editor, tiny_model
 
 PROMPT = "The mother tongue of {} is"
 FIRST_NAMES = ["Ann", "Bob", "Carl", "Dan", "Eva", "Fred", "Gus", "Hal"]
@@ -93,6 +98,58 @@ def test_rank_correlation_is_scipys_ties_included() -> None:
     assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
 
 
+def swept(p_new: Sequence[Sequence[float]], layers: Sequence[int]) -> list[LayerSweep]:
+    """Sweeps with these P(new), facts × layers."""
+    return [
+        LayerSweep("rome", tuple(SweptLayer(layer, p, None, p > 0.5, None, p, 0.1, None) for layer, p in pairs))
+        for pairs in (zip(layers, row, strict=True) for row in p_new)
+    ]
+
+
+def agreement_of(
+    effects: Sequence[Sequence[float]], p_new: Sequence[Sequence[float]], layers: Sequence[int]
+) -> Agreement:
+    """The agreement of effects at every layer and P(new) at some layers, facts × layers."""
+    traces = [[trace_of([[0.1 + e for e in row], [0.1] * len(row)], (0, 1))] for row in effects]
+    return average_of_sweeps(swept(p_new, layers), traces).agreements[0]
+
+
+def test_sweeps_and_traces_are_compared_as_regressions_do() -> None:
+    draw, layers = numpy.random.default_rng(3), [0, 2, 3]
+    effects, p_new = draw.random((6, 5)), draw.random((6, 3)) / 2 + [0.0, 0.2, 0.4]
+    found, x, y = agreement_of(effects.tolist(), p_new.tolist(), layers), effects[:, layers], p_new
+    of_layer = numpy.tile(numpy.eye(3), (6, 1))
+
+    def r2(*columns: numpy.ndarray) -> float:
+        design, score = numpy.column_stack(columns), y.ravel()
+        left = score - design @ numpy.linalg.lstsq(design, score, rcond=None)[0]
+        return float(1 - left.var() / score.var())
+
+    each = x.ravel()[:, None]
+    assert found.r2_layer == pytest.approx(r2(of_layer))
+    assert found.r2_effect == pytest.approx(r2(numpy.ones_like(each), each))
+    assert found.r2_both == pytest.approx(r2(of_layer, of_layer * each))
+    assert found.over_facts == pytest.approx([pearsonr(*pair).statistic for pair in zip(x.T, y.T, strict=True)])
+    ranked = [spearmanr(*pair).statistic for pair in zip(x, y, strict=True)]
+    assert (found.over_layers, found.interval) == pytest.approx(interval(ranked))
+    few = p_new[:4].tolist()
+    shuffled = [agreement_of(effects[list(order)].tolist(), few, layers) for order in permutations(range(4))]
+    assert shuffled[0].r2_chance == pytest.approx(numpy.mean([each.r2_both for each in shuffled]))
+
+
+def test_the_averages_of_a_sweep_leave_out_what_is_constant_or_missing() -> None:
+    traces = [[trace_of([[0.1, 0.3, 0.1]] * 2, (0, 1))]] * 2
+    average = average_of_sweeps(swept([[0.2, 0.5], [0.6, 0.5]], [1, 2]), traces)
+    first, second = average.layers
+    assert (first.p_new, first.interval) == pytest.approx(interval([0.2, 0.6]))
+    assert (first.says_new, first.paraphrases, first.unrelated) == (0.5, None, pytest.approx(0.4))
+    assert (second.layer, second.says_new) == (2, 0.0)
+    found = average.agreements[0]
+    assert (found.over_facts, found.over_layers, found.ranked) == ((None, None), 0.0, 2)
+    assert found.r2_both == found.r2_layer == found.r2_chance
+    assert agreement_of([[0.1, 0.2]], [[0.5, 0.5]], [0, 1]).r2_layer is None
+
+
 def test_the_best_layer_says_the_new_object_and_disturbs_least() -> None:
     row = SweptLayer(0, 0.4, 0.1, True, 0.5, 0.5, 0.3, None)
     rows = [replace(row, layer=i, **changed) for i, changed in enumerate((
@@ -143,9 +200,11 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     given = [facts[0], unknown, *facts[1:3]]
     settings = settings_of([BLOCK, MLP], [4, 1])
     assert settings == [(BLOCK, 1), (MLP, 4), (MLP, 1)]
-    tracer = FactTracer(model, kinds=settings)
+    editor = tiny_editor("gpt2")
+    tracer = FactTracer(model, kinds=settings, sweeper=FactSweeper(editor, "rome", every=2))
     trace_facts(tracer, given, 1, tmp_path)
-    resumed = trace_facts(tracer, given, 3, tmp_path)
+    averages = trace_facts(tracer, given, 3, tmp_path)
+    resumed, sweep = averages.traces, averages.sweep
     assert [each.facts for each in resumed] == [3, 3, 3]
     lines = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["number"], line["why"]) for line in lines] == [
@@ -155,7 +214,16 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     assert rows[0] == "corruption,kind,window,group,facts,layer,effect,±"
     assert len(rows) - 1 == sum(len(group.means) for each in resumed for group in each.groups)
     assert (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8").startswith("<svg")
-    with pytest.raises(ValueError, match=r"holds traces with other settings \(settings\)"):
+    assert sweep is not None
+    assert ([each.layer for each in sweep.layers], sweep.facts) == ([1, 3], 3)
+    assert [each.name for each in sweep.agreements] == [each.name for each in resumed]
+    alone = Session(editor).sweep(given[0], "rome").layers[::2]
+    assert LayerSweep.from_json(lines[0]["sweep"]).layers == alone
+    header, *rows = (tmp_path / "sweep.csv").read_text(encoding="utf-8").splitlines()
+    assert header.endswith("r noise-block-1,r noise-mlp-4,r noise-mlp-1")
+    assert [row.split(",")[:3] for row in rows] == [["rome", "3", str(layer)] for layer in (1, 3)]
+    assert (tmp_path / "sweep.svg").read_text(encoding="utf-8").startswith("<svg")
+    with pytest.raises(ValueError, match=r"holds traces with other settings \(settings, sweep\)"):
         trace_facts(FactTracer(model), given, 3, tmp_path)
     for other in (given[1:], [replace(given[0], target_true="Rome"), *given[1:]]):
         with pytest.raises(ValueError, match=r"holds traces with other settings \(facts\)"):

@@ -7,6 +7,7 @@ of score - low over facts.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,10 +111,14 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
     """
     if len(one) != len(other):
         raise ValueError(f"two curves must be of one length, got {len(one)} and {len(other)}")
-    a, b = _ranks(one), _ranks(other)
-    mean = (len(a) + 1) / 2
-    spread = math.sqrt(sum((x - mean) ** 2 for x in a) * sum((y - mean) ** 2 for y in b))
-    return sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True)) / spread if spread else None
+    return correlation(_ranks(one), _ranks(other))
+
+
+def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Pearson's correlation of values of one length; None if one or the other is constant."""
+    if len(set(one)) < 2 or len(set(other)) < 2:
+        return None
+    return statistics.correlation(one, other)
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

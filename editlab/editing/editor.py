@@ -23,7 +23,7 @@ from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import Trace
 from editlab.editing.anchor import anchor_of
 from editlab.editing.contexts import check_contexts, contexts_of
-from editlab.editing.moments import SecondMoments, cached_moments, moments_as_recorded, moments_of
+from editlab.editing.moments import SecondMoments, cache_moments, cached_moments, moments_as_recorded, moments_of
 from editlab.methods import Method, adjusted, method_class, methods_for, named, reaches
 from editlab.methods._base import ContextPlan, check_facts
 from editlab.methods._history import Earlier
@@ -92,6 +92,11 @@ class Editor:
                 have.add(found)
         assert have is not None
         return have
+
+    def cache_moments(self, layers: Sequence[int], report: OnProgress = quiet) -> None:
+        """Fill the cache with the second moments of these layers; none is kept in memory."""
+        if self._source is not None:
+            cache_moments(self.model, layers, self._source, self._n_keys, self.seed, report)
 
     def moments_for(self, method: Method, report: OnProgress = quiet) -> SecondMoments:
         """The second moments that a method needs: of its layers, or of none."""

@@ -30,6 +30,7 @@ KEYS_PER_DIMENSION = 10
 TOKENS_PER_ROW = 256
 ROWS_PER_BATCH = 8
 FACTORS_KEPT = 16  # of the layers and ridges that were used last
+SUMS_AT_ONCE = 2**25  # float64 entries that one pass sums, of all its layers together
 ROWS_COMPARED = 256  # of a published matrix with its columns
 
 log = logging.getLogger(__name__)
@@ -239,6 +240,23 @@ def moments_of(
         assert pair is not None
         found.add(SecondMoments({layer: pair[0]}, pair[1]))
     return _warned(found, layers)
+
+
+def cache_moments(
+    model: EditableModel,
+    layers: Sequence[int],
+    source: str = "auto",
+    n_keys: int | None = None,
+    seed: int = 0,
+    report: OnProgress = quiet,
+    cache: Path | None = None,
+) -> None:
+    """Compute what the cache lacks of these layers' C, neighbouring layers in one pass. Arguments as `moments_of`."""
+    missing = [layer for layer in layers if cached_moments(model, layer, source, n_keys, seed, cache) is None]
+    if missing:
+        at_once = max(1, SUMS_AT_ONCE // model.weight(missing[0]).shape[1] ** 2)
+        for start in range(0, len(missing), at_once):
+            moments_of(model, missing[start : start + at_once], source, n_keys, seed, report, cache)
 
 
 def moments_as_recorded(

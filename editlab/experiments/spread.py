@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editlab.analysis.scanned import Scanned
-from editlab.analysis.traced import TraceAverage
 from editlab.core.facts import Fact
 from editlab.core.progress import OnProgress, Progress
 from editlab.experiments.cluster import Cluster
@@ -19,7 +18,7 @@ from editlab.experiments.config import RunConfig
 from editlab.experiments.experiment import Experiment
 from editlab.experiments.run import RunFolder
 from editlab.experiments.scan import ScanFolder, Scanner
-from editlab.experiments.tracing import FactTracer, TracedFact, TraceFolder
+from editlab.experiments.tracing import Averages, FactTracer, TracedFact, TraceFolder
 from editlab.model.loading import ModelChoice
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class TraceWorker:
 
 def trace_on(
     cluster: Cluster, loading: Sequence[Any], facts: Sequence[Fact], n: int, folder: Path, report: OnProgress
-) -> list[TraceAverage]:
+) -> Averages:
     """As `editlab.experiments.tracing.trace_facts`, by workers; `loading` holds the arguments of `FactTracer.load`."""
     disk = TraceFolder(folder, facts, n)
     with cluster.workers_of(TraceWorker, *loading) as workers:

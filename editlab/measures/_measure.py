@@ -38,7 +38,7 @@ class StateCache:
     completions: dict[tuple[Watched, ...], tuple[Completion, ...]] = field(default_factory=dict)
     drift: dict[int, Drift] | None = None
     pieces: dict[Piece, Any] = field(default_factory=dict)  # intermediate results that are worth keeping
-    unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure: rows done so far
+    unfinished: dict[str, dict[int, Any]] = field(default_factory=dict)  # by measure or sweep: rows so far
     hidden: dict[str, Tensor] = field(default_factory=dict)  # the head's input after prompts; kept only for speed
     records: dict[tuple[str, tuple[Fact, ...]], Record | None] = field(default_factory=dict)  # by measure and facts
 

@@ -118,11 +118,17 @@ class TraceAttempt:
         return FactTrace(model, fact, answer, self._kind, self._window, others, sorted(layers_of(state.edits)))
 
 
+def check_swept(kind: type[Method]) -> None:
+    """Raises ValueError for a method that does not edit one layer."""
+    if not hasattr(kind, LAYER):
+        raise ValueError(f"{kind.title} edits several layers at once, so it cannot be swept over the layers")
+
+
 class SweepAttempt:
     """One fact edited at every layer, each time alone on the step in force; nothing is kept of the edits.
 
-    Stopped by an exception, a second call goes on with the next layer. Raises ValueError for a method that does not
-    edit one layer.
+    Stopped by an exception, a second attempt at the same goes on with the next layer. Raises ValueError for a method
+    that does not edit one layer.
     """
 
     def __init__(
@@ -131,17 +137,19 @@ class SweepAttempt:
         fact: Fact,
         method: str = "rome",
         hyperparameters: Mapping[str, Any] | None = None,
+        layers: Sequence[int] | None = None,
     ) -> None:
+        """`layers` are those to edit; default: all that have a second moment."""
         session.model.check(fact)
         self._session, self._fact = session, fact
         changes = {name: value for name, value in (hyperparameters or {}).items() if name != LAYER}
-        chosen = session.editor.method(method, changes)
-        if not hasattr(chosen, LAYER):
-            raise ValueError(f"{chosen.title} edits several layers at once, so it cannot be swept over the layers")
+        check_swept(type(session.editor.method(method, changes)))
+        self._layers = session.editor.covered() if layers is None else list(layers)
         self._method, self._changes = method, changes
         self._entries: tuple[Entry, ...] = session.entries()
-        self._done: list[SweptLayer] = []
-        asked = {"fact": fact.to_json(), "method": method, "hyperparameters": changes}
+        asked: dict[str, Any] = {"fact": fact.to_json(), "method": method, "hyperparameters": changes}
+        if layers is not None:
+            asked["layers"] = self._layers
         self._asked = json.dumps([asked], ensure_ascii=False)
 
     def __call__(self, report: OnProgress = quiet, steady: OnProgress | None = None) -> LayerSweep:
@@ -149,16 +157,20 @@ class SweepAttempt:
         session, measurements = self._session, self._session.measurements
         if (known := measurements.found_inside(SWEEP, self._entries, self._asked)) is not None:
             return known
-        layers = session.editor.covered()
+        state = measurements.state(self._entries)
+        done: dict[int, SweptLayer] = state.cache.unfinished.setdefault(self._asked, {})
+        left = [layer for layer in self._layers if layer not in done]
         with session.ending_in_force():
-            for layer in layers[len(self._done) :]:
-                progress = Progress("sweeping the layers", len(self._done), len(layers))
+            session.editor.cache_moments(left, steady or report)
+            for layer in left:
+                progress = Progress("sweeping the layers", len(done), len(self._layers))
                 report(progress)
-                measurements.state(self._entries).put_in_force()
+                state.put_in_force()
                 method = session.editor.method(self._method, {**self._changes, LAYER: layer})
-                self._done.append(self._swept(method, partial(_instead, steady or report, progress)))
-        found = LayerSweep(self._method, tuple(self._done))
+                done[layer] = self._swept(method, partial(_instead, steady or report, progress))
+        found = LayerSweep(self._method, tuple(done[layer] for layer in self._layers))
         measurements.keep_inside(SWEEP, self._entries, self._asked, found)
+        state.cache.unfinished.pop(self._asked, None)
         return found
 
     def _swept(self, method: Method, report: OnProgress) -> SweptLayer:
