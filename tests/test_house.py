@@ -151,6 +151,35 @@ def test_a_share_is_written_in_one_way_only() -> None:
     assert [file for file in files if re.search(r":[^{}\"']*%\}", file.read_text(encoding="utf-8"))] == []
 
 
+BUILDERS = ("app", "follower", "view")  # modules of the page that know both its panels and its controllers
+
+
+def page_modules() -> dict[str, set[str]]:
+    """The modules of the page by their names in it, each with the page's modules that it imports."""
+    start, found = "editlab.page.", {}
+    for file in files_of("page"):
+        name = ".".join(file.relative_to(ROOT / "editlab" / "page").with_suffix("").parts)
+        found[name] = {module.removeprefix(start) for _, module in imports_of(file) if module.startswith(start)}
+    return found
+
+
+def test_panels_and_controllers_of_the_page_know_nothing_of_each_other() -> None:
+    modules = page_modules()
+    controllers = {name for name, imports in modules.items() if "carrying.Controller" in imports} | {"carrying"}
+    assert len(controllers) > 10
+    for name, imports in modules.items():
+        if name.startswith("panels."):
+            assert not {each for each in imports if each.split(".")[0] in controllers}, name
+        elif name in controllers | {"known", "wants"}:
+            assert not {each for each in imports if each.startswith("panels.")}, name
+
+
+def test_nothing_is_looked_up_late_where_the_page_is_put_together() -> None:
+    for name in BUILDERS:
+        tree = ast.parse((ROOT / "editlab" / "page" / f"{name}.py").read_text(encoding="utf-8"))
+        assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Lambda)], name
+
+
 @pytest.mark.parametrize("tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
 def test_tools_find_nothing(tool: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False)

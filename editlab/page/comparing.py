@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from editlab.core.errors import Cancelled, LabError
-from editlab.core.info import LabInfo
 from editlab.core.progress import Progress
-from editlab.core.records import SessionState
 from editlab.lab.api import LabProtocol
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import Knowledge
+from editlab.page.wants import CompareWith, Remake, StopRemaking
+from editlab.page.work import SENTENCES, Request, sentence
 
-if TYPE_CHECKING:
-    from editlab.page.panels.side_by_side import SideBySide
 
+class Comparing(Controller):
+    """Makes and follows the other run. Its session is deleted when a new one replaces it."""
 
-class Comparing:
-    """Makes and follows the other run. Its session is deleted when a new one replaces it.
-
-    `state()` is this session's state as it is drawn; `on_compared(state)` gets every state of the other run.
-    """
-
-    def __init__(
-        self,
-        lab: LabProtocol,
-        session: str,
-        info: LabInfo,
-        runner: Runner,
-        panel: Callable[[], SideBySide],
-        state: Callable[[], SessionState],
-        on_compared: Callable[[SessionState], None],
-    ) -> None:
-        self._lab, self._session, self._info, self._runner = lab, session, info, runner
-        self._panel, self._state, self._on_compared = panel, state, on_compared
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier) -> None:
+        super().__init__(lab, knowledge, carrier)
         self._request: Request | None = None
         self._made = ""  # key of the session that was made for the comparison
         self._busy = self._stopped = False
+        carrier.does(Remake, self.remake)
+        carrier.does(CompareWith, self.open)
+        carrier.does(StopRemaking, self._stop)
 
     async def open(self, key: str) -> None:
-        ask, panel = self._runner.ask, self._panel()
+        """Compare with the session of this key."""
+        self._show(problem="")
         try:
-            about = await ask(self._lab.about, key)
-            self._compare(await ask(self._lab.state, key), about.name or "The other session")
-            panel.idle()
+            about = await self._runner.ask(self._lab.about, key)
+            await self._compare(key, about.name or "The other session")
+            self._show(progress=None, problem="")
         except LabError as error:
-            panel.idle(sentence(error))
+            self._show(progress=None, problem=sentence(error))
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Stop, and keep the edits made so far."""
         self._stopped = True
         if self._request is not None:
@@ -60,42 +50,43 @@ class Comparing:
         """
         if self._busy:
             return
-        self._busy, self._stopped, panel = True, False, self._panel()
+        self._busy, self._stopped = True, False
         problem = ""
         try:
-            await self._remake(method, panel)
+            await self._remake(method)
         except Cancelled:
             problem = "Stopped. What was made so far is shown."
         except SENTENCES as error:
             problem = sentence(error)
         finally:
             self._busy, self._request = False, None
-            panel.idle(problem)
+            self._show(progress=None, problem=problem)
 
-    async def _remake(self, method: str, panel: SideBySide) -> None:
-        ask, name = self._runner.ask, f"The same edits with {self._info.title_of(method)}"
-        here = self._state()
+    async def _remake(self, method: str) -> None:
+        ask, info, here = self._runner.ask, self._knowledge.now.info, self._knowledge.now.state
+        title = info.title_of(method)
+        name = f"The same edits with {title}"
         edits = [step for step in here.steps if step.facts and step.in_force]
         if self._made:
             await ask(self._lab.delete, self._made)
             self._made = ""
         self._made = key = await ask(self._lab.duplicate, self._session, 0, name, temporary=True)
         for number, step in enumerate(edits):
-            panel.working(
-                Progress(f"edit {number + 1} with {self._info.title_of(method)}", number, len(edits)), waiting=False
-            )
+            self._show(progress=Progress(f"edit {number + 1} with {title}", number, len(edits)))
             await self._follow(self._lab.edit, key, step.facts, method, guard="off")
-            self._compare(await ask(self._lab.state, key), name)
-        panel.working(Progress("measuring as here"))
+            await self._compare(key, name)
+        self._show(progress=Progress("measuring as here"))
         await self._follow(self._lab.measure_due, key)
         taken = here.steps[here.position].measurement
-        if names := [measure.name for measure in self._info.measures if taken and taken.get(measure.name)]:
+        if names := [measure.name for measure in info.measures if taken and taken.get(measure.name)]:
             await self._follow(self._lab.measure, key, names)
-        self._compare(await ask(self._lab.state, key), name)
+        await self._compare(key, name)
 
-    def _compare(self, other: SessionState, name: str) -> None:
-        self._panel().compare(other, name)
-        self._on_compared(other)
+    async def _compare(self, key: str, name: str) -> None:
+        self._show(other=await self._runner.ask(self._lab.state, key), name=name)
+
+    def _show(self, **fields: Any) -> None:
+        self._knowledge.change(comparison=replace(self._knowledge.now.comparison, **fields))
 
     async def _follow(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         if self._stopped:

@@ -170,10 +170,11 @@ class Fold:
     ) -> None:
         self._names = (closed, opened)
         self._child = child
-        self._on_switch = on_switch
+        self._on_switch: Callable[[bool], None] | None = None
         self.button = button(closed, lambda _: self.set(not self.is_open), "el-quiet")
         self.widget = box([self.button, child], f"el-fold {css}")
         self.set(False)
+        self._on_switch = on_switch
 
     @property
     def is_open(self) -> bool:

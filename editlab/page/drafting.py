@@ -4,57 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
-from editlab.core.info import LabInfo
-from editlab.core.records import Completion
+from editlab.core.guarding import WARN
 from editlab.lab.api import LabProtocol
-from editlab.page.panels.make_edit import Draft, MakeEdit
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import Assessment, Guard, Knowledge, Preview
+from editlab.page.wants import Draft, GuardBy, Write
+from editlab.page.work import SENTENCES, Request, sentence
 
 SETTLE_SECONDS = 0.6  # that a draft must stay unchanged before the lab is asked
 
 
-class Drafting:
-    """Asks the lab once the draft has settled, and drops the request when the draft changes; `make` shows the answers.
+class Drafting(Controller):
+    """Asks the lab once the draft has settled, and drops the request when the draft changes."""
 
-    `on_said(fact, completions)` is called too, with what the model says to the draft.
-    """
-
-    def __init__(
-        self,
-        lab: LabProtocol,
-        session: str,
-        info: LabInfo,
-        runner: Runner,
-        make: MakeEdit,
-        settle: float,
-        on_said: Callable[[Fact, Sequence[Completion]], None],
-    ) -> None:
-        self._on_said = on_said
-        self._lab, self._session, self._runner, self._make, self._settle = lab, session, runner, make, settle
-        self._methods = {method.name: method for method in info.methods}
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier, settle: float) -> None:
+        super().__init__(lab, knowledge, carrier)
+        self._settle = settle
+        self._methods = {method.name: method for method in knowledge.now.info.methods}
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest request
         self._request: Request | None = None
         self._stopped = False
         self._warned: Draft | None = None  # whose high risk was on the screen
-        self._said: Fact | None = None  # the fact whose completions are shown
+        self._said: Fact | None = None  # the fact whose completions are known, and up to date
         self._assessed: Draft | None = None
+        carrier.does(Write, self._write)
+        carrier.does(GuardBy, self._guard_by)
 
-    def changed(self, draft: Draft | None, ask: bool = True) -> None:
-        """Take the old answers off the screen at once, where they are not this draft's; `ask` once it has settled."""
+    def _write(self, draft: Draft | None, typed: Fact | None) -> None:
+        self._knowledge.change(draft=draft, typed=typed)
+        self.changed(ask=self._knowledge.now.edit is None)
+
+    def _guard_by(self, name: str, level: str) -> None:
+        found = self._knowledge.now.assessment
+        self._knowledge.change(guard=Guard(name, level), assessment=found and replace(found, asks=False))
+
+    def changed(self, ask: bool = True) -> None:
+        """Forget the old answers at once, where they are not this draft's; `ask` once it has settled."""
+        draft = self._knowledge.now.draft
         self.drop()
         self._carry_over(draft)
         if draft is None or draft.fact != self._said:
             self._said = None
-            self._make.show_no_preview()
+            self._knowledge.change(preview=None)
         if draft is None or draft != self._assessed:
             self._assessed = None
-            self._make.risk.clear()
+            self._knowledge.change(assessment=None)
         if draft is not None and ask:
             self._number = next(self._numbers)
             self._runner.start(self._ask(draft, self._number))
@@ -84,17 +83,23 @@ class Drafting:
             await self._assess(draft, number)
             if self._stopped:
                 raise Cancelled
-            if draft != self._make.draft:  # the visitor went on typing
+            if draft != self._knowledge.now.draft:  # the visitor went on typing
                 return False
-        if warned or not self._make.risk.wants_a_word:
+        found = self._knowledge.now.assessment
+        if warned or found is None or not self._must_be_seen(found):
             return True
-        self._make.risk.ask_first()
+        self._knowledge.change(assessment=replace(found, asks=True))
         return False
 
-    def again(self, draft: Draft | None) -> None:
+    def _must_be_seen(self, found: Assessment) -> bool:
+        """Whether the visitor must see this risk before the edit is made; a guard that acts needs nobody."""
+        guard = self._knowledge.now.guard
+        return found.risk is not None and guard.name == WARN and guard.minds(found.risk)
+
+    def again(self) -> None:
         """Ask again: the log has changed, and the answers may have changed with it."""
         self._said = self._assessed = None
-        self.changed(draft)
+        self.changed()
 
     def stop(self) -> None:
         """Wait for no risk any more."""
@@ -117,7 +122,7 @@ class Drafting:
 
     async def _preview(self, fact: Fact, number: int) -> None:
         self._said = None  # the completions shown are out of date now
-        self._make.show_asking()
+        self._knowledge.change(preview=Preview(fact))
         try:
             request = self._request = self._runner.request(self._lab.preview, self._session, fact)
             completions = await request.result()
@@ -125,20 +130,19 @@ class Drafting:
             return
         except SENTENCES as error:
             if number == self._number:
-                self._make.show_preview_failed(sentence(error))
+                self._knowledge.change(preview=Preview(fact, problem=sentence(error)))
             return
         if number == self._number:
             self._said = fact
-            self._make.show_preview(fact, completions)
-            self._on_said(fact, completions)
+            self._knowledge.change(preview=Preview(fact, tuple(completions)))
 
     async def _assess(self, draft: Draft, number: int) -> None:
         """The risk of the chosen method, and of the one that could be used instead."""
-        line, self._assessed = self._make.risk, None
+        self._assessed = None
         if draft.hyperparameters is None:
-            line.clear()
+            self._knowledge.change(assessment=None)
             return
-        line.ask()
+        self._knowledge.change(assessment=Assessment(draft))
         names = [draft.method, *filter(None, [self._methods[draft.method].fallback])]
         known = {name: {info.name for info in self._methods[name].hyperparameters} for name in names}
         changed = {name: {k: v for k, v in draft.hyperparameters.items() if k in known[name]} for name in names}
@@ -149,12 +153,13 @@ class Drafting:
             return
         except SENTENCES as error:
             if number == self._number:
-                line.fail(sentence(error))
+                self._knowledge.change(assessment=Assessment(draft, problem=sentence(error)))
             return
         if number == self._number:
             self._assessed = draft
-            line.show(draft.method, risks)
-            if line.wants_a_word:
+            found = Assessment(draft, risks)
+            self._knowledge.change(assessment=found)
+            if self._must_be_seen(found):
                 self._warned = draft
 
 

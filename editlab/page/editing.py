@@ -5,62 +5,56 @@ An edit that this page did not ask for is shown too: one from before the page wa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
-from editlab.core.records import EditReport, SessionState, Step
-from editlab.lab.api import LabProtocol
+from editlab.core.records import EditReport, Step
+from editlab.lab.api import Job, LabProtocol
+from editlab.page.carrying import Carrier, Controller
 from editlab.page.drafting import Drafting
-from editlab.page.panels.make_edit import Draft, MakeEdit
-from editlab.page.panels.state_line import StateLine
-from editlab.page.panels.timeline import Timeline
-from editlab.page.sharing import OpenSession
+from editlab.page.known import Complaint, JobReport, Knowledge, UnderWay, job_report
+from editlab.page.moving import Moving
+from editlab.page.wants import Anew, Apply, CancelEdit, Draft, Fill, Make, OpenSession
 from editlab.page.words import facts_words, switched_off_words
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.work import SENTENCES, Request, sentence
 from editlab.report.html import plural
 
 OTHER = "The edit on another page"
 
 
-class Editing:
-    """`on_end()` is awaited when an edit has ended and the log may have changed; `drawn()` is the state on the page."""
-
+class Editing(Controller):
     def __init__(
-        self,
-        lab: LabProtocol,
-        session: str,
-        runner: Runner,
-        make: MakeEdit,
-        drafting: Drafting,
-        line: StateLine,
-        timeline: Timeline,
-        on_end: Callable[[], Awaitable[None]],
-        open_session: OpenSession,
-        drawn: Callable[[], SessionState],
+        self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier, drafting: Drafting, moving: Moving
     ) -> None:
-        self._lab, self._session, self._runner = lab, session, runner
-        self._on_end, self._open_session, self._drawn = on_end, open_session, drawn
-        self._make, self._drafting, self._line, self._timeline = make, drafting, line, timeline
+        super().__init__(lab, knowledge, carrier)
+        self._drafting, self._moving = drafting, moving
         self._request: Request | None = None
-        self.busy = False
         self._looked = False  # for an edit under way
         self._others = ""  # whose edit is under way, if not this page's
         self._mine: tuple[Fact, ...] = ()  # facts of an edit whose end was told before a report of it
+        carrier.does(Apply, self._apply)
+        carrier.does(Make, self._make)
+        carrier.does(CancelEdit, self._cancel)
+        carrier.does(Anew, self._anew)
 
-    async def apply(self, draft: Draft) -> None:
+    @property
+    def _busy(self) -> bool:
+        return self._knowledge.now.edit is not None
+
+    async def _apply(self, draft: Draft) -> None:
         """Make the edit of the form, once its risk is known; a high one must have been seen first.
 
         A pasted list is left to the guard; of one edit after another, the first that fails or is cancelled is the last.
         """
-        if self.busy:
+        if self._busy:
             return
         if draft.more:
             apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
             for each in apart if draft.apart else [draft]:
-                if await self.start(each, self._make.pasted.complain) is None:
+                if await self._start(each, of_list=True) is None:
                     break
             return
         self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
@@ -72,18 +66,18 @@ class Editing:
         finally:
             self._end()
         if agreed:
-            await self.start(draft)
+            await self._start(draft)
         else:
-            self._line.say(says)
-            self._drafting.changed(self._make.draft)
+            self._knowledge.tell(says)
+            self._drafting.changed()
 
-    async def start(self, draft: Draft, complain: Callable[[str], None] | None = None) -> Step | None:
+    async def _start(self, draft: Draft, of_list: bool = False) -> Step | None:
         """Make the edit of a draft. Returns its step; None where there is none."""
-        if self.busy:
+        if self._busy:
             return None
-        facts, guard = (draft.fact, *draft.more), self._make.guard
+        facts, guard = (draft.fact, *draft.more), self._knowledge.now.guard
         told = str(draft.fact) if not draft.more else f"{draft.fact}, and {plural(len(draft.more), 'other')}"
-        state = self._drawn()
+        state = self._knowledge.now.state
         later = [step.index for step in state.steps[state.position + 1 :] if step.enabled]
         edit = self._runner.request(
             self._lab.edit, self._session, facts, draft.method, draft.hyperparameters, guard=guard.name,
@@ -94,13 +88,13 @@ class Editing:
             return f"Edit {step.index} is in force: {told}. {switched_off_words(later)}".strip()
 
         self._mine = facts
-        return await self._run(edit, f"Editing: {told}", done, complain or self._make.form.complain)
+        return await self._run(edit, f"Editing: {told}", done, of_list)
 
     def report(self, edit: EditReport | None) -> None:
         """Show an edit that this page did not ask for, and tell what became of it."""
         earlier, self._looked = not self._looked, True
         mine = edit is not None and edit.facts == self._mine
-        if self.busy and not self._others:
+        if self._busy and not self._others:
             return
         if edit is not None and edit.is_open:
             if self._others or not mine:  # else it was told before the own edit ended
@@ -115,24 +109,33 @@ class Editing:
             self._others = "Your earlier edit" if earlier else OTHER
             self._begin(f"Editing: {facts_words(edit.facts)}")
             if earlier:
-                self._make.form.fill(edit.facts[0])
-        self._make.job.show(edit)
+                self._carrier(Fill(edit.facts[0]))
+        self._report(edit)
 
     def _tell(self, edit: EditReport | None) -> None:
         """Say how the edit that this page did not ask for has ended."""
         others, self._others = self._others or OTHER, ""
         self._end()
         if edit is None:
-            self._line.say(f"{others} was lost when the lab was started anew.", "error")
+            self._knowledge.tell(f"{others} was lost when the lab was started anew.", "error")
         elif edit.status == "failed":
-            self._line.say(f"{others} failed: {edit.error}", "error")
+            self._knowledge.tell(f"{others} failed: {edit.error}", "error")
         elif edit.status == "cancelled":
-            self._line.say(f"{others} was cancelled. The model is as it was.")
+            self._knowledge.tell(f"{others} was cancelled. The model is as it was.")
         else:
-            self._line.say(f"{others} has finished: {facts_words(edit.facts)}.")
-        self._runner.start(self._on_end())
+            self._knowledge.tell(f"{others} has finished: {facts_words(edit.facts)}.")
+        self._runner.start(self._moving.refresh())
 
-    async def anew(self, index: int) -> None:
+    async def _make(self, fact: Fact) -> None:
+        """Edit this fact with the method chosen in the form; the form shows the fact too."""
+        self._carrier.do(Fill(fact))
+        draft = self._knowledge.now.draft
+        assert draft is not None, "the form holds a fact now"
+        if draft.hyperparameters is None:
+            raise ValueError(draft.wrong)
+        await self._start(replace(draft, fact=fact))
+
+    async def _anew(self, index: int) -> None:
         """Make the edits after this step again, in a branch, and open it."""
         key = await self._run(
             self._runner.request(self._lab.anew, self._session, index),
@@ -140,49 +143,45 @@ class Editing:
             lambda _key: f"The edits after edit {index} are made again, in a branch.",
         )
         if key is not None:
-            self._open_session(
-                key, "This is the branch with the later edits made again; the other session stays as it is."
-            )
+            says = "This is the branch with the later edits made again; the other session stays as it is."
+            self._carrier(OpenSession(key, says))
 
-    async def _run(
-        self,
-        request: Request,
-        says: str,
-        done: Callable[[Any], str],
-        complain: Callable[[str], None] = lambda _sentence: None,
-    ) -> Any:
+    async def _run(self, request: Request, says: str, done: Callable[[Any], str], of_list: bool | None = None) -> Any:
         """The result of a job that edits, followed to its end; None where there is none, or another edit runs.
 
-        `done` tells the result in a sentence; `complain` gets the sentence of an error too.
+        `done` tells the result in a sentence; `of_list`: of a pasted list, or of the form; None: of neither.
         """
-        if self.busy:
+        if self._busy:
             return None
         result, self._request = None, request
         try:
             self._begin(says)
-            result = await request.result(self._make.job.show)
+            result = await request.result(self._draw)
         except Cancelled:
-            self._line.say("Cancelled. The model is as it was.")
+            self._knowledge.tell("Cancelled. The model is as it was.")
         except SENTENCES as error:
-            complain(sentence(error))
-            self._line.say(sentence(error), "error")
+            if of_list is not None:
+                self._knowledge.change(complaint=Complaint(sentence(error), of_list))
+            self._knowledge.tell(sentence(error), "error")
         else:
-            self._line.say(done(result))
+            self._knowledge.tell(done(result))
         finally:
             self._end()
-        await self._on_end()
+        await self._moving.refresh()
         return result
 
-    def cancel(self) -> None:
+    def _cancel(self) -> None:
+        edit = self._knowledge.now.edit
         if self._request is not None:
             self._request.cancel()
         elif self._others:
             self._runner.start(self._cancel_others())
         else:
-            if self.busy:  # it waits for its risk
+            if edit is not None:  # it waits for its risk
                 self._drafting.stop()
             return
-        self._make.job.stopping()
+        if edit is not None:
+            self._knowledge.change(edit=replace(edit, stopping=True))
 
     async def _cancel_others(self) -> None:
         edit = await self._runner.ask(self._lab.cancel_edits, self._session)
@@ -191,14 +190,18 @@ class Editing:
             self._mine = edit.facts  # its end is told
 
     def _begin(self, says: str, stage: str = "Asking for the model") -> None:
-        self.busy = True
-        self._line.say(says, "busy")
-        self._make.form.complain("")
-        self._make.running(True, stage)
-        self._timeline.lock(True)
+        self._knowledge.tell(says, "busy")
+        self._knowledge.change(edit=UnderWay(stage), complaint=Complaint(""))
         self._drafting.drop()
 
+    def _draw(self, job: Job[Any]) -> None:
+        self._report(job_report(job))
+
+    def _report(self, report: JobReport | EditReport) -> None:
+        edit = self._knowledge.now.edit
+        if edit is not None:
+            self._knowledge.change(edit=replace(edit, report=report))
+
     def _end(self) -> None:
-        self.busy, self._request = False, None
-        self._make.running(False)
-        self._timeline.lock(False)
+        self._request = None
+        self._knowledge.change(edit=None)

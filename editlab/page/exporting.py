@@ -5,42 +5,48 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from editlab.core.errors import Cancelled
-from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.lab.api import Job, LabProtocol
+from editlab.page.carrying import Carrier, Controller
 from editlab.page.downloads import can_send, send
 from editlab.page.files import ADAPTER, ADAPTER_ABOUT, REPLAY_ABOUT, File, files_of
-from editlab.page.panels.export import Export, ExportCallbacks
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.known import Knowledge
+from editlab.page.wants import ForgetFiles, MakeAdapter, PrepareFiles, ShowSizes, StopExport
+from editlab.page.work import SENTENCES, Request, sentence
 from editlab.session.recording import REPLAY
 
 CANCELLED = "It was cancelled."
 
 
-class Exporting:
-    """`panel` offers the files, and says in a sentence why one could not be made."""
+class Exporting(Controller):
+    """Says in a sentence why a file could not be made. Sizes that were of other edits are forgotten."""
 
-    def __init__(self, lab: LabProtocol, session: str, info: LabInfo, runner: Runner) -> None:
-        self._lab, self._session, self._info, self._runner = lab, session, info, runner
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier) -> None:
+        super().__init__(lab, knowledge, carrier)
         self._stopped = False
         self._request: Request | None = None
-        handler = runner.handler
-        self.panel = Export(
-            ExportCallbacks(handler(self._prepare), handler(self._look), handler(self._adapter), handler(self._cancel))
-        )
+        self._of: list[str] = []  # ids of the edits in force
+        carrier.does(PrepareFiles, self._prepare)
+        carrier.does(ShowSizes, self._look)
+        carrier.does(MakeAdapter, self._adapter)
+        carrier.does(StopExport, self._stop)
+        carrier.does(ForgetFiles, self._forget)
+        knowledge.draws(self._check, "state")
 
     async def _prepare(self) -> None:
         with self._making("The files could not be prepared; the log has more."):
             state = await self._runner.ask(self._lab.state, self._session)
             title = (await self._runner.ask(self._lab.about, self._session)).name
-            files = await asyncio.to_thread(files_of, state, title, self._info.methods)
-            self.panel.begin(state)
-            self.panel.add(*files)
-            self.panel.add(await self._file(REPLAY, REPLAY_ABOUT, self._lab.replay_file))
+            made = await asyncio.to_thread(files_of, state, title, self._knowledge.now.info.methods)
+            self._show(edits=len(state.steps) - 1, files=())
+            self._show(files=tuple(made))
+            replay = await self._file(REPLAY, REPLAY_ABOUT, self._lab.replay_file)
+            self._show(files=(*self._knowledge.now.exports.files, replay))
 
     async def _look(self) -> None:
         with self._making("The sizes could not be found; the log has more."):
@@ -48,20 +54,20 @@ class Exporting:
             state = await self._runner.ask(self._lab.state, self._session)
             if sizes.edits != _in_force(state):
                 raise ValueError("the edits in force have changed meanwhile: show the sizes again")
-            self.panel.show(state)
-            self.panel.show_sizes(sizes)
+            self._check(state)
+            self._show(sizes=sizes)
 
     async def _adapter(self, rank: int | None) -> None:
         with self._making("The adapter could not be made; the log has more."):
             state = await self._runner.ask(self._lab.state, self._session)
             file = await self._file(ADAPTER, ADAPTER_ABOUT, self._lab.adapter_file, rank)
-            self.panel.add_adapter(_in_force(state), file)
+            self._show(adapter=(_in_force(state), file))
 
     @contextmanager
     def _making(self, unforeseen: str) -> Iterator[None]:
-        """Show that something is being made, and at the end why it could not be."""
+        """Know that something is being made, and at the end why it could not be."""
         self._stopped = False
-        self.panel.preparing()
+        self._show(making="", problem="")
         problem = unforeseen
         try:
             yield
@@ -71,7 +77,7 @@ class Exporting:
         except SENTENCES as error:
             problem = sentence(error)
         finally:
-            self.panel.done(problem)
+            self._show(making=None, problem=problem)
 
     async def _file(self, name: str, about: str, make: Callable[..., Job[bytes]], *given: Any) -> File:
         """A file that a job of the lab makes, or why it could not be made."""
@@ -94,18 +100,31 @@ class Exporting:
         finally:
             self._request = None
 
-    def _cancel(self) -> None:
+    def _stop(self) -> None:
         self._stopped = True
         if self._request is not None:
             self._request.cancel()
 
+    def _forget(self) -> None:
+        """Forget the files, which are large."""
+        self._show(edits=None, files=(), adapter=None)
+
+    def _check(self, state: SessionState) -> None:
+        now = [step.id for step in state.steps if step.in_force]
+        if now != self._of:
+            self._of = now
+            self._show(sizes=None)
+
     def _draw(self, name: str, job: Job) -> None:
         if job.status == "queued":
-            self.panel.preparing(f"{name}: waiting for the model")
+            self._show(making=f"{name}: waiting for the model")
         else:
             progress = job.progress
             of = f", {progress.done} of {progress.total}" if progress.total else ""
-            self.panel.preparing(f"{name}: {progress.stage}{of}")
+            self._show(making=f"{name}: {progress.stage}{of}")
+
+    def _show(self, **fields: Any) -> None:
+        self._knowledge.change(exports=replace(self._knowledge.now.exports, **fields))
 
 
 def _in_force(state: SessionState) -> int:

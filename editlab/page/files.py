@@ -34,6 +34,8 @@ REPLAY_ABOUT = (
     "The session itself: editlab replay applies its edits again, to the last bit, and editlab export makes a "
     "checkpoint of it that transformers loads: editlab export editlab-replay.zip --to FOLDER"
 )
+CLASS = "editlab-class.csv"
+CLASS_ABOUT = "A row per edit: who made it, the fact, and what the model said before and after."
 ADAPTER = "editlab-adapter.zip"
 ADAPTER_ABOUT = "The edits in force as a LoRA adapter: unpack it, and PEFT puts it on the unedited model."
 

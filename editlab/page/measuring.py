@@ -4,52 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from editlab.core.errors import Cancelled
 from editlab.core.progress import Progress
 from editlab.lab.api import Job, LabProtocol
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import PLAN, Activity, Knowledge, MeasureProgress
+from editlab.page.wants import GoOnMeasuring, Measure, StopMeasuring
 from editlab.page.words import shown_progress
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.work import SENTENCES, Request, sentence
 
-PLAN = "the plan"
 WATCHED = "the watched prompts"
 REDRAW_SECONDS = 0.5  # at least, from one drawing of the plan's results to the next
 
 
-@dataclass(frozen=True)
-class MeasureProgress:
-    """The progress of one measurement; `waiting`: it is queued, or interrupted by something more urgent."""
-
-    progress: Progress
-    waiting: bool
-
-
-@dataclass(frozen=True)
-class Activity:
-    """The measurements that are running, by measure (or PLAN), and those that failed."""
-
-    running: Mapping[str, MeasureProgress] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
-    stopped: bool = False  # the plan waits until it is resumed
-
-
-class Measuring:
-    """`on_activity(activity)` is called during measurements, `on_found()` is awaited when there may be new results."""
-
-    def __init__(
-        self,
-        lab: LabProtocol,
-        session: str,
-        runner: Runner,
-        on_activity: Callable[[Activity], None],
-        on_found: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._lab, self._session, self._runner = lab, session, runner
-        self._on_activity, self._on_found = on_activity, on_found
+class Measuring(Controller):
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier) -> None:
+        super().__init__(lab, knowledge, carrier)
         self._requests: dict[str, Request] = {}
         self._drawing: asyncio.Task[None] | None = None  # of the plan's results so far
         self._running: dict[str, MeasureProgress] = {}
@@ -58,6 +32,9 @@ class Measuring:
         self._due_again = False  # more may have become due while the plan was being measured
         self._watched_again = False  # likewise, of prompts that are watched since
         self._stage, self._drawn = "", 0.0
+        carrier.does(Measure, self.ask)
+        carrier.does(StopMeasuring, self.stop)
+        carrier.does(GoOnMeasuring, self.resume)
 
     def measure_due(self) -> None:
         """Measure what is due by the plan; while the plan is stopped, only the completions of the step in force."""
@@ -125,7 +102,7 @@ class Measuring:
             self._watched_again = False
             self.measure_watched()
         if request.was_answered:
-            await self._on_found()
+            await self._latest()
 
     def _fail(self, name: str, error: Exception) -> None:
         self._problems[name] = sentence(error)
@@ -138,7 +115,7 @@ class Measuring:
         if name == PLAN and job.progress.stage != self._stage and time.monotonic() > self._drawn + REDRAW_SECONDS:
             self._stage, self._drawn = job.progress.stage, time.monotonic()
             if self._drawing is None or self._drawing.done():
-                self._drawing = self._runner.start(self._on_found())
+                self._drawing = self._runner.start(self._latest())
 
     def _tell(self) -> None:
-        self._on_activity(Activity(dict(self._running), dict(self._problems), self._stopped))
+        self._knowledge.change(activity=Activity(dict(self._running), dict(self._problems), self._stopped))

@@ -327,7 +327,7 @@
   let opening = null; // what is in the panel's place meanwhile
   const reach = () => document.querySelector(".el-analysis")?.scrollIntoView({ block: "start" });
   document.addEventListener("click", ({ target }) => {
-    opening = target.closest?.(".el-act-tab") ? { drawn: document.querySelector(".el-pane > *") } : null;
+    opening = target.closest?.(".el-act-open") ? { drawn: document.querySelector(".el-pane > *") } : null;
     if (opening) reach();
   });
   const opened = () => {

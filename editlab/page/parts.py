@@ -211,7 +211,7 @@ class BeforeAfter(SessionWidget):
     """
 
     def _content(self) -> Sequence[widgets.Widget]:
-        self._panel = before_after.BeforeAfter(lambda _: None)
+        self._panel = before_after.WhatChanged(lambda _: None)
         return [box([self._panel.widget], "el-follows")]
 
     def _draw(self, state: SessionState) -> None:

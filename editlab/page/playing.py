@@ -6,49 +6,21 @@ Playing never freezes the page, and can be paused or stopped at any moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from editlab.core.facts import Fact
 from editlab.core.info import FactList
-from editlab.core.records import SessionState
-from editlab.page.work import SENTENCES, Runner
-
-STEPS = ""  # plays the session's own steps
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The session that a player plays on."""
-
-    state: Callable[[], SessionState]
-    goto: Callable[[int], Awaitable[None]]
-    edit: Callable[[Fact], Awaitable[None]]  # its errors are shown where the edit is made
-    cancel: Callable[[], None]  # the running edit
+from editlab.lab.api import LabProtocol
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import STEPS, Knowledge, Playing
+from editlab.page.wants import CancelEdit, ChooseList, GoTo, Make, Pace, Pause, Play, PlayOne, StopPlaying
+from editlab.page.work import SENTENCES
 
 
-@dataclass(frozen=True)
-class Playing:
-    """The state of a player."""
+class Player(Controller):
+    """At the end of a list its title, or STEPS, is known as played."""
 
-    sentence: str
-    running: bool = False
-    done: int = 0
-    total: int = 0
-
-
-class Player:
-    """`on_change(playing)` is called at every change of state, `on_played(what)` at the end of a list.
-
-    `what` is STEPS or the title of a list.
-    """
-
-    def __init__(
-        self, runner: Runner, stage: Stage, on_change: Callable[[Playing], None], on_played: Callable[[str], None]
-    ) -> None:
-        self._runner, self._stage = runner, stage
-        self._on_change, self._on_played = on_change, on_played
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier) -> None:
+        super().__init__(lab, knowledge, carrier)
         self._list: FactList | None = None
         self._next = 0  # index in the list
         self._begun = 0  # how often playing was started: an edit from before a stop does not count
@@ -57,6 +29,12 @@ class Player:
         self._awake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.seconds = 2.0  # between two steps
+        carrier.does(ChooseList, self.choose)
+        carrier.does(Play, self.play)
+        carrier.does(Pause, self.pause)
+        carrier.does(PlayOne, self.step)
+        carrier.does(StopPlaying, self.stop)
+        carrier.does(Pace, self._pace)
 
     def choose(self, facts: FactList | None) -> None:
         """Play this list from its first fact; None: the session's own steps."""
@@ -86,7 +64,10 @@ class Player:
         making, self._next, self._begun = self._making, 0, self._begun + 1
         self._rest("Stopped.")
         if making:
-            self._stage.cancel()
+            self._carrier(CancelEdit())
+
+    def _pace(self, seconds: float) -> None:
+        self.seconds = seconds
 
     def _start(self) -> None:
         if self._task is None or self._task.done():  # else a step from before the pause is still running
@@ -113,13 +94,13 @@ class Player:
 
     async def _goto(self) -> bool:
         """Put the next step in force, after the last one the first. Returns whether another step follows."""
-        state = self._stage.state()
+        state = self._knowledge.now.state
         last = len(state.steps) - 1
         if not last:
             self._rest("There is nothing to play yet: make an edit first.")
             return False
         step = 0 if state.position == last else state.position + 1
-        await self._stage.goto(step)
+        await self._carrier.do(GoTo(step))
         if step == last:
             self._end(STEPS, f"All {last} edits were played.", last)
             return False
@@ -131,16 +112,16 @@ class Player:
         """Make the list's next edit. Returns whether another edit follows."""
         begun, number, total = self._begun, self._next, len(facts.facts)
         fact = facts.facts[number]
-        known = {step.id for step in self._stage.state().steps}
+        known = {step.id for step in self._knowledge.now.state.steps}
         self._tell(f"Edit {number + 1} of {total} is being made: {fact}", number, total)
         self._making = True
         try:
-            await self._stage.edit(fact)
+            await self._carrier.do(Make(fact))
         finally:
             self._making = False
         if begun != self._begun:  # stopped meanwhile, and perhaps started again
             return self._running
-        state = self._stage.state()
+        state = self._knowledge.now.state
         if state.steps[state.position].id in known:
             self._rest(f"Paused: edit {number + 1} of {total} was not made.")
             return False
@@ -154,10 +135,10 @@ class Player:
     def _end(self, what: str, sentence: str, total: int) -> None:
         self._running, self._next = False, 0
         self._tell(sentence, total, total)
-        self._on_played(what)
+        self._knowledge.change(played=self._knowledge.now.played | {what})
 
     def _about(self) -> str:
         return self._list.why if self._list else "Puts each edit of this session in force again, one after another."
 
     def _tell(self, sentence: str, done: int = 0, total: int = 0) -> None:
-        self._on_change(Playing(sentence, self._running, done, total))
+        self._knowledge.change(playing=Playing(sentence, self._running, done, total))

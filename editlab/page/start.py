@@ -170,7 +170,7 @@ class Page:
     def _wait(self, words: str) -> None:
         """Say what is waited for: in the place of the session, or in its line while one is shown."""
         if self.app is not None:
-            self.app.line.say(words, "busy")
+            self.app.knowledge.tell(words, "busy")
         else:
             self._body.children = [html(tag("p", words), "el-loading el-live")]
 
@@ -188,7 +188,7 @@ class Page:
         self._leave()
         self.app = shown
         self._body.children = [shown.root]
-        shown.line.say(says)
+        shown.knowledge.tell(says)
         shown.editing_now(found.edit)
         on = LiveCallbacks(
             shown.changed, shown.away, shown.back, lambda error: self._closed(key, error), shown.editing_now,

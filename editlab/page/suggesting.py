@@ -9,29 +9,28 @@ from collections.abc import Sequence
 from editlab.core.facts import Fact
 from editlab.core.suggestions import ending, suggestions
 from editlab.lab.api import LabProtocol
-from editlab.page.panels.fact_form import FactForm
-from editlab.page.work import SENTENCES, Runner, ask
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import Knowledge
+from editlab.page.work import SENTENCES, ask
 
 LOOKED_AT = 300  # facts of each search
 
 
-class Suggesting:
+class Suggesting(Controller):
     """Proposes rewordings and neighbours for a fact that lacks them, once the fact has settled."""
 
-    def __init__(self, lab: LabProtocol, runner: Runner, form: FactForm, settle: float) -> None:
-        self._lab, self._runner, self._form, self._settle = lab, runner, form, settle
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier, settle: float) -> None:
+        super().__init__(lab, knowledge, carrier)
+        self._settle = settle
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest fact
-        self._fact: Fact | None = None
         self._first: Sequence[Fact] | None = None  # of the lab's facts
+        knowledge.draws(self._changed, "typed")
 
-    def changed(self) -> None:
-        """Where the form holds another fact, or none: take the old proposal away, and look for a new one."""
-        fact = self._form.typed
-        if fact == self._fact:
-            return
-        self._form.propose(None)
-        self._fact, self._number = fact, next(self._numbers)
+    def _changed(self, fact: Fact | None) -> None:
+        """The form holds another fact, or none: take the old proposal away, and look for a new one."""
+        self._knowledge.change(proposal=None)
+        self._number = next(self._numbers)
         if fact is not None and not (fact.paraphrase_prompts and fact.neighborhood_prompts):
             self._runner.start(self._propose(fact, self._number))
 
@@ -47,4 +46,4 @@ class Suggesting:
             return  # the page says already that the lab is away
         if number == self._number:
             found = suggestions(fact, [*self._first, *(each for each in alike if each not in self._first)])
-            self._form.propose(found.lacking(fact))
+            self._knowledge.change(proposal=found.lacking(fact))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from editlab.core.records import SessionState
-from editlab.page.lessons.lesson import PAPERS, Lesson
-from editlab.page.teaching import Course
+from editlab.page.lessons.lesson import PAPERS, Course, Lesson
 from editlab.report.html import joined, percent, plural, tag
 from editlab.report.story.document import document
 

@@ -1,111 +1,59 @@
-"""A visitor's way through the lessons: finished tasks are noticed, and each task's button does the task."""
+"""A visitor's way through the lessons: finished tasks are noticed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from editlab.core.facts import Fact
-from editlab.core.inside import CausalTrace, LayerSweep
-from editlab.core.records import Completion, SessionState
-from editlab.page.lessons import Action, Lesson, Scene, advance
-from editlab.page.probing import Probes
+from editlab.core.records import Completion
+from editlab.lab.api import LabProtocol
+from editlab.page.carrying import Carrier, Controller
+from editlab.page.known import Knowledge, Preview
+from editlab.page.lessons import Scene
+from editlab.page.wants import Bet, Enter
 
 
-class Course:
-    """The progress in each lesson. Only the open lesson advances; the progress lasts as long as the page."""
+class Teaching(Controller):
+    """Has the open lesson advance; the progress lasts as long as the page."""
 
-    def __init__(self, lessons: Sequence[Lesson]) -> None:
-        self.lessons = tuple(lessons)
-        self.done = [0] * len(lessons)
-        self.seen: dict[tuple[int, int], str] = {}  # the comment on a finished task, by lesson and task
-        self.bet: int | None = None  # on a layer
+    def __init__(self, lab: LabProtocol, knowledge: Knowledge, carrier: Carrier) -> None:
+        super().__init__(lab, knowledge, carrier)
+        self._said: tuple[Fact, Completion] | None = None  # see Scene
+        carrier.does(Enter, self._enter)
+        carrier.does(Bet, self._bet)
+        knowledge.draws(self._hear, "preview")
+        looks = "lesson", "state", "opened", "probes", "comparison", "looked", "playing", "played"
+        knowledge.draws(self._look, *looks)
 
-    def look(self, number: int, scene: Scene) -> bool:
-        """Advance in this lesson as far as the scene allows. Returns whether a task was ticked off.
+    def _enter(self, lesson: int | None) -> None:
+        self._knowledge.change(lesson=lesson)
 
-        The comment on a task no longer changes once the next task is done too.
-        """
-        lesson, before = self.lessons[number], self.done[number]
-        self.done[number] = advance(lesson, before, scene)
-        for place in range(self.done[number]):
-            told, last = (number, place) in self.seen, place == self.done[number] - 1
-            if (last or not told) and (words := lesson.tasks[place].seen(scene)):
-                self.seen[number, place] = words
-        return self.done[number] > before
-
-
-class Teaching:
-    """`do` maps each kind of action to its function; `draw()` is called when there may be something new to draw."""
-
-    def __init__(
-        self,
-        lessons: Sequence[Lesson],
-        do: Mapping[str, Callable[[Action], Any]],
-        draw: Callable[[], None],
-    ) -> None:
-        self.course = Course(lessons)
-        self.open: int | None = None
-        self._do, self._draw = do, draw
-        self._scene: Scene | None = None
-
-    def enter(self, number: int | None) -> None:
-        """Open a lesson; None: close them all."""
-        self.open = number
-        self._look()
-
-    def show(self, state: SessionState) -> None:
-        self._tell(state=state) if self._scene else self._begin(state)
-
-    def said(self, fact: Fact, completions: Sequence[Completion]) -> None:
-        """What the model says to the fact in the form; after an edit of it, that is the edit's doing, and not told."""
-        edited = self._scene.in_force if self._scene else ()
-        if completions and not any(each.text == fact.text for step in edited for each in step.facts):
-            self._tell(said=(fact, completions[0]))
-
-    def tab(self, name: str) -> None:
-        self._tell(tab=name)
-
-    def probed(self, probes: Probes) -> None:
-        self._tell(probes=probes.tried)
-
-    def inside(self, traced: CausalTrace | None, swept: LayerSweep | None) -> None:
-        self._tell(traced=traced, swept=swept)
-
-    def bet(self, layer: int) -> None:
+    def _bet(self, layer: int) -> None:
         """The visitor bets on a layer."""
-        self.course.bet = layer
-        self._tell(bet=layer)
-
-    def compared(self, other: SessionState) -> None:
-        """Another run is shown beside this one."""
-        self._tell(other=other)
-
-    def playing(self, running: bool) -> None:
-        self._tell(playing=running)
-
-    def played(self, what: str) -> None:
-        """A list of facts, or "" for the session's own steps, was played to its end."""
-        if self._scene:
-            self._tell(played=self._scene.played | {what})
-
-    def act(self, action: Action) -> Any:
-        """Do what the button of a task does; the result may be a coroutine."""
-        return self._do[action.what](action)
-
-    def _begin(self, state: SessionState) -> None:
-        self._scene = Scene(state)
+        self._knowledge.change(course=replace(self._knowledge.now.course, bet=layer))
         self._look()
 
-    def _tell(self, **news: Any) -> None:
-        if self._scene is not None:
-            self._scene = replace(self._scene, **news)
+    def _hear(self, preview: Preview | None) -> None:
+        """What the model says to the fact in the form; after an edit of it, that is the edit's doing, and not told."""
+        if preview is None or not preview.completions:
+            return
+        edited = [step for step in self._knowledge.now.state.steps if step.facts and step.in_force]
+        if not any(each.text == preview.fact.text for step in edited for each in step.facts):
+            self._said = preview.fact, preview.completions[0]
             self._look()
 
-    def _look(self) -> None:
-        if self.open is None or self._scene is None:
+    def _look(self, *_: Any) -> None:
+        """Advance in the open lesson as far as what is known allows."""
+        known = self._knowledge.now
+        if known.lesson is None:
             return
-        if self.course.look(self.open, self._scene):
-            self._scene = replace(self._scene, played=frozenset())
-        self._draw()
+        looked = known.looked
+        sweep = looked.sweep if looked.traced in (None, looked.swept) else None  # of the fact that was traced
+        scene = Scene(
+            known.state, self._said, known.opened, known.probes.tried, known.comparison.other, looked.trace, sweep,
+            known.course.bet, known.playing.running, known.played,
+        )  # fmt: skip
+        course = known.course.look(known.lesson, scene)
+        ticked = course.done != known.course.done
+        self._knowledge.change(course=course, played=frozenset() if ticked else known.played)

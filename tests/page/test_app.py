@@ -19,11 +19,13 @@ from editlab.core.records import SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.files import File
+from editlab.page.known import Exports
 from editlab.page.opening import opened
 from editlab.page.panels.export import Export
 from tests.page.fake_job import FakeJob
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, make_facts
+from tests.page.knowing import knowledge_of, nothing
 from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -375,7 +377,7 @@ def test_steps_passed_over_are_measured_later() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         for name in ("Prado", "Louvre"):
             await work.follow(lab.edit(app.session, [Fact("The {} is located in the city of", name, "Oslo")]))
-        await app._refresh()
+        await app.moving.refresh()
         await app.runner.idle()
         steps = lab.state(app.session).steps
         assert len(steps) == 3
@@ -401,13 +403,12 @@ def test_the_files_are_links_in_the_page() -> None:
 
 
 def test_a_link_to_a_file_stays_the_same_while_others_are_made() -> None:
-    panel = Export(lambda: None)
-    lab = FakeLab()
-    panel.begin(lab.state(lab.create()))
-    panel.add(File("editlab-table.csv", "", b"1"))
+    knowledge, files = knowledge_of(), (File("editlab-table.csv", "", b"1"), File("editlab-replay.zip", "", b"2"))
+    panel = Export(knowledge, nothing)
+    knowledge.change(exports=Exports(edits=0, files=files[:1]))
     link = panel.links.children[-1]
     before = link.value
-    panel.add(File("editlab-replay.zip", "", b"2"))
+    knowledge.change(exports=Exports(edits=0, files=files))
     assert panel.links.children[-2] is link
     assert link.value == before
 

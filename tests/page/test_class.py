@@ -6,14 +6,17 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from editlab.core.errors import LimitReached, Unreachable
 from editlab.core.facts import Fact
 from editlab.page.app import App
+from editlab.page.carrying import Carrier
 from editlab.page.classroom import ClassWatch
 from editlab.page.follower import Follower
+from editlab.page.known import Knowledge
 from editlab.page.live import Live, LiveCallbacks
 from editlab.page.opening import opened
 from editlab.page.panels.classroom import ClassPanel
@@ -103,12 +106,12 @@ def test_a_teacher_sees_where_everyone_is_and_opens_any_session_to_read_it() -> 
         ann = await joined(lab, f"join-{app.session}", "<b>Ann</b>")
         await joined(lab, f"join-{app.session}", "")
         await follow(await ask(lab.edit, ann.session, [Fact("The {} is in the city of", "Prado", "Oslo")]), interval=0)
-        ann.guide.lessons.button.click()
+        ann.tour.fold.button.click()
         await ann.runner.idle()
         await looked(app, lab)
         assert "2 joined" in seen(panel)
         tour, edits, health, _ = row(panel, "<b>Ann</b>")
-        lesson = ann.guide.teaching.course.lessons[0]
+        lesson = ann.knowledge.now.course.lessons[0]
         assert tour.startswith(f"1 {lesson.title}: ")
         assert tour.endswith(f" of {len(lesson.tasks)} done")
         assert (edits, health) == ("1", "… Not checked yet")
@@ -284,11 +287,12 @@ def test_the_class_is_told_of_a_place_in_the_tour_once_and_no_one_else_is() -> N
         app, _ = await taught(page, lab)
         ann = await joined(lab, f"join-{app.session}", "Ann")
         for one in (app, ann):
-            one.classroom.at_lesson("1 of 5")
-            one.classroom.at_lesson("1 of 5")
+            one.watch.at_lesson("1 of 5")
+            one.watch.at_lesson("1 of 5")
             await one.runner.idle()
         assert [call for call in lab.calls if call[0] == "at_lesson"] == [("at_lesson", ann.session, "1 of 5")]
-        again = ClassWatch(lab, ann.session, await ask(lab.about, ann.session), ann.runner)
+        about = await ask(lab.about, ann.session)
+        again = ClassWatch(lab, Knowledge(replace(ann.knowledge.now, about=about, lesson=None)), Carrier(ann.runner))
         again.at_lesson("1 of 5")  # after a reload
         lab.away = Unreachable("away")
         again.at_lesson("2 of 5")

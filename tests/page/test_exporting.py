@@ -19,10 +19,13 @@ import pytest
 from editlab.core.errors import Unreachable
 from editlab.core.records import SessionState
 from editlab.page import files
+from editlab.page.carrying import Carrier
 from editlab.page.downloads import FOLDER
 from editlab.page.exporting import Exporting
+from editlab.page.panels.export import Export
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
+from tests.page.knowing import knowledge_of
 
 NAMES = [
     "editlab-report.html",
@@ -37,13 +40,22 @@ NAMES = [
 ]
 
 
-def in_page(lab: FakeLab, session: str, act: Callable[[Exporting, Runner], Awaitable[None]]) -> Exporting:
+class Exported:
+    """The panel Export of a session, without a page."""
+
+    def __init__(self, lab: FakeLab, session: str, runner: Runner) -> None:
+        self.knowledge, carrier = knowledge_of(lab, session), Carrier(runner)
+        Exporting(lab, self.knowledge, carrier)
+        self.panel = Export(self.knowledge, carrier)
+
+
+def in_page(lab: FakeLab, session: str, act: Callable[[Exported, Runner], Awaitable[None]]) -> Exported:
     """The panel after a visitor's acts."""
     reports: list[str] = []
 
-    async def scenario() -> Exporting:
+    async def scenario() -> Exported:
         runner = Runner(reports.append)
-        exporting = Exporting(lab, session, lab.info(), runner)
+        exporting = Exported(lab, session, runner)
         await act(exporting, runner)
         await runner.idle()
         return exporting
@@ -53,25 +65,25 @@ def in_page(lab: FakeLab, session: str, act: Callable[[Exporting, Runner], Await
     return exporting
 
 
-def prepared(lab: FakeLab, meanwhile: Callable[[Exporting], None] = lambda _: None) -> tuple[Exporting, str]:
+def prepared(lab: FakeLab, meanwhile: Callable[[Exported], None] = lambda _: None) -> tuple[Exported, str]:
     """The panel once its button was pressed and all is done, of a session with two edits; and the session's key."""
     session = lab.create("My <b>session</b>")
     for fact in lab.facts[:2]:
         lab.edit(session, [fact]).result()
     lab.measure_due(session).result()
 
-    async def act(exporting: Exporting, _: Runner) -> None:
+    async def act(exporting: Exported, _: Runner) -> None:
         exporting.panel.prepare.click()
         meanwhile(exporting)
 
     return in_page(lab, session, act), session
 
 
-def shown(exporting: Exporting) -> str:
+def shown(exporting: Exported) -> str:
     return "".join(link.value for link in exporting.panel.links.children)
 
 
-def linked(exporting: Exporting) -> dict[str, bytes]:
+def linked(exporting: Exported) -> dict[str, bytes]:
     links = re.findall(r'href="data:[^;]*;base64,([^"]+)" download="([^"]+)"', shown(exporting))
     return {name: base64.b64decode(payload) for payload, name in links}
 
@@ -93,7 +105,7 @@ def test_every_file_is_a_link_in_the_page() -> None:
 def test_while_files_are_prepared_the_button_waits() -> None:
     seen: list[tuple[bool, str]] = []
 
-    async def look(exporting: Exporting) -> None:
+    async def look(exporting: Exported) -> None:
         while not linked(exporting).get("editlab-replay.zip"):
             seen.append((exporting.panel.prepare.disabled, exporting.panel.said))
             await asyncio.sleep(0)
@@ -135,7 +147,7 @@ def test_a_lab_that_is_away_is_told_and_nothing_stays_in_preparation() -> None:
 
     lab = Away()
 
-    def leave(_: Exporting) -> None:
+    def leave(_: Exported) -> None:
         lab.gone = True
 
     exporting, _ = prepared(lab, leave)
@@ -150,7 +162,7 @@ def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
     for fact in lab.facts[:3]:
         lab.edit(session, [fact]).result()
 
-    async def act(exporting: Exporting, runner: Runner) -> None:
+    async def act(exporting: Exported, runner: Runner) -> None:
         panel = exporting.panel
         panel.look.click()
         await runner.idle()
@@ -164,7 +176,9 @@ def test_an_adapter_is_told_by_rank_size_and_error_before_it_is_made() -> None:
         await runner.idle()
         assert "With 3 edits in force" in panel.made.children[0].value
         assert base64.b64encode(f"adapter of {session}, 2".encode()).decode() in panel.made.children[1].value
-        panel.show(await asyncio.to_thread(lab.undo, session))  # sizes of other edits are not shown
+        exporting.knowledge.change(
+            state=await asyncio.to_thread(lab.undo, session)
+        )  # sizes of other edits are not shown
         assert panel.sizes.value == ""
         lab.adapter_bytes = 20 * 10**6
         panel.look.click()
@@ -180,7 +194,7 @@ def test_what_is_being_made_can_be_cancelled() -> None:
     lab = FakeLab(ahead=1000)
     session = lab.create()
 
-    async def act(exporting: Exporting, runner: Runner) -> None:
+    async def act(exporting: Exported, runner: Runner) -> None:
         panel = exporting.panel
         for start in (panel.look, panel.adapter):
             start.click()
@@ -213,7 +227,7 @@ def test_a_page_that_is_served_has_its_server_send_the_files_of_jobs(
         (address,) = re.findall(f'href="downloads/([^"]+)" download="{name}"', markup)
         return tmp_path / address
 
-    async def act(exporting: Exporting, runner: Runner) -> None:
+    async def act(exporting: Exported, runner: Runner) -> None:
         panel = exporting.panel
         panel.prepare.click()
         await runner.idle()
@@ -229,8 +243,8 @@ def test_a_page_that_is_served_has_its_server_send_the_files_of_jobs(
         assert places[1].read_bytes() == f"adapter of {session}, exact".encode()
         assert not places[0].exists()
         lab.most_bytes = 10**8
-        panel.show(await asyncio.to_thread(lab.undo, session))
-        panel.show(await asyncio.to_thread(lab.redo, session))
+        exporting.knowledge.change(state=await asyncio.to_thread(lab.undo, session))
+        exporting.knowledge.change(state=await asyncio.to_thread(lab.redo, session))
         panel.look.click()
         await runner.idle()
         assert "of rank 1, takes 1.0 GB: too much for this page" in panel.sizes.value

@@ -14,10 +14,12 @@ from editlab.core.facts import Fact
 from editlab.core.follow_ups import FollowUp
 from editlab.core.records import Completion
 from editlab.page.app import App
-from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
+from editlab.page.known import Preview
+from editlab.page.panels.fact_finder import FactFinder
 from editlab.page.panels.fact_form import FactForm
-from editlab.page.panels.make_edit import MakeEdit, MakeEditCallbacks
+from editlab.page.panels.make_edit import MakeEdit
 from tests.page.fake_lab import FakeLab
+from tests.page.knowing import knowledge_of, nothing
 from tests.page.seen import buttons, field, seen
 from tests.page.test_app import apply, run
 from tests.page.test_app import fill as fill_page
@@ -99,17 +101,12 @@ def test_what_joins_the_object_is_chosen_in_the_form() -> None:
 
 
 def test_the_form_tells_of_a_blank_that_changes_the_objects_tokens() -> None:
-    nothing = MakeEditCallbacks(
-        lambda _draft: None,
-        lambda _draft: None,
-        lambda: None,
-        FinderCallbacks(lambda _query: None, lambda _seed, _known: None),
-    )
-    make = MakeEdit(FakeLab().info(), nothing)
+    knowledge = knowledge_of()
+    make = MakeEdit(knowledge, nothing)
     plain = Completion("The Prado is in", "rewrite", " Rome", (), 0.1, 0.1)
-    make.show_preview(FACT, [plain])
+    knowledge.change(preview=Preview(FACT, (plain,)))
     assert "ends in" not in make._says.value
-    make.show_preview(FACT, [replace(plain, notice="The prompt ends in a blank: <b>")])
+    knowledge.change(preview=Preview(FACT, (replace(plain, notice="The prompt ends in a blank: <b>"),)))
     assert "The prompt ends in a blank: &lt;b&gt;" in make._says.value
 
 
@@ -138,9 +135,7 @@ def test_a_model_without_a_template_says_so() -> None:
 
 def finder_of(count: int, *skipped: SkippedRow) -> str:
     info = replace(FakeLab().info(), facts_source="<b>zsre.json", n_skipped=count, skipped=skipped)
-    finder = FactFinder(
-        info, FinderCallbacks(lambda _query: None, lambda _seed, _known: None), lambda _fact, _why: None
-    )
+    finder = FactFinder(knowledge_of(info=info), nothing)
     return " ".join(part.value for part in finder.search._child.children if isinstance(part, widgets.HTML))
 
 

@@ -17,17 +17,20 @@ from editlab.core.info import FactList
 from editlab.lab.catalogue import lists_of, presets_of
 from editlab.page import work
 from editlab.page.app import App
+from editlab.page.carrying import Carrier
 from editlab.page.follower import Follower
-from editlab.page.lessons import Material, Scene, advance, course, material_of
+from editlab.page.known import STEPS, Playing
+from editlab.page.lessons import Course, Material, Scene, advance, course, material_of
 from editlab.page.lessons.lesson import PAPERS
 from editlab.page.lessons.run_of_edits import MANY
 from editlab.page.opening import new_session, opened
-from editlab.page.playing import STEPS, Player, Playing, Stage
+from editlab.page.playing import Player
 from editlab.page.start import Page
-from editlab.page.teaching import Course
+from editlab.page.wants import CancelEdit, GoTo, Make
 from editlab.page.work import Runner
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING
+from tests.page.knowing import knowledge_of
 from tests.page.seen import buttons, everything, field, seen, steps, until
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -44,10 +47,10 @@ def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> No
         lab = FakeLab(**lab_options)
         app = App(lab, await work.ask(opened, lab), settle=0.0)
         app.analysis.open("Export")  # no chart is drawn: that takes most of the time
-        app.guide.player.seconds = 0.001
+        app.player.seconds = 0.001
         if lesson is not None:
-            app.guide.lessons.button.click()
-            app.guide.panel.choice.value = lesson
+            app.tour.fold.button.click()
+            app.tour.choice.value = lesson
         app.start()
         await app.runner.idle()
         await scenario(app, lab)
@@ -56,7 +59,7 @@ def run(scenario: Scenario, lesson: int | None = None, **lab_options: Any) -> No
 
 
 def done(app: App) -> list[int]:
-    return app.guide.teaching.course.done
+    return list(app.knowledge.now.course.done)
 
 
 async def click(app: App, button: Any) -> None:
@@ -66,13 +69,13 @@ async def click(app: App, button: Any) -> None:
 
 async def act(app: App) -> None:
     """Press the button of the task that is next."""
-    panel = app.guide.panel
+    panel = app.tour
     await click(app, panel.rows[done(app)[panel.choice.value]].act)
 
 
 def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        panel = app.guide.panel  # the example is in the form, and what the model says to it on the page
+        panel = app.tour  # the example is in the form, and what the model says to it on the page
         assert done(app)[BELIEVES] == 1
         assert "P(Paris) is 49 %" in seen(panel.rows[0])
         assert "Done: Ask it. 1 of 4 done." in seen(panel)
@@ -82,7 +85,7 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
         assert "P(Paris) is 49 %" in seen(panel.rows[0])  # as it was before the edit
         await act(app)
         assert lab.state(app.session).watched == ("Eiffel Tower is",)
-        assert app.guide.panel.next.layout.display == "none"
+        assert app.tour.next.layout.display == "none"
         await act(app)
         assert lab.state(app.session).position == 0
         assert done(app) == [4, 0, 0, 0, 0, 0]
@@ -100,10 +103,10 @@ def test_the_first_lesson_is_ticked_off_by_what_the_visitor_does() -> None:
 def test_a_closed_lesson_does_not_go_on_and_keeps_its_ticks() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         assert done(app)[BELIEVES] == 1
-        app.guide.lessons.button.click()
+        app.tour.fold.button.click()
         await click(app, app.make.apply)
         assert done(app)[BELIEVES] == 1
-        app.guide.lessons.button.click()
+        app.tour.fold.button.click()
         assert done(app)[BELIEVES] == 2
 
     run(scenario, BELIEVES)
@@ -119,7 +122,7 @@ def test_the_second_lesson_compares_methods_beside_the_session() -> None:
         assert app.analysis.opened == "Probe"
         await click(app, app.analysis["Probe"].run)
         assert done(app)[SIDE_EFFECTS] == 4
-        seen = app.guide.teaching.course.seen[SIDE_EFFECTS, 3]
+        seen = app.knowledge.now.course.seen[SIDE_EFFECTS, 3]
         assert "ROME: the new answer is likelier for 2 of 2 reworded" in seen
         assert "MEMIT: " in seen
         assert lab.state(app.session).position == 1
@@ -133,10 +136,10 @@ def test_the_third_lesson_plays_a_run_and_plays_it_again() -> None:
         state = lab.state(app.session)
         assert [step.facts[0] for step in state.steps[1:]] == lab.facts[:8]
         assert done(app)[RUN] == 1
-        assert "After 8 edits" in app.guide.teaching.course.seen[RUN, 0]
+        assert "After 8 edits" in app.knowledge.now.course.seen[RUN, 0]
         await act(app)
         await click(app, app.analysis["Forgetting"].bleeding.start)
-        assert "36 of 40 unrelated facts" in app.guide.teaching.course.seen[RUN, 1]
+        assert "36 of 40 unrelated facts" in app.knowledge.now.course.seen[RUN, 1]
         app.analysis.open("Export")
         await act(app)
         assert done(app)[RUN] == 3
@@ -149,25 +152,24 @@ def test_the_third_lesson_plays_a_run_and_plays_it_again() -> None:
 
 def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        seen = app.guide.teaching.course.seen
         for _ in range(2):
             await act(app)
             await click(app, app.make.apply)
         assert lab.state(app.session).steps[2].facts[0].subject == DISABLING
-        assert "134 % of ‖W₀‖" in seen[BAD, 1]
-        assert "900 now" in seen[BAD, 1]
+        assert "134 % of ‖W₀‖" in app.knowledge.now.course.seen[BAD, 1]
+        assert "900 now" in app.knowledge.now.course.seen[BAD, 1]
         await act(app)
-        assert "cosine is 0.05" in seen[BAD, 2]
+        assert "cosine is 0.05" in app.knowledge.now.course.seen[BAD, 2]
         app.analysis.open("Export")
         await act(app)
         await click(app, app.health.repair.toggle)
         assert not lab.state(app.session).steps[2].enabled
-        assert "20.4 again, 20 unedited" in seen[BAD, 3]
+        assert "20.4 again, 20 unedited" in app.knowledge.now.course.seen[BAD, 3]
         await act(app)
         assert app.make.method.name == "r-rome"
         await click(app, app.make.apply)
         assert done(app)[BAD] == 5
-        assert "without the harm" in seen[BAD, 4]
+        assert "without the harm" in app.knowledge.now.course.seen[BAD, 4]
 
     run(scenario, BAD)
 
@@ -181,67 +183,68 @@ def test_the_fifth_lesson_makes_the_same_edits_by_a_method_that_keeps_them(monke
     monkeypatch.setattr(Course, "look", lambda self, n, scene: scenes.append(scene) or look(self, n, scene))
 
     async def scenario(app: App, lab: FakeLab) -> None:
-        seen = app.guide.teaching.course.seen
         app.make.method.take("memit")
         await act(app)  # plays the run by ROME
         assert {step.method for step in lab.state(app.session).steps[1:]} == {"rome"}
         running = [scene for scene in scenes if scene.playing]
         assert max(len(scene.in_force) for scene in running) >= MANY  # enough edits, but more are being made
-        assert not any(advance(app.guide.teaching.course.lessons[CURE], 0, scene) for scene in running)
+        assert not any(advance(app.knowledge.now.course.lessons[CURE], 0, scene) for scene in running)
         assert done(app)[CURE] == 1
         await act(app)
         await click(app, app.analysis["Forgetting"].bleeding.start)
         assert done(app)[CURE] == 2
-        assert "90 % of 40 unrelated facts" in seen[CURE, 1]
+        assert "90 % of 40 unrelated facts" in app.knowledge.now.course.seen[CURE, 1]
         await act(app)
         assert app.analysis.tabs.value == "Compare"
         assert app.analysis["Methods"].method.value == "encore"
         assert done(app)[CURE] == 2
         await click(app, app.analysis["Methods"].remake)
         assert done(app)[CURE] == 3
-        assert seen[CURE, 2].startswith("By ENCORE: 90 % of 40 unrelated facts are still right")
-        assert "By ROME: 90 %" in seen[CURE, 2]
-        assert seen[CURE, 2].count("paraphrases won right after their edit are") == 2
+        assert app.knowledge.now.course.seen[CURE, 2].startswith(
+            "By ENCORE: 90 % of 40 unrelated facts are still right"
+        )
+        assert "By ROME: 90 %" in app.knowledge.now.course.seen[CURE, 2]
+        assert app.knowledge.now.course.seen[CURE, 2].count("paraphrases won right after their edit are") == 2
         await act(app)
         await click(app, app.make.apply)
         assert done(app)[CURE] == 4
-        assert "ROME’s" in seen[CURE, 3]
+        assert "ROME’s" in app.knowledge.now.course.seen[CURE, 3]
 
     run(scenario, CURE)
 
 
 def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        seen = app.guide.teaching.course.seen
         await act(app)  # a fact into the form
-        assert "P(" in seen[WHERE, 0]
-        bet = field(app.guide.panel.rows[1], "Your bet: layer")
+        assert "P(" in app.knowledge.now.course.seen[WHERE, 0]
+        bet = field(app.tour.rows[1], "Your bet: layer")
         for layer in (1, 0):  # it can be changed until the trace is there
             bet.value = layer
             await app.runner.idle()
-            assert seen[WHERE, 1] == f"Your bet: layer {layer}."
+            assert app.knowledge.now.course.seen[WHERE, 1] == f"Your bet: layer {layer}."
         await act(app)
         assert app.analysis.opened == "Lens and trace"
         panel = app.analysis["Lens and trace"]
         panel.trace.click()
         await app.runner.idle()
-        assert "the effect is largest at layer 2: +0.30 of +0.50" in seen[WHERE, 2]
-        assert "You bet on layer 0: 2 layers earlier." in seen[WHERE, 2]
-        assert "An earlier token" not in seen[WHERE, 2]
-        scene, where = app.guide.teaching._scene, app.guide.teaching.course.lessons[WHERE]
-        assert scene is not None
-        assert scene.traced is not None
-        _, last = scene.traced.subject
-        moved = (*scene.traced.scores[1 : last - 1], *scene.traced.scores[last - 1 :], scene.traced.scores[0])
-        told = where.tasks[2].seen(replace(scene, traced=replace(scene.traced, scores=moved)))
+        told = app.knowledge.now.course.seen[WHERE, 2]
+        assert "the effect is largest at layer 2: +0.30 of +0.50" in told
+        assert "You bet on layer 0: 2 layers earlier." in told
+        assert "An earlier token" not in told
+        known = app.knowledge.now
+        traced, task = known.looked.trace, known.course.lessons[WHERE].tasks[2]
+        assert traced is not None
+        _, last = traced.subject
+        moved = (*traced.scores[1 : last - 1], *traced.scores[last - 1 :], traced.scores[0])
+        told = task.seen(Scene(known.state, traced=replace(traced, scores=moved), bet=0))
         assert "An earlier token of the subject carries more: “Eiffel”, +0.30 at layer 2." in told
-        assert bet not in list(everything(app.guide.panel))
+        assert bet not in list(everything(app.tour))
         panel.sweep.click()
         await app.runner.idle()
         assert done(app)[WHERE] == 4
-        assert "takes at 1 of 3 layers, best at layer 0" in seen[WHERE, 3]
-        assert "at layer 0, your bet, the edit takes" in seen[WHERE, 3]
-        assert "over the layers is -1.00" in seen[WHERE, 3]
+        assert "takes at 1 of 3 layers, best at layer 0" in app.knowledge.now.course.seen[WHERE, 3]
+        assert "at layer 0, your bet, the edit takes" in app.knowledge.now.course.seen[WHERE, 3]
+        assert "over the layers is -1.00" in app.knowledge.now.course.seen[WHERE, 3]
 
     run(scenario, WHERE)
 
@@ -250,14 +253,14 @@ def test_a_task_is_ticked_by_what_came_of_it_and_not_by_the_click() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await click(app, app.make.apply)
         assert done(app)[BELIEVES] == 2
-        lesson, state = app.guide.teaching.course.lessons[BELIEVES], lab.state(app.session)
+        lesson, state = app.knowledge.now.course.lessons[BELIEVES], lab.state(app.session)
         asked = Scene(replace(state, watched=("The mayor of Eiffel Tower is",)))
         assert advance(lesson, 2, asked) == 2  # asked, and not answered yet
         app.draw(lab.watch(app.session, asked.state.watched))
         assert done(app)[BELIEVES] == 3
-        for number, lesson in enumerate(app.guide.teaching.course.lessons):
+        for number, lesson in enumerate(app.knowledge.now.course.lessons):
             for place in range(done(app)[number]):
-                assert app.guide.teaching.course.seen[number, place], lesson.tasks[place].title
+                assert app.knowledge.now.course.seen[number, place], lesson.tasks[place].title
 
     run(scenario, BELIEVES)
 
@@ -265,7 +268,7 @@ def test_a_task_is_ticked_by_what_came_of_it_and_not_by_the_click() -> None:
 def test_the_tour_gives_a_page_to_print_of_what_was_done_and_seen() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await click(app, app.make.apply)
-        (address,) = re.findall(r'href="data:text/html;base64,([^"]*)"', app.guide.panel._summary.value)
+        (address,) = re.findall(r'href="data:text/html;base64,([^"]*)"', app.tour._summary.value)
         page = base64.b64decode(address).decode()
         assert "2 of 25 tasks done. Model: fake-1m." in page
         assert "P(Rome) went from 1.5 % to 74 %" in page
@@ -321,7 +324,6 @@ class Theatre:
         self.lab = FakeLab()
         self.session = self.lab.create()
         self.told: list[Playing] = []
-        self.played: list[str] = []
         self.problems: list[str] = []
         self.cancelled = 0
         self.makes = makes
@@ -329,17 +331,22 @@ class Theatre:
         self.gate.set()
         self.list = FactList("a list", "why", tuple(self.lab.facts[:edits]))
         self.runner = Runner(self.problems.append)
-        stage = Stage(lambda: self.lab.state(self.session), self._goto, self._edit, self._cancel)
-        self.player = Player(self.runner, stage, self.told.append, self.played.append)
+        carrier, self.knowledge = Carrier(self.runner), knowledge_of(self.lab, self.session)
+        carrier.does(GoTo, self._goto)
+        carrier.does(Make, self._edit)
+        carrier.does(CancelEdit, self._cancel)
+        self.player = Player(self.lab, self.knowledge, carrier)
         self.player.seconds = 0.001
+        self.knowledge.draws(self.told.append, "playing")
 
     async def _goto(self, index: int) -> None:
-        self.lab.goto(self.session, index)
+        self.knowledge.change(state=self.lab.goto(self.session, index))
 
     async def _edit(self, fact: Fact) -> None:
         await self.gate.wait()
         if self.makes:
             await work.follow(self.lab.edit(self.session, [fact]))
+        self.knowledge.change(state=self.lab.state(self.session))
 
     def _cancel(self) -> None:
         self.cancelled += 1
@@ -361,13 +368,13 @@ def test_a_list_is_played_to_its_end_and_then_the_steps_from_the_first() -> None
         theatre.player.choose(theatre.list)
         theatre.player.play()
         await theatre.runner.idle()
-        assert (theatre.position, theatre.played) == (3, ["a list"])
+        assert (theatre.position, theatre.knowledge.now.played) == (3, {"a list"})
         theatre.player.choose(None)
         theatre.player.play()
         await theatre.runner.idle()
         seen = [told.sentence.split(":")[0] for told in theatre.told[-4:]]
         assert seen == ["The unedited model", "Edit 1 of 3", "Edit 2 of 3", "All 3 edits were played."]
-        assert theatre.played == ["a list", STEPS]
+        assert theatre.knowledge.now.played == {"a list", STEPS}
         assert theatre.problems == []
 
     asyncio.run(main())
@@ -429,15 +436,15 @@ def test_an_edit_that_is_not_made_pauses_and_an_empty_session_says_so() -> None:
 
 def test_the_page_stays_usable_while_it_plays() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        app.guide.player_panel.choose("Eight sights")
-        app.guide.player_panel.play.click()
+        app.play.what.value = "Eight sights"
+        app.play.play.click()
         await asyncio.sleep(0.01)
-        assert "Pause" in app.guide.player_panel.play.description
+        assert "Pause" in app.play.play.description
         app.analysis.open("Facts")
-        app.guide.player_panel.stop.click()
+        app.play.stop.click()
         await app.runner.idle()
         assert lab.state(app.session).position < 8
-        assert "Play" in app.guide.player_panel.play.description
+        assert "Play" in app.play.play.description
 
     run(scenario, steps=50)
 

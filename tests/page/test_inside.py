@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from editlab.page.app import App
-from editlab.page.inside import Inside
+from editlab.page.panels.inside import Inside
 from tests.page.fake_lab import FakeLab
 from tests.page.seen import alerts, seen
 from tests.page.test_app import _quick, apply, fill, press_enter, run, visible

@@ -13,14 +13,16 @@ from bokeh.document.events import ColumnsStreamedEvent
 
 from editlab.analysis.health import health_of
 from editlab.core.records import Perplexity, Recall, Retention, SessionState
+from editlab.page.known import Knowledge
 from editlab.page.panels.facts_tab import FactsTab
-from editlab.page.panels.measure_now import MeasureCallbacks
 from editlab.page.panels.overview import Overview
-from editlab.page.panels.timeline import ROWS, Timeline, TimelineCallbacks
+from editlab.page.panels.timeline import ROWS, Timeline
 from editlab.page.panels.weights import Weights
 from editlab.page.plots.recall import CELLS, SHIFT, mapped, recall_chart, recall_columns, recall_rows
 from editlab.page.plots.weights import drift_chart, drift_columns
+from editlab.page.wants import GoTo, Want
 from tests.page.fake_lab import FakeLab
+from tests.page.knowing import knowledge_of, nothing
 
 EDITS = 240
 
@@ -60,23 +62,24 @@ def numbers(timeline: Timeline) -> list[int]:
 
 
 @pytest.fixture
-def called() -> list[tuple[str, int]]:
+def knowledge() -> Knowledge:
+    return knowledge_of()
+
+
+@pytest.fixture
+def said() -> list[Want]:
     return []
 
 
 @pytest.fixture
-def timeline(called: list[tuple[str, int]]) -> Timeline:
-    def calling(name: str):
-        return lambda *given: called.append((name, *given))
-
-    names = ("undo", "redo", "goto", "toggle", "find", "pin", "branch", "anew")
-    return Timeline(FakeLab().info(), TimelineCallbacks(**{name: calling(name) for name in names}))
+def timeline(knowledge: Knowledge, said: list[Want]) -> Timeline:
+    return Timeline(knowledge, said.append)
 
 
 def test_the_timeline_draws_so_many_rows_and_the_others_on_demand(
-    timeline: Timeline, state: SessionState, called: list[tuple[str, int]]
+    timeline: Timeline, knowledge: Knowledge, state: SessionState, said: list[Want]
 ) -> None:
-    timeline.show(state)
+    knowledge.change(state=state)
     newest = list(range(EDITS, EDITS - ROWS, -1))
     assert numbers(timeline) == newest
     assert timeline.newer.disabled
@@ -89,19 +92,21 @@ def test_the_timeline_draws_so_many_rows_and_the_others_on_demand(
     timeline.newer.click()
     assert numbers(timeline)[-1] == min(numbers(timeline)) > 0
     timeline._list.children[3].children[1].children[0].children[0].click()
-    assert called == [("goto", numbers(timeline)[3])]
-    timeline.show(replace(state, position=EDITS - 1))
+    assert said == [GoTo(numbers(timeline)[3])]
+    knowledge.change(state=replace(state, position=EDITS - 1))
     assert numbers(timeline) == newest
-    timeline.show(replace(state, position=60))
+    knowledge.change(state=replace(state, position=60))
     assert 60 in numbers(timeline)
     assert len(timeline._rows) == ROWS
 
 
-def test_a_row_stays_as_it_is_when_another_step_changes(timeline: Timeline, state: SessionState) -> None:
-    timeline.show(without_last(state))
+def test_a_row_stays_as_it_is_when_another_step_changes(
+    timeline: Timeline, knowledge: Knowledge, state: SessionState
+) -> None:
+    knowledge.change(state=without_last(state))
     before = dict(zip(numbers(timeline), timeline._list.children, strict=True))
     texts = dict(zip(numbers(timeline), rows(timeline), strict=True))
-    timeline.show(state)
+    knowledge.change(state=state)
     after = dict(zip(numbers(timeline), timeline._list.children, strict=True))
     kept = before.keys() & after.keys()
     assert len(kept) == ROWS - 1
@@ -110,8 +115,8 @@ def test_a_row_stays_as_it_is_when_another_step_changes(timeline: Timeline, stat
     assert {number for number in kept if now[number] != texts[number]} == {EDITS - 1}  # which is in force no more
 
 
-def test_a_short_log_has_no_pages(timeline: Timeline, state: SessionState) -> None:
-    timeline.show(replace(state, steps=state.steps[:5], position=4))
+def test_a_short_log_has_no_pages(timeline: Timeline, knowledge: Knowledge, state: SessionState) -> None:
+    knowledge.change(state=replace(state, steps=state.steps[:5], position=4))
     assert numbers(timeline) == [4, 3, 2, 1, 0]
     assert timeline._pages.layout.display == "none"
 
@@ -124,12 +129,7 @@ def html_of(widget: widgets.Widget) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["overview", "facts", "weights"])
 def test_a_long_table_is_made_when_somebody_opens_it(state: SessionState, name: str) -> None:
-    ignore = MeasureCallbacks(print, print, print)
-    pane = {
-        "overview": lambda: Overview(FakeLab().info(), print),
-        "facts": lambda: FactsTab(ignore),
-        "weights": lambda: Weights(print, print),
-    }[name]()
+    pane = {"overview": Overview, "facts": FactsTab, "weights": Weights}[name](knowledge_of(), nothing)
 
     def length() -> int:
         return sum(map(len, html_of(pane.widget)))

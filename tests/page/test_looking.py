@@ -13,8 +13,9 @@ from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, TokenChance
 from editlab.page import work
 from editlab.page.app import App
+from editlab.page.known import index_of
 from editlab.page.opening import opened
-from editlab.page.panels.side_by_side import CompareCallbacks, SideBySide, key_of
+from editlab.page.panels.side_by_side import SideBySide, key_of
 from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
@@ -22,6 +23,7 @@ from editlab.page.plots.weights import UNITS, size_chart, size_columns
 from editlab.report.html import bars, moved
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
+from tests.page.knowing import knowledge_of, nothing, sends_to
 from tests.page.seen import alerts, buttons, row, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
@@ -112,7 +114,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
 
         state = lab.state(app.session)
         app.draw(replace(state, steps=state.steps[:1], position=0))
-        assert app.timeline.pinned is None
+        assert index_of(app.knowledge.now.state, app.knowledge.now.pinned) is None
         assert app.after.against.value == "base"
         assert app.analysis["Weights"].view.chart is None
 
@@ -122,7 +124,7 @@ def test_a_pinned_step_is_compared_with_until_it_is_gone() -> None:
 def test_a_branch_is_a_copy_as_far_as_its_step() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         gone: list[str] = []
-        app.sharing._open_session = lambda key, says: gone.append(key)
+        sends_to(app.carrier, lambda key, says: gone.append(key))
         buttons(steps(app)[2])["Branch"].click()
         await app.runner.idle()
         assert len(lab.state(gone[0]).steps) == 3
@@ -146,7 +148,7 @@ def test_a_row_tells_size_risk_and_harm() -> None:
 
 
 def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
-    state, table = state_of("rome", "rome"), Steps(FakeLab().info())
+    state, table = state_of("rome", "rome"), Steps(knowledge_of(), nothing)
     table.show(state)
     assert "perplexity" in row(table, "edit")
     assert "correct answer, mean per token" not in row(table, "edit")
@@ -157,7 +159,7 @@ def test_the_table_of_steps_has_the_columns_that_are_chosen() -> None:
 
 
 def test_the_table_of_steps_tells_the_difference_from_the_pinned_one() -> None:
-    state, table = state_of("rome", "rome"), Steps(FakeLab().info())
+    state, table = state_of("rome", "rome"), Steps(knowledge_of(), nothing)
     table.show(state)
     table.pin(1)
     first, second = (state.steps[index].relative_size for index in (1, 2))
@@ -204,8 +206,7 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
 
 
 def test_a_method_that_did_not_make_the_edits_is_proposed_until_one_is_chosen() -> None:
-    nothing = CompareCallbacks(*3 * [lambda *_: None])
-    panel = SideBySide(FakeLab().info(), nothing, lambda _: None)
+    panel = SideBySide(knowledge_of(), nothing)
     for methods, proposed in ((("rome", "rome"), "r-rome"), (("rome", "r-rome"), "memit"), (("memit",), "rome")):
         panel.show(state_of(*methods))
         assert panel.method.value == proposed

@@ -12,7 +12,7 @@ from editlab.analysis.health import health_of
 from editlab.core.progress import Progress
 from editlab.core.records import Measurement
 from editlab.page.app import App
-from editlab.page.measuring import PLAN, Activity, MeasureProgress
+from editlab.page.known import PLAN, Activity, MeasureProgress
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, TASKS
@@ -65,7 +65,7 @@ def test_nothing_is_green_before_something_was_measured() -> None:
         assert f"{SIGNS['unchecked']} Not checked yet" in seen(app.health)
         assert "Not checked yet" in seen(app.line)
         assert "Healthy" not in seen(app)
-        app.show_activity(Activity({PLAN: MeasureProgress(Progress("measuring"), False)}))
+        app.knowledge.change(activity=Activity({PLAN: MeasureProgress(Progress("measuring"), False)}))
         for part in (app.health, app.line):
             assert "Checking" in seen(part)
             assert "Not checked yet" not in seen(part)
@@ -112,7 +112,7 @@ def test_an_edit_of_outstanding_size_is_told_once_while_its_outcome_is_unknown()
         await edit(app, DISABLING)
         state = lab.state(app.session)
         steps = [replace(step, measurement=None) for step in state.steps]
-        app.health.show(replace(state, steps=tuple(steps), health=health_of(steps)))
+        app.draw(replace(state, steps=tuple(steps), health=health_of(steps)))
         assert "what it did was not measured" in seen(app.health)
         assert seen(app.health).count("unusually large") == 1
 

@@ -150,7 +150,7 @@ def test_a_probe_can_be_stopped_and_keeps_what_it_found() -> None:
         assert not app.analysis["Probe"].run.disabled
         lab.ticks = 1
         await probe(app)
-        assert len(app.probing.probes.tried) == 3
+        assert len(app.knowledge.now.probes.tried) == 3
         app.analysis["Probe"].clear.click()
         assert "Nothing probed yet" in seen(app.analysis["Probe"])
 

@@ -70,7 +70,7 @@ def test_a_culprit_switched_off_before_it_was_measured_is_compared_by_the_search
         await app.runner.idle()
         bare = lab.state(app.session)
         steps = tuple(replace(step, measurement=None) for step in bare.steps)
-        repair.show(replace(bare, steps=steps))  # the search came first
+        app.draw(replace(bare, steps=steps))  # the search came first
         repair.toggle.click()
         await app.runner.idle()
         with_it, without_it = row(repair, "Short perplexity")

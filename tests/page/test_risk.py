@@ -10,7 +10,7 @@ import pytest
 
 from editlab.core.facts import Fact
 from editlab.page.app import App
-from editlab.page.panels.guard_form import GuardForm
+from editlab.page.panels.guard_form import guard_words
 from editlab.page.words import risk_words
 from editlab.report.html import SIGNS
 from tests.page.fake_lab import FakeLab
@@ -208,12 +208,9 @@ def test_the_timeline_says_what_the_guard_did(guard: str, method: str, words: st
 
 
 def test_a_guard_without_a_fallback_says_so() -> None:
-    guard = GuardForm()
-    guard.action.value = "r-rome"
-    assert "with r-ROME" in guard.does("r-ROME")
-    assert "nothing to fall back to" in guard.does(None)
-    guard.action.value = "warn"
-    assert guard.does(None) == ""
+    assert "with r-ROME" in guard_words("r-rome", "r-ROME")
+    assert "nothing to fall back to" in guard_words("r-rome", None)
+    assert guard_words("warn", None) == ""
 
 
 def test_the_level_from_which_on_the_guard_acts_is_passed_on() -> None:

@@ -482,7 +482,7 @@ def test_edits_that_are_made_again_can_be_cancelled_and_a_refusal_is_told() -> N
         await app.runner.idle()
         assert "All sessions are taken" in seen(app.line)
         assert not alerts(app.make.form)
-        assert (set(lab.sessions), page.app, app.editing.busy) == (sessions, app, False)
+        assert (set(lab.sessions), page.app, app.knowledge.now.edit) == (sessions, app, None)
 
     run(scenario)
 

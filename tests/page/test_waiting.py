@@ -25,6 +25,7 @@ from editlab.page.work import ASKING, NoAnswer, Runner, sentence
 from editlab.remote.wire import Loading
 from tests.page import on_the_loop
 from tests.page.fake_lab import FakeLab
+from tests.page.knowing import sends_to
 from tests.page.on_the_loop import CALLS
 from tests.page.seen import alerts, buttons, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, press_enter
@@ -74,7 +75,7 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
 
     async def scenario(app: App, lab: Late) -> None:
         page = Page()
-        app.sharing._open_session = lambda key, says: page.open(lab, key)
+        sends_to(app.carrier, lambda key, says: page.open(lab, key))
         for subject in ("Prado", "Hofburg"):
             fill(app, PROMPT, subject, "Oslo", "Paris")
             await app.runner.idle()
@@ -122,7 +123,7 @@ def test_no_call_is_made_on_the_loop_whatever_a_visitor_does() -> None:
         await joining._runner.idle()
         buttons(joining)["Join"].click()
         await until(lambda: isinstance(joining.app, App), 60)
-        joining.app.classroom.at_lesson("1 of 5")
+        joining.app.watch.at_lesson("1 of 5")
         await until(lambda: "at_lesson" in lab.asked, 60)
         not_needed = {"list_sessions", "close", "changes"}  # a client asks for changes by itself
         assert lab.asked - not_needed == {*CALLS} - not_needed
@@ -152,7 +153,7 @@ def test_while_an_answer_is_waited_for_the_loop_goes_on_and_says_so(
     monkeypatch.setattr(work, "SOON_SECONDS", 0.02)
 
     async def scenario(app: App, lab: Late) -> None:
-        app.sharing._open_session = lambda key, says: None
+        sends_to(app.carrier, lambda key, says: None)
         fill(app, PROMPT, "Prado", "Oslo", "Paris")
         await apply(app)
         lab.late = {name}
@@ -210,7 +211,7 @@ def test_clicks_reach_the_lab_in_their_order(monkeypatch: pytest.MonkeyPatch) ->
         await app.runner.idle()
         subjects = [fact.subject for step in lab.state(app.session).steps if step.in_force for fact in step.facts]
         assert subjects == ["Prado", "Louvre"]
-        assert app.state == lab.state(app.session)
+        assert app.knowledge.now.state == lab.state(app.session)
 
     run(scenario)
 

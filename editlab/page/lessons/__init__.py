@@ -1,7 +1,7 @@
 """Six guided lessons that react to a visitor's actions: data and rules over a session's state, without widgets."""
 
 from editlab.page.lessons.a_cure import lesson as a_cure
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, advance, material_of
+from editlab.page.lessons.lesson import Action, Course, Lesson, Material, Scene, Task, advance, material_of
 from editlab.page.lessons.one_bad_edit import lesson as one_bad_edit
 from editlab.page.lessons.run_of_edits import lesson as run_of_edits
 from editlab.page.lessons.side_effects import lesson as side_effects
@@ -15,4 +15,4 @@ def course(material: Material) -> tuple[Lesson, ...]:
     return tuple(make(material) for make in lessons)
 
 
-__all__ = ["Action", "Lesson", "Material", "Scene", "Task", "advance", "course", "material_of"]
+__all__ = ["Action", "Course", "Lesson", "Material", "Scene", "Task", "advance", "course", "material_of"]

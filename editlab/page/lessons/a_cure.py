@@ -9,6 +9,7 @@ from editlab.analysis.holding import history_words
 from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
 from editlab.page.lessons.run_of_edits import MANY
+from editlab.page.wants import Fill, Open, ShowCompare, ShowPlayer
 from editlab.report.html import number, percent, plural
 
 BEFORE = "rome"
@@ -28,14 +29,14 @@ def lesson(material: Material) -> Lesson:
                 "Play the run of lesson 3 once more, from the unedited model; if it is in force still, it counts.",
                 lambda scene: not scene.playing and len(_by(scene.in_force, BEFORE)) >= MANY,
                 lambda scene: _made(scene.in_force, BEFORE, material),
-                Action(f"Play {plural(len(run.facts), 'edit')} by ROME", "play", run, BEFORE) if run else None,
+                Action(f"Play {plural(len(run.facts), 'edit')} by ROME", ShowPlayer(run, BEFORE)) if run else None,
             ),
             Task(
                 "What they cost",
                 "Measure all unrelated facts in Forgetting, at the last of these edits.",
                 _costly,
                 lambda scene: f"By ROME: {_cost(scene.step, scene.in_force)}." if _costly(scene) else "",
-                Action("Open Forgetting", "tab", "Forgetting"),
+                Action("Open Forgetting", Open("Forgetting")),
             ),
             Task(
                 f"The same by {title}",
@@ -43,7 +44,7 @@ def lesson(material: Material) -> Lesson:
                 "press Make them. Both runs are drawn over one axis.",
                 lambda scene: bool(_cured(scene, cure)),
                 lambda scene: _both(scene, material),
-                Action("Open Compare", "compare", method=cure) if cure else None,
+                Action("Open Compare", ShowCompare(cure)) if cure else None,
             ),
             Task(
                 "What the cure costs",
@@ -51,7 +52,9 @@ def lesson(material: Material) -> Lesson:
                 f"keep: make one more edit with {title}, here, after ROME’s. What its key shares with theirs is kept.",
                 lambda scene: bool(scene.in_force) and scene.in_force[-1].method == cure,
                 lambda scene: _price(scene, material),
-                Action(f"Put it into the form with {title}", "fill", fact, cure) if fact and cure else None,
+                Action(f"Put it into the form with {title}", Fill(fact, method=cure, focus="prompt"))
+                if fact and cure
+                else None,
             ),
         ),
         ("2502.01636", "2410.02355", "2602.02543"),

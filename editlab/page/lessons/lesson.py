@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from editlab.core.facts import Fact
 from editlab.core.info import FactList, LabInfo
 from editlab.core.inside import CausalTrace, LayerSweep
 from editlab.core.records import Completion, SessionState, Step
-from editlab.page.probing import ProbeResult
+from editlab.page.probes import ProbeResult
+from editlab.page.wants import Fill, Want
 from editlab.report.html import percent
 
 PAPERS = {
@@ -87,12 +88,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Action:
-    """A button that helps: `what` is done with `with_`; see `editlab.page.teaching`."""
+    """A button that helps: it says a want."""
 
     label: str
-    what: str  # "fill", "watch", "tab", "probe", "compare", "play", "undo" or "find"
-    with_: Fact | FactList | str | int | None = None
-    method: str = ""  # to be chosen in the form
+    want: Want
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,39 @@ def advance(lesson: Lesson, done: int, scene: Scene) -> int:
     while done < len(lesson.tasks) and lesson.tasks[done].is_over(scene):
         done += 1
     return done
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons, and a visitor's progress in each. Only the open lesson advances."""
+
+    lessons: tuple[Lesson, ...] = ()
+    done: tuple[int, ...] = ()  # tasks, by lesson
+    seen: Mapping[tuple[int, int], str] = field(default_factory=dict)  # what came of a task, by lesson and task
+    bet: int | None = None  # on a layer
+
+    @staticmethod
+    def of(lessons: Sequence[Lesson]) -> Course:
+        """The course of these lessons, with nothing done yet."""
+        return Course(tuple(lessons), (0,) * len(lessons))
+
+    def look(self, number: int, scene: Scene) -> Course:
+        """The course once this lesson has advanced as far as the scene allows.
+
+        The comment on a task no longer changes once the next task is done too.
+        """
+        lesson, seen = self.lessons[number], dict(self.seen)
+        done = advance(lesson, self.done[number], scene)
+        for place in range(done):
+            told, last = (number, place) in seen, place == done - 1
+            if (last or not told) and (words := lesson.tasks[place].seen(scene)):
+                seen[number, place] = words
+        return replace(self, done=(*self.done[:number], done, *self.done[number + 1 :]), seen=seen)
+
+
+def fills(label: str, fact: Fact | None, method: str = "") -> Action | None:
+    """A button that puts a fact into the form, where there is one."""
+    return Action(label, Fill(fact, method=method, focus="prompt")) if fact else None
 
 
 def said_of(step: Step, kind: str) -> list[tuple[Completion, Completion | None]]:

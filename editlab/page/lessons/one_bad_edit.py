@@ -5,7 +5,8 @@ from __future__ import annotations
 from editlab.analysis.chances import chance
 from editlab.analysis.outcomes import AS_LARGE
 from editlab.core.records import Perplexity, Step
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, said_of, size_words
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills, said_of, size_words
+from editlab.page.wants import Fill, FindCulprit, Open
 from editlab.report.html import number, percent
 
 NONE_KNOWN = " No such fact is known for this model: try prompts that begin with a subject of one token."
@@ -23,7 +24,7 @@ def lesson(material: Material) -> Lesson:
                 "So that there is something to lose.",
                 lambda scene: any(not _disabling(step) for step in scene.in_force),
                 lambda scene: "".join(f"{size_words(step)}: ordinary." for step in _ordinary(scene)[-1:]),
-                Action("Put it into the form", "fill", material.ordinary) if material.ordinary else None,
+                fills("Put it into the form", material.ordinary),
             ),
             Task(
                 "Now the other one",
@@ -31,7 +32,7 @@ def lesson(material: Material) -> Lesson:
                 "Warn." + ("" if fact else NONE_KNOWN),
                 lambda scene: any(map(_disabling, scene.in_force)),
                 _harm,
-                Action("Put it into the form", "fill", fact, "rome") if fact else None,
+                fills("Put it into the form", fact, "rome"),
             ),
             Task(
                 "Why",
@@ -41,7 +42,7 @@ def lesson(material: Material) -> Lesson:
                 "keys disagree, the divisor is tiny, and the change huge.",
                 lambda scene: scene.tab == "Weights",
                 _why,
-                Action("Open Weights", "tab", "Weights"),
+                Action("Open Weights", Open("Weights")),
             ),
             Task(
                 "Repair it",
@@ -49,7 +50,7 @@ def lesson(material: Material) -> Lesson:
                 "never been made, and the other edits stay.",
                 lambda scene: any(_disabling(step) and not step.enabled for step in scene.edits),
                 _repaired,
-                Action("Find the culprit", "find"),
+                Action("Find the culprit", FindCulprit()),
             ),
             Task(
                 "Or do it another way",
@@ -57,7 +58,9 @@ def lesson(material: Material) -> Lesson:
                 "with it.",
                 lambda scene: bool(_other_way(scene, material)),
                 lambda scene: "".join(map(_harmless, _other_way(scene, material)[-1:])),
-                Action("Put it into the form with r-ROME", "fill", fact, material.fallback) if fact else None,
+                Action("Put it into the form with r-ROME", Fill(fact, method=material.fallback, focus="prompt"))
+                if fact
+                else None,
             ),
         ),
         ("2401.07453", "2403.07175", "2406.11263"),

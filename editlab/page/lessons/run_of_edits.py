@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from editlab.core.records import Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
+from editlab.page.wants import Open, ShowPlayer
 from editlab.page.words import retention_words
 from editlab.report.html import percent, plural
 
@@ -24,7 +25,7 @@ def lesson(material: Material) -> Lesson:
                 f"to go on.",
                 lambda scene: len(scene.in_force) >= MANY,
                 _drift,
-                Action(f"Play {plural(len(run.facts), 'edit')}", "play", run) if run else None,
+                Action(f"Play {plural(len(run.facts), 'edit')}", ShowPlayer(run)) if run else None,
             ),
             Task(
                 "Ask for facts that nobody edited",
@@ -32,7 +33,7 @@ def lesson(material: Material) -> Lesson:
                 "them.",
                 lambda scene: _latest(scene, "bleeding") is not None,
                 _unrelated,
-                Action("Open Forgetting", "tab", "Forgetting"),
+                Action("Open Forgetting", Open("Forgetting")),
             ),
             Task(
                 "Watch it happen",
@@ -40,7 +41,7 @@ def lesson(material: Material) -> Lesson:
                 "nothing is computed anew, each edit is put in force as it was.",
                 lambda scene: "" in scene.played,
                 _edited,
-                Action("Play the edits again", "play", ""),
+                Action("Play the edits again", ShowPlayer(None)),
             ),
             Task(
                 "Stop halfway",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from editlab.core.facts import Fact
 from editlab.core.records import Step
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, prefers_new, said_of
-from editlab.page.probing import ProbeResult
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills, own_words, prefers_new, said_of
+from editlab.page.probes import ProbeResult
+from editlab.page.wants import Open, ShowProbe, WatchToo
 from editlab.report.compare import compared, tally_words
 from editlab.report.html import percent, plural
 
@@ -24,7 +25,7 @@ def lesson(material: Material) -> Lesson:
                 "Apply an edit that comes with reworded prompts and neighbours.",
                 lambda scene: _measured(scene) is not None,
                 _sides,
-                Action("Put it into the form", "fill", fact) if fact else None,
+                fills("Put it into the form", fact),
             ),
             Task(
                 "Read the whole measure",
@@ -32,14 +33,14 @@ def lesson(material: Material) -> Lesson:
                 "fact’s prompts, and the score S, their harmonic mean, which is low as soon as one of them is.",
                 lambda scene: scene.tab == "Facts",
                 _measure,
-                Action("Open Facts", "tab", "Facts"),
+                Action("Open Facts", Open("Facts")),
             ),
             Task(
                 "A neighbour of your own",
                 "Watch a prompt about another subject, and compare what is said now with the unedited model.",
                 lambda scene: bool(_neighbours(scene)),
                 lambda scene: own_words(scene, _neighbours(scene)),
-                Action(f"Watch “{neighbour} …”", "watch", neighbour) if neighbour else None,
+                Action(f"Watch “{neighbour} …”", WatchToo(neighbour)) if neighbour else None,
             ),
             Task(
                 "Another method",
@@ -47,7 +48,7 @@ def lesson(material: Material) -> Lesson:
                 "on the unedited model and beside your session: open Probe and press Probe.",
                 lambda scene: len(_probed(scene)) > 1,
                 lambda scene: " ".join(_probe_words(tried, material) for tried in _probed(scene)),
-                Action("Open Probe with this edit", "probe"),
+                Action("Open Probe with this edit", ShowProbe()),
             ),
         ),
         ("2202.05262", "2210.07229", "2307.12976"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from editlab.analysis.chances import chance
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, own_words, said_of, size_words
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills, own_words, said_of, size_words
+from editlab.page.wants import Undo, WatchToo
 from editlab.report.html import percent
 
 
@@ -21,7 +22,7 @@ def lesson(material: Material) -> Lesson:
                 "Put a fact that the model knows into the form, and see what it says before anything is changed.",
                 lambda scene: scene.said is not None,
                 _said,
-                Action("Put it into the form", "fill", fact) if fact else None,
+                fills("Put it into the form", fact),
             ),
             Task(
                 "Write the new answer",
@@ -36,14 +37,14 @@ def lesson(material: Material) -> Lesson:
                 "only repeats it. What follows from a fact often does not change with it.",
                 lambda scene: bool(scene.state.watched) and bool(scene.in_force),
                 lambda scene: own_words(scene, scene.state.watched),
-                Action(f"Watch “{open_prompt} …”", "watch", open_prompt) if open_prompt else None,
+                Action(f"Watch “{open_prompt} …”", WatchToo(open_prompt)) if open_prompt else None,
             ),
             Task(
                 "Take it back",
                 "Undo. The weights are the unedited ones plus the changes in force, added in their order.",
                 lambda scene: any(step.index > scene.state.position for step in scene.edits),
                 lambda scene: "The model is as it was, to the last bit. Redo brings the edit back, as exactly.",
-                Action("Undo", "undo"),
+                Action("Undo", Undo()),
             ),
         ),
         ("2202.05262", "2307.12976"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from editlab.analysis.chances import chance
 from editlab.analysis.traced import best_layer, rank_correlation, subject_curve
 from editlab.core.inside import CausalTrace
-from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task
+from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills
+from editlab.page.wants import Open
 from editlab.report.html import percent, plural
 
 PANEL = "Lens and trace"
@@ -23,7 +24,7 @@ def lesson(material: Material) -> Lesson:
                 "One that the model knows, with its true object: the trace follows that object’s probability.",
                 lambda scene: scene.said is not None and scene.said[0].target_true is not None,
                 _known,
-                Action("Put it into the form", "fill", fact) if fact else None,
+                fills("Put it into the form", fact),
             ),
             Task(
                 "Bet on a layer",
@@ -31,7 +32,7 @@ def lesson(material: Material) -> Lesson:
                 "and trace: it shows what the model would say if each layer were its last.",
                 lambda scene: scene.bet is not None,
                 _bet,
-                Action("Open Lens and trace", "tab", PANEL),
+                Action("Open Lens and trace", Open(PANEL)),
                 range(material.layers),
             ),
             Task(
@@ -40,7 +41,7 @@ def lesson(material: Material) -> Lesson:
                 "when only that place is put right.",
                 lambda scene: scene.traced is not None,
                 _traced,
-                Action("Open Lens and trace", "tab", PANEL),
+                Action("Open Lens and trace", Open(PANEL)),
             ),
             Task(
                 "Sweep it",
@@ -48,7 +49,7 @@ def lesson(material: Material) -> Lesson:
                 "Where would you have to edit by the trace, and where does an edit work?",
                 lambda scene: scene.traced is not None and scene.swept is not None,
                 _swept,
-                Action("Open Lens and trace", "tab", PANEL),
+                Action("Open Lens and trace", Open(PANEL)),
             ),
         ),
         ("2202.05262", "2301.04213"),

@@ -11,8 +11,9 @@ import ipywidgets as widgets
 
 from editlab.core.records import SessionState
 from editlab.page.controls import box, building, panel, segments, show_if
-from editlab.page.measuring import Activity
+from editlab.page.known import Activity, Knowledge, index_of
 from editlab.page.panels.pane import Pane
+from editlab.page.wants import Open, Say
 
 TABS = ("Over time", "Inside the edit", "Compare", "Data", "Scan")
 
@@ -23,19 +24,17 @@ class Place:
 
     tab: str
     name: str
-    make: Callable[[], Pane]
+    make: Callable[[Knowledge, Say], Pane]
 
 
 class Analysis:
-    """`analysis["Weights"]` is the panel of this name. `on_open(name)` is called when another panel is opened."""
+    """`analysis["Weights"]` is the panel of this name."""
 
-    def __init__(self, places: Sequence[Place], on_open: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, places: Sequence[Place], knowledge: Knowledge, say: Say) -> None:
+        self._knowledge, self._say = knowledge, say
         self._places = {place.name: place for place in sorted(places, key=lambda place: TABS.index(place.tab))}
         self._made: dict[str, Pane] = {}
-        self._on_open = on_open
-        self._state: SessionState | None = None
-        self._activity = Activity()
-        self._pinned: int | None = None
+        self._choosing = False  # what is known to be open
         names: dict[str, list[str]] = {}
         for place in self._places.values():
             names.setdefault(place.tab, []).append(place.name)
@@ -46,16 +45,19 @@ class Analysis:
         self._controls = box([self.tabs, *self._choices.values()], "el-row el-places")
         self._holder = box([], "el-pane")
         self.widget = panel("What the edits did", [self._controls, self._holder], "el-analysis")
-        self._opened = self._choices[self.tabs.value].value
+        self._opened = knowledge.now.opened
         self._show_choice()
         for control in (self.tabs, *self._choices.values()):
             control.observe(self._switched, "value")
+        knowledge.draws(self._show_opened, "opened")
+        knowledge.draws(self._show, "state", "pinned")
+        knowledge.draws(self._show_activity, "activity")
 
     def __getitem__(self, name: str) -> Any:
         """The panel of this name, made now if it has not been open yet."""
         if name not in self._made:
             with building():
-                self._made[name] = self._places[name].make()
+                self._made[name] = self._places[name].make(self._knowledge, self._say)
         return self._made[name]
 
     @property
@@ -72,25 +74,16 @@ class Analysis:
         """Put a control behind the tabs."""
         self._controls.children = [*self._controls.children, control]
 
-    def show(self, state: SessionState) -> None:
-        self._state = state
+    def open(self, name: str) -> None:
+        self._say(Open(name))
+
+    def _show(self, state: SessionState, pinned: str | None) -> None:
         opened = self[self._opened]
-        opened.pin(self._pinned)
+        opened.pin(index_of(state, pinned))
         opened.show(state)
         self._holder.children = [opened.widget]
 
-    def open(self, name: str) -> None:
-        place = self._places[name]
-        self._choices[place.tab].value = name
-        self.tabs.value = place.tab
-
-    def pin(self, step: int | None) -> None:
-        """Mark the pinned step, which others are compared with, in all panels."""
-        self._pinned = step
-        self[self._opened].pin(step)
-
-    def show_activity(self, activity: Activity) -> None:
-        self._activity = activity
+    def _show_activity(self, activity: Activity) -> None:
         self[self._opened].show_activity(activity)
 
     def _show_choice(self) -> None:
@@ -98,14 +91,24 @@ class Analysis:
             show_if(choice, tab == self.tabs.value and len(choice.options) > 1)
 
     def _switched(self, _: object) -> None:
+        """A tab or a panel was chosen."""
+        if not self._choosing:
+            self.open(self._choices[self.tabs.value].value)
+
+    def _show_opened(self, name: str) -> None:
+        place = self._places[name]
+        self._choosing = True
+        try:
+            self._choices[place.tab].value = name
+            self.tabs.value = place.tab
+        finally:
+            self._choosing = False
         self._show_choice()
-        name = self._choices[self.tabs.value].value
         if name == self._opened:
             return
         self._holder.children = []
         self[self._opened].leave()
         self._opened = name
-        self[name].show_activity(self._activity)
-        if self._state is not None:
-            self.show(self._state)
-        self._on_open(name)
+        known = self._knowledge.now
+        self._show_activity(known.activity)
+        self._show(known.state, known.pinned)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from markupsafe import Markup
 
 from editlab.analysis.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
 from editlab.core.records import SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
+from editlab.page.wants import Say, ShowProbe
 from editlab.report.html import NOTHING, fact_line, joined, number, percent, plural, table, tag
 
 FACTORS = {  # name -> its words on the page; in the order in which one leads to the next
@@ -29,16 +29,17 @@ DECADES = 2.0  # the range of a bar to either side
 
 
 class AnatomyView:
-    """`on_probe(step_id)` is called when the edit is to be probed."""
-
-    def __init__(self, on_probe: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._step_id = ""
         self._words = html(css="el-headline")
         self._factors = html()
         self._others = html()
         self._fold = Fold("Show the other layers", "Hide the other layers", self._others)
         self.probe = button(
-            "Probe it…", lambda _: on_probe(self._step_id), "el-small el-acts", "The same fact under other methods"
+            "Probe it…",
+            lambda _: say(ShowProbe(self._step_id)),
+            "el-small el-acts",
+            "The same fact under other methods",
         )
         self.widget = box([self._words, self.probe, self._factors, self._fold.widget], "el-anatomy")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -10,6 +10,8 @@ from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, button, field, html, on_enter, panel, segments, show_if
+from editlab.page.known import Knowledge, index_of
+from editlab.page.wants import Say, Watch
 from editlab.report.compare import Compared, changes_words, compared, effect, is_changed, neighbours
 from editlab.report.html import NOTHING, bars, changed_words, empty, joined, marked_prompt, percent, tag
 from editlab.report.readings import says_it_words
@@ -22,11 +24,11 @@ COLLAPSED = "The model has collapsed: whatever it still says counts for little."
 SHOWN_OTHERS = 4  # paraphrases and neighbours shown outside the fold
 
 
-class BeforeAfter:
-    """`on_watch(prompts)` is called with all of the user's own prompts when one is added or dropped."""
+class WhatChanged:
+    """The panel without a page: whoever has it calls `show`."""
 
-    def __init__(self, on_watch: Callable[[Sequence[str]], None]) -> None:
-        self._on_watch = on_watch
+    def __init__(self, say: Say) -> None:
+        self._say = say
         self._state: SessionState | None = None
         self._pinned: int | None = None
         self.against = segments(AGAINST, "Before:", "el-against")
@@ -51,14 +53,15 @@ class BeforeAfter:
         self.widget = panel("What changed", content, "el-after")
         self.against.observe(self._redraw, "value")
 
-    def show(self, state: SessionState) -> None:
+    def show(self, state: SessionState, pinned: str | None = None) -> None:
+        """Draw the session; `pinned`: the id of the step to compare with."""
         if self._state is None or state.watched != self._state.watched:
             self._show_own(state.watched)
         self._state = state
+        self._pin(index_of(state, pinned))
         self._redraw()
 
-    def pin(self, step: int | None) -> None:
-        """Compare with this step; None: with no step."""
+    def _pin(self, step: int | None) -> None:
         if step == self._pinned:
             return
         self._pinned = step
@@ -66,7 +69,6 @@ class BeforeAfter:
         pinned = [] if step is None else [(f"Edit {step}, pinned" if step else "Unedited, pinned", "pinned")]
         self.against.options = [*AGAINST, *pinned]
         self.against.value = chosen
-        self._redraw()
 
     def complain(self, sentence: str) -> None:
         self._problem.value = tag("p", sentence, role="alert") if sentence else ""
@@ -75,7 +77,7 @@ class BeforeAfter:
         self._watched.children = [
             button(
                 f"{prompt} ✕",
-                lambda _, gone=prompt: self._on_watch([p for p in prompts if p != gone]),
+                lambda _, gone=prompt: self._say(Watch(tuple(p for p in prompts if p != gone))),
                 "el-chip",
                 f"Stop watching: {prompt}",
             )
@@ -89,7 +91,7 @@ class BeforeAfter:
             self.complain(f"Already watched: {prompt}" if prompt.strip() else "Type a prompt to watch.")
             return
         self.complain("")
-        self._on_watch([*watched, prompt])
+        self._say(Watch((*watched, prompt)))
         self.own.value = ""
 
     def _redraw(self, _: object = None) -> None:
@@ -152,6 +154,13 @@ class BeforeAfter:
         opened = {"open": ""} if now.kind == "rewrite" else {}
         summary = tag("summary", tag("span", head, "el-asked-it") + lines)
         return tag("details", summary + body, f"el-card el-card-{now.kind}", data_row=now.prompt, **opened)
+
+
+class BeforeAfter(WhatChanged):
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(say)
+        knowledge.draws(self.show, "state", "pinned")
+        knowledge.draws(self.complain, "watch_problem")
 
 
 def _waiting(prompt: str) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -11,11 +10,13 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from editlab.core.info import Classroom, Member
-from editlab.page.controls import box, button, field, html, on_enter, show_if
-from editlab.page.files import File
+from editlab.page.controls import Fold, box, button, field, html, on_enter, show_if
+from editlab.page.files import CLASS_ABOUT
+from editlab.page.known import ClassFile, Knowledge
 from editlab.page.panels.pill import status_pill
 from editlab.page.panels.qr_code import qr_code
 from editlab.page.panels.session import OTHERS
+from editlab.page.wants import ExportClass, LookAtClass, Say, StartClass
 from editlab.report.html import HEALTH_WORDS, NOTHING, download_link, joined, note, table, tag
 
 CLASS = "class"  # in the address: ?class=KEY
@@ -29,22 +30,40 @@ ABOUT_LINK = (
     "has none."
 )
 ABOUT_JOINING = "You get a session of your own. Your teacher can look at it but not change it; nobody else sees it."
-ABOUT_FILE = "A row per edit: who made it, the fact, and what the model said before and after."
 NOBODY = "Nobody has joined yet."
 
 
-@dataclass(frozen=True)
-class ClassCallbacks:
-    start: Callable[[], None]
-    export: Callable[[], None]
+class ClassPlace:
+    """The place of the class on its teacher's page; `panel` is made when it is first opened."""
+
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._knowledge, self._say = knowledge, say
+        self.panel: ClassPanel | None = None
+        self._place = box([], "el-class")
+        self.fold = Fold("Class…", "Hide the class", self._place, on_switch=self._switched)
+        self.widget = box([self.fold.widget], "el-served el-class-fold")  # a notebook has no address to join at
+
+    def looked(self) -> None:
+        """Look for news of the class, if it is shown."""
+        if self.panel is not None and self.fold.is_open:
+            self._say(LookAtClass())
+
+    def _switched(self, opened: bool) -> None:
+        if opened and self.panel is None:
+            self.panel = ClassPanel(self._knowledge, self._say)
+            self._place.children = [self.panel.widget]
+        if opened:
+            self.looked()
 
 
 class ClassPanel:
-    """`show` draws the class. Only the page's script knows the page's address, which it puts into `address`."""
+    """Only the page's script knows the page's address, which it puts into `address`."""
 
-    def __init__(self, on: ClassCallbacks) -> None:
-        self.start = button("Start a class", lambda _: on.start(), "el-small", "Make a link with which others join")
-        self.export = button("Prepare a CSV file", lambda _: on.export(), "el-small", ABOUT_FILE)
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self.start = button(
+            "Start a class", lambda _: say(StartClass()), "el-small", "Make a link with which others join"
+        )
+        self.export = button("Prepare a CSV file", lambda _: say(ExportClass()), "el-small", CLASS_ABOUT)
         self.address = field("Address of this page", css="el-address")
         self.address.observe(self._draw_code, "value")
         self._link, self._code, self._members = html(css="el-share"), html(css="el-class-code"), html()
@@ -55,33 +74,27 @@ class ClassPanel:
         self._about = box([html(note(ABOUT)), box([self.start], "el-row")])
         self.widget = box([self._about, self._open])
         self._room: Classroom | None = None
-        show_if(self._open, False)
+        knowledge.draws(self._draw, "room", "class_file", "minute")
 
-    def show(self, room: Classroom | None) -> None:
-        """Draw a class; None: there is none yet."""
+    def _draw(self, room: Classroom | None, made: ClassFile, _: int) -> None:
         began = self._room is None and room is not None
         self._room = room
+        show_if(self._about, room is None)
+        show_if(self._open, room is not None)
         if room is None:
             return
         if began:
-            show_if(self._about, False)
-            show_if(self._open, True)
             copy = tag("button", "Copy link to join", "el-copy", type="button", data_copy=room.join, data_as=CLASS)
             self._link.value = copy + note(ABOUT_LINK, "el-why")
             self._draw_code()
         drawn = _table(room)
         if drawn != self._members.value:  # a link that has the focus is not replaced by the same
             self._members.value = drawn
-        self.export.disabled = not room.members
-
-    def preparing(self, done: int, total: int) -> None:
-        self.export.disabled = True
-        self._said.value = note(f"Reading session {done + 1} of {total}…")
-
-    def prepared(self, file: File | None, problem: str = "") -> None:
-        """Show the file, or the reason why it could not be made."""
-        self.export.disabled = False
-        self._said.value = tag("p", problem, "el-problem", role="alert") if problem else ""
+        self.export.disabled = made.total is not None or not room.members
+        problem = tag("p", made.problem, "el-problem", role="alert") if made.problem else ""
+        reading = f"Reading session {made.done + 1} of {made.total}…"
+        self._said.value = problem if made.total is None else note(reading)
+        file = made.file
         if file is not None and file.content is not None:
             self._file.value = tag("p", download_link(file.name, file.type, file.content)) + note(file.about)
 

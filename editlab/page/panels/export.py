@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import ipywidgets as widgets
 from markupsafe import Markup
@@ -14,7 +12,9 @@ from editlab.core.records import SessionState
 from editlab.page.controls import box, button, choice, html, show_if
 from editlab.page.downloads import can_send
 from editlab.page.files import File
+from editlab.page.known import Exports, Knowledge
 from editlab.page.panels.pane import Pane
+from editlab.page.wants import ForgetFiles, MakeAdapter, PrepareFiles, Say, ShowSizes, StopExport
 from editlab.report.html import download_link, joined, note, percent, plural, saving_link, size, tag
 from editlab.session.recording import REPLAY
 
@@ -29,28 +29,19 @@ TO_CHECKPOINT = f"editlab export {REPLAY} --to FOLDER"
 TO_ADAPTER = f"editlab export {REPLAY} --as adapter --to FOLDER"
 
 
-@dataclass(frozen=True)
-class ExportCallbacks:
-    prepare: Callable[[], None]  # the files
-    look: Callable[[], None]  # find the sizes of the edited model's files
-    adapter: Callable[[int | None], None]  # make an adapter of this rank, or the exact one
-    cancel: Callable[[], None]
-
-
 class Export(Pane):
-    """`begin` and then `add` show the files that are ready, `show_sizes` the edited model's files by their sizes."""
-
-    def __init__(self, on: ExportCallbacks) -> None:
-        self.prepare = button("Prepare the files", lambda _: on.prepare(), "el-small")
-        self.look = button("Show the sizes", lambda _: on.look(), "el-small")
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        self.prepare = button("Prepare the files", lambda _: say(PrepareFiles()), "el-small")
+        self.look = button("Show the sizes", lambda _: say(ShowSizes()), "el-small")
         self.rank = choice("LoRA adapter", [("", EXACT)])
-        self.adapter = button("Make the adapter", lambda _: on.adapter(self.rank.value or None), "el-small")
-        self.cancel = button("Cancel", lambda _: on.cancel(), "el-small", "Stop; the session stays as it is")
+        self.adapter = button("Make the adapter", lambda _: say(MakeAdapter(self.rank.value or None)), "el-small")
+        self.cancel = button("Cancel", lambda _: say(StopExport()), "el-small", "Stop; the session stays as it is")
         self._said = html(css="el-live")
         self.links = box([], "el-links")
         self.sizes = html()
         self.made = box([], "el-links")
-        self._of: list[str] = []  # ids of the edits in force, as they are drawn
+        self._shown = Exports()
         self._making = box([self.rank, self.adapter], "el-row el-adapter")
         self.widget = box(
             [
@@ -65,70 +56,64 @@ class Export(Pane):
                 box([self._said, self.cancel], "el-row"),
             ]
         )
-        self._withdraw()
-        self.done()
+        knowledge.draws(self._draw, "exports")
 
     @property
     def said(self) -> str:
         """HTML of the progress; empty once all is done."""
         return self._said.value
 
-    def preparing(self, what: str = "") -> None:
-        """Show that files are being made, and disable the other buttons."""
-        self._busy(True)
-        self._said.value = note(f"Preparing{f' {what}' if what else ''}…")
+    def show(self, state: SessionState) -> None:
+        """What is shown is of the files that were made, whatever the session's state."""
 
-    def begin(self, state: SessionState) -> None:
-        """Show which state the files that follow are of, instead of the files shown."""
-        edits = f"With {plural(len(state.steps) - 1, 'edit')}, as they were when the files were prepared:"
-        self.links.children = [html(tag("p", edits, "el-why"))]
+    def leave(self) -> None:
+        self._say(ForgetFiles())
 
-    def add(self, *files: File) -> None:
-        """Show a link to each file, or the reason why it could not be made, below those shown.
+    def _draw(self, exports: Exports) -> None:
+        before, self._shown = self._shown, exports
+        busy = exports.making is not None
+        self.prepare.disabled = self.look.disabled = self.adapter.disabled = busy
+        show_if(self.cancel, busy)
+        if busy:
+            self._said.value = note(f"Preparing{f' {exports.making}' if exports.making else ''}…")
+        else:
+            self._said.value = tag("p", exports.problem, "el-problem", role="alert") if exports.problem else ""
+        self._link(before, exports)
+        if exports.sizes != before.sizes or exports.sizes is None:
+            self._show_sizes(exports.sizes)
+        if exports.adapter is None:
+            self.made.children = ()
+        elif exports.adapter != before.adapter:
+            edits, file = exports.adapter
+            words = f"With {plural(edits, 'edit')} in force, as they were when it was made:"
+            self.made.children = [html(tag("p", words, "el-why")), _shown(file)]
+
+    def _link(self, before: Exports, now: Exports) -> None:
+        """Add links to the files that are new.
 
         A link that is shown is never drawn anew: a click on one that is being replaced does nothing.
         """
-        self.links.children = (*self.links.children, *map(_shown, files))
+        had = len(before.files)
+        if now.edits != before.edits or now.files[:had] != before.files:
+            words = f"With {plural(now.edits or 0, 'edit')}, as they were when the files were prepared:"
+            self.links.children = () if now.edits is None else [html(tag("p", words, "el-why"))]
+            had = 0
+        self.links.children = (*self.links.children, *map(_shown, now.files[had:]))
 
-    def show_sizes(self, sizes: ExportSizes) -> None:
+    def _show_sizes(self, sizes: ExportSizes | None) -> None:
         """Show what the edited model can be written as, with sizes."""
+        show_if(self.look, sizes is None)
+        if sizes is None:
+            self.sizes.value = ""
+            show_if(self._making, False)
+            return
         limits = (sizes.most_bytes, None if can_send() else LARGEST_LINK)
         most = min((each for each in limits if each is not None), default=math.inf)
         fitting = [each for each in sizes.adapters if each.n_bytes <= most]
         exact = sizes.adapters[:1]
         self.rank.options = [(_words(each, each in exact), EXACT if each in exact else each.rank) for each in fitting]
         show_if(self._making, bool(fitting))
-        show_if(self.look, False)
         self.sizes.value = _sizes(sizes, bool(exact) and exact[0] not in fitting)
-
-    def add_adapter(self, edits: int, file: File) -> None:
-        """Show a link to an adapter of so many edits in force, above those made before."""
-        shown = html(tag("p", f"With {plural(edits, 'edit')} in force, as they were when it was made:", "el-why"))
-        self.made.children = [shown, _shown(file)]
-
-    def done(self, problem: str = "") -> None:
-        """Show that no file is being made any more, with a sentence where one failed."""
-        self._busy(False)
-        self._said.value = tag("p", problem, "el-problem", role="alert") if problem else ""
-
-    def show(self, state: SessionState) -> None:
-        """Draw the state: files that were made say which edits they include, and sizes of other edits go."""
-        now = [step.id for step in state.steps if step.in_force]
-        if now != self._of:
-            self._of = now
-            self._withdraw()
-
-    def leave(self) -> None:
-        self.links.children = self.made.children = ()
-
-    def _withdraw(self) -> None:
-        self.sizes.value = ""
-        show_if(self._making, False)
-        show_if(self.look, True)
-
-    def _busy(self, busy: bool) -> None:
-        self.prepare.disabled = self.look.disabled = self.adapter.disabled = busy
-        show_if(self.cancel, busy)
 
 
 def _words(adapter: AdapterSize, exact: bool) -> str:

@@ -8,10 +8,11 @@ from markupsafe import Markup
 
 from editlab.core.records import CounterFact, Quality, SessionState, Step
 from editlab.page.controls import TableFold, box, html, show_if
-from editlab.page.measuring import Activity
-from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.known import Activity, Knowledge
+from editlab.page.panels.measure_now import MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
+from editlab.page.wants import Say
 from editlab.report.html import NOTHING, empty, fact_line, percent, plural, table, tag
 from editlab.report.readings import answers_table, readings_table, says_it_words
 
@@ -45,13 +46,14 @@ TOLD_BY_THEMSELVES = ("preservation",)  # elsewhere
 
 
 class FactsTab(Pane):
-    def __init__(self, on: MeasureCallbacks) -> None:
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
         self._title = html()
         self._headline = html(css="el-headline")
         self._readings = html()
         self._answers_fold = TableFold("Show every free answer", "Hide the free answers")
         self._table = html(css="el-counterfact")
-        self.ask = {name: MeasureNow(name, title, on) for name, title in ASKED.items()}
+        self.ask = {name: MeasureNow(name, title, say) for name, title in ASKED.items()}
         self._asked = [
             box([html(tag("span", title, "el-asked")), self.ask[name].widget], "el-row el-ask")
             for name, title in ASKED.items()

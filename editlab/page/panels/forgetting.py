@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from editlab.analysis.history import Between, broken_between
 from editlab.core.records import Broken, Measurement, Retention, SessionState
-from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.chart_view import ChartView
 from editlab.page.controls import TableFold, box, button, html, show_if
-from editlab.page.measuring import Activity
-from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.known import Activity, Knowledge
+from editlab.page.panels.measure_now import MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import bleeding_outcome, outcome_columns, outcomes, share_chart, unrelated_outcome
@@ -27,6 +27,7 @@ from editlab.page.plots.recall import (
     recall_columns,
 )
 from editlab.page.plots.recall import recall_rows as rows_of
+from editlab.page.wants import MeasureAfterEach, Say
 from editlab.page.words import duration, measured_at, retention_words, sample_words
 from editlab.report.html import empty, joined, percent, plural, table, tag
 
@@ -37,17 +38,18 @@ LEGEND = joined(
 
 
 class Forgetting(Pane):
-    def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
-        self.retention = MeasureNow("retention", "Edits remembered", on)
-        self.bleeding = MeasureNow("bleeding", "Unrelated facts, all", on)
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        self.retention = MeasureNow("retention", "Edits remembered", say)
+        self.bleeding = MeasureNow("bleeding", "Unrelated facts, all", say)
         self._headline = html(css="el-headline")
-        self.map = ChartView(on_goto, "forgetting")
+        self.map = ChartView(self._goto, "forgetting")
         self._legend = html(tag("ul", LEGEND, "el-legend"))
         self._fold = TableFold("Show the map as a table", "Hide the table")
         self._mapped = box([self.map.widget, self._legend, self._fold.widget])
         self._unrelated = html(css="el-headline")
-        self.find_out = button("Find out", lambda _: on.everywhere("bleeding"), "el-small el-acts")
-        self.share = ChartView(on_goto, "unrelated-facts")
+        self.find_out = button("Find out", lambda _: say(MeasureAfterEach("bleeding")), "el-small el-acts")
+        self.share = ChartView(self._goto, "unrelated-facts")
         self.charts = (self.map, self.share)
         self._broken = html()
         self.widget = box(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from editlab.core.guarding import FALL_BACK, REFUSE, WARN
 from editlab.page.controls import box, choice, html
+from editlab.page.wants import GuardBy, Say
 from editlab.report.html import note
 
 GUARDS = {
@@ -18,8 +17,8 @@ ABOUT = "The risk is told beforehand in any case. What the guard did is noted wi
 
 
 class GuardForm:
-    def __init__(self) -> None:
-        self._heard: list[Callable[[], None]] = []
+    def __init__(self, say: Say) -> None:
+        self._say = say
         self.action = choice("Guard: a risky edit", [(title, name) for name, (title, _) in GUARDS.items()])
         self.from_level = choice("Risky is", [("high", "high"), ("raised or high", "raised")])
         fields = box([self.action, self.from_level], "el-fields el-fields-2")
@@ -27,21 +26,10 @@ class GuardForm:
         for control in (self.action, self.from_level):
             control.observe(self._changed, "value")
 
-    @property
-    def name(self) -> str:
-        return self.action.value
-
-    @property
-    def level(self) -> str:
-        return self.from_level.value
-
-    def does(self, fallback: str | None) -> str:
-        """What it does to a risky edit by a method with the fallback of that title, in a sentence; "" to only warn."""
-        return NO_FALLBACK if self.name == FALL_BACK and fallback is None else GUARDS[self.name][1].format(fallback)
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        self._heard.append(call)
-
     def _changed(self, _: object) -> None:
-        for call in self._heard:
-            call()
+        self._say(GuardBy(self.action.value, self.from_level.value))
+
+
+def guard_words(name: str, fallback: str | None) -> str:
+    """What a guard does to a risky edit by a method with the fallback of that title; "" where it only warns."""
+    return NO_FALLBACK if name == FALL_BACK and fallback is None else GUARDS[name][1].format(fallback)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Health, SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
-from editlab.page.measuring import PLAN, Activity
+from editlab.page.known import PLAN, Activity, Knowledge
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pill import health_pill, is_checking
-from editlab.page.panels.repair import Repair, RepairCallbacks
+from editlab.page.panels.repair import Repair
 from editlab.page.plots.outcomes import (
     Read,
     number_outcome,
@@ -26,6 +24,7 @@ from editlab.page.plots.outcomes import (
     unedited,
     unrelated_outcome,
 )
+from editlab.page.wants import Explain, FindCulprit, GoOnMeasuring, GoTo, Say, StopMeasuring
 from editlab.page.words import term
 from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
 
@@ -34,15 +33,6 @@ FIRST_TILES = 3  # that are always shown
 FLAT = 0.1  # of the largest value: a course that moves less is not drawn
 HARMED = ("degrading", "collapsed")
 FIND_HINT = "Leave out each edit in turn, and see which one’s removal restores most"
-
-
-@dataclass(frozen=True)
-class HealthCallbacks:
-    goto: Callable[[int], None]
-    stop: Callable[[str], None]
-    resume: Callable[[], None]
-    why: Callable[[int], None]  # explain the size of this step's edit
-    repair: RepairCallbacks
 
 
 def culprit(health: Health | None) -> ChangePoint | None:
@@ -58,33 +48,36 @@ def _is_told(change: ChangePoint, health: Health) -> bool:
 
 
 class HealthBand:
-    def __init__(self, info: LabInfo, on: HealthCallbacks) -> None:
-        self._skill = info.tasks[0] if info.tasks else None
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        tasks = knowledge.now.info.tasks
+        self._skill = tasks[0] if tasks else None
         self._step = 0
         self._health: Health | None = None
         self._edited = False
         self._measuring = False
         self._words = html(css="el-health-words el-live")
-        self.goto = button("Go there", lambda _: on.goto(self._step), "el-small")
-        self.why = button("Why?", lambda _: on.why(self._step), "el-small", "What made this edit its size")
-        self.find = button("Find the culprit", lambda _: on.repair.find(), "el-small", FIND_HINT)
+        self.goto = button("Go there", lambda _: say(GoTo(self._step)), "el-small")
+        self.why = button("Why?", lambda _: say(Explain(self._step)), "el-small", "What made this edit its size")
+        self.find = button("Find the culprit", lambda _: say(FindCulprit()), "el-small", FIND_HINT)
         self._ways = box([self.goto, self.why, self.find], "el-row el-acts")
-        self.repair = Repair(info, on.repair)
+        self.repair = Repair(knowledge, say)
         self._tiles, self._other_tiles = html(css="el-tiles"), html(css="el-tiles")
         self._more = Fold("More numbers", "Fewer numbers", self._other_tiles)
         self._activity = html(css="el-progress")
-        self.stop = button("Stop", lambda _: on.stop(PLAN), "el-quiet", "Stop measuring; edits are not touched")
-        self.resume = button("Go on", lambda _: on.resume(), "el-quiet", "Measure what the plan asks for")
+        self.stop = button(
+            "Stop", lambda _: say(StopMeasuring(PLAN)), "el-quiet", "Stop measuring; edits are not touched"
+        )
+        self.resume = button("Go on", lambda _: say(GoOnMeasuring()), "el-quiet", "Measure what the plan asks for")
         verdict = box([self._words, self._ways], "el-verdict")
         activity = box([self._activity, self.stop, self.resume], "el-row el-measuring")
         self.widget = box([verdict, self._tiles, self._more.widget, self.repair.widget, activity], "el-panel el-band")
-        self.show_activity(Activity())
+        knowledge.draws(self._show_activity, "activity")
+        knowledge.draws(self._show, "state")
 
-    def show(self, state: SessionState) -> None:
+    def _show(self, state: SessionState) -> None:
         self._health = state.health
         self._edited = any(step.in_force and step.facts for step in state.steps)
         self._say()
-        self.repair.show(state)
         change = culprit(state.health)
         show_if(self._ways, state.health is not None and state.health.status in HARMED)
         show_if(self.goto, change is not None and change.step != state.position)
@@ -121,7 +114,7 @@ class HealthBand:
         others = {name: n.title for step in state.steps if (m := step.measurement) for name, n in m.others.items()}
         return tiles + [_outcome_tile(title, state, number_outcome(name), number) for name, title in others.items()]
 
-    def show_activity(self, activity: Activity) -> None:
+    def _show_activity(self, activity: Activity) -> None:
         """Say what is being measured by the plan, or that it is stopped or done; always in one line."""
         running, problem = activity.running.get(PLAN), activity.problems.get(PLAN)
         self._measuring = running is not None

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import ipywidgets as widgets
 
-from editlab.page.controls import box, button, choice, html, panel, segments, show_if
-from editlab.page.lessons import Action, Lesson, Task
+from editlab.core.records import SessionState
+from editlab.page.controls import Fold, box, button, choice, html, panel, segments, show_if
+from editlab.page.known import Knowledge
+from editlab.page.lessons import Course, Lesson, Task
 from editlab.page.lessons.lesson import PAPERS
-from editlab.page.teaching import Course
+from editlab.page.summary import summary
+from editlab.page.wants import Bet, Enter, Say
 from editlab.report.html import download_link, joined, tag
 
 
 class TaskRow:
     """One task: a tick or its number, its text while it is next, and its outcome once it is done."""
 
-    def __init__(
-        self, number: int, task: Task, on_act: Callable[[Action], None], on_bet: Callable[[int], None], bet: int | None
-    ) -> None:
+    def __init__(self, number: int, task: Task, say: Say, bet: int | None) -> None:
         """`bet`: what was bet already."""
         self._number, self._task = number, task
         self._words = html(css="el-task-words")
@@ -26,12 +25,13 @@ class TaskRow:
         self.act: widgets.Button | None = None
         if task.action is not None:
             action = task.action
-            self.act = button(action.label, lambda _: on_act(action), f"el-small el-act-{action.what}")
+            css = f"el-small el-act-{type(action.want).__name__.lower()}"
+            self.act = button(action.label, lambda _: say(action.want), css)
             children.append(self.act)
         self.bet: widgets.Dropdown | None = None
         if task.bets:
             self.bet = choice("Your bet: layer", [(str(layer), layer) for layer in task.bets], value=bet)
-            self.bet.observe(lambda change: on_bet(change.new), "value")
+            self.bet.observe(lambda change: say(Bet(change.new)), "value")
             children.insert(1, self.bet)
         self.widget = box(children, "el-todo")
 
@@ -55,20 +55,10 @@ class TaskRow:
 
 
 class LessonPanel:
-    """`on_open(number)` is called when a lesson is chosen, `on_act(action)` when a task's button is pressed.
-
-    `on_bet(layer)` is called when a bet is entered in a task.
-    """
-
-    def __init__(
-        self,
-        lessons: Sequence[Lesson],
-        on_open: Callable[[int], None],
-        on_act: Callable[[Action], None],
-        on_bet: Callable[[int], None],
-    ) -> None:
-        self._lessons, self._on_act, self._on_bet = tuple(lessons), on_act, on_bet
-        options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(lessons, 1)]
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._say = say
+        self._lessons = knowledge.now.course.lessons
+        options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(self._lessons, 1)]
         self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
         self._tasks = box([], "el-todos")
@@ -87,11 +77,16 @@ class LessonPanel:
             self._papers,
         ]
         self.widget = panel("Guided tour", content, "el-lessons")
-        self.choice.observe(lambda change: on_open(change.new), "value")
+        self.fold = Fold("Guided tour", "Close the tour", self.widget, on_switch=self._switched)
+        self.choice.observe(lambda change: say(Enter(change.new)), "value")
+        knowledge.draws(self._draw, "lesson", "course", "state")
 
-    def draw(self, course: Course, summary: str) -> None:
-        """`summary` is the page to keep of it, "" while there is none."""
-        number = self.choice.value
+    def _switched(self, opened: bool) -> None:
+        self._say(Enter(self.choice.value if opened else None))
+
+    def _draw(self, number: int | None, course: Course, state: SessionState) -> None:
+        if number is None:
+            return
         lesson, done = course.lessons[number], course.done[number]
         if self._shown != number:
             self._turn(number, lesson, course.bet)
@@ -105,16 +100,15 @@ class LessonPanel:
         if finished:
             words += " That is the whole lesson."
         self._told.value = tag("p", words, role="status")
-        link = download_link("editlab-tour.html", "text/html", summary.encode()) if summary else ""
+        kept = summary(course, state).encode() if any(course.done) else b""
+        link = download_link("editlab-tour.html", "text/html", kept) if kept else ""
         self._summary.value = tag("p", joined([link, " What you did and saw, to print or to hand in."])) if link else ""
         show_if(self.next, finished and number + 1 < len(self._lessons))
 
     def _turn(self, number: int, lesson: Lesson, bet: int | None) -> None:
         self._shown = number
         self._intro.value = tag("h3", lesson.title) + tag("p", lesson.text)
-        self.rows = [
-            TaskRow(place, task, self._on_act, self._on_bet, bet) for place, task in enumerate(lesson.tasks, 1)
-        ]
+        self.rows = [TaskRow(place, task, self._say, bet) for place, task in enumerate(lesson.tasks, 1)]
         self._tasks.children = [row.widget for row in self.rows]
         links = [
             tag("a", f"{PAPERS[id]}, arXiv {id}", "el-link", href=f"https://arxiv.org/abs/{id}",

@@ -8,66 +8,47 @@ is what was on the screen.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from editlab.analysis.chances import chance
 from editlab.core.facts import Fact
-from editlab.core.info import LabInfo
-from editlab.core.records import Completion
+from editlab.core.records import SessionState
 from editlab.page.controls import box, button, field, html, panel, show_if
-from editlab.page.panels.fact_finder import FactFinder, FinderCallbacks
+from editlab.page.known import Complaint, Knowledge, Preview, UnderWay
+from editlab.page.panels.fact_finder import FactFinder
 from editlab.page.panels.fact_form import FactForm
 from editlab.page.panels.guard_form import GuardForm
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.method_form import MethodForm
 from editlab.page.panels.pasted_facts import PastedFacts
 from editlab.page.panels.risk_line import RiskLine
+from editlab.page.wants import Apply, CancelEdit, Draft, Say, Write
 from editlab.report.html import bars, empty, joined, percent, tag
 
 SHOWN = 5  # of the likeliest next tokens: what an edit will do stays in sight below
 
 
-@dataclass(frozen=True)
-class Draft:
-    """The contents of the form."""
-
-    fact: Fact
-    method: str
-    hyperparameters: Mapping[str, Any] | None  # the method's changes; None while one is half typed
-    more: tuple[Fact, ...] = ()  # the other facts of a pasted list
-    apart: bool = False  # each of them gets an edit of its own
-
-
-@dataclass(frozen=True)
-class MakeEditCallbacks:
-    draft: Callable[[Draft | None], None]  # called when the form changes; None: the form holds no fact
-    apply: Callable[[Draft], None]
-    cancel: Callable[[], None]
-    find: FinderCallbacks
-
-
 class MakeEdit:
-    def __init__(self, info: LabInfo, on: MakeEditCallbacks) -> None:
-        self._on = on
-        self._running = False
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        info = knowledge.now.info
+        self._say = say
+        self._edit: UnderWay | None = None
         self._fact: Fact | None = None
-        self._applied: Fact | None = None
         self.form = FactForm(self._fact_changed, self._apply, info.chat)
-        self.finder = FactFinder(info, on.find, self.form.fill)
-        self.guard = GuardForm()
+        self.finder = FactFinder(knowledge, say)
+        self.guard = GuardForm(say)
         self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
-        self.risk = RiskLine(info, self.guard, self._apply_fallback)
+        self.risk = RiskLine(knowledge, self._apply_fallback)
         self.pasted = PastedFacts(self._apply_list)
         self._says = html(css="el-says-now el-live")
         self.preview = box([self._says], "el-panel el-preview")
         self.apply = button(
             "Apply edit", lambda _: self._apply(), "el-primary", "Write this fact into the model (Enter)"
         )
-        self.job = JobView(on.cancel)
+        self.job = JobView(lambda: say(CancelEdit()))
         self.typed = field("As typed", css="el-typed")
         self.typed.observe(lambda change: self._take_typed(change.new), "value")
         keys = html(tag("span", Markup("or <kbd>Enter</kbd> in a field"), "el-why el-enter"))
@@ -81,7 +62,11 @@ class MakeEdit:
             ],
             "el-make",
         )
-        self.show_no_preview()
+        knowledge.draws(self._preview, "preview")
+        knowledge.draws(self._place, "preview", "draft", "state")
+        knowledge.draws(self._run, "edit")
+        knowledge.draws(self._complain, "complaint")
+        knowledge.draws(self.form.propose, "proposal")
 
     @property
     def draft(self) -> Draft | None:
@@ -90,41 +75,57 @@ class MakeEdit:
             return None
         try:
             changed = self.method.read()
-        except ValueError:
-            return Draft(self._fact, self.method.name, None)
+        except ValueError as error:
+            return Draft(self._fact, self.method.name, None, wrong=str(error))
         return Draft(self._fact, self.method.name, changed)
 
-    def running(self, yes: bool, stage: str = "Asking for the model") -> None:
+    def fill(
+        self, fact: Fact, why: str = "", method: str = "", hyperparameters: Mapping[str, Any] | None = None,
+        focus: str = "",
+    ) -> None:  # fmt: skip
+        """See `wants.Fill`."""
+        if method and hyperparameters is None:
+            self.method.take(method)
+        self.form.fill(fact, why)
+        if hyperparameters is not None:
+            self.method.put(method, hyperparameters)
+        if focus:  # which brings it into sight
+            {"prompt": self.form.prompt, "apply": self.apply}[focus].focus()
+
+    def _run(self, edit: UnderWay | None) -> None:
         """Progress stands where the risk was; Apply stays where it is, keeps the focus, and does nothing meanwhile."""
-        self._running = yes
-        show_if(self.risk.widget, not yes)
-        (self.widget.add_class if yes else self.widget.remove_class)("el-running")
-        if yes:
-            self.job.begin(stage)
-        else:
+        before, self._edit = self._edit, edit
+        show_if(self.risk.widget, edit is None)
+        if edit is None:
+            self.widget.remove_class("el-running")
             self.job.hide()
+            return
+        if before is None:
+            self.widget.add_class("el-running")
+            self.form.complain("")
+            self.job.begin(edit.stage)
+        if edit.report is not None:
+            self.job.show(edit.report)
+        if edit.stopping:
+            self.job.stopping()
 
-    def show_no_preview(self) -> None:
-        self._say("")
+    def _complain(self, complaint: Complaint) -> None:
+        (self.pasted if complaint.of_list else self.form).complain(complaint.sentence)
 
-    def applied(self, fact: Fact | None) -> None:
-        """Take the fact of the step in force: what the model says to it stands under what changed already."""
-        self._applied = fact
-        self._say(self._says.value)
+    def _place(self, preview: Preview | None, draft: Draft | None, state: SessionState) -> None:
+        """What the model says to the fact of the step in force stands under what changed already."""
+        facts = state.steps[state.position].facts
+        show_if(self.preview, preview is not None and (draft.fact if draft else None) != (facts[0] if facts else None))
 
-    def _say(self, words: Markup | str) -> None:
-        self._says.value = words
-        show_if(self.preview, bool(words) and self._fact != self._applied)
-
-    def show_asking(self) -> None:
-        self._say(
-            tag("h2", "The model says now")
-            + tag("div", 3 * tag("i"), "el-skeleton", role="img", aria_label="asking the model")
-        )
-
-    def show_preview(self, fact: Fact, completions: Sequence[Completion]) -> None:
-        parts = [tag("h2", "The model says now")]
-        for completion in completions[:1]:
+    def _preview(self, preview: Preview | None) -> None:
+        """Draw what the model says now, or that it is being asked."""
+        if preview is None or preview.problem:
+            self._says.value = empty("What the model says now", preview.problem) if preview else ""
+            return
+        fact, parts = preview.fact, [tag("h2", "The model says now")]
+        if preview.completions is None:
+            parts.append(tag("div", 3 * tag("i"), "el-skeleton", role="img", aria_label="asking the model"))
+        for completion in (preview.completions or ())[:1]:
             parts.append(tag("p", tag("b", f"…{completion.completion}"), "el-continuation"))
             parts.append(bars(completion.top[:SHOWN], new=fact.target_new, true=fact.target_true))
             chances = ["New answer " + tag("b", chance(completion.p_new, completion.p_new_joint, percent))]
@@ -138,10 +139,7 @@ class MakeEdit:
                 parts.append(tag("p", words, "el-note"))
             if completion.notice:
                 parts.append(tag("p", completion.notice, "el-note"))
-        self._say(joined(parts))
-
-    def show_preview_failed(self, sentence: str) -> None:
-        self._say(empty("What the model says now", sentence))
+        self._says.value = joined(parts)
 
     def _take_typed(self, typed: str) -> None:
         """Put the texts that stand in the browser's fields into those here; `typed` is JSON, by label."""
@@ -157,17 +155,17 @@ class MakeEdit:
         self._drafted()
 
     def _drafted(self) -> None:
-        self._on.draft(self.draft)
+        self._say(Write(self.draft, self.form.typed))
 
     def _apply_fallback(self) -> None:
         """Make the edit with the safer method, and show that method in the form."""
         fallback = self.method.fallback
-        if fallback is not None and not self._running:
+        if fallback is not None and self._edit is None:
             self.method.take(fallback)
             self._apply()
 
     def _apply_list(self, facts: tuple[Fact, ...], apart: bool) -> None:
-        if self._running:
+        if self._edit is not None:
             return
         try:
             given = tuple(map(self.form.given, facts))
@@ -175,10 +173,10 @@ class MakeEdit:
         except ValueError as error:
             self.pasted.complain(str(error))
         else:
-            self._on.apply(draft)
+            self._say(Apply(draft))
 
     def _apply(self) -> None:
-        if self._running:
+        if self._edit is not None:
             return
         try:
             draft = Draft(self.form.read(), self.method.name, self.method.read())
@@ -186,4 +184,4 @@ class MakeEdit:
             self.form.complain(self.form.wrong or str(error))
             return
         self.form.complain("")
-        self._on.apply(draft)
+        self._say(Apply(draft))

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
-from editlab.page.measuring import Activity
+from editlab.page.known import Activity
 from editlab.page.panels.job_view import progress_bar
+from editlab.page.wants import Measure, Say, StopMeasuring
 from editlab.page.words import cost_words
 from editlab.report.html import tag
 
 
-@dataclass(frozen=True)
-class MeasureCallbacks:
-    measure: Callable[[str], None]  # take this measure of the step in force
-    stop: Callable[[str], None]
-    everywhere: Callable[[str], None]  # take it after every edit
-
-
 class MeasureNow:
-    def __init__(self, name: str, title: str, on: MeasureCallbacks, once_measured: str = "") -> None:
+    def __init__(self, name: str, title: str, say: Say, once_measured: str = "") -> None:
         self._name, self._title, self._once_measured = name, title, once_measured
-        self.start = button("Measure now", lambda _: on.measure(name), "el-small")
-        self.stop = button("Stop", lambda _: on.stop(name), "el-small", f"Stop measuring: {title}")
+        self.start = button("Measure now", lambda _: say(Measure(name)), "el-small")
+        self.stop = button("Stop", lambda _: say(StopMeasuring(name)), "el-small", f"Stop measuring: {title}")
         self._shown = html(css="el-progress el-live")
         self.widget = box([self.start, self._shown, self.stop], "el-row el-measure-now")
         self.measured = False  # at the step in force

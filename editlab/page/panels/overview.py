@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 import ipywidgets as widgets
 from markupsafe import Markup
 
-from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, SessionState, Step
-from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.chart_view import ChartView
 from editlab.page.controls import TableFold, box, button, html, segments, show_if
+from editlab.page.known import Knowledge
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.outcomes import Read, perplexity_outcome, retention_outcome, task_outcome
 from editlab.page.plots.overview import overview_parts
+from editlab.page.wants import Say
 from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
 
 SHOWN_CHANGES = 6
@@ -26,13 +27,14 @@ KEY = (
 
 
 class Overview(Pane):
-    def __init__(self, info: LabInfo, on_goto: GoTo) -> None:
-        self._skill = info.tasks[0] if info.tasks else None
-        self._on_goto = on_goto
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        tasks = self._info.tasks
+        self._skill = tasks[0] if tasks else None
         self._empty = html(
             empty("Nothing to see yet", "Make an edit: how the run goes, edit by edit, is drawn here on one axis.")
         )
-        self.view = ChartView(on_goto, "overview")
+        self.view = ChartView(self._goto, "overview")
         self.charts = (self.view,)
         self.scale = segments([("Linear", False), ("Log", True)], "Scale of drift and perplexity")
         self.scale.observe(lambda _: self._draw(), "value")
@@ -71,7 +73,7 @@ class Overview(Pane):
 
     def _change(self, step: int, changes: Sequence[ChangePoint]) -> widgets.Box:
         """The change at one step, with a button that goes there."""
-        goto = button(f"Edit {step}" if step else "Unedited", lambda _: self._on_goto(step), "el-small", "Go there")
+        goto = button(f"Edit {step}" if step else "Unedited", lambda _: self._goto(step), "el-small", "Go there")
         lines = [tag("span", c.kind, f"el-badge el-badge-{c.kind}") + f" {c.sentence}" for c in changes]
         return box([goto, html(joined(tag("p", line) for line in lines))], "el-row el-change-row")
 

@@ -9,7 +9,8 @@ import ipywidgets as widgets
 
 from editlab.core.records import SessionState
 from editlab.page.chart_view import ChartView
-from editlab.page.measuring import Activity
+from editlab.page.known import Activity, Knowledge
+from editlab.page.wants import GoTo, Say
 
 
 class Pane(ABC):
@@ -17,6 +18,13 @@ class Pane(ABC):
 
     widget: widgets.Box
     charts: Sequence[ChartView] = ()
+
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._knowledge, self._info, self._say = knowledge, knowledge.now.info, say
+
+    def _goto(self, index: int) -> None:
+        """The visitor has chosen a step in a chart."""
+        self._say(GoTo(index))
 
     @abstractmethod
     def show(self, state: SessionState) -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from editlab.core.info import LabInfo, MeasureInfo
+from editlab.core.info import MeasureInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, choice, html
-from editlab.page.measuring import Activity
-from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.known import Activity, Knowledge
+from editlab.page.panels.measure_now import MeasureNow
 from editlab.page.panels.pane import Pane
+from editlab.page.wants import PlanMeasures, Say
 from editlab.page.words import EVERY, cost_words, every_words, measured_at, plan_cost_words
 from editlab.report.html import plural, tag
 
 
 class PlanRow:
-    def __init__(self, measure: MeasureInfo, note: str, on: MeasureCallbacks, on_choose: Callable[[], None]) -> None:
+    def __init__(self, measure: MeasureInfo, note: str, say: Say, on_choose: Callable[[], None]) -> None:
         self._measure = measure
         self._note = tag("span", note, "el-why") if note else ""
         self._words = html(css="el-plan-words")
         self.every = choice(f"How often: {measure.title}", _options(measure.every), "el-every", value=measure.every)
-        self.ask = MeasureNow(measure.name, measure.title, on, "measured here")
+        self.ask = MeasureNow(measure.name, measure.title, say, "measured here")
         self.widget = box([self._words, self.every, self.ask.widget], "el-plan-row")
         self._drawing = False
         self.every.observe(lambda _: None if self._drawing else on_choose(), "value")
@@ -47,15 +48,14 @@ def _options(*also: int) -> list[tuple[str, int]]:
 
 
 class Plan(Pane):
-    """`on_plan(plan)` is called with the whole plan when one choice changes."""
-
-    def __init__(self, info: LabInfo, on: MeasureCallbacks, on_plan: Callable[[Mapping[str, int]], None]) -> None:
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        info = self._info
         known = {task.note for task in info.tasks}  # their notes are with the skills
         self.rows = {
-            measure.name: PlanRow(measure, "" if measure.help in known else measure.help, on, self._chose)
+            measure.name: PlanRow(measure, "" if measure.help in known else measure.help, say, self._chose)
             for measure in info.measures
         }
-        self._on_plan = on_plan
         self._cost = html(css="el-plan-cost el-live")
         self.widget = box([self._cost, box([row.widget for row in self.rows.values()], "el-plan")])
 
@@ -69,4 +69,4 @@ class Plan(Pane):
             row.ask.show_activity(activity)
 
     def _chose(self) -> None:
-        self._on_plan({name: row.every.value for name, row in self.rows.items() if row.every.value})
+        self._say(PlanMeasures({name: row.every.value for name, row in self.rows.items() if row.every.value}))

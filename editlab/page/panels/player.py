@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 from editlab.core.info import FactList
-from editlab.page.controls import box, button, choice, html, panel
-from editlab.page.playing import STEPS, Playing
+from editlab.page.controls import Fold, box, button, choice, html, panel
+from editlab.page.known import STEPS, Knowledge, Playing
+from editlab.page.wants import ChooseList, Pace, Pause, Play, PlayOne, Say, StopPlaying
 from editlab.report.html import plural, tag
 
 SPEEDS = (("slow", 5.0), ("normal", 2.0), ("fast", 0.5))
 
 
-@dataclass(frozen=True)
-class PlayerCallbacks:
-    choose: Callable[[FactList | None], None]  # None: the session's own steps
-    play: Callable[[], None]
-    pause: Callable[[], None]
-    step: Callable[[], None]
-    stop: Callable[[], None]
-    speed: Callable[[float], None]  # seconds between two steps
-
-
 class PlayerPanel:
-    def __init__(self, lists: Sequence[FactList], on: PlayerCallbacks) -> None:
-        self._on, self._running = on, False
-        self._lists = {facts.title: facts for facts in lists}
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._say, self._running = say, False
+        lists = {facts.title: facts for facts in knowledge.now.info.lists}
         options = [("this session’s edits, again", STEPS)]
-        options += [(f"{plural(len(facts.facts), 'edit')}: {facts.title}", facts.title) for facts in lists]
+        options += [(f"{plural(len(facts.facts), 'edit')}: {facts.title}", facts.title) for facts in lists.values()]
         self.what = choice("Play", options)
         self.speed = choice("Speed", SPEEDS, value=2.0)
-        self.play = button("▶ Play", lambda _: on.pause() if self._running else on.play(), "el-small", "Play")
-        self.step = button("One edit", lambda _: on.step(), "el-small", "The next edit, and no more")
-        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Begin anew next time")
+        self.play = button("▶ Play", lambda _: say(Pause() if self._running else Play()), "el-small", "Play")
+        self.step = button("One edit", lambda _: say(PlayOne()), "el-small", "The next edit, and no more")
+        self.stop = button("Stop", lambda _: say(StopPlaying()), "el-small", "Begin anew next time")
         self._words = html(css="el-live el-player-words")
-        self.widget = panel(
+        content = panel(
             "Player",
             [
                 box([self.what, self.speed], "el-fields"),
@@ -44,15 +32,20 @@ class PlayerPanel:
             ],
             "el-player",
         )
-        self.what.observe(lambda change: on.choose(self._lists.get(change.new)), "value")
-        self.speed.observe(lambda change: on.speed(change.new), "value")
-        self.show(Playing("Puts each edit of this session in force again, or makes a list of edits one by one."))
+        self.fold = Fold("▶ Play…", "Hide the player", content, "el-play")
+        self.widget = self.fold.widget
+        self.what.observe(lambda change: say(ChooseList(lists.get(change.new))), "value")
+        self.speed.observe(lambda change: say(Pace(change.new)), "value")
+        knowledge.draws(self._draw, "playing")
 
-    def choose(self, title: str) -> None:
-        """Choose a list as a visitor would."""
-        self.what.value = title
+    def show(self, facts: FactList | None) -> None:
+        """Choose a list as a visitor would, and play it in sight."""
+        self.what.value = facts.title if facts else STEPS
+        self.fold.set(True)
+        self.play.focus()
+        self._say(Play())
 
-    def show(self, playing: Playing) -> None:
+    def _draw(self, playing: Playing) -> None:
         self._running = playing.running
         self.play.description = "Pause" if playing.running else "▶ Play"
         self.play.tooltip = "Pause after this edit" if playing.running else "Play"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import ipywidgets as widgets
 
-from editlab.core.facts import Fact
-from editlab.core.info import PROBE, LabInfo
+from editlab.core.info import PROBE
 from editlab.core.records import SessionState, Step
 from editlab.page.controls import Fold, box, button, check, choice, html, show_if
+from editlab.page.known import Knowledge
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.probe_table import probe_table
 from editlab.page.plots.chart import step_title
-from editlab.page.probing import Order, Probes
+from editlab.page.probes import Probes
+from editlab.page.wants import ForgetProbes, Order, Probe, Say, StopProbing
 from editlab.report.html import empty, fact_line, joined, note, plural, tag
 
 ABOUT = (
@@ -35,18 +36,10 @@ PLACES = {
 MEASURES_AT_FIRST = ("counterfact", "perplexity", "retention")
 
 
-@dataclass(frozen=True)
-class ProbeCallbacks:
-    run: Callable[[Order], None]
-    stop: Callable[[], None]
-    clear: Callable[[], None]
-    draft: Callable[[], Fact | None]  # the fact in the form
-
-
 class ProbePane(Pane):
-    def __init__(self, info: LabInfo, on: ProbeCallbacks) -> None:
-        self._on = on
-        self._info = info
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        info = self._info
         self._state: SessionState | None = None
         self._probes = Probes()
         self.fact = choice("Fact", [("What stands in the form", FORM)], "el-wide")
@@ -60,15 +53,15 @@ class ProbePane(Pane):
             measure.name: check(measure.title, measure.name in MEASURES_AT_FIRST) for measure in info.measures
         }
         self.run = button("Probe", lambda _: self._run(), "el-primary")
-        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop; what was found is kept")
-        self.clear = button("Clear", lambda _: on.clear(), "el-small", "Forget what was probed")
+        self.stop = button("Stop", lambda _: say(StopProbing()), "el-small", "Stop; what was found is kept")
+        self.clear = button("Clear", lambda _: say(ForgetProbes()), "el-small", "Forget what was probed")
         self._progress = html(css="el-progress el-live")
         self._problem = html(css="el-problem el-live")
         self._results = html(css="el-probed")
         self.widget = self._laid_out()
         self.place.observe(self._show_choices, "value")
         self.fact.observe(self._show_choices, "value")
-        self.draw(Probes())
+        knowledge.draws(self._draw, "probes")
 
     def _laid_out(self) -> widgets.Box:
         methods = box([html(tag("span", "Methods", "el-asked-of")), *self.methods.values()], "el-row el-checks")
@@ -131,14 +124,15 @@ class ProbePane(Pane):
             self._problem.value = tag("p", str(error), role="alert")
             return
         self._problem.value = ""
-        self._on.run(order)
+        self._say(Probe(order))
 
     def _order(self) -> Order:
         methods = tuple(name for name, control in self.methods.items() if control.value)
         if not methods:
             raise ValueError("Choose at least one method.")
         own = self._own_step()
-        fact = own.facts[0] if own else self._on.draft()
+        draft = self._knowledge.now.draft
+        fact = own.facts[0] if own else draft.fact if draft else None
         if fact is None:
             raise ValueError("The form holds no fact yet: fill it in, or choose an edit of yours.")
         earlier, later, place = self._placed(own)
@@ -176,7 +170,7 @@ class ProbePane(Pane):
 
     # Results
 
-    def draw(self, probes: Probes) -> None:
+    def _draw(self, probes: Probes) -> None:
         """Draw the progress and the results of probes."""
         found = probes.tried != self._probes.tried
         self._probes, busy = probes, probes.progress is not None

@@ -13,7 +13,7 @@ from editlab.analysis.outcomes import DISABLING, HARMFUL
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion, CounterFact, LayerTrace, Measurement, SessionState, Step, TaskScore
 from editlab.page.panels.pill import risk_pill, status_pill
-from editlab.page.probing import ProbeResult
+from editlab.page.probes import ProbeResult
 from editlab.report.html import NOTHING, joined, note, number, percent, table, tag
 
 STATUS = {"healthy": "healthy", "harmed": "degrading", "broken": "collapsed"}

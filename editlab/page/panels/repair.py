@@ -2,102 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import isnan
 
 from markupsafe import Markup
 
 from editlab.analysis.culprit import Culprit
-from editlab.core.info import LabInfo
-from editlab.core.progress import Progress
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, html, show_if
+from editlab.page.known import CulpritSearch, Knowledge, in_force
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import retention_outcome, task_outcome, unrelated_outcome
+from editlab.page.wants import ForgetCulprit, Say, StopFinding, Switch
 from editlab.report.html import NOTHING, joined, number, percent, plural, table, tag
 
 SHOWN = 6  # edits whose removal is drawn
 
 
-@dataclass(frozen=True)
-class RepairCallbacks:
-    find: Callable[[], None]
-    stop: Callable[[], None]
-    toggle: Callable[[int], None]
-
-
 class Repair:
-    """Hidden until a search for the culprit; the result is dropped when other edits than the culprit change."""
+    """Hidden until a search for the culprit."""
 
-    def __init__(self, info: LabInfo, on: RepairCallbacks) -> None:
-        self._skill = info.tasks[0] if info.tasks else None
-        self._on = on
-        self._state: SessionState | None = None
-        self._culprit: Culprit | None = None
-        self._among: frozenset[str] = frozenset()  # ids of the edits that were searched
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._knowledge, self._say = knowledge, say
+        tasks = knowledge.now.info.tasks
+        self._skill = tasks[0] if tasks else None
+        self._found_before: Culprit | None = None
         self._before: dict[str, str] | None = None  # the shares with the culprit in force
-        self._busy = False
         self._progress = html(css="el-progress el-live")
-        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop looking for the culprit")
+        self.stop = button("Stop", lambda _: say(StopFinding()), "el-small", "Stop looking for the culprit")
         self._words = html(css="el-live el-repair-words")
         self.toggle = button("Switch it off", lambda _: self._toggle(), "el-small")
-        self.close = button("Close", lambda _: self.forget(), "el-quiet", "Close this")
+        self.close = button("Close", lambda _: say(ForgetCulprit()), "el-quiet", "Close this")
         self._bars = html(css="el-repair-bars")
         self._back = html(css="el-repair-back el-live")
         self._looking = box([self._progress, self.stop], "el-row el-measuring")
         found = box([self._words, box([self.toggle, self.close], "el-row"), self._back], "el-repair-found")
         self._found = box([found, self._bars], "el-repair-result")
         self.widget = box([self._looking, self._found], "el-repair")
-        self._draw()
-
-    def looking(self, progress: Progress, waiting: bool = False) -> None:
-        self._progress.value = progress_bar(progress, waiting)
-        if not self._busy:
-            self._busy = True
-            self._draw()
-
-    def found(self, culprit: Culprit, state: SessionState) -> None:
-        self._culprit, self._among, self._before, self._busy = culprit, _in_force(state), None, False
-        self.show(state)
-
-    def forget(self) -> None:
-        self._culprit, self._before, self._busy = None, None, False
-        self._draw()
-
-    def show(self, state: SessionState) -> None:
-        self._state = state
-        found = self._culprit
-        if found is not None and (
-            _in_force(state) | {found.edit} != self._among | {found.edit} or (found.index or 0) > state.position
-        ):
-            self._culprit = self._before = None  # the search was among other edits than those in force now
-        self._draw()
+        knowledge.draws(self._draw, "culprit", "state")
 
     def _toggle(self) -> None:
-        state, culprit = self._state, self._culprit
-        if state is None or culprit is None or culprit.index is None:
+        state, culprit = self._knowledge.now.state, self._knowledge.now.culprit.culprit
+        if culprit is None or culprit.index is None:
             return
-        if culprit.edit in _in_force(state):
+        if culprit.edit in in_force(state):
             self._before = self._shares(state, unmeasured=NOTHING)  # edits that are switched off are no longer measured
-        self._on.toggle(next(step.index for step in state.steps if step.id == culprit.edit))
+        self._say(Switch(next(step.index for step in state.steps if step.id == culprit.edit)))
 
-    def _draw(self) -> None:
-        state, culprit = self._state, self._culprit
-        show_if(self._looking, self._busy)
-        show_if(self._found, culprit is not None and not self._busy)
-        show_if(self.widget, culprit is not None or self._busy)
-        if state is None or culprit is None:
+    def _draw(self, search: CulpritSearch, state: SessionState) -> None:
+        culprit = search.culprit
+        if culprit != self._found_before:
+            self._found_before, self._before = culprit, None
+        show_if(self._looking, search.progress is not None)
+        show_if(self._found, culprit is not None)
+        show_if(self.widget, culprit is not None or search.progress is not None)
+        if search.progress is not None:
+            self._progress.value = progress_bar(search.progress, search.waiting)
+        if culprit is None:
             return
         self._words.value = tag("h3", "The culprit" if culprit.edit else "No culprit") + tag("p", culprit.sentence)
         self._bars.value = _bars(culprit, {step.id: f"{step.index} {step_title(step)}" for step in state.steps})
         show_if(self.toggle, culprit.edit is not None)
-        in_force = culprit.edit in _in_force(state)
-        words = f"edit {culprit.index} {'off' if in_force else 'on again'}"
+        applies = culprit.edit in in_force(state)
+        words = f"edit {culprit.index} {'off' if applies else 'on again'}"
         self.toggle.description = self.toggle.tooltip = f"Switch {words}"
         self._back.value = ""
-        if self._before is not None and not in_force and culprit.without is not None:
+        if self._before is not None and not applies and culprit.without is not None:
             of = f"of {plural(culprit.tokens, 'token')}"
             perplexities = [_cell(number(value), of) for value in (culprit.in_force, culprit.without)]
             before, now = self._before, self._shares(state, unmeasured="…")
@@ -121,10 +92,6 @@ class Repair:
 
 def _cell(value: str, of: str) -> Markup:
     return f"{value} " + tag("small", of)
-
-
-def _in_force(state: SessionState) -> frozenset[str]:
-    return frozenset(step.id for step in state.steps if step.facts and step.in_force)
 
 
 def _bars(culprit: Culprit, titles: Mapping[str, str]) -> Markup:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from editlab.core.guarding import WARN
-from editlab.core.info import LabInfo
+from markupsafe import Markup
+
 from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
-from editlab.page.panels.guard_form import GuardForm
+from editlab.page.known import Assessment, Guard, Knowledge
+from editlab.page.panels.guard_form import guard_words
 from editlab.page.panels.pill import risk_pill
 from editlab.page.words import risk_words
 from editlab.report.html import NOTHING, number, percent, table, tag
@@ -26,10 +27,8 @@ NUMBERS: dict[str, Callable[[Risk], str]] = {
 class RiskLine:
     """`on_instead()` is called when the visitor chooses the safer method."""
 
-    def __init__(self, info: LabInfo, guard: GuardForm, on_instead: Callable[[], None]) -> None:
-        self._methods = {method.name: method for method in info.methods}
-        self._guard = guard
-        self._shown: Risk | None = None
+    def __init__(self, knowledge: Knowledge, on_instead: Callable[[], None]) -> None:
+        self._methods = {method.name: method for method in knowledge.now.info.methods}
         self._words = html(css="el-risk-words el-live")
         self.instead = button("Edit with another method instead", lambda _: on_instead(), "el-small")
         self._safer = html(css="el-why")
@@ -37,45 +36,25 @@ class RiskLine:
         self._numbers = html()
         self._fold = Fold("Details", "Hide the details", self._numbers)
         self.widget = box([self._words, self._instead, self._fold.widget], "el-risk")
-        guard.on_change(self._say)
-        self.clear()
+        knowledge.draws(self._draw, "assessment", "guard")
 
-    def clear(self) -> None:
-        """Show nothing: there is no fact to assess."""
-        self._shown = None
-        self._put("")
-
-    def ask(self) -> None:
-        """Say that the risk is being found out; a risk found before is of another draft, and goes."""
-        self._shown = None
-        self._put(tag("p", "Risk: …", "el-note"))
-
-    def fail(self, sentence: str) -> None:
-        self._shown = None
-        self._put(tag("p", f"Risk not known: {sentence}", "el-note"))
-
-    @property
-    def wants_a_word(self) -> bool:
-        """Whether the visitor must have seen this risk before the edit is made; a guard that acts needs nobody."""
-        risk = self._shown
-        return risk is not None and self._guard.name == WARN and self._at_least_guarded(risk)
-
-    def ask_first(self) -> None:
-        """Ask whether the edit is to be made in spite of its risk."""
-        self._words.value += tag(
-            "p", "Nothing is changed yet. Apply again to make this edit all the same.", role="alert"
-        )
-
-    def _at_least_guarded(self, risk: Risk) -> bool:
-        return LEVELS.index(risk.level) >= LEVELS.index(self._guard.level)
-
-    def show(self, method: str, risks: Mapping[str, Risk]) -> None:
-        """Show the risk of `method`, and of the method that could be used instead."""
-        self._shown, fallback = risks[method], self._methods[method].fallback
-        self._say()
-        offered = self._shown.level != "low" and fallback in risks
-        show_if(self._instead, offered)
-        if offered and fallback is not None:
+    def _draw(self, found: Assessment | None, guard: Guard) -> None:
+        """Draw the risk of the draft's method, and of the method that could be used instead."""
+        risk = found.risk if found else None
+        for level in LEVELS:
+            shown = risk is not None and risk.level == level
+            (self.widget.add_class if shown else self.widget.remove_class)(f"el-risk-is-{level}")
+        show_if(self._fold.widget, risk is not None)
+        if found is None or risk is None:
+            show_if(self._instead, False)
+            unknown = f"Risk not known: {found.problem}" if found and found.problem else "Risk: …"
+            self._words.value = tag("p", unknown, "el-note") if found else ""
+            return
+        fallback, risks = self._methods[risk.method].fallback, found.risks
+        self._words.value = self._says(risk, guard, found.asks)
+        safer = risk.level != "low" and fallback in risks
+        show_if(self._instead, safer)
+        if safer and fallback is not None:
             title = self._methods[fallback].title
             self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
             self._safer.value = f"Risk under {title}: " + risk_pill(risks[fallback].level)
@@ -85,28 +64,14 @@ class RiskLine:
         tokens = [risk_pill(risk.token_level) if r else NOTHING for risk, r in zip(risks.values(), ruled, strict=True)]
         rows.append(["from the tokens alone", *tokens])
         numbers = table("What is known before the edit", ["", *titles], rows, css="el-facing")
-        self._numbers.value = tag("p", self._shown.reason, "el-why") + numbers
-        show_if(self._fold.widget, True)
+        self._numbers.value = tag("p", risk.reason, "el-why") + numbers
 
-    def _say(self) -> None:
-        risk = self._shown
-        if risk is None:
-            return
+    def _says(self, risk: Risk, guard: Guard, asks: bool) -> Markup:
         words = tag("p", tag("b", "Risk") + " " + risk_pill(risk.level), "el-risk-level")
         words += tag("p", risk_words(risk), "el-risk-reason")
-        stopped = self._at_least_guarded(risk)
         fallback = self._methods.get(self._methods[risk.method].fallback or "")
-        if stopped and (does := self._guard.does(fallback.title if fallback else None)):
+        if guard.minds(risk) and (does := guard_words(guard.name, fallback.title if fallback else None)):
             words += tag("p", does, "el-risk-guard")
-        self._words.value = words
-        self._dress(risk.level)
-
-    def _put(self, words: str) -> None:
-        self._words.value = words
-        self._dress("")
-        show_if(self._instead, False)
-        show_if(self._fold.widget, False)
-
-    def _dress(self, level: str) -> None:
-        for each in LEVELS:
-            (self.widget.add_class if each == level else self.widget.remove_class)(f"el-risk-is-{each}")
+        if asks:
+            words += tag("p", "Nothing is changed yet. Apply again to make this edit all the same.", role="alert")
+        return words

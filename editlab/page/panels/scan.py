@@ -10,15 +10,15 @@ import ipywidgets as widgets
 from markupsafe import Markup
 
 from editlab.analysis.outcomes import Foresight
-from editlab.analysis.scanned import Scanned, ScanTable
-from editlab.core.facts import CaseId
-from editlab.core.info import LabInfo
+from editlab.analysis.scanned import Scanned
 from editlab.core.records import LEVELS, SessionState
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import box, html, made, segments, show_if
+from editlab.page.known import Knowledge
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import risk_pill
 from editlab.page.plots.scan import drawable, scan_chart, scan_columns
+from editlab.page.wants import PickScanned, Say
 from editlab.report.html import NOTHING, joined, number, percent, plural, table, tag
 
 LISTED = 300  # facts in the list, at most
@@ -41,10 +41,11 @@ KINDS: dict[str, Callable[[Scanned], bool]] = {
 
 
 class ScanPane(Pane):
-    """`on_pick(case_id)` is called when a fact is chosen for the form."""
-
-    def __init__(self, info: LabInfo, scan: ScanTable, on_pick: Callable[[CaseId | None], None]) -> None:
-        self._info, self._scan, self._on_pick = info, scan, on_pick
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        scan = knowledge.now.scan
+        assert scan is not None, "the panel has no place where there is no scan"
+        self._scan = scan
         self._rows: Sequence[Scanned] = scan.rows
         self._listed: list[Scanned] = []
         self.view = ChartView(lambda place: self._pick(self._rows[place]), "scan")
@@ -62,18 +63,18 @@ class ScanPane(Pane):
         self.kind.observe(lambda _: self._list(), "value")
         self.facts.observe(self._chosen, "index")
         self._list()
+        knowledge.draws(self._complain, "scan_problem")
 
     def show(self, state: SessionState) -> None:
         """Draw the scan, which is of the unedited model, whatever the session's state."""
         if any(drawable(row) for row in self._rows):
             self.view.show((), partial(scan_chart, self._rows), scan_columns(self._rows))
 
-    def complain(self, sentence: str) -> None:
+    def _complain(self, sentence: str) -> None:
         self._problem.value = tag("p", sentence, role="alert") if sentence else ""
 
     def _pick(self, row: Scanned) -> None:
-        self.complain("")
-        self._on_pick(row.case_id)
+        self._say(PickScanned(row.case_id))
 
     def _chosen(self, _: object) -> None:
         if self.facts.index is not None:

@@ -6,8 +6,8 @@ browser has opened. A notebook has neither, and shows neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import ipywidgets as widgets
 from markupsafe import Markup
@@ -15,19 +15,14 @@ from markupsafe import Markup
 from editlab.core.info import SessionInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, button, field, html, on_enter, panel, show_if
+from editlab.page.known import Knowledge
+from editlab.page.wants import Branch, Delete, Rename, Say
 from editlab.report.html import joined, plural, tag
 
 UNNAMED = "Unnamed session"
 TO_EDIT = "Whoever has it can change and delete this session, as you can. It is also your own way back."
 TO_FOLLOW = "Whoever has it sees each edit live, can change nothing, and can make a copy to go on with."
 OTHERS = tag("h3", "Your sessions in this browser") + tag("ul", "", "el-others", data_sessions="")
-
-
-@dataclass(frozen=True)
-class SessionCallbacks:
-    rename: Callable[[str], None]
-    duplicate: Callable[[], None]
-    delete: Callable[[], None]
 
 
 def mark(key: str, about: SessionInfo) -> Markup:
@@ -41,14 +36,15 @@ def mark(key: str, about: SessionInfo) -> Markup:
 class SessionPanel:
     """The panel of a visitor who may edit, behind the button of the state line; `more` is placed at its end."""
 
-    def __init__(self, key: str, about: SessionInfo, on: SessionCallbacks, more: Sequence[widgets.Widget] = ()) -> None:
+    def __init__(self, knowledge: Knowledge, say: Say, more: Sequence[widgets.Widget] = ()) -> None:
+        key, about = knowledge.now.session, knowledge.now.about
         self._key = key
         self.name = field("Name", UNNAMED, about.name)
-        self.rename = button("Rename", lambda _: on.rename(self.name.value), "el-small")
-        on_enter(self.name, lambda: on.rename(self.name.value))
-        self.duplicate = button("Duplicate", lambda _: on.duplicate(), "el-small")
+        self.rename = button("Rename", lambda _: say(Rename(self.name.value)), "el-small")
+        on_enter(self.name, lambda: say(Rename(self.name.value)))
+        self.duplicate = button("Duplicate", lambda _: say(Branch()), "el-small")
         self.delete = button("Delete…", lambda _: self._ask(True), "el-small", "Delete this session for good")
-        self.really = button("Delete for good", lambda _: on.delete(), "el-small el-danger")
+        self.really = button("Delete for good", lambda _: say(Delete()), "el-small el-danger")
         self.keep = button("Keep it", lambda _: self._ask(False), "el-small")
         question = html(tag("span", "Its edits cannot be brought back.", "el-why"))
         self._question = box([question, self.really, self.keep], "el-row")
@@ -65,19 +61,13 @@ class SessionPanel:
         parts = box([own, links, html(OTHERS, "el-served")], "el-session-parts")
         self.widget = panel("This session", [parts, *more, self._mark], "el-session")
         self._ask(False)
-        self.show(about)
+        knowledge.draws(self._draw, "about", "state")
 
-    def show(self, about: SessionInfo) -> None:
-        self._shown = about
-        self._mark.value = mark(self._key, about)
+    def _draw(self, about: SessionInfo, state: SessionState) -> None:
+        self._mark.value = mark(self._key, replace(about, edits=len(state.steps) - 1))
         copied = " · a copy of another session" if about.branch_of else ""
         in_class = " · in a class whose teacher can look at it" if about.class_of not in (None, about.id) else ""
         self._about.value = f"{about.model} · begun {about.created[:16].replace('T', ' ')} UTC{copied}{in_class}"
-
-    def drawn(self, state: SessionState) -> None:
-        edits = len(state.steps) - 1
-        if edits != self._shown.edits:
-            self.show(replace(self._shown, edits=edits))
         self.duplicate.description = f"Duplicate up to edit {state.position}" if state.position else "Duplicate"
         self.duplicate.tooltip = "A session of its own that begins with these edits; this one stays as it is"
 
@@ -89,19 +79,19 @@ class SessionPanel:
 class FollowPanel:
     """The panel of a visitor who only follows."""
 
-    def __init__(self, key: str, about: SessionInfo, on_duplicate: Callable[[], None]) -> None:
-        self._key = key
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._key = knowledge.now.session
         self.duplicate = button(
-            "Make your own copy", lambda _: on_duplicate(), "el-primary", "A session of your own, as far as this one is"
+            "Make your own copy", lambda _: say(Branch()), "el-primary", "A session of your own, as far as this one is"
         )
         self._about = html(css="el-live")
         self._mark = html(css="el-mark")
         why = "You see each edit as it is made. Nothing you do here changes it; in a copy of your own you can go on."
         content = [self._about, html(tag("p", why, "el-hint")), box([self.duplicate], "el-row"), self._mark]
         self.widget = panel("Following live", content, "el-following")
-        self.show(about)
+        knowledge.draws(self._draw, "about")
 
-    def show(self, about: SessionInfo) -> None:
+    def _draw(self, about: SessionInfo) -> None:
         self._mark.value = mark(self._key, about)
         name = tag("b", about.name or UNNAMED)
         self._about.value = tag("p", name + f" · {plural(about.edits, 'edit')}")

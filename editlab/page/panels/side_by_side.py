@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from markupsafe import Markup
 
 from editlab.core.info import LabInfo
-from editlab.core.progress import Progress
 from editlab.core.records import SessionState, Step
-from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.chart_view import ChartView
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
+from editlab.page.known import Comparison, Knowledge
 from editlab.page.lessons.lesson import CURE
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
 from editlab.page.panels.pill import health_pill
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
+from editlab.page.wants import CompareWith, Remake, Say, StopRemaking
 from editlab.report.html import NOTHING, empty, plural, table, tag
-
-
-@dataclass(frozen=True)
-class CompareCallbacks:
-    remake: Callable[[str], None]  # make the edits in force again with this method, in a session of their own
-    open: Callable[[str], None]  # the session with this key
-    stop: Callable[[], None]
 
 
 def key_of(text: str) -> str:
@@ -44,23 +37,24 @@ def another_method(info: LabInfo, used: Sequence[str | None]) -> str:
 
 
 class SideBySide(Pane):
-    def __init__(self, info: LabInfo, on: CompareCallbacks, on_goto: GoTo) -> None:
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        info = self._info
         self._by = compared_by(info)
-        self._info = info
         self._state: SessionState | None = None
-        self._other: tuple[str, SessionState] | None = None
+        self._comparison = Comparison()
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
         self._proposed = self.method.value
-        self.remake = button("Make them", lambda _: on.remake(self.method.value), "el-small")
+        self.remake = button("Make them", lambda _: say(Remake(self.method.value)), "el-small")
         self.link = field("Or another session's link")
-        self.open = button("Open beside", lambda _: self._ask(on), "el-small")
-        on_enter(self.link, lambda: self._ask(on))
+        self.open = button("Open beside", lambda _: self._ask(), "el-small")
+        on_enter(self.link, lambda: self._ask())
         self._progress = html(css="el-progress")
-        self.stop = button("Stop", lambda _: on.stop(), "el-small", "Stop making the other run")
+        self.stop = button("Stop", lambda _: say(StopRemaking()), "el-small", "Stop making the other run")
         self._work = box([self._progress, self.stop], "el-row el-probe-run")
         self._problem = html(css="el-problem el-live")
         self._words = html(css="el-facing-words")
-        self.view = ChartView(on_goto, "side-by-side")
+        self.view = ChartView(self._goto, "side-by-side")
         self.charts = (self.view,)
         self._table = html(css="el-dense")
         self._fold = Fold("Show as table", "Hide table", self._table)
@@ -70,46 +64,47 @@ class SideBySide(Pane):
         self._filled = box([self._words, self.view.widget, self._fold.widget])
         asks = [box([self.method, self.remake], "el-row el-own"), box([self.link, self.open], "el-row el-own")]
         self.widget = box([box(asks, "el-asks"), self._work, self._problem, self._empty, self._filled])
-        self.idle()
+        knowledge.draws(self._compare, "comparison")
 
     def show(self, state: SessionState) -> None:
         self._state = state
         edits = [step for step in state.steps if step.facts and step.in_force]
-        self.remake.disabled = not edits
         if self.method.value == self._proposed:
             self.method.value = self._proposed = another_method(self._info, [step.method for step in edits])
         self._draw()
 
-    def working(self, progress: Progress, waiting: bool = False) -> None:
-        """Show the progress of the other run."""
-        self._progress.value = progress_bar(progress, waiting)
-        show_if(self._work, True)
-        self.remake.disabled = True
+    def _compare(self, comparison: Comparison) -> None:
+        before, self._comparison = self._comparison, comparison
+        progress = comparison.progress
+        self._progress.value = "" if progress is None else progress_bar(progress)
+        show_if(self._work, progress is not None)
+        self._complain(comparison.problem)
+        if comparison.other is not before.other:
+            self._draw()
+        else:
+            self._enable()
 
-    def idle(self, problem: str = "") -> None:
-        """Show that no run is being made, with the reason where one failed."""
-        show_if(self._work, False)
-        self.remake.disabled = False
+    def _enable(self) -> None:
+        edited = self._state is not None and any(step.facts and step.in_force for step in self._state.steps)
+        self.remake.disabled = not edited or self._comparison.progress is not None
+
+    def _complain(self, problem: str) -> None:
         self._problem.value = tag("p", problem, role="alert") if problem else ""
 
-    def compare(self, other: SessionState, called: str) -> None:
-        """Draw the session and this other run."""
-        self._other = called, other
-        self._draw()
-
-    def _ask(self, on: CompareCallbacks) -> None:
+    def _ask(self) -> None:
         key = key_of(self.link.value)
         if key:
-            on.open(key)
+            self._say(CompareWith(key))
         else:
-            self.idle("Paste a session's link, or its key.")
+            self._complain("Paste a session's link, or its key.")
 
     def _draw(self) -> None:
-        show_if(self._empty, self._other is None)
-        show_if(self._filled, self._other is not None)
-        if self._state is None or self._other is None:
+        this, other, called = self._state, self._comparison.other, self._comparison.name
+        self._enable()
+        show_if(self._empty, other is None)
+        show_if(self._filled, other is not None)
+        if this is None or other is None:
             return
-        this, (called, other) = self._state, self._other
         self._words.value = tag("ul", _run_words("This run", this) + _run_words(called, other))
         parts = side_by_side_parts(this, other, self._by)
         if parts:

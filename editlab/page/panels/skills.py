@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from editlab.analysis.scores import compare
-from editlab.core.info import LabInfo, TaskInfo
+from editlab.core.info import TaskInfo
 from editlab.core.records import Perplexity, SessionState, Step, TaskScore
-from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.chart_view import ChartView
 from editlab.page.controls import TableFold, box, html, segments, show_if
-from editlab.page.measuring import Activity
-from editlab.page.panels.measure_now import MeasureCallbacks, MeasureNow
+from editlab.page.known import Activity, Knowledge
+from editlab.page.panels.measure_now import MeasureNow
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import (
@@ -26,6 +26,7 @@ from editlab.page.plots.outcomes import (
     task_outcome,
     unedited,
 )
+from editlab.page.wants import GoTo, Say
 from editlab.page.words import RULES, f1_words, paired_words, task_measures
 from editlab.report.html import empty, joined, number, percent, plural, table, tag
 
@@ -36,12 +37,12 @@ KEY_CHANCE = tag("span", "", "el-key el-key-chance", aria_hidden="true")
 class TaskView:
     """One task by one rule; `name` is its measure's name."""
 
-    def __init__(self, task: TaskInfo, name: str, rule: str, on: MeasureCallbacks, on_goto: GoTo) -> None:
+    def __init__(self, task: TaskInfo, name: str, rule: str, say: Say) -> None:
         self._task, self._name = task, name
         self._title = tag("h3", f"{task.title} " + tag("small", f"n = {task.n}, by {RULES[rule]}"))
         self._words = html(css="el-task-words")
-        self.ask = MeasureNow(name, task.title, on)
-        self.view = ChartView(on_goto, name.replace(":", "-"))
+        self.ask = MeasureNow(name, task.title, say)
+        self.view = ChartView(lambda index: say(GoTo(index)), name.replace(":", "-"))
         self._fold = TableFold("Show as table", "Hide table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
@@ -62,10 +63,10 @@ class TaskView:
 
 
 class PerplexityView:
-    def __init__(self, on: MeasureCallbacks, on_goto: GoTo) -> None:
+    def __init__(self, say: Say) -> None:
         self._words = html(css="el-task-words")
-        self.ask = MeasureNow("perplexity", "Perplexity", on)
-        self.view = ChartView(on_goto, "perplexity")
+        self.ask = MeasureNow("perplexity", "Perplexity", say)
+        self.view = ChartView(lambda index: say(GoTo(index)), "perplexity")
         self._fold = TableFold("Show as table", "Hide table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
@@ -88,11 +89,13 @@ class PerplexityView:
 
 
 class Skills(Pane):
-    def __init__(self, info: LabInfo, on: MeasureCallbacks, on_goto: GoTo) -> None:
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        info = self._info
         tasks = {task.name: task for task in info.tasks}
-        self.perplexity = PerplexityView(on, on_goto)
+        self.perplexity = PerplexityView(say)
         self.views = {
-            rule: [TaskView(tasks[task], m.name, rule, on, on_goto) for task, m in task_measures(info, rule).items()]
+            rule: [TaskView(tasks[task], m.name, rule, say) for task, m in task_measures(info, rule).items()]
             for rule in RULES
         }
         of_tasks = itertools.chain(*self.views.values())

@@ -5,40 +5,40 @@ from __future__ import annotations
 import ipywidgets as widgets
 from markupsafe import Markup
 
-from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.page.controls import box, html
-from editlab.page.measuring import PLAN, Activity
+from editlab.page.known import PLAN, Activity, Knowledge, Said
 from editlab.page.panels.pill import health_pill
+from editlab.page.work import ASKING
 from editlab.report.html import joined, percent, plural, tag
 
 
 class StateLine:
-    def __init__(self, info: LabInfo) -> None:
-        self._info = info
+    def __init__(self, knowledge: Knowledge) -> None:
+        self._knowledge, self._info = knowledge, knowledge.now.info
         self._facts = html(css="el-facts")
         self._activity = html(css="el-activity el-live")
-        self._state: SessionState | None = None
-        self._measuring = False
-        self._said = Markup("")
-        self._warned = ""
+        self._measuring: bool | None = None
         self._warning = html(css="el-warning el-live")
         self._controls = box([], "el-row el-controls")
         self.widget = box([self._facts, self._activity, self._controls, self._warning], "el-state")
+        knowledge.draws(self._measure, "activity")
+        knowledge.draws(self._show, "state")
+        knowledge.draws(self._say, "said", "waiting")
+        knowledge.draws(self._warn, "warning")
 
     def add(self, control: widgets.Widget) -> None:
         """Put a control at the right end."""
         self._controls.children = [*self._controls.children, control]
 
-    def show_activity(self, activity: Activity) -> None:
+    def _measure(self, activity: Activity) -> None:
         """Say of a session that is not judged yet whether it is being measured."""
         if self._measuring != (PLAN in activity.running):
-            self._measuring = not self._measuring
-            if self._state is not None:
-                self.show(self._state)
+            self._measuring = PLAN in activity.running
+            self._show(self._knowledge.now.state)
 
-    def show(self, state: SessionState) -> None:
-        self._state, model = state, state.model
+    def _show(self, state: SessionState) -> None:
+        model = state.model
         parts = [
             tag("b", "editlab", "el-brand"),
             tag(
@@ -47,7 +47,7 @@ class StateLine:
                 "el-model",
             ),
             *self._summary(state),
-            tag("span", health_pill(state.health, self._measuring)),
+            tag("span", health_pill(state.health, bool(self._measuring))),
         ]
         self._facts.value = joined(parts)
 
@@ -71,25 +71,14 @@ class StateLine:
         edited = tag("span", tag("b", plural(len(edits), "edit")) + more)
         return [edited, *(tag("span", text, "el-roomy") for text in details)]
 
-    def warn(self, text: str) -> None:
+    def _warn(self, text: str) -> None:
         """Show a warning in a line of its own, until an empty one replaces it."""
-        if text != self._warned:
-            self._warned = text
-            self._warning.value = tag("p", text, role="alert") if text else ""
+        self._warning.value = tag("p", text, role="alert") if text else ""
 
-    def say(self, text: str, kind: str = "ready") -> None:
-        """Say what is going on; `kind` is "ready", "busy" or "error"."""
+    def _say(self, said: Said, waiting: bool) -> None:
+        """Say what is going on, or what is waited for."""
+        text, kind = (ASKING, "busy") if waiting else (said.sentence, said.kind)
         word = tag("span", "Error: ", "el-visually-hidden") if kind == "error" else ""
         dot = tag("span", "", f"el-dot el-dot-{kind}", aria_hidden="true")
         role = "alert" if kind == "error" else "status"
-        self._said = tag("span", dot + word + text, f"el-says el-says-{kind}", role=role, title=text)
-        self._activity.value = self._said
-
-    def wait(self, text: str) -> None:
-        """Show what is waited for in the place of what is going on, until an empty text brings that back."""
-        said = self._said
-        if text:
-            self.say(text, "busy")
-            self._said = said
-        elif self._activity.value != said:
-            self._activity.value = said
+        self._activity.value = tag("span", dot + word + text, f"el-says el-says-{kind}", role=role, title=text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from editlab.core.info import LabInfo
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, check, html, show_if
+from editlab.page.known import Knowledge
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import step_title
 from editlab.page.plots.outcomes import (
@@ -19,6 +20,7 @@ from editlab.page.plots.outcomes import (
     task_outcome,
     unrelated_outcome,
 )
+from editlab.page.wants import Say
 from editlab.report.compare import compared, wins
 from editlab.report.html import NOTHING, empty, joined, number, percent, table, tag
 
@@ -68,11 +70,11 @@ def columns_of(info: LabInfo) -> list[Column]:
 
 
 class Steps(Pane):
-    def __init__(self, info: LabInfo) -> None:
-        self._info = info
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
         self._state: SessionState | None = None
         self._pinned: int | None = None
-        self.columns = {column.title: column for column in columns_of(info)}
+        self.columns = {column.title: column for column in columns_of(self._info)}
         self.checks = {title: check(title, column.chosen) for title, column in self.columns.items()}
         for each in self.checks.values():
             each.observe(lambda _: self._draw(), "value")
@@ -99,7 +101,7 @@ class Steps(Pane):
         show_if(self._choice.widget, edited)
         show_if(self._table, edited)
         chosen = [column for title, column in self.columns.items() if self.checks[title].value]
-        pinned = state.steps[self._pinned] if self._pinned is not None else None
+        pinned = next((step for step in state.steps if step.index == self._pinned), None)
         rows = [self._row(step, state, chosen, pinned) for step in state.steps]
         caption = "All edits" if pinned is None else f"All edits; small: difference from edit {pinned.index}, pinned"
         header = ["edit", "fact", "method", *(column.title for column in chosen)]

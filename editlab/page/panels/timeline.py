@@ -9,8 +9,8 @@ The page's script (page.js) handles the keys: it finds rows and buttons by their
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -18,24 +18,14 @@ from markupsafe import Markup
 from editlab.core.info import LabInfo
 from editlab.core.records import ChangePoint, Guarded, SessionState, Step
 from editlab.page.controls import box, button, html, panel, show_if
+from editlab.page.known import Knowledge, UnderWay, index_of
 from editlab.page.panels.health import FIND_HINT
 from editlab.page.panels.pill import risk_pill, status_pill
+from editlab.page.wants import Anew, Branch, FindCulprit, GoTo, Pin, Redo, Say, Switch, Undo
 from editlab.page.words import action_words
 from editlab.report.html import empty, fact_line, joined, number, percent, tag
 
 ROWS = 50  # drawn at once, at most
-
-
-@dataclass(frozen=True)
-class TimelineCallbacks:
-    undo: Callable[[], None]
-    redo: Callable[[], None]
-    goto: Callable[[int], None]
-    toggle: Callable[[int], None]
-    find: Callable[[], None]  # the culprit
-    pin: Callable[[int | None], None]  # compare with this step, or with none
-    branch: Callable[[int], None]  # continue from this step in a copy of the session
-    anew: Callable[[int], None]  # make the edits after this one again, in a branch
 
 
 KEYS = joined(
@@ -75,14 +65,14 @@ class Frame:
 class TimelineRow:
     """The widgets of one step; they are kept and redrawn, perhaps for another step."""
 
-    def __init__(self, on: TimelineCallbacks) -> None:
+    def __init__(self, say: Say) -> None:
         self.index = -1  # of no step yet
         self._text = html(css="el-step-text")
-        self.goto = button("Go to", lambda _: on.goto(self.index), "el-small el-row-goto")
-        self.toggle = button("Off", lambda _: on.toggle(self.index), "el-small el-row-toggle")
-        self.anew = button("Later again", lambda _: on.anew(self.index), "el-small el-row-anew")
-        self.pin = button("Pin", lambda _: on.pin(None if self._pinned else self.index), "el-small el-row-pin")
-        self.branch = button("Branch", lambda _: on.branch(self.index), "el-small el-row-branch")
+        self.goto = button("Go to", lambda _: say(GoTo(self.index)), "el-small el-row-goto")
+        self.toggle = button("Off", lambda _: say(Switch(self.index)), "el-small el-row-toggle")
+        self.anew = button("Later again", lambda _: say(Anew(self.index)), "el-small el-row-anew")
+        self.pin = button("Pin", lambda _: say(Pin(None if self._pinned else self.index)), "el-small el-row-pin")
+        self.branch = button("Branch", lambda _: say(Branch(self.index)), "el-small el-row-branch")
         self._pinned = False
         self._drawn: tuple[Any, ...] = ()
         log = box([self.goto, self.toggle, self.anew], "el-row el-acts")
@@ -142,17 +132,16 @@ class TimelineRow:
 
 
 class Timeline:
-    def __init__(self, info: LabInfo, on: TimelineCallbacks) -> None:
-        self._on = on
-        self._info = info
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        self._say, self._info = say, knowledge.now.info
         self._rows: list[TimelineRow] = []  # in any order
         self._last: int | None = None  # the newest step that is drawn, if the visitor chose it
         self._locked = False
-        self._pinned: str | None = None  # id of the step
+        self._pinned: int | None = None
         self._state: SessionState | None = None
-        self.undo = button("Undo", lambda _: on.undo(), "el-small el-key-undo")
-        self.redo = button("Redo", lambda _: on.redo(), "el-small el-key-redo")
-        self.find = button("Find the culprit", lambda _: on.find(), "el-small", FIND_HINT)
+        self.undo = button("Undo", lambda _: say(Undo()), "el-small el-key-undo")
+        self.redo = button("Redo", lambda _: say(Redo()), "el-small el-key-redo")
+        self.find = button("Find the culprit", lambda _: say(FindCulprit()), "el-small", FIND_HINT)
         self._empty = html(
             empty(
                 "No edit yet",
@@ -177,37 +166,27 @@ class Timeline:
             ],
             "el-timeline",
         )
+        knowledge.draws(self._show, "state", "pinned")
+        knowledge.draws(self._lock, "edit")
 
-    def show(self, state: SessionState) -> None:
+    def _show(self, state: SessionState, pinned: str | None) -> None:
         before, self._state = self._state, state
+        self._pinned = index_of(state, pinned)
         if before is None or (before.position, len(before.steps)) != (state.position, len(state.steps)):
             self._last = None
         while len(self._rows) < min(len(state.steps), ROWS):
-            self._rows.append(TimelineRow(replace(self._on, pin=self._pin)))
+            self._rows.append(TimelineRow(self._say))
         show_if(self._empty, len(state.steps) == 1)
         show_if(self._list, len(state.steps) > 1)
         show_if(self._keys, len(state.steps) > 1)
-        if self._pinned is not None:
-            self._on.pin(self.pinned)
         self._draw(state)
 
-    @property
-    def pinned(self) -> int | None:
-        """The present index of the pinned step; None where no step is pinned or the step is gone."""
-        steps = self._state.steps if self._state else ()
-        return next((step.index for step in steps if step.id == self._pinned), None)
-
-    def _pin(self, index: int | None) -> None:
-        if self._state is not None:
-            self._pinned = None if index is None else self._state.steps[index].id
-            self._on.pin(index)
-            self._draw(self._state)
-
-    def lock(self, yes: bool) -> None:
+    def _lock(self, edit: UnderWay | None) -> None:
         """Disable or enable the controls: the log must not change while an edit runs."""
-        self._locked = yes
-        if self._state:
-            self._draw(self._state)
+        if self._locked != (edit is not None):
+            self._locked = not self._locked
+            if self._state:
+                self._draw(self._state)
 
     def _draw(self, state: SessionState) -> None:
         undo, redo = state.undo, state.redo
@@ -217,7 +196,7 @@ class Timeline:
         self.undo.tooltip, self.redo.tooltip = f"Undo: {back}", f"Redo: {again}"
         self.find.disabled = not any(step.facts and step.in_force for step in state.steps)
         sizes = [size for step in state.steps if (size := step.norm) is not None and math.isfinite(size)]
-        frame = Frame(state, self._info, self.pinned, self._locked, max(sizes, default=0.0))
+        frame = Frame(state, self._info, self._pinned, self._locked, max(sizes, default=0.0))
         shown = self._range(state)
         steps = state.steps[shown.start : shown.stop][::-1]
         known = {row.index: row for row in self._rows if row.index in shown}  # a row stays with its step

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from markupsafe import Markup
 
 from editlab.core.records import SessionState
-from editlab.page.chart_view import ChartView, GoTo
+from editlab.page.chart_view import ChartView
 from editlab.page.controls import TableFold, box, html, segments, show_if
+from editlab.page.known import Knowledge
 from editlab.page.panels.anatomy import AnatomyView
 from editlab.page.panels.pane import Pane
 from editlab.page.plots.chart import stacked, stacked_columns, step_title
@@ -20,16 +19,18 @@ from editlab.page.plots.outcomes import (
     spans_decades,
 )
 from editlab.page.plots.weights import UNITS, Unit, drift_chart, drift_columns, drift_rows, size_chart, size_columns
+from editlab.page.wants import Say
 from editlab.report.html import empty, number, percent, table
 
 
 class Weights(Pane):
-    def __init__(self, on_goto: GoTo, on_probe: Callable[[str], None]) -> None:
-        self.anatomy = AnatomyView(on_probe)
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        self.anatomy = AnatomyView(say)
         self._state: SessionState | None = None
         self.unit = segments([(unit.label, unit) for unit in UNITS], "Unit")
         self.scale = segments([("Linear", False), ("Log", True)], "Scale")
-        self.view, self.preservation = ChartView(on_goto, "weights"), ChartView(on_goto, "preservation")
+        self.view, self.preservation = ChartView(self._goto, "weights"), ChartView(self._goto, "preservation")
         self.charts = (self.view, self.preservation)
         self._why_not = html(css="el-note")
         self._empty = html(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from editlab.analysis.traced import best_layer, rank_correlation, subject_curve
 from editlab.core.facts import Fact
-from editlab.core.info import LabInfo
 from editlab.core.inside import (
     ATTENTION,
     BLOCK,
@@ -24,12 +23,11 @@ from editlab.core.inside import (
     CausalTrace,
     LayerSweep,
 )
-from editlab.lab.api import Job, LabProtocol
 from editlab.page.controls import box, button, choice, html, show_if
 from editlab.page.heat import Cell, heat_table, heat_tables, hundredths, marked, plain, signed, trace_cells
-from editlab.page.lens import EDIT, FORM, PROMPT, LensPane
-from editlab.page.panels.make_edit import Draft
-from editlab.page.work import Runner
+from editlab.page.known import JobReport, Knowledge, Looked
+from editlab.page.panels.lens import EDIT, FORM, PROMPT, LensPane
+from editlab.page.wants import Fill, Say, SweepLayers, Trace
 from editlab.report.html import NOTHING, note, number, tag
 
 LAYER = "layer"
@@ -50,45 +48,24 @@ ABOUT_SWEEPS = (
 
 
 class Inside(LensPane):
-    """`on_layer(fact, method, layer)` is called to put an edit at a layer into the form; `draft` gives the form's.
-
-    `on_found` is called with the trace and the sweep of one fact, as far as they are there.
-    """
-
     sources = (FORM, EDIT, PROMPT)
 
-    def __init__(
-        self,
-        lab: LabProtocol,
-        session: str,
-        info: LabInfo,
-        runner: Runner,
-        draft: Callable[[], Draft | None],
-        on_layer: Callable[[Fact, str, int], None],
-        on_found: Callable[[CausalTrace | None, LayerSweep | None], None] = lambda _trace, _sweep: None,
-    ) -> None:
-        self._draft, self._on_layer, self._on_found = draft, on_layer, on_found
-        self._traces: tuple[CausalTrace | None, CausalTrace] | None = None
-        self._of: Fact | None = None  # the traces
-        self._sweep: tuple[Fact, LayerSweep] | None = None
-        handler = runner.handler
-
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
         corrupted = [("noise on the subject", NOISE), ("another subject", REPLACEMENT)]
         self.corruption = choice("Corrupted by", corrupted)
         self.kind = choice("Restored", [("a block", BLOCK), ("MLPs", MLP), ("attention", ATTENTION)])
         self.window = choice("Layers together", [(str(window), window) for window in WINDOWS], disabled=True)
         self.answer = choice("Answer", [("the correct answer", TRUE), ("the new answer", NEW), ("what it says", SAID)])
-        self.trace = button("Trace", handler(lambda _: self._start(self._trace)), "el-primary")
+        self.trace = button("Trace", lambda _: self._want(self._trace), "el-primary")
         self._traced = html()
 
-        at_one = [m for m in info.methods if any(each.name == LAYER for each in m.hyperparameters)]
+        at_one = [m for m in knowledge.now.info.methods if any(each.name == LAYER for each in m.hyperparameters)]
         self.method = choice("Method", [(method.title, method.name) for method in at_one])
-        self.sweep = button("Sweep the layers", handler(lambda _: self._start(self._sweep_layers)), "el-primary")
-        self.take = button("Edit at the best layer of the sweep", handler(lambda _: self._take()), "el-small")
+        self.sweep = button("Sweep the layers", lambda _: self._want(self._sweep), "el-primary")
+        self.take = button("Edit at the best layer of the sweep", lambda _: self._take(), "el-small")
         self._swept = html()
         self.kind.observe(lambda _: setattr(self.window, "disabled", self.kind.value == BLOCK), "value")
-        super().__init__(lab, session, runner)
-        show_if(self.take, False)
+        super().__init__(knowledge, say)
 
     def _more_parts(self) -> list[widgets.Widget]:
         return [
@@ -105,7 +82,7 @@ class Inside(LensPane):
             raise ValueError("Traces and sweeps are of a fact: look at the fact in the form, or at the edit in force.")
         if self.source.value == EDIT:
             return super()._fact()
-        draft = self._draft()
+        draft = self._knowledge.now.draft
         if draft is None:
             raise ValueError("The form holds no fact: type one, or choose one from the list.")
         return draft.fact
@@ -117,24 +94,29 @@ class Inside(LensPane):
 
     # The trace
 
-    async def _trace(self) -> None:
-        fact, (before, now) = self._fact(), self._indices()
+    def _trace(self) -> Trace:
         settings = {
             "corruption": self.corruption.value,
             "kind": self.kind.value,
             "window": self.window.value,
             "answer": self.answer.value,
         }
-        after = await self._ask(self._draw_filling, self._lab.trace, fact, **settings, index=now)
-        self._of = fact
-        self._draw_traces(None, after)
-        if before is not None:
-            self._draw_traces(await self._ask(self.job.show, self._lab.trace, fact, **settings, index=before), after)
+        return Trace(self._fact(), settings, *self._indices())
 
-    def _draw_filling(self, job: Job) -> None:
+    def _draw(self, looked: Looked) -> None:
+        before = self._looked
+        super()._draw(looked)
+        if looked.traces is not None and looked.traces is not before.traces:
+            self._draw_traces(*looked.traces)
+        elif looked.filling and looked.report is not None:
+            self._draw_filling(looked.report)
+        show_if(self.take, looked.sweep is not None)
+        if looked.traces is not before.traces or looked.sweep is not before.sweep:
+            self._draw_sweep()
+
+    def _draw_filling(self, report: JobReport) -> None:
         """Draw the grid as far as it is."""
-        self.job.show(job)
-        grid = job.progress.grid
+        grid = report.progress.grid
         if grid and any(value is not None for value in grid[-1]):
             most = max(abs(value) for row in grid for value in row if value is not None) or 1.0
             cells = [
@@ -149,7 +131,6 @@ class Inside(LensPane):
             self._traced.value = heat_tables(filling, layers=len(grid[0]))
 
     def _draw_traces(self, before: CausalTrace | None, after: CausalTrace) -> None:
-        self._traces = before, after
         some = [trace for trace in (before, after) if trace is not None]
         most = max((abs(value) for trace in some for row in trace.effects for value in row), default=0) or 1.0
         named = [("Effect, %", after)] if before is None else [("Effect before, %", before), ("Effect after, %", after)]
@@ -163,37 +144,28 @@ class Inside(LensPane):
             ]
             parts.append(heat_table("Difference, %", rows, cells, after.edited))
         self._traced.value = note(_trace_words(after)) + heat_tables(*parts, layers=len(after.scores[0]))
-        self._draw_sweep()
 
     # The sweep
 
-    async def _sweep_layers(self) -> None:
-        fact, draft = self._fact(), self._draft()
+    def _sweep(self) -> SweepLayers:
+        fact, draft = self._fact(), self._knowledge.now.draft
         changed: Mapping[str, Any] = {}
         if draft is not None and draft.method == self.method.value:
             changed = {name: value for name, value in (draft.hyperparameters or {}).items() if name != LAYER}
-        found = await self._ask(self.job.show, self._lab.sweep, fact, self.method.value, changed)
-        self._sweep = fact, found
-        self._draw_sweep()
+        return SweepLayers(fact, self.method.value, changed)
 
     def _draw_sweep(self) -> None:
-        self._tell()
-        show_if(self.take, self._sweep is not None)
-        if self._sweep is None:
+        looked = self._looked
+        fact, found = looked.swept, looked.sweep
+        if fact is None or found is None:
             return
-        fact, found = self._sweep
-        best, after = best_layer(found.layers), self._traces[1] if self._traces and self._of == fact else None
+        best, after = best_layer(found.layers), looked.trace if looked.traced == fact else None
         curve = subject_curve(after) if after is not None else None
         rows = _sweep_rows(found, curve)
         told = f"{fact.text} → {fact.target_new}, edited at each layer"
         layers = [row.layer for row in found.layers]
         grid = heat_table(told, list(rows), list(rows.values()), best=best, first="after the edit", layers=layers)
         self._swept.value = heat_tables(grid, layers=len(layers)) + self._agreement(curve, found)
-
-    def _tell(self) -> None:
-        """Tell the trace and the sweep of the fact that was traced, or of the one that was swept."""
-        swept = self._sweep[1] if self._sweep and self._of in (None, self._sweep[0]) else None
-        self._on_found(self._traces[1] if self._traces else None, swept)
 
     def _agreement(self, curve: Sequence[float] | None, found: LayerSweep) -> Markup:
         if curve is None:
@@ -205,9 +177,10 @@ class Inside(LensPane):
         return tag("p", Markup("{}{}").format(words, FOUND_BEFORE), "el-note")
 
     def _take(self) -> None:
-        if self._sweep is not None:
-            fact, found = self._sweep
-            self._on_layer(fact, found.method, best_layer(found.layers))
+        fact, found = self._looked.swept, self._looked.sweep
+        if fact is not None and found is not None:
+            layer = best_layer(found.layers)
+            self._say(Fill(fact, method=found.method, hyperparameters={LAYER: layer}, focus="apply"))
 
 
 def _sweep_rows(found: LayerSweep, curve: Sequence[float] | None) -> dict[str, list[Cell]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import ipywidgets as widgets
 
-from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
 from editlab.core.inside import Lens
 from editlab.core.records import SessionState
-from editlab.lab.api import Job, LabProtocol
 from editlab.page.controls import box, button, choice, field, html, on_enter, segments, show_if
 from editlab.page.heat import (
     P_NEW,
@@ -27,9 +23,11 @@ from editlab.page.heat import (
     marked,
     plain,
 )
+from editlab.page.known import Knowledge, Looked
 from editlab.page.panels.job_view import JobView
 from editlab.page.panels.pane import Pane
-from editlab.page.work import SENTENCES, Request, Runner, sentence
+from editlab.page.wants import ReadLens, Say, StopLooking, Want
+from editlab.page.work import sentence
 from editlab.report.html import bars, empty, note, tag
 
 FORM, EDIT, PROMPT = "form", "edit", "prompt"
@@ -42,39 +40,26 @@ MARKS = (
 NOT_READ = empty("Nothing read yet", "Read shows, for each token and after every block, what the model would say next.")
 
 
-@dataclass(frozen=True)
-class Prompted:
-    """What is looked at: a prompt, and the fact that it belongs to, if any."""
-
-    prompt: str
-    fact: Fact | None = None
-
-
 class LensPane(Pane):
     """The lens of an edit's fact or of any prompt; reading changes nothing, so a follower has it too."""
 
     sources: Sequence[str] = (EDIT, PROMPT)
 
-    def __init__(self, lab: LabProtocol, session: str, runner: Runner) -> None:
-        self._lab, self._session, self._runner = lab, session, runner
-        self._state: SessionState | None = None
-        self._request: Request | None = None
-        self._working = self._stopped = False
-        self._lenses: tuple[Lens | None, Lens] | None = None  # before, if it is another step, and now
-        handler = runner.handler
-
+    def __init__(self, knowledge: Knowledge, say: Say) -> None:
+        super().__init__(knowledge, say)
+        self._looked = Looked()
         self.source = choice("Look at", [(SOURCES[source], source) for source in self.sources])
         self.prompt = field("Prompt", "The Eiffel Tower is located in the city of", css="el-wide")
         self.before = choice("Compare with", [("the unedited model", 0)])
-        self.read = button("Read", handler(lambda _: self._start(self._read)), "el-primary", "Read the lens")
+        self.read = button("Read", lambda _: self._want(self._read), "el-primary", "Read the lens")
         self._problem = html(css="el-problem el-live")
-        self.job = JobView(handler(self._cancel))
+        self.job = JobView(lambda: say(StopLooking()))
         self.view = segments([("Likeliest token", TOP), ("New answer", P_NEW), ("Correct answer", P_TRUE)], "Shown")
         self.token, self.layer = choice("Token", []), choice("After block", [])
         self._lens, self._cell = html(NOT_READ, "el-lens"), html(css="el-inside-cell")
         self._cell_row = box([self.token, self.layer], "el-fields el-lens-cell")
 
-        on_enter(self.prompt, handler(lambda: self._start(self._read)))
+        on_enter(self.prompt, lambda: self._want(self._read))
         self.source.observe(lambda _: self._source_chosen(), "value")
         self.view.observe(lambda _: self._draw_lens(), "value")
         for control in (self.token, self.layer):
@@ -82,7 +67,7 @@ class LensPane(Pane):
         self.widget = box([*self._parts(), *self._more_parts()], "el-inside")
         self._source_chosen()
         self._draw_lens()
-        self._busy(False)
+        knowledge.draws(self._draw, "looked")
 
     def _parts(self) -> list[widgets.Widget]:
         return [
@@ -103,7 +88,6 @@ class LensPane(Pane):
 
     def show(self, state: SessionState) -> None:
         """Offer the steps to compare with. What was read of another state stays, and says of which it is."""
-        self._state = state
         show_if(self.before, state.position > 0)
         steps = [(f"edit {step.index}", step.index) for step in state.steps[1 : state.position]]
         options = [("the unedited model", 0), *reversed(steps)]
@@ -115,85 +99,63 @@ class LensPane(Pane):
     def _source_chosen(self) -> None:
         show_if(self.prompt, self.source.value == PROMPT)
 
-    def _prompted(self) -> Prompted:
-        """Raises ValueError with a sentence where there is nothing to look at."""
-        if self.source.value == PROMPT:
-            if not self.prompt.value.strip():
-                raise ValueError("Type a prompt to look at.")
-            return Prompted(self.prompt.value)
-        fact = self._fact()
-        return Prompted(fact.text, fact)
-
     def _fact(self) -> Fact:
         """The fact of the edit in force. Raises ValueError."""
-        state = self._state
-        if state is None or not state.position:
+        state = self._knowledge.now.state
+        if not state.position:
             raise ValueError("No edit is in force.")
         return state.steps[state.position].facts[0]
 
     def _indices(self) -> tuple[int | None, int]:
         """The step before, if it is another one, and the step in force."""
-        position = self._state.position if self._state else 0
+        position = self._knowledge.now.state.position
         return (self.before.value if position else None), position
 
     # Work
 
-    def _start(self, work: Callable[[], Any]) -> None:
-        if not self._working:
-            self._working, self._stopped = True, False
-            self._complain("")
-            self._busy(True)
-            self._runner.start(self._guarded(work))
-
-    async def _guarded(self, work: Callable[[], Any]) -> None:
+    def _want(self, look: Callable[[], Want]) -> None:
+        """Say what is to be looked at, or why that is impossible."""
+        if self._looked.busy:
+            return
         try:
-            await work()
-        except Cancelled:
-            self._complain("Stopped.")
-        except SENTENCES as error:
+            want = look()
+        except ValueError as error:
             self._complain(sentence(error))
-        finally:
-            self._request, self._working = None, False
-            self._busy(False)
+        else:
+            self._say(want)
 
-    async def _ask(self, draw: Callable[[Job], None], call: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        if self._stopped:
-            raise Cancelled
-        self._request = self._runner.request(call, self._session, *given, **named)
-        return await self._request.result(draw)
-
-    def _cancel(self) -> None:
-        self._stopped = True
-        self.job.stopping()
-        if self._request is not None:
-            self._request.cancel()
+    def _draw(self, looked: Looked) -> None:
+        before, self._looked = self._looked, looked
+        self._busy(looked.busy)
+        if looked.busy and not before.busy:
+            self.job.begin()
+        elif not looked.busy:
+            self.job.hide()
+        if looked.report is not None:
+            self.job.show(looked.report)
+        if looked.stopping:
+            self.job.stopping()
+        self._complain(looked.problem)
+        if looked.lenses is not None and looked.lenses is not before.lenses:
+            self._list_cells(looked.lenses[1])
+            self._draw_lens()
 
     def _busy(self, yes: bool) -> None:
         self.read.disabled = yes
-        if yes:
-            self.job.begin()
-        else:
-            self.job.hide()
 
     def _complain(self, words: str) -> None:
         self._problem.value = tag("p", words, role="alert") if words else ""
 
     # The lens
 
-    async def _read(self) -> None:
-        """The tokens that matter first, which is soon; then every token."""
-        looked = self._prompted()
-        fact, (before, now) = looked.fact, self._indices()
-        named: dict[str, Any] = {}
-        if fact is not None:
-            named = {"subject": fact.subject, "target_new": fact.target_new, "joined_by": fact.joined_by}
-            named["target_true"] = fact.target_true or ""
-        for every_token in (False, True):
-            read = partial(self._ask, self.job.show, self._lab.lens, looked.prompt, every_token=every_token, **named)
-            after = await read(index=now)
-            self._lenses = (None if before is None else await read(index=before)), after
-            self._list_cells(after)
-            self._draw_lens()
+    def _read(self) -> ReadLens:
+        """Raises ValueError with a sentence where there is nothing to read."""
+        if self.source.value == PROMPT:
+            if not self.prompt.value.strip():
+                raise ValueError("Type a prompt to look at.")
+            return ReadLens(self.prompt.value, None, *self._indices())
+        fact = self._fact()
+        return ReadLens(fact.text, fact, *self._indices())
 
     def _list_cells(self, lens: Lens) -> None:
         """Offer the lens's cells, and choose the last one of the subject's last token."""
@@ -203,11 +165,12 @@ class LensPane(Pane):
         self.token.value, self.layer.value = lens.positions.index(at), len(lens.top[0]) - 1
 
     def _draw_lens(self) -> None:
-        show_if(self._cell_row, self._lenses is not None)
-        show_if(self.view, self._lenses is not None)
-        if self._lenses is None:
+        lenses = self._looked.lenses
+        show_if(self._cell_row, lenses is not None)
+        show_if(self.view, lenses is not None)
+        if lenses is None:
             return
-        before, after = self._lenses
+        before, after = lenses
         if self.view.value != TOP and grid_of(after, self.view.value) is None:
             self._lens.value = empty("No object", "This prompt belongs to no fact with such an object.")
             return
@@ -229,9 +192,10 @@ class LensPane(Pane):
         self._draw_cell()
 
     def _draw_cell(self) -> None:
-        if self._lenses is None or self.token.value is None or self.layer.value is None:
+        lenses = self._looked.lenses
+        if lenses is None or self.token.value is None or self.layer.value is None:
             return
-        before, after = self._lenses
+        before, after = lenses
         row, layer = self.token.value, self.layer.value
         if row >= len(after.top) or layer >= len(after.top[row]):
             return
