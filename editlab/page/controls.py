@@ -2,7 +2,8 @@
 
 A browser is told of every model and of every change to one, and a page has hundreds of widgets. So their classes are
 there from the start, widgets that look alike share the models of their layout and style, and while a page is being
-built (`building`) nothing is told: at the end each widget is told once, as it then is.
+built (`building`) nothing is told: at the end each widget is told once, as it then is. What is behind a fold is told
+when the fold is opened.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _Told:
     """A widget that a front end is told of when it is made, or else at the end of `building`."""
 
     waits = False
+    folded = False  # behind a fold that has never been open
 
     def open(self) -> None:
         self.waits = _untold is not None
@@ -61,8 +63,16 @@ def building() -> Iterator[None]:
         yield
     finally:
         _untold = None
+        folded = {id(each) for widget in made_here if widget.folded for each in _within(widget)}
         for widget in made_here:
-            widget.tell()
+            if id(widget) not in folded:
+                widget.tell()
+
+
+def _within(widget: Any) -> Iterator[Any]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _within(child)
 
 
 @functools.cache
@@ -164,7 +174,7 @@ class Fold:
         self,
         closed: str,
         opened: str,
-        child: widgets.DOMWidget,
+        child: Any,  # a widget of this module's
         css: str = "",
         on_switch: Callable[[bool], None] | None = None,
     ) -> None:
@@ -172,8 +182,9 @@ class Fold:
         self._child = child
         self._on_switch: Callable[[bool], None] | None = None
         self.button = button(closed, lambda _: self.set(not self.is_open), "el-quiet")
-        self.widget = box([self.button, child], f"el-fold {css}")
+        self.widget = box([self.button], f"el-fold {css}")
         self.set(False)
+        child.folded = True
         self._on_switch = on_switch
 
     @property
@@ -188,6 +199,10 @@ class Fold:
             self.button.description = self.button.tooltip = label
 
     def set(self, opened: bool) -> None:
+        if opened and self._child.folded:
+            self._child.folded = False
+            self._child.tell()
+            self.widget.children = [self.button, self._child]
         show_if(self._child, opened)
         self.button.description = self.button.tooltip = self._names[opened]
         if self._on_switch is not None:

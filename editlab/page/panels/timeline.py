@@ -174,7 +174,7 @@ class Timeline:
         self._pinned = index_of(state, pinned)
         if before is None or (before.position, len(before.steps)) != (state.position, len(state.steps)):
             self._last = None
-        while len(self._rows) < min(len(state.steps), ROWS):
+        while len(self._rows) < len(self._range(state)):
             self._rows.append(TimelineRow(self._say))
         show_if(self._empty, len(state.steps) == 1)
         show_if(self._list, len(state.steps) > 1)
@@ -212,6 +212,8 @@ class Timeline:
     def _range(self, state: SessionState) -> range:
         """The steps that are drawn: the newest ones, or those around the step in force, or those chosen."""
         last = len(state.steps) - 1
+        if not last:
+            return range(0)
         if self._last is not None:
             last = min(last, max(self._last, ROWS - 1))
         elif state.position <= last - ROWS:
