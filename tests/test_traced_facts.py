@@ -213,7 +213,9 @@ def test_a_run_over_facts_resumes_and_leaves_out_what_the_model_does_not_know(tm
     rows = (tmp_path / "averages.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "corruption,kind,window,group,facts,layer,effect,±"
     assert len(rows) - 1 == sum(len(group.means) for each in resumed for group in each.groups)
-    assert (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8").startswith("<svg")
+    drawn = (tmp_path / "noise-mlp-4.svg").read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert ">layer</text>" in drawn
     assert sweep is not None
     assert ([each.layer for each in sweep.layers], sweep.facts) == ([1, 3], 3)
     assert [each.name for each in sweep.agreements] == [each.name for each in resumed]

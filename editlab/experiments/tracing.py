@@ -251,7 +251,7 @@ def figure_of(average: TraceAverage) -> str:
     ]
     window = f", window {average.window}" if average.kind != BLOCK else ""
     title = f"{average.kind}{window}: mean effect by layer, {average.facts} facts, {average.corruption}"
-    return standalone(line_chart(title, lines, len(average.groups[0].means) - 1, Axis()))
+    return standalone(line_chart(title, lines, len(average.groups[0].means) - 1, Axis(), along="layer"))
 
 
 def figure_of_sweep(sweep: SweepAverage) -> str:
@@ -268,7 +268,7 @@ def figure_of_sweep(sweep: SweepAverage) -> str:
         if points:
             lines.append(Line(name, points, number, number))
     title = f"one edit by {method_class(sweep.method).title}, by layer, {sweep.facts} facts"
-    return standalone(line_chart(title, lines, sweep.layers[-1].layer, Axis()))
+    return standalone(line_chart(title, lines, sweep.layers[-1].layer, Axis(), along="layer"))
 
 
 def settings_of(kinds: Sequence[str], windows: Sequence[int]) -> list[tuple[str, int]]:

@@ -67,12 +67,16 @@ def line_chart(
     levels: Mapping[str, float] | None = None,
     marks: Sequence[Mark] = (),
     legend: bool = True,
+    along: str = "edits",
 ) -> Markup:
-    """Lines over steps 0 to `last`, with their intervals; `levels` are drawn across, by their class."""
+    """Lines over steps 0 to `last`, with their intervals; `levels` are drawn across, by their class.
+
+    `along` is what the steps count.
+    """
     levels = {name: value for name, value in (levels or {}).items() if axis.draws(value)}
     values = [v for line in lines for p in line.points for v in (p.y, p.low, p.high) if v is not None]
     named = (lines, levels) if legend else ((), ())
-    frame = _Frame(title, named[0], last, axis, [*values, *levels.values()], levels=named[1])
+    frame = _Frame(title, named[0], last, axis, [*values, *levels.values()], levels=named[1], along=along)
     parts = [tag("line", "", f"level {name}", **frame.across(value)) for name, value in levels.items()]
     for line in lines:
         drawn = [point for point in line.points if axis.draws(point.y)]
@@ -163,7 +167,9 @@ class _Frame:
         left: int = LEFT,
         words: Sequence[str] = (),
         levels: Iterable[str] = (),
+        along: str = "edits",
     ) -> None:
+        self._along = along
         self.title, self.axis, self.last, self.left = title, axis, max(last, 1), left
         states = [(f"cell-{i}", word) for i, word in enumerate(words)]
         self._legend, rows = legend([*swatches(lines, levels), *states])
@@ -193,7 +199,7 @@ class _Frame:
             for step in range(0, self.last + 1, every)
         )
         where = {"x1": str(self.left), "x2": str(WIDTH - RIGHT), "y1": str(self.bottom), "y2": str(self.bottom)}
-        label = tag("text", "edits", "tick end", x=str(self.left - 6), y=f"{self.bottom + 19}")
+        label = tag("text", self._along, "tick end", x=str(self.left - 6), y=f"{self.bottom + 19}")
         heading = tag("text", self.title, "title", x="4", y="15")
         inside = [heading, self._legend, grid, *parts, tag("line", "", "axis", **where), steps, label]
         box = f"0 0 {WIDTH} {self.bottom + AXIS}"
