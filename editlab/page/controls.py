@@ -30,7 +30,7 @@ class _Told:
     """A widget that a front end is told of when it is made, or else at the end of `building`."""
 
     waits = False
-    folded = False  # behind a fold that has never been open
+    behind: Any = None  # a widget behind this fold, which has never been open
 
     def open(self) -> None:
         self.waits = _untold is not None
@@ -63,7 +63,7 @@ def building() -> Iterator[None]:
         yield
     finally:
         _untold = None
-        folded = {id(each) for widget in made_here if widget.folded for each in _within(widget)}
+        folded = {id(each) for widget in made_here if widget.behind for each in _within(widget.behind)}
         for widget in made_here:
             if id(widget) not in folded:
                 widget.tell()
@@ -182,9 +182,9 @@ class Fold:
         self._child = child
         self._on_switch: Callable[[bool], None] | None = None
         self.button = button(closed, lambda _: self.set(not self.is_open), "el-quiet")
-        self.widget = box([self.button], f"el-fold {css}")
+        self.widget: Any = box([self.button], f"el-fold {css}")
+        self.widget.behind = child
         self.set(False)
-        child.folded = True
         self._on_switch = on_switch
 
     @property
@@ -199,8 +199,8 @@ class Fold:
             self.button.description = self.button.tooltip = label
 
     def set(self, opened: bool) -> None:
-        if opened and self._child.folded:
-            self._child.folded = False
+        if opened and self.widget.behind:
+            self.widget.behind = None
             self._child.tell()
             self.widget.children = [self.button, self._child]
         show_if(self._child, opened)

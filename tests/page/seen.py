@@ -18,7 +18,8 @@ def everything(part: Any, hidden: bool = False) -> Iterator[widgets.Widget]:
     widget = part if isinstance(part, widgets.Widget) else getattr(part, "widget", None) or part.root
     if hidden or widget.layout.display != "none":
         yield widget
-        for child in getattr(widget, "children", ()):
+        behind = getattr(widget, "behind", None) if hidden else None
+        for child in (*getattr(widget, "children", ()), *([behind] if behind else [])):
             yield from everything(child, hidden)
 
 
