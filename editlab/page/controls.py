@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -35,20 +35,27 @@ class _Told:
     def open(self) -> None:
         self.waits = _untold is not None
         if _untold is None:
+            self._tell_of(self.keys)  # type: ignore[attr-defined]
             super().open()  # type: ignore[misc]  # of the widget
         else:
             _untold.append(self)
 
+    def send_state(self, key: Any = None) -> None:
+        self._tell_of(["children"])
+        super().send_state(key)  # type: ignore[misc]
+
     def tell(self) -> None:
-        """Tell of the widgets that this one refers to, and then of this one."""
-        if not self.waits:
-            return
-        for name in self.keys:  # type: ignore[attr-defined]
-            value = getattr(self, name)
+        """Tell of this widget, if it waits for that."""
+        if self.waits:
+            self.open()
+
+    def _tell_of(self, names: Iterable[str]) -> None:
+        """Tell first of the widgets that this one refers to."""
+        for name in names:
+            value = getattr(self, name, None)
             for each in value if isinstance(value, tuple) else (value,):
                 if isinstance(each, _Told):
                     each.tell()
-        self.open()
 
 
 @contextmanager
