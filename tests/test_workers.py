@@ -348,10 +348,15 @@ def test_a_job_that_ends_two_workers_is_given_up(idle: WorkerPool, started: list
     assert idle.risk("one", FACT).result(10)
 
 
-def test_without_a_worker_calls_and_jobs_say_that_the_model_is_being_loaded(
-    idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second before a worker that died is replaced, in a pool that is made after this."""
     monkeypatch.setattr(keeper, "FIRST_PAUSE", 1.0)
+
+
+def test_without_a_worker_calls_and_jobs_say_that_the_model_is_being_loaded(
+    long_pause: None, idle: WorkerPool, started: list[Here]
+) -> None:
     says = "the model is being loaded again, which takes about 1 s"
     jobs = [idle.risk("one", FACT) for _ in range(6)]
     for one in started:
