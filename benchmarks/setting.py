@@ -177,3 +177,12 @@ def tell(results: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, value in results.items():
         typer.echo(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")
+
+
+def judge(results: Mapping[str, Any], missed: Sequence[str], as_json: bool) -> None:
+    """Tell the results, then a sentence for each target that was missed. Exits with 1 if there is one."""
+    tell(results, as_json)
+    for sentence in missed:
+        typer.echo(sentence, err=True)
+    if missed:
+        raise typer.Exit(1)

@@ -127,11 +127,7 @@ def main(
         "table": tables[str(WORKERS)].equals(tables["1"]),
         "killed_table": not kills or tables["killed"].equals(tables["1"]),
     }
-    setting.tell(found, as_json)
-    for sentence in (sentences := missed(found)):
-        typer.echo(sentence, err=True)
-    if sentences:
-        raise typer.Exit(1)
+    setting.judge(found, missed(found), as_json)
 
 
 if __name__ == "__main__":

@@ -322,11 +322,7 @@ def main(
     except pytest.skip.Exception as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from None
-    setting.tell(found, as_json)
-    for sentence in (sentences := missed(found)):
-        typer.echo(sentence, err=True)
-    if sentences:
-        raise typer.Exit(1)
+    setting.judge(found, missed(found), as_json)
 
 
 if __name__ == "__main__":
