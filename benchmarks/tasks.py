@@ -26,7 +26,7 @@ EDIT_SIZE = 0.1  # ‖ΔW‖ ÷ ‖W‖: of the order of a real edit
 def random_edit(model: EditableModel, layer: int, seed: int) -> Edit:
     random = torch.Generator().manual_seed(seed)
     d_out, d_in = model.weight(layer).shape
-    left, right = torch.randn(d_out, 1, generator=random), torch.randn(d_in, 1, generator=random)
+    left, right = (torch.randn(size, 1, generator=random).to(model.weight(layer).device) for size in (d_out, d_in))
     return {layer: LowRank(left * (EDIT_SIZE * model.base_norm(layer) / float(left.norm() * right.norm())), right)}
 
 

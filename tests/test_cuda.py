@@ -25,6 +25,7 @@ from editlab.model.fast.precision import in_full_float32
 from editlab.model.fast.prompts import Budget
 from tests import plain
 from tests.conftest import CONTEXTS, FAMILIES, tiny_editor
+from tests.test_graph import stop_between
 
 DEVICE = os.environ.get("EDITLAB_TEST_DEVICE", "cuda")
 ON_A_GPU = DEVICE.startswith("cuda")
@@ -61,17 +62,25 @@ def test_edits_are_those_of_the_plain_implementation_there(family: str, name: st
     assert difference(edit, exact) < 1e-2
 
 
+@pytest.mark.parametrize("stops", [1, 2])
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_way_to_search_finds_the_same(family: str, search: str, facts: list[Fact]) -> None:
+def test_every_way_to_search_finds_the_same(
+    family: str, search: str, stops: int, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = tiny_editor(family, DEVICE)
-    method = there.method("memit", {"steps": 12})  # of three facts one is found before the others
-    exact, _, _ = there.compute(facts, method)
-    there.model.graphs, there.model.written_out_on_gpu = SEARCHES[search]
+    method = there.method("memit", {"steps": 12, "clamp": 40.0})
+    there.model.graphs = False
+    _, free, _ = there.compute(facts, method)
+    stop_between(free, stops, monkeypatch)
+    exact, trace, _ = there.compute(facts, method)
+    assert sum(len(value.loss) < 12 for value in trace.values) == stops
+    there.model.graphs = SEARCHES[search]
     edit, _, _ = there.compute(facts, method)
     again, _, _ = there.compute(facts, method)
     assert difference(edit, exact) < 1e-2
     assert all(torch.equal(edit[layer].left, again[layer].left) for layer in edit)
+    assert there.model.graphs == SEARCHES[search]  # it would have gone on without a graph that cannot be captured
 
 
 def test_the_bfloat16_tail_comes_near(fact: Fact) -> None:

@@ -139,8 +139,12 @@ def test_a_wheel_in_pieces_is_joined(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wheel = tmp_path / "model-1-py3-none-any.whl"
     wheel.write_bytes(bytes(range(101)))
     monkeypatch.setattr(product.embedded, "SMOLLM2", _Source(101))
-    gather.pieces(wheel, [tmp_path / "first", tmp_path / "second"])
-    found = [*(tmp_path / "second").iterdir(), *(tmp_path / "first").iterdir()]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    folders[1].mkdir()
+    (folders[1] / "other").write_bytes(bytes(20))
+    gather.pieces(wheel, folders)
+    assert [gather.size_of(folder) for folder in folders] == [61, 60]
+    found = [path for folder in reversed(folders) for path in folder.glob("model/*")]
     joined = product.joined(found, tmp_path / "first")
     assert joined is not None
     assert (joined.name, joined.read_bytes()) == (wheel.name, wheel.read_bytes())

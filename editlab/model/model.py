@@ -94,8 +94,8 @@ class EditableModel(TextReader):
         self.revision = revision
         self.stored_dtype: str | None = None  # of the checkpoint that the model was loaded from, if it says
         self.bf16_tail = False  # searches for a value multiply in bfloat16 above their layer
-        self.graphs = False  # searches replay CUDA graphs (no proven gain)
-        self.written_out_on_gpu = False  # searches on a GPU use the CPU's written-out gradients (no proven gain)
+        self.graphs = True  # searches on a GPU replay CUDA graphs
+        self.last_graph: Any = None  # the last one, whose memory the next one takes over
         self.packed = False  # products read packed copies of the weights, except of a weight that may be written
         self.reason = ""  # a sentence on why this model was chosen; "" if nothing chose it
         self.kind = kind
@@ -271,6 +271,11 @@ class EditableModel(TextReader):
     def _keep_sum(self, edits: Sequence[Edit]) -> None:
         """Keep the present weights, which are the base and these edits, as a partial sum."""
         self.sums.keep(edits, {layer: self.weight(layer) for layer in {layer for edit in edits for layer in edit}})
+
+    def forget(self) -> None:
+        """Drop everything that is kept only for speed."""
+        self.sums.forget()
+        self.last_graph = None
 
     def hold(self, layers: Iterable[int]) -> None:
         """Prepare layers for editing, and keep their base weights."""

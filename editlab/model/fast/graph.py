@@ -1,10 +1,11 @@
-"""Work launched on a GPU as one CUDA graph instead of kernel by kernel; optional, since no gain is proven."""
+"""Work launched on a GPU as one CUDA graph instead of kernel by kernel, which costs more than what small kernels do."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -16,29 +17,50 @@ log = logging.getLogger(__name__)
 
 
 def can_replay(model: EditableModel) -> bool:
-    """Whether the model's searches should replay CUDA graphs, and its device supports them."""
-    if model.graphs and model.device.type != "cuda":
-        log.warning("%s runs on %s, which has no CUDA graphs: it searches without", model.name, model.device.type)
+    """Whether the model's searches replay CUDA graphs: they are wanted, and all of it is on one GPU."""
     return model.graphs and model.device.type == "cuda" and not model.is_split
+
+
+def captured(model: EditableModel, work: Callable[[], T]) -> Replayed[T] | None:
+    """The work as a graph, in the memory of the model's last one, which must not be called any more.
+
+    None where it cannot be captured: a warning says why, and the model's searches go on without graphs.
+    """
+    try:
+        graph = Replayed(work, model.last_graph)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        log.warning("%s: searches go on without CUDA graphs: %s", model.name, str(error).partition("\n")[0])
+        model.graphs, model.last_graph = False, None
+        return None
+    model.last_graph = graph
+    return graph
 
 
 class Replayed(Generic[T]):
     """Captures the kernels of some work; each call runs them again and gives the same tensors with new numbers.
 
-    The work must have run once before, so that all libraries are set up. It must not wait for the device, and the
-    tensors that it reads must stay at their addresses.
+    The work must have run once before, so that all libraries are set up. It must not wait for the device, the tensors
+    that it reads must stay at their addresses, and leaves that it differentiates by must be its own: autograd would
+    wait for the stream on which older ones were first used.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], before: Replayed[Any] | None = None) -> None:
+        """`before`: a graph that is not called any more, and whose memory this one takes over."""
         self._graph = torch.cuda.CUDAGraph()
+        pool = None if before is None else before._graph.pool()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # `torch.cuda.graph` would empty the allocator's cache for every edit
-            self._graph.capture_begin(capture_error_mode="thread_local")
+            self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._results = work()
-            finally:
-                self._graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # that the capture failed; why is told by what is raised
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
 
     def __call__(self) -> T:

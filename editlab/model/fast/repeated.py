@@ -23,10 +23,7 @@ Kept = tuple[Tensor, ...]  # tensors that the backward pass needs from the forwa
 
 
 def can_repeat(model: EditableModel) -> bool:
-    """Whether the model's blocks do exactly what is written out here, in float32 on a CPU.
-
-    A GPU is allowed if the model's `written_out_on_gpu` is set.
-    """
+    """Whether the model's blocks do exactly what is written out here, in float32 on a CPU."""
     kinds = {_kind_of(block) for block in model.blocks}
     kind = kinds.pop()
     return (
@@ -34,7 +31,7 @@ def can_repeat(model: EditableModel) -> bool:
         and not kinds
         and kind.is_written_out(model.hf.config)
         and model.dtype == torch.float32
-        and (model.device.type == "cpu" or model.written_out_on_gpu)
+        and model.device.type == "cpu"
         and not model.is_split
         and not model.bf16_tail
         and not model.is_overlaid
