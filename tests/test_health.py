@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from editlab.analysis.health import health_of
 from editlab.core.facts import Fact
+from editlab.core.numbers import number
 from editlab.core.records import (
     Bleeding,
     Broken,
@@ -106,8 +107,15 @@ def test_a_model_that_lost_a_fifth_of_the_unrelated_facts_is_not_healthy() -> No
     found = health_of([step(0), step(9, unrelated=198 / 245, panel=245)])
     assert (found.status, found.reason) == (
         "degrading",
-        "All unrelated facts still right 81 % (100 % before any edit).",
+        "Unrelated facts still right in the full set 81 % (100 % before any edit).",
     )
+
+
+def test_a_perplexity_is_written_as_everywhere() -> None:
+    found = health_of([step(0, perplexity=29.4567), step(1, perplexity=1234.5)])
+    assert all(words in found.reason for words in (number(29.4567), number(1234.5)))
+    found = health_of([step(0, perplexity=29.4567), step(1, perplexity=29.5678)])
+    assert f"perplexity {number(29.5678)} ({number(29.4567)} before any edit)" in found.reason
 
 
 def test_a_recorded_run_that_slides_and_then_breaks() -> None:
@@ -514,7 +522,7 @@ def test_unrelated_facts_that_are_lost_little_by_little_are_held_against_a_run(m
     assert {health.status for health in found.values()} == {"degrading"}
     for i, health in enumerate(found.values(), 1):
         share = f"{100 * RECORDED[method][i]:.0f} %"
-        assert health.reason == f"All unrelated facts still right {share} (100 % before any edit)."
+        assert health.reason == f"Unrelated facts still right in the full set {share} (100 % before any edit)."
 
 
 def test_unrelated_facts_that_one_edit_breaks_are_a_jump() -> None:

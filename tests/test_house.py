@@ -151,6 +151,13 @@ def test_a_share_is_written_in_one_way_only() -> None:
     assert [file for file in files if re.search(r":[^{}\"']*%\}", file.read_text(encoding="utf-8"))] == []
 
 
+def test_a_minus_is_written_in_one_way_only() -> None:
+    """By `editlab.core.numbers`: "−0.5", never "-0.5"."""
+    files = [file for room in ("analysis", "report", "methods", "page") for file in files_of(room)]
+    signed = r":(?:\+|\{sign\})\.|(?:cosine|agreement|difference):\.\d"
+    assert [file for file in files if re.search(signed, file.read_text(encoding="utf-8"))] == []
+
+
 BUILDERS = ("app", "follower", "view")  # modules of the page that know both its panels and its controllers
 
 

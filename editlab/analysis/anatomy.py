@@ -15,7 +15,7 @@ from statistics import median
 
 from editlab.analysis.holding import held_back
 from editlab.analysis.risk import RATIO_RAISED
-from editlab.core.numbers import percent
+from editlab.core.numbers import decimals, number, percent
 from editlab.core.record import Record
 from editlab.core.records import LayerTrace, Step
 
@@ -180,15 +180,21 @@ def _ordinary(step: Step, layer: LayerAnatomy) -> str:
 
 def _residual(step: Step, layer: LayerAnatomy) -> str:
     norm, times = _value(layer, "residual_norm"), _times(layer, "residual_norm")
-    asked = f"the layer was asked to add a vector of norm {norm:.3g}, {times:.3g} times what is usual"
+    asked = f"the layer was asked to add a vector of norm {number(norm)}, {number(times)} times what is usual"
     by = layer.get("divisor")
-    divided = "" if by is None or by.median is None else f"; it divides by {by.value:.2g}, usual is {by.median:.2g}"
+    divided = (
+        "" if by is None or by.median is None else f"; it divides by {number(by.value)}, usual is {number(by.median)}"
+    )
     return f"{_size(step, layer)}, because {asked}{divided}."
 
 
 def _unknown(step: Step, layer: LayerAnatomy) -> str:
     ratio = layer.get("divisor_ratio")
-    keys = "" if ratio is None else f" (its divisor has {ratio.value:.2g} of the size that keys which agree would give)"
+    keys = (
+        ""
+        if ratio is None
+        else f" (its divisor has {number(ratio.value)} of the size that keys which agree would give)"
+    )
     few = "the run has too few other edits like it"
     if _usual_for_the_model(step, layer):
         return f"{_size(step, layer)}{keys}: it is large, but {few} to say what made it so."
@@ -200,19 +206,23 @@ def _divisor(step: Step, layer: LayerAnatomy) -> str:
     assert by is not None
     vanished = ratio is not None and abs(ratio.value) < RATIO_RAISED
     if by.of - 1 >= OTHERS:
-        usual = f"where {by.median:.2g} is usual"
-        rest = f"; the residual is {_times(layer, 'residual_norm'):.2g} times the usual"
+        usual = f"where {number(by.median)} is usual"
+        rest = f"; the residual is {number(_times(layer, 'residual_norm'))} times the usual"
     else:
-        usual = f"where keys that agree would give {abs(by.value / ratio.value) if ratio and ratio.value else 0:.2g}"
+        usual = (
+            f"where keys that agree would give {number(abs(by.value / ratio.value) if ratio and ratio.value else 0)}"
+        )
         rest = ""
     why = _disagreement(step, layer) if vanished else _short(layer)
-    return f"{_size(step, layer)}, because the residual is divided by {abs(by.value):.2g} {usual}: {why}{rest}."
+    return f"{_size(step, layer)}, because the residual is divided by {number(abs(by.value))} {usual}: {why}{rest}."
 
 
 def _disagreement(step: Step, layer: LayerAnatomy) -> str:
     """Why the bare key contributes so little to the divisor."""
     cosine, ratio = _value(layer, "key_cosine"), abs(_value(layer, "divisor_ratio"))
-    keys = f"the bare prompt's key has only {ratio:.2g} of the averaged key's part along u (cosine {cosine:.2f})"
+    keys = (
+        f"the bare prompt's key has only {number(ratio)} of the averaged key's part along u (cosine {decimals(cosine)})"
+    )
     alone = step.trace is not None and step.trace.subject_position == 0
     if not alone or cosine >= AGREEING:
         return keys
@@ -221,7 +231,7 @@ def _disagreement(step: Step, layer: LayerAnatomy) -> str:
 
 def _short(layer: LayerAnatomy) -> str:
     times = _times(layer, "key_norm")
-    return f"no keys disagree; the averaged key has {times:.2g} times the usual norm, the rest is its direction"
+    return f"no keys disagree; the averaged key has {number(times)} times the usual norm, the rest is its direction"
 
 
 def _size(step: Step, layer: LayerAnatomy) -> str:
@@ -232,7 +242,7 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
     if size.of - 1 < OTHERS or size.times is None:
         usual = _usual_for_the_model(step, layer)
         return f"{named}, where up to {percent(usual)} is usual for this model" if usual else named
-    return f"{named}, {size.times:.3g} times the median of the run's {size.of - 1} other edits like it"
+    return f"{named}, {number(size.times)} times the median of the run's {size.of - 1} other edits like it"
 
 
 def _spread(layers: Sequence[LayerAnatomy]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from editlab.core.facts import Fact
-from editlab.core.numbers import percent
+from editlab.core.numbers import number, percent
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.record import Record
 
@@ -82,9 +82,8 @@ def find_culprit(
     report(Progress("looking for the culprit", 0, total))
     unedited, in_force = perplexity(frozenset()), perplexity(everything)
     if in_force < HARM * unedited:
-        sentence = (
-            f"Short perplexity is {in_force:.4g}, {unedited:.4g} unedited: the edits have done no harm to restore."
-        )
+        values = f"Short perplexity is {number(in_force)}, {number(unedited)} unedited"
+        sentence = f"{values}: the edits have done no harm to restore."
         return Culprit(tokens, unedited, in_force, (), sentence)
     suspects = list(edits)
     while len(suspects) > EACH:
@@ -112,7 +111,7 @@ def _log(perplexity: float) -> float:
 
 def _sentence(best: Suspect, unedited: float, in_force: float, left: float, restored: float) -> str:
     named = f"edit {best.index} ({best.fact.subject} → {best.fact.target_new})"
-    values = f"short perplexity is {left:.4g} instead of {in_force:.4g} ({unedited:.4g} unedited)"
+    values = f"short perplexity is {number(left)} instead of {number(in_force)} ({number(unedited)} unedited)"
     back = f"{values}, {percent(restored)} of the way back."
     if restored >= MOST:
         return f"{named[:1].upper()}{named[1:]} is the culprit: without it {back}"

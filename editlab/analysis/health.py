@@ -87,7 +87,7 @@ INDICATORS: Mapping[str, Indicator] = {
         trend=math.log(1.1),
         degraded=math.log(HARMFUL),
         collapsed=math.log(10.0),
-        form="{:.4g}".format,
+        form=number,
     ),
     "retention": Indicator(
         "edits remembered",
@@ -100,7 +100,7 @@ INDICATORS: Mapping[str, Indicator] = {
         form=percent,
         base=1.0,
     ),
-    "bleeding": _unrelated("all unrelated facts still right"),
+    "bleeding": _unrelated("unrelated facts still right in the full set"),
     "preservation": Indicator(
         "the squared change of an edited layer's output",
         lambda error: error,

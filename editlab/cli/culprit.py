@@ -9,6 +9,7 @@ import typer
 
 from editlab.cli._options import Device, Dtype, Json, Model, Yes
 from editlab.cli._terminal import Bars, sentences, show_json, show_table
+from editlab.core.numbers import number
 from editlab.model.presets import AUTO
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def culprit(
         if as_json:
             show_json(found.to_json())
         else:
-            rows = [(_named(trial.without, subjects), f"{trial.perplexity:.4g}") for trial in found.tried]
+            rows = [(_named(trial.without, subjects), number(trial.perplexity)) for trial in found.tried]
             show_table(("without edit", "short perplexity"), rows)
             typer.echo(found.sentence)
 

@@ -31,6 +31,7 @@ from editlab.cli._terminal import Bars, quoted, sentences, show_json, show_table
 from editlab.core.disk import check_file
 from editlab.core.facts import Fact
 from editlab.core.info import PROBE
+from editlab.core.numbers import number
 from editlab.model.presets import AUTO
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
     rows: dict[str, list[str]] = {}
     notice = ""
 
-    def tell(name: str, value: float | None, form: str = ".3g") -> None:
-        rows.setdefault(name, []).append("" if value is None else f"{value:{form}}")
+    def tell(name: str, value: float | None) -> None:
+        rows.setdefault(name, []).append("" if value is None else number(value))
 
     for step in steps:
         assert step.trace is not None
@@ -144,7 +145,7 @@ def _show(fact: Fact, base: Step, steps: Sequence[Step]) -> None:
         if (perplexity := step.measurement.perplexity) is not None:
             tell("perplexity", perplexity.value)
     unedited = base.measurement and base.measurement.perplexity
-    before = f"; perplexity {unedited.value:.3g} unedited" if unedited else ""
+    before = f"; perplexity {number(unedited.value)} unedited" if unedited else ""
     title = f"{fact}{before}"
     show_table(("", *(str(step.method) for step in steps)), [(name, *values) for name, values in rows.items()], title)
     for step in steps:

@@ -1,8 +1,9 @@
-"""Numbers for reading, in one notation everywhere: shares, three significant digits, and sizes of files."""
+"""Numbers for reading, in one notation everywhere: shares, significant digits, decimals, and sizes of files."""
 
 from __future__ import annotations
 
 NOTHING = "–"  # where there is no number
+MINUS = "−"
 
 
 def percent(p: float | None) -> str:
@@ -14,7 +15,7 @@ def percent(p: float | None) -> str:
         return "< 0.01 %"
     size = abs(value)
     digits = 0 if size >= 9.95 or size == 0 else 1 if size >= 0.995 else 2
-    return f"{value:.{digits}f} %"
+    return f"{decimals(value, digits)} %"
 
 
 def number(value: float | None) -> str:
@@ -26,8 +27,15 @@ def number(value: float | None) -> str:
     if value != value or abs(value) == float("inf"):
         return "not finite"
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
-    return f"{value:.2e}"
+        text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+    else:
+        text = f"{value:.2e}"
+    return text.replace("-", MINUS)
+
+
+def decimals(value: float, digits: int = 2, sign: str = "") -> str:
+    """So many digits after the point: "0.50", "−0.50"; with the sign "+" also "+0.50". Zero has no minus."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}".replace("-", MINUS)
 
 
 def size(n_bytes: int) -> str:

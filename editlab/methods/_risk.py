@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editlab.core.numbers import number
+
 AGREEING = 0.5  # cosine from which on two keys count as agreeing
 Solve = Callable[[Tensor], Tensor]  # k (d_in,) -> C⁻¹k of the (first) edited layer, with the method's ridge
 
@@ -33,9 +35,9 @@ class Foreseen:
     direction: Tensor | None = None  # u (d_in,) with ‖u‖ = 1, if ΔW = left uᵀ
 
 
-def averaged_key(title: str, divisor: float, form: str = ".2g") -> str:
+def averaged_key(title: str, divisor: float) -> str:
     """The sentence of a method whose divisor comes from its averaged key."""
-    return f"{title} uses the averaged key throughout, so it divides by {divisor:{form}} however the keys differ"
+    return f"{title} uses the averaged key throughout, so it divides by {number(divisor)} however the keys differ"
 
 
 def unit(x: Tensor) -> Tensor:

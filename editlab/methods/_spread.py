@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.facts import Fact
+from editlab.core.numbers import decimals
 from editlab.core.progress import OnProgress, Progress, quiet
 from editlab.core.records import LayerTrace, Trace
 from editlab.core.timing import Stopwatch
@@ -40,8 +41,8 @@ class SpreadMethod(HistoryMethod):
         mean = typed_mean(read.keys)
         if (agreement := cosine(read.keys[0], mean)) < AGREEING:
             sentence += (
-                f"; but its key there hardly agrees with the average over contexts (cosine {agreement:.2f}), so the "
-                "fact may not take after the bare prompt"
+                "; but its key there hardly agrees with the average over contexts "
+                f"(cosine {decimals(agreement)}), so the fact may not take after the bare prompt"
             )
         return Foreseen(mean, sentence)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from editlab.core.info import Paper
+from editlab.core.numbers import decimals, number
 from editlab.core.records import LayerTrace
 from editlab.methods._base import BY_CODE, BY_TRIAL, ContextPlan, Moments, hyperparameter
 from editlab.methods._keys import layer_trace
@@ -82,12 +83,12 @@ class ROME(OneLayerMethod):
         residual = None if most is None else offset + most
         agreement = cosine(read.keys[0], mean)
         if torch.equal(key, mean):
-            sentence = averaged_key(self.title, divisor, ".3g")
+            sentence = averaged_key(self.title, divisor)
         else:
             close = "agrees" if agreement > AGREEING else "hardly agrees"
             sentence = (
-                f"its key there {close} with the average over contexts (cosine {agreement:.2f}), so {self.title} "
-                f"divides by {divisor:.2g}, where keys that agree would give {usual:.2g}"
+                f"its key there {close} with the average over contexts (cosine {decimals(agreement)}), so {self.title} "
+                f"divides by {number(divisor)}, where keys that agree would give {number(usual)}"
             )
         norm = None if residual is None else residual / abs(divisor) if divisor else float("inf")
         return Foreseen(mean, sentence, divisor, divisor / usual, norm, u)

@@ -20,7 +20,7 @@ from editlab.page.moving import Moving
 from editlab.page.wants import Anew, Apply, CancelEdit, Draft, Fill, Make, OpenSession
 from editlab.page.words import facts_words, switched_off_words
 from editlab.page.work import SENTENCES, Request, sentence
-from editlab.report.html import plural
+from editlab.report.html import full_stop, plural
 
 OTHER = "The edit on another page"
 
@@ -85,7 +85,7 @@ class Editing(Controller):
         )  # fmt: skip
 
         def done(step: Step) -> str:
-            return f"Edit {step.index} is in force: {told}. {switched_off_words(later)}".strip()
+            return f"{full_stop(f'Edit {step.index} is in force: {told}')} {switched_off_words(later)}".strip()
 
         self._mine = facts
         return await self._run(edit, f"Editing: {told}", done, of_list)
@@ -123,7 +123,7 @@ class Editing(Controller):
         elif edit.status == "cancelled":
             self._knowledge.tell(f"{others} was cancelled. The model is as it was.")
         else:
-            self._knowledge.tell(f"{others} has finished: {facts_words(edit.facts)}.")
+            self._knowledge.tell(full_stop(f"{others} has finished: {facts_words(edit.facts)}"))
         self._runner.start(self._moving.refresh())
 
     async def _make(self, fact: Fact) -> None:

@@ -12,6 +12,7 @@ from editlab.page.panels.session import FollowPanel
 from editlab.page.view import Opens, View
 from editlab.page.wants import Branch, OpenSession
 from editlab.page.words import facts_words, progress_words, waiting_words
+from editlab.report.html import full_stop
 
 REFUSAL = "You are following this session: make your own copy to change something."
 PLACES = (Place("Inside the edit", "Lens", LensPane),)
@@ -38,7 +39,7 @@ class Follower(View):
         elif self._editing:
             self._editing = False
             ended = {"done": "has finished", "cancelled": "was cancelled"}.get(edit.status if edit else "", "failed")
-            self.knowledge.tell(f"The edit {ended}" + (f": {facts_words(edit.facts)}." if edit else "."))
+            self.knowledge.tell(full_stop(f"The edit {ended}" + (f": {facts_words(edit.facts)}" if edit else "")))
 
     async def _changed(self, state: SessionState) -> None:
         self.knowledge.change(about=await self.runner.ask(self.lab.about, self.session), state=state)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from editlab.core.inside import CausalTrace, Grid, Lens
+from editlab.core.numbers import decimals
 from editlab.report.html import joined, percent, show_token, table, tag
 
 TOP, P_NEW, P_TRUE = "top", "p_new", "p_true"  # the views of a lens
@@ -104,15 +105,15 @@ def lens_changes(before: Lens, after: Lens, view: str) -> list[list[Cell]]:
 
 def trace_cells(trace: CausalTrace, most: float) -> list[list[Cell]]:
     return [
-        [(hundredths(e, "+"), e / most, f"{e:+.3f} ± {width:.3f}") for e, width in zip(*rows, strict=True)]
+        [(hundredths(e, "+"), e / most, f"{decimals(e, 3, '+')} ± {width:.3f}") for e, width in zip(*rows, strict=True)]
         for rows in zip(trace.effects, trace.intervals, strict=True)
     ]
 
 
 def hundredths(value: float, sign: str = "") -> str:
     """A share in whole hundredths, as narrow cells have it."""
-    return f"{100 * value:{sign}.0f}" if abs(value) >= 0.005 else "0"
+    return decimals(100 * value, 0, sign) if abs(value) >= 0.005 else "0"
 
 
 def signed(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.005 else "0"
+    return decimals(value, sign="+") if abs(value) >= 0.005 else "0"

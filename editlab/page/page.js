@@ -173,7 +173,8 @@
     if (!typed) return;
     document.querySelectorAll(".el-make .el-field:not(.el-typed)").forEach((place) => {
       const control = place.querySelector("input, textarea"), label = place.querySelector("label");
-      if (control && label) texts[label.textContent] = control.value;
+      const method = [...place.classList].find((name) => name.startsWith("el-of-")); // whose hyperparameter it is
+      if (control && label) texts[[method, label.textContent].filter(Boolean).join(" ")] = control.value;
     });
     typed.value = JSON.stringify(texts);
     typed.dispatchEvent(new Event("change", { bubbles: true }));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from editlab.core.info import LabInfo
 from editlab.core.records import SessionState
 from editlab.page.lessons.lesson import PAPERS, Course, Lesson
 from editlab.report.html import joined, percent, plural, tag
@@ -12,14 +13,14 @@ from editlab.report.story.document import document
 TITLE = "The guided tour of editlab"
 
 
-def summary(course: Course, state: SessionState) -> str:
+def summary(course: Course, state: SessionState, info: LabInfo) -> str:
     """The finished tasks of each lesson with what came of them, the edits made, and where to read on."""
     begun = [number for number, done in enumerate(course.done) if done]
     tasks, all_tasks = sum(course.done), sum(len(lesson.tasks) for lesson in course.lessons)
     model = f" Model: {state.model['name']}." if "name" in state.model else ""
     head = tag("h1", TITLE) + tag("p", f"{tasks} of {plural(all_tasks, 'task')} done.{model}")
     lessons = joined(_lesson(course.lessons[number], number, course) for number in begun)
-    return document(TITLE, tag("main", head + lessons + _edits(state)))
+    return document(TITLE, tag("main", head + lessons + _edits(state, info)))
 
 
 def _lesson(lesson: Lesson, number: int, course: Course) -> Markup:
@@ -38,7 +39,7 @@ def _lesson(lesson: Lesson, number: int, course: Course) -> Markup:
     )
 
 
-def _edits(state: SessionState) -> Markup:
+def _edits(state: SessionState, info: LabInfo) -> Markup:
     edits = [step for step in state.steps if step.facts]
     if not edits:
         return Markup()
@@ -50,7 +51,7 @@ def _edits(state: SessionState) -> Markup:
                 for cell in (
                     str(step.index),
                     "; ".join(map(str, step.facts)),
-                    step.method or "",
+                    info.title_of(step.method),
                     percent(step.relative_size),
                     "yes" if step.in_force else "no",
                 )

@@ -100,7 +100,7 @@ class Fill(Want):
     fact: Fact
     why: str = ""  # it is worth trying
     method: str = ""  # to be chosen too
-    hyperparameters: Mapping[str, Any] | None = None  # to be put into the method's fields; None: they stay
+    hyperparameters: Mapping[str, Any] | None = None  # to be put into the method's fields; None: it keeps its own
     focus: str = ""  # "prompt" or "apply"
 
 

@@ -55,6 +55,11 @@ def joined(parts: Iterable[str], between: str = "") -> Markup:
     return escape(between).join(parts)
 
 
+def full_stop(sentence: str) -> str:
+    """The sentence with its full stop; one whose last word or quotation ends with a stop of its own gets none."""
+    return sentence if sentence.removesuffix("”").endswith((".", "!", "?", "…")) else sentence + "."
+
+
 def show_token(token: str) -> Markup:
     """A token made visible: the leading space dropped, line breaks, blanks and letters without a space drawn."""
     text = token.removeprefix(" ").replace("\n", "⏎").replace("\t", "⇥")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from editlab.core.records import Answer, Reading, Result, SaysIt
-from editlab.report.html import NOTHING, joined, number, percent, table, tag
+from editlab.report.html import NOTHING, full_stop, joined, number, percent, table, tag
 
 FORCED = "teacher-forced"
 HEADER = ["", "unedited", "now", "n", "how"]
@@ -59,7 +59,7 @@ def says_it_words(found: SaysIt, praised: bool = True, others: bool = True) -> M
         some = [answer for answer in found.answers if answer.kind == kind]
         if some and others:
             parts.append(Markup(words).format(*_count(some, name)))
-    return joined(parts, "; ") + "."
+    return Markup(full_stop(joined(parts, "; ")))
 
 
 def _count(answers: Sequence[Answer], name: str) -> tuple[Markup, int]:

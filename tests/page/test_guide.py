@@ -244,7 +244,7 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         assert done(app)[WHERE] == 4
         assert "takes at 1 of 3 layers, best at layer 0" in app.knowledge.now.course.seen[WHERE, 3]
         assert "at layer 0, your bet, the edit takes" in app.knowledge.now.course.seen[WHERE, 3]
-        assert "over the layers is -1.00" in app.knowledge.now.course.seen[WHERE, 3]
+        assert "over the layers is −1.00" in app.knowledge.now.course.seen[WHERE, 3]
 
     run(scenario, WHERE)
 
@@ -272,7 +272,7 @@ def test_the_tour_gives_a_page_to_print_of_what_was_done_and_seen() -> None:
         page = base64.b64decode(address).decode()
         assert "2 of 25 tasks done. Model: fake-1m." in page
         assert "P(Rome) went from 1.5 % to 74 %" in page
-        assert f"<td>{lab.facts[0]}</td><td>rome</td>" in page
+        assert f"<td>{lab.facts[0]}</td><td>ROME</td>" in page
         assert "What else changed" not in page  # a lesson that was not begun
         assert "<script" not in page
 

@@ -120,7 +120,7 @@ def test_the_sweep_fills_the_form_with_its_best_layer() -> None:
         await click(app, inside(app).sweep)
         assert "Trace the same fact to compare" in seen(inside(app))
         await click(app, inside(app).trace)
-        assert "over 3 layers: -1.00" in seen(inside(app))
+        assert "over 3 layers: −1.00" in seen(inside(app))
         assert "0 ★ best" in seen(inside(app))
         fill(app, "It is in", "It", "x")
         await click(app, inside(app).take)

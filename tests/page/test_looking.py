@@ -191,7 +191,11 @@ def test_the_same_edits_are_made_by_another_method_in_a_session_of_their_own() -
         lab.measure(app.session, ["bleeding"]).result()
         await app.runner.idle()
         app.draw(lab.state(app.session))
+        told: list[str] = []
+        app.analysis["Methods"]._words.observe(lambda change: told.append(change.new), "value")
         await app.comparing.remake("memit")
+        assert "Checking" in told[0]  # the other run, which is being made and measured
+        assert not any("Not checked yet" in words for words in told)
         assert "The same edits with MEMIT: 2 edits in force" in seen(app.analysis["Methods"])
         other = lab.state(next(key for key in lab.sessions if key not in before))
         assert [step.method for step in other.steps[1:]] == ["memit", "memit"]

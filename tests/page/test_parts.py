@@ -14,24 +14,28 @@ import pytest
 from editlab.analysis.history import Between
 from editlab.core.facts import Fact
 from editlab.core.info import HyperparameterInfo
-from editlab.core.records import Cost, PairedTest, SessionState
+from editlab.core.numbers import decimals
+from editlab.core.records import Answer, Cost, PairedTest, SaysIt, SessionState
 from editlab.page.controls import html
 from editlab.page.files import files_of
 from editlab.page.panels.method_form import parsed, written
-from editlab.page.plots.chart import change_columns
+from editlab.page.plots.chart import TITLE_INDENT, change_columns
 from editlab.page.plots.outcomes import (
     outcome_columns,
+    perplexity_chart,
     perplexity_outcome,
     retention_outcome,
+    share_chart,
     spans_decades,
     task_outcome,
     unedited,
 )
 from editlab.page.plots.recall import FORGOTTEN, NEVER, RECALLED, UNKNOWN, recall_chart, recall_columns, recall_rows
-from editlab.page.plots.weights import UNITS, drift_columns, drift_rows, size_columns
+from editlab.page.plots.weights import UNITS, drift_chart, drift_columns, drift_rows, size_chart, size_columns
 from editlab.page.words import cost_words, duration, every_words, measured_at, p_words, paired_words, plan_cost_words
 from editlab.report.compare import compared, wins
 from editlab.report.html import changed_words, marked_prompt, number, percent, role_of, show_token, table, tag
+from editlab.report.readings import says_it_words
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 
@@ -57,7 +61,7 @@ def state() -> SessionState:
         (0.042, "4.2 %"),
         (0.0999, "10 %"),
         (0.42, "42 %"),
-        (-0.42, "-42 %"),
+        (-0.42, "−42 %"),
         (None, "–"),
     ],
 )
@@ -73,10 +77,24 @@ def test_a_number_and_its_percent_sign_stay_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.31234, "0.312"), (12345.6, "12 346"), (1e-9, "1.00e-09"), (math.inf, "not finite")]
+    ("value", "text"),
+    [(0.31234, "0.312"), (12345.6, "12 346"), (1e-9, "1.00e−09"), (-0.5, "−0.5"), (math.inf, "not finite")],
 )
 def test_number(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_decimals() -> None:
+    assert [decimals(value) for value in (0.5, -0.5, -0.001)] == ["0.50", "−0.50", "0.00"]
+    assert [decimals(value, 1, "+") for value in (0.5, -0.5, -0.01)] == ["+0.5", "−0.5", "+0.0"]
+
+
+@pytest.mark.parametrize("answer", ["Paris.", "Paris!", "Paris?", "Paris…", "Paris", "3.5"])
+def test_a_sentence_that_ends_with_a_quotation_has_one_full_stop(answer: str) -> None:
+    answers = (Answer("rewrite", "It is in", "Paris", answer, *[True] * 5, False, "Rome"),)
+    said = SaysIt(1, 1, None, None, None, answers=answers)
+    stop = "" if answer[-1] in ".!?…" else "."
+    assert str(says_it_words(said)).endswith(f"“{answer}”{stop}")
 
 
 def test_the_subject_is_marked_where_the_prompt_has_it() -> None:
@@ -174,6 +192,7 @@ def test_an_outcome_is_drawn_where_it_was_measured(state: SessionState) -> None:
     points = outcome_columns(state, task_outcome("sentiment"))["points"]
     assert points["step"] == [0, 3]
     assert points["low"][0] < points["value"][0] < points["high"][0]
+    assert all(map(str.startswith, points["says"], map(percent, points["value"])))  # as it is written elsewhere
     assert unedited(state.steps, task_outcome("sentiment")) == points["value"][0]
     assert unedited(state.steps, perplexity_outcome) is None
 
@@ -206,6 +225,14 @@ def test_a_sample_shows_only_its_own_rows() -> None:
         retention = replace(measurement.retention, recalls=recalls, of=index)
         steps[index] = replace(steps[index], measurement=replace(measurement, retention=retention))
     assert [row.edit for row in recall_rows(steps)] == [1, 3]
+
+
+def test_the_titles_of_all_charts_begin_at_the_left_edge() -> None:
+    rows = recall_rows(edited("Prado", "The Colosseum in Rome").steps)
+    charts = (recall_chart(rows), recall_chart(rows * 30), drift_chart(), size_chart(), share_chart("A share"))
+    for chart in (*charts, perplexity_chart()):
+        for plot in chart.figures:
+            assert plot.min_border_left + plot.title.offset == TITLE_INDENT
 
 
 def test_labels_of_the_map_are_never_read_as_tex() -> None:

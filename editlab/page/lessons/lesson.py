@@ -11,7 +11,7 @@ from editlab.core.inside import CausalTrace, LayerSweep
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.probes import ProbeResult
 from editlab.page.wants import Fill, Want
-from editlab.report.html import percent
+from editlab.report.html import full_stop, percent
 
 PAPERS = {
     "2202.05262": "Meng et al. 2022, ROME",
@@ -187,6 +187,6 @@ def own_words(scene: Scene, prompts: tuple[str, ...]) -> str:
         if now.prompt in prompts and base is not None:
             question = f"“{now.prompt} …”"
             if now.completion == base.completion:
-                return f"{question} is answered as by the unedited model: “{now.completion.strip()}”."
-            return f"{question}: unedited “{base.completion.strip()}”, now “{now.completion.strip()}”."
+                return full_stop(f"{question} is answered as by the unedited model: “{now.completion.strip()}”")
+            return full_stop(f"{question}: unedited “{base.completion.strip()}”, now “{now.completion.strip()}”")
     return ""

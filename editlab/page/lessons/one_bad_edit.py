@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from editlab.analysis.chances import chance
 from editlab.analysis.outcomes import AS_LARGE
+from editlab.core.numbers import decimals
 from editlab.core.records import Perplexity, Step
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills, said_of, size_words
 from editlab.page.wants import Fill, FindCulprit, Open
@@ -100,7 +101,7 @@ def _why(scene: Scene) -> str:
     for layer in step.trace.layers.values() if step and step.trace else ():
         if layer.key_cosine is not None and layer.divisor_ratio is not None:
             return (
-                f"Here the keys’ cosine is {layer.key_cosine:.2f}, and the divisor "
+                f"Here the keys’ cosine is {decimals(layer.key_cosine)}, and the divisor "
                 f"{percent(abs(layer.divisor_ratio))} of what it would be if they agreed."
             )
     return f"{size_words(step)}." if step else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from editlab.analysis.chances import chance
 from editlab.analysis.traced import best_layer, rank_correlation, subject_curve
 from editlab.core.inside import CausalTrace
+from editlab.core.numbers import decimals
 from editlab.page.lessons.lesson import Action, Lesson, Material, Scene, Task, fills
 from editlab.page.wants import Open
 from editlab.report.html import percent, plural
@@ -80,7 +81,7 @@ def _elsewhere(trace: CausalTrace) -> str:
     if token == end - 1:
         return ""
     name = trace.tokens[token].strip()
-    return f" An earlier token of the subject carries more: “{name}”, {effect:+.2f} at layer {layer}."
+    return f" An earlier token of the subject carries more: “{name}”, {decimals(effect, sign='+')} at layer {layer}."
 
 
 def _traced(scene: Scene) -> str:
@@ -90,7 +91,8 @@ def _traced(scene: Scene) -> str:
     token = trace.tokens[trace.subject[1] - 1].strip()
     words = (
         f"At the subject’s last token, “{token}”, the effect is largest at layer {layer}: "
-        f"{subject_curve(trace)[layer]:+.2f} of {trace.clean - trace.low:+.2f}.{_elsewhere(trace)}"
+        f"{decimals(subject_curve(trace)[layer], sign='+')} of {decimals(trace.clean - trace.low, sign='+')}."
+        f"{_elsewhere(trace)}"
     )
     if scene.bet is None:
         return words
@@ -112,5 +114,5 @@ def _swept(scene: Scene) -> str:
             f"The trace pointed to layer {_largest(scene.traced)}; at layer {scene.bet}, your bet, the edit {takes}."
         )
     if value is not None:
-        words.append(f"The rank correlation of effect and P(new) over the layers is {value:+.2f}.")
+        words.append(f"The rank correlation of effect and P(new) over the layers is {decimals(value, sign='+')}.")
     return " ".join(words)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from markupsafe import Markup
 
+from editlab.core.numbers import decimals
 from editlab.core.records import CounterFact, Quality, SessionState, Step
 from editlab.page.controls import TableFold, box, html, show_if
 from editlab.page.known import Activity, Knowledge
@@ -18,7 +19,7 @@ from editlab.report.readings import answers_table, readings_table, says_it_words
 
 NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "success": ("success", percent),
-    "difference": ("difference of P", lambda value: NOTHING if value is None else f"{round(value, 2) + 0.0:+.2f}"),
+    "difference": ("difference of P", lambda value: NOTHING if value is None else decimals(value, sign="+")),
     "accuracy": ("argmax", percent),
 }
 KINDS = {"efficacy": "Efficacy", "paraphrase": "Paraphrase", "neighborhood": "Neighborhood"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -21,12 +21,11 @@ from editlab.page.plots.outcomes import (
     retention_outcome,
     says_it_outcome,
     task_outcome,
-    unedited,
     unrelated_outcome,
 )
 from editlab.page.wants import Explain, FindCulprit, GoOnMeasuring, GoTo, Say, StopMeasuring
 from editlab.page.words import term
-from editlab.report.html import NOTHING, joined, number, percent, sparkline, tag
+from editlab.report.html import NOTHING, joined, percent, sparkline, tag
 
 CHECKING = {True: "What else the edit changed is being measured.", False: "The unedited model is being measured."}
 FIRST_TILES = 3  # that are always shown
@@ -103,16 +102,16 @@ class HealthBand:
 
     def _tile_list(self, state: SessionState) -> list[str]:
         tiles = [
-            _outcome_tile(term("unrelated facts", "Unrelated facts"), state, unrelated_outcome, percent),
-            _outcome_tile("Edits remembered", state, retention_outcome, percent),
-            _outcome_tile(term("perplexity", "Perplexity"), state, perplexity_outcome, number),
-            _outcome_tile("Says it", state, says_it_outcome, percent),
+            _outcome_tile(term("unrelated facts", "Unrelated facts"), state, unrelated_outcome),
+            _outcome_tile("Edits remembered", state, retention_outcome),
+            _outcome_tile(term("perplexity", "Perplexity"), state, perplexity_outcome),
+            _outcome_tile("Says it", state, says_it_outcome),
             _drift_tile(state),
         ]
         if self._skill is not None:
-            tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name), percent))
+            tiles.append(_outcome_tile(self._skill.title, state, task_outcome(self._skill.name)))
         others = {name: n.title for step in state.steps if (m := step.measurement) for name, n in m.others.items()}
-        return tiles + [_outcome_tile(title, state, number_outcome(name), number) for name, title in others.items()]
+        return tiles + [_outcome_tile(title, state, number_outcome(name)) for name, title in others.items()]
 
     def _show_activity(self, activity: Activity) -> None:
         """Say what is being measured by the plan, or that it is stopped or done; always in one line."""
@@ -140,15 +139,15 @@ def _drift_tile(state: SessionState) -> str:
     return _tile(term("drift", "Drift"), percent(found[1].relative) if found else NOTHING, [words], course)
 
 
-def _outcome_tile(title: str, state: SessionState, read: Read, form: Callable[[float], str]) -> Markup:
+def _outcome_tile(title: str, state: SessionState, read: Read) -> Markup:
     """A tile with a number now, the same of the unedited model, and its course."""
-    now, base = read(state.steps[state.position]), unedited(state.steps, read)
+    now, base = read(state.steps[state.position]), read(state.steps[0])
     words = [now.of if now else "not measured yet"]
     if base is not None and state.position and read is not unrelated_outcome:  # of what the unedited model knows
-        words.append(f"unedited {form(base)}")
+        words.append(f"unedited {base.said}")
     so_far = outcomes(state.steps[: state.position + 1], read) if now else []
     course = [o.value for _, o in so_far if math.isfinite(o.value)]
-    return _tile(title, form(now.value) if now else NOTHING, words, course)
+    return _tile(title, now.said if now else NOTHING, words, course)
 
 
 def _tile(title: str, value: str, words: Sequence[str], course: Sequence[float]) -> Markup:

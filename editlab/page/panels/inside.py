@@ -23,6 +23,7 @@ from editlab.core.inside import (
     CausalTrace,
     LayerSweep,
 )
+from editlab.core.numbers import decimals
 from editlab.page.controls import box, button, choice, html, show_if
 from editlab.page.heat import Cell, heat_table, heat_tables, hundredths, marked, plain, signed, trace_cells
 from editlab.page.known import JobReport, Knowledge, Looked
@@ -121,7 +122,7 @@ class Inside(LensPane):
             most = max(abs(value) for row in grid for value in row if value is not None) or 1.0
             cells = [
                 [
-                    (NOTHING, None, "") if value is None else (f"{value:.2f}", value / most, number(value))
+                    (NOTHING, None, "") if value is None else (decimals(value), value / most, number(value))
                     for value in row
                 ]
                 for row in grid
@@ -139,7 +140,7 @@ class Inside(LensPane):
         parts = [heat_table(name, rows, trace_cells(trace, most), after.edited) for name, trace in named]
         if before is not None:
             cells = [
-                [(hundredths(b - a, "+"), (b - a) / most, f"{b - a:+.3f}") for a, b in zip(*pair, strict=True)]
+                [(hundredths(b - a, "+"), (b - a) / most, decimals(b - a, 3, "+")) for a, b in zip(*pair, strict=True)]
                 for pair in zip(before.effects, after.effects, strict=True)
             ]
             parts.append(heat_table("Difference, %", rows, cells, after.edited))
@@ -172,7 +173,7 @@ class Inside(LensPane):
             return note("Trace the same fact to compare the two curves.")
         pairs = [(curve[row.layer], row.p_new) for row in found.layers if row.layer < len(curve)]
         value = rank_correlation([a for a, _ in pairs], [b for _, b in pairs])
-        said = NOTHING if value is None else f"{value:+.2f}"
+        said = NOTHING if value is None else decimals(value, sign="+")
         words = f"Rank correlation of traced effect and P(new) over {len(pairs)} layers: {said}. "
         return tag("p", Markup("{}{}").format(words, FOUND_BEFORE), "el-note")
 
@@ -192,7 +193,7 @@ def _sweep_rows(found: LayerSweep, curve: Sequence[float] | None) -> dict[str, l
         """In %; the darkest is `full`, if it is coloured."""
         if value is None:
             return NOTHING, None, ""
-        return hundredths(value, sign), value / full if full else None, f"{value:{sign}.3g}"
+        return hundredths(value, sign), value / full if full else None, sign * (value > 0) + number(value)
 
     def effect(layer: int) -> Cell:
         return share(traced[layer], most, "+") if layer in traced else (NOTHING, None, "")

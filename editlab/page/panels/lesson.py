@@ -57,7 +57,7 @@ class TaskRow:
 class LessonPanel:
     def __init__(self, knowledge: Knowledge, say: Say) -> None:
         self._say = say
-        self._lessons = knowledge.now.course.lessons
+        self._info, self._lessons = knowledge.now.info, knowledge.now.course.lessons
         options = [(f"{number} {lesson.title}", number - 1) for number, lesson in enumerate(self._lessons, 1)]
         self.choice = segments(options, css="el-lesson-tabs")
         self._intro = html(css="el-lesson-intro")
@@ -100,7 +100,7 @@ class LessonPanel:
         if finished:
             words += " That is the whole lesson."
         self._told.value = tag("p", words, role="status")
-        kept = summary(course, state).encode() if any(course.done) else b""
+        kept = summary(course, state, self._info).encode() if any(course.done) else b""
         link = download_link("editlab-tour.html", "text/html", kept) if kept else ""
         self._summary.value = tag("p", joined([link, " What you did and saw, to print or to hand in."])) if link else ""
         show_if(self.next, finished and number + 1 < len(self._lessons))

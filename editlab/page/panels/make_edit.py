@@ -147,8 +147,8 @@ class MakeEdit:
             return
         texts = json.loads(typed)
         self.form.take_typed(texts)
-        for control in (*self.method.texts, self.pasted.text):
-            control.value = texts.get(control.description, control.value)
+        self.method.take_typed(texts)
+        self.pasted.text.value = texts.get(self.pasted.text.description, self.pasted.text.value)
 
     def _fact_changed(self, fact: Fact | None) -> None:
         self._fact = fact
@@ -159,9 +159,8 @@ class MakeEdit:
 
     def _apply_fallback(self) -> None:
         """Make the edit with the safer method, and show that method in the form."""
-        fallback = self.method.fallback
-        if fallback is not None and self._edit is None:
-            self.method.take(fallback)
+        if self.method.fallback is not None and self._edit is None:
+            self.method.fall_back()
             self._apply()
 
     def _apply_list(self, facts: tuple[Fact, ...], apart: bool) -> None:

@@ -11,6 +11,8 @@ from editlab.core.info import HyperparameterInfo, MethodInfo
 from editlab.page.controls import Fold, box, button, check, choice, field, html, on_enter
 from editlab.report.html import note, tag
 
+SHOWN = 2  # changed hyperparameters that are named outside the fold
+
 
 def written(value: Any) -> Any:
     """A hyperparameter's value as it stands in its control."""
@@ -31,8 +33,24 @@ def parsed(info: HyperparameterInfo, control: widgets.ValueWidget) -> Any:
         raise ValueError(f"{info.name} must be {info.allowed}, got {control.value.strip()!r}") from None
 
 
+def _typed_in(control: widgets.ValueWidget) -> str:
+    return str(control.value).strip()
+
+
+def _words(value: Any) -> str:
+    """A control's value in words."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value).strip() or "empty"
+
+
+def _label(info: HyperparameterInfo) -> str:
+    return info.name.replace("_", " ")
+
+
 class MethodForm:
-    """`on_change()` is called when the method or a hyperparameter changes; `more` is a widget in the fold too."""
+    """Each method has values of its own, which begin with its preset's and stay while another method is chosen.
+
+    `on_change()` is called when the method or a hyperparameter changes; `more` is a widget in the fold too.
+    """
 
     def __init__(
         self,
@@ -48,8 +66,7 @@ class MethodForm:
         self._help = html()
         self._fields = box([], "el-fields el-fields-3")
         self._reset = button("Back to the start values", lambda _: self.reset(), "el-small")
-        folded = box([self._help, self._fields, self._reset, more])
-        self._fold = Fold("Hyperparameters and guard…", "Hide hyperparameters and guard", folded)
+        self._fold = Fold("", "", box([self._help, self._fields, self._reset, more]))
         self.widget = box([self.choice, self._fold.widget], "el-method")
         self.choice.observe(self._chosen, "value")
         self._show()
@@ -63,21 +80,28 @@ class MethodForm:
         """The safer method that can be used in place of the chosen one."""
         return self._methods[self.name].fallback
 
-    @property
-    def texts(self) -> list[widgets.Text]:
-        """The fields of the chosen method in which something can be typed."""
-        return [control for control in self._controls[self.name].values() if isinstance(control, widgets.Text)]
+    def take_typed(self, texts: Mapping[str, str]) -> None:
+        """Put the texts of the browser's fields into those here.
+
+        The browser may still show the fields of the method before, so each text tells whose it is (page.js).
+        """
+        for name, controls in self._controls.items():
+            for control in controls.values():
+                if isinstance(control, widgets.Text):
+                    control.value = texts.get(f"{self._mark(name)} {control.description}", control.value)
 
     def take(self, name: str) -> None:
-        """Choose a method, with the hyperparameters that are changed in the one chosen before changed in it too."""
-        changed = {
-            info.name: self._controls[self.name][info.name].value
-            for info in self._methods[self.name].hyperparameters
-            if self._controls[self.name][info.name].value != written(info.value)
-        }
+        """Choose a method."""
         self.choice.value = name
-        for key, control in self._controls[name].items():
-            control.value = changed.get(key, control.value)
+
+    def fall_back(self) -> None:
+        """Choose the safer method, with the values by which its risk was told: those changed here are changed there."""
+        if self.fallback is None:
+            return
+        changed = {info.name: control.value for info, control in self._changed()}
+        self.take(self.fallback)
+        for info in self._methods[self.name].hyperparameters:
+            self._controls[self.name][info.name].value = changed.get(info.name, written(info.value))
 
     def put(self, name: str, values: Mapping[str, Any]) -> None:
         """Choose a method, with these hyperparameters in its fields."""
@@ -87,12 +111,12 @@ class MethodForm:
 
     def read(self) -> dict[str, Any]:
         """The hyperparameters that differ from the method's preset. Raises ValueError with a sentence."""
-        changed = {}
-        for info in self._methods[self.name].hyperparameters:
-            control = self._controls[self.name][info.name]
-            if str(control.value).strip() != str(written(info.value)):
-                changed[info.name] = parsed(info, control)
-        return changed
+        return {info.name: parsed(info, control) for info, control in self._changed()}
+
+    def _changed(self) -> list[tuple[HyperparameterInfo, widgets.ValueWidget]]:
+        """The hyperparameters whose controls hold something else than the method's preset."""
+        pairs = [(info, self._controls[self.name][info.name]) for info in self._methods[self.name].hyperparameters]
+        return [(info, control) for info, control in pairs if _typed_in(control) != str(written(info.value))]
 
     def reset(self) -> None:
         for info in self._methods[self.name].hyperparameters:
@@ -102,25 +126,44 @@ class MethodForm:
         self._show()
         self._on_change()
 
+    def _typed(self, _: object) -> None:
+        self._name_fold()
+        self._on_change()
+
+    def _name_fold(self) -> None:
+        """Have the fold's button say what is changed: it must not be out of sight while the fold is closed."""
+        changed = [
+            f"{_label(info)} {_words(c.value)}, not {_words(written(info.value))}" for info, c in self._changed()
+        ]
+        more = [f"{n} more changed"] if (n := len(changed) - SHOWN) > 0 else []
+        told = f" ({'; '.join([*changed[:SHOWN], *more])})" if changed else ""
+        self._fold.name(f"Hyperparameters and guard{told}…", "Hide hyperparameters and guard")
+
     def _show(self) -> None:
         method = self._methods[self.name]
         if self.name not in self._controls:
-            self._controls[self.name] = {info.name: self._field(info) for info in method.hyperparameters}
+            mark = self._mark(self.name)
+            self._controls[self.name] = {info.name: self._field(info, mark) for info in method.hyperparameters}
         self._help.value = note(f"{method.help} {method.preset}".strip())
         helps = {info.name: info.help for info in method.hyperparameters}
         self._fields.children = [
             box([control, html(tag("span", helps[name], "el-why"))], "el-parameter")
             for name, control in self._controls[self.name].items()
         ]
+        self._name_fold()
 
-    def _field(self, info: HyperparameterInfo) -> widgets.ValueWidget:
-        label, value = info.name.replace("_", " "), written(info.value)
+    def _mark(self, name: str) -> str:
+        """The class of this method's fields: a method's name may be no class."""
+        return f"el-of-{list(self._methods).index(name)}"
+
+    def _field(self, info: HyperparameterInfo, css: str) -> widgets.ValueWidget:
+        label, value = _label(info), written(info.value)
         if info.kind == "bool":
             control = check(label, value)
         elif info.choices:
             control = choice(label, list(info.choices), value=value)
         else:
-            control = field(label, value, value)
+            control = field(label, value, value, css)
             on_enter(control, self._on_enter)
-        control.observe(lambda _: self._on_change(), "value")
+        control.observe(self._typed, "value")
         return control

@@ -83,10 +83,7 @@ class Repair:
         found = {"Edits remembered": retention_outcome(step), "Unrelated facts still right": unrelated_outcome(step)}
         if self._skill is not None:
             found[self._skill.title] = task_outcome(self._skill.name)(step)
-        cells = {
-            name: _cell(percent(outcome.value), outcome.of) if outcome else unmeasured
-            for name, outcome in found.items()
-        }
+        cells = {name: _cell(outcome.said, outcome.of) if outcome else unmeasured for name, outcome in found.items()}
         return {**cells, "Drift": percent(drift[1].relative) if drift else NOTHING}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from markupsafe import Markup
 
+from editlab.core.numbers import decimals
 from editlab.core.records import LEVELS, Risk
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.known import Assessment, Guard, Knowledge
@@ -15,7 +16,7 @@ from editlab.page.words import risk_words
 from editlab.report.html import NOTHING, number, percent, table, tag
 
 NUMBERS: dict[str, Callable[[Risk], str]] = {
-    "cosine of the keys k̄ and k_bare": lambda risk: f"{risk.key_cosine:.2f}",
+    "cosine of the keys k̄ and k_bare": lambda risk: decimals(risk.key_cosine),
     "divisor ÷ that of keys that agree": lambda risk: number(risk.divisor_ratio),
     "‖ΔW‖ at most": lambda risk: number(risk.predicted_norm),
     "‖ΔW‖ at most ÷ ‖W₀‖": lambda risk: percent(risk.relative_size),

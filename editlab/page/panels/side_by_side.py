@@ -11,7 +11,7 @@ from editlab.core.info import LabInfo
 from editlab.core.records import SessionState, Step
 from editlab.page.chart_view import ChartView
 from editlab.page.controls import Fold, box, button, choice, field, html, on_enter, show_if
-from editlab.page.known import Comparison, Knowledge
+from editlab.page.known import PLAN, Activity, Comparison, Knowledge
 from editlab.page.lessons.lesson import CURE
 from editlab.page.panels.job_view import progress_bar
 from editlab.page.panels.pane import Pane
@@ -42,7 +42,7 @@ class SideBySide(Pane):
         info = self._info
         self._by = compared_by(info)
         self._state: SessionState | None = None
-        self._comparison = Comparison()
+        self._comparison, self._measuring = Comparison(), False
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
         self._proposed = self.method.value
         self.remake = button("Make them", lambda _: say(Remake(self.method.value)), "el-small")
@@ -83,6 +83,18 @@ class SideBySide(Pane):
             self._draw()
         else:
             self._enable()
+            self._say_runs()
+
+    def show_activity(self, activity: Activity) -> None:
+        self._measuring = PLAN in activity.running
+        self._say_runs()
+
+    def _say_runs(self) -> None:
+        """Say what each run is, and whether its health is being found out."""
+        this, comparison = self._state, self._comparison
+        if this is not None and comparison.other is not None:
+            other = _run_words(comparison.name, comparison.other, comparison.progress is not None)
+            self._words.value = tag("ul", _run_words("This run", this, self._measuring) + other)
 
     def _enable(self) -> None:
         edited = self._state is not None and any(step.facts and step.in_force for step in self._state.steps)
@@ -99,13 +111,13 @@ class SideBySide(Pane):
             self._complain("Paste a session's link, or its key.")
 
     def _draw(self) -> None:
-        this, other, called = self._state, self._comparison.other, self._comparison.name
+        this, other = self._state, self._comparison.other
         self._enable()
         show_if(self._empty, other is None)
         show_if(self._filled, other is not None)
         if this is None or other is None:
             return
-        self._words.value = tag("ul", _run_words("This run", this) + _run_words(called, other))
+        self._say_runs()
         parts = side_by_side_parts(this, other, self._by)
         if parts:
             self.view.show(
@@ -133,9 +145,9 @@ class SideBySide(Pane):
         return " | ".join(name or NOTHING for name in names)
 
 
-def _run_words(name: str, run: SessionState) -> Markup:
+def _run_words(name: str, run: SessionState, measuring: bool) -> Markup:
     made = sum(bool(step.facts) and step.in_force for step in run.steps)
-    return tag("li", tag("b", name) + f": {plural(made, 'edit')} in force " + health_pill(run.health))
+    return tag("li", tag("b", name) + f": {plural(made, 'edit')} in force " + health_pill(run.health, measuring))
 
 
 def _facts(this: Step | None, other: Step | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from editlab.core.info import LabInfo
+from editlab.core.numbers import MINUS
 from editlab.core.records import Completion, SessionState, Step
 from editlab.page.controls import Fold, box, check, html, show_if
 from editlab.page.known import Knowledge
@@ -118,7 +119,7 @@ class Steps(Pane):
 def _difference(value: float, share: bool) -> str:
     if not math.isfinite(value):
         return ""
-    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    sign = "+" if value > 0 else MINUS if value < 0 else "±"
     return f"{sign}{abs(100 * value):.1f}" if share else f"{sign}{number(abs(value))}"
 
 

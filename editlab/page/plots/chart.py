@@ -25,6 +25,7 @@ NOW, LEVEL, CHANCE = "#2452c7", "#11734b", "#a3262f"
 PINNED = "#7b3fb5"
 CHANGES = {"jump": "#a3262f", "trend": "#8a5a00"}
 AXIS_WIDTH = 64  # pixels left of every plot, so that stacked plots are aligned
+TITLE_INDENT = 8  # pixels from a chart's left edge to its title
 LETTER = 6  # pixels of one letter in a level's words
 FLAG = 0.95  # height of a change's flag, as a share of the plot
 FEWEST_STEPS = 1  # edits that the axis shows at least
@@ -151,9 +152,11 @@ def blank(columns: Columns) -> dict[str, ColumnDataSource]:
     return {name: ColumnDataSource({key: [] for key in data}) for name, data in columns.items()}
 
 
-def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: int = 150) -> figure:
+def new_figure(
+    title: str, y_label: str = "", scale: Scale = "linear", height: int = 150, left: int = AXIS_WIDTH
+) -> figure:
     """A figure over the axis of steps. All such figures and the timeline mark the step under the pointer."""
-    plot = plain_figure(title, "edit", y_label, "linear", scale, height)
+    plot = plain_figure(title, "edit", y_label, "linear", scale, height, left)
     plot.x_range = Range1d(start=-0.6, end=FEWEST_STEPS + 0.6)
     plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
     if scale == "linear":
@@ -170,14 +173,16 @@ def new_figure(title: str, y_label: str = "", scale: Scale = "linear", height: i
     return plot
 
 
-def plain_figure(title: str, x_label: str, y_label: str, x_scale: Scale, y_scale: Scale, height: int) -> figure:
-    """A figure over any axis, in the common look."""
+def plain_figure(
+    title: str, x_label: str, y_label: str, x_scale: Scale, y_scale: Scale, height: int, left: int = AXIS_WIDTH
+) -> figure:
+    """A figure over any axis, in the common look; `left`: pixels beside the plot, for what stands at its y axis."""
     heading = Title(text=title, text_font="system-ui, sans-serif", text_font_size="12px", text_color=INK)
-    heading.update(offset=8 - AXIS_WIDTH)
+    heading.update(offset=TITLE_INDENT - left)
     plot = figure(
         height=height, sizing_mode="stretch_width", x_axis_type=x_scale, y_axis_type=y_scale,
         x_axis_label=x_label, y_axis_label=y_label or None, title=heading, tools="", toolbar_location=None,
-        background_fill_color=None, border_fill_color=None, outline_line_color=None, min_border_left=AXIS_WIDTH,
+        background_fill_color=None, border_fill_color=None, outline_line_color=None, min_border_left=left,
         min_border_right=12, stylesheets=[InlineStyleSheet(css=FOCUS)],
     )  # fmt: skip
     for grid in plot.grid:

@@ -51,6 +51,12 @@ class Outcome:
     of: str  # its denominator in words: "of 6 that worked"
     low: float = math.nan
     high: float = math.nan
+    form: Callable[[float], str] = percent
+
+    @property
+    def said(self) -> str:
+        """The value as it is written everywhere."""
+        return self.form(self.value)
 
 
 Read = Callable[[Step], Outcome | None]
@@ -70,7 +76,7 @@ def task_outcome(name: str) -> Read:
 
 def perplexity_outcome(step: Step) -> Outcome | None:
     found = step.measurement.perplexity if step.measurement else None
-    return Outcome(found.value, f"of {plural(found.n, 'token')}") if found else None
+    return Outcome(found.value, f"of {plural(found.n, 'token')}", form=number) if found else None
 
 
 def retention_outcome(step: Step) -> Outcome | None:
@@ -98,7 +104,8 @@ def preservation_outcome(step: Step) -> Outcome | None:
     if found is None or found.largest is None:
         return None
     layer, told = found.largest
-    return Outcome(told.error, f"of the output², layer {layer}; this edit’s share {number(told.share)}")
+    of = f"of the output², layer {layer}; this edit’s share {number(told.share)}"
+    return Outcome(told.error, of, form=number)
 
 
 def says_it_outcome(step: Step) -> Outcome | None:
@@ -115,7 +122,8 @@ def number_outcome(name: str) -> Read:
         if found is None:
             return None
         of = f"of {found.n}" if found.n is not None else found.unit
-        return Outcome(found.value, of, *(math.nan if x is None else x for x in (found.low, found.high)))
+        low, high = (math.nan if x is None else x for x in (found.low, found.high))
+        return Outcome(found.value, of, low, high, number)
 
     return read
 
@@ -143,9 +151,8 @@ def outcome_columns(state: SessionState, read: Read) -> Columns:
 
 
 def _says(found: Outcome) -> str:
-    if not math.isfinite(found.low):
-        return found.of
-    return f"{found.of}, 95 %: {percent(found.low)} to {percent(found.high)}"
+    words = f"{found.said} {found.of}"
+    return f"{words}, 95 %: {found.form(found.low)} to {found.form(found.high)}" if math.isfinite(found.low) else words
 
 
 def spans_decades(state: SessionState, read: Read) -> bool:
@@ -162,7 +169,7 @@ def unedited(steps: Sequence[Step], read: Read) -> float | None:
 
 def share_chart(title: str, level: float | None = None, chance: float | None = None, height: int = 150) -> Chart:
     """A share against the step, from 0 to 100 %, with its interval, the unedited model's level and the chance level."""
-    chart = _line_chart(title, level, height, log=False, form="@value{0.[0] %}")
+    chart = _line_chart(title, level, height, log=False)
     (plot,) = chart.figures
     plot.y_range = Range1d(start=0, end=1.1)
     plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
@@ -190,7 +197,7 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
 def preservation_chart(log: bool = False, height: int = 170) -> Chart:
     """The largest preservation error of an edited layer against the step."""
     title = "Preservation error D, layer where it is largest: tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ)"
-    chart = _line_chart(f"{title}, log axis" if log else title, None, height, log, form="@value{0.[0000]}")
+    chart = _line_chart(f"{title}, log axis" if log else title, None, height, log)
     (plot,) = chart.figures
     plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)
     return chart
@@ -202,7 +209,7 @@ def _perplexity_levels(unedited: float) -> ColumnDataSource:
     return ColumnDataSource(dict(level_columns(named)))
 
 
-def _line_chart(title: str, level: float | None, height: int, log: bool, form: str = "@value{0.[00]}") -> Chart:
+def _line_chart(title: str, level: float | None, height: int, log: bool) -> Chart:
     sources = blank(outcome_columns(NO_STEPS, perplexity_outcome))
     points = sources["points"]
     plot = new_figure(title, "", "log" if log else "linear", height)
@@ -214,7 +221,7 @@ def _line_chart(title: str, level: float | None, height: int, log: bool, form: s
     plot.scatter("step", "value", source=sources["now"], size=15, fill_color=None, line_color=NOW, line_width=2)
     dots = plot.scatter("step", "value", source=points, size=8, color=NOW, alpha="alpha")
     steady(dots)
-    tooltips = [("edit", "@step · @title"), ("value", f"{form} @says")]
+    tooltips = [("edit", "@step · @title"), ("value", "@says")]
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips, mode="vline"), TapTool(renderers=[dots]))
     mark_changes(plot, sources["changes"])
     return Chart((plot,), sources, ("points",))

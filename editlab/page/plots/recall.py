@@ -11,7 +11,18 @@ from bokeh.models import FixedTicker, HoverTool, PlainText, Range1d, TapTool
 from editlab.analysis.history import Between, Recalled
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState, Step
-from editlab.page.plots.chart import INK, NO_STEPS, NOW, Chart, Columns, blank, flag_changes, new_figure, steady
+from editlab.page.plots.chart import (
+    AXIS_WIDTH,
+    INK,
+    NO_STEPS,
+    NOW,
+    Chart,
+    Columns,
+    blank,
+    flag_changes,
+    new_figure,
+    steady,
+)
 from editlab.page.plots.chart import change_columns as changes
 
 RECALLED, FORGOTTEN, NEVER, UNKNOWN = "remembered", "forgotten", "didn’t work", "not measured"
@@ -19,6 +30,7 @@ FILLS = {RECALLED: "#8fd0b0", FORGOTTEN: "#c2453a", NEVER: "#c3cfdd", UNKNOWN: "
 HATCHES = {RECALLED: "blank", FORGOTTEN: "blank", NEVER: "right_diagonal_line", UNKNOWN: "blank"}
 NAMED_ROWS = 24  # with more rows, they are numbered instead
 NAME_LETTERS = 14
+LETTER_WIDTH = 8  # pixels of a row's name, each letter with its share of what stands around the name
 CELLS, FEWEST_MAPPED, SHIFT = 8_000, 20, 10  # of a map: cells at most, unless its steps are few; steps it moves by
 MAP_HEIGHT, TALLEST_ROW, LOWEST_ROW = 620, 22, 4
 
@@ -102,11 +114,12 @@ def recall_chart(rows: Sequence[RecallRow], first: int = 0) -> Chart:
     tall = max(LOWEST_ROW, min(TALLEST_ROW, MAP_HEIGHT // max(1, len(rows))))
     since = f" from {first} on" if first else ""
     title = f"Edits (rows) after each later edit{since}"
-    plot = new_figure(title, height=tall * (len(rows) + 1) + 84)
+    named = rows if len(rows) <= NAMED_ROWS else ()
+    widest = max((len(_label(row, True)) for row in named), default=0)
+    plot = new_figure(title, height=tall * (len(rows) + 1) + 84, left=max(AXIS_WIDTH, LETTER_WIDTH * widest))
     plot.x_range.update(start=first - 0.6)
     plot.y_range = Range1d(start=len(rows) - 0.4, end=-1.2)
     plot.ygrid.visible = False
-    named = rows if len(rows) <= NAMED_ROWS else ()
     shown = range(len(rows)) if named else range(0, len(rows), max(1, len(rows) // 10))
     plot.yaxis.ticker = FixedTicker(ticks=list(shown))
     # Plain text: what people typed is never read as TeX, which Bokeh would fetch a library for.

@@ -23,7 +23,6 @@ from editlab.page.plots.outcomes import (
     task_outcome,
 )
 from editlab.page.plots.overview import HEIGHT, Part
-from editlab.report.html import number, percent
 
 OTHER = "#b3460b"
 RUNS = {"this": (NOW, "solid", "circle"), "other": (OTHER, "dashed", "square")}
@@ -41,7 +40,7 @@ class ComparedOutcome:
 
     def says(self, step: Step) -> str | None:
         found = self.read(step)
-        return None if found is None else (percent if self.share else number)(found.value)
+        return None if found is None else found.said
 
 
 def drift_outcome(step: Step) -> Outcome | None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from editlab.core.numbers import MINUS
+
 Place = Callable[[float], float]
 LOG_FROM = 20.0  # largest ÷ smallest: more than a decade
 
@@ -38,7 +40,8 @@ class Axis:
     def says(self, tick: float) -> str:
         if self.scale == "share":
             return f"{100 * tick:.0f} %"
-        return f"{tick:.0e}" if tick and not 1e-3 <= abs(tick) < 1e5 else f"{tick:g}"
+        text = f"{tick:.0e}" if tick and not 1e-3 <= abs(tick) < 1e5 else f"{tick:g}"
+        return text.replace("-", MINUS)
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
