@@ -73,6 +73,12 @@ def test_a_replayed_search_makes_the_same_edit(
         assert float((replayed[layer].dense() - exact).norm() / exact.norm()) < 1e-4
 
 
+def in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts share a pass, whatever their lengths and their number."""
+    monkeypatch.setattr(_value, "TOKENS_AT_ONCE", {"cpu": 10**6, "cuda": 10**6})
+    monkeypatch.setattr(_value, "PADDING_AT_MOST", 100.0)
+
+
 MORE = {"plain": {}, "anchored": {"anchored": True, "anchor_norm": 3.0}, "stopped by hits": {"stop_after": 3}}
 
 
@@ -81,6 +87,7 @@ MORE = {"plain": {}, "anchored": {"anchored": True, "anchor_norm": 3.0}, "stoppe
 def test_found_facts_stay_in_a_graph_until_half_are_found_and_change_nothing(
     editor: Editor, facts: list[Fact], stops: int, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_one_pass(monkeypatch)
     method = editor.method("emmet", {"steps": 12, "clamp": 40.0})
     _, free, _ = editor.compute(facts[:3], method)
     stop_between(free, stops, monkeypatch)
@@ -94,6 +101,7 @@ def test_found_facts_stay_in_a_graph_until_half_are_found_and_change_nothing(
     monkeypatch.setattr(_value, "can_replay", lambda _model: True)
     _, together, _ = editor.compute(facts[:3], method)
     assert sum(some == 2 for some in kept) <= 1  # before the graph, which begins with the second step
+    assert more != "plain" or sum(some == 1 for some in kept) == (stops == 2)
     for ours, theirs in zip(together.values, apart.values, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-4, abs=1e-5)
         assert ours.delta_norm == pytest.approx(theirs.delta_norm, rel=1e-3)
@@ -183,8 +191,7 @@ def test_memory_of_a_graph_is_given_up_where_it_runs_out(
             raise torch.OutOfMemoryError("made up")
         return search(model, asked, *rest)
 
-    monkeypatch.setattr(_value, "TOKENS_AT_ONCE", {"cpu": 10**6})
-    monkeypatch.setattr(_value, "PADDING_AT_MOST", 100.0)
+    in_one_pass(monkeypatch)
     monkeypatch.setattr(_value, "_search", short_of_memory)
     model.last_graph = "large"
     assert len(list(method.values(model, facts, CONTEXTS))) == 3
