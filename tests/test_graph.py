@@ -85,21 +85,21 @@ MORE = {"plain": {}, "anchored": {"anchored": True, "anchor_norm": 3.0}, "stoppe
 @pytest.mark.parametrize("more", MORE)
 @pytest.mark.parametrize("stops", [1, 2])
 def test_found_facts_stay_in_a_graph_until_half_are_found_and_change_nothing(
-    editor: Editor, facts: list[Fact], stops: int, more: str, monkeypatch: pytest.MonkeyPatch
+    gpt2_editor: Editor, facts: list[Fact], stops: int, more: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_one_pass(monkeypatch)
-    method = editor.method("emmet", {"steps": 12, "clamp": 40.0})
-    _, free, _ = editor.compute(facts[:3], method)
+    method = gpt2_editor.method("emmet", {"steps": 12, "clamp": 40.0})
+    _, free, _ = gpt2_editor.compute(facts[:3], method)
     stop_between(free, stops, monkeypatch)
-    method = editor.method("emmet", {"steps": 12, "clamp": 40.0, **MORE[more]})
-    _, apart, _ = editor.compute(facts[:3], method)
+    method = gpt2_editor.method("emmet", {"steps": 12, "clamp": 40.0, **MORE[more]})
+    _, apart, _ = gpt2_editor.compute(facts[:3], method)
     assert sum(len(value.loss) < 12 for value in apart.values) >= stops
     kept: list[int] = []
     keep = _value.Scene.keep
     monkeypatch.setattr(_value.Scene, "keep", lambda self, some: [kept.append(len(some)), keep(self, some)])
     monkeypatch.setattr(graph, "Replayed", InPlace)
     monkeypatch.setattr(_value, "can_replay", lambda _model: True)
-    _, together, _ = editor.compute(facts[:3], method)
+    _, together, _ = gpt2_editor.compute(facts[:3], method)
     assert sum(some == 2 for some in kept) <= 1  # before the graph, which begins with the second step
     assert more != "plain" or sum(some == 1 for some in kept) == (stops == 2)
     for ours, theirs in zip(together.values, apart.values, strict=True):
