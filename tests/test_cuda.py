@@ -25,7 +25,7 @@ from editlab.model.fast.precision import in_full_float32
 from editlab.model.fast.prompts import Budget
 from tests import plain
 from tests.conftest import CONTEXTS, FAMILIES, tiny_editor
-from tests.test_graph import stop_between
+from tests.test_graph import in_one_pass, stop_between
 
 DEVICE = os.environ.get("EDITLAB_TEST_DEVICE", "cuda")
 ON_A_GPU = DEVICE.startswith("cuda")
@@ -71,6 +71,7 @@ def test_every_way_to_search_finds_the_same(
     there = tiny_editor(family, DEVICE)
     method = there.method("memit", {"steps": 12, "clamp": 40.0})
     there.model.graphs = False
+    in_one_pass(monkeypatch)
     _, free, _ = there.compute(facts, method)
     stop_between(free, stops, monkeypatch)
     exact, trace, _ = there.compute(facts, method)

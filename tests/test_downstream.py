@@ -44,7 +44,7 @@ TASKS = {
 
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", 40)
+    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", {"cpu": 40})
     monkeypatch.setattr("editlab.model.fast.prompts.SLOT_TOKENS", 20)
     monkeypatch.setattr("editlab.model.fast.prompts.BATCHES_GOING_ON", 1)
 
@@ -257,3 +257,14 @@ def test_options_are_scored_by_their_mean_log_likelihood_as_one_by_one(editor: E
         assert score.correct == tuple(row.index(max(row)) == e.label for row, e in zip(expected, examples, strict=True))
         assert score.chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 + 1 / 2 + 1 / 2) / 5)
     editor.model.write([])
+
+
+def test_a_budget_can_be_raised_and_is_never_lowered() -> None:
+    budget = Budget(10)
+    assert budget.take(8)
+    budget.allow(20)
+    assert budget.left == 12
+    budget.allow(5)
+    assert budget.left == 12
+    budget.reset()
+    assert budget.left == 20

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from editlab.core.facts import Fact
-from editlab.core.progress import quiet
+from editlab.core.progress import Progress, quiet
 from editlab.core.records import Trace
 from editlab.editing.editor import Editor
 from editlab.editing.moments import SecondMoments
 from editlab.methods import _keys, _value
 from editlab.methods._rows import rows_of
+from editlab.methods._scene import FactRows
 from editlab.methods._value import Value
 from editlab.model.fast.blocks import Past, Suffixes, embed, run
 from editlab.model.fast.repeated import can_repeat
@@ -127,6 +129,39 @@ def test_a_pass_that_needs_too_much_memory_is_made_in_two(editor: Editor, monkey
     monkeypatch.setattr(_value, "_search", short_of_memory)
     for found, target in zip(method.values(editor.model, facts, CONTEXTS, quiet), expected, strict=True):
         assert torch.allclose(found.target, target, atol=1e-4)
+
+
+@pytest.mark.parametrize("room", [1, 3, 1000])
+@pytest.mark.parametrize("n_facts", [0, 1, 2, 128, 129, 300])
+def test_values_come_in_the_order_of_the_facts_and_progress_goes_on(
+    gpt2_editor: Editor, n_facts: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of facts of different lengths and repeated ones, whatever memory has room for at once."""
+    facts = [list(FACTS.values())[number * number % len(FACTS)] for number in range(n_facts)]
+    made: list[FactRows] = []
+    told: list[str] = []
+
+    def rows_of_fact(*arguments: Any) -> FactRows:
+        made.append(FactRows.of(*arguments))
+        return made[-1]
+
+    def search(_model: EditableModel, asked: Sequence[FactRows], *rest: Any) -> Sequence[FactRows]:
+        if len(asked) > room:
+            raise torch.OutOfMemoryError("made up")
+        rest[3](Progress("searching"))
+        return asked
+
+    monkeypatch.setattr(_value, "FactRows", SimpleNamespace(of=rows_of_fact))
+    monkeypatch.setattr(_value, "_search", search)
+    monkeypatch.setattr(_value, "TOKENS_AT_ONCE", {"cpu": 10**6})
+    values = gpt2_editor.method("emmet").values(gpt2_editor.model, facts, ("{}",), lambda p: told.append(p.stage))
+    assert [id(value) for value in values] == [id(each) for each in made]
+    assert len(made) == n_facts
+    if n_facts > 1:
+        first = [int(stage.removeprefix("searching of fact ").removesuffix(f" of {n_facts}")) for stage in told]
+        assert first == sorted(set(first))
+        assert first[0] == 1
+        assert n_facts - first[-1] < room
 
 
 @pytest.mark.parametrize("name", ["r-rome", "memit"])

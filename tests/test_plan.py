@@ -136,7 +136,7 @@ def test_an_interrupted_task_goes_on_with_the_examples_that_it_has(
     facts: list[Fact], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     many = replace(YES_NO, name="long", examples=YES_NO.examples * 10)  # 40 rows
-    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", 100)  # several batches
+    monkeypatch.setattr("editlab.model.fast.prompts.BATCH_TOKENS", {"cpu": 100})  # several batches
     tasks = {"long": many}
     session, whole = (Session(tiny_editor("gpt2"), standard(tasks)) for _ in range(2))
     run, batches = _Slots.run, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import time
 from functools import partial
@@ -27,6 +28,7 @@ from editlab.model.loading import load as load_model
 
 ANSWER_SECONDS = 20.0
 COMPARISON_SECONDS = 8.0  # of one session, at most
+ENDING_SECONDS = 15.0
 
 
 def model(place: Place) -> None:
@@ -124,8 +126,12 @@ def fault(place: Place) -> None:
         place.tell("the edit that asserts", remark=edit(sessions[0], bad))
         place.tell("an edit of another session after it", remark=edit(sessions[1], facts_from(1, 1)[0]))
         place.tell("the session's state", remark=_said(lambda: f"position {lab.state(sessions[0]).position}"))
-        code = running.process.poll()
-        place.tell("the process", remark="alive" if code is None else f"ended with {code}")
+        try:
+            code = running.process.wait(ENDING_SECONDS if place.device.type == "cuda" else 0)
+        except subprocess.TimeoutExpired:
+            place.tell("the process", remark="alive", failed=place.device.type == "cuda")
+        else:
+            place.tell("the process", remark=f"ended with {code}")
 
 
 def _said(ask: Any) -> str:

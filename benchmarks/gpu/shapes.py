@@ -22,7 +22,7 @@ from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.editing.moments import KEYS_PER_DIMENSION, SecondMoments, compute, rows_of_texts
 from editlab.editing.texts import split_texts
-from editlab.measures._task import KEPT_BYTES
+from editlab.measures._task import KEPT_BYTES, KEPT_SHARE
 from editlab.measures.downstream import RULES, ByScores
 from editlab.measures.tasks import Task, load_tasks
 from editlab.methods import Method
@@ -33,6 +33,7 @@ from editlab.model.fast import prompts
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.fast.prompts import Budget
 from editlab.model.loading import load_folder
+from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
 from tests import plain
 
@@ -268,13 +269,14 @@ def _tasks(shape: Shape, rule: str) -> None:
 
     def by_batches_of(tokens: int, kept: int) -> tuple[Timed, float]:
         """After the second edit, and its largest difference from one example at a time."""
-        before, prompts.BATCH_TOKENS = prompts.BATCH_TOKENS, tokens
+        before = dict(prompts.BATCH_TOKENS)
+        prompts.BATCH_TOKENS[place.device.type] = tokens
         try:
             budget = Budget(kept)
             ready = [RULES[rule](model, task, budget) for task in tasks]
             checked = [RULES[rule](model, task, Budget(0)) for task in some]
         finally:
-            prompts.BATCH_TOKENS = before
+            prompts.BATCH_TOKENS.update(before)
         model.write([first])
         for each in ready:
             answers(each)
@@ -290,9 +292,10 @@ def _tasks(shape: Shape, rule: str) -> None:
             model.write([first, second])
             slowly = timed(place.device, lambda: [one_by_one(model, task, rule) for task in some], runs=1, warm=0)
             floor = sum(shape.rates.floor(model, needed_products(model, task, rule, layer)) for task in tasks)
-            for more in (1, 8):
-                tokens, kept = more * prompts.BATCH_TOKENS, more**2 * KEPT_BYTES
-                setting_of_run = f"{tokens} tokens at once, {kept / 2**30:g} GiB kept"
+            free = max(KEPT_BYTES, int(KEPT_SHARE * free_bytes(place.device)))
+            for kind, kept in (("cpu", KEPT_BYTES), (place.device.type, free)):
+                tokens = prompts.BATCH_TOKENS[kind]
+                setting_of_run = f"{tokens} tokens at once, {kept / 2**30:.3g} GiB kept"
                 run, error = by_batches_of(tokens, kept)
                 place.tell(
                     f"four tasks of {len(tasks[0].examples)} examples by {rule}, {setting_of_run}",

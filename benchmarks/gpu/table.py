@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,18 @@ def table(results: Mapping[str, Any] | None) -> str:
     return "\n".join([", ".join(f"{_escaped(text)}" for text in results["about"]) + ".", "", *_rows(results["parts"])])
 
 
+def merged(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Several checks of one machine as one: each part from the last run that measured something in it."""
+    if len(runs) == 1:
+        return runs[0]
+    parts: dict[str, Mapping[str, Any]] = {}
+    for number, run in enumerate(runs, 1):
+        for part in run["parts"]:
+            if part["figures"] or part["name"] not in parts:
+                parts[part["name"]] = {**part, "title": f"{part['title']} (run {number})"}
+    return {"about": runs[-1]["about"], "parts": list(parts.values())}
+
+
 def _rows(parts: list[Mapping[str, Any]]) -> Iterator[str]:
     yield _row(COLUMNS)
     yield _row(["---"] * len(COLUMNS))
@@ -97,10 +109,12 @@ def put(page: Path, results: Mapping[str, Any] | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Show the table of a check, or put it into docs/gpu.md.")
-    parser.add_argument("results", type=Path, help="results.json of a check")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="results.json of a check; of several, in order, the last that has a part"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put it between the marks of this page")
     given = parser.parse_args()
-    found = json.loads(given.results.read_text(encoding="utf-8"))
+    found = merged([json.loads(file.read_text(encoding="utf-8")) for file in given.results])
     if given.write is None:
         sys.stdout.write(table(found) + "\n")
     else:

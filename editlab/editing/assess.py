@@ -38,7 +38,7 @@ def assess(editor: Editor, facts: Sequence[Fact], method: Method, report: OnProg
         editor.model.check(fact)
     risks: list[Risk] = []
     for start in range(0, len(facts), FACTS_AT_ONCE):
-        report(Progress("foreseeing the risk", start, len(facts)))
+        report(Progress("assessing the risk", start, len(facts)))
         some = facts[start : start + FACTS_AT_ONCE]
         risks += _judged(editor, some, _read(editor, some, method), method, report)
     return risks
@@ -55,7 +55,7 @@ def assess_methods(
     known: dict[tuple[int, tuple[str, ...]], list[Read]] = {}
     risks: dict[str, Risk] = {}
     for done, method in enumerate(methods):
-        report(Progress("foreseeing the risk", done, len(methods)))
+        report(Progress("assessing the risk", done, len(methods)))
         check_layers(method.edited_layers, editor.model)
         where = method.edited_layers[0], editor.contexts(method)
         if where not in known:

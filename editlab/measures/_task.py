@@ -16,9 +16,11 @@ from editlab.measures._measure import MeasureInput, tokens_of
 from editlab.measures.downstream import Ready, rule_of
 from editlab.measures.tasks import Task
 from editlab.model.fast.prompts import Budget
+from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
 
 KEPT_BYTES = 256 * 2**20  # for activations below the edited layers, all tasks together
+KEPT_SHARE = 1 / 8  # of a GPU's free memory, where that is more
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class TaskMeasure:
         """
         start = time.perf_counter()
         if model not in self._ready:
+            if model.device.type == "cuda":
+                self.budget.allow(int(KEPT_SHARE * free_bytes(model.device)))
             self._ready[model] = rule_of(self.task, self.rule)(model, self.task, self.budget)
         answers = self._ready[model].answers(report, found)
         return score_of(self.task, self.rule, answers, time.perf_counter() - start)

@@ -21,7 +21,7 @@ from editlab.methods._base import Method, check_layers, hyperparameter
 from editlab.methods._scene import FactRows, Scene
 from editlab.model.fast.graph import Replayed, can_replay, captured
 from editlab.model.fast.precision import in_bfloat16
-from editlab.model.memory import free_bytes
+from editlab.model.memory import free_bytes, ran_out
 from editlab.model.model import EditableModel
 from editlab.model.shapes import Shape
 
@@ -133,20 +133,27 @@ def optimise_values(
     if settings.anchored and not settings.anchor_norm:
         raise ValueError("norm anchoring needs anchor_norm, the norm of the unedited model's own values")
     fact_rows = [FactRows.of(model, fact, contexts) for fact in facts]
+    at_most = SORTED_FACTS  # in one pass, as far as memory has shown
     for begun in range(0, len(fact_rows), SORTED_FACTS):
         some = fact_rows[begun : begun + SORTED_FACTS]
         in_order = sorted(range(len(some)), key=lambda number: max(some[number].suffixes))
         found: dict[int, Value] = {}
         while len(found) < len(some):
-            left = [some[number] for number in in_order[len(found) :]]
-            left = left[: _at_once(model, left, layer)]
+            numbers = in_order[len(found) :][:at_most]
+            numbers = numbers[: _at_once(model, [some[number] for number in numbers], layer)]
             which = f" of fact {begun + len(found) + 1} of {len(fact_rows)}" if len(fact_rows) > 1 else ""
 
             def tell(progress: Progress, which: str = which) -> None:
                 report(replace(progress, stage=progress.stage + which))
 
-            values = _search_sparing(model, left, layer, part, settings, tell, enter)
-            found |= zip(in_order[len(found) :], values, strict=False)
+            try:
+                values = _search(model, [some[number] for number in numbers], layer, part, settings, tell, enter)
+            except Exception as error:
+                if len(numbers) == 1 or not ran_out(error):
+                    raise
+                model.last_graph, at_most = None, len(numbers) // 2
+            else:
+                found |= zip(numbers, values, strict=True)
         yield from (found[number] for number in range(len(some)))
 
 
@@ -154,7 +161,8 @@ def _at_once(model: EditableModel, fact_rows: Sequence[FactRows], layer: int) ->
     """The number of facts, counted from the first, to search for in one pass."""
     d_out, d_in = model.weight(layer).shape
     per_token = 4 * (model.n_layers - layer) * (12 * d_out + 4 * d_in)  # kept for the way back, roughly
-    most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), free_bytes(model.device) // 2 // per_token)
+    fit = free_bytes(model.device) // (4 if can_replay(model) else 2) // per_token  # a graph takes as much once more
+    most = min(TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"]), fit)
     rows = longest = needed = whole = 0
     for number, each in enumerate(fact_rows):
         rows += len(each.rows)
@@ -165,17 +173,6 @@ def _at_once(model: EditableModel, fact_rows: Sequence[FactRows], layer: int) ->
         if number and (rows * longest > min(most, PADDING_AT_MOST * needed) or rows * whole > WHOLE_TOKENS_AT_ONCE):
             return number
     return len(fact_rows)
-
-
-def _search_sparing(model: EditableModel, fact_rows: Sequence[FactRows], *rest: Any) -> list[Value]:
-    """The values of these facts in one pass, or in halves if one pass runs out of memory."""
-    try:
-        return _search(model, fact_rows, *rest)
-    except torch.OutOfMemoryError:
-        if len(fact_rows) == 1:
-            raise
-    half = len(fact_rows) // 2
-    return [*_search_sparing(model, fact_rows[:half], *rest), *_search_sparing(model, fact_rows[half:], *rest)]
 
 
 class _Search:
@@ -191,22 +188,17 @@ class _Search:
         self._adam = torch.optim.Adam([self.delta], lr=settings.learning_rate)
         self._first_kl: Tensor | None = None
 
-    def leaf(self) -> Tensor:
-        """δ as it is now, to differentiate the coming `terms` by; it shares δ's memory."""
-        self.differentiated = self.delta.detach().requires_grad_()
-        return self.differentiated
-
-    def terms(self, nll_of_row: Tensor, kl_log_probs: Tensor, hits: Tensor) -> Tensor:
-        """Loss, NLL, KL, decay, P(new) and hits, (6,).
+    def terms(self, delta: Tensor, nll_of_row: Tensor, kl_log_probs: Tensor, hits: Tensor) -> Tensor:
+        """Loss, NLL, KL, decay, P(new) and hits, (6,), to be differentiated by `delta`, which is δ as it is now.
 
         As in the reference code, the KL term is KL(now ‖ at first) of the next token at the *subject's last token* of
         "{subject} is a", and the decay is in ‖δ‖, not squared.
         """
         if self._first_kl is None:
-            self._first_kl = kl_log_probs.detach()
+            self._first_kl = kl_log_probs.detach().clone()  # without those of all rows, which it is a view of
         nll = nll_of_row.mean()
         kl = self._settings.kl_weight * (kl_log_probs.exp() * (kl_log_probs - self._first_kl)).sum()
-        decay = self._settings.weight_decay * self.differentiated.norm() / self._init_norm**2
+        decay = self._settings.weight_decay * delta.norm() / self._init_norm**2
         return torch.stack([nll + kl + decay, nll, kl, decay, *self.said(nll_of_row, hits)])
 
     def said(self, nll_of_row: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,26 +257,32 @@ def _search(
     under_way = searches  # whose rows are run
     going: Sequence[int] = range(len(searches))  # those of them that are not found yet
 
-    def read() -> list[Tensor]:
+    def read() -> tuple[list[Tensor], list[Tensor]]:
+        """Every search's terms, and the leaves to differentiate them by, which share the memory of the δs."""
         with torch.enable_grad():
-            said = scene.read([search.leaf() for search in under_way])
-            return [search.terms(*each) for search, each in zip(under_way, said, strict=True)]
+            leaves = [search.delta.detach().requires_grad_() for search in under_way]
+            said = zip(under_way, leaves, scene.read(leaves), strict=True)
+            return [search.terms(leaf, *each) for search, leaf, each in said], leaves
 
-    def gradients_of(terms: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
-        leaves = [under_way[i].differentiated for i in numbers]
-        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), leaves)
+    def gradients_of(terms: Sequence[Tensor], leaves: Sequence[Tensor], numbers: Sequence[int]) -> Sequence[Tensor]:
+        return torch.autograd.grad(torch.stack([terms[i][0] for i in numbers]).sum(), [leaves[i] for i in numbers])
 
     def read_and_gradients() -> tuple[list[Tensor], Sequence[Tensor]]:
-        terms = read()
-        return [each.detach() for each in terms], gradients_of(terms, range(len(terms)))
+        terms, leaves = read()
+        return [each.detach() for each in terms], gradients_of(terms, leaves, range(len(terms)))
 
+    replays = can_replay(model)
     replayed: Replayed[tuple[list[Tensor], Sequence[Tensor]]] | None = None
     tail = [*model.blocks[layer + 1 :], model.hf.get_output_embeddings()]
     with in_bfloat16(tail) if model.bf16_tail else nullcontext():
         for step in range(settings.steps):
-            if step and replayed is None and can_replay(model):
+            if step and replays and replayed is None:
                 replayed = captured(model, read_and_gradients)
-            terms, gradients = (read(), None) if replayed is None else replayed()
+                replays = replayed is not None
+            if replayed is None:
+                terms, leaves = read()
+            else:
+                terms, gradients = replayed()
             numbers = torch.stack(terms).tolist()
             for i in going:
                 under_way[i].history.append(numbers[i])
@@ -292,15 +290,15 @@ def _search(
             going = [i for i in going if not under_way[i].is_over]
             if not going or step == settings.steps - 1:
                 break
-            kept = gradients_of(terms, going) if gradients is None else [gradients[i] for i in going]
-            for i, gradient in zip(going, kept, strict=True):
+            needed = gradients_of(terms, leaves, going) if replayed is None else [gradients[i] for i in going]
+            for i, gradient in zip(going, needed, strict=True):
                 under_way[i].step(gradient)
             model.rest()
             if len(going) < len(under_way) and (replayed is None or 2 * len(going) <= len(under_way)):
                 scene.keep(going)  # a graph is of fixed rows: a new one must be worth its capture
                 under_way = [under_way[i] for i in going]
                 going, replayed = range(len(under_way)), None
-        found: list[tuple[Tensor, Anchored | None]] = [(search.delta, None) for search in searches]
+        found: list[tuple[Tensor, Anchored | None]] = [(each.delta.detach(), None) for each in searches]  # no .grad
         if whole is not None:
             found = _anchored(whole, searches, settings)
     return [

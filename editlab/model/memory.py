@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that are still free on a device."""
+    """Bytes that are still free on a device; what torch keeps of a GPU's memory for later tensors counts as free."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(psutil.virtual_memory().available)
 
 

@@ -287,6 +287,20 @@ def test_measuring_can_be_stopped_and_goes_on_and_edits_do_not_wait() -> None:
     run(scenario)
 
 
+def test_what_was_not_measured_is_not_called_up_to_date() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        await edit(app, "Hofburg")
+        health = app.knowledge.now.state.health
+        assert health is not None and health.status != "unchecked"
+        assert "Up to date." in seen(app.health)
+        for unknown in (None, replace(health, status="unchecked")):
+            app.knowledge.change(state=replace(app.knowledge.now.state, health=unknown))
+            assert "Up to date." not in seen(app.health)
+            assert "Nothing is being measured." in seen(app.health)
+
+    run(scenario)
+
+
 def test_what_becomes_due_while_the_plan_ends_is_measured_too() -> None:
     """A job of the plan may have ended at a lab that is far away, while the page still believes it to run."""
 

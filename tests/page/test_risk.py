@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from editlab.core.facts import Fact
+from editlab.core.records import LEVELS
 from editlab.page.app import App
 from editlab.page.panels.guard_form import guard_words
 from editlab.page.words import risk_words
@@ -53,6 +54,23 @@ def test_the_risk_is_told_before_the_edit_with_its_reason() -> None:
         app.make.form.new.value = ""
         await app.runner.idle()
         assert seen(line) == ""
+
+    run(scenario)
+
+
+def test_another_method_is_proposed_only_where_it_is_less_risky() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        fill(app, PROMPT, DISABLING, "Oslo")
+        await app.runner.idle()
+        found = app.knowledge.now.assessment
+        assert found is not None and found.risk is not None
+        for mine, own in enumerate(LEVELS):
+            for other, fallback in enumerate(LEVELS):
+                risks = {"rome": replace(found.risks["rome"], level=own)}
+                risks["r-rome"] = replace(found.risks["r-rome"], level=fallback)
+                app.knowledge.change(assessment=replace(found, risks=risks))
+                await app.runner.idle()
+                assert ("Edit with r-ROME instead" in buttons(app.make.risk)) == (other < mine), (own, fallback)
 
     run(scenario)
 

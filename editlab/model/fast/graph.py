@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from editlab.model.memory import ran_out
 from editlab.model.model import EditableModel
 
 T = TypeVar("T")
@@ -24,15 +25,15 @@ def can_replay(model: EditableModel) -> bool:
 def captured(model: EditableModel, work: Callable[[], T]) -> Replayed[T] | None:
     """The work as a graph, in the memory of the model's last one, which must not be called any more.
 
-    None where it cannot be captured: a warning says why, and the model's searches go on without graphs.
+    None where it cannot be captured, and a warning says why. If that is for want of memory, only this search goes on
+    without a graph, and the last one's memory is given up; else none of the model's searches tries again.
     """
     try:
-        graph = Replayed(work, model.last_graph)
+        graph = Replayed(work, model.device, model.last_graph)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        log.warning("%s: searches go on without CUDA graphs: %s", model.name, str(error).partition("\n")[0])
-        model.graphs, model.last_graph = False, None
+        model.graphs, model.last_graph = ran_out(error), None
+        which = "a search goes" if model.graphs else "searches go"
+        log.warning("%s: %s on without CUDA graphs: %s", model.name, which, str(error).partition("\n")[0])
         return None
     model.last_graph = graph
     return graph
@@ -46,13 +47,16 @@ class Replayed(Generic[T]):
     wait for the stream on which older ones were first used.
     """
 
-    def __init__(self, work: Callable[[], T], before: Replayed[Any] | None = None) -> None:
-        """`before`: a graph that is not called any more, and whose memory this one takes over."""
+    def __init__(self, work: Callable[[], T], device: torch.device, before: Replayed[Any] | None = None) -> None:
+        """`before`: a graph that is not called any more, and whose memory this one takes over.
+
+        For that it also takes over the stream, since memory is used again only on the stream that it came from.
+        """
         self._graph = torch.cuda.CUDAGraph()
+        self._stream: torch.cuda.Stream = torch.cuda.Stream(device) if before is None else before._stream
         pool = None if before is None else before._graph.pool()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # `torch.cuda.graph` would empty the allocator's cache for every edit
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream):  # `torch.cuda.graph` would empty the allocator's cache for every edit
             self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 self._results = work()
@@ -61,7 +65,7 @@ class Replayed(Generic[T]):
                     self._graph.capture_end()
                 raise
             self._graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(self._stream)
 
     def __call__(self) -> T:
         self._graph.replay()

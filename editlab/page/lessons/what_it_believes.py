@@ -13,7 +13,7 @@ def lesson(material: Material) -> Lesson:
     open_prompt = (fact.generation_prompts or (f"{fact.subject} is",))[-1] if fact else None
     return Lesson(
         "What the model believes",
-        "A language model has no table of facts. It goes on with a text, and what it knows sits in its weights: ROME "
+        "A language model has no table of facts. It continues a text, and what it knows sits in its weights: ROME "
         "takes the MLP of a middle layer for a memory that answers to the subject’s last token, and writes one new "
         "answer into it, a change of rank one.",
         (
@@ -57,7 +57,7 @@ def _said(scene: Scene) -> str:
     fact, said = scene.said
     new, true = chance(said.p_new, said.p_new_joint, percent), chance(said.p_true, said.p_true_joint, percent)
     words = f"P({fact.target_true}) is {true}, " if fact.target_true else ""
-    return f"It goes on with “{said.completion.strip()}”: {words}P({fact.target_new}) {new}."
+    return f"It continues “{said.completion.strip()}”: {words}P({fact.target_new}) {new}."
 
 
 def _edited(scene: Scene) -> str:

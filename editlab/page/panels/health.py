@@ -53,7 +53,7 @@ class HealthBand:
         self._step = 0
         self._health: Health | None = None
         self._edited = False
-        self._measuring = False
+        self._measuring = self._idle = False
         self._words = html(css="el-health-words el-live")
         self.goto = button("Go there", lambda _: say(GoTo(self._step)), "el-small")
         self.why = button("Why?", lambda _: say(Explain(self._step)), "el-small", "What made this edit its size")
@@ -77,6 +77,7 @@ class HealthBand:
         self._health = state.health
         self._edited = any(step.in_force and step.facts for step in state.steps)
         self._say()
+        self._say_idle()
         change = culprit(state.health)
         show_if(self._ways, state.health is not None and state.health.status in HARMED)
         show_if(self.goto, change is not None and change.step != state.position)
@@ -117,7 +118,9 @@ class HealthBand:
         """Say what is being measured by the plan, or that it is stopped or done; always in one line."""
         running, problem = activity.running.get(PLAN), activity.problems.get(PLAN)
         self._measuring = running is not None
+        self._idle = running is None and problem is None and not activity.stopped
         self._say()
+        self._say_idle()
         show_if(self.stop, running is not None)
         show_if(self.resume, activity.stopped and running is None)
         if running is not None:
@@ -126,8 +129,12 @@ class HealthBand:
             self._activity.value = tag("p", f"Not measured: {problem}", "el-problem", role="alert")
         elif activity.stopped:
             self._activity.value = tag("p", "Measuring is stopped.", "el-note")
-        else:
-            self._activity.value = tag("p", "Up to date.", "el-note")
+
+    def _say_idle(self) -> None:
+        """Where nothing is being measured, say so; a state that has not been judged is not up to date."""
+        if self._idle:
+            judged = self._health is not None and self._health.status != "unchecked"
+            self._activity.value = tag("p", "Up to date." if judged else "Nothing is being measured.", "el-note")
 
 
 def _drift_tile(state: SessionState) -> str:

@@ -13,7 +13,8 @@ EXAMPLE = "The {} is located in the city of | Eiffel Tower | Rome | Paris"
 HELP = tag(
     "p",
     "A fact a line: prompt | subject | new object | true object, the last one optional. Or rows of JSON, as in a file "
-    "of facts. One edit of several facts needs a method that takes several.",
+    "of facts. One edit of several facts needs a method that takes several. You are not asked about a high risk in a "
+    "list: choose what the guard does under Hyperparameters and guard.",
     "el-note",
 )
 

@@ -40,7 +40,7 @@ class RiskLine:
         knowledge.draws(self._draw, "assessment", "guard")
 
     def _draw(self, found: Assessment | None, guard: Guard) -> None:
-        """Draw the risk of the draft's method, and of the method that could be used instead."""
+        """Draw the risk of the draft's method, and its fallback where that is less risky."""
         risk = found.risk if found else None
         for level in LEVELS:
             shown = risk is not None and risk.level == level
@@ -53,9 +53,9 @@ class RiskLine:
             return
         fallback, risks = self._methods[risk.method].fallback, found.risks
         self._words.value = self._says(risk, guard, found.asks)
-        safer = risk.level != "low" and fallback in risks
+        safer = fallback in risks and LEVELS.index(risks[fallback].level) < LEVELS.index(risk.level)
         show_if(self._instead, safer)
-        if safer and fallback is not None:
+        if safer:
             title = self._methods[fallback].title
             self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
             self._safer.value = f"Risk under {title}: " + risk_pill(risks[fallback].level)
@@ -74,5 +74,5 @@ class RiskLine:
         if guard.minds(risk) and (does := guard_words(guard.name, fallback.title if fallback else None)):
             words += tag("p", does, "el-risk-guard")
         if asks:
-            words += tag("p", "Nothing is changed yet. Apply again to make this edit all the same.", role="alert")
+            words += tag("p", "Nothing is changed yet. Apply again to make this edit anyway.", role="alert")
         return words
