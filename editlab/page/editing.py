@@ -18,7 +18,7 @@ from editlab.page.drafting import Drafting
 from editlab.page.known import Complaint, JobReport, Knowledge, UnderWay, job_report
 from editlab.page.moving import Moving
 from editlab.page.wants import Anew, Apply, CancelEdit, Draft, Fill, Make, OpenSession
-from editlab.page.words import facts_words, switched_off_words
+from editlab.page.words import facts_words, switched_off_words, unchanged_words
 from editlab.page.work import SENTENCES, Request, sentence
 from editlab.report.html import full_stop, plural
 
@@ -53,8 +53,9 @@ class Editing(Controller):
             return
         if draft.more:
             apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
-            for each in apart if draft.apart else [draft]:
-                if await self._start(each, of_list=True) is None:
+            for number, each in enumerate(apart if draft.apart else [draft], 1):
+                place = f", {number} of {len(apart)}" if draft.apart else ""
+                if await self._start(each, of_list=True, place=place) is None:
                     break
             return
         self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
@@ -71,8 +72,8 @@ class Editing(Controller):
             self._knowledge.tell(says)
             self._drafting.changed()
 
-    async def _start(self, draft: Draft, of_list: bool = False) -> Step | None:
-        """Make the edit of a draft. Returns its step; None where there is none."""
+    async def _start(self, draft: Draft, of_list: bool = False, place: str = "") -> Step | None:
+        """Make the edit of a draft, at this place in a list. Returns its step; None where there is none."""
         if self._busy:
             return None
         facts, guard = (draft.fact, *draft.more), self._knowledge.now.guard
@@ -85,10 +86,11 @@ class Editing(Controller):
         )  # fmt: skip
 
         def done(step: Step) -> str:
-            return f"{full_stop(f'Edit {step.index} is in force: {told}')} {switched_off_words(later)}".strip()
+            more = [unchanged_words(step), switched_off_words(later)]
+            return " ".join([full_stop(f"Edit {step.index} is in force: {told}"), *filter(None, more)])
 
         self._mine = facts
-        return await self._run(edit, f"Editing: {told}", done, of_list)
+        return await self._run(edit, f"Editing{place}: {told}", done, of_list)
 
     def report(self, edit: EditReport | None) -> None:
         """Show an edit that this page did not ask for, and tell what became of it."""

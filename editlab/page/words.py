@@ -9,7 +9,7 @@ from markupsafe import Markup
 from editlab.core.facts import Fact
 from editlab.core.info import LabInfo, MeasureInfo
 from editlab.core.progress import WAITING, Progress
-from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, TaskScore
+from editlab.core.records import Cost, PairedTest, Retention, Risk, SessionState, Step, TaskScore
 from editlab.report.html import percent, plural, tag
 
 RULES = {"scores": "the likelier label word", "generation": "the label that a generated answer names"}
@@ -170,6 +170,12 @@ def switched_off_words(numbers: Sequence[int]) -> str:
     return (
         f"{numbers_words(numbers).capitalize()} {'stays' if len(numbers) == 1 else 'stay'} in the list, switched off."
     )
+
+
+def unchanged_words(step: Step) -> str:
+    """That an edit of size 0 changed nothing, as one that is made again does; empty of others."""
+    none = bool(step.size) and not any(size.norm for size in step.size.values())
+    return "It changed no weight." if none else ""
 
 
 def moved_words(state: SessionState, before: int, numbers: Sequence[int]) -> str:

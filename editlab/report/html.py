@@ -155,7 +155,7 @@ def moved(rank: int, was: int | None, known: int) -> Markup:
     if was == rank or not known:
         return Markup()
     if was is None:
-        words, sign, css = f"rank {rank}, was beyond {known}", "▲", "up"
+        words, sign, css = f"rank {rank}, was not in the top {known}", "▲", "up"
     else:
         words, css = f"rank {rank}, was {was}", "up" if was > rank else "down"
         sign = f"{'▲' if was > rank else '▼'}{abs(was - rank)}"

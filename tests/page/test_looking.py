@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from editlab.core.facts import Fact
-from editlab.core.records import Completion, SessionState, TokenChance
+from editlab.core.records import Completion, Drift, SessionState, Step, TokenChance
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.known import index_of
@@ -20,6 +20,7 @@ from editlab.page.panels.steps import Steps
 from editlab.page.plots.outcomes import perplexity_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.page.plots.weights import UNITS, size_chart, size_columns
+from editlab.page.words import unchanged_words
 from editlab.report.html import bars, moved
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
@@ -63,12 +64,19 @@ def said(*tokens: str) -> Completion:
     return Completion("A prompt", "own", f"{tokens[0]} and so on", chances)
 
 
+@pytest.mark.parametrize(("norms", "told"), [((), False), ((0.0,), True), ((0.0, 0.1), False), ((0.0, 0.0), True)])
+def test_an_edit_that_changed_no_weight_says_so(norms: tuple[float, ...], told: bool) -> None:
+    sizes = {layer: Drift(norm, norm / W0, norm / 64) for layer, norm in enumerate(norms)}
+    step = Step(1, "rome", (), None, {}, None, True, True, None, {}, 0.0, sizes)
+    assert ("changed no weight" in unchanged_words(step)) == told
+
+
 def test_a_token_tells_how_far_it_moved() -> None:
     assert "▲2" in moved(1, 3, 5)
     assert "rank 1, was 3" in moved(1, 3, 5)
     assert "▼1" in moved(2, 1, 5)
     assert moved(2, 2, 5) == moved(1, None, 0) == ""
-    assert "was beyond 5" in moved(1, None, 5)
+    assert "was not in the top 5" in moved(1, None, 5)
     drawn = bars([TokenChance(" b", 0.6), TokenChance(" a", 0.3)], {" a": 0.7, " b": 0.1})
     assert drawn.index("rank 1, was 2") < drawn.index("rank 2, was 1")
 

@@ -12,6 +12,7 @@ from editlab.core.facts import Fact
 from editlab.page import work
 from editlab.page.app import App
 from tests.page.fake_lab import FakeLab
+from tests.page.seen import seen, until
 from tests.page.test_app import run
 
 TOWER = Fact("The {} is located in the city of", "Eiffel Tower", "Rome", "Paris")
@@ -82,6 +83,8 @@ def test_a_list_is_one_edit_or_an_edit_for_each() -> None:
         app.make.method.take("rome")
         pasted.apart.value = True
         pasted.apply.click()
+        for number in (1, 2):
+            await until(lambda place=number: f"Editing, {place} of 2: " in seen(app.line))
         await app.runner.idle()
         state = lab.state(app.session)
         assert [(step.method, [fact.subject for fact in step.facts]) for step in state.steps[2:]] == [
