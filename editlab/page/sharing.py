@@ -22,9 +22,10 @@ class Sharing(Controller):
 
     async def _branch(self, index: int | None) -> None:
         """Open a copy of the session up to this step; by default up to the step in force."""
-        self._knowledge.tell("Making the branch…" if index is not None else "Making the copy…", "busy")
+        name = "copy" if index is None else "branch"
+        self._knowledge.tell(f"Making the {name}…", "busy")
         copy = await self._runner.ask(self._lab.duplicate, self._session, index)
-        self._carrier(OpenSession(copy, "This is the copy; the other session stays as it is."))
+        self._carrier(OpenSession(copy, f"This is the {name}; the other session stays as it is."))
 
     async def _delete(self) -> None:
         await self._runner.ask(self._lab.delete, self._session)

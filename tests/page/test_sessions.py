@@ -386,6 +386,8 @@ def test_a_branch_is_said_to_be_made_before_the_lab_answers() -> None:
         buttons(steps(app)[1])["Branch"].click()
         await until(lambda: page.app is not app)
         assert "Making the branch…" in said[0]
+        await page.app.runner.idle()
+        assert "This is the branch" in seen(page.app.line)
 
     run(scenario)
 
