@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from editlab.core.facts import Fact
-from editlab.core.records import Answer, Completion, Drift, SaysIt, SessionState, Step, TokenChance
+from editlab.core.records import Completion, Drift, SessionState, Step, TokenChance
 from editlab.page import work
 from editlab.page.app import App
 from editlab.page.known import index_of
@@ -22,7 +22,6 @@ from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
 from editlab.page.plots.weights import UNITS, size_chart, size_columns
 from editlab.page.words import unchanged_words
 from editlab.report.html import bars, moved
-from editlab.report.readings import says_it_words
 from tests.page.fake_lab import FakeLab
 from tests.page.fake_model import DISABLING, W0
 from tests.page.knowing import knowledge_of, nothing, sends_to
@@ -63,13 +62,6 @@ def state_of(*methods: str) -> SessionState:
 def said(*tokens: str) -> Completion:
     chances = tuple(TokenChance(token, 1 / 2 ** (place + 1)) for place, token in enumerate(tokens))
     return Completion("A prompt", "own", f"{tokens[0]} and so on", chances)
-
-
-@pytest.mark.parametrize(("answer", "end"), [("Rome", "“Rome”."), ("Rome.", "“Rome.”"), ("Rome!", "“Rome!”")])
-def test_a_quoted_answer_that_ends_a_sentence_ends_the_sentence(answer: str, end: str) -> None:
-    free = Answer("rewrite", "", "Rome", answer, False, True, True, True, True, False, "Paris.")
-    words = says_it_words(SaysIt(n_facts=1, of=1, rewrite=None, paraphrase=None, neighborhood=None, answers=(free,)))
-    assert words.endswith(f": asked freely, {end}")
 
 
 @pytest.mark.parametrize(("norms", "told"), [((), False), ((0.0,), True), ((0.0, 0.1), False), ((0.0, 0.0), True)])

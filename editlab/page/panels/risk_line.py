@@ -51,14 +51,16 @@ class RiskLine:
             unknown = f"Risk not known: {found.problem}" if found and found.problem else "Risk: …"
             self._words.value = tag("p", unknown, "el-note") if found else ""
             return
-        fallback, risks = self._methods[risk.method].fallback, found.risks
+        risks = found.risks
         self._words.value = self._says(risk, guard, found.asks)
-        safer = fallback in risks and LEVELS.index(risks[fallback].level) < LEVELS.index(risk.level)
-        show_if(self._instead, safer)
-        if safer:
-            title = self._methods[fallback].title
+        safer = risks.get(self._methods[risk.method].fallback or "")
+        if safer is not None and LEVELS.index(safer.level) >= LEVELS.index(risk.level):
+            safer = None
+        show_if(self._instead, safer is not None)
+        if safer is not None:
+            title = self._methods[safer.method].title
             self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
-            self._safer.value = f"Risk under {title}: " + risk_pill(risks[fallback].level)
+            self._safer.value = f"Risk under {title}: " + risk_pill(safer.level)
         titles = [self._methods[name].title for name in risks]
         rows = [[name, *(read(risk) for risk in risks.values())] for name, read in NUMBERS.items()]
         ruled = [self._methods[name].fallback is not None for name in risks]  # the position rule is about these
