@@ -276,4 +276,4 @@ def test_a_backend_whose_device_failed_comes_back_with_its_sessions(
 
     asyncio.run(supervise([Service("The backend", command, environment)], beside, Patience(stop_seconds=10)))
     assert done == [None]
-    assert f"The backend ended because its GPU failed (exit code {DEVICE_FAILED})" in caplog.text
+    assert f"The backend ended because its GPU or its cluster failed (exit code {DEVICE_FAILED})" in caplog.text

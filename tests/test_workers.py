@@ -22,7 +22,7 @@ from editlab.lab.lab import Lab
 from editlab.lab.store import Store
 from editlab.remote.client import connect
 from editlab.remote.wire import Loading
-from editlab.remote.workers import WorkerPool, dispatcher, keeper, seats, worker
+from editlab.remote.workers import WorkerPool, dispatcher, keeper, pool, seats, worker
 from editlab.remote.workers.worker import Worker
 from editlab.session.session import Session
 from tests.conftest import tiny_editor
@@ -387,6 +387,30 @@ def test_calls_of_a_worker_that_hangs_are_answered_by_another(idle: WorkerPool, 
     assert job.result(10)
     assert soon(lambda: idle.counts()["worker_restarts"] == 1)
     assert home.killed.is_set()
+
+
+def test_a_backend_whose_cluster_ended_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else would load a model for its visitors again; an answer that does not come changes nothing."""
+    monkeypatch.setattr(pool, "WATCH_SECONDS", 0.005)
+    gone, ended, asked = threading.Event(), threading.Event(), Counter[str]()
+
+    def can_start() -> bool:
+        asked["times"] += 1
+        if asked["times"] == 1:
+            raise ConnectionError
+        return not gone.is_set()
+
+    one = Here(lambda _report: Waiting(0.0))
+    with serving(lambda report: WorkerPool(lambda: one, 1, report, can_start=can_start), end=ended.set) as address:
+        lab = connect(address)
+        assert soon(lambda: lab.readiness().status == "ready" and asked["times"] > 2)
+        assert not ended.is_set()
+        gone.set()
+        assert soon(lambda: lab.readiness().status == "loading")
+        assert lab.readiness().progress.stage == "starting anew, since the cluster of its workers ended"
+        with pytest.raises(Loading, match="the cluster of its workers ended, and the backend starts anew"):
+            lab.about("one")
+        assert ended.wait(10)
 
 
 def test_a_change_that_no_worker_was_asked_for_is_asked_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

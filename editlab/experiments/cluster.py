@@ -64,6 +64,10 @@ class Cluster:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.leave()
 
+    def is_there(self) -> bool:
+        """Whether any of its machines still is; without one, no worker will start."""
+        return any(node["Alive"] for node in self._ray.nodes())
+
     def leave(self) -> None:
         """Leave the cluster, or end one that was started here."""
         if self._begun:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 log = logging.getLogger(__name__)
 
 BAD_INPUT = 2  # the exit code of a process that would fail again in the same way
-DEVICE_FAILED = 70  # of one whose GPU computes nothing more until it is started anew
+DEVICE_FAILED = 70  # of one whose GPU, or whose cluster, computes nothing more until it is started anew
 
 
 class GaveUp(RuntimeError):
@@ -124,5 +124,5 @@ async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
 def _how(code: int) -> str:
     """How a process ended, from its return code."""
     if code == DEVICE_FAILED:
-        return f"because its GPU failed (exit code {code})"
+        return f"because its GPU or its cluster failed (exit code {code})"
     return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

@@ -43,22 +43,25 @@ class Telling(Protocol):
 
 @runtime_checkable
 class Failing(Protocol):
-    """A lab that calls a listener, on any thread, once its device has failed for good."""
+    """A lab that calls a listener, on any thread, once what it computes on has failed for good.
 
-    def on_failure(self, listener: Callable[[], None]) -> None: ...
+    With words for what failed, unless that is the GPU.
+    """
+
+    def on_failure(self, listener: Callable[..., None]) -> None: ...
 
 
 class Loader:
     """Loads a lab in a thread, once `start` is called, and reports the progress.
 
-    `end` ends the process. It is called when the lab's device has failed for good, after the moment that it takes to
-    tell those who follow a job; the lab answers no more.
+    `end` ends the process. It is called when what the lab computes on has failed for good, after the moment that it
+    takes to tell those who follow a job; the lab answers no more.
     """
 
     def __init__(self, load: Load, end: Callable[[], None] | None = None) -> None:
         self._load = load
         self._end = end
-        self._failed = False
+        self._failed = ""  # what has failed for good
         self._lab: LabProtocol | None = None
         self._progress = Progress("loading the libraries")
         self._error: str | None = None
@@ -79,7 +82,7 @@ class Loader:
     def lab(self) -> LabProtocol:
         """The lab. Raises Loading, with the progress or with the reason of a failure."""
         if self._failed:
-            raise Loading("the GPU failed, and the backend starts anew")
+            raise Loading(f"{self._failed}, and the backend starts anew")
         return self.loaded
 
     @property
@@ -95,7 +98,7 @@ class Loader:
 
     def readiness(self) -> Readiness:
         if self._failed:
-            return Readiness("loading", Progress("starting anew, since the GPU failed"))
+            return Readiness("loading", Progress(f"starting anew, since {self._failed}"))
         status = "failed" if self._error is not None else "loading" if self._lab is None else "ready"
         return Readiness(status, self._progress, self._error)
 
@@ -124,7 +127,7 @@ class Loader:
             log.critical("the lab could not be loaded: %s", error, exc_info=error)
             if self._end is None:
                 self._error = str(error)
-            self._device_failed()
+            self._fail()
         except Exception as error:
             self._error = f"{error}" or type(error).__name__
             log.error("the lab could not be loaded: %s", self._error, exc_info=not isinstance(error, LabError))
@@ -132,13 +135,13 @@ class Loader:
             if isinstance(lab, Telling):
                 lab.on_change(self._on_change)
             if isinstance(lab, Failing):
-                lab.on_failure(self._device_failed)
+                lab.on_failure(self._fail)
             self._lab = lab
             log.info("the lab is ready")
 
-    def _device_failed(self) -> None:
+    def _fail(self, what: str = "the GPU failed") -> None:
         if not self._failed and self._end is not None:
-            self._failed = True
+            self._failed = what
             threading.Timer(TOLD_SECONDS, self._end).start()
 
     def _report(self, progress: Progress) -> None:

@@ -59,4 +59,4 @@ def pool_on(
     def start() -> WorkerCalls:
         return cast(WorkerCalls, RayWorker(cluster, arguments))
 
-    return WorkerPool(start, cluster.workers, report, stop)
+    return WorkerPool(start, cluster.workers, report, stop, cluster.is_there)

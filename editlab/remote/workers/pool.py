@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +23,9 @@ from editlab.remote.workers.keeper import Keeper
 from editlab.remote.workers.seats import KNOWN, Seats
 from editlab.remote.workers.worker import WorkerCalls
 
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 5.0  # between two looks whether workers can be started
 OF_INVITATIONS = ("invitation", "join")  # calls whose key opens no session
 
 
@@ -36,12 +41,14 @@ class WorkerPool(Calls):
         n: int,
         report: OnProgress = quiet,
         stop: Callable[[], None] = lambda: None,
+        can_start: Callable[[], bool] = lambda: True,
     ) -> None:
         """Ready once the first of `n` workers is loaded; the others follow. `start` starts a worker's process.
 
-        Raises what the first worker raises as it loads. `stop` is called at the end.
+        Raises what the first worker raises as it loads. `stop` is called at the end. `can_start`: whether there still
+        is anything that workers could be started on.
         """
-        self._stop = stop
+        self._stop, self._can_start = stop, can_start
         self._ids: OrderedDict[str, str] = OrderedDict()  # key -> session
         self._edits = Edits()
         self._seats = Seats(n)
@@ -104,6 +111,22 @@ class WorkerPool(Calls):
     def on_change(self, listener: Callable[[Any], None]) -> None:
         """Call `listener`, on any thread, with each job that changes."""
         self._dispatcher.listeners.append(listener)
+
+    def on_failure(self, listener: Callable[[str], None]) -> None:
+        """Call `listener`, on another thread and with what failed, once no worker can be started any more."""
+        threading.Thread(target=self._watch, args=(listener,), daemon=True).start()
+
+    def _watch(self, listener: Callable[[str], None]) -> None:
+        while not self._seats.closed.wait(WATCH_SECONDS):
+            try:
+                if self._can_start():
+                    continue
+            except Exception:
+                log.exception("nothing tells whether workers can be started")
+            else:
+                log.critical("no worker can be started any more")
+                listener("the cluster of its workers ended")
+                return
 
     def counts(self) -> dict[str, int]:
         """As `Lab.counts`, of all workers."""
