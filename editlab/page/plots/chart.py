@@ -229,6 +229,7 @@ def draw_levels(plot: figure, source: ColumnDataSource) -> None:
     plot.text(
         x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
         x_offset="shift", text_font_size="11px", text_font=value("system-ui, sans-serif"),
+        background_fill_color="#ffffff", background_fill_alpha=0.8,  # where the line of another level crosses the words
     )  # fmt: skip
 
 
