@@ -33,8 +33,10 @@ def number(value: float | None) -> str:
     return text.replace("-", MINUS)
 
 
-def decimals(value: float, digits: int = 2, sign: str = "") -> str:
+def decimals(value: float | None, digits: int = 2, sign: str = "") -> str:
     """So many digits after the point: "0.50", "−0.50"; with the sign "+" also "+0.50". Zero has no minus."""
+    if value is None:
+        return NOTHING
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}".replace("-", MINUS)
 
 

@@ -7,6 +7,7 @@ import math
 from markupsafe import Markup
 
 from editlab.analysis.anatomy import Anatomy, Factor, LayerAnatomy, anatomy
+from editlab.core.numbers import decimals
 from editlab.core.records import SessionState
 from editlab.page.controls import Fold, box, button, html, show_if
 from editlab.page.wants import Say, ShowProbe
@@ -78,6 +79,8 @@ def _factors_table(found: Anatomy, layer: LayerAnatomy) -> Markup:
 
 def _value(factor: Factor, value: float | None) -> str:
     """A factor's value, or its median, in the notation of its kind."""
+    if factor.name == "key_cosine":
+        return decimals(value)
     return percent(value) if factor.name == "relative_size" else number(value)
 
 

@@ -19,7 +19,7 @@ from editlab.report.readings import answers_table, readings_table, says_it_words
 
 NUMBERS: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "success": ("success", percent),
-    "difference": ("difference of P", lambda value: NOTHING if value is None else decimals(value, sign="+")),
+    "difference": ("difference of P", lambda value: decimals(value, sign="+")),
     "accuracy": ("argmax", percent),
 }
 KINDS = {"efficacy": "Efficacy", "paraphrase": "Paraphrase", "neighborhood": "Neighborhood"}

@@ -173,7 +173,7 @@ class Inside(LensPane):
             return note("Trace the same fact to compare the two curves.")
         pairs = [(curve[row.layer], row.p_new) for row in found.layers if row.layer < len(curve)]
         value = rank_correlation([a for a, _ in pairs], [b for _, b in pairs])
-        said = NOTHING if value is None else decimals(value, sign="+")
+        said = decimals(value, sign="+")
         words = f"Rank correlation of traced effect and P(new) over {len(pairs)} layers: {said}. "
         return tag("p", Markup("{}{}").format(words, FOUND_BEFORE), "el-note")
 

@@ -52,6 +52,9 @@ document.querySelectorAll(".el-steps .el-step").forEach((row) => {
 })
 """  # page.js does the same for a row of the timeline that is pointed at
 
+# The line of another level may cross a level's words.
+UNDER_WORDS: Mapping[str, Any] = {"background_fill_color": "#ffffff", "background_fill_alpha": 0.8}
+
 FOCUS = f":host(:focus-within) {{ outline: var(--chart-focus, none) {NOW}; outline-offset: -2px }}"
 
 Picture = Literal["png", "svg"]
@@ -229,6 +232,7 @@ def draw_levels(plot: figure, source: ColumnDataSource) -> None:
     plot.text(
         x=-0.5, y="y", text="name", source=source, text_color="color", text_baseline="bottom", y_offset=-2,
         x_offset="shift", text_font_size="11px", text_font=value("system-ui, sans-serif"),
+        **UNDER_WORDS,
     )  # fmt: skip
 
 
