@@ -291,7 +291,8 @@ def test_what_was_not_measured_is_not_called_up_to_date() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
         await edit(app, "Hofburg")
         health = app.knowledge.now.state.health
-        assert health is not None and health.status != "unchecked"
+        assert health is not None
+        assert health.status != "unchecked"
         assert "Up to date." in seen(app.health)
         for unknown in (None, replace(health, status="unchecked")):
             app.knowledge.change(state=replace(app.knowledge.now.state, health=unknown))

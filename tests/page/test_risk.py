@@ -63,7 +63,8 @@ def test_another_method_is_proposed_only_where_it_is_less_risky() -> None:
         fill(app, PROMPT, DISABLING, "Oslo")
         await app.runner.idle()
         found = app.knowledge.now.assessment
-        assert found is not None and found.risk is not None
+        assert found is not None
+        assert found.risk is not None
         for mine, own in enumerate(LEVELS):
             for other, fallback in enumerate(LEVELS):
                 risks = {"rome": replace(found.risks["rome"], level=own)}

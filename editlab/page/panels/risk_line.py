@@ -53,12 +53,13 @@ class RiskLine:
             return
         fallback, risks = self._methods[risk.method].fallback, found.risks
         self._words.value = self._says(risk, guard, found.asks)
-        safer = fallback in risks and LEVELS.index(risks[fallback].level) < LEVELS.index(risk.level)
+        other = risks.get(fallback) if fallback is not None else None
+        safer = other is not None and LEVELS.index(other.level) < LEVELS.index(risk.level)
         show_if(self._instead, safer)
-        if safer:
+        if safer and fallback is not None and other is not None:
             title = self._methods[fallback].title
             self.instead.description = self.instead.tooltip = f"Edit with {title} instead"
-            self._safer.value = f"Risk under {title}: " + risk_pill(risks[fallback].level)
+            self._safer.value = f"Risk under {title}: " + risk_pill(other.level)
         titles = [self._methods[name].title for name in risks]
         rows = [[name, *(read(risk) for risk in risks.values())] for name, read in NUMBERS.items()]
         ruled = [self._methods[name].fallback is not None for name in risks]  # the position rule is about these
