@@ -205,7 +205,10 @@ def _sweep_rows(found: LayerSweep, curve: Sequence[float] | None) -> dict[str, l
         "paraphrases, %": [share(row.paraphrases) for row in found.layers],
         "unrelated facts, %": [share(row.unrelated) for row in found.layers],
         "‖ΔW‖ ÷ ‖W₀‖, %": [share(row.relative_size, None) for row in found.layers],
-        "D, %": [share(row.d, None) for row in found.layers],
+        "D × 10⁴": [
+            (NOTHING, None, "") if row.d is None else (decimals(1e4 * row.d, 0), None, number(row.d))
+            for row in found.layers
+        ],
     }
 
 
