@@ -38,7 +38,7 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
         assert [order[:4] for order in orders(lab)] == [
             (DISABLING, method, (), ()) for method in ("rome", "r-rome", "memit")
         ]
-        assert row(app.analysis["Probe"], "the model") == ["✕ Broken", "✕ Broken", "✓ Healthy", "✓ Healthy"]
+        assert row(app.analysis["Probe"], "the model, by perplexity") == ["✕ Broken", "✕ Broken", "✓ Healthy", "✓ Healthy"]
         assert row(app.analysis["Probe"], "perplexity")[1] == "900 45 × unedited"
         assert row(app.analysis["Probe"], "efficacy") == ["100 %"] * 4
         assert "edit 2 here" in seen(app.analysis["Probe"])
@@ -190,6 +190,6 @@ def test_what_is_measured_without_a_step_is_not_shown_as_its_own() -> None:
         buttons(steps(app)[2])["Off"].click()
         await app.runner.idle()
         assert "edit 2 here, switched off" in seen(app.analysis["Probe"])
-        assert row(app.analysis["Probe"], "the model") == ["–", "✕ Broken", "✓ Healthy", "✓ Healthy"]
+        assert row(app.analysis["Probe"], "the model, by perplexity") == ["–", "✕ Broken", "✓ Healthy", "✓ Healthy"]
 
     run(scenario)

@@ -76,7 +76,7 @@ def _cell(read: Cell, column: ProbeColumn) -> str:
 def _rows(unedited: float | None, columns: Sequence[ProbeColumn]) -> list[tuple[str, Cell]]:
     """The rows' names and how to read their cells; a row without a value in any column is left out."""
     rows: list[tuple[str, Cell, bool]] = [
-        ("the model", lambda c: _verdict(c, unedited), True),
+        ("the model, by perplexity", lambda c: _verdict(c, unedited), True),
         ("perplexity", lambda c: _perplexity(c, unedited), True),
         ("says", lambda c: tag("span", c.says, "el-said"), True),
         ("‖ΔW‖ ÷ ‖W₀‖", _relative, True),
