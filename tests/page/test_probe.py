@@ -38,7 +38,12 @@ def test_the_same_fact_under_three_methods_beside_the_sessions_own_step() -> Non
         assert [order[:4] for order in orders(lab)] == [
             (DISABLING, method, (), ()) for method in ("rome", "r-rome", "memit")
         ]
-        assert row(app.analysis["Probe"], "the model, by perplexity") == ["✕ Broken", "✕ Broken", "✓ Healthy", "✓ Healthy"]
+        assert row(app.analysis["Probe"], "the model, by perplexity") == [
+            "✕ Broken",
+            "✕ Broken",
+            "✓ Healthy",
+            "✓ Healthy",
+        ]
         assert row(app.analysis["Probe"], "perplexity")[1] == "900 45 × unedited"
         assert row(app.analysis["Probe"], "efficacy") == ["100 %"] * 4
         assert "edit 2 here" in seen(app.analysis["Probe"])
