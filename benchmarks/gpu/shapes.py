@@ -22,7 +22,7 @@ from editlab.core.paths import resource
 from editlab.editing.editor import Editor
 from editlab.editing.moments import KEYS_PER_DIMENSION, SecondMoments, compute, rows_of_texts
 from editlab.editing.texts import split_texts
-from editlab.measures._task import KEPT_BYTES, KEPT_SHARE
+from editlab.measures._task import kept_bytes
 from editlab.measures.downstream import RULES, ByScores
 from editlab.measures.tasks import Task, load_tasks
 from editlab.methods import Method
@@ -33,7 +33,6 @@ from editlab.model.fast import prompts
 from editlab.model.fast.precision import in_full_float32
 from editlab.model.fast.prompts import Budget
 from editlab.model.loading import load_folder
-from editlab.model.memory import free_bytes
 from editlab.model.model import EditableModel
 from tests import plain
 
@@ -292,9 +291,8 @@ def _tasks(shape: Shape, rule: str) -> None:
             model.write([first, second])
             slowly = timed(place.device, lambda: [one_by_one(model, task, rule) for task in some], runs=1, warm=0)
             floor = sum(shape.rates.floor(model, needed_products(model, task, rule, layer)) for task in tasks)
-            free = max(KEPT_BYTES, int(KEPT_SHARE * free_bytes(place.device)))
-            for kind, kept in (("cpu", KEPT_BYTES), (place.device.type, free)):
-                tokens = prompts.BATCH_TOKENS[kind]
+            for device in (torch.device("cpu"), place.device):
+                tokens, kept = prompts.BATCH_TOKENS[device.type], kept_bytes(device)
                 setting_of_run = f"{tokens} tokens at once, {kept / 2**30:.3g} GiB kept"
                 run, error = by_batches_of(tokens, kept)
                 place.tell(

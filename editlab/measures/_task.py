@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from editlab.analysis.scores import weighted_f1, wilson
 from editlab.core.progress import OnProgress, quiet
 from editlab.core.records import TaskScore
@@ -82,16 +84,20 @@ class TaskMeasure:
         """
         start = time.perf_counter()
         if model not in self._ready:
-            if model.device.type == "cuda":
-                self.budget.allow(int(KEPT_SHARE * free_bytes(model.device)))
+            self.budget.allow(kept_bytes(model.device))
             self._ready[model] = rule_of(self.task, self.rule)(model, self.task, self.budget)
         answers = self._ready[model].answers(report, found)
         return score_of(self.task, self.rule, answers, time.perf_counter() - start)
 
 
-def task_measures(tasks: Iterable[Task], keep_bytes: int = KEPT_BYTES) -> list[TaskMeasure]:
-    """Every task by every rule; `keep_bytes` bounds the activations that all of them keep together."""
-    budget = Budget(keep_bytes)
+def kept_bytes(device: torch.device) -> int:
+    """The bytes of activations that all tasks together may keep on a device."""
+    return max(KEPT_BYTES, int(KEPT_SHARE * free_bytes(device))) if device.type == "cuda" else KEPT_BYTES
+
+
+def task_measures(tasks: Iterable[Task]) -> list[TaskMeasure]:
+    """Every task by every rule; they share one budget of kept activations."""
+    budget = Budget(KEPT_BYTES)
     return [TaskMeasure(task, rule, budget) for task in tasks for rule in task.rules]
 
 
