@@ -21,6 +21,7 @@ import torch
 
 from editlab.core.errors import Busy, LabError, LimitReached, UnknownSession
 from editlab.core.facts import Fact
+from editlab.core.progress import OnProgress, Progress
 from editlab.core.records import SessionState
 from editlab.lab import schema
 from editlab.lab.database import Run, connect
@@ -309,7 +310,46 @@ def test_kill_loses_at_most_the_edit_in_flight(opened: Open, place: str) -> None
     for fact in some_facts()[: len(steps)]:
         alone.edit(fact)
     assert torch.equal(weights_of(lab, key)[2], alone.model.weight(2))
+    if report := lab.editing(key):  # else it was killed between two edits
+        assert (report.status, report.facts) == ("failed", (some_facts()[len(steps)],))
     assert lab.edit(key, [some_facts()[len(steps)]]).result(60).index == len(steps) + 1
+
+
+def test_an_edit_that_ends_with_its_server_is_told_until_another_one_is_asked_for(
+    opened: Open, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it ran or waited; those that a person cancelled, that failed or that were made have ended for good."""
+
+    def hold(report: OnProgress) -> None:
+        while True:
+            report(Progress("holding the worker"))
+            time.sleep(0.001)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no such word")
+
+    lab = opened()
+    key, other, idle = (lab.create() for _ in range(3))
+    follow = lab.about(key).follow
+    lab.edit(key, facts[:1]).result(60)
+    lab.edit(other, facts[:1]).result(60)
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="no such"):
+        patch.setattr(Session, "edit", fail)
+        lab.edit(other, facts[1:2]).result(60)
+    lab._queue.put("holder", hold)
+    lab.edit(other, facts[2:]).cancel()
+    assert lab.edit(key, facts[1:], "memit").status == "queued"
+    lab = opened()
+    for opens in (key, follow):
+        lost = lab.editing(opens)
+        assert (lost.facts, lost.method, lost.status) == (tuple(facts[1:]), "memit", "failed")
+        assert "The server stopped while this edit was under way. It was not made" in lost.error
+    assert len(lab.state(key).steps) == 2
+    assert lab.editing(other) is None
+    assert lab.editing(idle) is None
+    lab.edit(key, facts[2:]).result(60)
+    assert lab.editing(key).status == "done"
+    assert opened().editing(key) is None
 
 
 @pytest.fixture
@@ -447,6 +487,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
             run(f"DROP INDEX {index}")
         for column in ("temporary", "history", "version", "class_of", "invite", "teacher", "lesson"):
             run(f"ALTER TABLE sessions DROP COLUMN {column}")
+        run("DROP TABLE begun")
         run("DROP TABLE found")
         run("DROP TABLE unedited")
         run("PRAGMA user_version = 1")

@@ -104,7 +104,8 @@ class LabProtocol(Protocol):
     def editing(self, session: str) -> EditReport | None:
         """The session's edit that runs, or else the next one that waits, or else the last one that ended.
 
-        Null (None) if no edit has been asked for since the lab began. A follow key is enough.
+        An edit that ended with the lab's process has failed; it is told until another one is asked for. Null (None) if
+        no edit has been asked for since the lab began, and none was lost before. A follow key is enough.
         """
 
     def cancel_edits(self, session: str) -> EditReport | None:

@@ -223,6 +223,11 @@ class Queue:
         self.tell(None)
         return job
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether no job is taken any more."""
+        return bool(self._closed)
+
     def listen(self, listener: OnChange) -> None:
         """Call `listener`, on any thread, with each job that changes; with None if any waiting job may have changed."""
         self._listeners.append(listener)

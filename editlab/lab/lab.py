@@ -30,7 +30,7 @@ from editlab.lab.edits import Edits
 from editlab.lab.jobs import ASKED, FIRST, LATER, QUESTION, LocalJob, OnChange, Queue, steady
 from editlab.lab.limits import Limits
 from editlab.lab.sessions import Sessions
-from editlab.lab.store import Store
+from editlab.lab.store import Begun, Store
 from editlab.measures import standard
 from editlab.measures.tasks import Task, load_tasks
 from editlab.methods import method_meant
@@ -180,7 +180,7 @@ class Lab:
         return self.sessions.revision(session)
 
     def editing(self, session: str) -> EditReport | None:
-        return self._edits.report(self.sessions.id_of(session))
+        return self._edits.report(self.sessions.id_of(session)) or self.sessions.lost(session)
 
     def cancel_edits(self, session: str) -> EditReport | None:
         id = self.sessions.id_of(session, editing=True)
@@ -224,14 +224,16 @@ class Lab:
         self.editor.method(method, hyperparameters)  # refuse at once what would fail later
         watching = Guard(guard, guard_level)
         self.limits.check_length(len(chosen.log))
+        begun = Begun(tuple(facts), method)
 
         def work(report: OnProgress) -> Step:
             self.limits.check_length(len(chosen.log))
-            step = chosen.edit(facts, method, hyperparameters, report, watching, partial(self.sessions.append, chosen))
+            keep = partial(self.sessions.append, chosen, begun)
+            step = chosen.edit(facts, method, hyperparameters, report, watching, keep)
             self.sessions.changed(chosen)
             return step
 
-        job = self._put(f"edit by {method}", chosen, work, changes_log=True)
+        job = self._put(f"edit by {method}", chosen, work, begun=begun)
         self._edits.add(chosen.id, job, facts, method)
         self.sessions.changed(chosen)
         return job
@@ -393,11 +395,11 @@ class Lab:
         session: Session,
         work: Callable[[OnProgress], T],
         priority: int = FIRST,
-        changes_log: bool = False,
+        begun: Begun | None = None,
     ) -> LocalJob:
         """Queue a job that stores its measurements as they come, so that they survive if the job is stopped.
 
-        Jobs of one `kind` take about as long.
+        Jobs of one `kind` take about as long. `begun`: the edit that the job makes.
         """
 
         def keeping(report: OnProgress) -> T:
@@ -409,7 +411,7 @@ class Lab:
 
             try:
                 with (
-                    self._ending_with_device(lambda: changes_log and session.log is not before),
+                    self._ending_with_device(lambda: begun is not None and session.log is not before),
                     self.editor.model.resting(self._queue.answer_questions),
                 ):
                     return with_room(lambda: work(reporting), self._make_room)
@@ -417,15 +419,22 @@ class Lab:
                 self.sessions.keep_findings(session)
                 self.sessions.forget_previews(session)
 
-        if not changes_log:
+        if begun is None:
             return self._queue.put(session.id, keeping, priority, kind=kind)
         self.sessions.claim(session)
-        release = partial(self.sessions.release, session)
+        end = partial(self._ended, session, begun)
         try:
-            return self._queue.put(session.id, keeping, priority, changes_log, release, kind)
+            self.sessions.begin(session, begun)
+            return self._queue.put(session.id, keeping, priority, True, end, kind)
         except BaseException:
-            release()
+            end()
             raise
+
+    def _ended(self, session: Session, edit: Begun) -> None:
+        """Give up a session's claim for an edit; one that ends because the lab does is told as lost afterwards."""
+        if not self._queue.is_closed:
+            self.sessions.end(edit)
+        self.sessions.release(session)
 
     @contextmanager
     def _ending_with_device(self, kept: Callable[[], bool] = lambda: False) -> Iterator[None]:

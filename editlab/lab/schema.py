@@ -59,7 +59,16 @@ CREATE INDEX sessions_of_class ON sessions (class_of);
 CREATE UNIQUE INDEX session_of_invite ON sessions (invite);
 CREATE UNIQUE INDEX session_of_teacher ON sessions (teacher)
 """
-MIGRATIONS = (SESSIONS, MEASURED, TEMPORARY, HISTORY, VERSION, CLASSES)
+BEGUN = """
+CREATE TABLE begun (
+    edit TEXT PRIMARY KEY,
+    session TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    facts TEXT NOT NULL,
+    method TEXT NOT NULL
+);
+CREATE INDEX begun_of_sessions ON begun (session)
+"""
+MIGRATIONS = (SESSIONS, MEASURED, TEMPORARY, HISTORY, VERSION, CLASSES, BEGUN)
 
 IN_POSTGRESQL = (
     (" BLOB", " BYTEA"),

@@ -23,10 +23,11 @@ from weakref import WeakValueDictionary
 
 from editlab.core.errors import Busy, LabError, LimitReached, ReadOnly, UnknownSession
 from editlab.core.info import Classroom, Member, SessionInfo
-from editlab.core.records import SessionState
+from editlab.core.progress import WAITING
+from editlab.core.records import EditReport, SessionState
 from editlab.editing.editor import Editor
 from editlab.lab.limits import Limits
-from editlab.lab.store import SessionRecord, Store, now, time_text
+from editlab.lab.store import Begun, SessionRecord, Store, now, time_text
 from editlab.measures import Measures
 from editlab.session.actions import History
 from editlab.session.log import Entry
@@ -41,6 +42,7 @@ KEY_BYTES = 24  # of randomness
 DAYS_BARE = 1 / 24  # without use, after which a session without an edit of its own makes room if the lab is full
 DAYS_TEMPORARY = 1 / 24  # without use, after which a temporary session is deleted
 DAYS_RENEWED = 1 / 48  # from one note that a session is being read to the next
+LOST = "The server stopped while this edit was under way. It was not made: the session is as it was before."
 READERS = 64  # sessions that can be read from the store at once
 
 
@@ -86,6 +88,7 @@ class Sessions:
         self._states: dict[str, SessionState] = {}  # cached until the next revision
         self._versions: dict[str, int] = {}  # of the stored sessions, as far as they are known here
         self._verdicts: dict[str, tuple[int, str | None]] = {}  # of classes' sessions: version and health
+        self._begun: set[str] = set()  # ids of the edits that are under way in this process
         self._making = threading.Lock()
         self._most_of_base = COMPLETIONS_KEPT
         self._next_revision = itertools.count(time.time_ns())  # always above the revisions before a restart
@@ -299,6 +302,30 @@ class Sessions:
         """Give up a claim."""
         self._store.release(session.id)
 
+    def begin(self, session: Session, edit: Begun) -> None:
+        """Store that an edit was begun, so that it can be told if it ends with this process; the session is claimed."""
+        self._store.begin(session.id, edit, [other.id for other in self._lost(session.id)])
+        self._begun.add(edit.id)
+
+    def end(self, edit: Begun) -> None:
+        """Store that an edit has ended without being made; one that was made has ended already."""
+        if edit.id in self._begun:
+            self._begun.remove(edit.id)
+            with suppress(LabError):  # it is told as lost then, which it is
+                self._store.end(edit.id)
+
+    def lost(self, key: str) -> EditReport | None:
+        """The last edit of a session that ended with its process; None without one."""
+        id = self._find(key).id
+        lost = self._lost(id)
+        if not lost or not self._store.claim(id):  # it is under way in another process
+            return None
+        self._store.release(id)
+        return EditReport(lost[-1].facts, lost[-1].method, "failed", WAITING, error=LOST)
+
+    def _lost(self, id: str) -> list[Begun]:
+        return [edit for edit in self._store.begun(id) if edit.id not in self._begun]
+
     @contextmanager
     def changing(self, session: Session, *fields: str) -> Iterator[None]:
         """Store the block's change of these fields of a session, or undo the change if it cannot be stored."""
@@ -316,11 +343,12 @@ class Sessions:
                 raise
         self.changed(session)
 
-    def append(self, session: Session, log: Sequence[Entry], history: History) -> None:
-        """Store a log that is one edit longer, with its history and its measurements."""
+    def append(self, session: Session, edit: Begun, log: Sequence[Entry], history: History) -> None:
+        """Store a log that is longer by the edit that was begun, with its history and its measurements."""
         switched = _switched(session.log, log[:-1])
         with self._storing(session.id) as stored:
-            stored(self._store.append(session.id, log, switched, history, session.measurements.unsaved))
+            stored(self._store.append(session.id, log, switched, history, session.measurements.unsaved, edit.id))
+        self._begun.discard(edit.id)
         session.measurements.unsaved.clear()
 
     def keep_findings(self, session: Session) -> None:

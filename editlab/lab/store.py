@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
 from editlab.core.errors import UnknownSession
+from editlab.core.facts import Fact
 from editlab.core.record import plain
 from editlab.lab.database import Row, Run, connect
 from editlab.lab.schema import MIGRATIONS
@@ -26,6 +28,8 @@ from editlab.session.measurements import Finding
 
 FORGET = """DELETE FROM found WHERE session = :id AND edit = :edit AND without = :off AND step = :step
     AND name = :name AND about = :about"""
+DELETED = "This session was deleted."
+END = "DELETE FROM begun WHERE edit = :edit"
 LEARN_UNEDITED = """INSERT INTO unedited SELECT fingerprint, :name, :setting, :found FROM sessions WHERE id = :id
     ON CONFLICT (model, name, setting) DO UPDATE SET found = excluded.found"""
 
@@ -64,8 +68,17 @@ class SessionRecord:
         return cls(**{**values, **read, "temporary": bool(row["temporary"])})
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An edit that was asked for and has not ended."""
+
+    facts: tuple[Fact, ...]
+    method: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
 class Store:
-    """Sessions, their logs and their measurements: in a SQLite file, in memory, or in PostgreSQL.
+    """Sessions, their logs, measurements and edits under way: in a SQLite file, in memory, or in PostgreSQL.
 
     Any thread may call the store. Only one process at a time may open a file; a PostgreSQL database is shared by all
     processes that name its URL, and a process that changes a session's log claims the session first. Raises LabError
@@ -211,13 +224,16 @@ class Store:
         enabled: Mapping[int, bool],
         history: History,
         findings: Iterable[Finding] = (),
+        begun: str = "",
     ) -> int:
         """Make `log` the session's log, with no entry undone: the last entry is new, the others are already stored.
 
-        `enabled`: of the numbers of those that are switched, whether each is on now. Returns the session's version.
+        `enabled`: of the numbers of those that are switched, whether each is on now. The edit `begun` has ended. Returns
+        the session's version.
         """
         new = log[-1]
         with self._transaction() as run:
+            run(END, edit=begun)
             version = _change(run, id, {"position": len(log), "history": history}, enabled)
             _insert_edit(run, new)
             _insert_entry(run, id, len(log), new)
@@ -241,6 +257,29 @@ class Store:
         """Store the model's fingerprint in this version's form; nothing else of the session changes."""
         with self._transaction() as run:
             run("UPDATE sessions SET fingerprint = :fingerprint WHERE id = :id", fingerprint=fingerprint, id=id)
+
+    # --- edits that were begun ---
+
+    def begin(self, id: str, edit: Begun, lost: Iterable[str] = ()) -> None:
+        """Store that an edit of a session was begun, instead of these that were lost. Raises UnknownSession."""
+        facts = json.dumps([fact.to_json() for fact in edit.facts])
+        with self._transaction() as run:
+            if not run("SELECT 1 FROM sessions WHERE id = :id", id=id):
+                raise UnknownSession(DELETED)
+            for other in lost:
+                run(END, edit=other)
+            values = {"edit": edit.id, "id": id, "facts": facts, "method": edit.method}
+            run("INSERT INTO begun VALUES (:edit, :id, :facts, :method)", **values)
+
+    def end(self, edit: str) -> None:
+        """Store that an edit that was begun has ended."""
+        with self._transaction() as run:
+            run(END, edit=edit)
+
+    def begun(self, id: str) -> list[Begun]:
+        """The edits of a session that were begun and have not ended."""
+        rows = self._read("SELECT edit, facts, method FROM begun WHERE session = :id", id=id)
+        return [Begun(tuple(map(Fact.from_json, json.loads(row["facts"]))), row["method"], row["edit"]) for row in rows]
 
     # --- measurements ---
 
@@ -331,7 +370,7 @@ def _change(run: Run, id: str, columns: Mapping[str, Any], enabled: Mapping[int,
         f"UPDATE sessions SET {setting}, version = version + 1 WHERE id = :id RETURNING version", **values, id=id
     )
     if not rows:
-        raise UnknownSession("This session was deleted.")
+        raise UnknownSession(DELETED)
     for number, on in (enabled or {}).items():
         statement = "UPDATE log SET enabled = :on WHERE session = :id AND number = :number"
         run(statement, on=int(on), id=id, number=number)

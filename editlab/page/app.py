@@ -88,6 +88,7 @@ class App(View):
 
     def start(self) -> None:
         self.measuring.measure_due()
+        self.editing.recall()
         if len(self.knowledge.now.state.steps) == 1 and not any(field.value for field in self.make.form.texts):
             self.make.finder.pick_example()
 

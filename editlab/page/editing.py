@@ -22,7 +22,7 @@ from editlab.page.words import facts_words, switched_off_words, unchanged_words
 from editlab.page.work import SENTENCES, Request, sentence
 from editlab.report.html import full_stop, plural
 
-OTHER = "The edit on another page"
+OTHER, EARLIER = "The edit on another page", "Your earlier edit"
 
 
 class Editing(Controller):
@@ -34,6 +34,7 @@ class Editing(Controller):
         self._request: Request | None = None
         self._looked = False  # for an edit under way
         self._others = ""  # whose edit is under way, if not this page's
+        self._failed: EditReport | None = None  # the last one, as it was when the session was opened
         self._mine: tuple[Fact, ...] = ()  # facts of an edit whose end was told before a report of it
         carrier.does(Apply, self._apply)
         carrier.does(Make, self._make)
@@ -105,10 +106,21 @@ class Editing(Controller):
         self._mine = ()
         if self._others or (edit is not None and not mine and not earlier):
             self._tell(edit)
+            self._runner.start(self._moving.refresh())
+        elif earlier and edit is not None and edit.status == "failed":
+            self._failed = edit
+
+    def recall(self) -> None:
+        """Tell that the last edit had failed when the session was opened, and put it into the form again."""
+        failed, self._failed = self._failed, None
+        if failed is not None and not self._busy:
+            self._others = EARLIER
+            self._carrier.do(Fill(failed.facts[0]))
+            self._tell(failed)
 
     def _show(self, edit: EditReport, earlier: bool) -> None:
         if not self._others:
-            self._others = "Your earlier edit" if earlier else OTHER
+            self._others = EARLIER if earlier else OTHER
             self._begin(f"Editing: {facts_words(edit.facts)}")
             if earlier:
                 self._carrier(Fill(edit.facts[0]))
@@ -121,12 +133,11 @@ class Editing(Controller):
         if edit is None:
             self._knowledge.tell(f"{others} was lost when the lab was started anew.", "error")
         elif edit.status == "failed":
-            self._knowledge.tell(f"{others} failed: {edit.error}", "error")
+            self._knowledge.tell(f"{others} failed ({facts_words(edit.facts)}): {edit.error}", "error")
         elif edit.status == "cancelled":
             self._knowledge.tell(f"{others} was cancelled. The model is as it was.")
         else:
             self._knowledge.tell(full_stop(f"{others} has finished: {facts_words(edit.facts)}"))
-        self._runner.start(self._moving.refresh())
 
     async def _make(self, fact: Fact) -> None:
         """Edit this fact with the method chosen in the form; the form shows the fact too."""

@@ -25,7 +25,7 @@ class Follower(View):
         super().__init__(lab, opened, open_session, REFUSAL)
         Looking(lab, self.knowledge, self.carrier)
         self.carrier.does(Branch, self._branch)
-        self._editing = False  # as this page has told
+        self._editing: bool | None = None  # as this page has told; None: nothing yet
         self.panel = FollowPanel(self.knowledge, self.carrier)
         self.lay_out([self.panel.widget], PLACES, css="el-follows")
 
@@ -36,7 +36,7 @@ class Follower(View):
         if edit is not None and edit.is_open:
             self._editing = True
             self.knowledge.tell(f"Editing now: {facts_words(edit.facts)} · {_progress(edit)}", "busy")
-        elif self._editing:
+        elif self._editing or (self._editing is None and edit is not None and edit.status == "failed"):
             self._editing = False
             ended = {"done": "has finished", "cancelled": "was cancelled"}.get(edit.status if edit else "", "failed")
             self.knowledge.tell(full_stop(f"The edit {ended}" + (f": {facts_words(edit.facts)}" if edit else "")))

@@ -316,7 +316,7 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
         said = {
             "done": "Your earlier edit has finished: The",
             "cancelled": "Your earlier edit was cancelled. The model is as it was.",
-            "failed": "Your earlier edit failed: the subject",
+            "failed": "Your earlier edit failed (The impossible is in the city of → Oslo): the subject",
             "lost": "Your earlier edit was lost",
         }
         assert said[end] in seen(app.line)
@@ -327,6 +327,12 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
         assert "el-running" not in app.make.widget._dom_classes
         made = 1 if end == "done" else 0
         assert len(steps(app)) == len(steps(follower)) == 1 + made or not made
+        if end == "failed":  # which whoever opens the session afterwards is told too
+            again.open(lab, key)
+            following.open(lab, lab.about(key).follow)
+            await until(lambda: f"Your earlier edit failed (The {fact.subject} is" in seen(again.app.line))
+            assert again.app.make.form.subject.value == fact.subject
+            assert "The edit failed: The impossible" in seen(following.app.line)
 
     run(scenario)
 

@@ -72,7 +72,7 @@ class WorkerPool(Calls):
             return self._answer(call, session, None, given)
         id = self._id_of(session)
         if call.name == "editing":
-            return self._edits.report(id)
+            return self._edits.report(id) or self._answer(call, session, id, given)
         if call.is_job:
             return self._begin(call.name, session, id, given)
         answer = self._answer(call, session, id, given)
