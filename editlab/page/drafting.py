@@ -28,7 +28,6 @@ class Drafting(Controller):
         self._numbers = itertools.count(1)
         self._number = 0  # of the latest request
         self._request: Request | None = None
-        self._stopped = False
         self._warned: Draft | None = None  # whose high risk was on the screen
         self._said: Fact | None = None  # the fact whose completions are known, and up to date
         self._assessed: Draft | None = None
@@ -68,28 +67,24 @@ class Drafting(Controller):
         if assessed == replace(draft, fact=_alone(draft.fact)):
             self._assessed = draft
 
-    async def agreed(self, draft: Draft) -> bool:
-        """Whether the edit may be made: a high risk must have been on the screen when Apply was pressed.
+    def has_seen_risk(self, draft: Draft) -> bool:
+        """Whether the edit may be made whatever its risk: the visitor has seen it, or a guard acts on it."""
+        return draft in (self._assessed, self._warned) or self._knowledge.now.guard.name != WARN
 
-        One that is not known yet is waited for. Raises Cancelled after `stop`.
-        """
-        if draft == self._assessed:
-            return True
-        warned = draft == self._warned
-        self._stopped, number = False, -1
+    async def asks(self, draft: Draft) -> bool:
+        """Ask whether the edit is to be made in spite of its risk; False where that need not be asked."""
+        if draft != self._knowledge.now.draft:  # the visitor went on typing
+            return False
+        number = -1
         while number != self._number:  # the log may have changed meanwhile, and the risk with it
             self.drop()
             number = self._number = next(self._numbers)
             await self._assess(draft, number)
-            if self._stopped:
-                raise Cancelled
-            if draft != self._knowledge.now.draft:  # the visitor went on typing
-                return False
         found = self._knowledge.now.assessment
-        if warned or found is None or not self._must_be_seen(found):
-            return True
+        if found is None or found.draft != draft or not self._must_be_seen(found):
+            return False
         self._knowledge.change(assessment=replace(found, asks=True))
-        return False
+        return True
 
     def _must_be_seen(self, found: Assessment) -> bool:
         """Whether the visitor must see this risk before the edit is made; a guard that acts needs nobody."""
@@ -100,11 +95,6 @@ class Drafting(Controller):
         """Ask again: the log has changed, and the answers may have changed with it."""
         self._said = self._assessed = None
         self.changed()
-
-    def stop(self) -> None:
-        """Wait for no risk any more."""
-        self._stopped = True
-        self.drop()
 
     def drop(self) -> None:
         """Drop the request."""

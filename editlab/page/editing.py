@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from editlab.core.errors import Cancelled
 from editlab.core.facts import Fact
+from editlab.core.guarding import REFUSE, WARN
+from editlab.core.progress import Progress
 from editlab.core.records import EditReport, Step
 from editlab.lab.api import Job, LabProtocol
 from editlab.page.carrying import Carrier, Controller
 from editlab.page.drafting import Drafting
-from editlab.page.known import Complaint, JobReport, Knowledge, UnderWay, job_report
+from editlab.page.known import Complaint, JobReport, Knowledge, RiskyFacts, UnderWay, job_report
 from editlab.page.moving import Moving
 from editlab.page.wants import Anew, Apply, CancelEdit, Draft, Fill, Make, OpenSession
 from editlab.page.words import facts_words, switched_off_words, unchanged_words
@@ -45,36 +48,74 @@ class Editing(Controller):
     def _busy(self) -> bool:
         return self._knowledge.now.edit is not None
 
-    async def _apply(self, draft: Draft) -> None:
-        """Make the edit of the form, once its risk is known; a high one must have been seen first.
-
-        A pasted list is left to the guard; of one edit after another, the first that fails or is cancelled is the last.
-        """
+    async def _apply(self, draft: Draft, anyway: bool = False) -> None:
+        """Make the edit of the form; the lab refuses one of a high risk that the visitor has not seen, who is asked."""
         if self._busy:
             return
-        if draft.more:
-            apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
-            for number, each in enumerate(apart if draft.apart else [draft], 1):
-                place = f", {number} of {len(apart)}" if draft.apart else ""
-                if await self._start(each, of_list=True, place=place) is None:
-                    break
+        if draft != self._knowledge.now.draft:
+            await self._apply_list(draft, anyway)
             return
-        self._begin(f"Finding out the risk: {draft.fact}", "Finding out the risk")
+        if self._drafting.has_seen_risk(draft):
+            await self._start(draft)
+            return
+        refusals: list[str] = []
+        await self._start(draft, refusals=refusals)
+        if refusals and await self._drafting.asks(draft):
+            self._knowledge.tell("Not applied. The model is as it was.")
+            self._drafting.changed()
+        elif refusals:
+            self._complain(refusals[0], None if draft != self._knowledge.now.draft else False)
+
+    async def _apply_list(self, draft: Draft, anyway: bool) -> None:
+        """Make the edits of a pasted list; where some of its facts are risky, ask first.
+
+        Of one edit after another, the first that fails or is cancelled is the last.
+        """
+        if not anyway and self._knowledge.now.guard.name == WARN:
+            risky = await self._risky(draft)
+            if risky:
+                self._knowledge.change(risky=RiskyFacts(draft, risky))
+                self._knowledge.tell("Not applied yet. The model is as it was.")
+            if risky is None or risky:
+                self._drafting.changed()
+                return
+        apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
+        for number, each in enumerate(apart if draft.apart else [draft], 1):
+            place = f", {number} of {len(apart)}" if draft.apart else ""
+            if await self._start(each, of_list=True, place=place) is None:
+                break
+
+    async def _risky(self, draft: Draft) -> tuple[Fact, ...] | None:
+        """The risky facts of a list; None where the visitor cancels, or the lab cannot tell."""
+        facts, risky = (draft.fact, *draft.more), []
+        self._begin(f"Finding out the risk of {plural(len(facts), 'fact')}")
         try:
-            agreed = await self._drafting.agreed(draft)
-            says = "Not applied. The model is as it was."
+            for number, fact in enumerate(facts):
+                self._report(JobReport("running", Progress("Finding out the risk", number, len(facts))))
+                by_method = {draft.method: draft.hyperparameters or {}}
+                self._request = self._runner.request(self._lab.risk, self._session, fact, [draft.method], by_method)
+                risks = await self._request.result()
+                if (edit := self._knowledge.now.edit) is not None and edit.stopping:
+                    raise Cancelled
+                if self._knowledge.now.guard.minds(risks[draft.method]):
+                    risky.append(fact)
         except Cancelled:
-            agreed, says = False, "Cancelled. The model is as it was."
+            self._knowledge.tell("Cancelled. The model is as it was.")
+            return None
+        except SENTENCES as error:
+            self._complain(sentence(error), of_list=True)
+            return None
         finally:
             self._end()
-        if agreed:
-            await self._start(draft)
-        else:
-            self._knowledge.tell(says)
-            self._drafting.changed()
+        return tuple(risky)
 
-    async def _start(self, draft: Draft, of_list: bool = False, place: str = "") -> Step | None:
-        """Make the edit of a draft, at this place in a list. Returns its step; None where there is none."""
+    async def _start(
+        self, draft: Draft, of_list: bool = False, place: str = "", refusals: list[str] | None = None
+    ) -> Step | None:
+        """Make the edit of a draft, at this place in a list. Returns its step; None where there is none.
+
+        With a list of `refusals` the guard refuses what it would only warn of, and why there is no edit is added to it.
+        """
         if self._busy:
             return None
         facts, guard = (draft.fact, *draft.more), self._knowledge.now.guard
@@ -82,8 +123,8 @@ class Editing(Controller):
         state = self._knowledge.now.state
         later = [step.index for step in state.steps[state.position + 1 :] if step.enabled]
         edit = self._runner.request(
-            self._lab.edit, self._session, facts, draft.method, draft.hyperparameters, guard=guard.name,
-            guard_level=guard.level,
+            self._lab.edit, self._session, facts, draft.method, draft.hyperparameters,
+            guard=guard.name if refusals is None else REFUSE, guard_level=guard.level,
         )  # fmt: skip
 
         def done(step: Step) -> str:
@@ -91,7 +132,8 @@ class Editing(Controller):
             return " ".join([full_stop(f"Edit {step.index} is in force: {told}"), *filter(None, more)])
 
         self._mine = facts
-        return await self._run(edit, f"Editing{place}: {told}", done, of_list)
+        failed = partial(self._complain, of_list=of_list) if refusals is None else refusals.append
+        return await self._run(edit, f"Editing{place}: {told}", done, failed)
 
     def report(self, edit: EditReport | None) -> None:
         """Show an edit that this page did not ask for, and tell what became of it."""
@@ -159,10 +201,12 @@ class Editing(Controller):
             says = "This is the branch with the later edits made again; the other session stays as it is."
             self._carrier(OpenSession(key, says))
 
-    async def _run(self, request: Request, says: str, done: Callable[[Any], str], of_list: bool | None = None) -> Any:
+    async def _run(
+        self, request: Request, says: str, done: Callable[[Any], str], failed: Callable[[str], None] | None = None
+    ) -> Any:
         """The result of a job that edits, followed to its end; None where there is none, or another edit runs.
 
-        `done` tells the result in a sentence; `of_list`: of a pasted list, or of the form; None: of neither.
+        `done` tells the result in a sentence; `failed` is called with the sentence of an error, which else is told.
         """
         if self._busy:
             return None
@@ -173,9 +217,7 @@ class Editing(Controller):
         except Cancelled:
             self._knowledge.tell("Cancelled. The model is as it was.")
         except SENTENCES as error:
-            if of_list is not None:
-                self._knowledge.change(complaint=Complaint(sentence(error), of_list))
-            self._knowledge.tell(sentence(error), "error")
+            (failed or self._complain)(sentence(error))
         else:
             self._knowledge.tell(done(result))
         finally:
@@ -183,16 +225,18 @@ class Editing(Controller):
         await self._moving.refresh()
         return result
 
+    def _complain(self, says: str, of_list: bool | None = None) -> None:
+        """Say why an edit was not made: of a pasted list, or of the form; None: of neither."""
+        if of_list is not None:
+            self._knowledge.change(complaint=Complaint(says, of_list))
+        self._knowledge.tell(says, "error")
+
     def _cancel(self) -> None:
         edit = self._knowledge.now.edit
         if self._request is not None:
             self._request.cancel()
         elif self._others:
             self._runner.start(self._cancel_others())
-        else:
-            if edit is not None:  # it waits for its risk
-                self._drafting.stop()
-            return
         if edit is not None:
             self._knowledge.change(edit=replace(edit, stopping=True))
 
@@ -202,9 +246,9 @@ class Editing(Controller):
         if edit is not None and not edit.is_open:
             self._mine = edit.facts  # its end is told
 
-    def _begin(self, says: str, stage: str = "Asking for the model") -> None:
+    def _begin(self, says: str) -> None:
         self._knowledge.tell(says, "busy")
-        self._knowledge.change(edit=UnderWay(stage), complaint=Complaint(""))
+        self._knowledge.change(edit=UnderWay("Asking for the model"), complaint=Complaint(""), risky=None)
         self._drafting.drop()
 
     def _draw(self, job: Job[Any]) -> None:

@@ -91,6 +91,20 @@ class Complaint:
 
 
 @dataclass(frozen=True)
+class RiskyFacts:
+    """The facts of a pasted list that are risky to edit: nothing is edited before the visitor has decided."""
+
+    draft: Draft
+    facts: tuple[Fact, ...]
+
+    @property
+    def others(self) -> Draft | None:
+        """The list without them; None where nothing is left."""
+        left = [fact for fact in (self.draft.fact, *self.draft.more) if fact not in self.facts]
+        return replace(self.draft, fact=left[0], more=tuple(left[1:])) if left else None
+
+
+@dataclass(frozen=True)
 class Found:
     """The facts that match a query, and which of them the model knows."""
 
@@ -224,6 +238,7 @@ class Known:
     found: Found = Found()
     edit: UnderWay | None = None
     complaint: Complaint = Complaint("")
+    risky: RiskyFacts | None = None
 
     watch_problem: str = ""  # why a prompt is not watched
     scan_problem: str = ""  # why a fact of the scan is not in the form

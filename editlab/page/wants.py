@@ -117,9 +117,10 @@ class GuardBy(Want):
 
 
 class Apply(Want):
-    """This edit, once its risk is known."""
+    """This edit, once its risk is known; `anyway`: whatever it is."""
 
     draft: Draft
+    anyway: bool = False
 
 
 class Make(Want):

@@ -12,7 +12,8 @@ from editlab.core.facts import Fact
 from editlab.page import work
 from editlab.page.app import App
 from tests.page.fake_lab import FakeLab
-from tests.page.seen import seen, until
+from tests.page.fake_model import DISABLING
+from tests.page.seen import alerts, buttons, seen, until
 from tests.page.test_app import run
 
 TOWER = Fact("The {} is located in the city of", "Eiffel Tower", "Rome", "Paris")
@@ -91,6 +92,52 @@ def test_a_list_is_one_edit_or_an_edit_for_each() -> None:
             ("rome", ["Eiffel Tower"]),
             ("rome", ["France"]),
         ]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("answer", ["Apply all", "Leave these out"])
+def test_a_list_with_risky_facts_asks_once_about_all_of_them(answer: str) -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        pasted = app.make.pasted
+        buttons(app.make)["A list of facts…"].click()
+        prompts = f"The {DISABLING} is located in the city of", f"The {DISABLING} is a sight of"
+        risky = [f"{prompt} | {DISABLING} | Oslo" for prompt in prompts]
+        pasted.text.value = "\n".join([LINES, *risky])
+        pasted.apart.value = True
+        pasted.apply.click()
+        await until(lambda: "Finding out the risk" in seen(app.make.job))
+        await app.runner.idle()
+        assert lab.state(app.session).position == 0
+        assert f"2 of 4 facts would probably break the model: The {DISABLING} is located" in seen(app.make)
+        assert "Nothing is changed yet." in alerts(app.make)[0]
+        buttons(app.make)[answer].click()
+        await app.runner.idle()
+        made = [step.facts[0].subject for step in lab.state(app.session).steps[1:]]
+        assert made == ["Eiffel Tower", "France", *(2 * [DISABLING] if answer == "Apply all" else [])]
+        assert answer not in buttons(app.make)
+
+    run(scenario)
+
+
+def test_a_list_that_the_visitor_is_asked_about_is_forgotten_with_its_text_and_made_by_a_guard_that_acts() -> None:
+    async def scenario(app: App, lab: FakeLab) -> None:
+        pasted = app.make.pasted
+        buttons(app.make)["A list of facts…"].click()
+        for change in (lambda: setattr(pasted.text, "value", ""), lambda: app.make.method.take("r-rome")):
+            app.make.method.take("rome")
+            pasted.text.value = f"The {DISABLING} is located in the city of | {DISABLING} | Oslo"
+            pasted.apply.click()
+            await app.runner.idle()
+            assert "1 of 1 fact would probably break the model" in seen(app.make)
+            assert "Leave these out" not in buttons(app.make)
+            change()
+            assert "would probably break" not in seen(app.make)
+        app.make.method.take("rome")
+        app.make.guard.action.value = "r-rome"
+        pasted.apply.click()
+        await app.runner.idle()
+        assert [step.method for step in lab.state(app.session).steps[1:]] == ["r-rome"]
 
     run(scenario)
 

@@ -111,15 +111,19 @@ def test_an_edit_waits_for_its_risk_and_a_high_one_asks_once() -> None:
     run(scenario)
 
 
-def test_an_edit_whose_text_is_changed_while_it_waits_for_its_risk_is_not_made() -> None:
+def test_what_stood_in_the_form_at_apply_is_applied_and_a_high_risk_is_not_asked_about_in_another_text() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
-        fill(app, PROMPT, "Prado", "Oslo", "Madrid")
-        app.make.apply.click()
-        await asyncio.sleep(0)
-        app.make.form.new.value = "Rome"
-        await app.runner.idle()
-        assert len(lab.state(app.session).steps) == 1
-        assert "Not applied" in seen(app.line)
+        for subject, made in (("Prado", 1), (DISABLING, 1)):
+            fill(app, PROMPT, subject, "Oslo", "Madrid")
+            app.make.apply.click()
+            await asyncio.sleep(0)
+            app.make.form.new.value = "Rome"
+            await app.runner.idle()
+            state = lab.state(app.session)
+            assert [step.facts[0].target_new for step in state.steps[1:]] == made * ["Oslo"]
+            assert "Apply again" not in seen(app.make.risk)
+            assert app.make.form.new.value == "Rome"
+        assert "The edit was refused, its risk being high" in seen(app.line)
 
     run(scenario)
 

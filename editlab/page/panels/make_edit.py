@@ -40,9 +40,9 @@ class MakeEdit:
         self.form = FactForm(self._fact_changed, self._apply, info.chat)
         self.finder = FactFinder(knowledge, say)
         self.guard = GuardForm(say)
-        self.method = MethodForm(info.methods, self._apply, self._drafted, self.guard.widget)
+        self.method = MethodForm(info.methods, self._apply, self._method_changed, self.guard.widget)
         self.risk = RiskLine(knowledge, self._apply_fallback)
-        self.pasted = PastedFacts(self._apply_list)
+        self.pasted = PastedFacts(self._apply_list, say)
         self._says = html(css="el-says-now el-live")
         self.preview = box([self._says], "el-panel el-preview")
         self.apply = button(
@@ -66,6 +66,7 @@ class MakeEdit:
         knowledge.draws(self._place, "preview", "draft", "state")
         knowledge.draws(self._run, "edit")
         knowledge.draws(self._complain, "complaint")
+        knowledge.draws(self.pasted.ask, "risky")
         knowledge.draws(self.form.propose, "proposal")
 
     @property
@@ -152,6 +153,10 @@ class MakeEdit:
 
     def _fact_changed(self, fact: Fact | None) -> None:
         self._fact = fact
+        self._drafted()
+
+    def _method_changed(self) -> None:
+        self.pasted.ask(None)  # what was asked was about another one
         self._drafted()
 
     def _drafted(self) -> None:
