@@ -233,6 +233,28 @@ def test_a_measurement_gives_way_to_an_edit_and_goes_on(
     assert lab.state(session).steps[1].measurement.tasks == {}
 
 
+def test_a_measurement_by_the_plan_gives_way_to_a_search_for_the_culprit_and_goes_on(
+    inner: Lab, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person asks for goes first, even in the middle of a measure."""
+    session = inner.create()
+    inner.edit(session, facts[:1]).result(60)
+    inner.plan(session, {"parity": 1})
+    real, asked, found = TaskMeasure.score, [], []
+
+    def score(task, model, report, *_):
+        found.append([job.status for job in asked])
+        if not asked:
+            asked.append(inner.culprit(session))
+        return real(task, model, report)
+
+    monkeypatch.setattr(TaskMeasure, "score", score)
+    state = inner.measure_due(session).result(60)
+    assert found == [[], ["done"], ["done"]]  # of the edit, of the edit again, of the unedited model
+    assert asked[0].result(0).tokens > 0
+    assert [step.measurement.tasks["parity"].n for step in state.steps] == [4, 4]
+
+
 def test_a_probe_gives_way_to_an_edit_and_goes_on(
     lab: LabProtocol, facts: list[Fact], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,8 +228,8 @@ class Store:
     ) -> int:
         """Make `log` the session's log, with no entry undone: the last entry is new, the others are already stored.
 
-        `enabled`: of the numbers of those that are switched, whether each is on now. The edit `begun` has ended. Returns
-        the session's version.
+        `enabled`: of the numbers of those that are switched, whether each is on now. The edit `begun` is not under way
+        any more. Returns the session's version.
         """
         new = log[-1]
         with self._transaction() as run:
