@@ -184,6 +184,12 @@ class Page:
         assert lab is not None, "a session is opened in a lab"
         with building():
             shown = App(lab, found, self._go) if found.about.may_edit else Follower(lab, found, self._go)
+        if (
+            isinstance(shown, App)
+            and isinstance(self.app, App)
+            and found.about.branch_of == self.app.knowledge.now.about.id
+        ):
+            shown.make.take_over(self.app.make)
         shown.projector.set(self.app.projector.on if self.app else view_asked_for() == VIEW)
         self._leave()
         self.app = shown

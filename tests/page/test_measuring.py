@@ -318,7 +318,9 @@ def test_what_becomes_due_while_the_plan_ends_is_measured_too() -> None:
 
 def test_while_it_is_stopped_only_what_the_step_says_is_asked() -> None:
     async def scenario(app: App, lab: FakeLab) -> None:
+        assert "no edits yet" in seen(app.health)
         await edit(app, "Hofburg")
+        assert "no edits yet" not in seen(app.health)
         app.measuring.stop(PLAN)
         await edit(app, "Big Ben")
         assert ("measure", app.session, ()) in lab.calls

@@ -32,6 +32,7 @@ from editlab.page.visit import session_asked_for, wait_for_visitor
 from editlab.page.work import ask
 from editlab.remote.wire import Loading as ModelLoading
 from tests.page.fake_lab import FakeLab
+from tests.page.fake_model import DISABLING
 from tests.page.seen import alerts, buttons, everything, field, seen, steps, until
 from tests.page.test_app import _quick, apply, fill, visible
 
@@ -337,6 +338,38 @@ def test_an_edit_under_way_is_seen_by_a_reload_and_a_follower_and_its_end_is_tol
     run(scenario)
 
 
+@pytest.mark.parametrize("subject", ["Prado", DISABLING])
+def test_an_apply_before_its_risk_is_known_is_not_lost_by_a_reload(subject: str) -> None:
+    """The lab has it from the click on: it is made, or whoever reloads is told why not, and has it in the form."""
+
+    async def scenario(page: Page, lab: FakeLab) -> None:
+        page.open(lab)
+        before, again = page.app, Page()
+        assert isinstance(before, App)
+        fill(before, PROMPT, subject, "Oslo", "Madrid")
+        before.make.apply.click()
+        session = lab.sessions[before.session]
+        await until(lambda: bool(session.edits))
+        for task in before.runner._tasks:  # which end with the page's kernel
+            task.cancel()
+        (edit,) = session.edits
+        assert edit.job.is_open
+        again.open(lab, before.session)
+        live, app = watching(again, lab), again.app
+        assert isinstance(app, App)
+        assert f"Editing: The {subject} is" in seen(app.line)
+        while edit.job.status == "running":
+            pass
+        await live.look()
+        await app.runner.idle()
+        assert app.make.form.subject.value == subject
+        assert len(lab.state(app.session).steps) == (1 if subject == DISABLING else 2)
+        told = "failed (The {} is located in the city of → Oslo): The edit was refused, its risk being high"
+        assert (told if subject == DISABLING else "has finished").format(subject) in seen(app.line)
+
+    run(scenario)
+
+
 def test_an_edit_that_begins_on_another_page_is_seen_and_may_be_cancelled_here() -> None:
     async def scenario(page: Page, lab: FakeLab) -> None:
         page.open(lab)
@@ -382,6 +415,11 @@ def test_a_branch_is_said_to_be_made_before_the_lab_answers() -> None:
         page.open(lab)
         await edited(page, "Prado")
         app, said = page.app, []
+        assert isinstance(app, App)
+        app.make.form.prompt.value = "half a sent"
+        app.make.method.take("r-rome")
+        field(app.make.method, "steps").value = "7"
+        app.make.guard.action.value = "refuse"
         real = lab.duplicate
 
         def slow(*arguments: object) -> str:
@@ -392,8 +430,13 @@ def test_a_branch_is_said_to_be_made_before_the_lab_answers() -> None:
         buttons(steps(app)[1])["Branch"].click()
         await until(lambda: page.app is not app)
         assert "Making the branch…" in said[0]
-        await page.app.runner.idle()
-        assert "This is the branch" in seen(page.app.line)
+        branch = page.app
+        assert isinstance(branch, App)
+        await branch.runner.idle()
+        assert "This is the branch" in seen(branch.line)
+        assert branch.make.form.prompt.value == "half a sent"  # what stood in the form stands there
+        assert (branch.make.method.name, branch.make.method.read()) == ("r-rome", {"steps": 7})
+        assert branch.knowledge.now.guard.name == "refuse"
 
     run(scenario)
 

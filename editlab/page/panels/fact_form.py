@@ -52,6 +52,9 @@ class PromptLines:
         self._put = tuple(prompts)
         self.text.value = self._as_put = "\n".join(map(in_one_line, prompts))
 
+    def take_over(self, other: PromptLines) -> None:
+        self._put, self._as_put, self.text.value = other._put, other._as_put, other.text.value
+
     def read(self) -> tuple[str, ...]:
         if self.is_as_put:
             return self._put
@@ -140,6 +143,20 @@ class FactForm:
             self.follow_ups.value = "\n".join(each.line for each in fact.follow_ups)
             self.rewordings.put(fact.paraphrase_prompts)
             self.neighbours.put(fact.neighborhood_prompts)
+        finally:
+            self._filling = False
+        self._changed()
+
+    def take_over(self, other: FactForm) -> None:
+        """Hold what stands in another form, half typed or not."""
+        self._filling = True
+        try:
+            self._picked, self._why = other._picked, other._why
+            self.as_chat.value, self.joined.value = other.as_chat.value, other.joined.value
+            for control, text in zip((*self._fields, self.follow_ups), (*other._fields, other.follow_ups), strict=True):
+                control.value = text.value
+            self.rewordings.take_over(other.rewordings)
+            self.neighbours.take_over(other.neighbours)
         finally:
             self._filling = False
         self._changed()

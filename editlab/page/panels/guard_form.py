@@ -26,6 +26,10 @@ class GuardForm:
         for control in (self.action, self.from_level):
             control.observe(self._changed, "value")
 
+    def take_over(self, other: GuardForm) -> None:
+        """Hold what stands in another form."""
+        self.action.value, self.from_level.value = other.action.value, other.from_level.value
+
     def _changed(self, _: object) -> None:
         self._say(GuardBy(self.action.value, self.from_level.value))
 

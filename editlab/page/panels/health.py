@@ -149,7 +149,8 @@ def _drift_tile(state: SessionState) -> str:
 def _outcome_tile(title: str, state: SessionState, read: Read) -> Markup:
     """A tile with a number now, the same of the unedited model, and its course."""
     now, base = read(state.steps[state.position]), read(state.steps[0])
-    words = [now.of if now else "not measured yet"]
+    bare = read is retention_outcome and not any(step.in_force and step.facts for step in state.steps)
+    words = [now.of if now else "no edits yet" if bare else "not measured yet"]
     if base is not None and state.position and read is not unrelated_outcome:  # of what the unedited model knows
         words.append(f"unedited {base.said}")
     so_far = outcomes(state.steps[: state.position + 1], read) if now else []

@@ -93,6 +93,12 @@ class MakeEdit:
         if focus:  # which brings it into sight
             {"prompt": self.form.prompt, "apply": self.apply}[focus].focus()
 
+    def take_over(self, other: MakeEdit) -> None:
+        """Hold what stands in another form, half typed or not."""
+        self.method.take_over(other.method)
+        self.guard.take_over(other.guard)
+        self.form.take_over(other.form)
+
     def _run(self, edit: UnderWay | None) -> None:
         """Progress stands where the risk was; Apply stays where it is, keeps the focus, and does nothing meanwhile."""
         before, self._edit = self._edit, edit

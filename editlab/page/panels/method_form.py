@@ -109,6 +109,13 @@ class MethodForm:
         for key, value in values.items():
             self._controls[name][key].value = written(value)
 
+    def take_over(self, other: MethodForm) -> None:
+        """Hold what stands in another form of the same methods."""
+        for name in (*other._controls, other.name):
+            self.take(name)
+            for key, control in other._controls[name].items():
+                self._controls[name][key].value = control.value
+
     def read(self) -> dict[str, Any]:
         """The hyperparameters that differ from the method's preset. Raises ValueError with a sentence."""
         return {info.name: parsed(info, control) for info, control in self._changed()}
