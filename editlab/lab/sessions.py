@@ -42,7 +42,7 @@ KEY_BYTES = 24  # of randomness
 DAYS_BARE = 1 / 24  # without use, after which a session without an edit of its own makes room if the lab is full
 DAYS_TEMPORARY = 1 / 24  # without use, after which a temporary session is deleted
 DAYS_RENEWED = 1 / 48  # from one note that a session is being read to the next
-LOST = "The server stopped while this edit was under way. It was not made: the session is as it was before."
+LOST = "The server stopped before this edit was made."
 READERS = 64  # sessions that can be read from the store at once
 
 
