@@ -17,9 +17,11 @@ from editlab.page.known import index_of
 from editlab.page.opening import opened
 from editlab.page.panels.side_by_side import SideBySide, key_of
 from editlab.page.panels.steps import Steps
-from editlab.page.plots.outcomes import perplexity_chart
+from editlab.page.plots.chart import AXIS_WIDTH, LETTER, TITLE_INDENT
+from editlab.page.plots.outcomes import perplexity_chart, preservation_chart
+from editlab.page.plots.recall import recall_chart
 from editlab.page.plots.side_by_side import compared_by, side_by_side_parts
-from editlab.page.plots.weights import UNITS, size_chart, size_columns
+from editlab.page.plots.weights import UNITS, drift_chart, size_chart, size_columns
 from editlab.page.words import unchanged_words
 from editlab.report.html import bars, moved
 from tests.page.fake_lab import FakeLab
@@ -28,6 +30,8 @@ from tests.page.knowing import knowledge_of, nothing, sends_to
 from tests.page.seen import alerts, buttons, row, seen, steps
 
 Scenario = Callable[[App, FakeLab], Awaitable[None]]
+PHONE, MARGIN = 338, 12  # pixels of a chart in a window of 390, and beside its plot at the right
+BOLD = 6.6  # pixels of one letter in a chart's title
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +91,14 @@ def test_levels_of_an_edit_are_those_of_its_method() -> None:
     levels = size_columns(state, UNITS[1])["levels"]
     assert levels["y"] == [pytest.approx(3 * median(ordinary)), pytest.approx(W0)]
     assert [name.split(":")[0] for name in levels["name"]] == ["suspicious", "disabling"]
+    assert levels["shift"][-1] + LETTER * len(levels["name"][-1]) <= PHONE - AXIS_WIDTH - MARGIN
+
+
+def test_titles_of_charts_fit_a_phone() -> None:
+    charts = [make(unit, log) for make in (drift_chart, size_chart) for unit in UNITS for log in (False, True)]
+    charts += [preservation_chart(True), perplexity_chart(30.0, log=True), recall_chart([], 1)]
+    titles = [plot.title.text for chart in charts for plot in chart.figures]
+    assert [title for title in titles if TITLE_INDENT + BOLD * len(title) > PHONE] == []
 
 
 def test_levels_do_not_stretch_the_axis() -> None:

@@ -196,7 +196,7 @@ def perplexity_chart(level: float | None = None, log: bool = False, height: int 
 
 def preservation_chart(log: bool = False, height: int = 170) -> Chart:
     """The largest preservation error of an edited layer against the step."""
-    title = "Preservation error D, layer where it is largest: tr(ΔW C ΔWᵀ) ÷ tr(W₀ C W₀ᵀ)"
+    title = "Largest preservation error D of a layer"
     chart = _line_chart(f"{title}, log axis" if log else title, None, height, log)
     (plot,) = chart.figures
     plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)

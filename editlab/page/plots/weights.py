@@ -51,7 +51,7 @@ class Unit:
 UNITS = (
     Unit("relative", "÷ ‖W₀‖", "‖W − W₀‖ ÷ ‖W₀‖", "‖ΔW‖ ÷ ‖W₀‖"),
     Unit("norm", "Frobenius norm", "‖W − W₀‖", "‖ΔW‖"),
-    Unit("per_element", "|Δ| of the paper", "‖W − W₀‖ ÷ number of elements", "‖ΔW‖ ÷ number of elements"),
+    Unit("per_element", "|Δ| of the paper", "‖W − W₀‖ ÷ elements", "‖ΔW‖ ÷ elements"),
 )
 
 
@@ -127,10 +127,10 @@ def size_levels(state: SessionState, unit: Unit) -> Mapping[str, Sequence[Any]]:
     finite = [value for size in sizes if math.isfinite(value := getattr(size, unit.field)) and value > 0]
     levels = []
     if finite:
-        levels.append((UNUSUAL * median(finite), f"suspicious: {UNUSUAL:.0f} × the median", CHANGES["trend"]))
+        levels.append((UNUSUAL * median(finite), f"suspicious: {UNUSUAL:.0f} × median", CHANGES["trend"]))
     whole = next((getattr(size, unit.field) / size.relative for size in sizes if size.relative > 0), None)
     if whole is not None and math.isfinite(whole):
-        levels.append((AS_LARGE * whole, "disabling: as large as W₀", CHANGES["jump"]))
+        levels.append((AS_LARGE * whole, "disabling: ‖W₀‖", CHANGES["jump"]))
     return level_columns(levels)
 
 
