@@ -458,6 +458,9 @@ def test_a_jump_between_measurements_is_laid_to_the_edit_of_outstanding_size() -
         steps.append(step(index, perplexity=value, size=2.0 if index == 43 else 0.1 + 0.001 * (index % 7)))
     found = health_of(steps)
     assert changes(found) == [(43, "jump", "size"), (43, "jump", "perplexity")]
+    sentence = found.changes[-1].sentence
+    assert sentence.startswith("Some time in edits 41 to 45, perplexity went from 27 to 300")
+    assert sentence.endswith("Judged by its size, it was probably edit 43 (Place 43 → Rome).")
     unsized = health_of([replace(s, size={}) for s in steps])
     assert changes(unsized) == [(45, "jump", "perplexity")]
     assert unsized.reason.startswith("Some time in edits 41 to 45, perplexity went from 27 to 300")

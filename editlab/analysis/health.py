@@ -102,7 +102,7 @@ INDICATORS: Mapping[str, Indicator] = {
     ),
     "bleeding": _unrelated("unrelated facts still right in the full set"),
     "preservation": Indicator(
-        "the squared change of an edited layer's output",
+        "the squared change of an edited layer’s output",
         lambda error: error,
         sure=math.inf,  # only its level is judged: what it does to the model is measured by the others
         least=math.inf,
@@ -393,12 +393,15 @@ def _catastrophe(
 ) -> tuple[Step, str]:
     """The edit that a jump is attributed to, and the sentence."""
     edits = _between(steps, before, after)
-    suspects = edits if len(edits) == 1 else _between(large, before, after)
     change = _change(indicator, before, after)
-    if suspects:
-        culprit = max(suspects, key=lambda step: step.relative_size or 0.0)
-        return culprit, f"With {_named(culprit)}, {change}"
-    return after.step, f"Some time in edits {before.step.index + 1} to {after.step.index}, {change}"
+    if len(edits) == 1:
+        return edits[0], f"With {_named(edits[0])}, {change}"
+    within = f"Some time in edits {before.step.index + 1} to {after.step.index}, {change}"
+    suspects = _between(large, before, after)
+    if not suspects:
+        return after.step, within
+    culprit = max(suspects, key=lambda step: step.relative_size or 0.0)
+    return culprit, f"{within} Judged by its size, it was probably {_named(culprit)}."
 
 
 def _change(indicator: Indicator, before: Point, after: Point, how: str = "") -> str:
@@ -408,7 +411,7 @@ def _change(indicator: Indicator, before: Point, after: Point, how: str = "") ->
 
 
 def _size(step: Step) -> str:
-    return f"{_capital(_named(step))} is unusually large: {percent(step.relative_size)} of the layer's ‖W₀‖"
+    return f"{_capital(_named(step))} is unusually large: {percent(step.relative_size)} of the layer’s ‖W₀‖"
 
 
 def _named(step: Step) -> str:
