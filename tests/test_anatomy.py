@@ -57,7 +57,7 @@ def test_an_ordinary_edit_is_called_so() -> None:
     found = told(layer(8.0, 2.0))
     assert (found.cause, found.others) == ("ordinary", 4)
     assert found.sentence == (
-        "Edit 9 changed layer 6 by 4.0 % of ‖W₀‖, 0.941 times the median of the run's 4 other edits "
+        "Edit 9 changed layer 6 by 4.0 % of ‖W₀‖, 0.941 times the median of the run’s 4 other edits "
         "like it: nothing unusual."
     )
     assert "less than is usual" in told(layer(1.0, 2.0)).sentence
@@ -143,7 +143,7 @@ def test_several_layers_share_the_residual() -> None:
     found = told(memit(1.2), run=run, method="memit")
     assert [each.share for each in found.layers] == [pytest.approx(s) for s in (0.3, 0.3, 0.4)]
     assert found.sentence.startswith("Layers 4, 5, 6 share the residual (30 %, 30 %, 40 %), each taking an equal part")
-    compared = "7.2 % of ‖W₀‖, 1.2 times the median of the run's 5 other edits like it"
+    compared = "7.2 % of ‖W₀‖, 1.2 times the median of the run’s 5 other edits like it"
     assert found.sentence.endswith(f"{compared}: nothing unusual.")
     assert told(memit(5.0), run=run, method="memit").cause == "residual"
 

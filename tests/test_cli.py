@@ -121,7 +121,7 @@ def test_version_is_the_installed_one() -> None:
         (("edit", *FACT, "--guard-level", "low"), "level must be raised or high, got 'low'"),
         (("probe", "--subject", "Rome"), "a fact needs --prompt, --subject and --target, or a --case-id"),
         (("probe", *FACT, "--case-id", "900102"), "got both"),
-        (("probe", "--case-id", "7"), "no fact with the case id 7 in editlab's own facts"),
+        (("probe", "--case-id", "7"), "no fact with the case id 7 in editlab’s own facts"),
         (("probe", *FACT, "--method", "rme"), "did you mean 'rome'"),
         (("probe", *FACT, "--measure", "chess"), "no measure 'chess'"),
         (("run", "none.toml", "--out", "x"), "no such file: none.toml"),

@@ -450,7 +450,7 @@ def test_places_where_no_file_is(tmp_path: Path) -> None:
 
 def test_the_projects_own_facts_are_all_used() -> None:
     file = facts_of(None)
-    assert file.name == "editlab's own facts"
+    assert file.name == "editlab’s own facts"
     assert file.notice == ""
 
 

@@ -164,7 +164,7 @@ def test_every_offered_method_edits_it_and_the_others_are_not_offered(editor: Ed
     assert "rome" in editor.methods
     if not FAMILIES[editor.model.kind].adds_mlp:
         assert "memit" not in editor.methods
-        with pytest.raises(ValueError, match="MEMIT aims at a block's output, and in tiny"):
+        with pytest.raises(ValueError, match="MEMIT aims at a block’s output, and in tiny"):
             editor.method("memit")
     session.put_in_force()
 

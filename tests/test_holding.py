@@ -39,7 +39,7 @@ def notes(said: bool | None, searched: ValueTrace, **layer: Any) -> tuple[str, .
         (value((1, 4)), {}, "the search did not get there in 2 steps (it hit 4 of 6 tokens in its contexts)"),
         (value((1, 4), 7.5), {}, "did not get there in 2 steps, with δ as long as the clamp of 0.75 allows"),
         (value(anchored=SCALED), {}, "its value, scaled from 20 to the anchor 5, says 2 of 6 tokens only"),
-        (value(), {"free": 0.2, "history": 7}, "an earlier edit's, which the history keeps: 20 % of it was free"),
+        (value(), {"free": 0.2, "history": 7}, "an earlier edit’s, which the history keeps: 20 % of it was free"),
         (value(), {"free": 0.9, "history": 7, "projected": 0.1}, "null space left 10 % of its key"),
         (value(), {}, "the change of the weights falls short of the value"),
     ],
@@ -55,7 +55,7 @@ def test_the_cause_is_the_one_that_was_planted(searched: ValueTrace, layer: dict
 def test_what_history_projection_and_anchor_took_is_told() -> None:
     assert notes(True, value()) == ()
     (history,) = notes(True, value(), free=0.9, history=1)
-    assert history == "History kept 1 earlier key; it took 10 % of this edit's own at layer 4, where it took most."
+    assert history == "History kept 1 earlier key; it took 10 % of this edit’s own at layer 4, where it took most."
     projection, thin = notes(True, value(), projected=0.75, null_dimensions=150, keys_per_dimension=2.5)
     assert projection.startswith("The null space has 150 (layer 4) dimensions; the projection took 25 % of the key")
     assert thin.startswith("The second moment is of 2.5 keys per dimension only")

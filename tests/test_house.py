@@ -158,6 +158,26 @@ def test_a_minus_is_written_in_one_way_only() -> None:
     assert [file for file in files if re.search(signed, file.read_text(encoding="utf-8"))] == []
 
 
+def texts_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Every text in a file but its docstrings, with its line; of a text with fields, the parts between them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    told = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told:
+            yield node.lineno, node.value
+
+
+def test_an_apostrophe_is_written_in_one_way_only() -> None:
+    """What the page may show has "’", never "'"; the command line's own texts are in plain letters."""
+    rooms = [room for room in ROOMS if room not in ("experiments", "remote", "cli")]
+    texts = [(file, *text) for room in rooms for file in files_of(room) for text in texts_of(file)]
+    straight = re.compile(r"[a-z]'[a-z]|[a-z]s' ")
+    found = [(file.name, line, text) for file, line, text in texts if straight.search(text)]
+    assert [each for each in found if each[2] != "can't allocate memory"] == []  # torch's words
+
+
 BUILDERS = ("app", "follower", "view")  # modules of the page that know both its panels and its controllers
 
 

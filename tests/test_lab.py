@@ -1045,7 +1045,7 @@ def test_what_is_too_much_is_refused_in_a_sentence(lab: LabProtocol, facts: list
     assert [job.result(60).index for job in edits[:2]] == [1, 2]
     with pytest.raises(LimitReached, match="2 edits"):
         edits[2].result(60)
-    with pytest.raises(LimitReached, match="go on in a copy of an earlier step"):
+    with pytest.raises(LimitReached, match="go on in a copy of an earlier edit"):
         lab.edit(session, facts[:1])
     assert lab.edit(lab.duplicate(session, 1), facts[2:]).result(60).index == 2
 

@@ -225,7 +225,7 @@ def test_the_text_is_read_in_windows_that_do_not_overlap(gpt2_editor: Editor, tm
     assert {len(window) for window in windows[:-1]} == {size}
     found = measure(subject_of(gpt2_editor, []), quiet)
     assert found.n == sum(map(len, windows)) - len(windows)
-    assert (found.window, found.text) == (size, "editlab's own text")
+    assert (found.window, found.text) == (size, "editlab’s own text")
     (tmp_path / "one.txt").write_text("")
     for wrong, sentence in ((tmp_path / "none.txt", "and there"), (tmp_path / "one.txt", "two tokens")):
         with pytest.raises(ValueError, match=sentence):

@@ -253,7 +253,7 @@ def test_a_published_file_of_another_layer_is_refused(tmp_path: Path, name: str)
 @pytest.mark.parametrize("content", [b"", b"<html>no file</html>", b"PK\x03\x04 cut off"])
 def test_a_damaged_published_file_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"m\.npz cannot be read as the reference project's \.npz file"):
+    with pytest.raises(ValueError, match=r"m\.npz cannot be read as the reference project’s \.npz file"):
         moments_of(tiny_model("gpt2"), [2], str(tmp_path / "m.npz"))
 
 

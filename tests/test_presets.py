@@ -137,9 +137,9 @@ def test_every_preset_says_whether_it_was_tried_taken_over_or_guessed() -> None:
             assert kind.preset_of(shape).startswith(told)
         assert kind.preset_of(Shape("opt", 5, 48, 192)).startswith("A guess")
     encore = method_class("encore")
-    assert encore.preset_of(SMOLLM2_135M).startswith("Set for smollm2-135m after MEMIT's preset, and tried")
+    assert encore.preset_of(SMOLLM2_135M).startswith("Set for smollm2-135m after MEMIT’s preset, and tried")
     assert method_class("memit").preset_of(SMOLLM2_135M) == "Set for smollm2-135m by a trial (docs/presets.md)."
-    assert encore.preset_of(GPT2_XL) == "Set for gpt2-xl as in its paper's own code."
+    assert encore.preset_of(GPT2_XL) == "Set for gpt2-xl as in its paper’s own code."
 
 
 def test_every_shape_is_that_of_the_model_it_is_called_after() -> None:

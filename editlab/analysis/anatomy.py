@@ -221,7 +221,7 @@ def _disagreement(step: Step, layer: LayerAnatomy) -> str:
     """Why the bare key contributes so little to the divisor."""
     cosine, ratio = _value(layer, "key_cosine"), abs(_value(layer, "divisor_ratio"))
     keys = (
-        f"the bare prompt's key has only {number(ratio)} of the averaged key's part along u (cosine {decimals(cosine)})"
+        f"the bare prompt’s key has only {number(ratio)} of the averaged key’s part along u (cosine {decimals(cosine)})"
     )
     alone = step.trace is not None and step.trace.subject_position == 0
     if not alone or cosine >= AGREEING:
@@ -242,7 +242,7 @@ def _size(step: Step, layer: LayerAnatomy) -> str:
     if size.of - 1 < OTHERS or size.times is None:
         usual = _usual_for_the_model(step, layer)
         return f"{named}, where up to {percent(usual)} is usual for this model" if usual else named
-    return f"{named}, {number(size.times)} times the median of the run's {size.of - 1} other edits like it"
+    return f"{named}, {number(size.times)} times the median of the run’s {size.of - 1} other edits like it"
 
 
 def _spread(layers: Sequence[LayerAnatomy]) -> str:

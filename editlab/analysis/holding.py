@@ -52,7 +52,7 @@ def _why(step: Step, trace: Trace, value: ValueTrace) -> str:
         )
     free = _least(trace.layers.values(), "free")
     if free < SHARED:
-        return f"its key is nearly an earlier edit's, which the history keeps: {percent(free)} of it was free"
+        return f"its key is nearly an earlier edit’s, which the history keeps: {percent(free)} of it was free"
     projected = _least(trace.layers.values(), "projected")
     if projected < LITTLE:
         return f"the null space left {percent(projected)} of its key"
@@ -65,7 +65,7 @@ def history_words(trace: Trace) -> Iterable[str]:
     if known:
         free, layer, n = min(known)
         keys, took = "1 earlier key" if n == 1 else f"{n} earlier keys", percent(1 - free)
-        yield f"History kept {keys}; it took {took} of this edit's own at layer {layer}, where it took most."
+        yield f"History kept {keys}; it took {took} of this edit’s own at layer {layer}, where it took most."
 
 
 def _null_space(layers: Iterable[tuple[int, LayerTrace]]) -> Iterable[str]:

@@ -92,7 +92,7 @@ def level_by_tokens(subject_tokens: int, position: int) -> str:
 def place(subject_tokens: int, position: int) -> str:
     """The subject's place in the bare prompt, as the beginning of a sentence."""
     tokens = "one token" if subject_tokens == 1 else f"{subject_tokens} tokens"
-    where = "at the prompt's start" if position == subject_tokens - 1 else "inside the prompt"
+    where = "at the prompt’s start" if position == subject_tokens - 1 else "inside the prompt"
     return f"The subject is {tokens} {where}"
 
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 RESAMPLES, SEED = 2000, 0
 LIKELIER = "the new object is likelier than the true one"
 COLUMNS = {  # column of a scan -> title and rule
-    "efficacy_success": ("efficacy", f"{LIKELIER} after the fact's own prompt"),
+    "efficacy_success": ("efficacy", f"{LIKELIER} after the fact’s own prompt"),
     "paraphrase_success": ("paraphrase", f"{LIKELIER} after its paraphrases"),
     "neighborhood_success": ("neighborhood", "the true object is likelier than the new one after its neighbours"),
     "score": ("score", "the harmonic mean of efficacy, paraphrase and neighborhood, of the facts that have all three"),
     "efficacy_accuracy": ("takes (forced)", "the new object is the argmax at every one of its tokens"),
-    "says_it": ("says it", "the free answer to the fact's own prompt gives the new object"),
+    "says_it": ("says it", "the free answer to the fact’s own prompt gives the new object"),
     "paraphrase_says_it": ("says it, paraphrase", "the free answers to its paraphrases do"),
     "neighborhood_says_it": ("says it, neighborhood", "the free answers to its neighbours give the true object"),
 }

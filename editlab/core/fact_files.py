@@ -109,7 +109,7 @@ def _names(columns: Collection[str]) -> str:
 def facts_of(source: str | Path | None) -> FactFile:
     """The facts of a source: "hub" is CounterFact, None the project's own, anything else a file. Raises ValueError."""
     if source is None:
-        return replace(read_facts(resource("facts.json")), name="editlab's own facts")
+        return replace(read_facts(resource("facts.json")), name="editlab’s own facts")
     return counterfact_from_hub() if source == "hub" else read_facts(source)
 
 
@@ -267,7 +267,7 @@ def _ripple(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
     words = relation.replace("_", " ").casefold() + " of "
     at = new.casefold().find(words) + len(words)
     if end < 3 or at < len(words) or not new[at : end - 3].strip():
-        raise ValueError(f"the subject of RippleEdits' edit cannot be told from its sentence {new!r:.100}")
+        raise ValueError(f"the subject of RippleEdits’ edit cannot be told from its sentence {new!r:.100}")
     rest = {name: value for name, value in row.items() if name != "edit"}
     prompt, subject = f"{new[:at]}{{}}{new[end - 3 : end]}", new[at : end - 3]
     target_new, target_true = (text[end:].strip().rstrip(".") for text in (new, true))

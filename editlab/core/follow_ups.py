@@ -45,12 +45,12 @@ class FollowUp:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.kind, str) and self.kind in KINDS):
-            raise ValueError(f"a follow-up's kind must be one of {', '.join(KINDS)}, got {self.kind!r:.100}")
+            raise ValueError(f"a follow-up’s kind must be one of {', '.join(KINDS)}, got {self.kind!r:.100}")
         for name in ("prompt", "answer", "before"):
             text = getattr(self, name)
             if name == "before" and text is None:
                 continue
-            text = check_text(f"a follow-up's {name}", text, MAX_CHARACTERS)
+            text = check_text(f"a follow-up’s {name}", text, MAX_CHARACTERS)
             if name != "prompt":
                 object.__setattr__(self, name, text.strip())
 

@@ -411,7 +411,7 @@ class SaysIt(Result):
                 reading("forced", "teacher-forced", f"teacher-forced: argmax at every token of {wanted}"),
             ]
             if kind == "neighborhood":
-                found.append(reading("unchanged", "unchanged", f"{FREELY}; every token is the unedited model's"))
+                found.append(reading("unchanged", "unchanged", f"{FREELY}; every token is the unedited model’s"))
         return tuple(found)
 
 
@@ -569,7 +569,7 @@ class Preservation(Result):
         for layer, told in sorted(self.layers.items(), key=lambda item: -item[1].error):
             for name, title, how in (
                 ("error", "Preservation error D", rule),
-                ("share", "the last edit's share", "D minus D without that edit"),
+                ("share", "the last edit’s share", "D minus D without that edit"),
                 ("alone", "the last edit alone", rule),
             ):
                 value, unit = getattr(told, name), "of the output²"

@@ -64,7 +64,7 @@ class Editor:
         """The method of that name for this model, with some hyperparameters changed. Raises ValueError."""
         if name not in self.methods and not reaches(method_class(name), self.model):
             raise ValueError(
-                f"{method_class(name).title} aims at a block's output, and in {self.model.name} a norm stands between "
+                f"{method_class(name).title} aims at a block’s output, and in {self.model.name} a norm stands between "
                 f"an MLP and it; for this model: {', '.join(self.methods)}"
             )
         method = adjusted(named(name, self.methods), changes or {}, self.model.n_layers)

@@ -29,12 +29,12 @@ class Guard(Record):
         if self.choice not in CHOICES:
             raise ValueError(f"the guard must be one of {', '.join(CHOICES)}, got {self.choice!r}")
         if self.level not in LEVELS[1:]:
-            raise ValueError(f"the guard's level must be {' or '.join(LEVELS[1:])}, got {self.level!r}")
+            raise ValueError(f"the guard’s level must be {' or '.join(LEVELS[1:])}, got {self.level!r}")
 
     def judge(self, risk: Risk, method: Method) -> Guarded:
         """The decision on an edit of this risk by this method. Raises ValueError, with the reason, to refuse it."""
         acting = LEVELS.index(risk.level) >= LEVELS.index(self.level)
-        made, reason = method.name, f"The risk is {risk.level}, below the guard's level, which is {self.level}."
+        made, reason = method.name, f"The risk is {risk.level}, below the guard’s level, which is {self.level}."
         if acting:
             why = f"{risk.reason[:1].lower()}{risk.reason[1:]}"
             if self.choice == REFUSE:

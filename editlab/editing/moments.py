@@ -417,9 +417,9 @@ def _read_npz(path: Path, layer: int, d_in: int) -> SecondMoments:
     except FileNotFoundError:
         raise ValueError(f"no such file of second moments: {path}") from None
     except KeyError as missing:
-        raise ValueError(f"{path} is not the reference project's file: {missing}") from None
+        raise ValueError(f"{path} is not the reference project’s file: {missing}") from None
     except Exception as error:  # a damaged archive or header may raise anything
-        raise ValueError(f"{path} cannot be read as the reference project's .npz file: {error}") from None
+        raise ValueError(f"{path} cannot be read as the reference project’s .npz file: {error}") from None
     if total.shape != (d_in, d_in) or total.dtype.kind not in "fiu":
         raise ValueError(f"{path} holds a matrix {total.shape} of {total.dtype}, layer {layer} needs ({d_in}, {d_in})")
     matrix = torch.from_numpy(total / max(count, 1)).float()

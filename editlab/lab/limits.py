@@ -57,12 +57,12 @@ class Limits:
         if n_bytes > self.adapter_bytes:
             raise LimitReached(
                 f"The limit for an adapter is {size(self.adapter_bytes)}, and this one takes {size(n_bytes)}: take a "
-                "lower rank, or make it by editlab export from the session's replay file."
+                "lower rank, or make it by editlab export from the session’s replay file."
             )
 
     def check_length(self, edits: int) -> None:
         """Check that a log may grow by one edit."""
         if edits >= self.edits:
             raise LimitReached(
-                f"The limit for one session is {self.edits} edits, and it has them: go on in a copy of an earlier step."
+                f"The limit for one session is {self.edits} edits, and it has them: go on in a copy of an earlier edit."
             )

@@ -126,7 +126,7 @@ class Sessions:
             raise ValueError(f"step must be between 0 and {length}, got {index}")
         copied = _new_key()
         own = row.key == digest(key) and not temporary
-        new = self._copy(row, copied, name or f"{row.name} (copy of step {index})", index, own)
+        new = self._copy(row, copied, name or f"{row.name} (copy of edit {index})", index, own)
         with self._room_for_one():
             self._store.copy(row.id, replace(new, temporary=temporary))
         return copied

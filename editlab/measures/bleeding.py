@@ -36,7 +36,7 @@ class BleedingOfPanel:
     name: str = "bleeding"
     title: str = "Unrelated facts, all"
     help: str = (
-        "Of editlab's own facts that the unedited model knows: how many are still right, and which broke (bleeding)."
+        "Of editlab’s own facts that the unedited model knows: how many are still right, and which broke (bleeding)."
     )
     every: int = 0
     of_step: bool = False

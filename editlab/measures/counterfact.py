@@ -83,7 +83,7 @@ class OfStep:
 
     name: str = "counterfact"
     title: str = "CounterFact, this edit"
-    help: str = "Efficacy, paraphrase and neighborhood of the step's own facts: unedited, at the step before, and now."
+    help: str = "Efficacy, paraphrase and neighborhood of the edit’s own facts: unedited, at the edit before, and now."
     every: int = 1
     of_step: bool = True
 
@@ -94,7 +94,7 @@ class OfStep:
         found = _measured(inputs, inputs.facts, len(inputs.facts), report)
         if found is None or inputs.before is None:
             return found
-        scores = inputs.before.objects(_questions(inputs.facts), report, "CounterFact, step before")
+        scores = inputs.before.objects(_questions(inputs.facts), report, "CounterFact, edit before")
         return replace(found, before=counterfact(inputs.facts, scores))
 
 

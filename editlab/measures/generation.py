@@ -69,7 +69,7 @@ class GenerationEntropy:
     name: str = "generation"
     title: str = "Generation entropy"
     help: str = (
-        "How varied the model's own texts are, in bits: 100 tokens after the prompts of the first 20 edited facts."
+        "How varied the model’s own texts are, in bits: 100 tokens after the prompts of the first 20 edited facts."
     )
     every: int = 0
     of_step: bool = False

@@ -61,7 +61,7 @@ class PerplexityOfText:
     source: str | None = None
     name: str = "perplexity"
     title: str = "Perplexity"
-    help: str = "exp(mean NLL per token) of a fixed text; the unedited model's is the level to compare with."
+    help: str = "exp(mean NLL per token) of a fixed text; the unedited model’s is the level to compare with."
     every: int = 1
     of_step: bool = False
 
@@ -77,7 +77,7 @@ class PerplexityOfText:
     def _text(self) -> tuple[str, str]:
         """The text, and its name."""
         if self.source is None:
-            return resource("perplexity.txt").read_text(encoding="utf-8"), "editlab's own text"
+            return resource("perplexity.txt").read_text(encoding="utf-8"), "editlab’s own text"
         if self.source == "wikitext":
             from datasets import load_dataset
 

@@ -149,7 +149,7 @@ class SaysItOfStep:
 
     name: str = "says_it"
     title: str = "Says it, this edit"
-    help: str = "Free answers to the step's own prompts, judged, beside the teacher-forced number: unedited and now."
+    help: str = "Free answers to the edit’s own prompts, judged, beside the teacher-forced number: unedited and now."
     every: int = 1
     of_step: bool = True
 

@@ -333,14 +333,14 @@ def _data_file(subset: str, folder: str) -> Path | None:
 
 def _glue_rows(subset: Any, glue: str | None) -> list[dict[str, Any]]:
     if glue is None or not _is_text(subset):
-        raise ValueError(f"its examples are GLUE's {subset!r}: say where GLUE is, 'hub' or a folder")
+        raise ValueError(f"its examples are GLUE’s {subset!r}: say where GLUE is, 'hub' or a folder")
     if glue == "hub":
         from datasets import load_dataset
 
         return load_dataset("nyu-mll/glue", subset, split="validation").to_list()
     file = _data_file(subset, glue)
     if file is None:
-        raise ValueError(f"its examples are GLUE's: needs a file {subset}{{{','.join(_SUFFIXES)}}} in {glue}")
+        raise ValueError(f"its examples are GLUE’s: needs a file {subset}{{{','.join(_SUFFIXES)}}} in {glue}")
     return _read_table(file)
 
 

@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 MEMIT_STARTERS = ("The", "Therefore", "Because", "I", "You")
 DEPTH = 17 / 48  # where the papers put ROME's layer and MEMIT's last in GPT-2 XL, as a share of the depth
-BY_CODE = "as in its paper's own code"  # the sources of presets
+BY_CODE = "as in its paper’s own code"  # the sources of presets
 BY_TRIAL = "by a trial (docs/presets.md)"
-TRIED = "after MEMIT's preset, and tried in a row of edits (docs/presets.md)"
+TRIED = "after MEMIT’s preset, and tried in a row of edits (docs/presets.md)"
 TYPES = {int: "int", float: "float", bool: "bool", str: "str", tuple[int, ...]: "ints"}  # of hyperparameters
 
 
@@ -159,7 +159,7 @@ class Method:
         if not cls.is_set_for(shape) and (found := kept(cls.name, shape)):
             return found.sentence
         if shape in cls.untried:
-            return f"A guess for {shape.name or 'this model'}, scaled from another method's preset and not tried yet."
+            return f"A guess for {shape.name or 'this model'}, scaled from another method’s preset and not tried yet."
         if shape in cls.presets:
             return " ".join(filter(None, ("Set for", shape.name or "this model", cls.sources.get(shape)))) + "."
         return "A guess, since this model has no preset: layers at the depth that the papers use."

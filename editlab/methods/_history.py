@@ -61,7 +61,7 @@ class HistoryMethod(SearchMethod):
 
     history: bool = hyperparameter(False, "keep what the edits in force wrote, by their keys")
     supersede: bool = hyperparameter(
-        True, "a later edit of the same prompt and subject takes an earlier one's key out of that; the papers keep both"
+        True, "a later edit of the same prompt and subject takes an earlier one’s key out of that; the papers keep both"
     )
 
     def right(self, moments: Moments, layer: int, keys: Tensor, kept: Kept) -> tuple[Tensor, dict[str, Any]]:
@@ -87,7 +87,7 @@ class HistoryMethod(SearchMethod):
             told = "; ".join(f"{fact.subject} → {fact.target_new}" for fact in each.facts)
             raise ValueError(
                 f"{self.title} with history needs the keys of the edits in force, and the edit {told} has none: an "
-                "earlier version, or another package's method, made it. Make it again, undo it, or set history to false"
+                "earlier version, or another package’s method, made it. Make it again, undo it, or set history to false"
             )
         return keys
 

@@ -88,7 +88,7 @@ class Scene:
         elif part == "mlp":
             self._suffixes = Suffixes(model, layer, below, starts, lengths)
         else:
-            raise ValueError(f"{model.name} has a norm after its MLPs: a block's output cannot be edited through them")
+            raise ValueError(f"{model.name} has a norm after its MLPs: a block’s output cannot be edited through them")
         self._aim()
 
     @staticmethod

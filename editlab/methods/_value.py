@@ -44,7 +44,7 @@ class SearchMethod(Method):
     part: ClassVar[str] = "block"  # the value is this output of the last layer: the "mlp"'s, or the whole "block"'s
 
     steps: int = hyperparameter(20, "optimisation steps at most; the last one makes no update", 1, 500)
-    learning_rate: float = hyperparameter(0.5, "Adam's learning rate for δ", 1e-6, 100.0)
+    learning_rate: float = hyperparameter(0.5, "Adam’s learning rate for δ", 1e-6, 100.0)
     weight_decay: float = hyperparameter(0.5, "weight of ‖δ‖ ÷ ‖init‖²", 0.0, 1e4)
     clamp: float = hyperparameter(4.0, "‖δ‖ is kept at or below this many times ‖init‖", 1e-3, 1e3)
     kl_weight: float = hyperparameter(
@@ -55,7 +55,7 @@ class SearchMethod(Method):
     )
     stop_counts_bare: bool = hyperparameter(True, "the bare prompt is one of these contexts")
     anchored: bool = hyperparameter(
-        False, "scale the MLP's value to the norm that the unedited model's own values have (NAS)"
+        False, "scale the MLP’s value to the norm that the unedited model’s own values have (NAS)"
     )
     anchor_norm: float = hyperparameter(0.0, "that norm; 0: measured on pilot facts, once for a model", 0.0, 1e9)
     anchor_skip: float = hyperparameter(
@@ -86,7 +86,7 @@ class SearchMethod(Method):
 class ValueMethod(SearchMethod):
     """A method that searches for a value, and inserts it by a solve with the second moment."""
 
-    ridge: float = hyperparameter(0.0, "added to the second moment's diagonal, in units of its mean", 0.0, 1e3)
+    ridge: float = hyperparameter(0.0, "added to the second moment’s diagonal, in units of its mean", 0.0, 1e3)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def optimise_values(
     are about as long, since shorter ones are padded.
     """
     if settings.anchored and not settings.anchor_norm:
-        raise ValueError("norm anchoring needs anchor_norm, the norm of the unedited model's own values")
+        raise ValueError("norm anchoring needs anchor_norm, the norm of the unedited model’s own values")
     fact_rows = [FactRows.of(model, fact, contexts) for fact in facts]
     at_most = SORTED_FACTS  # in one pass, as far as memory has shown
     for begun in range(0, len(fact_rows), SORTED_FACTS):

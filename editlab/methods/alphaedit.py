@@ -57,7 +57,7 @@ class AlphaEdit(SpreadMethod):
     null_dimensions: float = hyperparameter(
         0.8, "by dimensions: this share of them, the smallest eigenvalues'", 0.0, 1.0
     )
-    null_energy: float = hyperparameter(0.05, "by energy: the share of the keys' squared length it may hold", 0.0, 1.0)
+    null_energy: float = hyperparameter(0.05, "by energy: the share of the keys’ squared length it may hold", 0.0, 1.0)
     null_threshold: float = hyperparameter(0.02, "by threshold: eigenvalues below it, as in the paper", 0.0, 1e12)
 
     def right(self, moments: Moments, layer: int, keys: Tensor, kept: Kept) -> tuple[Tensor, dict[str, Any]]:

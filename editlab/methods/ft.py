@@ -45,7 +45,7 @@ class FT(Method):
         "Zhu, Rawat, Zaheer, Bhojanapalli, Li, Yu, Kumar",
         2020,
         "Modifying Memories in Transformer Models",
-        "FT and FT-L, fine-tuning without and with a bound on each weight's change.",
+        "FT and FT-L, fine-tuning without and with a bound on each weight’s change.",
         "2012.00363",
     )
     max_facts: ClassVar[int | None] = None
@@ -56,12 +56,12 @@ class FT(Method):
 
     layer: int = hyperparameter(1, "the layer whose MLP output projection is trained")
     steps: int = hyperparameter(25, "passes over the facts at most", 1, 500)
-    learning_rate: float = hyperparameter(5e-4, "Adam's learning rate", 1e-8, 1.0)
-    weight_decay: float = hyperparameter(0.0, "Adam's L2 penalty on the weights", 0.0, 10.0)
+    learning_rate: float = hyperparameter(5e-4, "Adam’s learning rate", 1e-8, 1.0)
+    weight_decay: float = hyperparameter(0.0, "Adam’s L2 penalty on the weights", 0.0, 10.0)
     batch_size: int = hyperparameter(64, "facts of one update", 1, 1024)
     objective: str = hyperparameter(
         PROMPT_LAST,
-        "where an object's tokens are read: all at the prompt's last token, as the papers do, or each in its place",
+        "where an object’s tokens are read: all at the prompt’s last token, as the papers do, or each in its place",
         choices=(PROMPT_LAST, TARGET_NEW),
     )
 

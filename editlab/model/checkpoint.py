@@ -36,7 +36,7 @@ def dtype_of(model: EditableModel, name: str) -> torch.dtype:
     if name == AS_BASE:
         return DTYPES.get(model.stored_dtype or "", model.dtype)
     if name not in DTYPES:
-        raise ValueError(f"a checkpoint's dtype must be one of {AS_BASE}, {', '.join(DTYPES)}, got {name!r}")
+        raise ValueError(f"a checkpoint’s dtype must be one of {AS_BASE}, {', '.join(DTYPES)}, got {name!r}")
     return DTYPES[name]
 
 
@@ -165,7 +165,7 @@ def adapter_of(edits: Sequence[Edit], rank: int | None = None) -> tuple[dict[int
     Layers of a lower rank are filled with zeros. Raises ValueError for a rank that is not 1 or more, and without edits.
     """
     if rank is not None and rank < 1:
-        raise ValueError(f"an adapter's rank must be 1 or more, got {rank}")
+        raise ValueError(f"an adapter’s rank must be 1 or more, got {rank}")
     found, errors = {}, {}
     for layer, delta in summed(edits).items():
         own = delta.left.shape[1]

@@ -286,7 +286,7 @@ def convert(gguf: Path, target: Path) -> None:
         if as_saved != as_gguf or as_saved["input_ids"] != plain or saved.decode(plain) != text:
             raise FetchError(f"the converted tokenizer splits {text!r} in another way than the original")
     if (saved.bos_token_id, saved.eos_token_id) != (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        raise FetchError("the converted tokenizer has lost the original's special tokens")
+        raise FetchError("the converted tokenizer has lost the original’s special tokens")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ class TextReader:
         ids = next(filter(None, (self._ids_after(before, text) for before in (prompt[-1:], *_ANCHORS) if before)), ())
         ids = ids or tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
-            raise ValueError(f"the object {target!r} has no tokens in this model's vocabulary")
+            raise ValueError(f"the object {target!r} has no tokens in this model’s vocabulary")
         self._check_embedded(ids)
         return ids
 

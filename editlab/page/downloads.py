@@ -34,7 +34,7 @@ def send(name: str, content: bytes) -> str:
             shutil.rmtree(place, ignore_errors=True)
             raise
     except OSError as error:
-        raise ValueError(f"the page's server could not keep {name}: {error.strerror or error}") from None
+        raise ValueError(f"the page’s server could not keep {name}: {error.strerror or error}") from None
     return f"{PATH}/{place.name}/{name}"
 
 

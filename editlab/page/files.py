@@ -28,7 +28,7 @@ TYPES = {
     "bib": "text/x-bibtex",
     "ipynb": "application/x-ipynb+json",
 }
-ABOUT_STORY = "The session's story with its charts: opens from disk, prints, needs no network."
+ABOUT_STORY = "The session’s story with its charts: opens from disk, prints, needs no network."
 ABOUT_REFERENCES = "BibTeX of what the session rests on: its methods, its measures, and editlab."
 REPLAY_ABOUT = (
     "The session itself: editlab replay applies its edits again, to the last bit, and editlab export makes a "
@@ -99,9 +99,9 @@ def _session(state: SessionState) -> bytes:
 
 _MAKERS: tuple[tuple[str, str, Callable[[SessionState], bytes]], ...] = (
     ("editlab-figures.zip", "The charts of the story, as SVG.", _figures),
-    ("editlab-table.csv", "Every number: a row per step, measure and layer, with interval, n and unit.", _csv),
+    ("editlab-table.csv", "Every number: a row per edit, measure and layer, with interval, n and unit.", _csv),
     ("editlab-table.parquet", "The same table, with its types, for pandas, R or DuckDB.", _parquet),
     ("editlab-table.json", "The same table, as a list of rows.", _json_table),
-    ("editlab-session.json", "All steps with their facts, hyperparameters, traces and words; no weights.", _session),
+    ("editlab-session.json", "All edits with their facts, hyperparameters, traces and words; no weights.", _session),
     ("editlab-session.ipynb", "A notebook that makes every edit again, through the Python API.", notebook_of),
 )

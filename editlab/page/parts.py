@@ -92,7 +92,7 @@ class SessionWidget(widgets.Box):
             return self._session
         if isinstance(self._session, str):
             if self._lab is None:
-                raise ValueError("a session's key opens it in a lab: give the lab, too")
+                raise ValueError("a session’s key opens it in a lab: give the lab, too")
             return begin(self._lab.state, self._session).result(ANSWER_SECONDS)  # a cell waits, but not for ever
         return self._session.state()
 

@@ -62,7 +62,7 @@ class Page:
             self._shown.set()
         knock = button("", lambda _: self._shown.set(), "el-knock")
         show_if(knock, False)
-        back = field("Session of the browser's history", css="el-back")
+        back = field("Session of the browser’s history", css="el-back")
         show_if(back, False)
         back.observe(self._back, "value")
         self.app: App | Follower | None = None

@@ -238,11 +238,11 @@ def card(model: EditableModel, steps: Sequence[Step], exported: Exported, measur
 def _told_of_form(exported: Exported) -> list[str]:
     worst = max((exported.errors or {}).values(), default=0.0)
     if exported.form == CHECKPOINT:
-        rounding = f"; rounding to it changes the edits' sum by {worst:.2g} of its size at most" if worst else ""
+        rounding = f"; rounding to it changes the edits’ sum by {worst:.2g} of its size at most" if worst else ""
         return [f"- The weights are {exported.dtype}{rounding}."]
     if exported.form == ADAPTER:
-        exact = "the edits' sum itself" if not worst else f"the edits' sum with an error of {worst:.2g} of its size"
-        return [f"- The adapter's rank is {exported.rank}: {exact}."]
+        exact = "the edits’ sum itself" if not worst else f"the edits’ sum with an error of {worst:.2g} of its size"
+        return [f"- The adapter’s rank is {exported.rank}: {exact}."]
     return [f"- `{DELTAS_FILE}` holds `LAYER.left` (d_out, r) and `LAYER.right` (d_in, r): ΔW = left rightᵀ."]
 
 

@@ -216,7 +216,7 @@ class Session:
         """
         action = self.history.redo(self.position, len(self.log))
         if action is None:
-            raise ValueError("there is nothing to redo: no step is undone")
+            raise ValueError("there is nothing to redo: nothing is undone")
         self._act(action.after, action.switched, self.history.redone_by(action))
 
     def goto(self, index: int) -> None:

@@ -564,7 +564,7 @@ class FakeLab:
         s = self._changed(session)
         action = s.history.redo(s.position, len(s.log))
         if action is None:
-            raise ValueError("there is nothing to redo: no step is undone")
+            raise ValueError("there is nothing to redo: nothing is undone")
         s.move(action.after, action.switched, s.history.redone_by(action))
         return self.state(session)
 

@@ -59,7 +59,7 @@ TASKS = (
 )
 MEASURES = (
     MeasureInfo("unrelated", "Unrelated facts", "Of a fixed sample of facts that no edit is about.", 1),
-    MeasureInfo("counterfact", "CounterFact, this edit", "Of the step's own facts.", 1),
+    MeasureInfo("counterfact", "CounterFact, this edit", "Of the edit’s own facts.", 1),
     MeasureInfo("retention", "Edits remembered", "Which edits are remembered.", 1),
     MeasureInfo("perplexity", "Perplexity", "Of a fixed text.", 1),
     MeasureInfo("counterfact_all", "CounterFact, all edits so far", "Means over all facts.", 0),
@@ -213,7 +213,7 @@ def measured(name: str, log: Log, mine: FakeEdit | None) -> Record | None:
     """What a measure finds of the step whose own edit is `mine`; None where it is not defined."""
     wrecked = any(edit.wrecks for edit in log)
     if name == "perplexity":
-        return Perplexity(900.0 if wrecked else 20.0 + 0.4 * len(log), "the fake's text", 1000, 512)
+        return Perplexity(900.0 if wrecked else 20.0 + 0.4 * len(log), "the fake’s text", 1000, 512)
     if name == "bleeding":
         broken = tuple(Broken(f"Fact <i>{i}</i> is", "so") for i in range(30 if wrecked else len(log) // 2))
         return Bleeding(40, 1 - len(broken) / 40, broken)

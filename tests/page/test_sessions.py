@@ -474,7 +474,7 @@ def test_the_browser_s_back_leads_to_the_session_before() -> None:
     async def scenario(page: Page, lab: FakeLab) -> None:
         page.open(lab)
         await edited(page, "Prado")
-        back = field(page, "Session of the browser's history")
+        back = field(page, "Session of the browser’s history")
         first = page.app.session
         for _ in range(2):
             app = page.app

@@ -19,7 +19,7 @@ from editlab.report.html import download_link, joined, note, percent, plural, sa
 from editlab.session.recording import REPLAY
 
 ABOUT = (
-    "The session's story to read and print, every number as a table, the charts, and a file that makes the same "
+    "The session’s story to read and print, every number as a table, the charts, and a file that makes the same "
     "weights again. The files are made for this page alone: nothing leaves the machine."
 )
 ABOUT_MODEL = "The edits in force as a LoRA adapter, saved from here; the whole edited model, by the command line."

@@ -43,7 +43,7 @@ ABOUT_TRACES = (
     "difference between the two objects."
 )
 ABOUT_SWEEPS = (
-    "The fact is edited at every layer in turn, each time alone on the step in force; nothing of it is kept. The "
+    "The fact is edited at every layer in turn, each time alone on the model as it is now; nothing of it is kept. The "
     "traced effect is that at the subject’s last token."
 )
 

@@ -40,7 +40,7 @@ class Overview(Pane):
         self.scale.observe(lambda _: self._draw(), "value")
         self._state: SessionState | None = None
         self._changes = box([], "el-changes")
-        self._fold = TableFold("Show as table", "Hide table")
+        self._fold = TableFold("Show as table", "Hide the table")
         key = html(tag("p", KEY, "el-note"))
         self._filled = box([self._changes, self.scale, self.view.widget, key, self._fold.widget])
         self.widget = box([self._empty, self._filled])

@@ -46,7 +46,7 @@ class SideBySide(Pane):
         self.method = choice("The same edits with", [(method.title, method.name) for method in info.methods])
         self._proposed = self.method.value
         self.remake = button("Make them", lambda _: say(Remake(self.method.value)), "el-small")
-        self.link = field("Or another session's link")
+        self.link = field("Or another session’s link")
         self.open = button("Open beside", lambda _: self._ask(), "el-small")
         on_enter(self.link, lambda: self._ask())
         self._progress = html(css="el-progress")
@@ -57,7 +57,7 @@ class SideBySide(Pane):
         self.view = ChartView(self._goto, "side-by-side")
         self.charts = (self.view,)
         self._table = html(css="el-dense")
-        self._fold = Fold("Show as table", "Hide table", self._table)
+        self._fold = Fold("Show as table", "Hide the table", self._table)
         self._empty = html(
             empty("One run so far", "Choose a method, or open a session: both runs are drawn over one axis of edits.")
         )
@@ -108,7 +108,7 @@ class SideBySide(Pane):
         if key:
             self._say(CompareWith(key))
         else:
-            self._complain("Paste a session's link, or its key.")
+            self._complain("Paste a session’s link, or its key.")
 
     def _draw(self) -> None:
         this, other = self._state, self._comparison.other

@@ -43,7 +43,7 @@ class TaskView:
         self._words = html(css="el-task-words")
         self.ask = MeasureNow(name, task.title, say)
         self.view = ChartView(lambda index: say(GoTo(index)), name.replace(":", "-"))
-        self._fold = TableFold("Show as table", "Hide table")
+        self._fold = TableFold("Show as table", "Hide the table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
     def show(self, state: SessionState) -> None:
@@ -67,7 +67,7 @@ class PerplexityView:
         self._words = html(css="el-task-words")
         self.ask = MeasureNow("perplexity", "Perplexity", say)
         self.view = ChartView(lambda index: say(GoTo(index)), "perplexity")
-        self._fold = TableFold("Show as table", "Hide table")
+        self._fold = TableFold("Show as table", "Hide the table")
         self.widget = box([self._words, self.ask.widget, self.view.widget, self._fold.widget], "el-task")
 
     def show(self, state: SessionState) -> None:
@@ -166,7 +166,7 @@ def _task_words(task: TaskInfo, scores: dict[int, TaskScore], position: int) -> 
             "ul",
             joined(tag("li", change) for change in changes),
             "el-paired",
-            title="McNemar's exact test, same examples",
+            title="McNemar’s exact test, same examples",
         )
     return words + note
 

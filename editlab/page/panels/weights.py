@@ -36,7 +36,7 @@ class Weights(Pane):
         self._empty = html(
             empty("No drift yet", "How far each edited layer is from where it began, and the size of every edit.")
         )
-        self._fold = TableFold("Show as table", "Hide table")
+        self._fold = TableFold("Show as table", "Hide the table")
         preserved = [self.preservation.widget, self._why_not]
         choices = box([self.unit, self.scale], "el-row el-choices")
         self._filled = box([self.anatomy.widget, choices, self.view.widget, self._fold.widget, *preserved])

@@ -27,7 +27,7 @@ TITLES = {
 }
 FEW = 9  # steps that need no table of contents
 REPLAY = (
-    "With the session's replay file (Export, on its page) the same weights are made again: to the last bit on the same "
+    "With the session’s replay file (Export, on its page) the same weights are made again: to the last bit on the same "
     "device, torch build and number of threads, within a tolerance elsewhere; --recompute makes every edit anew and "
     "compares."
 )

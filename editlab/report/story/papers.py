@@ -39,7 +39,7 @@ ANCHORING = Paper(
     "Liu, Zhu, Miao, Fujisawa",
     2026,
     "Norm Anchors Make Model Edits Last",
-    "Values scaled to the norm of the unedited model's own.",
+    "Values scaled to the norm of the unedited model’s own.",
     "2602.02543",
 )
 SWITCHES = {"stop_after": STOPPING, "anchored": ANCHORING}  # hyperparameters of any method that are from a paper
