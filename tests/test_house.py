@@ -1,6 +1,7 @@
 """The house rules that tools can check."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -174,6 +175,9 @@ def test_an_apostrophe_is_written_in_one_way_only() -> None:
     rooms = [room for room in ROOMS if room not in ("experiments", "remote", "cli")]
     texts = [(file, *text) for room in rooms for file in files_of(room) for text in texts_of(file)]
     straight = re.compile(r"[a-z]'[a-z]|[a-z]s' ")
+    for file in sorted((ROOT / "data" / "tasks").glob("*.json")):
+        task = json.loads(file.read_text(encoding="utf-8"))
+        texts += [(file, 0, task["title"]), (file, 0, task.get("note", ""))]
     found = [(file.name, line, text) for file, line, text in texts if straight.search(text)]
     assert [each for each in found if each[2] != "can't allocate memory"] == []  # torch's words
 

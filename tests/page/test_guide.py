@@ -169,7 +169,7 @@ def test_the_fourth_lesson_breaks_explains_repairs_and_avoids() -> None:
         assert app.make.method.name == "r-rome"
         await click(app, app.make.apply)
         assert done(app)[BAD] == 5
-        assert "without the harm" in app.knowledge.now.course.seen[BAD, 4]
+        assert "at an ordinary size" in app.knowledge.now.course.seen[BAD, 4]
 
     run(scenario, BAD)
 

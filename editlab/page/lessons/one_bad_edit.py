@@ -125,7 +125,9 @@ def _other_way(scene: Scene, material: Material) -> list[Step]:
     return [
         step
         for step in scene.in_force
-        if step.method == material.fallback and subjects & {fact.subject for fact in step.facts}
+        if step.method == material.fallback
+        and not _disabling(step)
+        and subjects & {fact.subject for fact in step.facts}
     ]
 
 
@@ -135,8 +137,8 @@ def _harmless(step: Step) -> str:
         new = step.facts[0].target_new
         words += f" P({new}) is {chance(now.p_new, now.p_new_joint, percent)}"
         words += (
-            ": it worked, without the harm."
+            ": it worked, at an ordinary size."
             if (now.p_new or 0) > (now.p_true or 0)
-            else ": no harm, but after the bare prompt, whose key is the odd one, it didn’t work either."
+            else ": an ordinary size, but after the bare prompt, whose key is the odd one, it didn’t work either."
         )
     return words

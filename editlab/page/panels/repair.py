@@ -27,6 +27,7 @@ class Repair:
         self._knowledge, self._say = knowledge, say
         tasks = knowledge.now.info.tasks
         self._skill = tasks[0] if tasks else None
+        self._searching = False
         self._found_before: Culprit | None = None
         self._before: dict[str, str] | None = None  # the shares with the culprit in force
         self._progress = html(css="el-progress el-live")
@@ -59,6 +60,9 @@ class Repair:
         show_if(self.widget, culprit is not None or search.progress is not None)
         if search.progress is not None:
             self._progress.value = progress_bar(search.progress, search.waiting)
+            if not self._searching:
+                self.stop.focus()  # brings it into sight: the tour asks for it from anywhere
+        self._searching = search.progress is not None
         if culprit is None:
             return
         self._words.value = tag("h3", "The culprit" if culprit.edit else "No culprit") + tag("p", culprit.sentence)

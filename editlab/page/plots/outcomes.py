@@ -200,6 +200,8 @@ def preservation_chart(log: bool = False, height: int = 170) -> Chart:
     chart = _line_chart(f"{title}, log axis" if log else title, None, height, log)
     (plot,) = chart.figures
     plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)
+    if not log:
+        plot.y_range.start = 0.0
     return chart
 
 
