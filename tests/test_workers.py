@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
@@ -21,7 +24,8 @@ from editlab.lab.jobs import FIRST, Queue
 from editlab.lab.lab import Lab
 from editlab.lab.store import Store
 from editlab.remote.client import connect
-from editlab.remote.wire import Loading
+from editlab.remote.server.parts import CALLS_AT_ONCE
+from editlab.remote.wire import SESSION_HEADER, Loading
 from editlab.remote.workers import WorkerPool, dispatcher, keeper, pool, seats, worker
 from editlab.remote.workers.worker import Worker
 from editlab.session.session import Session
@@ -31,19 +35,26 @@ from tests.test_lab import YES_NO
 
 
 class Here:
-    """A worker in this process. Once it is killed, nothing more is heard of it; while it hangs, calls wait."""
+    """A worker in this process. Once it is killed, nothing more is heard of it; while it hangs, calls wait.
+
+    That it hangs is `noticed` at once, unless a test clears that.
+    """
 
     def __init__(self, load: Callable[[OnProgress], Any]) -> None:
         self.worker, self.killed = Worker(load, lambda _code: self.kill()), threading.Event()
-        self.hangs = False
+        self.hangs, self.noticed = False, threading.Event()
+        self.noticed.set()
+        self.waiting, self.answered = 0, Counter[str]()
 
     def __getattr__(self, name: str) -> Any:
         def ask(*arguments: Any) -> Any:
             if self.hangs:
+                self.waiting += 1
                 assert self.killed.wait(20)
             if not self.killed.is_set():
                 answer = getattr(self.worker, name)(*arguments)
                 if not self.killed.is_set():
+                    self.answered[name] += 1
                     return answer
             raise WorkerDied
 
@@ -51,6 +62,7 @@ class Here:
 
     def news(self, seen: int, _seconds: float) -> Any:
         if self.hangs:
+            assert self.noticed.wait(20)
             raise WorkerDied
         return self.__getattr__("news")(seen, 0.02)
 
@@ -387,6 +399,82 @@ def test_calls_of_a_worker_that_hangs_are_answered_by_another(idle: WorkerPool, 
     assert job.result(10)
     assert soon(lambda: idle.counts()["worker_restarts"] == 1)
     assert home.killed.is_set()
+
+
+@pytest.mark.parametrize("limit", ["MUTE_SECONDS", "STILL_SECONDS"])
+def test_a_worker_that_hangs_while_it_is_loading_is_replaced(
+    started: list[Here], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Whether its process does not answer or its loading does not go on, be it the first one or a later one."""
+    for module, name, seconds in ((keeper, "LOADING_LOOK_SECONDS", 0.01), (keeper, limit, 0.1)):
+        monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setattr(seats, "LONG_SECONDS", 0.0)
+    told, go_on = list[str](), threading.Event()
+
+    def load(report: OnProgress) -> Any:
+        number, one = len(started), started[-1]
+        report(Progress("reading"))
+        assert soon(lambda: one.answered["loading"] > 1)
+        if number in (1, 3):
+            one.hangs = limit == "MUTE_SECONDS"
+            assert one.killed.wait(20)
+        if number == 4:
+            assert go_on.wait(20)
+        return Waiting(1.0 if number == 2 else 0.0)
+
+    def start() -> Here:
+        started.append(Here(load))
+        return started[-1]
+
+    pool = WorkerPool(start, 1, lambda progress: told.append(progress.stage))
+    try:
+        assert "reading (0 s so far, a worker that hung was replaced)" in told
+        job = pool.risk("one", FACT)
+        started[1].kill()
+        says = r"loaded again, which takes about 1 s \(0 s so far, a worker that hung was replaced\)"
+        assert soon(lambda: re.search(says, job.progress.stage) is not None)
+        with pytest.raises(Loading, match=says):
+            pool.about("one")
+        go_on.set()
+        assert job.result(20)
+        assert [one.killed.is_set() for one in started] == [True, True, True, False]
+    finally:
+        go_on.set()
+        pool.close()
+
+
+def test_those_who_wait_for_a_worker_that_hangs_keep_nobody_else_waiting(
+    idle: WorkerPool, started: list[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "QUIET_SECONDS", 0.8)
+
+    def get(path: str, key: str = "") -> httpx.Response:
+        return client.get(path, headers={SESSION_HEADER: key})
+
+    with (
+        serving(lambda _report: idle) as address,
+        httpx.Client(base_url=address, timeout=20, trust_env=False) as client,
+        ThreadPoolExecutor(60) as visitors,
+    ):
+        assert soon(lambda: get("/readyz").is_success)
+        for key, seat in zip(("one", "two"), idle._seats.all, strict=True):
+            assert get("/session", key).is_success
+            idle._seats.settle(key, seat)
+        (home,) = [one for one in started if one is idle._seats.of("one").worker]
+        home.noticed.clear()
+        home.hangs = True
+        try:
+            waiting = [visitors.submit(get, "/session", "one") for _ in range(60)]
+            assert soon(lambda: home.waiting >= CALLS_AT_ONCE)
+            assert get("/healthz").json() == {"status": "ok"}
+            assert soon(lambda: "editlab_workers 1.0" in get("/metrics").text)
+            assert "editlab_sessions_stored 1.0" in get("/metrics").text
+            for key in ("two", "three"):  # "three" is new
+                assert get("/session", key).json()["id"] == key
+            assert not any(answer.done() for answer in waiting)
+        finally:
+            home.noticed.set()
+        assert {answer.result().status_code for answer in waiting} == {200}
 
 
 def test_a_backend_whose_cluster_ended_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:

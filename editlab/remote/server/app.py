@@ -63,6 +63,7 @@ def create_app(loader: Loader, settings: Settings) -> FastAPI:
         ("device_memory_bytes", "GPU memory that the model and its copies use; 0 without a GPU."),
         ("workers", "Models that answer."),
         ("worker_restarts", "Workers that ended and were replaced."),
+        ("counts_age_seconds", "Time since the workers told what is counted here: the one that told it first."),
     ):
         metrics.watch(name, words, partial(loader.count, name))
 

@@ -31,16 +31,20 @@ def add_call(
     call = call_of(name)
     method, path, _ = call.address
 
-    def route(
+    async def route(
         backend: Backend, lab: LabProtocol, key: str = "", minimal: bool = False, request: Any = None
     ) -> Response:
         given = {} if request is None else {field: getattr(request, field) for field in type(request).model_fields}
-        found = getattr(lab, name)(*((key,) if call.of_session else ()), **given)
-        if call.is_job:
-            return accepted(backend, call.kind, key, found, minimal)
-        if minimal:
-            return Response(status_code=204, headers={"Preference-Applied": "return=minimal"})
-        return answer(shape(lab, found), status)
+
+        def work() -> Response:
+            found = getattr(lab, name)(*((key,) if call.of_session else ()), **given)
+            if call.is_job:
+                return accepted(backend, call.kind, key, found, minimal)
+            if minimal:
+                return Response(status_code=204, headers={"Preference-Applied": "return=minimal"})
+            return answer(shape(lab, found), status)
+
+        return await backend.call(lab, key, work)
 
     route.__name__, route.__doc__ = name, call.about
     route.__signature__ = _signature(call)  # type: ignore[attr-defined]  # FastAPI reads it
@@ -64,7 +68,7 @@ def _signature(call: Call) -> Signature:
     return Signature(parameters)
 
 
-def only_known_query(request: Request) -> None:
+async def only_known_query(request: Request) -> None:
     """Refuse a query if the call takes none, as unknown fields of a body are refused."""
     name = request.scope["route"].name
     if request.method != "GET" or name not in ADDRESSES or not call_of(name).takes:

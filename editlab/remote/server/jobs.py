@@ -30,11 +30,11 @@ LOOK_SECONDS = 0.04  # between two looks at a job that is followed, at least
 WAIT_SECONDS = 2.0  # at most, if the lab reports changes of its jobs
 
 
-def _loaded(backend: TheBackend) -> LabProtocol:
+async def _loaded(backend: TheBackend) -> LabProtocol:
     return backend.loader.loaded
 
 
-def _entry(backend: TheBackend, _lab: Annotated[LabProtocol, Depends(_loaded)], job: str, key: Key) -> Entry:
+async def _entry(backend: TheBackend, _lab: Annotated[LabProtocol, Depends(_loaded)], job: str, key: Key) -> Entry:
     return backend.registry.find(job, key)
 
 
@@ -60,10 +60,14 @@ def file(entry: TheEntry) -> Response:
 
 
 @router.delete("/jobs/{job}", responses=documented(JobReport))
-def cancel(entry: TheEntry) -> Response:
+async def cancel(backend: TheBackend, lab: Annotated[LabProtocol, Depends(_loaded)], entry: TheEntry) -> Response:
     """Ask the job to stop; a job that waits never runs. A stopped job leaves no trace."""
-    entry.job.cancel()
-    return answer(entry.report())
+
+    def work() -> Response:
+        entry.job.cancel()
+        return answer(entry.report())
+
+    return await backend.call(lab, entry.session, work)
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse, responses=documented(None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from editlab.core.errors import Cancelled, DeviceFailed, LabError
@@ -23,7 +23,14 @@ Load = Callable[[OnProgress], LabProtocol]
 class Counting(Protocol):
     """A lab with counts for the metrics."""
 
-    def counts(self) -> Mapping[str, int]: ...
+    def counts(self) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A lab whose sessions are at several places, of which one may hang while the others answer."""
+
+    def place_of(self, key: str) -> Hashable: ...
 
 
 @runtime_checkable
@@ -102,9 +109,9 @@ class Loader:
         status = "failed" if self._error is not None else "loading" if self._lab is None else "ready"
         return Readiness(status, self._progress, self._error)
 
-    def count(self, name: str) -> int:
-        """One of the lab's counts; 0 until the lab is loaded."""
-        return self._lab.counts()[name] if isinstance(self._lab, Counting) else 0
+    def count(self, name: str) -> float:
+        """One of the lab's counts; 0 until it is known."""
+        return self._lab.counts().get(name, 0) if isinstance(self._lab, Counting) else 0
 
     def silence(self) -> float:
         """Seconds since the last report of the lab's worker; 0 until the lab is loaded."""

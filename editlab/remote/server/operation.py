@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from anyio import to_thread
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -44,6 +45,7 @@ async def loading(backend: TheBackend) -> Response:
 
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}, "description": "For Prometheus"}})
-def metrics(backend: TheBackend) -> Response:
+async def metrics(backend: TheBackend) -> Response:
     """Metrics for Prometheus: queue, jobs, latencies, sessions and memory."""
-    return Response(backend.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    text = await to_thread.run_sync(backend.metrics.text, limiter=backend.of_metrics)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

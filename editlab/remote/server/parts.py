@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.responses import Response
@@ -17,10 +18,15 @@ from editlab.core.record import plain
 from editlab.lab.api import LabProtocol
 from editlab.remote.server.bell import Bell
 from editlab.remote.server.errors import Problem
-from editlab.remote.server.loading import Loader
+from editlab.remote.server.loading import Loader, Placed
 from editlab.remote.server.metrics import Metrics
 from editlab.remote.server.registry import JobRegistry
-from editlab.remote.wire import SESSION_HEADER
+from editlab.remote.wire import SESSION_HEADER, Loading
+
+CALLS_AT_ONCE = 24  # of one place; fewer than a worker answers at once, whose news must not wait for them
+MOST_WAITING = 200  # calls of one place, beside those
+
+T = TypeVar("T")
 
 token = HTTPBearer(
     auto_error=False, scheme_name="token", description="The token of the backend, where it was started with one."
@@ -43,7 +49,21 @@ class Backend:
     boot: str
     bell: Bell = field(default_factory=Bell)
     stopping: bool = False
+    rooms: dict[Hashable, CapacityLimiter] = field(default_factory=dict)  # the threads of each of the lab's places
+    of_metrics: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     swept: float = field(default_factory=time.monotonic)  # when all jobs were last looked at
+
+    async def call(self, lab: LabProtocol, key: str, work: Callable[[], T]) -> T:
+        """What `work` returns, a call of the lab with this key, or with none. Raises Loading where too many wait.
+
+        Those who wait for a place that hangs keep no threads from the others.
+        """
+        if not isinstance(lab, Placed):
+            return await to_thread.run_sync(work)
+        room = self.rooms.setdefault(lab.place_of(key), CapacityLimiter(CALLS_AT_ONCE))
+        if room.statistics().tasks_waiting >= MOST_WAITING:
+            raise Loading(f"{MOST_WAITING} calls wait for the model of this session, which does not answer them")
+        return await to_thread.run_sync(work, limiter=room)
 
     def stop(self) -> None:
         """End the streams of jobs."""
@@ -51,21 +71,21 @@ class Backend:
         self.bell.ring()
 
 
-def _backend(request: Request) -> Backend:
+async def _backend(request: Request) -> Backend:  # as all that the routes depend on: what is not, takes a thread
     return request.app.state.backend
 
 
 TheBackend = Annotated[Backend, Depends(_backend)]
 
 
-def _lab(backend: TheBackend) -> LabProtocol:
+async def _lab(backend: TheBackend) -> LabProtocol:
     return backend.loader.lab
 
 
 TheLab = Annotated[LabProtocol, Depends(_lab)]
 
 
-def _key(request: Request, given: Annotated[str | None, Security(session)]) -> str:
+async def _key(request: Request, given: Annotated[str | None, Security(session)]) -> str:
     if not given:
         raise UnknownSession(f"There is no such session: send its key in the header {SESSION_HEADER}.")
     request.state.key = given
@@ -75,7 +95,7 @@ def _key(request: Request, given: Annotated[str | None, Security(session)]) -> s
 Key = Annotated[str, Depends(_key)]
 
 
-def _minimal(
+async def _minimal(
     prefer: Annotated[
         str,
         Header(max_length=200, description="`return=minimal`: without state or file.", examples=["return=minimal"]),

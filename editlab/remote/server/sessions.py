@@ -49,19 +49,23 @@ for name in ("undo", "redo", "goto", "toggle", "watch", "plan"):
 
 
 @router.delete("/session", responses=documented(None, 204), status_code=204)
-def delete(lab: TheLab, key: Key) -> Response:
+async def delete(backend: TheBackend, lab: TheLab, key: Key) -> Response:
     """Delete the session for good; its jobs are cancelled."""
-    lab.delete(key)
+    await backend.call(lab, key, lambda: lab.delete(key))
     return Response(status_code=204)
 
 
 @router.get(
     "/session/state", responses={**documented(SessionState), 304: {"description": "It is as `If-None-Match` has it"}}
 )
-def state(backend: TheBackend, lab: TheLab, key: Key, request: Request) -> Response:
+async def state(backend: TheBackend, lab: TheLab, key: Key, request: Request) -> Response:
     """All steps with their measurements, and the step in force. Has an `ETag`."""
-    revision = lab.revision(key)  # before the state: a tag may be too old for what it tags, never too new
-    headers = {"ETag": f'"{backend.boot}-{revision}"', "Cache-Control": "private, no-cache", "Vary": "Editlab-Session"}
-    if request.headers.get("If-None-Match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return answer(lab.state(key), headers=headers)
+
+    def work() -> Response:
+        tag = f'"{backend.boot}-{lab.revision(key)}"'  # before the state: it may be too old for that, never too new
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Editlab-Session"}
+        if request.headers.get("If-None-Match") == tag:
+            return Response(status_code=304, headers=headers)
+        return answer(lab.state(key), headers=headers)
+
+    return await backend.call(lab, key, work)

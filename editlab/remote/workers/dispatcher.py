@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 from editlab.core.errors import Cancelled, LabError, WorkerDied
 from editlab.core.progress import WAITING, Progress
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 BALANCE_SECONDS = 0.1  # between two looks at where sessions wait
 SETTLING_SECONDS = 60.0  # for the store to notice that a worker is gone
 LOOK_SECONDS = 0.02  # between two looks whether it has
-LOCKS = 64
 TRIES, TRIES_WAITING = 2, 5  # of a job that ran, and of one that waited, whenever its worker ended
 
 NOT_MADE = "The worker that made this edit ended. The edit was not made: the session is as it was before."
@@ -42,7 +42,9 @@ class Dispatcher:
         self._seats = seats
         self._lengths: dict[str, int] = {}  # of the logs of sessions that are being edited, as far as acknowledged
         self._numbers = itertools.count()
-        self._turns = [threading.RLock() for _ in range(LOCKS)]  # held while jobs of a session are given to a worker
+        self._turns = WeakValueDictionary[
+            str, threading.RLock
+        ]()  # of sessions, held while their jobs are given to a worker
         self._balancing = threading.Thread(target=self._balance, daemon=True)
 
     def start(self) -> None:
@@ -51,7 +53,7 @@ class Dispatcher:
 
     def begin(self, name: str, key: str, session: str, given: Mapping[str, Any]) -> PoolJob:
         """Begin the job `name` of the session with this key and id. Raises what the worker raises."""
-        job = PoolJob(next(self._numbers), name, key, session, given, self._tell)
+        job = PoolJob(next(self._numbers), name, key, session, given, self._tell, self._waiting)
         with self._turn(session):
             self._seats.admit(session)
             self._give(job, self._seats.of(session))
@@ -61,11 +63,12 @@ class Dispatcher:
         """End all jobs, once the workers have ended."""
         self._balancing.join(5)
         for job in self._seats.jobs():
-            job.leave(WAITING)
+            job.leave()
             job.end(exception=Cancelled("the backend is stopping"))
 
-    def _turn(self, session: str) -> AbstractContextManager[object]:
-        return self._turns[hash(session) % LOCKS]
+    def _turn(self, session: str) -> threading.RLock:
+        with self._seats.changed:
+            return self._turns.setdefault(session, threading.RLock())
 
     def _give(self, job: PoolJob, seat: Seat) -> None:
         """Give a job to a worker. If the worker dies meanwhile, the job is given to another one afterwards."""
@@ -104,9 +107,13 @@ class Dispatcher:
         for listener in self.listeners:
             listener(job)
 
+    def _waiting(self) -> Progress:
+        """What a job waits for that no worker has."""
+        return WAITING if self._seats.ready() else Progress(self._seats.loading)
+
     def _take_away(self, job: PoolJob) -> Note:
         """Take a job from its worker. Returns the worker's last note."""
-        note = job.leave(WAITING if self._seats.ready() else Progress(self._seats.loading))
+        note = job.leave()
         if not note.ended:
             self._seats.count(job.session, note.seconds)
         return note
@@ -116,40 +123,44 @@ class Dispatcher:
     def _balance(self) -> None:
         while not self._seats.closed.wait(BALANCE_SECONDS):
             for session in {job.session for job in self._seats.jobs() if job.can_move}:
+                turn = self._turn(session)
+                if not turn.acquire(blocking=False):  # its jobs are being given to a worker, which may hang
+                    continue
                 try:
                     self._move(session)
                 except Exception:
                     log.exception("a session could not be moved to another worker")
+                finally:
+                    turn.release()
 
     def _move(self, session: str) -> None:
-        """Move a session to another worker if that serves it sooner."""
-        with self._turn(session):
-            jobs, target = self._seats.better_for(session)
-            if target is None:
-                return
-            seat, start = jobs[0].seat, time.monotonic()
-            assert seat is not None
+        """Move a session to another worker if that serves it sooner. Call it in the session's turn."""
+        jobs, target = self._seats.better_for(session)
+        if target is None:
+            return
+        seat, start = jobs[0].seat, time.monotonic()
+        assert seat is not None
+        try:
+            withdrawn = set(seat.take().withdraw([job.number for job in reversed(jobs)]))
+        except WorkerDied:
+            return
+        again = [job for job in jobs if job.number in withdrawn]
+        if len(again) < len(jobs):  # one has begun: those after it wait for it
+            target = seat
+        with self._seats.changed:
+            self._seats.settle(session, target)
+            for job in again:
+                self._seats.remove(job)
+        for number, job in enumerate(again):
+            self._take_away(job)
             try:
-                withdrawn = set(seat.take().withdraw([job.number for job in reversed(jobs)]))
-            except WorkerDied:
-                return
-            again = [job for job in jobs if job.number in withdrawn]
-            if len(again) < len(jobs):  # one has begun: those after it wait for it
-                target = seat
-            with self._seats.changed:
-                self._seats.settle(session, target)
-                for job in again:
-                    self._seats.remove(job)
-            for number, job in enumerate(again):
-                self._take_away(job)
-                try:
-                    self._give(job, target)
-                except Loading:  # all workers died meanwhile
-                    self.lost(again[number:])
-                    break
-                except Exception as error:
-                    job.end(exception=error)
-            self._seats.moved_in(time.monotonic() - start)
+                self._give(job, target)
+            except Loading:  # all workers died meanwhile
+                self.lost(again[number:])
+                break
+            except Exception as error:
+                job.end(exception=error)
+        self._seats.moved_in(time.monotonic() - start)
 
     # --- jobs of a worker that died ---
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from editlab.core.errors import Cancelled
-from editlab.core.progress import Progress
+from editlab.core.progress import WAITING, Progress
 from editlab.remote.workers.worker import Note
 
 if TYPE_CHECKING:
@@ -29,15 +29,19 @@ class PoolJob:
         session: str,
         given: Mapping[str, Any],
         changed: Callable[[PoolJob], None],
+        waiting: Callable[[], Progress],
     ) -> None:
-        """The job `name` of the session with this key and id; `changed` is called after each change."""
+        """The job `name` of the session with this key and id; `changed` is called after each change.
+
+        `waiting`: what is waited for while no worker has the job.
+        """
         self.number, self.name, self.key, self.session, self.given = number, name, key, session, given
         self.seat: Seat | None = None  # of the worker that has the job
         self.seated = time.monotonic()  # when that worker got it
         self.tries = 0  # that ended with their worker
         self.cancelled = threading.Event()
         self.note = Note()
-        self._changed = changed
+        self._changed, self._waiting = changed, waiting
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -51,7 +55,8 @@ class PoolJob:
 
     @property
     def progress(self) -> Progress:
-        return self.note.progress
+        note = self.note
+        return self._waiting() if self.seat is None and not note.ended else note.progress
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,12 +98,12 @@ class PoolJob:
             self._ended.set()
         self._changed(self)
 
-    def leave(self, waiting: Progress) -> Note:
-        """Leave the worker, and return its last note; until the job is given to another one, it waits like this."""
+    def leave(self) -> Note:
+        """Leave the worker, and return its last note; the job waits until it is given to another one."""
         with self._lock:
             last, self.seat = self.note, None
             if not last.ended:
-                self.note = replace(last, status="queued", ahead=0, seconds=0.0, seconds_left=None, progress=waiting)
+                self.note = replace(last, status="queued", ahead=0, seconds=0.0, seconds_left=None, progress=WAITING)
         self._changed(self)
         return last
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 
 from editlab.core.errors import Cancelled, WorkerDied
 from editlab.core.progress import OnProgress, Progress
@@ -19,25 +20,40 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.02  # between two looks at a worker's news, at least
 NEWS_SECONDS = 1.0  # to wait for news
+LOADING_LOOK_SECONDS = 0.2  # between two looks at a worker that loads
+MUTE_SECONDS = 300.0  # without an answer of a worker that loads, since its first one, after which it counts as hung
+STILL_SECONDS = 3_600.0  # without anything new in its answers, after which it does too
+COUNT_SECONDS = 2.0  # between two times that a worker is asked for its counts
 SILENT_SECONDS = 1_800.0  # without a report of its running job, after which a worker is replaced
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds before a worker is replaced; doubled while no worker comes to work
 
 
+class Hung(WorkerDied):
+    """A worker hung while it was loading."""
+
+
 class Keeper:
-    """Keeps a worker in every seat, each by a thread of its own."""
+    """Keeps a worker in every seat, each by threads of its own."""
 
     def __init__(
         self, start: Callable[[], WorkerCalls], seats: Seats, lost: Callable[[Sequence[PoolJob]], None]
     ) -> None:
         """`start` starts a worker's process; `lost` is called with the jobs of each worker that dies."""
         self._start, self._seats, self._lost = start, seats, lost
-        self._threads = [threading.Thread(target=self._keep, args=(seat,), daemon=True) for seat in seats.all]
+        self._threads = [
+            threading.Thread(target=keep, args=(seat,), daemon=True)
+            for keep in (self._keep, self._count)
+            for seat in seats.all
+        ]
 
     def load_first(self, report: OnProgress) -> WorkerCalls:
         """Fill the first seat. Raises what the worker raises as it loads."""
-        worker = self._loaded(report)
-        self._seats.fill(self._seats.all[0], worker)
-        return worker
+        while True:
+            with suppress(Hung):
+                worker = self._loaded(report)
+                self._seats.fill(self._seats.all[0], worker)
+                return worker
+            self._seats.restarts += 1
 
     def start(self) -> None:
         """Fill the other seats, and keep all of them filled until they are closed."""
@@ -49,25 +65,36 @@ class Keeper:
         for seat in self._seats.all:
             with suppress(WorkerDied):
                 seat.take().end()
-        for thread in self._threads:
+        for thread in self._threads[: len(self._seats.all)]:  # one that counts may wait for a worker that hangs
             thread.join(5)
 
     def _loaded(self, report: OnProgress) -> WorkerCalls:
-        """A new worker, once it is loaded. Raises what it raises as it loads."""
-        begun, worker = time.monotonic(), self._start()
+        """A new worker, once it is loaded. Raises what it raises as it loads, and Hung if it does not go on."""
+        worker = self._start()
+        begun = answered = changed = time.monotonic()
+        progress = Progress("starting a worker")
+        threads = ThreadPoolExecutor(2)  # a worker that hangs keeps them until it is ended
         try:
-            with ThreadPoolExecutor(1) as pool:
-                loading = pool.submit(worker.load)
-                try:
-                    while not wait([loading], 0.2).done:
-                        report(worker.loading())
-                except BaseException:
-                    worker.end()
-                    raise
-                loading.result()
+            loading, asked = threads.submit(worker.load), threads.submit(worker.loading)
+            while not wait([loading], LOADING_LOOK_SECONDS).done:
+                now = time.monotonic()
+                if asked.done():
+                    answered, known = now, asked.result()
+                    if known != progress:
+                        progress, changed = known, now
+                    asked = threads.submit(worker.loading)
+                mute = now - answered if answered > begun else 0.0
+                if mute > MUTE_SECONDS or now - changed > STILL_SECONDS:
+                    log.critical("a worker hung while it was loading: nothing new of it for %.0f s", now - changed)
+                    self._seats.hung = True
+                    raise Hung
+                report(replace(progress, stage=progress.stage + self._seats.so_far))
+            loading.result()
         except BaseException:
             worker.end()
             raise
+        finally:
+            threads.shutdown(wait=False)
         self._seats.load_seconds = time.monotonic() - begun
         return worker
 
@@ -89,6 +116,19 @@ class Keeper:
                 closed.wait(pause)
                 pause = min(LONGEST_PAUSE, 2 * pause)
 
+    def _count(self, seat: Seat) -> None:
+        """Ask the worker for its counts now and then, so that whoever wants them need not wait for it."""
+        while not self._seats.closed.is_set():
+            try:
+                counts = seat.take().counts()
+            except WorkerDied:
+                pass
+            except Exception:
+                log.debug("a worker could not count", exc_info=True)
+            else:
+                seat.counts, seat.counted = counts, time.monotonic()
+            self._seats.closed.wait(COUNT_SECONDS)
+
     def _while_open(self, _progress: Progress) -> None:
         if self._seats.closed.is_set():
             raise Cancelled("the backend is stopping")
@@ -105,7 +145,7 @@ class Keeper:
             except WorkerDied:
                 worker.end()  # one that hangs has not ended, and those who call it wait
                 raise
-            seen = news.version
+            seen, seat.heard = news.version, time.monotonic()
             for number, note in news.notes.items():
                 job = self._seats.job(number)
                 if job is not None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from editlab.core.errors import LabError, WorkerDied
@@ -108,6 +108,10 @@ class WorkerPool(Calls):
 
     # --- what a backend asks of a lab ---
 
+    def place_of(self, key: str) -> Hashable:
+        """What the calls of a session wait for: the place of its worker, or None while that is not known."""
+        return self._seats.home_of(self._ids.get(key))
+
     def on_change(self, listener: Callable[[Any], None]) -> None:
         """Call `listener`, on any thread, with each job that changes."""
         self._dispatcher.listeners.append(listener)
@@ -128,16 +132,19 @@ class WorkerPool(Calls):
                 listener("the cluster of its workers ended")
                 return
 
-    def counts(self) -> dict[str, int]:
-        """As `Lab.counts`, of all workers."""
-        found: list[Mapping[str, int]] = []
-        for seat in self._seats.ready():
-            with suppress(WorkerDied):
-                found.append(seat.take().counts())
-        names = {name for counts in found for name in counts}
-        sums = {name: sum(counts[name] for counts in found) for name in names}
-        stored = max((counts["sessions_stored"] for counts in found), default=0)
-        return {**sums, "sessions_stored": stored, "worker_restarts": self._seats.restarts}
+    def counts(self) -> dict[str, float]:
+        """As `Lab.counts`, of all workers, as each of them last told; and for how long the oldest of that is known."""
+        ready = self._seats.ready()
+        sums = Counter[str]()
+        for seat in ready:
+            sums.update(seat.counts)
+        return {
+            **sums,
+            "workers": sum(seat.answers for seat in ready),
+            "worker_restarts": self._seats.restarts,
+            "sessions_stored": max(seat.counts.get("sessions_stored", 0) for seat in self._seats.all),
+            "counts_age_seconds": max((time.monotonic() - seat.counted for seat in ready), default=self.silence),
+        }
 
     @property
     def silence(self) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ from editlab.remote.wire import Loading
 from editlab.remote.workers.job import PoolJob
 from editlab.remote.workers.worker import WorkerCalls
 
+QUIET_SECONDS = 5.0  # without news of a worker, after which it does not count as one that answers
+LONG_SECONDS = 30.0  # of loading, after which it is told how long it has taken so far
 MOVING_SECONDS = 0.3  # that it takes to give a session to another worker, until it was measured
 KNOWN = 10_000  # sessions whose worker is remembered
 
@@ -34,6 +36,14 @@ class Seat:
 
     def __init__(self) -> None:
         self.worker: WorkerCalls | None = None
+        self.heard = 0.0  # when there last was news of the worker
+        self.counts: Mapping[str, int] = {}  # as the worker last told them
+        self.counted = 0.0  # when that was
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a worker, of which there was news lately."""
+        return self.worker is not None and time.monotonic() - self.heard < QUIET_SECONDS
 
     def take(self) -> WorkerCalls:
         """The worker. Raises WorkerDied while there is none."""
@@ -55,6 +65,7 @@ class Seats:
         self.closed = threading.Event()
         self.restarts = 0
         self.load_seconds = 0.0  # that the last worker took to load
+        self.hung = False  # whether a worker hung while it was loading, and none has come since
         self._left = time.monotonic()  # when the last worker that died was found dead
         self._jobs: dict[int, PoolJob] = {}  # that wait or run, in the order in which they were asked for
         self._homes: OrderedDict[str, Seat] = OrderedDict()  # session -> seat of the worker that served it last
@@ -70,11 +81,20 @@ class Seats:
     @property
     def loading(self) -> str:
         """What is waited for while no seat has a worker, in words."""
-        return f"the model is being loaded again, which takes about {max(1.0, self.load_seconds):.0f} s"
+        return f"the model is being loaded again, which takes about {max(1.0, self.load_seconds):.0f} s{self.so_far}"
+
+    @property
+    def so_far(self) -> str:
+        """For how long no worker has been there, and why, in brackets; empty while there is nothing to tell."""
+        silence = self.silence
+        long = f"{silence // 10 * 10:.0f} s so far" if silence >= LONG_SECONDS else ""
+        words = ", ".join(filter(None, (long, "a worker that hung was replaced" if self.hung else "")))
+        return f" ({words})" if words else ""
 
     def fill(self, seat: Seat, worker: WorkerCalls) -> None:
         with self.changed:
-            seat.worker = worker
+            seat.worker, self.hung = worker, False
+            seat.heard = seat.counted = time.monotonic()
             self.changed.notify_all()
 
     def vacate(self, seat: Seat, worker: WorkerCalls | None) -> None:
@@ -162,12 +182,17 @@ class Seats:
         with self.changed:
             seat = None if session is None else self._homes.get(session)
             if seat is None or seat.worker is None:
-                seat = min(self.ready(), key=lambda one: (len(self._before(one)), self._at_home(one)), default=None)
+                seat = min(self.ready(), key=self._reluctance, default=None)
                 if seat is None:
                     raise Loading(self.loading)
             if session is not None:
                 self.settle(session, seat)
             return seat
+
+    def home_of(self, session: str | None) -> Seat | None:
+        """The seat of the worker that served a session last."""
+        with self.changed:
+            return None if session is None else self._homes.get(session)
 
     def settle(self, session: str, seat: Seat) -> None:
         """Have a session served at this seat from now on."""
@@ -205,9 +230,9 @@ class Seats:
             if not jobs or not all(job.can_move for job in jobs) or len(seats) > 1 or waited < self._moving_seconds:
                 return [], None
             seat, priority = jobs[0].seat, min(job.note.priority for job in jobs)
-            if seat is None or seat.worker is None:
+            if seat is None or not seat.answers:
                 return [], None
-            others = [one for one in self.ready() if one is not seat]
+            others = [one for one in self.all if one is not seat and one.answers]
             best = min(others, key=lambda one: len(self._before(one, session, priority)), default=None)
             if best is None:
                 return [], None
@@ -216,8 +241,10 @@ class Seats:
             less = self._served_so_far(session) + max(TURN_SECONDS, self._moving_seconds) < served
             return jobs, best if len(there) < len(here) or (len(there) == len(here) and less) else None
 
-    def _at_home(self, seat: Seat) -> int:
-        return sum(home is seat for home in self._homes.values())
+    def _reluctance(self, seat: Seat) -> tuple[bool, int, int]:
+        """The lower, the sooner a session that is new here is served at a seat."""
+        at_home = sum(home is seat for home in self._homes.values())
+        return not seat.answers, len(self._before(seat)), at_home
 
     def _before(self, seat: Seat, session: str = "", priority: float = float("inf")) -> set[str]:
         """The sessions, but for this one, with a job at a worker that is at least as urgent."""
