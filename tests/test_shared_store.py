@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
+import httpx
 import pytest
 import torch
 
-from editlab.core.errors import Busy, LabError, UnknownSession
+from editlab.core.errors import Busy, LabError, Unavailable, UnknownSession
 from editlab.core.facts import Fact
 from editlab.core.records import SessionState
 from editlab.lab.lab import Lab
@@ -148,6 +149,42 @@ def test_an_edit_whose_claim_was_lost_is_not_made(
     assert [step.facts for step in one.state(key).steps[1:]] == [tuple(facts[1:2])]
     assert one.edit(key, facts[2:]).result(60).index == 2  # over a new connection
     assert told(one.state(key)) == told(other.state(key))
+
+
+@contextmanager
+def away(url: str) -> Iterator[None]:
+    """Until the block ends, the server has no connection to this database, and accepts none."""
+    import psycopg
+
+    server, _, name = url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        yield
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_while_the_database_is_away_visitors_are_told_so_and_nothing_has_to_be_started_anew(
+    labs: list[Lab], url: str, facts: list[Fact]
+) -> None:
+    with serving(labs[0]) as address:
+        lab = connect(address)
+        key = lab.create()
+        assert lab.edit(key, facts[:1]).result(60).index == 1
+        with away(url):
+            for call in (
+                lambda: lab.revision(key),  # by which an open page knows whether its session is there
+                lambda: lab.state(key),
+                lambda: lab.undo(key),
+                lambda: lab.edit(key, facts[1:2]).result(60),
+                lab.create,
+            ):
+                with pytest.raises(Unavailable) as told:
+                    call()
+                assert f"{told.value}" == "The database with the sessions does not answer; nothing was changed."
+            assert "editlab_sessions_stored NaN" in httpx.get(f"{address}/metrics", trust_env=False).text
+        assert lab.state(key).position == 1
+        assert lab.edit(key, facts[1:2]).result(60).index == 2
 
 
 def test_sessions_changed_at_two_servers_are_not_mixed_up(labs: list[Lab], facts: list[Fact]) -> None:

@@ -31,6 +31,10 @@ class Unreachable(LabError, ConnectionError):
     """The backend does not answer."""
 
 
+class Unavailable(Unreachable):
+    """The lab answers, but cannot do this just now, for the reason that the sentence tells; nothing is changed."""
+
+
 class Cancelled(Exception):
     """Raised inside a job that was asked to stop; log, weights and measurements are as before it began."""
 

@@ -5,6 +5,7 @@ Both take the same SQL with `:name` parameters. Nothing here knows what the tabl
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from editlab.core.errors import LabError
+from editlab.core.errors import LabError, Unavailable
 from editlab.lab.schema import in_postgresql
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 10.0  # to wait for another process: for the file, or for its transaction to end
 SCHEMES = ("postgresql://", "postgres://")
@@ -27,13 +30,21 @@ CONNECTION = (
     f"lock_timeout={LOCK_SECONDS * 1e3:.0f}",
     *("tcp_keepalives_idle=10", "tcp_keepalives_interval=5", "tcp_keepalives_count=4"),  # a lost machine's claims end
 )
+NETWORK = {  # a machine that is lost does not keep who waits for its answer
+    **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4},
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
+LOST = ("08", "57P")  # how PostgreSQL's codes begin that tell of a lost connection, or of a server that ends or starts
 
 Row = Mapping[str, Any]
 Run = Callable[..., Sequence[Row]]  # runs a statement with named values and returns its rows
 
 
 class Database(Protocol):
-    """Statements and transactions. Any thread may call; errors are LabErrors, after which nothing was changed."""
+    """Statements and transactions. Any thread may call; errors are LabErrors, after which nothing was changed.
+
+    One whose server is away raises Unavailable, and works again once the server is back.
+    """
 
     in_order: str  # the column by which a table without a key of its own has its rows in the order of insertion
 
@@ -148,6 +159,7 @@ class PostgreSQL:
         except ImportError as error:
             raise LabError("Sessions in PostgreSQL need further packages: pip install 'editlab[postgres]'.") from error
         self._error, self._text = SQLAlchemyError, sqlalchemy.text
+        self._begun = False  # whether the server has ever answered
         try:
             parsed = sqlalchemy.make_url(url)
         except (ArgumentError, ValueError):
@@ -157,13 +169,19 @@ class PostgreSQL:
         engine = sqlalchemy.create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
-            connect_args={"connect_timeout": round(LOCK_SECONDS), "application_name": "editlab", "options": options},
+            connect_args={
+                "connect_timeout": round(LOCK_SECONDS),
+                "application_name": "editlab",
+                "options": options,
+                **NETWORK,
+            },
         )
         self._readers = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._lock = threading.RLock()  # of the connection that writes
         self._claims = 0
         with self._sentences():
             self._writer: Connection = engine.connect()
+        self._begun = True
 
     def read(self, statement: str, **values: Any) -> Sequence[Row]:
         with self._sentences(), self._readers.connect() as connection:
@@ -224,9 +242,15 @@ class PostgreSQL:
         try:
             yield
         except self._error as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            original = getattr(error, "orig", None)
+            reason, state = str(original or error).strip().splitlines()[0], getattr(original, "sqlstate", None)
+            lost = state is None or state.startswith(LOST) or getattr(error, "connection_invalidated", False)
+            if lost and self._begun:
+                log.warning("the sessions in %s cannot be reached: %s", self.place, reason)
+                raise Unavailable("The database with the sessions does not answer; nothing was changed.") from error
+            where = "" if self._begun else f" in {self.place}"  # which is not for visitors
             raise LabError(
-                f"The sessions in {self.place} could not be written or read ({reason}); nothing was changed."
+                f"The sessions{where} could not be written or read ({reason}); nothing was changed."
             ) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as widgets
 from markupsafe import Markup
 
-from editlab.core.errors import LabError, UnknownSession
+from editlab.core.errors import LabError, Unavailable, UnknownSession
 from editlab.core.progress import Progress
 from editlab.lab.api import LabProtocol
 from editlab.page.app import App
@@ -102,7 +102,7 @@ class Page:
             return
         answer = begin(opened, lab, key)
         wait([answer], AT_ONCE_SECONDS)
-        if not answer.done() or isinstance(answer.exception(), ModelLoading):
+        if not answer.done() or isinstance(answer.exception(), Unavailable):
             self._wait(ASKING)
             self._opening = self._runner.start(self._opened(key, answer, "Ready."))
         elif error := answer.exception():
@@ -151,14 +151,15 @@ class Page:
         self._opening = self._runner.start(self._opened(key, begin(opened, self._lab, key), says))
 
     async def _opened(self, key: str, answer: Future[Any], says: str) -> None:
-        """Show the session once it is there; while the lab loads its model, ask again and again."""
+        """Show the session once it is there; while the lab has no model or reads no sessions, ask again and again."""
         found = None
         while found is None:
             try:
                 found = await answered(answer)
-            except ModelLoading as error:
+            except Unavailable as error:
                 await self._until_shown()
-                self._wait(f"{sentence(error).rstrip('.')}. The session opens as soon as the model is there.")
+                when = "the model is there" if isinstance(error, ModelLoading) else "that is over"
+                self._wait(f"{sentence(error).rstrip('.')}. The session opens as soon as {when}.")
                 await asyncio.sleep(AGAIN_SECONDS)
                 answer = begin(opened, self._lab, key)
             except LabError as error:

@@ -18,10 +18,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from editlab.core.errors import Cancelled, LabError, Unreachable
+from editlab.core.errors import Cancelled, LabError, Unavailable, Unreachable
 from editlab.core.progress import Progress
 from editlab.page.words import duration
-from editlab.remote.wire import Loading
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ SENTENCES = (ValueError, JobError, LabError)  # their messages are meant for the
 
 def sentence(error: Exception) -> str:
     """The sentence that the user sees for one of these errors, without the backend's address."""
-    if isinstance(error, Unreachable) and not isinstance(error, Loading | NoAnswer):
+    if isinstance(error, Unreachable) and not isinstance(error, Unavailable | NoAnswer):
         return str(NoAnswer(0.0))
     text = str(error)
     return text[:1].upper() + text[1:]
@@ -77,7 +76,7 @@ async def answered(answer: Future[Any]) -> Any:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await asyncio.wrap_future(answer)
     except (TimeoutError, Unreachable) as error:
-        if isinstance(error, Loading | NoAnswer):
+        if isinstance(error, Unavailable | NoAnswer):
             raise
         raise NoAnswer(time.monotonic() - begun) from error
 

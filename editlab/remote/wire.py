@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, UnknownSession, Unreachable
+from editlab.core.errors import Busy, Cancelled, LabError, LimitReached, ReadOnly, Unavailable, UnknownSession
 from editlab.core.progress import Progress
 from editlab.core.record import Record
 from editlab.core.records import SessionState
@@ -115,7 +115,7 @@ class UnknownJob(LabError, LookupError):
     """No job has this id, or the job was started with another key than the caller's."""
 
 
-class Loading(Unreachable):
+class Loading(Unavailable):
     """The backend answers, but its model is not loaded yet."""
 
 
@@ -126,6 +126,7 @@ ERRORS: Mapping[str, type[Exception]] = {  # the first class that fits names an 
     "limit_reached": LimitReached,
     "busy": Busy,
     "loading": Loading,
+    "unavailable": Unavailable,
     "cancelled": Cancelled,
     "not_finite": FloatingPointError,
     "invalid": ValueError,

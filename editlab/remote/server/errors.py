@@ -31,11 +31,12 @@ STATUS: Mapping[str, int] = {
     "too_large": 413,
     "too_slow": 408,
     "loading": 503,
+    "unavailable": 503,
     "not_finite": 422,
     "failed": 500,
     "unhealthy": 503,
 }
-RETRY_SECONDS = {"limit_reached": 10, "loading": 2}
+RETRY_SECONDS = {"limit_reached": 10, "loading": 2, "unavailable": 2}
 LONGEST_NAME = 80  # of a field that a request named
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -110,8 +111,11 @@ class Loader:
         return Readiness(status, self._progress, self._error)
 
     def count(self, name: str) -> float:
-        """One of the lab's counts; 0 until it is known."""
-        return self._lab.counts().get(name, 0) if isinstance(self._lab, Counting) else 0
+        """One of the lab's counts: 0 until it is known, NaN while the lab cannot tell."""
+        try:
+            return self._lab.counts().get(name, 0) if isinstance(self._lab, Counting) else 0
+        except LabError:
+            return math.nan
 
     def silence(self) -> float:
         """Seconds since the last report of the lab's worker; 0 until the lab is loaded."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
-from editlab.core.errors import Cancelled, LabError, WorkerDied
+from editlab.core.errors import Cancelled, LabError, Unavailable, WorkerDied
 from editlab.core.progress import WAITING, Progress
 from editlab.core.records import Step
 from editlab.remote.wire import Loading
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 BALANCE_SECONDS = 0.1  # between two looks at where sessions wait
 SETTLING_SECONDS = 60.0  # for the store to notice that a worker is gone
+AGAIN_SECONDS = 1.0  # between two questions to a store that does not answer
 LOOK_SECONDS = 0.02  # between two looks whether it has
 TRIES, TRIES_WAITING = 2, 5  # of a job that ran, and of one that waited, whenever its worker ended
 
@@ -180,9 +181,12 @@ class Dispatcher:
                     with self._turn(job.session):
                         self._do_again(job, note)
                     break
-                except Loading:
-                    with seats.changed:
-                        seats.changed.wait_for(lambda: seats.closed.is_set() or seats.ready())
+                except Unavailable as error:
+                    if isinstance(error, Loading):
+                        with seats.changed:
+                            seats.changed.wait_for(lambda: seats.closed.is_set() or seats.ready())
+                    else:  # the store is away
+                        seats.closed.wait(AGAIN_SECONDS)
                     if seats.closed.is_set():
                         job.end(exception=Cancelled("the backend is stopping"))
                         break
