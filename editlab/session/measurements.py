@@ -22,6 +22,7 @@ from editlab.core.progress import OnProgress
 from editlab.core.record import Record, plain
 from editlab.core.records import Completion, Cost, Measurement
 from editlab.measures import EditedFact, Measure, MeasureInput, Measures, State, StateCache
+from editlab.model.memory import heap
 from editlab.model.model import EditableModel
 from editlab.model.reading import Watched, drift_of
 from editlab.session.log import Entry, Ids, edits_of, ids_of, layers_of
@@ -145,6 +146,7 @@ class MeasurementCache:
                 tokens = measure.tokens(inputs)
             finally:
                 self.measures.took(name, time.perf_counter() - start, tokens)
+                heap.give_back_if_grown()
         self._note(entries, _last(entries) if measure.of_step else "", name, key[1], records[key])
         return records[key]
 
