@@ -55,7 +55,8 @@ class PastedFacts:
             show_if(self.others, risky.others is not None)
 
     def _answer(self, all_: bool) -> None:
-        draft = self._risky and (self._risky.draft if all_ else self._risky.others)
+        asked = self._risky
+        draft = None if asked is None else asked.draft if all_ else asked.others
         if draft is not None:
             self._say(Apply(draft, anyway=True))
 
