@@ -73,15 +73,15 @@ class Drafting(Controller):
 
     async def asks(self, draft: Draft) -> bool:
         """Ask whether the edit is to be made in spite of its risk; False where that need not be asked."""
-        if draft != self._knowledge.now.draft:  # the visitor went on typing
-            return False
         number = -1
         while number != self._number:  # the log may have changed meanwhile, and the risk with it
+            if draft != self._knowledge.now.draft:  # the visitor went on typing
+                return False
             self.drop()
             number = self._number = next(self._numbers)
             await self._assess(draft, number)
         found = self._knowledge.now.assessment
-        if found is None or found.draft != draft or not self._must_be_seen(found):
+        if found is None or not self._must_be_seen(found):
             return False
         self._knowledge.change(assessment=replace(found, asks=True))
         return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from editlab.core.errors import Cancelled
@@ -55,38 +54,27 @@ class Editing(Controller):
         if draft != self._knowledge.now.draft:
             await self._apply_list(draft, anyway)
             return
-        if self._drafting.has_seen_risk(draft):
-            await self._start(draft)
-            return
-        refusals: list[str] = []
-        await self._start(draft, refusals=refusals)
-        if refusals and await self._drafting.asks(draft):
-            self._knowledge.tell("Not applied. The model is as it was.")
+        unseen = not self._drafting.has_seen_risk(draft)
+        await self._start(draft, refuses=unseen)
+        if unseen:
             self._drafting.changed()
-        elif refusals:
-            self._complain(refusals[0], None if draft != self._knowledge.now.draft else False)
 
     async def _apply_list(self, draft: Draft, anyway: bool) -> None:
         """Make the edits of a pasted list; where some of its facts are risky, ask first.
 
         Of one edit after another, the first that fails or is cancelled is the last.
         """
-        if not anyway and self._knowledge.now.guard.name == WARN:
-            risky = await self._risky(draft)
-            if risky:
-                self._knowledge.change(risky=RiskyFacts(draft, risky))
-                self._knowledge.tell("Not applied yet. The model is as it was.")
-            if risky is None or risky:
-                self._drafting.changed()
-                return
+        if not anyway and self._knowledge.now.guard.name == WARN and not await self._may_go_on(draft):
+            self._drafting.changed()
+            return
         apart = [replace(draft, fact=fact, more=()) for fact in (draft.fact, *draft.more)]
         for number, each in enumerate(apart if draft.apart else [draft], 1):
             place = f", {number} of {len(apart)}" if draft.apart else ""
             if await self._start(each, of_list=True, place=place) is None:
                 break
 
-    async def _risky(self, draft: Draft) -> tuple[Fact, ...] | None:
-        """The risky facts of a list; None where the visitor cancels, or the lab cannot tell."""
+    async def _may_go_on(self, draft: Draft) -> bool:
+        """Whether no fact of a list is risky; the visitor is asked about those that are, and may cancel."""
         facts, risky = (draft.fact, *draft.more), []
         self._begin(f"Finding out the risk of {plural(len(facts), 'fact')}")
         try:
@@ -99,22 +87,22 @@ class Editing(Controller):
                     raise Cancelled
                 if self._knowledge.now.guard.minds(risks[draft.method]):
                     risky.append(fact)
+            if risky:
+                self._knowledge.change(risky=RiskyFacts(draft, tuple(risky)))
+                self._knowledge.tell("Not applied yet. The model is as it was.")
+            return not risky
         except Cancelled:
             self._knowledge.tell("Cancelled. The model is as it was.")
-            return None
         except SENTENCES as error:
             self._complain(sentence(error), of_list=True)
-            return None
         finally:
             self._end()
-        return tuple(risky)
+        return False
 
-    async def _start(
-        self, draft: Draft, of_list: bool = False, place: str = "", refusals: list[str] | None = None
-    ) -> Step | None:
+    async def _start(self, draft: Draft, of_list: bool = False, place: str = "", refuses: bool = False) -> Step | None:
         """Make the edit of a draft, at this place in a list. Returns its step; None where there is none.
 
-        With a list of `refusals` the guard refuses what it would only warn of, and why there is no edit is added to it.
+        `refuses`: the guard refuses what it would only warn of, and the visitor is asked.
         """
         if self._busy:
             return None
@@ -124,7 +112,7 @@ class Editing(Controller):
         later = [step.index for step in state.steps[state.position + 1 :] if step.enabled]
         edit = self._runner.request(
             self._lab.edit, self._session, facts, draft.method, draft.hyperparameters,
-            guard=guard.name if refusals is None else REFUSE, guard_level=guard.level,
+            guard=REFUSE if refuses else guard.name, guard_level=guard.level,
         )  # fmt: skip
 
         def done(step: Step) -> str:
@@ -132,8 +120,7 @@ class Editing(Controller):
             return " ".join([full_stop(f"Edit {step.index} is in force: {told}"), *filter(None, more)])
 
         self._mine = facts
-        failed = partial(self._complain, of_list=of_list) if refusals is None else refusals.append
-        return await self._run(edit, f"Editing{place}: {told}", done, failed)
+        return await self._run(edit, f"Editing{place}: {told}", done, of_list, draft if refuses else None)
 
     def report(self, edit: EditReport | None) -> None:
         """Show an edit that this page did not ask for, and tell what became of it."""
@@ -202,11 +189,17 @@ class Editing(Controller):
             self._carrier(OpenSession(key, says))
 
     async def _run(
-        self, request: Request, says: str, done: Callable[[Any], str], failed: Callable[[str], None] | None = None
+        self,
+        request: Request,
+        says: str,
+        done: Callable[[Any], str],
+        of_list: bool | None = None,
+        asks: Draft | None = None,
     ) -> Any:
         """The result of a job that edits, followed to its end; None where there is none, or another edit runs.
 
-        `done` tells the result in a sentence; `failed` is called with the sentence of an error, which else is told.
+        `done` tells the result in a sentence; `of_list`: of a pasted list, or of the form; None: of neither. If there
+        is none, the visitor is asked about the risk of the draft `asks`.
         """
         if self._busy:
             return None
@@ -217,7 +210,10 @@ class Editing(Controller):
         except Cancelled:
             self._knowledge.tell("Cancelled. The model is as it was.")
         except SENTENCES as error:
-            (failed or self._complain)(sentence(error))
+            if asks is not None and await self._drafting.asks(asks):
+                self._knowledge.tell("Not applied. The model is as it was.")
+                return None
+            self._complain(sentence(error), of_list if asks in (None, self._knowledge.now.draft) else None)
         else:
             self._knowledge.tell(done(result))
         finally:
