@@ -228,7 +228,7 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         panel.trace.click()
         await app.runner.idle()
         told = app.knowledge.now.course.seen[WHERE, 2]
-        assert "the effect is largest at layer 2: +0.30 of +0.50" in told
+        assert "the effect is largest at layer 2: +0.30 of the 0.50 that was lost" in told
         assert "You bet on layer 0: 2 layers earlier." in told
         assert "An earlier token" not in told
         known = app.knowledge.now
@@ -242,8 +242,8 @@ def test_the_sixth_lesson_traces_a_fact_and_sweeps_it() -> None:
         panel.sweep.click()
         await app.runner.idle()
         assert done(app)[WHERE] == 4
-        assert "takes at 1 of 3 layers, best at layer 0" in app.knowledge.now.course.seen[WHERE, 3]
-        assert "at layer 0, your bet, the edit takes" in app.knowledge.now.course.seen[WHERE, 3]
+        assert "worked at 1 of 3 layers, best at layer 0" in app.knowledge.now.course.seen[WHERE, 3]
+        assert "at layer 0, your bet, it worked" in app.knowledge.now.course.seen[WHERE, 3]
         assert "over the layers is −1.00" in app.knowledge.now.course.seen[WHERE, 3]
 
     run(scenario, WHERE)

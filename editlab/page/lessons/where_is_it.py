@@ -91,7 +91,7 @@ def _traced(scene: Scene) -> str:
     token = trace.tokens[trace.subject[1] - 1].strip()
     words = (
         f"At the subject’s last token, “{token}”, the effect is largest at layer {layer}: "
-        f"{decimals(subject_curve(trace)[layer], sign='+')} of {decimals(trace.clean - trace.low, sign='+')}."
+        f"{decimals(subject_curve(trace)[layer], sign='+')} of the {decimals(trace.clean - trace.low)} that was lost."
         f"{_elsewhere(trace)}"
     )
     if scene.bet is None:
@@ -107,11 +107,11 @@ def _swept(scene: Scene) -> str:
     curve, rows = subject_curve(scene.traced), scene.swept.layers
     said = [row.layer for row in rows if row.says_new]
     value = rank_correlation([curve[row.layer] for row in rows], [row.p_new for row in rows])
-    words = [f"The edit takes at {len(said)} of {len(rows)} layers, best at layer {best_layer(rows)}."]
+    words = [f"The edit worked at {len(said)} of {len(rows)} layers, best at layer {best_layer(rows)}."]
     if scene.bet is not None:
-        takes = "takes" if scene.bet in said else "does not take"
+        worked = "worked" if scene.bet in said else "didn’t work"
         words.append(
-            f"The trace pointed to layer {_largest(scene.traced)}; at layer {scene.bet}, your bet, the edit {takes}."
+            f"The trace pointed to layer {_largest(scene.traced)}; at layer {scene.bet}, your bet, it {worked}."
         )
     if value is not None:
         words.append(f"The rank correlation of effect and P(new) over the layers is {decimals(value, sign='+')}.")
