@@ -43,9 +43,8 @@ class Dispatcher:
         self._seats = seats
         self._lengths: dict[str, int] = {}  # of the logs of sessions that are being edited, as far as acknowledged
         self._numbers = itertools.count()
-        self._turns = WeakValueDictionary[
-            str, threading.RLock
-        ]()  # of sessions, held while their jobs are given to a worker
+        # by session; held while jobs of it are given to a worker
+        self._turns = WeakValueDictionary[str, threading.RLock]()
         self._balancing = threading.Thread(target=self._balance, daemon=True)
 
     def start(self) -> None:
@@ -214,8 +213,8 @@ class Dispatcher:
                 return
             if note.begun:
                 raise LabError(NOT_MADE)
-        job.tries += 1
-        if job.tries >= (TRIES if note.begun else TRIES_WAITING):
+        if job.tries + 1 >= (TRIES if note.begun else TRIES_WAITING):
             raise LabError(TWICE)
         self._seats.remove(job)
         self._give(job, seat)
+        job.tries += 1  # unless there was no worker, or the store was away
