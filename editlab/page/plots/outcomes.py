@@ -201,7 +201,7 @@ def preservation_chart(log: bool = False, height: int = 170) -> Chart:
     (plot,) = chart.figures
     plot.y_range = DataRange1d(renderers=list(plot.renderers), range_padding=0.25)
     if not log:
-        plot.y_range.start = 0.0
+        plot.y_range.update(start=0.0)
     return chart
 
 
