@@ -36,7 +36,7 @@ PLACES = (
     Place("Over time", "Forgetting", Forgetting),
     Place("Over time", "Skills", Skills),
     Place("Inside the edit", "Weights", Weights),
-    Place("Data", "Steps", Steps),
+    Place("Data", "Table", Steps),
     Place("Data", "Facts", FactsTab),
     Place("Data", "Export", Export),
 )

@@ -64,7 +64,7 @@ def test_an_analyst_finds_edits_compares_probes_repairs_and_takes_it_away(
     apply(page, "1 edit")
 
     # The dense table
-    open_panel(page, "Steps")
+    open_panel(page, "Table")
     page.get_by_role("button", name="Choose columns").click()
     page.get_by_label("seconds", exact=True).check()
     page.locator(".el-table-steps th", has_text="seconds").wait_for()

@@ -24,7 +24,7 @@ TABS = {  # the tab of each panel
     "Weights": "Inside the edit",
     "Methods": "Compare",
     "Probe": "Compare",
-    "Steps": "Data",
+    "Table": "Data",
     "Facts": "Data",
     "Export": "Data",
     "Plan": "Data",

@@ -116,7 +116,7 @@ class ScanPane(Pane):
 
     def _tables(self) -> Markup:
         rows = [_level_row(level, [row for row in self._rows if row.level == level]) for level in LEVELS]
-        header = ["risk beforehand", "facts", "disabling", "share", "median ‖ΔW‖ ÷ ‖W‖", "efficacy"]
+        header = ["risk beforehand", "facts", "disabling", "share", "median ‖ΔW‖ ÷ ‖W₀‖", "efficacy"]
         outcome = table("Risk against outcome", header, rows, css="el-facing")
         rows = [_foresight_row(found) for found in self._scan.foresights]
         header = ["alarm: risk from …", "foreseen", "missed", "false alarms", "recall", "precision"]
@@ -125,7 +125,7 @@ class ScanPane(Pane):
 
 def _line(row: Scanned) -> str:
     worse = f"short perplexity × {number(row.perplexity_ratio)}"
-    return f"{row.subject} → {row.target_new} · size {number(row.relative_size)} · {worse} · risk {row.level}"
+    return f"{row.subject} → {row.target_new} · size {percent(row.relative_size)} · {worse} · risk {row.level}"
 
 
 def _level_row(level: str, rows: Sequence[Scanned]) -> list[str]:
@@ -133,7 +133,7 @@ def _level_row(level: str, rows: Sequence[Scanned]) -> list[str]:
     if not rows:
         return [risk_pill(level), "0", *[NOTHING] * 4]
     efficacy = sum(row.efficacy_accuracy for row in rows) / len(rows)
-    middle = number(median(row.relative_size for row in rows))
+    middle = percent(median(row.relative_size for row in rows))
     return [risk_pill(level), str(len(rows)), str(disabling), percent(disabling / len(rows)), middle, percent(efficacy)]
 
 

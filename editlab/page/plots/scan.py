@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bokeh.models import FixedTicker, HoverTool, PrintfTickFormatter, TapTool
+from bokeh.models import FixedTicker, HoverTool, NumeralTickFormatter, PrintfTickFormatter, TapTool
 from bokeh.models.renderers import DataRenderer
 
 from editlab.analysis.scanned import Scanned
 from editlab.core.records import LEVELS
 from editlab.page.plots.chart import CHANCE, Chart, Columns, blank, plain_figure, steady
-from editlab.report.html import number
+from editlab.report.html import number, percent
 
 MARKERS = {"low": "circle", "raised": "triangle", "high": "diamond"}
 SIZES = {"low": 7, "raised": 10, "high": 15}
@@ -30,7 +30,7 @@ def scan_columns(rows: Sequence[Scanned]) -> Columns:
         divisor = abs(row.divisor) if row.divisor is not None else math.nan
         values = (
             place, divisor, row.relative_size, OUTCOMES[row.disabling], 0.95 if row.disabling else 0.55,
-            f"{row.subject} → {row.target_new}", f"{number(row.relative_size)} of ‖W‖ ({number(row.delta_norm)})",
+            f"{row.subject} → {row.target_new}", f"{percent(row.relative_size)} ({number(row.delta_norm)})",
             f"{number(row.perplexity_ratio)} × unedited", row.level,
         )  # fmt: skip
         for name, value in zip(NAMES, values, strict=True):
@@ -53,7 +53,7 @@ def _drawn(rows: Sequence[Scanned]) -> list[int]:
 def scan_chart(rows: Sequence[Scanned]) -> Chart:
     """Both axes are logarithmic and hold these rows; a tap means the fact of that row."""
     sources = blank(scan_columns(()))
-    plot = plain_figure("‖ΔW‖ ÷ ‖W‖ against the divisor", "|divisor|", "", "log", "log", HEIGHT)
+    plot = plain_figure("‖ΔW‖ ÷ ‖W₀‖ against the divisor", "|divisor|", "", "log", "log", HEIGHT)
     drawn: list[DataRenderer] = [
         plot.scatter(
             "divisor", "size", source=sources[level], marker=MARKERS[level], size=SIZES[level], color="color",
@@ -64,19 +64,18 @@ def scan_chart(rows: Sequence[Scanned]) -> Chart:
     steady(*drawn)
     tooltips = [
         ("fact", "@title"),
-        ("‖ΔW‖ ÷ ‖W‖", "@says"),
+        ("‖ΔW‖ ÷ ‖W₀‖", "@says"),
         ("divisor", "@divisor{0.000}"),
         ("short perplexity", "@perplexity"),
         ("risk beforehand", "@risk"),
     ]
     plot.add_tools(HoverTool(renderers=drawn, tooltips=tooltips), TapTool(renderers=drawn))
     shown = [row for row in rows if drawable(row)]
-    for axis, values in (
-        (plot.xaxis, [abs(row.divisor or 1.0) for row in shown]),
-        (plot.yaxis, [row.relative_size for row in shown]),
+    for axis, values, form in (
+        (plot.xaxis, [abs(row.divisor or 1.0) for row in shown], PrintfTickFormatter(format="%g")),
+        (plot.yaxis, [row.relative_size for row in shown], NumeralTickFormatter(format="0.[000] %")),
     ):
-        axis.ticker = FixedTicker(ticks=_ticks(min(values), max(values)))
-        axis.formatter = PrintfTickFormatter(format="%g")
+        axis.ticker, axis.formatter = FixedTicker(ticks=_ticks(min(values), max(values))), form
     return Chart((plot,), sources, LEVELS, key="row")
 
 
