@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import statistics
@@ -25,6 +24,7 @@ from editlab.editing.moments import SecondMoments
 from editlab.model import embedded
 from editlab.model.deltas import Edit
 from editlab.model.loading import DTYPES, load, multiplying_as
+from editlab.model.memory import heap
 from editlab.model.model import EditableModel
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -124,7 +124,7 @@ def _run(model: EditableModel, side: Callable[[], Any], clock: Callable[[], floa
         count += output.shape[:-1].numel()
 
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already would hide what is needed
+    heap.give_back()  # what is free already would hide what is needed
     with ExitStack() as hooks, PeakMemory() as memory:
         for layer in range(model.n_layers):
             hooks.callback(model.projection(layer).register_forward_hook(counting).remove)

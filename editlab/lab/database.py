@@ -31,7 +31,9 @@ CONNECTION = (
     *("tcp_keepalives_idle=10", "tcp_keepalives_interval=5", "tcp_keepalives_count=4"),  # a lost machine's claims end
 )
 NETWORK = {  # a machine that is lost does not keep who waits for its answer
-    **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4},
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
     "tcp_user_timeout": 30_000,  # milliseconds
 }
 LOST = ("08", "57P")  # how PostgreSQL's codes begin that tell of a lost connection, or of a server that ends or starts

@@ -40,11 +40,10 @@ class Keeper:
     ) -> None:
         """`start` starts a worker's process; `lost` is called with the jobs of each worker that dies."""
         self._start, self._seats, self._lost = start, seats, lost
-        self._threads = [
-            threading.Thread(target=keep, args=(seat,), daemon=True)
-            for keep in (self._keep, self._count)
-            for seat in seats.all
-        ]
+        self._keeping, self._counting = (
+            [threading.Thread(target=work, args=(seat,), daemon=True) for seat in seats.all]
+            for work in (self._keep, self._count)
+        )
 
     def load_first(self, report: OnProgress) -> WorkerCalls:
         """Fill the first seat. Raises what the worker raises as it loads."""
@@ -57,7 +56,7 @@ class Keeper:
 
     def start(self) -> None:
         """Fill the other seats, and keep all of them filled until they are closed."""
-        for thread in self._threads:
+        for thread in (*self._keeping, *self._counting):
             thread.start()
 
     def close(self) -> None:
@@ -65,7 +64,7 @@ class Keeper:
         for seat in self._seats.all:
             with suppress(WorkerDied):
                 seat.take().end()
-        for thread in self._threads[: len(self._seats.all)]:  # one that counts may wait for a worker that hangs
+        for thread in self._keeping:  # one that counts may wait for a worker that hangs
             thread.join(5)
 
     def _loaded(self, report: OnProgress) -> WorkerCalls:
